@@ -1,0 +1,81 @@
+# Two commands matter: `make demo` and `make test`. Both set everything up by themselves.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+MEMBERS := $(sort $(dir $(wildcard libs/*/pyproject.toml services/*/pyproject.toml operators/*/pyproject.toml))) cli/
+NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(addsuffix pyproject.toml,$(MEMBERS)))
+# One worker a core: the integration tests start real servers.
+XDIST ?= auto
+
+# Several targets are named like folders.
+.PHONY: help setup demo up test test-unit check lint types layers proto proto-check format lock bench bench-admission fuzz docs clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+setup: $(VENV)/.ready ## Virtual environment with everything, locked by hash
+
+# The stamp is renewed when a lock file or any member's pyproject.toml changes.
+$(VENV)/.ready: requirements/uv.txt requirements/dev.txt pyproject.toml $(addsuffix pyproject.toml,$(MEMBERS))
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --require-hashes -r requirements/uv.txt -r requirements/dev.txt
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
+	@touch $@
+
+demo: setup ## The main job on real SIP, live in the terminal, under a minute
+	@$(BIN)/callwarden demo
+
+up: setup ## The whole system in the foreground
+	@$(BIN)/callwarden up
+
+test: setup ## The whole test suite
+	$(BIN)/pytest -n $(XDIST)
+
+test-unit: setup ## Without the tests that start processes
+	$(BIN)/pytest -n $(XDIST) -m "not integration"
+
+check: lint types layers proto-check ## Everything that can be said without running it
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy $(addsuffix src,$(MEMBERS)) $(wildcard $(addsuffix tests,$(MEMBERS))) tests benchmarks
+
+layers: setup
+	$(BIN)/lint-imports
+
+format: setup ## Format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Generated code is committed; regenerating must change nothing.
+PROTOS := $(shell find proto -name '*.proto' | sort)
+proto: setup ## Regenerate libs/api from proto/
+	$(BIN)/python proto/generate.py libs/api/src
+
+proto-check: setup
+	$(BIN)/python proto/generate.py --check libs/api/src
+
+lock: setup ## Lock dependencies with hashes and without addresses
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" requirements/uv.in -o requirements/uv.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" $(addprefix --no-emit-package ,$(NAMES)) \
+	  pyproject.toml --group dev -o requirements/dev.txt
+
+bench: setup ## SIPp against the running system; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+fuzz: setup ## The parser under atheris; FUZZ_SECONDS=600 for the long run
+	$(BIN)/python libs/sip/fuzz/fuzz_message.py -max_total_time=$${FUZZ_SECONDS:-60}
+
+clean: ## Remove the environment and all caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

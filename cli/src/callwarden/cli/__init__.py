@@ -1,0 +1,1 @@
+"""The callwarden command: run it, configure it, ask it why."""

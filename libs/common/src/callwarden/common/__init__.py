@@ -1,0 +1,1 @@
+"""What every process needs to run: runtime, logs, telemetry, RPC, bus, SQL."""

@@ -1,0 +1,1 @@
+"""Pure domain words: verdicts, reasons, money, phone numbers, identifiers, clocks."""

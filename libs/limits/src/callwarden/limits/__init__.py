@@ -1,0 +1,1 @@
+"""Pure counting: sliding windows, bounded counters, rendezvous hashing."""

@@ -1,0 +1,1 @@
+"""One machine: NATS, PostgreSQL and all services as child processes."""

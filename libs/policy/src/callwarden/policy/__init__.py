@@ -1,0 +1,1 @@
+"""The SecurityPolicy model: validated, merged, compiled into one immutable snapshot."""

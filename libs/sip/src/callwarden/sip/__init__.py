@@ -1,0 +1,1 @@
+"""RFC 3261 without a socket: messages, transactions, dialogs, digest."""

@@ -1,0 +1,1 @@
+"""May this account place this call: limits, holds, settlement."""

@@ -1,0 +1,1 @@
+"""The SIP edge: screens, challenges, relays and cuts calls."""

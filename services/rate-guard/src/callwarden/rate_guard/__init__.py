@@ -1,0 +1,1 @@
+"""Counts messages and failures per address, and bans."""
