@@ -1,1 +1,1 @@
-"""One machine: NATS, PostgreSQL and all services as child processes."""
+"""Callwarden on one machine: NATS, PostgreSQL and all services as child processes that end with their parent."""

