@@ -1,0 +1,310 @@
+"""Every table, in SQL that CockroachDB and PostgreSQL both run.
+
+In: tables, keys, CHECK constraints that repeat the money's invariants. Out: queries (each service's adapters) and how
+the schema changes (migrations/).
+
+Keys are random UUIDs or natural names, never sequences: a sequential key sends all inserts of CockroachDB to one range.
+No SERIAL, triggers, advisory locks, LISTEN/NOTIFY or extensions. Money is BIGINT micros. Times are TIMESTAMPTZ.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _at(name: str, *, nullable: bool = False, default_now: bool = False) -> Column[object]:
+    default = text("now()") if default_now else None
+    return Column(name, DateTime(timezone=True), nullable=nullable, server_default=default)
+
+
+account = Table(
+    "account",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("realm", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default="active"),
+    Column("currency", Text, nullable=False),
+    Column("time_zone", Text, nullable=False, server_default="UTC"),
+    Column("prepaid", Boolean, nullable=False),
+    Column("deck", Text, nullable=False, server_default=""),
+    # The sum of the account's ledger entries; changed only in the transaction that writes an entry.
+    Column("balance_micros", BigInteger, nullable=False, server_default="0"),
+    # The sum of held_micros over the account's rows in hold; changed only together with them.
+    Column("held_micros", BigInteger, nullable=False, server_default="0"),
+    # How far below zero a prepaid account may go; 0 for nearly all.
+    Column("overdraft_micros", BigInteger, nullable=False, server_default="0"),
+    # NULL: the policy's default holds.
+    Column("max_lines", Integer),
+    Column("daily_micros", BigInteger),
+    _at("created_at", default_now=True),
+    UniqueConstraint("realm", "name"),
+    CheckConstraint("type IN ('enduser', 'traffic-sender', 'carrier')", name="type_known"),
+    CheckConstraint("status IN ('active', 'disabled')", name="status_known"),
+    CheckConstraint("held_micros >= 0", name="held_not_negative"),
+    CheckConstraint("overdraft_micros >= 0", name="overdraft_not_negative"),
+    # The promise of prepaid, said once more where no bug of ours can pass it.
+    CheckConstraint("NOT prepaid OR balance_micros - held_micros >= -overdraft_micros", name="prepaid_never_overdrawn"),
+    CheckConstraint("max_lines IS NULL OR max_lines >= 0", name="max_lines_not_negative"),
+    CheckConstraint("daily_micros IS NULL OR daily_micros >= 0", name="daily_not_negative"),
+)
+"""Who calls and pays. `held_micros` is derived; it is kept here so that one CHECK bounds balance and holds together."""
+
+account_number = Table(
+    "account_number",
+    metadata,
+    Column("number", Text, primary_key=True),
+    Column("account_id", Uuid, ForeignKey("account.id"), nullable=False),
+    Index("ix_account_number_account_id", "account_id"),
+)
+"""Numbers (E.164 digits) that an account owns: they route to it, and it may show them."""
+
+credential = Table(
+    "credential",
+    metadata,
+    Column("realm", Text, primary_key=True),
+    Column("username", Text, primary_key=True),
+    Column("account_id", Uuid, ForeignKey("account.id"), nullable=False),
+    # AES-GCM of the three HA1 values (MD5, SHA-256, SHA-512-256), nonce first; the key's id names which key.
+    Column("sealed_ha1", LargeBinary, nullable=False),
+    Column("key_id", Text, nullable=False),
+    _at("updated_at", default_now=True),
+    Index("ix_credential_account_id", "account_id"),
+)
+
+trunk = Table(
+    "trunk",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("direction", Text, nullable=False),
+    Column("account_id", Uuid, ForeignKey("account.id"), nullable=False),
+    Column("address", Text, nullable=False),
+    Column("tech_prefix", Text, nullable=False, server_default=""),
+    Column("strip_digits", Integer, nullable=False, server_default="0"),
+    Column("add_prefix", Text, nullable=False, server_default=""),
+    Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    CheckConstraint("direction IN ('carrier', 'traffic-sender')", name="direction_known"),
+    CheckConstraint("strip_digits BETWEEN 0 AND 15", name="strip_digits_bounded"),
+)
+
+hold = Table(
+    "hold",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("account_id", Uuid, ForeignKey("account.id"), nullable=False),
+    Column("call_id", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("dialled", Text, nullable=False),
+    Column("caller_number", Text, nullable=False),
+    Column("source_address", Text, nullable=False),
+    Column("edge", Text, nullable=False),
+    _at("created_at"),
+    # NULL until the callee answers.
+    _at("answered_at", nullable=True),
+    # After this the reaper takes it away; a line counts until then.
+    _at("expires_at"),
+    # Talk time paid for, from the answer.
+    Column("granted_s", Integer, nullable=False),
+    Column("max_duration_s", Integer, nullable=False),
+    Column("held_micros", BigInteger, nullable=False),
+    # The calendar day (in the account's zone) whose spend this call belongs to: that of its start.
+    Column("spend_day", Date, nullable=False),
+    # The price that was true at admission (protobuf Price): a deck changed later doesn't change a running call.
+    Column("price", LargeBinary, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("trunk", Text, nullable=False),
+    Column("policy_revision", BigInteger, nullable=False),
+    Column("trace_id", Text, nullable=False),
+    # The decision chain of the admission (protobuf Decision), for explain.
+    Column("decision", LargeBinary, nullable=False),
+    CheckConstraint("held_micros >= 0", name="held_not_negative"),
+    CheckConstraint("granted_s >= 0", name="granted_not_negative"),
+    Index("ix_hold_account_id_expires_at", "account_id", "expires_at"),
+    Index("ix_hold_call_id", "call_id"),
+    Index("ix_hold_expires_at", "expires_at"),
+)
+"""A running call: one line and the money for what it was granted. Deleted by the transaction that writes its CDR."""
+
+ledger_entry = Table(
+    "ledger_entry",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("account_id", Uuid, ForeignKey("account.id"), nullable=False),
+    # "call", "top-up", "reversal"
+    Column("kind", Text, nullable=False),
+    # The call's hold id, the payment's key, the reversed entry's id.
+    Column("reference", Text, nullable=False),
+    Column("slice", Integer, nullable=False, server_default="0"),
+    # Credits are positive, charges negative.
+    Column("amount_micros", BigInteger, nullable=False),
+    Column("note", Text, nullable=False, server_default=""),
+    _at("created_at", default_now=True),
+    # Exactly once, whatever is delivered twice.
+    UniqueConstraint("kind", "reference", "slice"),
+    CheckConstraint("kind IN ('call', 'top-up', 'reversal')", name="kind_known"),
+    CheckConstraint("kind <> 'top-up' OR amount_micros > 0", name="top_up_positive"),
+    CheckConstraint("kind <> 'call' OR amount_micros <= 0", name="call_not_positive"),
+    Index("ix_ledger_entry_account_id_created_at", "account_id", "created_at"),
+)
+"""Append-only: the sum of an account's entries is its balance. Mistakes are corrected by reversing entries."""
+
+payment = Table(
+    "payment",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("account_id", Uuid, ForeignKey("account.id"), nullable=False),
+    Column("amount_micros", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("entry_id", Uuid, ForeignKey("ledger_entry.id"), nullable=False),
+    Column("note", Text, nullable=False, server_default=""),
+    _at("created_at", default_now=True),
+    CheckConstraint("amount_micros > 0", name="amount_positive"),
+)
+
+spend_day = Table(
+    "spend_day",
+    metadata,
+    Column("account_id", Uuid, ForeignKey("account.id"), primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("spent_micros", BigInteger, nullable=False, server_default="0"),
+    CheckConstraint("spent_micros >= 0", name="spent_not_negative"),
+)
+"""Settled spend of each account and calendar day (in the account's zone); what is held comes on top from hold."""
+
+cdr = Table(
+    "cdr",
+    metadata,
+    # The hold's id: a call is settled once.
+    Column("id", Uuid, primary_key=True),
+    Column("account_id", Uuid, ForeignKey("account.id"), nullable=False),
+    Column("call_id", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("dialled", Text, nullable=False),
+    Column("caller_number", Text, nullable=False),
+    Column("source_address", Text, nullable=False),
+    Column("edge", Text, nullable=False),
+    _at("started_at"),
+    _at("answered_at", nullable=True),
+    _at("ended_at"),
+    Column("duration_s", Integer, nullable=False),
+    Column("billed_s", Integer, nullable=False),
+    Column("price_micros", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("trunk", Text, nullable=False),
+    # Why it ended: the edge's word, or "expired" where the reaper settled it.
+    Column("reason", Text, nullable=False),
+    Column("sip_status", Integer, nullable=False),
+    Column("policy_revision", BigInteger, nullable=False),
+    Column("trace_id", Text, nullable=False),
+    Column("decision", LargeBinary, nullable=False),
+    CheckConstraint("price_micros >= 0", name="price_not_negative"),
+    CheckConstraint("duration_s >= 0", name="duration_not_negative"),
+    Index("ix_cdr_call_id", "call_id"),
+    Index("ix_cdr_account_id_started_at", "account_id", "started_at"),
+)
+
+decision = Table(
+    "decision",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("call_id", Text, nullable=False),
+    Column("account_id", Uuid),
+    _at("at"),
+    Column("outcome", Text, nullable=False),
+    # Protobuf Decision.
+    Column("body", LargeBinary, nullable=False),
+    Index("ix_decision_call_id", "call_id"),
+    Index("ix_decision_account_id_at", "account_id", "at"),
+)
+"""Refusals and what else was decided about calls outside an admission; admissions keep theirs in hold and cdr."""
+
+deck = Table(
+    "deck",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("currency", Text, nullable=False),
+    # The version of deck_row that holds; an import writes a new one and then points here: all or nothing.
+    Column("version", BigInteger, nullable=False),
+    Column("peak_hours", Text, nullable=False, server_default=""),
+    Column("time_zone", Text, nullable=False, server_default="UTC"),
+    Column("rounding_method", Text, nullable=False, server_default="up"),
+    Column("rounding_decimals", Integer, nullable=False, server_default="6"),
+    _at("updated_at", default_now=True),
+    CheckConstraint("rounding_method IN ('up', 'middle', 'down')", name="rounding_known"),
+    CheckConstraint("rounding_decimals BETWEEN 0 AND 6", name="decimals_bounded"),
+)
+
+deck_row = Table(
+    "deck_row",
+    metadata,
+    Column("deck", Text, primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("prefix", Text, primary_key=True),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("connect_fee_micros", BigInteger, nullable=False, server_default="0"),
+    # Price of unit_s seconds.
+    Column("rate_micros", BigInteger, nullable=False),
+    Column("unit_s", Integer, nullable=False, server_default="60"),
+    Column("first_increment_s", Integer, nullable=False, server_default="1"),
+    Column("next_increment_s", Integer, nullable=False, server_default="1"),
+    Column("free_s", Integer, nullable=False, server_default="0"),
+    Column("minimum_micros", BigInteger, nullable=False, server_default="0"),
+    # Outside the deck's peak hours; NULL: the same as in them.
+    Column("off_peak_rate_micros", BigInteger),
+    Column("off_peak_connect_fee_micros", BigInteger),
+    CheckConstraint("rate_micros >= 0 AND connect_fee_micros >= 0 AND minimum_micros >= 0", name="not_negative"),
+    CheckConstraint("unit_s > 0 AND first_increment_s > 0 AND next_increment_s > 0 AND free_s >= 0", name="seconds"),
+)
+
+route = Table(
+    "route",
+    metadata,
+    Column("prefix", Text, primary_key=True),
+    Column("trunk", Text, ForeignKey("trunk.name"), primary_key=True),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("cost_deck", Text, nullable=False, server_default=""),
+)
+
+__all__ = [
+    "account",
+    "account_number",
+    "cdr",
+    "credential",
+    "decision",
+    "deck",
+    "deck_row",
+    "hold",
+    "ledger_entry",
+    "metadata",
+    "payment",
+    "route",
+    "spend_day",
+    "trunk",
+]
