@@ -1,0 +1,529 @@
+"""SIP messages: bytes to message, edits, message to bytes (RFC 3261 section 7).
+
+In: one datagram (or one message cut from a stream), read lazily.  ``parse`` finds the start line and the headers in one
+linear pass, checks what is needed to route and answer (start line, required headers present, singletons single, CSeq,
+top Via, Content-Length) and leaves the rest as text.  Headers are read when asked for and remembered; ``validate``
+reads all that are known.  Edits touch only their own line, so what is passed on leaves as it came, byte for byte.
+
+Out: making messages from nothing (``build``), what a message means (``transaction``, ``dialog``).
+
+Strict where two readers could see two different messages: line ends other than CRLF, control characters, text that is
+not UTF-8, repeated singletons are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from callwarden.sip.cseq import CSeq, parse_cseq
+from callwarden.sip.grammar import LIST_MAX, is_token, parse_uint, split_list
+from callwarden.sip.malformed import Malformed
+from callwarden.sip.nameaddr import NameAddr, parse_name_addr
+from callwarden.sip.names import KEYS, REQUIRED, SINGLE, canonical
+from callwarden.sip.uri import Uri, parse_uri
+from callwarden.sip.via import Via, parse_via
+
+MESSAGE_BYTES_MAX = 65535  # What one UDP datagram can carry.
+HEAD_BYTES_MAX = 32768  # Real heads have 0.5 to 4 KiB; a body may need the rest.
+HEADERS_MAX = 128  # A 64 KiB datagram can carry thousands; no phone sends a hundred.
+LINE_MAX = 8192  # An Identity header with a full PASSporT has about 1 KiB.
+METHOD_MAX = 32
+MAX_FORWARDS_DEFAULT = 70  # RFC 3261 8.1.1.6
+
+METHODS = frozenset(
+    "INVITE ACK BYE CANCEL REGISTER OPTIONS PRACK SUBSCRIBE NOTIFY PUBLISH INFO REFER MESSAGE UPDATE".split()  # noqa: SIM905
+)
+
+_CONTROLS = bytes([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])  # all but TAB, CR, LF
+_bare_control = re.compile(r"(?<!\\)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
+_fold = re.compile(r"[ \t]*\r\n[ \t]+")
+_is_callid = re.compile(r"[^\s\x00-\x1f\x7f]+").fullmatch
+
+_NAME_ADDR_LISTS = ("contact", "route", "record-route", "path", "service-route")
+_NAME_ADDRS = ("from", "to", "refer-to", "referred-by", "reply-to")
+
+
+class Message:
+    """What requests and responses share: headers in order, and a body of bytes.
+
+    Mutable, with slots and private lists, because it is the hot path: a proxy changes four lines and passes the other
+    twelve on.  ``_keys[i]`` is the canonical name of ``_lines[i]``, a whole line without its line end; ``_read``
+    remembers what was read from the headers, by key.
+    """
+
+    __slots__ = ("_keys", "_lines", "_read", "body")
+
+    def __init__(self, keys: list[str], lines: list[str], body: bytes) -> None:
+        self._keys = keys
+        self._lines = lines
+        self._read: dict[str, Any] = {}
+        self.body = body
+
+    # Headers as text.
+
+    def get(self, name: str) -> str | None:
+        """The value of the first header of that name (any spelling, compact or not), blanks around it cut; or None."""
+        key = KEYS.get(name) or canonical(name)
+        if key not in self._keys:
+            return None
+        return _value(self._lines[self._keys.index(key)])
+
+    def get_all(self, name: str) -> list[str]:
+        """The values of all headers of that name, one for each line, in order."""
+        key = KEYS.get(name) or canonical(name)
+        return [_value(line) for k, line in zip(self._keys, self._lines, strict=True) if k == key]
+
+    def elements(self, name: str) -> list[str]:
+        """All elements of a comma-separated header, over all its lines (RFC 3261 7.3.1).  Raises Malformed."""
+        found: list[str] = []
+        for value in self.get_all(name):
+            if "," in value:
+                found += split_list(value)
+            else:
+                found.append(value)
+            if len(found) > LIST_MAX:
+                raise Malformed("Too Many List Elements")
+        return found
+
+    def headers(self) -> list[tuple[str, str]]:
+        """All headers in order as (key in lower case, value)."""
+        return [(key, _value(line)) for key, line in zip(self._keys, self._lines, strict=True)]
+
+    def __contains__(self, name: str) -> bool:
+        return (KEYS.get(name) or canonical(name)) in self._keys
+
+    # Edits.  Values with line breaks raise ValueError, so that nothing can be smuggled in.
+
+    def add(self, name: str, value: str) -> None:
+        """Append a header line."""
+        self.insert(len(self._keys), name, value)
+
+    def add_first(self, name: str, value: str) -> None:
+        """Put a header line before others of its name, or before all."""
+        key = KEYS.get(name) or canonical(name)
+        self.insert(self._keys.index(key) if key in self._keys else 0, name, value)
+
+    def insert(self, at: int, name: str, value: str) -> None:
+        line = f"{name}: {value}"
+        if "\r" in line or "\n" in line:
+            raise ValueError("line break in a header")
+        key = KEYS.get(name) or canonical(name)
+        self._keys.insert(at, key)
+        self._lines.insert(at, line)
+        self._read.pop(key, None)
+
+    def set(self, name: str, value: str) -> None:
+        """Replace all headers of that name by one, in the place of the first, or append it."""
+        key = KEYS.get(name) or canonical(name)
+        keys = self._keys
+        if key not in keys:
+            self.insert(len(keys), name, value)
+            return
+        at = keys.index(key)
+        self.remove(key)
+        self.insert(at, name, value)
+
+    def remove(self, name: str) -> None:
+        """Take all headers of that name away; none is no error."""
+        key = KEYS.get(name) or canonical(name)
+        keys, lines = self._keys, self._lines
+        while key in keys:
+            at = keys.index(key)
+            del keys[at], lines[at]
+        self._read.pop(key, None)
+
+    def set_body(self, body: bytes, content_type: str | None) -> None:
+        """Replace the body, and with it Content-Type (None: take it away) and Content-Length."""
+        self.body = body
+        if content_type is None:
+            self.remove("content-type")
+        else:
+            self.set("Content-Type", content_type)
+        self.set("Content-Length", str(len(body)))
+
+    # Headers as values, read once.  All raise Malformed if the header is not what it should be.
+
+    @property
+    def via(self) -> Via:
+        """The top Via."""
+        via: Via | None = self._read.get("via")
+        if via is None:
+            value = self.get("via")
+            if value is None:
+                raise Malformed("Missing Via")
+            self._read["via"] = via = parse_via(split_list(value)[0] if "," in value else value)
+        return via
+
+    @property
+    def vias(self) -> list[Via]:
+        return [parse_via(element) for element in self.elements("via")]
+
+    @property
+    def cseq(self) -> CSeq:
+        cseq: CSeq | None = self._read.get("cseq")
+        if cseq is None:
+            self._read["cseq"] = cseq = parse_cseq(self._single("cseq"))
+        return cseq
+
+    @property
+    def call_id(self) -> str:
+        return self._single("call-id")
+
+    @property
+    def from_(self) -> NameAddr:
+        return self._name_addr("from")
+
+    @property
+    def to(self) -> NameAddr:
+        return self._name_addr("to")
+
+    @property
+    def contacts(self) -> list[NameAddr]:
+        """The Contacts; the single ``*`` of RFC 3261 10.2.2 is not among them (``contact_star``)."""
+        return [] if self.contact_star else self._name_addrs("contact")
+
+    @property
+    def contact_star(self) -> bool:
+        return self.get("contact") == "*"
+
+    @property
+    def routes(self) -> list[NameAddr]:
+        return self._name_addrs("route")
+
+    @property
+    def record_routes(self) -> list[NameAddr]:
+        return self._name_addrs("record-route")
+
+    @property
+    def expires_s(self) -> int | None:
+        """Expires in seconds (RFC 3261 20.19), None where there is none."""
+        value = self.get("expires")
+        return None if value is None else parse_uint(value, "Expires")
+
+    @property
+    def max_forwards(self) -> int | None:
+        value = self.get("max-forwards")
+        return None if value is None else parse_uint(value, "Max-Forwards", 255)
+
+    @property
+    def content_type(self) -> str:
+        """The media type in lower case without parameters, '' where there is none."""
+        return (self.get("content-type") or "").partition(";")[0].strip(" \t").lower()
+
+    def _single(self, key: str) -> str:
+        value = self.get(key)
+        if value is None:
+            raise Malformed("Missing Header")
+        return value
+
+    def _name_addr(self, key: str) -> NameAddr:
+        found: NameAddr | None = self._read.get(key)
+        if found is None:
+            self._read[key] = found = parse_name_addr(self._single(key))
+        return found
+
+    def _name_addrs(self, key: str) -> list[NameAddr]:
+        found: list[NameAddr] | None = self._read.get(key)
+        if found is None:
+            self._read[key] = found = [parse_name_addr(element) for element in self.elements(key)]
+        return found
+
+    # What a proxy does to messages (RFC 3261 16.6, 16.7).
+
+    def push_via(self, via: Via | str) -> None:
+        """Put our Via on top."""
+        keys = self._keys
+        at = keys.index("via") if "via" in keys else 0
+        keys.insert(at, "via")
+        self._lines.insert(at, f"Via: {via}")
+        if isinstance(via, str):
+            self._read.pop("via", None)
+        else:
+            self._read["via"] = via
+
+    def pop_via(self) -> None:
+        """Take the top Via away."""
+        self._pop_first("via")
+
+    def set_top_via(self, via: Via) -> None:
+        """Replace the top Via, as for ``via.stamped(host, port)``."""
+        self._pop_first("via")
+        self.push_via(via)
+
+    def push_record_route(self, uri: str) -> None:
+        """Put a Record-Route for this URI on top.  The URI is ours: it is not checked."""
+        keys = self._keys
+        at = keys.index("record-route") if "record-route" in keys else keys.index("via") if "via" in keys else 0
+        keys.insert(at, "record-route")
+        self._lines.insert(at, f"Record-Route: <{uri}>")
+        self._read.pop("record-route", None)
+
+    def pop_route(self) -> None:
+        """Take the top Route away."""
+        self._pop_first("route")
+
+    def push_route(self, uri: str) -> None:
+        self.add_first("Route", f"<{uri}>")
+
+    def decrement_max_forwards(self) -> int:
+        """Take one from Max-Forwards, or add it with 70 (RFC 3261 16.6).  Returns what was there; 0: no further."""
+        keys = self._keys
+        if "max-forwards" not in keys:
+            self.add("Max-Forwards", str(MAX_FORWARDS_DEFAULT))
+            return MAX_FORWARDS_DEFAULT
+        at = keys.index("max-forwards")
+        before = parse_uint(_value(self._lines[at]), "Max-Forwards", 255)
+        if before:
+            self._lines[at] = f"Max-Forwards: {before - 1}"
+        return before
+
+    def _pop_first(self, key: str) -> None:
+        keys, lines = self._keys, self._lines
+        at = keys.index(key)
+        line = lines[at]
+        if "," in line and len(elements := split_list(_value(line))) > 1:
+            name = line[: line.index(":")]
+            lines[at] = f"{name}: {', '.join(elements[1:])}"
+        else:
+            del keys[at], lines[at]
+        self._read.pop(key, None)
+
+    def validate(self) -> None:
+        """Read every header this library knows; raises Malformed for the first that is not what it should be."""
+        keys = self._keys
+        for element in self.elements("via"):
+            parse_via(element)
+        if _is_callid(self.call_id) is None:
+            raise Malformed("Bad Call-ID")
+        for key in _NAME_ADDRS:
+            if key in keys:
+                self._name_addr(key)
+        if self.contact_star and len(self.get_all("contact")) > 1:
+            raise Malformed("Bad Contact")
+        for key in _NAME_ADDR_LISTS:
+            if key in keys and not (key == "contact" and self.contact_star):
+                self._name_addrs(key)
+        _ = self.max_forwards
+        _ = self.expires_s
+
+    def _start_line(self) -> str:
+        raise NotImplementedError
+
+    def to_bytes(self) -> bytes:
+        return "\r\n".join([self._start_line(), *self._lines, "", ""]).encode() + self.body
+
+    def __bytes__(self) -> bytes:
+        return self.to_bytes()
+
+
+class Request(Message):
+    """A SIP request."""
+
+    __slots__ = ("method", "uri_text")
+
+    def __init__(self, method: str, uri_text: str, keys: list[str], lines: list[str], body: bytes = b"") -> None:
+        self._keys = keys
+        self._lines = lines
+        self._read = {}
+        self.body = body
+        self.method = method
+        self.uri_text = uri_text
+
+    @property
+    def uri(self) -> Uri:
+        """The Request-URI.  Raises Malformed."""
+        uri: Uri | None = self._read.get("@uri")
+        if uri is None:
+            uri = parse_uri(self.uri_text)
+            if uri.headers:
+                raise Malformed("Headers in Request-URI")  # RFC 3261 19.1.1 table 1
+            self._read["@uri"] = uri
+        return uri
+
+    def set_uri(self, uri: Uri | str) -> None:
+        text = str(uri)
+        if not text or " " in text or "\r" in text or "\n" in text:
+            raise ValueError("not a Request-URI")
+        self.uri_text = text
+        self._read.pop("@uri", None)
+
+    @property
+    def is_in_dialog(self) -> bool:
+        """The To has a tag (RFC 3261 12.2)."""
+        return self.to.tag is not None
+
+    def copy(self) -> Request:
+        """One to change while the other stays; what was read so far is shared."""
+        request = Request(self.method, self.uri_text, self._keys.copy(), self._lines.copy(), self.body)
+        request._read = self._read.copy()
+        return request
+
+    def stamp_source(self, host: str, port: int) -> Via:
+        """Write the packet's source into the top Via (RFC 3261 18.2.1, RFC 3581 4) and return it."""
+        via = self.via.stamped(host, port)
+        if via.params != self.via.params:
+            self.set_top_via(via)
+        return via
+
+    def validate(self) -> None:
+        """Read every header this library knows, and the Request-URI; raises Malformed for the first that is bad."""
+        try:
+            _ = self.uri
+            super().validate()
+        except Malformed as error:
+            if self.method != "ACK":
+                error.request = self
+            raise
+
+    def _start_line(self) -> str:
+        return f"{self.method} {self.uri_text} SIP/2.0"
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method}>"
+
+
+class Response(Message):
+    """A SIP response."""
+
+    __slots__ = ("reason", "status")
+
+    def __init__(self, status: int, reason: str, keys: list[str], lines: list[str], body: bytes = b"") -> None:
+        self._keys = keys
+        self._lines = lines
+        self._read = {}
+        self.body = body
+        self.status = status
+        self.reason = reason
+
+    def copy(self) -> Response:
+        """One to change while the other stays; what was read so far is shared."""
+        response = Response(self.status, self.reason, self._keys.copy(), self._lines.copy(), self.body)
+        response._read = self._read.copy()
+        return response
+
+    def _start_line(self) -> str:
+        return f"SIP/2.0 {self.status} {self.reason}"
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status}>"
+
+
+def _value(line: str) -> str:
+    return line[line.index(":") + 1 :].strip(" \t")
+
+
+def parse(data: bytes) -> Request | Response:
+    """Read one message, which fills the datagram but for what Content-Length leaves over.  Raises Malformed only."""
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise Malformed("Message Too Large", 513)
+    if data[:2] == b"\r\n":
+        data = data.lstrip(b"\r\n")  # RFC 3261 7.5
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        raise Malformed("No End of Headers" if data.strip() else "Empty")
+    head_bytes = data[:end]
+    if end > HEAD_BYTES_MAX:
+        raise Malformed("Headers Too Large", 513)
+    try:
+        head = head_bytes.decode()
+    except UnicodeDecodeError:
+        raise Malformed("Not UTF-8") from None
+    if len(head_bytes.translate(None, _CONTROLS)) != end and _bare_control(head):
+        raise Malformed("Control Character")
+    if "\r\n " in head or "\r\n\t" in head:
+        head = _fold.sub(" ", head)  # RFC 3261 7.3.1
+    lines = head.split("\r\n")
+    if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
+        raise Malformed("Bad Line End")
+    start = lines.pop(0)
+    if len(lines) > HEADERS_MAX:
+        raise Malformed("Too Many Headers", 513)
+    if end > LINE_MAX and max(map(len, lines), default=0) > LINE_MAX:
+        raise Malformed("Header Too Long", 513)
+
+    known = KEYS.get
+    keys = [known(line.partition(":")[0]) for line in lines]
+    if None in keys:
+        for at, key in enumerate(keys):
+            if key is None:
+                name, colon, _ = lines[at].partition(":")
+                if not colon:
+                    raise Malformed("Header Without Colon")
+                keys[at] = canonical(name)
+    return _assemble(start, keys, lines, data[end + 4 :])  # type: ignore[arg-type]  # the loop above left no None
+
+
+def _assemble(start: str, keys: list[str], lines: list[str], body: bytes) -> Request | Response:
+    message: Request | Response
+    error: Malformed | None = None
+    if start[:4] in ("SIP/", "sip/"):
+        version, _, rest = start.partition(" ")
+        status, _, reason = rest.partition(" ")
+        if version not in ("SIP/2.0", "sip/2.0"):
+            raise Malformed("Version Not Supported", 505)
+        if len(status) != 3 or not status.isascii() or not status.isdigit() or not "100" <= status <= "699":
+            raise Malformed("Bad Status Code")
+        message = Response(int(status), reason, keys, lines, body)
+        method = None
+    else:
+        parts = start.split(" ")
+        method = parts[0]
+        if method not in METHODS and (len(method) > METHOD_MAX or not is_token(method)):
+            raise Malformed("Bad Method")
+        if len(parts) != 3 or not parts[1] or "\t" in start:
+            error = Malformed("Bad Request Line")
+        elif parts[2] != "SIP/2.0" and parts[2].upper() != "SIP/2.0":
+            error = _bad_version(parts[2])
+        message = Request(method, parts[1] if len(parts) > 1 else "", keys, lines, body)
+
+    present = set(keys)
+    if not present >= REQUIRED:
+        raise Malformed("Missing Header")
+    if len(present) != len(keys):
+        for key in present & SINGLE:
+            if keys.count(key) > 1:
+                # Answered only where the answer is not made of the header in doubt (RFC 4475 3.3.8).
+                repeated = Malformed("Repeated Header")
+                if key in REQUIRED:
+                    raise repeated
+                error = error or repeated
+    _ = message.via
+    cseq = message.cseq
+    if method is not None and cseq.method != method:
+        error = error or Malformed("CSeq Method Mismatch")
+    if "content-length" in present:
+        try:
+            length = parse_uint(_value(lines[keys.index("content-length")]), "Content-Length")
+        except Malformed as bad:
+            error = error or bad
+        else:
+            if length < len(body):
+                message.body = body[:length]  # RFC 3261 18.3
+            elif length > len(body):
+                error = error or Malformed("Body Shorter Than Content-Length")
+    if error is not None:
+        if isinstance(message, Request) and method != "ACK":
+            error.request = message
+        raise error
+    return message
+
+
+def _bad_version(text: str) -> Malformed:
+    if re.fullmatch(r"SIP/[0-9]+\.[0-9]+", text, re.IGNORECASE | re.ASCII):
+        return Malformed("Version Not Supported", 505)
+    return Malformed("Bad Request Line")
+
+
+def header_lines(headers: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """Keys and lines of headers given as (name, value), for ``build``.  Raises ValueError for line breaks."""
+    keys: list[str] = []
+    lines: list[str] = []
+    for name, value in headers:
+        line = f"{name}: {value}"
+        if "\r" in line or "\n" in line:
+            raise ValueError("line break in a header")
+        keys.append(KEYS.get(name) or canonical(name))
+        lines.append(line)
+    return keys, lines

@@ -1,0 +1,569 @@
+"""The transaction layer of RFC 3261 section 17 and RFC 6026, for a stateful proxy or user agent.
+
+In: messages, the peer they came from, the time.  Out: values (``Send`` these bytes, here is a request, …) in the order
+in which they happened.  No socket, no clock, no chance: branches come with the requests, ``now_s`` with each call.
+
+How it is used::
+
+    layer = TransactionLayer()
+    for output in layer.receive(parse(data), peer, now_s):
+        match output:
+            case Send(data, to): transport.sendto(data, to.address)
+            case RequestReceived(request, source): ...   # new; nothing is remembered yet
+            case ResponseReceived(transaction, response): ...
+            case AckReceived(request, source): ...       # to a 2xx, or to nothing we know (our stateless 407)
+            case Cancelled(transaction): ...             # the CANCEL is already answered; answer the INVITE with 487
+
+A request costs nothing until ``accept`` makes a server transaction of it; answer statelessly by sending
+``build.response(...)`` yourself.  ``accept`` at once, before anything is awaited, else a retransmission is taken for
+another request.  Retransmissions, ACKs to failures and CANCELs are the layer's business from then on.  Call
+``handle_timers`` when ``next_timer_s`` has come.  Timer C and forking are the proxy's.
+
+The machines themselves are in ``tables``; this module does what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from callwarden.sip import build
+from callwarden.sip.message import Request, Response
+from callwarden.sip.tables import TABLES, Action, Event, Kind, State
+from callwarden.sip.timers import Timers
+from callwarden.sip.via import MAGIC_COOKIE
+
+TRANSACTIONS_MAX = 100_000  # 500 calls/s keep 3 × 32 s × 500 = 48,000 alive; an idle one takes about 1 KB.
+
+
+class Misuse(RuntimeError):
+    """Our own code asked for what the machine does not allow."""
+
+
+class TooManyTransactions(RuntimeError):
+    """The layer is full.  Answer 503 statelessly."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimerValues:
+    """RFC 3261 17.1.1.1 and table 4.  A test hands in smaller ones."""
+
+    t1_s: float = 0.5  # estimate of the round trip
+    t2_s: float = 4.0  # longest interval between retransmissions of non-INVITE requests and INVITE answers
+    t4_s: float = 5.0  # how long a message may stay in the network
+    d_s: float = 32.0  # how long a client waits for retransmitted failures, over UDP at least 32 s
+
+    @property
+    def give_up_s(self) -> float:
+        """Timers B, F, H, J, L, M."""
+        return 64 * self.t1_s
+
+
+class Peer(NamedTuple):
+    """Where a message came from or goes.  A NamedTuple because one is made for each datagram.
+
+    ``flow`` is the edge's own number for the socket or connection; the layer only hands it back.
+    """
+
+    host: str
+    port: int
+    transport: str = "UDP"
+    flow: int = 0
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self[:2]
+
+    @property
+    def is_reliable(self) -> bool:
+        return self.transport != "UDP"
+
+
+class _Transaction:
+    """What both sides have.  Mutable: it is the state.
+
+    ``context`` is the user's own, for instance the transaction at the other side of a proxy.
+    """
+
+    __slots__ = (
+        "_last_sent",
+        "_request",
+        "_rows",
+        "_silent",
+        "context",
+        "expire_at_s",
+        "interval_s",
+        "key",
+        "kind",
+        "method",
+        "peer",
+        "retransmit_at_s",
+        "state",
+    )
+
+    def __init__(self, kind: Kind, state: State, key: str, request: Request, peer: Peer, silent: bool = False) -> None:
+        self.kind = kind
+        self.state = state
+        self.key = key
+        self.method = request.method
+        self.peer = peer
+        self.context: Any = None
+        self.interval_s = 0.0
+        self.retransmit_at_s = 0.0
+        self.expire_at_s = 0.0
+        self._request: Request | None = request
+        self._rows = _COMPILED[kind][state]
+        self._last_sent = b""
+        self._silent = silent
+
+    @property
+    def request(self) -> Request:
+        """The request, until the final answer; then it is let go (half a minute of calls would fill the memory)."""
+        if self._request is None:
+            raise Misuse("the request is let go after the final answer")
+        return self._request
+
+    @property
+    def is_final(self) -> bool:
+        """A final answer was sent or received, or all is over."""
+        return self.state not in (State.CALLING, State.TRYING, State.PROCEEDING)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.method} {self.state}>"
+
+
+class ServerTransaction(_Transaction):
+    """A request that we answer."""
+
+    __slots__ = ()
+
+
+class ClientTransaction(_Transaction):
+    """A request that we sent."""
+
+    __slots__ = ("_cancel", "_cancelled")
+
+    def __init__(self, kind: Kind, state: State, key: str, request: Request, peer: Peer, silent: bool = False) -> None:
+        super().__init__(kind, state, key, request, peer, silent)
+        self._cancel = False  # wanted, waits for the first provisional
+        self._cancelled = False  # sent
+
+
+Transaction = ServerTransaction | ClientTransaction
+
+
+class Send(NamedTuple):
+    """Put these bytes on the wire."""
+
+    data: bytes
+    to: Peer
+
+
+class RequestReceived(NamedTuple):
+    """A request that belongs to no transaction.  ACK never comes so; a CANCEL does if its INVITE is unknown (481)."""
+
+    request: Request
+    source: Peer
+
+
+class AckReceived(NamedTuple):
+    """An ACK that ends no failure of ours: to a 2xx (pass it on) or to nothing that we know (drop it)."""
+
+    request: Request
+    source: Peer
+
+
+class ResponseReceived(NamedTuple):
+    """An answer to a request we sent: each provisional, the final once, but a 2xx to INVITE each time it comes."""
+
+    transaction: ClientTransaction
+    response: Response
+
+
+class StrayResponse(NamedTuple):
+    """An answer to nothing we know.  A proxy drops it (RFC 6026 7.3)."""
+
+    response: Response
+    source: Peer
+
+
+class Cancelled(NamedTuple):
+    """The caller gave up.  Its CANCEL has its 200; cancel the branch and answer the INVITE with 487."""
+
+    transaction: ServerTransaction
+
+
+class TimedOut(NamedTuple):
+    """Nobody answered (client: take it for a 408), or nobody acknowledged our failure (server: nothing to do)."""
+
+    transaction: Transaction
+
+
+class TransportFailed(NamedTuple):
+    """What the transport reported by ``transport_failed`` ended this transaction (client: take it for a 503)."""
+
+    transaction: Transaction
+
+
+class Terminated(NamedTuple):
+    """The transaction is forgotten.  Always its last output."""
+
+    transaction: Transaction
+
+
+Output = (
+    Send
+    | RequestReceived
+    | AckReceived
+    | ResponseReceived
+    | StrayResponse
+    | Cancelled
+    | TimedOut
+    | TransportFailed
+    | Terminated
+)
+
+
+class TransactionLayer:
+    """All transactions of one transport user."""
+
+    def __init__(
+        self,
+        timers: TimerValues | None = None,
+        *,
+        transactions_max: int = TRANSACTIONS_MAX,
+        tag_secret: bytes = b"",
+    ) -> None:
+        """With ``tag_secret`` the 200 to a CANCEL has the To tag that ``build.local_tag`` gives for the INVITE."""
+        self._values = timers or TimerValues()
+        self._give_up_s = self._values.give_up_s
+        self._transactions_max = transactions_max
+        self._tag_secret = tag_secret
+        self._servers: dict[str, ServerTransaction] = {}
+        self._clients: dict[str, ClientTransaction] = {}
+        self._timers: Timers[Transaction] = Timers()
+
+    def __len__(self) -> int:
+        return len(self._servers) + len(self._clients)
+
+    # From the network.
+
+    def receive(self, message: Request | Response, source: Peer, now_s: float) -> list[Output]:
+        """Take a message in.  Needs no more of it than ``parse`` has checked, so it raises nothing."""
+        out: list[Output] = []
+        if isinstance(message, Response):
+            client = self._clients.get(f"{message.via.params.get('branch')}|{message.cseq.method}")
+            if client is None:
+                out.append(StrayResponse(message, source))
+            else:
+                status = message.status
+                event = Event.PROVISIONAL if status < 200 else Event.SUCCESS if status < 300 else Event.FAILURE
+                self._run(client, event, message, now_s, out)
+            return out
+
+        method = message.method
+        hop = _hop(message)
+        if method == "ACK":
+            server = self._servers.get(hop + "INVITE")
+            if server is None:
+                out.append(AckReceived(message, source))
+            else:
+                server_event = Event.ACK
+                self._run(server, server_event, message, now_s, out)
+            return out
+        server = self._servers.get(hop + method)
+        if server is not None:
+            self._run(server, Event.REQUEST, message, now_s, out)
+        elif method == "CANCEL" and (invite := self._servers.get(hop + "INVITE")) is not None:
+            self._cancelled(message, invite, source, now_s, out)
+        else:
+            out.append(RequestReceived(message, source))
+        return out
+
+    def transport_failed(self, transaction: Transaction, now_s: float) -> list[Output]:
+        """The transport could not send what this transaction sent last (RFC 3261 17.1.4, 17.2.4)."""
+        out: list[Output] = []
+        if transaction.state is not State.TERMINATED:
+            self._run(transaction, Event.TRANSPORT_ERROR, None, now_s, out)
+        return out
+
+    # From the user.
+
+    def accept(self, request: Request, peer: Peer, now_s: float) -> ServerTransaction:
+        """Make a server transaction of a request that was handed out.  ``peer`` is where its answers go.
+
+        Nothing is sent: answer an INVITE with 100 within 200 ms (RFC 3261 17.2.1).  Raises TooManyTransactions.
+        """
+        method = request.method
+        key = _hop(request) + method
+        if method == "ACK" or key in self._servers:
+            raise Misuse("an ACK, or a request accepted before")
+        if len(self) >= self._transactions_max:
+            raise TooManyTransactions
+        if method == "INVITE":
+            server = ServerTransaction(Kind.INVITE_SERVER, State.PROCEEDING, key, request, peer)
+        else:
+            server = ServerTransaction(Kind.SERVER, State.TRYING, key, request, peer)
+        self._servers[key] = server
+        return server
+
+    def respond(self, transaction: ServerTransaction, response: Response, now_s: float) -> list[Output]:
+        """Answer.  After a final answer all else is dropped, but that a 2xx to INVITE may be repeated."""
+        out: list[Output] = []
+        status = response.status
+        event = Event.SEND_PROVISIONAL if status < 200 else Event.SEND_SUCCESS if status < 300 else Event.SEND_FAILURE
+        self._run(transaction, event, response, now_s, out)
+        return out
+
+    def send_request(self, request: Request, peer: Peer, now_s: float) -> tuple[ClientTransaction, list[Output]]:
+        """Send a request that carries our Via with a fresh branch.  Not for ACK.  Raises TooManyTransactions."""
+        if len(self) >= self._transactions_max:
+            raise TooManyTransactions
+        out: list[Output] = []
+        return self._send(request, peer, now_s, out, silent=False), out
+
+    def cancel(self, transaction: ClientTransaction, now_s: float) -> list[Output]:
+        """Cancel an INVITE we sent: at once if it has a provisional answer, else when the first comes (RFC 3261 9.1).
+
+        After a final answer, or a second time, it does nothing.  The answer to the CANCEL is not handed out; the INVITE
+        ends with its own (487) or with TimedOut after 64 T1.
+        """
+        if transaction.kind is not Kind.INVITE_CLIENT:
+            raise Misuse("only an INVITE can be cancelled")
+        out: list[Output] = []
+        if transaction.state is State.CALLING:
+            transaction._cancel = True
+        elif transaction.state is State.PROCEEDING:
+            self._cancel(transaction, now_s, out)
+        return out
+
+    def drop(self, transaction: Transaction) -> None:
+        """Forget a transaction without a word to either side."""
+        if transaction.state is not State.TERMINATED:
+            self._forget(transaction)
+
+    # From the clock.
+
+    def next_timer_s(self) -> float | None:
+        """When ``handle_timers`` has something to do next; None: nothing is waited for."""
+        return self._timers.next_s()
+
+    def handle_timers(self, now_s: float) -> list[Output]:
+        """Do what is due."""
+        out: list[Output] = []
+        for entry in self._timers.due(now_s):
+            if self._timers.runs(entry):
+                _, expires, transaction = entry
+                if expires:
+                    transaction.expire_at_s = 0.0
+                    self._run(transaction, Event.EXPIRE, None, now_s, out)
+                else:
+                    transaction.retransmit_at_s = 0.0
+                    self._run(transaction, Event.RETRANSMIT, None, now_s, out)
+        return out
+
+    # The engine.
+
+    def _run(
+        self,
+        transaction: Transaction,
+        event: Event,
+        message: Request | Response | None,
+        now_s: float,
+        out: list[Output],
+    ) -> None:
+        row = transaction._rows.get(event)
+        if row is None:
+            raise Misuse(f"{transaction.kind} transaction: {event} in state {transaction.state}")
+        state, rows, actions = row
+        transaction.state = state
+        transaction._rows = rows
+        for action in actions:
+            action(self, transaction, message, now_s, out)
+        if state is State.TERMINATED:
+            self._forget(transaction)
+            if not transaction._silent:
+                out.append(Terminated(transaction))
+
+    def _forget(self, transaction: Transaction) -> None:
+        # The timer queues may name it for half a minute more: keep it small.
+        transaction.state = State.TERMINATED
+        transaction._rows = _COMPILED[transaction.kind].get(State.TERMINATED, {})
+        transaction._request = None
+        transaction._last_sent = b""
+        transaction.retransmit_at_s = transaction.expire_at_s = 0.0
+        (self._servers if isinstance(transaction, ServerTransaction) else self._clients).pop(transaction.key, None)
+
+    def _send(self, request: Request, peer: Peer, now_s: float, out: list[Output], silent: bool) -> ClientTransaction:
+        method = request.method
+        key = f"{request.via.params.get('branch')}|{method}"
+        if method == "ACK" or key in self._clients:
+            raise Misuse("an ACK, or a branch used before")
+        if method == "INVITE":
+            client = ClientTransaction(Kind.INVITE_CLIENT, State.CALLING, key, request, peer, silent)
+        else:
+            client = ClientTransaction(Kind.CLIENT, State.TRYING, key, request, peer, silent)
+        self._clients[key] = client
+        client._last_sent = data = request.to_bytes()
+        if peer.transport == "UDP":
+            client.interval_s = self._values.t1_s
+            self._timers.start_retransmit(client, now_s, client.interval_s)  # A or E
+        self._timers.start_expire(client, now_s, self._give_up_s)  # B or F
+        out.append(Send(data, peer))
+        return client
+
+    def _cancel(self, invite: ClientTransaction, now_s: float, out: list[Output]) -> None:
+        if invite._cancelled:
+            return
+        invite._cancelled = True
+        self._send(build.cancel(invite.request), invite.peer, now_s, out, silent=True)
+        self._timers.start_expire(invite, now_s, self._give_up_s)  # RFC 3261 9.1: then it is taken for cancelled
+
+    def _cancelled(
+        self, request: Request, invite: ServerTransaction, source: Peer, now_s: float, out: list[Output]
+    ) -> None:
+        # RFC 3261 9.2; its own transaction answers its retransmissions.
+        key = _hop(request) + "CANCEL"
+        server = ServerTransaction(Kind.SERVER, State.TRYING, key, request, invite.peer, silent=True)
+        if len(self) < self._transactions_max:
+            self._servers[key] = server
+        ok = build.response(request, 200, to_tag=build.local_tag(request, self._tag_secret))
+        self._run(server, Event.SEND_SUCCESS, ok, now_s, out)
+        if invite.state is State.PROCEEDING:
+            out.append(Cancelled(invite))
+
+
+def _hop(request: Request) -> str:
+    """What identifies a server transaction besides the method (RFC 3261 17.2.3), made for ``hop + method``."""
+    via = request.via
+    branch = via.params.get("branch")
+    if branch is not None and branch.startswith(MAGIC_COOKIE):
+        return f"{branch}|{via.host.lower()}:{via.port}|"
+    # RFC 2543: what stays the same in the INVITE, its retransmissions, its CANCEL and its ACK.
+    return f"{request.call_id}|{request.cseq.number}|{request.get('from')}|{request.uri_text}|{via}|"
+
+
+# What the actions do.
+
+
+def _act_send(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+    data = message.to_bytes()
+    tx._last_sent = data
+    out.append(Send(data, tx.peer))
+
+
+def _act_resend(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+    if tx._last_sent:
+        out.append(Send(tx._last_sent, tx.peer))
+
+
+def _act_back_off(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+    interval_s = tx.interval_s * 2
+    if tx.kind is not Kind.INVITE_CLIENT:  # timer A doubles until B ends it; E and G stop at T2
+        interval_s = min(interval_s, layer._values.t2_s)
+    tx.interval_s = interval_s
+    layer._timers.start_retransmit(tx, now_s, interval_s)
+    out.append(Send(tx._last_sent, tx.peer))
+
+
+def _act_slow_down(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+    tx.interval_s = layer._values.t2_s
+
+
+def _act_stop_retransmitting(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+    tx.retransmit_at_s = 0.0
+
+
+def _act_stop_expiring(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+    tx.expire_at_s = 0.0
+
+
+def _act_send_ack(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+    _act_send(layer, tx, build.ack(tx.request, message), now_s, out)
+
+
+def _act_deliver(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+    if isinstance(message, Request):
+        out.append(AckReceived(message, tx.peer))
+        return
+    if not tx._silent:
+        out.append(ResponseReceived(tx, message))
+    if tx.state is State.PROCEEDING and tx.kind is Kind.INVITE_CLIENT and tx._cancel:
+        layer._cancel(tx, now_s, out)
+
+
+def _act_time_out(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+    if not tx._silent:
+        out.append(TimedOut(tx))
+
+
+def _act_fail(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+    if not tx._silent:
+        out.append(TransportFailed(tx))
+
+
+def _act_start_d(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+    tx._request = None
+    layer._timers.start_expire(tx, now_s, 0.0 if tx.peer.is_reliable else layer._values.d_s)
+
+
+def _act_start_h(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+    tx._request = None
+    if not tx.peer.is_reliable:
+        tx.interval_s = layer._values.t1_s
+        layer._timers.start_retransmit(tx, now_s, tx.interval_s)
+    layer._timers.start_expire(tx, now_s, layer._give_up_s)
+
+
+def _act_start_i_k(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+    tx._request = None
+    tx._last_sent = b""
+    layer._timers.start_expire(tx, now_s, 0.0 if tx.peer.is_reliable else layer._values.t4_s)
+
+
+def _act_start_j(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+    tx._request = None
+    layer._timers.start_expire(tx, now_s, 0.0 if tx.peer.is_reliable else layer._give_up_s)
+
+
+def _act_start_l_m(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+    tx._request = None
+    tx._last_sent = b""  # a 2xx is repeated by the user agent that gave it
+    layer._timers.start_expire(tx, now_s, layer._give_up_s)
+
+
+_Act = Callable[[TransactionLayer, Any, Any, float, list[Output]], None]
+_ACTIONS: dict[Action, _Act] = {
+    Action.SEND: _act_send,
+    Action.RESEND: _act_resend,
+    Action.BACK_OFF: _act_back_off,
+    Action.SLOW_DOWN: _act_slow_down,
+    Action.STOP_RETRANSMITTING: _act_stop_retransmitting,
+    Action.STOP_EXPIRING: _act_stop_expiring,
+    Action.SEND_ACK: _act_send_ack,
+    Action.DELIVER: _act_deliver,
+    Action.TIME_OUT: _act_time_out,
+    Action.FAIL: _act_fail,
+    Action.START_D: _act_start_d,
+    Action.START_H: _act_start_h,
+    Action.START_I: _act_start_i_k,
+    Action.START_J: _act_start_j,
+    Action.START_K: _act_start_i_k,
+    Action.START_L: _act_start_l_m,
+    Action.START_M: _act_start_l_m,
+}
+
+# The tables with actions as functions and the next state's rows at hand: one look-up for each event.
+_Rows = dict[Event, Any]  # Event -> (State, _Rows, tuple[_Act, ...]); recursive, which mypy can't name
+_COMPILED: dict[Kind, dict[State, _Rows]] = {
+    kind: {state: {} for state in [*table, State.TERMINATED]} for kind, table in TABLES.items()
+}
+for _kind, _table in TABLES.items():
+    for _state, _table_rows in _table.items():
+        for _event, (_next, _actions) in _table_rows.items():
+            _COMPILED[_kind][_state][_event] = (
+                _next,
+                _COMPILED[_kind][_next],
+                tuple(_ACTIONS[action] for action in _actions),
+            )
