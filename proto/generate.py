@@ -51,9 +51,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         generate(Path(temporary))
         fresh = {path.relative_to(temporary) for path in Path(temporary).rglob("*_pb2*")}
-        committed = {path.relative_to(options.out) for path in options.out.rglob("*_pb2*") if path.suffix in (".py", ".pyi")}
+        committed = {
+            path.relative_to(options.out) for path in options.out.rglob("*_pb2*") if path.suffix in (".py", ".pyi")
+        }
         differing = fresh ^ committed
-        differing |= {p for p in fresh & committed if not filecmp.cmp(Path(temporary, p), options.out / p, shallow=False)}
+        differing |= {
+            p for p in fresh & committed if not filecmp.cmp(Path(temporary, p), options.out / p, shallow=False)
+        }
         if differing:
             names = ", ".join(str(path) for path in sorted(differing))
             raise SystemExit(f"generated code is out of date, run `make proto`: {names}")
