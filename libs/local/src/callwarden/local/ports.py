@@ -49,7 +49,7 @@ def _candidates() -> Iterator[int]:
         yield random.randrange(low, high)  # noqa: S311  Spreads launchers apart; hides nothing.
 
 
-def _is_free(number: int) -> bool:
+def is_free(number: int) -> bool:
     """Free for TCP and for UDP, since a SIP listener may want both."""
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         with socket.socket(socket.AF_INET, kind) as probe:
@@ -77,7 +77,7 @@ def reserve() -> Port:
         except OSError:
             name.close()
             continue
-        if _is_free(number):
+        if is_free(number):
             return Port(number, name)
         name.close()
     raise NoFreePort(f"no free port on {LOOPBACK} after {_ATTEMPTS_MAX} attempts")

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 import asyncpg
 
-from callwarden.local import account
-from callwarden.local.ports import LOOPBACK, Port, reserve
+from callwarden.local import account, ports
+from callwarden.local.ports import LOOPBACK, Port
 from callwarden.local.process import Child, ChildFailed, Identity
 
 SUPERUSER = "callwarden"
@@ -87,6 +87,7 @@ class PostgresServer:
         port: int = 0,
         fsync: bool = True,
         settings: Mapping[str, str] | None = None,
+        reserve: Callable[[], Port] = ports.reserve,
     ) -> None:
         self.home = home
         self.log = log or home.with_name(f"{home.name}.log")
@@ -94,6 +95,7 @@ class PostgresServer:
         self._password = password
         self._port_fixed = port
         self._port: Port | None = None
+        self._reserve = reserve
         self._settings = {**_SETTINGS, **({} if fsync else _SETTINGS_UNSYNCED), **(settings or {})}
         self._child: Child | None = None
         self._identity: Identity | None = None
@@ -216,7 +218,7 @@ class PostgresServer:
         attempts = 0
         while True:
             if not self._port_fixed and self._port is None:
-                self._port = reserve()
+                self._port = self._reserve()
             try:
                 await self._start_once(data, programs)
                 return

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,15 +47,14 @@ class Child:
     Belongs to the event loop that started it.
     """
 
-    def __init__(self, name: str, popen: subprocess.Popen[bytes], log: Path, log_start: int) -> None:
+    def __init__(self, name: str, popen: subprocess.Popen[bytes], pidfd: int, log: Path, log_start: int) -> None:
         self.name = name
         self.log = log
         self._popen = popen
         self._log_start = log_start
         self._exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        # A file descriptor that becomes readable when the process ends: no signal handler, no thread, no polling
-        # (Linux 5.3).
-        self._pidfd = os.pidfd_open(popen.pid)
+        # Becomes readable when the process ends: no signal handler, no thread, no polling (Linux 5.3).
+        self._pidfd = pidfd
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
 
     @classmethod
@@ -78,7 +77,7 @@ class Child:
         command = [sys.executable, "-I", "-S", str(_SHIM), str(os.getpid()), str(int(death_signal)), who]
         command += [str(part) for part in argv]
 
-        def fork() -> tuple[subprocess.Popen[bytes], int]:
+        def fork() -> tuple[subprocess.Popen[bytes], int, int]:
             log.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "ab") as output:
@@ -93,10 +92,20 @@ class Child:
                     cwd=cwd or "/",
                     start_new_session=True,
                 )
-            return popen, start
+            try:
+                return popen, os.pidfd_open(popen.pid), start
+            except OSError:
+                popen.kill()
+                popen.wait()
+                raise
 
-        popen, log_start = await asyncio.get_running_loop().run_in_executor(_spawner, fork)
-        return cls(name, popen, log, log_start)
+        forking = _spawner.submit(fork)
+        try:
+            popen, pidfd, log_start = await asyncio.wrap_future(forking)
+        except asyncio.CancelledError:
+            forking.add_done_callback(_discard)
+            raise
+        return cls(name, popen, pidfd, log, log_start)
 
     @property
     def pid(self) -> int:
@@ -165,6 +174,16 @@ class Child:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._exited.set_result(code)
+
+
+def _discard(forking: "Future[tuple[subprocess.Popen[bytes], int, int]]") -> None:
+    """End a child that nobody waits for any more: its start was cancelled while it was forked."""
+    if forking.cancelled() or forking.exception() is not None:
+        return
+    popen, pidfd, _ = forking.result()
+    popen.kill()
+    popen.wait()
+    os.close(pidfd)
 
 
 def describe_exit(code: int) -> str:

@@ -4,8 +4,6 @@ for.
 Fixtures: `nats_url`, `nats_server`, `postgres_url`, `database_url`, `fake_clock`, `state_dir`, `free_udp_port`.
 """
 
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,10 +98,11 @@ def state_dir() -> Iterator[Path]:
     """A folder for a server's or a system's state. Unlike tmp_path, the user that PostgreSQL runs as can pass through
     it.
     """
-    folder = Path(tempfile.mkdtemp(prefix="callwarden-state-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder)
+    from callwarden.local.files import TemporaryFolder
+
+    folder = TemporaryFolder("state")
+    yield folder.path
+    folder.remove()
 
 
 @pytest.fixture

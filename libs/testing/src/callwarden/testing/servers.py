@@ -6,17 +6,15 @@ line each way.
 """
 
 import asyncio
-import fcntl
 import json
-import os
-import shutil
 import socket
-import tempfile
 import threading
 import uuid
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from callwarden.local.files import TemporaryFolder
 
 if TYPE_CHECKING:  # Imported when the first server starts: every pytest run loads this plugin, few need a server.
     from callwarden.local.nats import NatsServer
@@ -25,7 +23,6 @@ if TYPE_CHECKING:  # Imported when the first server starts: every pytest run loa
 T = TypeVar("T")
 
 TEMPLATE = "callwarden_template"
-_PREFIX = "callwarden-test-"
 _ANSWER_TIMEOUT_S = 100.0  # Below pytest's own time-out, so that the test reports what the servers said.
 
 
@@ -130,14 +127,11 @@ class LocalServers:
     """Owns the servers. Its own thread and event loop, since fixtures are asked from none or from another one."""
 
     def __init__(self) -> None:
-        _sweep()
-        self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self.folder.chmod(0o711)  # PostgreSQL's user passes through; the rooms inside are closed.
-        self._claim = _claim(self.folder)
+        self._temporary = TemporaryFolder("test")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="callwarden-servers", daemon=True)
         self._thread.start()
-        self._workshop = self._run(_make_workshop(self.folder))
+        self._workshop = self._run(_make_workshop(self._temporary.path))
         self._listener: asyncio.AbstractServer | None = None
 
     def ask(self, what: str, argument: str = "") -> str:
@@ -148,7 +142,7 @@ class LocalServers:
 
     def listen(self) -> Path:
         """Open the Unix socket for workers, once; its path."""
-        path = self.folder / "ask.sock"
+        path = self._temporary.path / "ask.sock"
         if self._listener is None:
             self._listener = self._run(asyncio.start_unix_server(self._serve, path))
             path.chmod(0o600)
@@ -164,8 +158,7 @@ class LocalServers:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
-            shutil.rmtree(self.folder, ignore_errors=True)
-            os.close(self._claim)
+            self._temporary.remove()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -205,28 +198,3 @@ class RemoteServers:
 
 async def _make_workshop(folder: Path) -> Workshop:
     return Workshop(folder)
-
-
-def _claim(folder: Path) -> int:
-    """Hold a lock on the folder while this process lives, so that a later run knows whose remains it may remove."""
-    descriptor = os.open(folder / "claim", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return descriptor
-
-
-def _sweep() -> None:
-    """Remove the folders of runs that were killed: ours, and claimed by nobody alive."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        try:
-            if folder.stat().st_uid != os.geteuid() or folder.is_symlink():
-                continue
-            descriptor = os.open(folder / "claim", os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except OSError:
-            continue
-        finally:
-            os.close(descriptor)

@@ -1,0 +1,172 @@
+"""SIPp, a SIP traffic generator that isn't ours: runs its scenarios and reads its figures.
+
+Scenarios stand beside this module as XML. Callers without it skip by callwarden.testing.programs.
+"""
+
+import asyncio
+import csv
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+SCENARIOS: Final = Path(__file__).with_name("scenarios")
+_COUNTS = re.compile(
+    r"^\s*(Successful call|Failed call|Total Calls created|Retransmissions?)\s*\|\s*\S*\s*\|\s*(\d+)", re.M
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one SIPp process saw. `delays_ms`: for each call, from its timed request to the timed answer."""
+
+    exit_code: int
+    created: int
+    successful: int
+    failed: int
+    delays_ms: tuple[float, ...]
+    errors: str
+
+    def delay_ms(self, quantile: float) -> float:
+        """The quantile (0 to 1) of the delays; NaN where none was measured."""
+        if not self.delays_ms:
+            return float("nan")
+        ordered = sorted(self.delays_ms)
+        return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
+
+
+def users_file(path: Path, users: Sequence[tuple[str, str, str]]) -> Path:
+    """An injection file of (user name, password, called number) in the order in which calls take them."""
+    lines = [
+        f"{user};[authentication username={user} password={password}];{called}" for user, password, called in users
+    ]
+    path.write_text("SEQUENTIAL\n" + "\n".join(lines) + "\n")
+    return path
+
+
+async def run(
+    scenario: str,
+    remote: str,
+    *,
+    folder: Path,
+    local_port: int,
+    calls: int,
+    rate: float,
+    hold_ms: int = 0,
+    simultaneous: int = 30_000,
+    injection: Path | None = None,
+    local_host: str = "127.0.0.1",
+    timeout_s: float = 120,
+    keys: dict[str, str] | None = None,
+    measure: bool = False,
+) -> Result:
+    """Runs a caller's scenario until all its calls have ended. `scenario` is the name of a file in scenarios/."""
+    arguments = _arguments(scenario, folder, local_host, local_port, timeout_s)
+    arguments += ["-m", str(calls), "-r", f"{rate:g}", "-rp", "1000", "-l", str(simultaneous), "-d", str(hold_ms)]
+    if injection is not None:
+        arguments += ["-inf", str(injection)]
+    for key, value in (keys or {}).items():
+        arguments += ["-key", key, value]
+    if measure:
+        arguments += ["-trace_rtt", "-rtt_freq", str(max(1, calls // 20))]
+    process = await asyncio.create_subprocess_exec(
+        "sipp",
+        *arguments,
+        remote,
+        cwd=folder,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "TERM": "dumb"},
+    )
+    try:
+        async with asyncio.timeout(timeout_s + 15):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    text = output.decode(errors="replace")
+    # The last screen is the final one; counters stand in it as "Successful call | 0 | 5".
+    counts = {name: int(value) for name, value in _COUNTS.findall(text)}
+    errors = _errors(folder)
+    return Result(
+        exit_code=process.returncode if process.returncode is not None else -1,
+        created=_created(text),
+        successful=counts.get("Successful call", 0),
+        failed=counts.get("Failed call", 0),
+        delays_ms=tuple(_delays(folder)) if measure else (),
+        errors=errors or text[-2000:],
+    )
+
+
+class Answerer:
+    """A SIPp that answers calls until it is left: a carrier's switch. Use as `async with`."""
+
+    def __init__(self, scenario: str, folder: Path, local_port: int, local_host: str = "127.0.0.1") -> None:
+        self._arguments = [*_arguments(scenario, folder, local_host, local_port, 3600), "-l", "30000"]
+        self._folder = folder
+        self.address = f"{local_host}:{local_port}"
+
+    async def __aenter__(self) -> "Answerer":
+        self._process = await asyncio.create_subprocess_exec(
+            "sipp",
+            *self._arguments,
+            cwd=self._folder,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={**os.environ, "TERM": "dumb"},
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+
+def _arguments(scenario: str, folder: Path, local_host: str, local_port: int, timeout_s: float) -> list[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return [
+        *("-sf", str(SCENARIOS / scenario)),
+        *("-i", local_host, "-p", str(local_port)),
+        *("-timeout", f"{timeout_s:g}s", "-timeout_error"),
+        *(
+            "-recv_timeout",
+            "20000",
+            "-trace_err",
+            "-nostdin",
+            "-cp",
+            str(local_port + 1 if local_port < 65535 else 1024),
+        ),
+        *("-buff_size", "1048576"),
+    ]
+
+
+def _created(text: str) -> int:
+    found = re.findall(r"(\d+)\s*Total calls created|Total Calls? created\s*\|\s*\S*\s*\|?\s*(\d+)", text, re.I)
+    numbers = [int(first or second) for first, second in found]
+    return max(numbers, default=0)
+
+
+def _delays(folder: Path) -> list[float]:
+    delays = []
+    for path in folder.glob("*_rtt.csv"):
+        with path.open(newline="") as file:
+            for row in csv.reader(file, delimiter=";"):
+                try:
+                    delays.append(float(row[1]))
+                except (IndexError, ValueError):
+                    continue  # The header.
+    return delays
+
+
+def _errors(folder: Path) -> str:
+    return "\n".join(path.read_text(errors="replace")[:4000] for path in folder.glob("*_errors.log"))
