@@ -1,0 +1,285 @@
+"""Tariffs: what a call costs, exactly, in integers.
+
+In: Price and its parts, cost of a duration, the longest duration that money buys, billed seconds. Out: which price
+holds for a number and when it is peak (callwarden.rating), and whether a call may go on (callwarden.call_admission).
+
+How a call is charged:
+
+- A call of zero seconds costs nothing. Any other costs the connect fee of the window in which it starts, plus its talk
+  time after the free seconds, at least the minimum, at most the maximum where there is one.
+- Time is counted in whole increments; a begun one is charged whole. An increment costs what the window and the rate
+  group say in which it begins, even if it ends in the next; the next increment begins where it ended.
+- Increments of one window and group are one segment. Its cost is rounded once; what one increment costs never is, since
+  rounding that first and multiplying it then drifts (an hour for 6.5118 instead of 6.50).
+
+So cost never falls as a call grows longer (tested), which lets `affordable_s` solve for the duration in closed form.
+"""
+
+import itertools
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from callwarden.kernel.money import MICROS, Micros
+
+# A million units for one unit of time: above any real price, and 10^6 s at that price still fit 64 bits.
+RATE_MICROS_MAX: Final = 1_000_000 * MICROS
+SECONDS_MAX: Final = 86_400  # Units, increments, free seconds: none is longer than a day.
+GROUPS_MAX: Final = 8  # First increment and following ones need two; eight leave room for volume steps.
+WINDOWS_MAX: Final = 128  # A week of four switches a day, four times over.
+
+
+class BadPrice(ValueError):
+    """The parts don't make a price that can be charged; `field` names the part."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field = field
+        self.reason = reason
+        super().__init__(f"{field}: {reason}")
+
+
+class RoundingMethod(Enum):
+    """The value is what the database and decks say."""
+
+    UP = "up"
+    MIDDLE = "middle"  # to the nearest, a half upwards
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """How the cost of one segment is rounded: to so many decimals of the currency's unit, 0 to 6."""
+
+    method: RoundingMethod = RoundingMethod.UP
+    decimals: int = 6
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decimals <= 6:
+            raise BadPrice("rounding.decimals", "must be 0 to 6")
+
+
+@dataclass(frozen=True, slots=True)
+class RateGroup:
+    """From `start_s` of charged time on, each `increment_s` begun costs its share of `rate_micros` for `unit_s`."""
+
+    start_s: int
+    rate_micros: int
+    unit_s: int = 60
+    increment_s: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_s <= SECONDS_MAX:
+            raise BadPrice("start_s", f"must be 0 to {SECONDS_MAX}")
+        _amount("rate", self.rate_micros)
+        if not 1 <= self.unit_s <= SECONDS_MAX:
+            raise BadPrice("unit_s", f"must be 1 to {SECONDS_MAX}")
+        if not 1 <= self.increment_s <= SECONDS_MAX:
+            raise BadPrice("increment_s", f"must be 1 to {SECONDS_MAX}")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What holds from the moment `from_s` (seconds since 1970 UTC) until the next window's; the first from ever."""
+
+    from_s: int
+    groups: tuple[RateGroup, ...]
+    connect_fee_micros: int = 0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        _amount("connect_fee", self.connect_fee_micros)
+        groups = self.groups
+        if not 1 <= len(groups) <= GROUPS_MAX:
+            raise BadPrice("groups", f"must be 1 to {GROUPS_MAX}")
+        if groups[0].start_s != 0:
+            raise BadPrice("groups", "the first must start at 0")
+        if any(later.start_s <= group.start_s for group, later in itertools.pairwise(groups)):
+            raise BadPrice("groups", "must be in order of start_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a destination costs. `maximum_micros` None: no maximum; with one, talk time beyond it is free."""
+
+    currency: str
+    windows: tuple[Window, ...]
+    free_s: int = 0
+    minimum_micros: int = 0
+    rounding: Rounding = Rounding()
+    maximum_micros: int | None = None
+
+    def __post_init__(self) -> None:
+        windows = self.windows
+        if not 1 <= len(windows) <= WINDOWS_MAX:
+            raise BadPrice("windows", f"must be 1 to {WINDOWS_MAX}")
+        if any(later.from_s <= window.from_s for window, later in itertools.pairwise(windows)):
+            raise BadPrice("windows", "must be in order of from_s")
+        if not 0 <= self.free_s <= SECONDS_MAX:
+            raise BadPrice("free_s", f"must be 0 to {SECONDS_MAX}")
+        _amount("minimum", self.minimum_micros)
+        if self.maximum_micros is not None:
+            _amount("maximum", self.maximum_micros)
+            if self.maximum_micros < self.minimum_micros:
+                raise BadPrice("maximum", "must not be below the minimum")
+
+
+def free(currency: str) -> Price:
+    """The price of a call that costs nothing, such as one between our own users."""
+    return Price(currency, (Window(0, (RateGroup(0, 0),)),))
+
+
+def cost(price: Price, answered_at_s: float, duration_s: int) -> Micros:
+    """What `duration_s` whole seconds of talk from `answered_at_s` (seconds since 1970 UTC) cost, in micros.
+
+    Never negative, never less for a longer call. ValueError for a negative duration.
+    """
+    if duration_s <= 0:
+        _refuse_negative(duration_s)
+        return Micros(0)
+    start_s, window_index = _start(price, answered_at_s)
+    micros = price.windows[window_index].connect_fee_micros
+    if duration_s > price.free_s:
+        micros += _talk(price, start_s + price.free_s, duration_s - price.free_s, window_index)[0]
+    if micros < price.minimum_micros:
+        micros = price.minimum_micros
+    if price.maximum_micros is not None and micros > price.maximum_micros:
+        micros = price.maximum_micros
+    return Micros(micros)
+
+
+def billed_s(price: Price, answered_at_s: float, duration_s: int) -> int:
+    """The seconds that are charged: the talk time after the free seconds, in whole increments."""
+    if duration_s <= price.free_s:
+        _refuse_negative(duration_s)
+        return 0
+    start_s, window_index = _start(price, answered_at_s)
+    return _talk(price, start_s + price.free_s, duration_s - price.free_s, window_index)[1]
+
+
+def affordable_s(price: Price, answered_at_s: float, micros: int, limit_s: int) -> int:
+    """The longest talk time from `answered_at_s`, at most `limit_s`, that costs no more than `micros`.
+
+    Exact: with a the answer, cost(a) <= micros, and a is limit_s or micros < cost(a + 1). 0 where nothing can be had,
+    also for negative money. ValueError for a negative limit.
+    """
+    if limit_s <= 0 or micros < price.minimum_micros:
+        _refuse_negative(limit_s)
+        return 0
+    if price.maximum_micros is not None and micros >= price.maximum_micros:
+        return limit_s
+    start_s, window_index = _start(price, answered_at_s)
+    micros -= price.windows[window_index].connect_fee_micros
+    if micros < 0:
+        return 0
+    if limit_s <= price.free_s:
+        return limit_s
+    charged_s = _affordable_talk(price, start_s + price.free_s, micros, limit_s - price.free_s, window_index)
+    return price.free_s + charged_s
+
+
+def _refuse_negative(seconds: int) -> None:
+    if seconds < 0:
+        raise ValueError(f"{seconds} s is no duration")
+
+
+def _start(price: Price, answered_at_s: float) -> tuple[int, int]:
+    """The whole second of the start, and the index of the window that holds then."""
+    windows = price.windows
+    if len(windows) == 1:  # most decks: then the moment doesn't matter
+        return 0, 0
+    start_s = int(answered_at_s)
+    index = len(windows) - 1
+    while index > 0 and windows[index].from_s > start_s:
+        index -= 1
+    return start_s, index
+
+
+def _talk(price: Price, start_s: int, charged_s: int, window_index: int) -> tuple[int, int]:
+    """Cost in micros and billed seconds of `charged_s` from the moment `start_s`. The one place that walks segments
+    forward; `_affordable_talk` walks the same ones with money instead of time.
+    """
+    windows = price.windows
+    window = windows[window_index]
+    last_window = len(windows) - 1
+    quantum, method = _QUANTUM[price.rounding.decimals], price.rounding.method
+    total = position_s = group_index = 0
+    while True:
+        end_s = charged_s
+        if window_index < last_window:
+            while window_index < last_window and windows[window_index + 1].from_s <= start_s + position_s:
+                window_index += 1
+                window = windows[window_index]
+                group_index = 0
+            if window_index < last_window:
+                end_s = min(end_s, windows[window_index + 1].from_s - start_s)
+        groups = window.groups
+        last_group = len(groups) - 1
+        while group_index < last_group and groups[group_index + 1].start_s <= position_s:
+            group_index += 1
+        group = groups[group_index]
+        if group_index < last_group and groups[group_index + 1].start_s < end_s:
+            end_s = groups[group_index + 1].start_s
+        increment_s = group.increment_s
+        segment_s = -(-(end_s - position_s) // increment_s) * increment_s
+        # Exact numerator over `divisor`: segment_s × rate / unit in quanta of the rounding.
+        divisor = group.unit_s * quantum
+        numerator = segment_s * group.rate_micros
+        if method is _UP:
+            numerator += divisor - 1
+        elif method is _MIDDLE:
+            numerator += divisor // 2  # a half goes up; for an odd divisor there is no exact half
+        total += numerator // divisor * quantum
+        position_s += segment_s
+        if position_s >= charged_s:
+            return total, position_s
+
+
+def _affordable_talk(price: Price, start_s: int, micros: int, limit_s: int, window_index: int) -> int:
+    """The longest charged time from the moment `start_s`, at most `limit_s`, whose segments cost at most `micros`."""
+    windows = price.windows
+    window = windows[window_index]
+    last_window = len(windows) - 1
+    quantum, method = _QUANTUM[price.rounding.decimals], price.rounding.method
+    position_s = group_index = 0
+    while True:
+        end_s = limit_s
+        if window_index < last_window:
+            while window_index < last_window and windows[window_index + 1].from_s <= start_s + position_s:
+                window_index += 1
+                window = windows[window_index]
+                group_index = 0
+            if window_index < last_window:
+                end_s = min(end_s, windows[window_index + 1].from_s - start_s)
+        groups = window.groups
+        last_group = len(groups) - 1
+        while group_index < last_group and groups[group_index + 1].start_s <= position_s:
+            group_index += 1
+        group = groups[group_index]
+        if group_index < last_group and groups[group_index + 1].start_s < end_s:
+            end_s = groups[group_index + 1].start_s
+        increment_s = group.increment_s
+        segment_s = -(-(end_s - position_s) // increment_s) * increment_s
+        divisor = group.unit_s * quantum
+        extra = divisor - 1 if method is _UP else divisor // 2 if method is _MIDDLE else 0
+        if group.rate_micros:
+            # The largest numerator n with (n + extra) // divisor * quantum <= micros.
+            numerator_max = (micros // quantum + 1) * divisor - 1 - extra
+            bought_s = numerator_max // (increment_s * group.rate_micros) * increment_s
+            if bought_s < segment_s:
+                return min(position_s + bought_s, limit_s)
+            micros -= (segment_s * group.rate_micros + extra) // divisor * quantum
+        position_s += segment_s
+        if position_s >= limit_s:
+            return limit_s
+
+
+def _amount(field: str, micros: int) -> None:
+    if not 0 <= micros <= RATE_MICROS_MAX:
+        raise BadPrice(field, f"must be 0 to {RATE_MICROS_MAX // MICROS}")
+
+
+# Looked up once: an Enum's attribute costs a tenth of a cost().
+_UP: Final = RoundingMethod.UP
+_MIDDLE: Final = RoundingMethod.MIDDLE
+# Micros in the last decimal that rounding keeps.
+_QUANTUM: Final = (1_000_000, 100_000, 10_000, 1_000, 100, 10, 1)
