@@ -55,7 +55,7 @@ async def run(
     calls: int,
     rate: float,
     hold_ms: int = 0,
-    simultaneous: int = 30_000,
+    simultaneous: int = 15_000,
     injection: Path | None = None,
     local_host: str = "127.0.0.1",
     timeout_s: float = 120,
@@ -70,7 +70,8 @@ async def run(
     for key, value in (keys or {}).items():
         arguments += ["-key", key, value]
     if measure:
-        arguments += ["-trace_rtt", "-rtt_freq", str(max(1, calls // 20))]
+        # SIPp's own response times have a resolution of 1 ms; the message log's stamps have microseconds.
+        arguments += ["-trace_shortmsg"]
     process = await asyncio.create_subprocess_exec(
         "sipp",
         *arguments,
@@ -106,7 +107,7 @@ class Answerer:
     """A SIPp that answers calls until it is left: a carrier's switch. Use as `async with`."""
 
     def __init__(self, scenario: str, folder: Path, local_port: int, local_host: str = "127.0.0.1") -> None:
-        self._arguments = [*_arguments(scenario, folder, local_host, local_port, 3600), "-l", "30000"]
+        self._arguments = [*_arguments(scenario, folder, local_host, local_port, 3600), "-l", "15000"]
         self._folder = folder
         self.address = f"{local_host}:{local_port}"
 
@@ -157,14 +158,19 @@ def _created(text: str) -> int:
 
 
 def _delays(folder: Path) -> list[float]:
+    """Milliseconds from the last INVITE that was sent of each call to its 2xx."""
+    sent: dict[str, float] = {}
     delays = []
-    for path in folder.glob("*_rtt.csv"):
-        with path.open(newline="") as file:
-            for row in csv.reader(file, delimiter=";"):
-                try:
-                    delays.append(float(row[1]))
-                except (IndexError, ValueError):
-                    continue  # The header.
+    for path in folder.glob("*_shortmessages.log"):
+        with path.open(errors="replace", newline="") as file:
+            for row in csv.reader(file, delimiter="\t"):
+                if len(row) < 7 or not row[5].endswith("INVITE"):
+                    continue
+                at_s, direction, call_id, line = float(row[2]), row[3], row[4], row[6]
+                if direction == "S":
+                    sent[call_id] = at_s
+                elif line.startswith("SIP/2.0 2") and call_id in sent:
+                    delays.append((at_s - sent.pop(call_id)) * 1000)
     return delays
 
 
