@@ -148,7 +148,7 @@ def parse_fields(text: str) -> dict[str, str]:
 
 
 def parse_credentials(text: str) -> Credentials:
-    """Read an Authorization or Proxy-Authorization value.  Raises Malformed; the edge answers as to a wrong password."""
+    """Read an Authorization or Proxy-Authorization value.  Raises Malformed; answer as to a wrong password."""
     fields = parse_fields(text)
     algorithm = _BY_NAME.get(fields.get("algorithm", "MD5").lower())  # RFC 7616 3.3: absent is MD5
     qop = fields.get("qop")

@@ -377,11 +377,12 @@ class TransactionLayer:
         if row is None:
             raise Misuse(f"{transaction.kind} transaction: {event} in state {transaction.state}")
         state, rows, actions = row
+        was = transaction.state
         transaction.state = state
         transaction._rows = rows
         for action in actions:
             action(self, transaction, message, now_s, out)
-        if state is State.TERMINATED:
+        if state is State.TERMINATED and was is not State.TERMINATED:
             self._forget(transaction)
             if not transaction._silent:
                 out.append(Terminated(transaction))
@@ -393,7 +394,10 @@ class TransactionLayer:
         transaction._request = None
         transaction._last_sent = b""
         transaction.retransmit_at_s = transaction.expire_at_s = 0.0
-        (self._servers if isinstance(transaction, ServerTransaction) else self._clients).pop(transaction.key, None)
+        if isinstance(transaction, ServerTransaction):
+            del self._servers[transaction.key]
+        else:
+            del self._clients[transaction.key]
 
     def _send(self, request: Request, peer: Peer, now_s: float, out: list[Output], silent: bool) -> ClientTransaction:
         method = request.method
@@ -424,12 +428,14 @@ class TransactionLayer:
         self, request: Request, invite: ServerTransaction, source: Peer, now_s: float, out: list[Output]
     ) -> None:
         # RFC 3261 9.2; its own transaction answers its retransmissions.
-        key = _hop(request) + "CANCEL"
-        server = ServerTransaction(Kind.SERVER, State.TRYING, key, request, invite.peer, silent=True)
-        if len(self) < self._transactions_max:
-            self._servers[key] = server
         ok = build.response(request, 200, to_tag=build.local_tag(request, self._tag_secret))
-        self._run(server, Event.SEND_SUCCESS, ok, now_s, out)
+        if len(self) < self._transactions_max:
+            key = _hop(request) + "CANCEL"
+            server = ServerTransaction(Kind.SERVER, State.TRYING, key, request, invite.peer, silent=True)
+            self._servers[key] = server
+            self._run(server, Event.SEND_SUCCESS, ok, now_s, out)
+        else:
+            out.append(Send(ok.to_bytes(), invite.peer))
         if invite.state is State.PROCEEDING:
             out.append(Cancelled(invite))
 
@@ -440,8 +446,8 @@ def _hop(request: Request) -> str:
     branch = via.params.get("branch")
     if branch is not None and branch.startswith(MAGIC_COOKIE):
         return f"{branch}|{via.host.lower()}:{via.port}|"
-    # RFC 2543: what stays the same in the INVITE, its retransmissions, its CANCEL and its ACK.
-    return f"{request.call_id}|{request.cseq.number}|{request.get('from')}|{request.uri_text}|{via}|"
+    # RFC 2543: what stays the same in the INVITE, its retransmissions, its CANCEL and its ACK, stamped or not.
+    return f"{request.call_id}|{request.cseq.number}|{request.get('from')}|{request.uri_text}|{branch}|{via.sent_by}|"
 
 
 # What the actions do.
