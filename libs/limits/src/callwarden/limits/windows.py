@@ -64,14 +64,13 @@ class SlidingCounter:
             self._rescale(width_s)
         part = int(now_s // width_s)
         parts = self._parts
+        if parts and parts[0] < part - window.buckets:
+            self._forget(part - window.buckets)
         if parts and part <= parts[-1]:
             self._counts[-1] += amount
-        else:
-            if parts and parts[0] < part - window.buckets:
-                self._forget(part - window.buckets)
-            if amount:
-                self._parts.append(part)
-                self._counts.append(amount)
+        elif amount:
+            parts.append(part)
+            self._counts.append(amount)
         self.total += amount
         return self.total
 
