@@ -53,6 +53,8 @@ class NatsServer:
         self.log = home / "nats.log"
         self.fsync = fsync
         self._password = password or new_password()
+        if quote(self._password, safe="") != self._password:
+            raise ValueError("the password must be URL-safe text: NATS clients do not decode what stands in the URL")
         self._port_fixed = port
         self._port: Port | None = None
         self._reserve = reserve
@@ -89,7 +91,7 @@ class NatsServer:
     @property
     def url(self) -> str:
         """A URL with the password in it: never to be logged."""
-        return f"nats://{USER}:{quote(self._password, safe='')}@{LOOPBACK}:{self.port}"
+        return f"nats://{USER}:{self._password}@{LOOPBACK}:{self.port}"
 
     async def start(self) -> None:
         """Start it, return when it listens. ChildFailed, with the log's tail."""

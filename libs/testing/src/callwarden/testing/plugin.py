@@ -1,10 +1,14 @@
 """The pytest plugin: fixtures for real servers and fakes. Loaded by every run, so what costs is imported when asked
 for.
 
-Fixtures: `nats_url`, `nats_server`, `postgres_url`, `database_url`, `fake_clock`, `state_dir`, `free_udp_port`.
+Fixtures: `nats_url`, `nats_server`, `postgres_url`, `database_url`, `local_system`, `fake_clock`, `state_dir`,
+`free_udp_port`.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +18,11 @@ import pytest_asyncio
 if TYPE_CHECKING:
     from callwarden.local.nats import NatsServer
     from callwarden.local.ports import Port
+    from callwarden.local.system import LocalSystem
     from callwarden.testing.clock import FakeClock
     from callwarden.testing.servers import LocalServers, Servers
+
+    StartSystem = Callable[..., Awaitable[LocalSystem]]
 
 _local_key: "pytest.StashKey[LocalServers]" = pytest.StashKey()
 _WORKER_INPUT = "callwarden_servers"
@@ -83,6 +90,33 @@ def database_url(callwarden_servers: "Servers") -> Iterator[str]:
     url = callwarden_servers.ask("database")
     yield url
     callwarden_servers.ask("drop", url)
+
+
+@pytest_asyncio.fixture
+async def local_system(callwarden_servers: "Servers", state_dir: Path) -> "AsyncIterator[StartSystem]":
+    """`system = await local_system(processes={"call-admission": 2})`: a whole system, stopped after the test.
+
+    Takes what `LocalSystem` takes. It has a NATS server of its own and a database of its own on the shared PostgreSQL;
+    `own_postgres=True` gives it a server that the test may kill. May be called more than once.
+    """
+    from callwarden.local.system import LocalSystem
+
+    databases: list[str] = []
+
+    async def start(*, own_postgres: bool = False, **options: Any) -> LocalSystem:
+        if not own_postgres and "database_url" not in options:
+            databases.append(await asyncio.to_thread(callwarden_servers.ask, "database"))
+            options |= {"database_url": databases[-1], "migrate": False}
+        folder = options.pop("state_dir", state_dir / f"system-{count()}")
+        return await stack.enter_async_context(LocalSystem(folder, **options))
+
+    count = itertools.count(1).__next__
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            yield start
+    finally:
+        for url in databases:
+            await asyncio.to_thread(callwarden_servers.ask, "drop", url)
 
 
 @pytest.fixture
