@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callwarden.limits.rendezvous import MEMBERS_MAX, SHARDS, ShardMap, TooManyMembers, owner, shard_of
+from callwarden.limits.rendezvous import MEMBERS_MAX, SHARDS, ShardMap, TooManyMembers, owner, ranking, shard_of
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 members = st.sets(names, min_size=1, max_size=12)
@@ -43,6 +43,7 @@ def test_the_table_says_what_the_definition_says(some: set[str], key: str) -> No
     shards = ShardMap(some)
     assert shards.owner_of(key) == owner(shard_of(key), some) == shards.preference_of(key)[0]
     assert sorted(shards.preference_of(key)) == sorted(some)
+    assert ranking(key, list(some)) == shards.preference_of(key)
 
 
 @given(members, st.text(max_size=50))

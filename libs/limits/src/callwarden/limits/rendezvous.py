@@ -94,6 +94,16 @@ def owner(shard: int, members: Iterable[str], shards: int = SHARDS) -> str | Non
     return max(ordered, key=lambda member: _weights(member, shards)[shard], default=None)
 
 
+def ranking(key: str, members: Sequence[str]) -> Sequence[str]:
+    """The members in order of preference for the key: what callwarden.common.rpc.stream.StreamPool asks for. 1 µs."""
+    return _map_of(tuple(members)).preference_of(key)
+
+
+@lru_cache(maxsize=16)  # One for each pool of the process, and those that have just changed.
+def _map_of(members: tuple[str, ...]) -> ShardMap:
+    return ShardMap(members)
+
+
 @lru_cache(maxsize=MEMBERS_MAX)  # Pods come and go one at a time: a new map needs only the new member's weights.
 def _weights(member: str, shards: int) -> tuple[int, ...]:
     name = member.encode("utf-8", "surrogatepass")
