@@ -1,0 +1,27 @@
+"""NATS: one connection a process, events to and from JetStream, key-value buckets that are watched, a spool on disk.
+
+`streams` says which streams and buckets there are; `connection` connects and declares them; `publisher` and `spool`
+send, `consumer` receives, `kv` keeps. Payloads are bytes here: what is in them is in callwarden.api.events.
+"""
+
+from callwarden.common.bus.connection import Bus
+from callwarden.common.bus.consumer import Delivery, Poison
+from callwarden.common.bus.kv import Change, Deleted, KeyValue, Put, Synced
+from callwarden.common.bus.publisher import Publisher
+from callwarden.common.bus.spool import Spool
+from callwarden.common.bus.streams import Bucket, Stream
+
+__all__ = [
+    "Bucket",
+    "Bus",
+    "Change",
+    "Deleted",
+    "Delivery",
+    "KeyValue",
+    "Poison",
+    "Publisher",
+    "Put",
+    "Spool",
+    "Stream",
+    "Synced",
+]

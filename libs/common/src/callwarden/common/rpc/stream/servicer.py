@@ -1,0 +1,309 @@
+"""The answering side of a coalescing stream.
+
+A handler takes the request message and gives the reply message in whichever way is cheapest for it:
+- a plain function that returns the reply: answered in the same turn of the loop, 1 µs of overhead;
+- a plain function that returns an asyncio.Future of the reply (group commit): one callback, no Task;
+- a coroutine (`async def`): a Task each, 3 µs more, and everything a Task may do.
+A plain function may also decide as it goes: the cached answer at once, a coroutine for the rest.
+
+Inside, `trace.deadline_remaining_s()` tells how long the caller will wait, and logs carry trace and Call-ID. When the
+time has passed or the caller has cancelled, the Task or Future is cancelled and nothing is answered.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
+
+import grpc
+import grpc.aio
+
+from callwarden.api.stream.v1 import stream_pb2
+from callwarden.common import trace
+from callwarden.common.logs import get_logger
+from callwarden.common.metrics import Counter, Histogram, Metric
+from callwarden.common.rpc.interceptors import RPC_SECONDS, RPCS, SERVING, Serving, log_failure
+from callwarden.common.rpc.status import INTERNAL_TEXT, to_status
+from callwarden.common.rpc.stream.bounds import (
+    FRAME_BYTES_MAX,
+    FRAME_ITEMS_MAX,
+    GOODBYE_ID,
+    IN_FLIGHT_MAX,
+    ITEM_BYTES_MAX,
+    SWEEP_S,
+)
+from callwarden.kernel.errors import Exhausted, Internal, Invalid
+
+log = get_logger(__name__)
+
+# The reply, or what gives it when awaited. Any: each method has its own pair of generated types.
+Handler: TypeAlias = Callable[[Any], Any | Awaitable[Any]]
+
+TIMEOUT_DEFAULT_MS: Final = 5_000  # for a client that names none
+
+STREAMS = Metric("callwarden_stream_server_streams", "gauge", "{streams}", "Streams that are open.")
+RUNNING = Metric("callwarden_stream_server_running", "gauge", "{requests}", "Requests being worked on.")
+DROPPED = Metric(
+    "callwarden_stream_server_dropped_total",
+    "counter",
+    "{requests}",
+    "Requests given up because the caller had cancelled, its time had passed or its stream had ended.",
+    labels=("why",),
+)
+
+_OK: Final = 0
+
+
+class StreamServicer:
+    """Serves `Stream` of one service: inherit it beside the generated servicer, first.
+
+    class AuthGrpc(StreamServicer, AuthServiceServicer):
+        def __init__(self, app: Auth) -> None:
+            super().__init__({"Verify": (VerifyRequest, self._verify)})
+    """
+
+    def __init__(self, handlers: Mapping[str, tuple[Any, Handler]], *, in_flight_max: int = IN_FLIGHT_MAX) -> None:
+        """`handlers` by the method's short name: the request's message class, and what answers it."""
+        self._handlers = dict(handlers)
+        self._in_flight_max = in_flight_max
+        self._streams: set[_ServedStream] = set()
+        self._measured: set[int] = set()  # ids of the Metrics that read this servicer already
+
+    async def Stream(  # noqa: N802 - the name in the .proto
+        self, request_iterator: Any, context: Any
+    ) -> AsyncIterator[stream_pb2.Frame]:
+        """One client's stream, until it ends, breaks or is drained."""
+        serving, method = SERVING.get() or (Serving(), "/Stream")  # the latter on a server without our interceptor
+        self._measure(serving)
+        stream = _ServedStream(self._handlers, self._in_flight_max, serving, method.removesuffix("/Stream"))
+        self._streams.add(stream)
+        tasks = (
+            asyncio.create_task(stream.read(request_iterator), name="stream reader"),
+            asyncio.create_task(stream.say_goodbye(), name="stream drain"),
+        )
+        try:
+            await context.send_initial_metadata(())  # tells the client that the stream stands
+            while (frame := await stream.next_frame()) is not None:
+                yield frame
+        finally:
+            self._streams.discard(stream)
+            for task in tasks:
+                task.cancel()
+            stream.abandon()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    def _measure(self, serving: Serving) -> None:
+        if id(serving.metrics) not in self._measured:
+            self._measured.add(id(serving.metrics))
+            serving.metrics.observe(STREAMS, lambda: len(self._streams))
+            serving.metrics.observe(RUNNING, lambda: sum(len(stream.running) for stream in self._streams))
+
+
+class _Meter:
+    """Counts of one method on one stream, looked up once."""
+
+    __slots__ = ("_name", "_serving", "ok", "seconds")
+
+    def __init__(self, serving: Serving, name: str) -> None:
+        self._serving, self._name = serving, name
+        self.ok: Counter = serving.metrics.counter(RPCS, name, "OK")
+        self.seconds: Histogram = serving.metrics.histogram(RPC_SECONDS, name)
+
+    def failed(self, code: grpc.StatusCode) -> None:
+        self._serving.metrics.counter(RPCS, self._name, code.name).value += 1
+
+
+# A reply that waits to be written: id, payload, status, text, meter of its method, when the request came.
+_Reply: TypeAlias = tuple[int, bytes, int, str, _Meter | None, float]
+
+
+class _ServedStream:
+    """The state of one stream. `running` holds what is being worked on, with the time it has."""
+
+    def __init__(self, handlers: Mapping[str, tuple[Any, Handler]], in_flight_max: int, serving: Serving, service: str):
+        self._loop = asyncio.get_running_loop()
+        self._in_flight_max = in_flight_max
+        self._serving = serving
+        self._methods = {
+            name: (request_type, handler, _Meter(serving, f"{service}/{name}"))
+            for name, (request_type, handler) in handlers.items()
+        }
+        self.running: dict[int, tuple[asyncio.Future[Any], float]] = {}
+        self._replies: deque[_Reply] = deque()
+        self._wake = asyncio.Event()
+        self._written = asyncio.Event()
+        self._client_done = False
+        self._goodbye = False
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._service = service
+
+    async def read(self, frames: AsyncIterator[stream_pb2.Frame]) -> None:
+        """Begin the work of each request as it comes; returns when the client has closed its side."""
+        try:
+            async for frame in frames:
+                now_s = time.monotonic()
+                for item in frame.items:
+                    if item.cancel:
+                        self._give_up(item.id, "cancelled")
+                    else:
+                        self._begin(item, now_s)
+                while len(self._replies) >= self._in_flight_max:  # a client that does not read gets no more work done
+                    self._written.clear()
+                    await self._written.wait()
+        except Exception as error:  # of grpc: the stream is gone, and its handler is cancelled by grpc, too
+            log.debug("stream.read_failed", error=repr(error))
+        finally:
+            self._client_done = True
+            self._wake.set()
+
+    def _begin(self, item: stream_pb2.Item, now_s: float) -> None:
+        item_id = item.id
+        found = self._methods.get(item.method)
+        if found is None:
+            self._reply(item_id, b"", grpc.StatusCode.UNIMPLEMENTED.value[0], "no such method", None, now_s)
+            return
+        request_type, handler, meter = found
+        if len(self.running) >= self._in_flight_max or item_id in self.running:
+            self._fail(item_id, Exhausted("too many requests are under way"), meter, now_s)
+            return
+        deadline_s = now_s + (item.timeout_ms or TIMEOUT_DEFAULT_MS) / 1000
+        # Set in the reader's own context: a plain function sees it, a Task copies it.
+        trace.set_scope(trace.Scope(item.traceparent, item.call_id, deadline_s))
+        try:
+            request = request_type.FromString(item.payload)
+        except ValueError:  # protobuf's DecodeError
+            self._fail(item_id, Invalid("the request doesn't parse"), meter, now_s)
+            return
+        try:
+            result: Any
+            if item.traceparent.endswith("1") and self._serving.tracer.enabled:
+                result = self._traced(item.method, handler, request)
+            else:
+                result = handler(request)
+            serialise = getattr(result, "SerializeToString", None)
+            if serialise is not None:
+                self._succeed(item_id, serialise(), meter, now_s)
+                return
+            work: asyncio.Future[Any]
+            if isinstance(result, asyncio.Future):
+                work = result
+                work.add_done_callback(lambda done: self._done(item_id, done, meter, now_s))
+            else:
+                work = self._loop.create_task(self._finish(item_id, result, meter, now_s))
+        except Exception as error:
+            self._fail(item_id, error, meter, now_s)
+            return
+        self.running[item_id] = work, deadline_s
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    async def _finish(self, item_id: int, result: Awaitable[Any], meter: _Meter, began_s: float) -> None:
+        """Cheaper than a done callback: one turn of the loop less."""
+        try:
+            payload = (await result).SerializeToString()
+        except asyncio.CancelledError:
+            if self.running.pop(item_id, None) is not None:  # somebody else cancelled it: the client still waits
+                self._fail(item_id, Internal("cancelled"), meter, began_s)
+            raise
+        except Exception as error:
+            if self.running.pop(item_id, None) is not None:
+                self._fail(item_id, error, meter, began_s)
+        else:
+            if self.running.pop(item_id, None) is not None:
+                self._succeed(item_id, payload, meter, began_s)
+
+    def _done(self, item_id: int, done: asyncio.Future[Any], meter: _Meter, began_s: float) -> None:
+        if self.running.pop(item_id, None) is None:
+            if not done.cancelled():
+                done.exception()  # given up: nobody will look at it
+            return
+        if done.cancelled():
+            self._fail(item_id, Internal("cancelled"), meter, began_s)
+        elif (error := done.exception()) is not None:
+            self._fail(item_id, error, meter, began_s)
+        else:
+            self._succeed(item_id, done.result().SerializeToString(), meter, began_s)
+
+    async def _traced(self, name: str, handler: Handler, request: Any) -> Any:
+        with self._serving.tracer.span(f"{self._service}/{name}"):
+            result = handler(request)
+            return result if hasattr(result, "SerializeToString") else await result
+
+    def _succeed(self, item_id: int, payload: bytes, meter: _Meter, began_s: float) -> None:
+        if len(payload) > ITEM_BYTES_MAX:
+            self._fail(item_id, Internal("the reply is too large for a stream"), meter, began_s)
+            return
+        self._reply(item_id, payload, _OK, "", meter, began_s)
+
+    def _fail(self, item_id: int, error: BaseException, meter: _Meter, began_s: float) -> None:
+        code, text, _ = to_status(error)
+        log_failure(f"{self._service} on stream", code, error)
+        meter.failed(code)
+        self._reply(item_id, b"", code.value[0], text or INTERNAL_TEXT, meter, began_s)
+
+    def _reply(
+        self, item_id: int, payload: bytes, status: int, text: str, meter: _Meter | None, began_s: float
+    ) -> None:
+        self._replies.append((item_id, payload, status, text, meter, began_s))
+        self._wake.set()
+
+    async def next_frame(self) -> stream_pb2.Frame | None:
+        """What is ready to be written, waiting for it if nothing is; None when all is said."""
+        while not self._replies:
+            if self._goodbye:
+                self._goodbye = False
+                goodbye = stream_pb2.Frame()
+                goodbye.items.add(id=GOODBYE_ID, status=grpc.StatusCode.UNAVAILABLE.value[0], error="shutting down")
+                return goodbye
+            if self._client_done and not self.running:
+                return None
+            self._wake.clear()
+            await self._wake.wait()
+        frame = stream_pb2.Frame()
+        add = frame.items.add
+        now_s = time.monotonic()
+        frame_bytes = items = 0
+        while self._replies and items < FRAME_ITEMS_MAX and frame_bytes < FRAME_BYTES_MAX:
+            item_id, payload, status, text, meter, began_s = self._replies.popleft()
+            if status:
+                add(id=item_id, status=status, error=text)
+            else:
+                add(id=item_id, payload=payload)
+                if meter is not None:
+                    meter.ok.value += 1
+            if meter is not None:
+                meter.seconds.record(now_s - began_s)
+            items += 1
+            frame_bytes += len(payload)
+        self._written.set()
+        return frame
+
+    async def say_goodbye(self) -> None:
+        """When the process shuts down, have the client told."""
+        await self._serving.stopping.wait()
+        self._goodbye = True
+        self._wake.set()
+
+    def _sweep(self) -> None:
+        now_s = time.monotonic()
+        for item_id in [item_id for item_id, (_, deadline_s) in self.running.items() if deadline_s <= now_s]:
+            self._give_up(item_id, "expired")
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep) if self.running else None
+
+    def _give_up(self, item_id: int, why: str) -> None:
+        found = self.running.pop(item_id, None)
+        if found is not None:
+            self._serving.metrics.counter(DROPPED, why).value += 1
+            found[0].cancel()
+            self._wake.set()
+
+    def abandon(self) -> None:
+        """The stream is gone: nobody waits for what is being worked on."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for item_id in list(self.running):
+            self._give_up(item_id, "stream ended")

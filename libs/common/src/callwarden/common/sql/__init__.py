@@ -1,0 +1,9 @@
+"""The database, PostgreSQL or CockroachDB by its URL: transactions that are retried, and a bare pool for hot
+statements.
+"""
+
+from callwarden.common.sql.database import Database
+from callwarden.common.sql.hot import HotPool
+from callwarden.common.sql.retry import RetriesExhausted
+
+__all__ = ["Database", "HotPool", "RetriesExhausted"]

@@ -1,0 +1,91 @@
+"""The database by its URL, through SQLAlchemy for everything that is not hot."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from callwarden.common.metrics import Metrics
+from callwarden.common.sql.hot import STATEMENT_TIMEOUT_S, HotPool
+from callwarden.common.sql.retry import Retry
+from callwarden.kernel.errors import Invalid
+
+T = TypeVar("T")
+
+DRIVERS: Final = frozenset({"postgresql+asyncpg", "cockroachdb+asyncpg"})
+POOL_TIMEOUT_S: Final = 5.0  # waiting for a free connection
+CONNECTION_AGE_MAX_S: Final = 1_800  # so that connections spread over the nodes again after one came back
+
+
+class Database:
+    """One process's connections. `await runtime.database()` gives it; `transaction` for cold work, `hot` for the
+    rest.
+    """
+
+    def __init__(
+        self, url: str, *, connections_max: int = 8, application: str = "callwarden", metrics: Metrics | None = None
+    ) -> None:
+        """No connection is made yet. Raises Invalid for a URL that isn't one of ours."""
+        try:
+            self._url: URL = make_url(url)
+        except ArgumentError:
+            raise Invalid("the database URL doesn't parse", field="database_url") from None  # its text has the password
+        if self._url.drivername not in DRIVERS:
+            raise Invalid(
+                f"the database URL begins with {' or '.join(sorted(DRIVERS))}, not {self._url.drivername}",
+                field="database_url",
+            )
+        self._connections_max = connections_max
+        self._application = application
+        self._retry = Retry(metrics)
+        self.engine: AsyncEngine = create_async_engine(
+            self._url,
+            isolation_level="SERIALIZABLE",
+            pool_size=connections_max,
+            max_overflow=0,
+            pool_timeout=POOL_TIMEOUT_S,
+            pool_recycle=CONNECTION_AGE_MAX_S,
+            pool_pre_ping=True,  # cold work: a round trip is cheaper than an error after a failover
+            hide_parameters=True,  # they would stand in errors and logs
+            connect_args={
+                "server_settings": {"application_name": application},
+                "command_timeout": 4 * STATEMENT_TIMEOUT_S,  # reports and imports are slower than calls
+            },
+        )
+
+    def __repr__(self) -> str:
+        return f"Database({self._url.render_as_string(hide_password=True)})"
+
+    @property
+    def dialect(self) -> str:
+        """ "postgresql" or "cockroachdb"."""
+        return self._url.get_backend_name()
+
+    async def __aenter__(self) -> "Database":
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.engine.dispose()
+
+    async def transaction(self, name: str, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `work(connection)` in one SERIALIZABLE transaction, all of it again on a conflict, and commit.
+
+        So `work` must have no effect but on the database. `name` names it in metrics. Raises RetriesExhausted or
+        Unavailable; what else `work` raises passes through, after the rollback.
+        """
+
+        async def attempt() -> T:
+            async with self.engine.begin() as connection:
+                return await work(connection)
+
+        return await self._retry.run(name, attempt)
+
+    async def hot(self, *, connections: int | None = None) -> HotPool:
+        """A bare asyncpg pool on the same database: `pool = await runtime.open(await database.hot())`."""
+        dsn = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+        size = connections or self._connections_max
+        return await HotPool.open(
+            dsn, size_min=min(2, size), size_max=size, application=self._application, retry=self._retry
+        )
