@@ -5,6 +5,7 @@ making calls (callwarden.testing.sipp).
 """
 
 import asyncio
+import sys
 from types import TracebackType
 from typing import Self
 
@@ -112,6 +113,24 @@ class Operator:
             self.accounts.Explain, admission_pb2.ExplainRequest(call_id=call_id)
         )
         return reply
+
+    async def command(self, *arguments: str, stdin: str = "") -> tuple[int, str]:
+        """Runs the `callwarden` command against this system; its exit code and all that it printed."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "callwarden.cli.main", "--state-dir", str(self._system.state_dir), *arguments),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate(stdin.encode())
+        return process.returncode or 0, output.decode()
+
+    async def apply_policy(self, text: str) -> str:
+        """Applies a policy as an operator does, `callwarden policy apply -f -`; returns when all processes run it."""
+        code, output = await self.command("policy", "apply", "-f", "-", stdin=text)
+        if code:
+            raise ValueError(output)
+        return output
 
     async def audit(self, account: str = "") -> admission_pb2.AuditLedgerReply:
         reply: admission_pb2.AuditLedgerReply = await unary(
