@@ -14,6 +14,8 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import fields as fields_of
+from dataclasses import is_dataclass
 from types import TracebackType
 from typing import Any, Final, Literal, TextIO, TypeAlias
 
@@ -50,6 +52,9 @@ def loggable(name: str, value: object, depth: int = 3) -> _Json:
         case Mapping() if depth > 0:
             items = list(value.items())[:ITEMS_MAX]
             return {str(key): loggable(str(key), item, depth - 1) for key, item in items}
+        case _ if depth > 0 and is_dataclass(value) and not isinstance(value, type) and not hasattr(value, "masked"):
+            # By its fields, not by its repr: they may be secrets or bytes.
+            return {f.name: loggable(f.name, getattr(value, f.name), depth - 1) for f in fields_of(value)}
         case list() | tuple() | set() | frozenset() if depth > 0:
             return [loggable("", item, depth - 1) for item in list(value)[:ITEMS_MAX]]
         case _:

@@ -27,6 +27,7 @@ from callwarden.common.bus import Bus
 from callwarden.common.clock import SystemClock
 from callwarden.common.http import PROMETHEUS_TEXT, StatusServer
 from callwarden.common.metrics import Metric, Metrics
+from callwarden.common.policy import Policies
 from callwarden.common.rpc.interceptors import Serving
 from callwarden.common.rpc.server import Server, TlsFiles
 from callwarden.common.settings import Settings
@@ -78,6 +79,7 @@ class Runtime:
         self._tasks: dict[asyncio.Task[Any], bool] = {}  # and whether it ends by itself when stopping
         self._bus: asyncio.Task[Bus] | None = None
         self._database: Database | None = None
+        self._policies: Policies | None = None
         self._checks: dict[str, Callable[[], bool]] = {}
 
     async def open(self, resource: AbstractAsyncContextManager[T]) -> T:
@@ -121,6 +123,15 @@ class Runtime:
             )
             await self.open(self._database)
         return self._database
+
+    async def policies(self) -> Policies:
+        """The policy that holds, followed from NATS from now on and acknowledged."""
+        if self._policies is None:
+            self._policies = Policies(await self.bus(), self.name, self.settings.instance, self.clock, self.metrics)
+            self.spawn("policy-follow", self._policies.follow())
+            self.spawn("policy-acknowledge", self._policies.acknowledge())
+        await self._policies.wait_synced()
+        return self._policies
 
     def ready_when(self, name: str, check: Callable[[], bool]) -> None:
         """Have /readyz ask `check`, too, for something without which the process had better get no new work."""

@@ -6,6 +6,7 @@ send, `consumer` receives, `kv` keeps. Payloads are bytes here: what is in them 
 
 from callwarden.common.bus.connection import Bus
 from callwarden.common.bus.consumer import Delivery, Poison
+from callwarden.common.bus.keys import key_of, parts_of
 from callwarden.common.bus.kv import Change, Deleted, KeyValue, Put, Synced
 from callwarden.common.bus.publisher import Publisher
 from callwarden.common.bus.spool import Spool
@@ -24,4 +25,6 @@ __all__ = [
     "Spool",
     "Stream",
     "Synced",
+    "key_of",
+    "parts_of",
 ]

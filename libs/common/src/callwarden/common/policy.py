@@ -1,0 +1,128 @@
+"""The policy that holds now: follows the bundle in NATS KV, swaps it whole, acknowledges its revision.
+
+Parsing and merging are in callwarden.policy; here is only how a process hears of a new bundle. One that does not
+parse is told to the log and counted, and the last good one stays (DESIGN.md D7).
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from callwarden.api.policy.v1 import policy_pb2
+from callwarden.common.bus import Bucket, Bus, Put, Synced
+from callwarden.common.logs import get_logger
+from callwarden.common.metrics import Metric, Metrics
+from callwarden.kernel.clock import Clock
+from callwarden.kernel.errors import CallwardenError
+from callwarden.policy.bundle import Document, PolicySet, default_set
+from callwarden.policy.model import PolicySpec
+
+log = get_logger(__name__)
+
+BUNDLE_KEY: Final = "bundle"
+FIRST_TIMEOUT_S: Final = 5.0  # for what stands in the bucket at start; NATS is connected by then
+# An acknowledgement is repeated while the process lives and vanishes after it, so that `status` shows only the living.
+ACK_EVERY_S: Final = 20.0
+ACK_TTL_S: Final = 60.0
+
+REVISION = Metric(
+    "callwarden_policy_revision", "gauge", "1", "Revision of the policy bundle that this process enforces."
+)
+REFUSED = Metric("callwarden_policy_refused_total", "counter", "{bundles}", "Bundles that did not parse.")
+
+
+def ack_key(service: str, instance: str) -> str:
+    """Where in the bucket a process acknowledges."""
+    return f"{service}.{instance}"
+
+
+def parse_bundle(value: bytes) -> PolicySet:
+    """The bundle's policies. Raises ValueError or a CallwardenError (BadPolicy) for one that is wrong."""
+    try:
+        bundle = policy_pb2.Bundle.FromString(value)
+    except DecodeError as error:
+        raise ValueError("not a policy bundle") from error
+    return PolicySet.build(
+        bundle.revision, [Document.from_object(json.loads(document.json)) for document in bundle.documents]
+    )
+
+
+class Policies:
+    """`policies = await runtime.policies()`; ask `policies.for_realm(realm)` anew for each decision."""
+
+    def __init__(self, bus: Bus, service: str, instance: str, clock: Clock, metrics: Metrics) -> None:
+        self.current: PolicySet = default_set()
+        self._kv = bus.kv(Bucket.POLICY)
+        self._acks = bus.kv(Bucket.POLICY_ACKS)
+        self._service, self._instance = service, instance
+        self._clock = clock
+        self._applied_at_s = clock.now_s()
+        self._changed = asyncio.Event()
+        self._synced = asyncio.Event()
+        self._listeners: list[Callable[[PolicySet], None]] = []
+        self._refused = metrics.counter(REFUSED)
+        metrics.observe(REVISION, lambda: self.current.revision)
+
+    def for_realm(self, realm: str) -> PolicySpec:
+        """The effective settings of one realm, now."""
+        return self.current.for_realm(realm)
+
+    def on_change(self, listener: Callable[[PolicySet], None]) -> None:
+        """Have `listener` called after each swap, for what is compiled from the policy."""
+        self._listeners.append(listener)
+
+    async def wait_synced(self) -> None:
+        """Return when what stood in the bucket is in force, or after FIRST_TIMEOUT_S with the defaults."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_TIMEOUT_S):
+                await self._synced.wait()
+                return
+        log.warning("policy.not_synced", revision=self.current.revision)
+
+    async def follow(self) -> None:
+        """Swap whenever there is a new bundle; for ever."""
+        async for change in self._kv.watch(BUNDLE_KEY):
+            match change:
+                case Put(value=value):
+                    self._take(value)
+                case Synced():
+                    self._synced.set()
+                    self._changed.set()
+
+    def _take(self, value: bytes) -> None:
+        try:
+            policies = parse_bundle(value)
+        except (ValueError, CallwardenError) as error:
+            self._refused.value += 1
+            log.error("policy.refused", error=error, bytes=len(value), revision_kept=self.current.revision)
+            return
+        if policies.revision == self.current.revision and policies.documents == self.current.documents:
+            return
+        self.current = policies
+        self._applied_at_s = self._clock.now_s()
+        self._changed.set()
+        log.info("policy.applied", revision=policies.revision, documents=len(policies.documents))
+        for listener in self._listeners:
+            listener(policies)
+
+    async def acknowledge(self) -> None:
+        """Say which revision is in force: at once after a swap, and again every ACK_EVERY_S; for ever."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ACK_EVERY_S):
+                    await self._changed.wait()
+            self._changed.clear()
+            ack = policy_pb2.Ack(
+                service=self._service,
+                instance=self._instance,
+                revision=self.current.revision,
+                applied_at_s=self._applied_at_s,
+            )
+            try:
+                await self._acks.put(ack_key(self._service, self._instance), ack.SerializeToString(), ttl_s=ACK_TTL_S)
+            except CallwardenError as error:  # NATS is away: said when it is back, by the next round
+                log.debug("policy.ack_failed", error=repr(error))
