@@ -84,11 +84,13 @@ class Logger:
             fields |= {"error": str(error) or repr(error), "error_type": type(error).__name__}
         self._write(logging.WARNING, event, fields, None)
 
-    def error(self, event: str, /, *, error: BaseException | None = None, **fields: object) -> None:
-        """`error` adds its type, text and traceback."""
+    def error(
+        self, event: str, /, *, error: BaseException | None = None, with_traceback: bool = True, **fields: object
+    ) -> None:
+        """`error` adds its type, text and traceback; without the latter for what is foreseen."""
         if error is not None:
             fields |= {"error": str(error) or repr(error), "error_type": type(error).__name__}
-        self._write(logging.ERROR, event, fields, error)
+        self._write(logging.ERROR, event, fields, error if with_traceback else None)
 
     def _write(self, level: int, event: str, fields: Mapping[str, object], error: BaseException | None) -> None:
         exc_info: _ExcInfo | None = None if error is None else (type(error), error, error.__traceback__)

@@ -141,14 +141,17 @@ class Metrics:
         self._check(metric, "histogram", labels)
         return _series(self._histograms.setdefault(metric, {}), labels, lambda: Histogram(metric.buckets))
 
-    def observe(self, metric: Metric, read: Callable[[], Observed]) -> None:
+    def observe(self, metric: Metric, read: Callable[[], Observed]) -> Callable[[], None]:
         """Have `read` called whenever the metrics are collected (each few seconds): for what is counted anyway.
 
-        It returns a number, or numbers by label values in the order of the definition. Several readers add up.
+        It returns a number, or numbers by label values in the order of the definition. Several readers add up. What is
+        returned here ends it, for readers that live shorter than the process.
         """
         if metric.kind == "histogram":
             raise MetricMisuse(f"{metric.name}: a histogram can't be observed")
-        self._observers.setdefault(metric, []).append(read)
+        readers = self._observers.setdefault(metric, [])
+        readers.append(read)
+        return lambda: readers.remove(read)
 
     def collect(self) -> Iterator[tuple[Metric, list[Sample]]]:
         """Everything as it is now, by name. A reader that fails is left out rather than taking the rest with it."""

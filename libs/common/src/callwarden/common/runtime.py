@@ -17,7 +17,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import uvloop
 from pydantic import ValidationError
@@ -31,10 +31,12 @@ from callwarden.common.policy import Policies
 from callwarden.common.rpc.interceptors import Serving
 from callwarden.common.rpc.server import Server, TlsFiles
 from callwarden.common.settings import Settings
-from callwarden.common.sql import Database
 from callwarden.common.telemetry import Telemetry, prometheus_page
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError
+
+if TYPE_CHECKING:
+    from callwarden.common.sql import Database
 
 log = logs.get_logger(__name__)
 
@@ -111,9 +113,11 @@ class Runtime:
             self._bus = asyncio.get_running_loop().create_task(self.open(bus))
         return await asyncio.shield(self._bus)
 
-    async def database(self) -> Database:
+    async def database(self) -> "Database":
         """The database; connections are made when first used, closed at the end."""
         if self._database is None:
+            from callwarden.common.sql import Database  # 20 MB and half a second, which the edge can do without
+
             settings = self.settings
             self._database = Database(
                 settings.database_url.get_secret_value(),
@@ -266,8 +270,12 @@ def _report_start_failure(error: Exception) -> None:
     """One line. What is foreseen (an address in use, a database away) needs no traceback."""
     if isinstance(error, CallwardenError | OSError):
         cause = error.__cause__
-        log.warning(
-            "service.start_failed", error=error, field=getattr(error, "field", ""), cause=str(cause) if cause else ""
+        log.error(
+            "service.start_failed",
+            error=error,
+            with_traceback=False,
+            field=getattr(error, "field", ""),
+            cause=str(cause) if cause else "",
         )
     else:
         log.error("service.start_failed", error=error)

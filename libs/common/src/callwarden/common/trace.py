@@ -87,6 +87,20 @@ def deadline_remaining_s() -> float | None:
     return None if deadline_s is None else deadline_s - time.monotonic()
 
 
+def headers() -> tuple[tuple[str, str], ...]:
+    """Trace and Call-ID of the current scope, for gRPC metadata and NATS headers.
+
+    A Call-ID that a header can't carry (not printable ASCII, as RFC 3261's callid is) is left out.
+    """
+    current = _scope.get()
+    found: tuple[tuple[str, str], ...] = ()
+    if current.traceparent:
+        found += ((TRACEPARENT_KEY, current.traceparent),)
+    if current.call_id and current.call_id.isascii() and current.call_id.isprintable():
+        found += ((CALL_ID_KEY, current.call_id),)
+    return found
+
+
 @contextmanager
 def scope(*, traceparent: str = "", call_id: str = "", deadline_s: float | None = None) -> "Iterator[Scope]":
     """For the block, be inside this call. `deadline_s` is on time.monotonic()."""

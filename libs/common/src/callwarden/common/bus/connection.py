@@ -115,12 +115,12 @@ class Bus:
     async def _reconnected(self) -> None:
         self._reconnects.value += 1
         log.info("bus.reconnected")
+        for callback in list(self._on_reconnect):
+            await callback()
         if self._declare:
             # A server that came back without its disk has none of them.
             with suppress(nats.errors.Error, TimeoutError):
                 await streams.declare(self.jetstream, self._replicas)
-        for callback in list(self._on_reconnect):
-            await callback()
 
     def kv(self, bucket: streams.Bucket) -> KeyValue:
         """The bucket."""

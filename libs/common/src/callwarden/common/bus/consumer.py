@@ -33,6 +33,7 @@ ACK_WAIT_S: Final = 30.0  # A handler that takes longer is dead, and its message
 DELIVERIES_MAX: Final = 20  # with the pauses below about ten minutes of trying
 PAUSES_S: Final = (0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0)  # before the next delivery, the last one repeated
 PULL_EXPIRES_S: Final = 10.0
+REFUSED_PAUSE_S: Final = 0.5
 PULL_GRACE_S: Final = 5.0  # the server's answer to an expired pull takes this long at most, or it is lost
 
 CONSUMED = Metric(
@@ -84,6 +85,7 @@ class Consumer:
         self._asked = 0  # of the current pull request, not delivered yet
         self._wake = asyncio.Event()
         self._stopping = False
+        self._trouble = ""  # what the server said against the current pull
         self._done = metrics.counter(CONSUMED, durable, "done")
         self._retried = metrics.counter(CONSUMED, durable, "retried")
         self._poison = metrics.counter(CONSUMED, durable, "poison")
@@ -97,7 +99,12 @@ class Consumer:
         watcher = asyncio.create_task(self._watch(stopping))
         try:
             while not self._stopping:
+                self._trouble = ""
                 await self._pull(inbox)
+                if self._trouble and not self._stopping:
+                    log.warning("consumer.pull_refused", consumer=self._durable, reason=self._trouble)
+                    await asyncio.sleep(REFUSED_PAUSE_S)
+                    await self._declare(stopping)
         finally:
             watcher.cancel()
             forget()
@@ -163,12 +170,13 @@ class Consumer:
     async def _receive(self, message: Msg) -> None:
         status = (message.headers or {}).get("Status") if not message.reply else None
         if status is not None:
-            if status != "100":  # 404, 408, 409: this pull is over
+            if status != "100":  # a heartbeat; anything else: this pull is over
                 self._asked = 0
                 self._wake.set()
-            if status == "503" or status == "404":
-                # No consumer by this name: somebody deleted it, or a server came back without its disk.
-                log.warning("consumer.missing", consumer=self._durable, status=status)
+            if status not in ("100", "404", "408"):  # those: no messages, expired
+                # 503: there is no consumer by this name; somebody deleted it, or a server came back without its disk.
+                # 409: it has just been deleted, or the server refuses for a reason of its own.
+                self._trouble = f"{status} {(message.headers or {}).get('Description', '')}".strip()
             return
         self._asked -= 1
         if self._stopping:
@@ -196,7 +204,10 @@ class Consumer:
         # The connection may be away when we answer: the server sends again after ACK_WAIT_S, which is what it's for.
         with suppress(nats.errors.Error):
             try:
-                with trace.scope(traceparent=(message.headers or {}).get(trace.TRACEPARENT_KEY, "")):
+                headers = message.headers or {}
+                with trace.scope(
+                    traceparent=headers.get(trace.TRACEPARENT_KEY, ""), call_id=headers.get(trace.CALL_ID_KEY, "")
+                ):
                     await self._handler(delivery)
             except (Poison, Invalid) as error:
                 await self._give_up(message, delivery, error)

@@ -46,7 +46,7 @@ class _Event:
     subject: str
     message_id: str
     payload: bytes
-    traceparent: str
+    headers: tuple[tuple[str, str], ...]
     sent_s: float = 0.0
     done: asyncio.Future[None] | None = None
 
@@ -108,7 +108,7 @@ class Publisher:
 
     def publish(self, subject: str, payload: bytes, *, message_id: str) -> None:
         """Send an event, once NATS takes it. Raises Exhausted only when spool (or, without one, memory) is full."""
-        event = _Event(subject, message_id, payload, trace.traceparent())
+        event = _Event(subject, message_id, payload, trace.headers())
         if self._spool is not None and (len(self._spool) or not self._client.is_connected):
             self._spool_one(event)  # behind the others, or the order is lost
         elif len(self._waiting) >= WAITING_MAX:
@@ -125,7 +125,7 @@ class Publisher:
         """Send an event now and return when JetStream has it. Raises Unavailable; then it may have it nevertheless."""
         if not self._client.is_connected:
             raise Unavailable("NATS is not available")
-        event = _Event(subject, message_id, payload, trace.traceparent())
+        event = _Event(subject, message_id, payload, trace.headers())
         event.done = asyncio.get_running_loop().create_future()
         self._waiting.append(event)
         self._wake.set()
@@ -138,7 +138,7 @@ class Publisher:
     async def flush(self) -> None:
         """Return when everything published so far is acknowledged or on disk because NATS is away."""
         while (self._waiting or self._unacked or (self._spool is not None and len(self._spool))) and (
-            self._client.is_connected or not self._spool
+            self._client.is_connected or self._spool is None
         ):
             self._acked.clear()
             await self._acked.wait()
@@ -203,9 +203,7 @@ class Publisher:
         self._last_token = token = self._last_token + 1
         event.sent_s = time.monotonic()
         self._unacked[token] = event
-        headers = {api.Header.MSG_ID.value: event.message_id}
-        if event.traceparent:
-            headers[trace.TRACEPARENT_KEY] = event.traceparent
+        headers = {api.Header.MSG_ID.value: event.message_id, **dict(event.headers)}
         await self._client.publish(event.subject, event.payload, reply=f"{self._inbox}.{token}", headers=headers)
 
     async def _send_spooled(self) -> None:
@@ -214,7 +212,7 @@ class Publisher:
         while spool is not None and len(spool) and self._client.is_connected and not self._unacked:
             records = spool.read(SPOOL_BATCH)
             loop = asyncio.get_running_loop()
-            events = [_Event(record.subject, record.message_id, record.payload, "") for record in records]
+            events = [_Event(record.subject, record.message_id, record.payload, ()) for record in records]
             for event in events:
                 event.done = loop.create_future()
                 await self._send(event)

@@ -28,6 +28,8 @@ SPOOL_BYTES_MAX: Final = 256 * 1024 * 1024  # 800,000 ended calls: an hour at 20
 RECORD_BYTES_MAX: Final = 1024 * 1024  # more can only be garbage; NATS takes 1 MB at most
 FSYNC_INTERVAL_S: Final = 0.2
 
+_CHUNK_BYTES: Final = 1024 * 1024
+
 _HEAD = struct.Struct(">II")  # bytes in the body, CRC-32 of the body
 _NAMES = struct.Struct(">HH")  # bytes of subject and of message id; the payload is the rest
 
@@ -95,8 +97,28 @@ class Spool:
             self._write_offset(0)
             self._file.truncate(0)
             self._start = self._end = 0
+        elif self._start > self._bytes_max:
+            self._compact()
         else:
             self._write_offset(self._start)
+
+    def _compact(self) -> None:
+        """Drop what is delivered from the front of the file, which is otherwise cut only when all is delivered."""
+        beside = self._path.with_suffix(".new")
+        with beside.open("wb") as kept:
+            position = self._start
+            while position < self._end:
+                chunk = os.pread(self._file.fileno(), min(_CHUNK_BYTES, self._end - position), position)
+                kept.write(chunk)
+                position += len(chunk)
+            kept.flush()
+            os.fsync(kept.fileno())
+        self._write_offset(0)  # before the file: a crash in between sends again, and loses nothing
+        beside.replace(self._path)
+        self._file.close()
+        self._file = self._path.open("a+b")
+        self._end -= self._start
+        self._start = 0
 
     def close(self) -> None:
         """Make durable and close."""
@@ -159,4 +181,12 @@ class Spool:
         except RuntimeError:
             os.fsync(self._file.fileno())
         else:
-            self._fsync = loop.run_in_executor(None, os.fsync, self._file.fileno())
+            # A descriptor of the thread's own: ours may be closed meanwhile, and its number given to another file.
+            self._fsync = loop.run_in_executor(None, _fsync_and_close, os.dup(self._file.fileno()))
+
+
+def _fsync_and_close(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

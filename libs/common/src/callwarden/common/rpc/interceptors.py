@@ -122,7 +122,6 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             SERVING.set((self._serving, method))
             trace.set_scope(_scope_of(context, None))  # a stream lives as long as it lives: no deadline
-            started_s = time.monotonic()
             code = grpc.StatusCode.OK
             try:
                 replies = inner(request, context)
@@ -142,7 +141,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
                 log_failure(method, code, error)
                 await context.abort(code, text, ((ERROR_KEY, field_name),))
             finally:
-                counts.served(code, time.monotonic() - started_s)
+                counts.served(code)  # how long a stream lived says nothing about how long its requests took
 
         return handle
 
@@ -155,10 +154,11 @@ class _Counts:
         self._method = method
         self._seconds = metrics.histogram(RPC_SECONDS, method)
 
-    def served(self, code: Any, duration_s: float) -> None:
+    def served(self, code: Any, duration_s: float | None = None) -> None:
         name = code.name if isinstance(code, grpc.StatusCode) else str(code)
         self._metrics.counter(RPCS, self._method, name).value += 1
-        self._seconds.record(duration_s)
+        if duration_s is not None:
+            self._seconds.record(duration_s)
 
 
 def _scope_of(context: grpc.aio.ServicerContext[Any, Any], deadline_s: float | None) -> trace.Scope:
@@ -192,7 +192,7 @@ class ClientInterceptor(grpc.aio.UnaryUnaryClientInterceptor):
         request: Any,
     ) -> Any:
         timeout_s = bounded_timeout_s(client_call_details.timeout)
-        metadata = grpc.aio.Metadata(*(client_call_details.metadata or ()), *scope_metadata())
+        metadata = grpc.aio.Metadata(*(client_call_details.metadata or ()), *trace.headers())
         details = grpc.aio.ClientCallDetails(
             client_call_details.method,
             timeout_s,
@@ -212,15 +212,3 @@ def bounded_timeout_s(timeout_s: float | None) -> float:
     if remaining_s <= 0:
         raise TimedOut("deadline exceeded")
     return remaining_s
-
-
-def scope_metadata() -> tuple[tuple[str, str], ...]:
-    """Trace and Call-ID of the current scope as gRPC metadata; a Call-ID that a header can't carry is left out."""
-    scope = trace.current_scope()
-    found: tuple[tuple[str, str], ...] = ()
-    if scope.traceparent:
-        found += ((trace.TRACEPARENT_KEY, scope.traceparent),)
-    # gRPC metadata is printable ASCII (0x20 to 0x7e), and so is RFC 3261's callid.
-    if scope.call_id and scope.call_id.isascii() and scope.call_id.isprintable():
-        found += ((trace.CALL_ID_KEY, scope.call_id),)
-    return found

@@ -7,6 +7,7 @@ outside the database.
 
 import asyncio
 import random
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -29,6 +30,7 @@ PAUSE_MAX_S: Final = 0.1
 # SQLSTATE classes that mean "not now" rather than "wrong": connection exceptions, insufficient resources, operator
 # intervention (shutdown, starting up). PostgreSQL appendix A.
 _UNAVAILABLE_CLASSES: Final = ("08", "53", "57")
+_CLOSED: Final = re.compile(r"clos(ed|ing)")
 
 RETRIES = Metric(
     "callwarden_sql_retries_total",
@@ -52,15 +54,16 @@ def sqlstate_of(error: BaseException) -> str:
 
 def translated(error: BaseException) -> CallwardenError | None:
     """Unavailable if the database could not be asked, None if the error is about what was asked."""
-    if isinstance(error, asyncpg.InterfaceError | OSError | sqlalchemy.exc.TimeoutError):
-        return Unavailable("the database is not available")
-    if isinstance(error, sqlalchemy.exc.DBAPIError) and (
-        error.connection_invalidated or isinstance(error, sqlalchemy.exc.InterfaceError)
-    ):
-        return Unavailable("the database is not available")
-    if sqlstate_of(error).startswith(_UNAVAILABLE_CLASSES):
-        return Unavailable("the database is not available")
-    return None
+    away = (
+        # Connection refused or reset, name not resolved, no answer in time (TimeoutError is an OSError).
+        isinstance(error, OSError | sqlalchemy.exc.TimeoutError)
+        or (isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated)
+        or sqlstate_of(error).startswith(_UNAVAILABLE_CLASSES)
+        # asyncpg's InterfaceError is a closed connection or pool, or a mistake of ours such as a wrong number of
+        # arguments: only its text tells them apart.
+        or (isinstance(error, asyncpg.InterfaceError) and _CLOSED.search(str(error)) is not None)
+    )
+    return Unavailable("the database is not available") if away else None
 
 
 class Retry:

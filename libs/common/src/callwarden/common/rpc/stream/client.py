@@ -90,10 +90,9 @@ class StreamClient:
         self._rng = rng
         self._connection: _Connection | None = None  # where new calls go; None while there is none
         self._tasks: set[asyncio.Task[None]] = set()
-        metrics = metrics or Metrics()
+        self._metrics = metrics = metrics or Metrics()
         self._breaks = metrics.counter(BREAKS, self.target)
         self._counts = (metrics.counter(CALLS, self.target), metrics.counter(FRAMES, self.target))
-        metrics.observe(IN_FLIGHT, lambda: {(self.target,): self.in_flight})
 
     @property
     def up(self) -> bool:
@@ -106,11 +105,13 @@ class StreamClient:
         return len(self._connection.pending) if self._connection else 0
 
     async def __aenter__(self) -> "StreamClient":
+        self._forget = self._metrics.observe(IN_FLIGHT, lambda: {(self.target,): self.in_flight})
         self._keeper = asyncio.create_task(self._keep_connected(), name=f"stream {self.target}")
         await asyncio.sleep(0)  # let it begin, so that a call made now finds a connection to wait for
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._forget()
         self._connection = None
         tasks = [self._keeper, *self._tasks]
         for task in tasks:

@@ -23,7 +23,7 @@ import grpc.aio
 from callwarden.api.stream.v1 import stream_pb2
 from callwarden.common import trace
 from callwarden.common.logs import get_logger
-from callwarden.common.metrics import Counter, Histogram, Metric
+from callwarden.common.metrics import Counter, Histogram, Metric, Metrics
 from callwarden.common.rpc.interceptors import RPC_SECONDS, RPCS, SERVING, Serving, log_failure
 from callwarden.common.rpc.status import INTERNAL_TEXT, to_status
 from callwarden.common.rpc.stream.bounds import (
@@ -69,7 +69,7 @@ class StreamServicer:
         self._handlers = dict(handlers)
         self._in_flight_max = in_flight_max
         self._streams: set[_ServedStream] = set()
-        self._measured: set[int] = set()  # ids of the Metrics that read this servicer already
+        self._measured: set[Metrics] = set()  # those that read this servicer already
 
     async def Stream(  # noqa: N802 - the name in the .proto
         self, request_iterator: Any, context: Any
@@ -97,8 +97,8 @@ class StreamServicer:
                     await task
 
     def _measure(self, serving: Serving) -> None:
-        if id(serving.metrics) not in self._measured:
-            self._measured.add(id(serving.metrics))
+        if serving.metrics not in self._measured:
+            self._measured.add(serving.metrics)
             serving.metrics.observe(STREAMS, lambda: len(self._streams))
             serving.metrics.observe(RUNNING, lambda: sum(len(stream.running) for stream in self._streams))
 
