@@ -29,7 +29,7 @@ MESSAGE_BYTES_MAX = 65535  # What one UDP datagram can carry.
 HEAD_BYTES_MAX = 32768  # Real heads have 0.5 to 4 KiB; a body may need the rest.
 HEADERS_MAX = 128  # A 64 KiB datagram can carry thousands; no phone sends a hundred.
 LINE_MAX = 8192  # An Identity header with a full PASSporT has about 1 KiB.
-METHOD_MAX = 32
+METHOD_MAX = 64  # The longest registered method has 9 characters, RFC 4475 3.1.1.2 tries 43.
 MAX_FORWARDS_DEFAULT = 70  # RFC 3261 8.1.1.6
 
 METHODS = frozenset(
@@ -489,8 +489,11 @@ def _assemble(start: str, keys: list[str], lines: list[str], body: bytes) -> Req
                 if key in REQUIRED:
                     raise repeated
                 error = error or repeated
-    _ = message.via
-    cseq = message.cseq
+    try:
+        _ = message.via
+        cseq = message.cseq
+    except Malformed as bad:
+        raise error or bad from None
     if method is not None and cseq.method != method:
         error = error or Malformed("CSeq Method Mismatch")
     if "content-length" in present:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from callwarden.sip.grammar import is_token
 from callwarden.sip.malformed import Malformed
 
-NAME_MAX = 64  # The longest registered name has 34 characters (IANA sip-parameters).
+NAME_MAX = 128  # The longest registered name has 34 characters (IANA sip-parameters), RFC 4475 3.1.1.7 tries 92.
 
 COMPACT = {
     "a": "accept-contact",  # RFC 3841

@@ -444,7 +444,7 @@ def _hop(request: Request) -> str:
     """What identifies a server transaction besides the method (RFC 3261 17.2.3), made for ``hop + method``."""
     via = request.via
     branch = via.params.get("branch")
-    if branch is not None and branch.startswith(MAGIC_COOKIE):
+    if branch is not None and branch.startswith(MAGIC_COOKIE) and branch != MAGIC_COOKIE:  # RFC 4475 3.2.1
         return f"{branch}|{via.host.lower()}:{via.port}|"
     # RFC 2543: what stays the same in the INVITE, its retransmissions, its CANCEL and its ACK, stamped or not.
     return f"{request.call_id}|{request.cseq.number}|{request.get('from')}|{request.uri_text}|{branch}|{via.sent_by}|"

@@ -24,6 +24,7 @@ _sip_parts = re.compile(
 ).fullmatch
 _bad_escape = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 _tel_parts = re.compile(r"(\+?[0-9A-Fa-f*#\-.()]+)((?:;[^;?<>\"@\s]+)*)").fullmatch
+_control = re.compile(r"[\x00-\x1f\x7f]").search
 _is_opaque = re.compile(r"[^<>\"\s\x00-\x1f\x7f]+").fullmatch
 _is_param_name = re.compile(r"[A-Za-z0-9\-_.!~*'()\[\]/:&+$%]+").fullmatch
 
@@ -47,14 +48,21 @@ class Uri(NamedTuple):
 
     @property
     def username(self) -> str:
-        """The user part with %-escapes undone; '' where there is none.  Raises Malformed if that is not UTF-8 text."""
+        """The user part with %-escapes undone; '' where there is none.
+
+        Raises Malformed if that is not UTF-8 text or has control characters: such URIs are legal (RFC 4475 3.1.1.4),
+        but nobody is called so, and databases and logs choke on it.
+        """
         user = self.user or ""
         if "%" not in user:
             return user
         try:
-            return unquote_to_bytes(user).decode()
+            name = unquote_to_bytes(user).decode()
         except UnicodeDecodeError:
             raise Malformed("Bad Escape in URI") from None
+        if _control(name):
+            raise Malformed("Control Character")
+        return name
 
     @property
     def is_sip(self) -> bool:
@@ -76,7 +84,7 @@ class Uri(NamedTuple):
             return str(self) == str(other)
         if (
             self.scheme != other.scheme
-            or self.username != other.username
+            or _unescape(self.user) != _unescape(other.user)
             or _unescape(self.password) != _unescape(other.password)
             or self.host.lower() != other.host.lower()
             or self.port != other.port
