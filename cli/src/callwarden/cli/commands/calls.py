@@ -1,0 +1,93 @@
+"""`callwarden call` and `callwarden explain`: what calls there are, and why one was refused."""
+
+import time
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from callwarden.cli import output, remote, values
+from callwarden.cli.failure import Failure
+from callwarden.cli.output import Output, OutputOption
+
+if TYPE_CHECKING:
+    from callwarden.api.admission.v1.admission_pb2 import Call
+
+app = typer.Typer(no_args_is_help=True, help="Calls: which run, which ran, what they cost.")
+
+
+class State(StrEnum):
+    """How a call's state is coloured."""
+
+    RUNNING = "running"
+    REFUSED = "refused"
+
+
+@app.command("list")
+def list_(
+    account: Annotated[str, typer.Option(help="Only this account's.")] = "",
+    running: Annotated[bool, typer.Option("--running", help="Only those that run now.")] = False,
+    since: Annotated[str | None, typer.Option(help="Only of the last so long, such as 1h or 2d.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    as_: OutputOption = Output.TABLE,
+) -> None:
+    """Calls, the newest first.
+
+    Example: [bold]callwarden call list --account alice --since 1h[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    since_s = time.time() - values.seconds(since, name="--since") if since is not None else 0.0
+    request = pb.ListCallsRequest(account=account, running=running, since_s=since_s, page_size=limit)
+    found = remote.speak(lambda system: remote.ask(system.accounts.ListCalls, request)).calls
+    if as_ is Output.JSON:
+        output.as_json([output.plain(call) for call in found])
+    elif not found:
+        output.say("no calls" + (" run now" if running else ""))
+    else:
+        show(list(found))
+
+
+def show(calls: "list[Call]") -> None:
+    table = output.table(
+        "started", "account", "to", "state", "talked", "price", "why", "call id", right=("talked", "price")
+    )
+    for call in calls:
+        talked_s = time.time() - call.answered_at_s if call.state == State.RUNNING else call.duration_s
+        colour = {State.RUNNING.value: "green", State.REFUSED.value: "red"}.get(call.state, "")
+        table.add_row(
+            output.clock(call.started_at_s),
+            call.account,
+            destination(call.destination),
+            f"[{colour}]{call.state}[/]" if colour else call.state,
+            output.duration(talked_s) if call.answered_at_s else "",
+            output.money(call.price_micros, call.currency) if call.price_micros else "",
+            call.reason,
+            call.call_id,
+        )
+    output.show(table)
+
+
+def destination(text: str) -> str:
+    """A number with its plus, a name as it is."""
+    return f"+{text}" if text.isdigit() else text
+
+
+def explain(
+    call_id: Annotated[str, typer.Argument(metavar="CALL-ID", help="The SIP Call-ID.")],
+    as_: OutputOption = Output.TABLE,
+) -> None:
+    """Why a call was admitted, refused or cut: every rule that was asked, with its numbers.
+
+    Example: [bold]callwarden explain 3c26a7b0e1d94f6a@192.0.2.7[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+    from callwarden.cli import explanation
+
+    reply = remote.speak(lambda system: remote.ask(system.accounts.Explain, pb.ExplainRequest(call_id=call_id)))
+    if not reply.decisions and not reply.HasField("call"):
+        raise Failure(f"nothing is known of call {call_id}: `callwarden call list` shows the ids")
+    if as_ is Output.JSON:
+        output.as_json(output.plain(reply))
+    else:
+        output.show(explanation.render(call_id, reply))

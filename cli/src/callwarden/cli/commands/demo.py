@@ -1,0 +1,27 @@
+"""`callwarden demo`: the main job on real SIP, live in the terminal."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            "--keep", help="Leave the services' logs in this folder; without it nothing is left.", show_default=False
+        ),
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Lines only, no live table.")] = False,
+) -> None:
+    """Start everything, run a story on real SIP over UDP, check every step, stop everything. Under a minute.
+
+    Two phones call each other and a carrier, credit runs out, lines run out, fraud and a password guesser are stopped,
+    a policy changes live, the books are checked.
+
+    Example: [bold]callwarden demo[/bold]
+    """
+    from callwarden.cli.demo import director
+
+    raise typer.Exit(director.run(keep=keep, plain=plain))

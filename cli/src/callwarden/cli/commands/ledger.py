@@ -1,0 +1,104 @@
+"""`callwarden topup` and `callwarden ledger`: money in, and whether the books are right."""
+
+import uuid
+from typing import Annotated
+
+import typer
+
+from callwarden.cli import output, remote, values
+from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.output import Output, OutputOption
+
+app = typer.Typer(no_args_is_help=True, help="The ledger: do the books add up?")
+
+
+def topup(
+    account: Annotated[str, typer.Argument(help="Name or id.")],
+    amount: Annotated[str, typer.Argument(help="Such as 10 or 12.50.")],
+    currency: Annotated[str | None, typer.Option(help="Must be the account's; without it taken from there.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Unique key of this payment: asked twice, credited once. Without it a new one.")
+    ] = None,
+    note: Annotated[str, typer.Option(help="Kept with the entry.")] = "",
+    as_: OutputOption = Output.TABLE,
+) -> None:
+    """Put money into an account, exactly once for each key.
+
+    Example: [bold]callwarden topup alice 10 --key invoice-2026-117[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2
+    from callwarden.api.payment.v1 import payment_pb2 as pb
+
+    micros = values.amount(amount)
+    if micros <= 0:
+        raise Misuse("the amount must be above zero")
+
+    async def work(system: remote.Remote) -> pb.TopUpReply:
+        wanted = currency
+        if wanted is None:
+            request = admission_pb2.GetAccountRequest(account=account)
+            wanted = (await remote.ask(system.accounts.GetAccount, request)).currency
+        return await remote.ask(
+            system.payment.TopUp,
+            pb.TopUpRequest(
+                account=account, amount_micros=micros, currency=wanted, key=key or str(uuid.uuid4()), note=note
+            ),
+        )
+
+    reply = remote.speak(work)
+    if as_ is Output.JSON:
+        output.as_json(output.plain(reply))
+        return
+    balance = output.money(reply.balance_micros, reply.currency)
+    if reply.duplicate:
+        output.say(f"this payment was credited before; nothing added. Credit: {balance}")
+    else:
+        output.say(f"{account}: {output.money(micros, reply.currency)} added. Credit: {balance}")
+
+
+@app.command()
+def check(
+    account: Annotated[str, typer.Argument(help="Name or id; without it all accounts.", show_default=False)] = "",
+    as_: OutputOption = Output.TABLE,
+) -> None:
+    """Add up the ledger and compare with balances and holds; exit code 1 when they differ.
+
+    Example: [bold]callwarden ledger check[/bold]
+    """
+    from rich.table import Table
+
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    books = remote.speak(
+        lambda system: remote.ask(system.accounts.AuditLedger, pb.AuditLedgerRequest(account=account), timeout_s=60.0)
+    )
+    right = is_right(books)
+    if as_ is Output.JSON:
+        output.as_json(output.plain(books) | {"right": right})
+    else:
+        grid = Table.grid(padding=(0, 2))
+        for label, value in (
+            ("accounts", f"{books.accounts:,}"),
+            ("ledger", f"{output.money(books.ledger_sum_micros)} in {books.entries:,} entries"),
+            ("balances", output.money(books.balance_sum_micros)),
+            ("held", f"{output.money(books.held_sum_micros)} by {books.open_holds:,} running calls"),
+        ):
+            grid.add_row(f"[{output.DIM}]{label}[/]", value)
+        output.show(grid)
+    if not right:
+        named = ", ".join(books.mismatched_accounts[:20])
+        raise Failure("the books are wrong" + (f": ledger and balance differ for {named}" if named else ""))
+    if as_ is Output.TABLE:
+        output.say("The books are right: every balance is the sum of its entries.")
+
+
+def is_right(books: object) -> bool:
+    """Whether an AuditLedgerReply shows no difference anywhere."""
+    from callwarden.api.admission.v1.admission_pb2 import AuditLedgerReply
+
+    assert isinstance(books, AuditLedgerReply)
+    return (
+        not books.mismatched_accounts
+        and books.ledger_sum_micros == books.balance_sum_micros
+        and books.held_sum_micros == books.hold_rows_sum_micros
+    )

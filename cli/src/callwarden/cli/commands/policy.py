@@ -1,0 +1,265 @@
+"""`callwarden policy`: what protection holds, changed live."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import typer
+
+from callwarden.cli import output, state
+from callwarden.cli.failure import Failure
+from callwarden.cli.output import Output, OutputOption
+
+if TYPE_CHECKING:
+    from callwarden.cli.policies import Change, PolicyStore, Running
+    from callwarden.policy.bundle import BadPolicy, Document, PolicySet
+
+Result = TypeVar("Result")
+
+app = typer.Typer(no_args_is_help=True, help="Policies: applied live, refused whole when one field is wrong.")
+
+_STDIN: Final = "-"
+
+
+@app.command()
+def apply(
+    files: Annotated[
+        list[str], typer.Option("--file", "-f", help="YAML with SecurityPolicy resources; [bold]-[/bold] reads it in.")
+    ],
+    as_: OutputOption = Output.TABLE,
+) -> None:
+    """Apply policies: every service runs them within a second, or nothing changes.
+
+    Example: [bold]callwarden policy apply -f deploy/examples/policy-hardened.yaml[/bold]
+    """
+    documents = [document for file in files for document in read(file)]
+    endpoints = state.find()
+
+    async def work(store: "PolicyStore") -> "tuple[Change, list[Running]]":
+        change = await store.apply(documents)
+        return change, await store.await_acks(change.policies.revision)
+
+    change, running = _speak(endpoints, work)
+    names = [document.name for document in documents]
+    if as_ is Output.JSON:
+        output.as_json(
+            {
+                "revision": change.policies.revision,
+                "changed": list(change.changed),
+                "digest": change.policies.digest,
+                **_status(change.policies.revision, running),
+            }
+        )
+    else:
+        for name in names:
+            output.say(f"policy {name} {'applied' if name in change.changed else 'unchanged'}")
+        _show_status(change.policies.revision, running)
+    _fail_if_behind(change.policies.revision, running)
+
+
+@app.command()
+def delete(name: Annotated[str, typer.Argument(help="Name of the policy.")]) -> None:
+    """Delete a policy: what it said falls back to the others and the profile's values.
+
+    Example: [bold]callwarden policy delete no-berlin[/bold]
+    """
+    endpoints = state.find()
+
+    async def work(store: "PolicyStore") -> "tuple[Change, list[Running]]":
+        change = await store.delete(name)
+        return change, await store.await_acks(change.policies.revision)
+
+    change, running = _speak(endpoints, work)
+    output.say(f"policy {name} deleted")
+    _show_status(change.policies.revision, running)
+    _fail_if_behind(change.policies.revision, running)
+
+
+@app.command("list")
+def list_(as_: OutputOption = Output.TABLE) -> None:
+    """All policies that hold, in the order in which they are laid over each other.
+
+    Example: [bold]callwarden policy list[/bold]
+    """
+    policies = _load()
+    if as_ is Output.JSON:
+        output.as_json(
+            {
+                "revision": policies.revision,
+                "digest": policies.digest,
+                "policies": [json.loads(document.to_json()) for document in policies.documents],
+            }
+        )
+        return
+    if not policies.documents:
+        output.say("no policy was applied: profile Default holds; apply one with `callwarden policy apply -f FILE`")
+        return
+    table = output.table("name", "realm", "priority", "profile", "says", right=("priority",))
+    for document in sorted(policies.documents, key=lambda one: (one.realm != "", one.realm, one.priority, one.name)):
+        said = sorted(set(document.spec) - {"realm", "priority", "profile"})
+        table.add_row(
+            document.name,
+            document.realm or "all",
+            str(document.priority),
+            str(document.spec.get("profile", "")),
+            ", ".join(said) or "nothing",
+        )
+    output.show(table)
+    output.say(f"\nrevision {policies.revision}")
+
+
+@app.command()
+def show(
+    name: Annotated[
+        str | None, typer.Argument(help="One policy as applied; without it what holds in the end.", show_default=False)
+    ] = None,
+    realm: Annotated[str, typer.Option(help="What holds for this realm.")] = "",
+    as_: OutputOption = Output.TABLE,
+) -> None:
+    """A policy as it was applied, or every setting that holds, as YAML.
+
+    Example: [bold]callwarden policy show --realm callwarden.local[/bold]
+    """
+    import yaml
+
+    policies = _load()
+    if name is None:
+        body: Any = policies.for_realm(realm).model_dump(mode="json", by_alias=True)
+    else:
+        body = json.loads(_named(policies, name).to_json())
+    if as_ is Output.JSON:
+        output.as_json(body)
+    else:
+        output.say(yaml.safe_dump(body, sort_keys=False, allow_unicode=True).rstrip())
+
+
+@app.command()
+def status(as_: OutputOption = Output.TABLE) -> None:
+    """Which revision each process runs; exit code 1 when one is behind.
+
+    Example: [bold]callwarden policy status[/bold]
+    """
+    endpoints = state.find()
+
+    async def work(store: "PolicyStore") -> "tuple[PolicySet, list[Running]]":
+        return await store.load(), await store.running()
+
+    policies, running = _speak(endpoints, work)
+    if as_ is Output.JSON:
+        output.as_json({"revision": policies.revision, **_status(policies.revision, running)})
+    else:
+        _show_status(policies.revision, running)
+    _fail_if_behind(policies.revision, running)
+
+
+@app.command()
+def check(file: Annotated[str, typer.Argument(help="YAML file; [bold]-[/bold] reads standard input.")]) -> None:
+    """Check a file without applying it; needs no running system.
+
+    Example: [bold]callwarden policy check deploy/examples/policy-hardened.yaml[/bold]
+    """
+    from callwarden.policy.bundle import BadPolicy, PolicySet
+
+    documents = read(file)
+    try:
+        PolicySet.build(1, documents)
+    except BadPolicy as error:
+        raise _refused(file, error) from error
+    for document in documents:
+        output.say(f"policy {document.name} is right")
+
+
+def read(file: str) -> "list[Document]":
+    """The policies of a file. Failure that names file, field and reason."""
+    from callwarden.policy.bundle import BadPolicy, parse_yaml
+
+    try:
+        text = sys.stdin.read() if file == _STDIN else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise Failure(f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Failure(f"{file}: is not UTF-8 text") from error
+    try:
+        return parse_yaml(text)
+    except BadPolicy as error:
+        raise _refused(file, error) from error
+
+
+def _refused(file: str, error: "BadPolicy") -> Failure:
+    where = "standard input" if file == _STDIN else file
+    named = f"policy {error.name}: " if error.name else ""
+    lines = "".join(f"\n  {problem.field}: {problem.reason}" for problem in error.problems)
+    return Failure(
+        f"{where} is refused, nothing was changed: {named.rstrip(': ')}{lines}".replace("changed: \n", "changed:\n")
+    )
+
+
+def _named(policies: "PolicySet", name: str) -> "Document":
+    for document in policies.documents:
+        if document.name == name:
+            return document
+    raise Failure(f"no policy is called {name}: `callwarden policy list` shows them")
+
+
+def _load() -> "PolicySet":
+    async def work(store: "PolicyStore") -> "PolicySet":
+        return await store.load()
+
+    return _speak(state.find(), work)
+
+
+def _speak(endpoints: state.Endpoints, work: "Callable[[PolicyStore], Awaitable[Result]]") -> Result:
+    from callwarden.cli.policies import connect
+    from callwarden.policy.bundle import BadPolicy
+
+    async def session() -> Result:
+        async with connect(endpoints.nats(), endpoints.instances) as store:
+            return await work(store)
+
+    try:
+        return asyncio.run(session())
+    except BadPolicy as error:
+        raise _refused("together with what holds already, this", error) from error
+
+
+def _status(revision: int, running: "list[Running]") -> dict[str, Any]:
+    from callwarden.cli.policies import behind
+
+    return {
+        "running": [
+            {
+                "service": one.service,
+                "instance": one.instance,
+                "revision": one.revision,
+                "applied_at_s": one.applied_at_s,
+            }
+            for one in running
+        ],
+        "behind": behind(revision, running),
+    }
+
+
+def _show_status(revision: int, running: "list[Running]") -> None:
+    table = output.table("service", "instance", "runs revision", "since", right=("runs revision",))
+    for one in running:
+        table.add_row(
+            one.service,
+            one.instance,
+            f"[yellow]{one.revision}[/]" if one.revision < revision else f"[green]{one.revision}[/]",
+            output.clock(one.applied_at_s),
+        )
+    output.say(f"revision {revision}")
+    if table.row_count:
+        output.show(table)
+
+
+def _fail_if_behind(revision: int, running: "list[Running]") -> None:
+    from callwarden.cli.policies import behind
+
+    if late := behind(revision, running):
+        raise Failure(
+            f"revision {revision} doesn't run in {', '.join(late)} yet: look again with `callwarden policy status`"
+        )

@@ -1,0 +1,143 @@
+"""`callwarden rates`: price lists."""
+
+import time
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from callwarden.cli import output, remote, values
+from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.output import Output, OutputOption
+
+app = typer.Typer(no_args_is_help=True, help="Price lists (decks): import, list, what would a call cost.")
+
+_IMPORT_TIMEOUT_S = 120.0  # 100,000 rows are parsed, checked and written in one transaction.
+_ERRORS_SHOWN = 20
+
+
+class Round(StrEnum):
+    UP = "up"
+    MIDDLE = "middle"
+    DOWN = "down"
+
+
+@app.command("import")
+def import_(
+    deck: Annotated[str, typer.Argument(help="Name of the deck; one of that name is replaced.")],
+    file: Annotated[Path, typer.Argument(help="CSV file; deploy/examples/rates.csv shows the columns.")],
+    currency: Annotated[str, typer.Option(help="ISO 4217.")] = "EUR",
+    peak_hours: Annotated[str, typer.Option(help='For example "Mon-Fri 08:00-20:00".')] = "",
+    time_zone: Annotated[str, typer.Option(help="Where the peak hours are meant.")] = "UTC",
+    round_: Annotated[Round, typer.Option("--round", help="How the cost of a call is rounded, once.")] = Round.UP,
+    decimals: Annotated[int, typer.Option(min=0, max=6, help="Decimals it is rounded to.")] = 6,
+    as_: OutputOption = Output.TABLE,
+) -> None:
+    """Import a deck: all of it, or nothing and an error for each bad line.
+
+    Example: [bold]callwarden rates import retail deploy/examples/rates.csv --currency EUR[/bold]
+    """
+    from callwarden.api.rating.v1 import rating_pb2 as pb
+
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise Failure(f"{file}: {error.strerror}") from error
+    method = {Round.UP: pb.Rounding.UP, Round.MIDDLE: pb.Rounding.MIDDLE, Round.DOWN: pb.Rounding.DOWN}[round_]
+    request = pb.ImportDeckRequest(
+        name=deck,
+        currency=currency,
+        csv=content,
+        peak_hours=peak_hours,
+        time_zone=time_zone,
+        rounding=pb.Rounding(method=method, decimals=decimals),
+    )
+    reply = remote.speak(lambda system: remote.ask(system.rating.ImportDeck, request, timeout_s=_IMPORT_TIMEOUT_S))
+    if as_ is Output.JSON:
+        output.as_json(output.plain(reply))
+    if reply.errors:
+        for bad in reply.errors[:_ERRORS_SHOWN]:
+            typer.echo(f"{file}:{bad.line}: {bad.field}: {bad.reason}", err=True)
+        more = f" (the first {_ERRORS_SHOWN} are shown)" if len(reply.errors) > _ERRORS_SHOWN else ""
+        raise Failure(f"{len(reply.errors)} bad lines{more}: nothing was imported; correct them and import again")
+    if as_ is Output.TABLE:
+        output.say(f"deck {deck}: {reply.rows:,} rates imported, version {reply.version}")
+
+
+@app.command("list")
+def list_(as_: OutputOption = Output.TABLE) -> None:
+    """All decks.
+
+    Example: [bold]callwarden rates list[/bold]
+    """
+    from callwarden.api.rating.v1 import rating_pb2 as pb
+
+    decks = remote.speak(lambda system: remote.ask(system.rating.ListDecks, pb.ListDecksRequest())).decks
+    if as_ is Output.JSON:
+        output.as_json([output.plain(deck) for deck in decks])
+        return
+    if not decks:
+        output.say("no decks; import one with `callwarden rates import`")
+        return
+    table = output.table("deck", "currency", "rates", "version", right=("rates", "version"))
+    for deck in decks:
+        table.add_row(deck.name, deck.currency, f"{deck.rows:,}", str(deck.version))
+    output.show(table)
+
+
+@app.command()
+def simulate(
+    deck: Annotated[str, typer.Argument(help="Name of the deck.")],
+    number: Annotated[str, typer.Argument(help="Called number.")],
+    duration: Annotated[str, typer.Argument(help="Talk time, such as 90s or 3m.")],
+    at: Annotated[
+        str | None, typer.Option(help="Start in ISO 8601, such as 2026-12-24T20:00+01:00; without it now.")
+    ] = None,
+    as_: OutputOption = Output.TABLE,
+) -> None:
+    """What a call would cost, and why.
+
+    Example: [bold]callwarden rates simulate retail +493023125042 90s[/bold]
+    """
+    from callwarden.api.rating.v1 import rating_pb2 as pb
+
+    digits = values.number(number)
+    duration_s = values.seconds(duration)
+    request = pb.SimulateRequest(deck=deck, destination=digits, at_s=_moment(at), duration_s=duration_s)
+    reply = remote.speak(lambda system: remote.ask(system.rating.Simulate, request))
+    if as_ is Output.JSON:
+        output.as_json(output.plain(reply))
+    if reply.WhichOneof("result") == "refused":
+        raise Failure(f"a call to +{digits} would be refused: {reply.refused}")
+    if as_ is Output.JSON:
+        return
+    from rich.table import Table
+
+    quote = reply.simulation.quote
+    currency = quote.price.currency
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(f"[{output.DIM}]matched[/]", f"+{quote.prefix} {quote.description}")
+    for window in quote.price.windows:
+        fee = f"{output.money(window.connect_fee_micros)} to connect, " if window.connect_fee_micros else ""
+        for group in window.groups:
+            grid.add_row(
+                f"[{output.DIM}]{window.name or 'price'}[/]",
+                f"{fee}{output.money(group.rate_micros, currency)} for {group.unit_s} s from second {group.start_s},"
+                f" in steps of {group.increment_s} s",
+            )
+    grid.add_row(f"[{output.DIM}]charged[/]", f"{reply.simulation.billed_s} s of {duration_s} s")
+    grid.add_row(f"[{output.DIM}]cost[/]", f"[bold]{output.money(reply.simulation.cost_micros, currency)}[/bold]")
+    grid.add_row(f"[{output.DIM}]deck[/]", f"{quote.deck}, version {quote.deck_version}")
+    grid.add_row(f"[{output.DIM}]routes[/]", ", ".join(route.trunk for route in quote.routes) or "none")
+    output.show(grid)
+
+
+def _moment(text: str | None) -> float:
+    if text is None:
+        return time.time()
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError as error:
+        raise Misuse(f"--at: {text[:40]!r} is not a time (write 2026-12-24T20:00+01:00)") from error

@@ -1,0 +1,53 @@
+"""`callwarden route`: which carrier a number's prefix goes to."""
+
+from typing import Annotated
+
+import typer
+
+from callwarden.cli import output, remote
+from callwarden.cli.failure import Misuse
+from callwarden.cli.output import Output, OutputOption
+
+app = typer.Typer(no_args_is_help=True, help="Routes: which carrier calls go to, by prefix.")
+
+
+@app.command("set")
+def set_(
+    prefix: Annotated[str, typer.Argument(help="First digits of the number, such as 49; `all` for every number.")],
+    trunk: Annotated[str, typer.Argument(help="Name of a carrier trunk.")],
+    priority: Annotated[int, typer.Option(min=0, max=1000, help="Lower is tried first.")] = 0,
+    cost_deck: Annotated[str, typer.Option(help="Deck that the carrier charges by.")] = "",
+) -> None:
+    """Send calls to a prefix to a trunk.
+
+    Example: [bold]callwarden route set 49 berlin[/bold]
+    """
+    from callwarden.api.rating.v1 import rating_pb2 as pb
+
+    digits = "" if prefix == "all" else prefix.removeprefix("+")
+    if digits and not (digits.isascii() and digits.isdigit() and len(digits) <= 15):
+        raise Misuse("the prefix is 1 to 15 digits, or `all`")
+    request = pb.SetRouteRequest(prefix=digits, trunk=trunk, priority=priority, cost_deck=cost_deck)
+    remote.speak(lambda system: remote.ask(system.rating.SetRoute, request))
+    output.say(f"calls to {'all numbers' if not digits else '+' + digits} go to {trunk}")
+
+
+@app.command("list")
+def list_(as_: OutputOption = Output.TABLE) -> None:
+    """All routes, in the order in which they are tried.
+
+    Example: [bold]callwarden route list[/bold]
+    """
+    from callwarden.api.rating.v1 import rating_pb2 as pb
+
+    routes = remote.speak(lambda system: remote.ask(system.rating.ListRoutes, pb.ListRoutesRequest())).routes
+    if as_ is Output.JSON:
+        output.as_json([output.plain(route) for route in routes])
+        return
+    if not routes:
+        output.say("no routes; set one with `callwarden route set`")
+        return
+    table = output.table("prefix", "trunk", "priority", "cost deck", right=("priority",))
+    for route in sorted(routes, key=lambda route: (route.prefix, route.priority, route.trunk)):
+        table.add_row(f"+{route.prefix}" if route.prefix else "all", route.trunk, str(route.priority), route.cost_deck)
+    output.show(table)

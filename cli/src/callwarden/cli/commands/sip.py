@@ -1,0 +1,44 @@
+"""`callwarden sip`: what Callwarden's parser makes of a message."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from callwarden.cli import output
+from callwarden.cli.failure import Failure
+
+app = typer.Typer(no_args_is_help=True, help="SIP: look at a message as the edge does.")
+
+_BYTES_MAX: Final = 1_000_000  # No SIP message is larger; the parser itself takes 64 KiB.
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `sip check` a sub-command while it is the only one."""
+
+
+@app.command()
+def check(file: Annotated[str, typer.Argument(help="File with one message; [bold]-[/bold] reads it in.")]) -> None:
+    """Parse a SIP message: prints it as JSON, or why it is refused (exit code 1).
+
+    Example: [bold]callwarden sip check invite.txt[/bold]
+    """
+    from callwarden.sip.check import describe
+    from callwarden.sip.malformed import Malformed
+    from callwarden.sip.message import parse
+
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read(_BYTES_MAX)
+        else:
+            with Path(file).open("rb") as source:
+                data = source.read(_BYTES_MAX)
+    except OSError as error:
+        raise Failure(f"{file}: {error.strerror}") from error
+    try:
+        described = describe(parse(data))
+    except Malformed as error:
+        raise Failure(f"refused: {error.reason}") from error
+    output.as_json(described)

@@ -1,0 +1,126 @@
+"""`callwarden trunk`: peers that calls go out to, or come in from."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from callwarden.cli import output, remote
+from callwarden.cli.failure import Failure
+from callwarden.cli.output import Output, OutputOption
+
+if TYPE_CHECKING:
+    from callwarden.api.admission.v1.admission_pb2 import Trunk
+
+app = typer.Typer(no_args_is_help=True, help="Trunks: carriers that calls go out to, customers they come in from.")
+
+
+class Direction(StrEnum):
+    CARRIER = "carrier"
+    TRAFFIC_SENDER = "traffic-sender"
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="1 to 64 of A-Z a-z 0-9 . _ -")],
+    address: Annotated[str, typer.Option(help="host:port of the SIP peer.")],
+    direction: Annotated[Direction, typer.Option(help="Calls go out to a carrier, come in from a traffic sender.")] = (
+        Direction.CARRIER
+    ),
+    account: Annotated[
+        str | None, typer.Option(help="Account it belongs to; without it one of the same name is made.")
+    ] = None,
+    realm: Annotated[str, typer.Option(help="Realm of the account made for it.")] = "callwarden.local",
+    currency: Annotated[str, typer.Option(help="Currency of the account made for it.")] = "EUR",
+    deck: Annotated[str, typer.Option(help="Price list of the account made for it.")] = "",
+    tech_prefix: Annotated[str, typer.Option(help="Digits before the number that name this peer.")] = "",
+    strip_digits: Annotated[int, typer.Option(min=0, max=15, help="Digits taken off the number's front.")] = 0,
+    add_prefix: Annotated[str, typer.Option(help="Digits then put before it.")] = "",
+    as_: OutputOption = Output.TABLE,
+) -> None:
+    """Add a trunk.
+
+    Example: [bold]callwarden trunk add berlin --address 192.0.2.10:5060[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    async def work(system: remote.Remote) -> "Trunk":
+        if account is None:
+            made = pb.Account(
+                name=name,
+                realm=realm,
+                type=direction.value,
+                currency=currency,
+                prepaid=False,
+                deck=deck,
+                time_zone="UTC",
+            )
+            owner = (await remote.ask(system.accounts.CreateAccount, pb.CreateAccountRequest(account=made))).id
+        else:
+            owner = account
+        return await remote.ask(
+            system.accounts.CreateTrunk,
+            pb.Trunk(
+                name=name,
+                address=address,
+                direction=direction.value,
+                account=owner,
+                tech_prefix=tech_prefix,
+                strip_digits=strip_digits,
+                add_prefix=add_prefix,
+                enabled=True,
+            ),
+        )
+
+    _show([remote.speak(work)], as_)
+
+
+@app.command("list")
+def list_(as_: OutputOption = Output.TABLE) -> None:
+    """All trunks.
+
+    Example: [bold]callwarden trunk list[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    trunks = remote.speak(lambda system: remote.ask(system.accounts.ListTrunks, pb.ListTrunksRequest())).trunks
+    if not trunks and as_ is Output.TABLE:
+        output.say("no trunks; add one with `callwarden trunk add`")
+        return
+    _show(list(trunks), as_)
+
+
+@app.command()
+def remove(name: Annotated[str, typer.Argument(help="Name of the trunk.")]) -> None:
+    """Remove a trunk; its account stays.
+
+    Example: [bold]callwarden trunk remove berlin[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    reply = remote.speak(lambda system: remote.ask(system.accounts.DeleteTrunk, pb.DeleteTrunkRequest(name=name)))
+    if not reply.deleted:
+        raise Failure(f"no trunk is called {name}: `callwarden trunk list` shows them")
+    output.say(f"trunk {name} removed")
+
+
+def _show(trunks: "list[Trunk]", as_: Output) -> None:
+    if as_ is Output.JSON:
+        output.as_json([output.plain(trunk) for trunk in trunks])
+        return
+    table = output.table("name", "direction", "address", "account", "number", "state")
+    for trunk in trunks:
+        changes = [
+            f"tech prefix {trunk.tech_prefix}" if trunk.tech_prefix else "",
+            f"strip {trunk.strip_digits}" if trunk.strip_digits else "",
+            f"add {trunk.add_prefix}" if trunk.add_prefix else "",
+        ]
+        table.add_row(
+            trunk.name,
+            trunk.direction,
+            trunk.address,
+            trunk.account,
+            ", ".join(filter(None, changes)) or "as it is",
+            "enabled" if trunk.enabled else "disabled",
+        )
+    output.show(table)

@@ -1,0 +1,106 @@
+"""How the decisions about one call are shown to a person: every rule in its order, with what it counted.
+
+Out: taking the decisions (call-admission, edge-proxy), keeping them (call-admission).
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from callwarden.cli import output
+
+if TYPE_CHECKING:
+    from callwarden.api.admission.v1.admission_pb2 import Call, Decision, ExplainReply, RuleVerdict
+
+_SIGN: Final = {"pass": ("✓", "green"), "refuse": ("✗", "red"), "skip": ("·", output.DIM)}
+_OUTCOME: Final = {"admit": "green", "extend": "green", "refuse": "red", "cut": "yellow"}
+# Counters whose values are micros; all others are shown as they are.
+_MONEY_WORDS: Final = ("micros", "credit", "spend", "cost", "balance", "price")
+
+
+def render(call_id: str, reply: "ExplainReply") -> RenderableType:
+    """The whole chain, oldest decision first, then how the call ended."""
+    currency = reply.call.currency if reply.HasField("call") else ""
+    parts: list[RenderableType] = [Text.from_markup(f"[bold]Call[/bold] {escape(call_id)}")]
+    for decision in sorted(reply.decisions, key=lambda decision: decision.at_s):
+        parts += [Text(), _decision(decision, currency)]
+    if reply.HasField("call") and reply.call.state != "refused":
+        parts += [Text(), _ending(reply.call)]
+    return Group(*parts)
+
+
+def _decision(decision: "Decision", currency: str) -> RenderableType:
+    colour = _OUTCOME.get(decision.outcome, "")
+    head = Text.assemble(
+        (_past(decision.outcome), f"bold {colour}"),
+        f" by {decision.service or 'unknown'} at {output.clock(decision.at_s)}",
+    )
+    facts = [
+        f"account {decision.account}" if decision.account else "",
+        f"from {decision.source_address}" if decision.source_address else "",
+        f"policy revision {decision.policy_revision}" if decision.policy_revision else "policy revision 0 (defaults)",
+        f"trace {decision.trace_id}" if decision.trace_id else "",
+    ]
+    parts: list[RenderableType] = [head, Text("  " + " · ".join(filter(None, facts)), style=output.DIM)]
+    if decision.rules:
+        table = Table.grid(padding=(0, 2))
+        for rule in decision.rules:
+            table.add_row(*_rule(rule, currency))
+        parts.append(Padding(table, (0, 0, 0, 2)))
+    if decision.HasField("refused"):
+        refused = decision.refused
+        text = refused.text or f"refused by rule {refused.rule}"
+        status = f" (SIP {refused.sip_status})" if refused.sip_status else ""
+        parts.append(
+            Text.assemble(
+                "  → ", (refused.reason or "refused", "bold red"), f": {text.rstrip('.')}{status}", overflow="fold"
+            )
+        )
+    return Group(*parts)
+
+
+def _rule(rule: "RuleVerdict", currency: str) -> tuple[RenderableType, ...]:
+    sign, colour = _SIGN.get(rule.verdict, ("?", "yellow"))
+    if rule.verdict == "refuse" and rule.mode == "report":
+        sign, colour = "!", "yellow"  # Recorded, let through.
+    mode = (
+        "" if rule.mode in ("", "enforce") else f" ({rule.mode} only)" if rule.mode == "report" else f" ({rule.mode})"
+    )
+    numbers = ""
+    if rule.counter and rule.verdict != "skip":
+        value, limit = (_amount(number, rule.counter, currency) for number in (rule.value, rule.limit))
+        numbers = f"{rule.counter} {value}" + (f", limit {limit}" if rule.limit or rule.verdict == "refuse" else "")
+    dim = output.DIM if rule.verdict == "skip" else ""
+    return (
+        Text(sign, style=colour),
+        Text(rule.rule + mode, style=dim),
+        Text(numbers, style=dim),
+        Text(rule.window, style=output.DIM),
+        Text(rule.text, style=output.DIM, overflow="fold"),
+    )
+
+
+def _amount(number: int, counter: str, currency: str) -> str:
+    if any(word in counter for word in _MONEY_WORDS):
+        return output.money(number, currency)
+    return f"{number:,}"
+
+
+def _ending(call: "Call") -> RenderableType:
+    answered = f"talked {call.duration_s} s, charged {call.billed_s} s" if call.answered_at_s else "never answered"
+    price = f", {output.money(call.price_micros, call.currency)}" if call.answered_at_s else ""
+    via = f" via {call.trunk}" if call.trunk else ""
+    state = "runs" if call.state == "running" else f"{call.state} at {output.clock(call.ended_at_s)}"
+    reason = f" ({call.reason})" if call.reason else ""
+    return Text.assemble(
+        ("Call " + state, "bold"), f"{reason}{via}", "" if call.state == "running" else f": {answered}{price}"
+    )
+
+
+def _past(outcome: str) -> str:
+    known = {"admit": "Admitted", "refuse": "Refused", "extend": "Extended", "cut": "Cut"}
+    return known.get(outcome, outcome.capitalize() or "Decided")

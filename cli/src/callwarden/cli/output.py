@@ -1,0 +1,102 @@
+"""How results are shown: tables for people, JSON for programs."""
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+DIM: Final = "bright_black"
+
+
+class Output(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputOption = Annotated[
+    Output, typer.Option("--output", "-o", help="Table for people, JSON for programs.", show_default=True)
+]
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """A console on the standard output (or error) of this moment; colours only on a terminal, NO_COLOR is honoured."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def show(renderable: "RenderableType") -> None:
+    console().print(renderable)
+
+
+def say(text: str) -> None:
+    """One line of result, as it is."""
+    typer.echo(text)
+
+
+def table(*columns: str, right: Sequence[str] = ()) -> "Table":
+    """A quiet table: no frames; columns named in `right` hold numbers."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def as_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def plain(message: "Message") -> dict[str, Any]:
+    """A protobuf message as JSON-able values: its own field names, every field, 64-bit numbers as numbers.
+
+    A `oneof` shows the member that is set; an unset message or optional field is null.
+    """
+    result: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.is_repeated:
+            result[field.name] = [_plain_value(item) for item in value]
+        elif field.has_presence and not message.HasField(field.name):
+            if field.containing_oneof is None or field.containing_oneof.name.startswith("_"):
+                result[field.name] = None
+        else:
+            result[field.name] = _plain_value(value)
+    return result
+
+
+def _plain_value(value: Any) -> Any:
+    return plain(value) if hasattr(value, "DESCRIPTOR") else value
+
+
+def money(micros: int, currency: str = "") -> str:
+    from callwarden.kernel.money import format_amount
+
+    return format_amount(micros, currency)
+
+
+def clock(at_s: float, *, date: bool = False) -> str:
+    """A moment in local time, with the date where it isn't today's; empty for 0."""
+    if not at_s:
+        return ""
+    at = datetime.fromtimestamp(at_s, UTC).astimezone()
+    today = datetime.fromtimestamp(time.time(), UTC).astimezone().date()
+    return at.strftime("%Y-%m-%d %H:%M:%S" if date or at.date() != today else "%H:%M:%S")
+
+
+def duration(seconds: float) -> str:
+    """ "0:07", "1:02:03" """
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

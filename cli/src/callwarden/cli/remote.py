@@ -1,0 +1,104 @@
+"""Speaking to the services: channels by endpoint, errors as one line."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from callwarden.cli.failure import Failure
+from callwarden.cli.state import Endpoints, find
+
+if TYPE_CHECKING:
+    import grpc.aio
+
+    from callwarden.api.admission.v1.admission_pb2_grpc import AccountServiceAsyncStub
+    from callwarden.api.auth.v1.auth_pb2_grpc import AuthServiceAsyncStub
+    from callwarden.api.payment.v1.payment_pb2_grpc import PaymentServiceAsyncStub
+    from callwarden.api.rateguard.v1.rateguard_pb2_grpc import RateGuardServiceAsyncStub
+    from callwarden.api.rating.v1.rating_pb2_grpc import RatingServiceAsyncStub
+
+Result = TypeVar("Result")
+
+TIMEOUT_S: Final = 10.0  # A person waits no longer without a word; imports ask for more.
+
+
+class Remote:
+    """Stubs of a running system; channels are opened when first used and closed at the end of `async with`."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self.endpoints = endpoints
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for channel in self._channels.values():
+            await channel.close()
+
+    def _channel(self, service: str) -> "grpc.aio.Channel":
+        from callwarden.common.rpc.client import channel
+
+        if service not in self._channels:
+            # Any process of a service answers; the first is as good as the others for one question.
+            self._channels[service] = channel(self.endpoints.of(service)[0])
+        return self._channels[service]
+
+    @property
+    def accounts(self) -> "AccountServiceAsyncStub":
+        from callwarden.api.admission.v1.admission_pb2_grpc import AccountServiceStub
+
+        return AccountServiceStub(self._channel("call-admission"))
+
+    @property
+    def auth(self) -> "AuthServiceAsyncStub":
+        from callwarden.api.auth.v1.auth_pb2_grpc import AuthServiceStub
+
+        return AuthServiceStub(self._channel("auth"))
+
+    @property
+    def rating(self) -> "RatingServiceAsyncStub":
+        from callwarden.api.rating.v1.rating_pb2_grpc import RatingServiceStub
+
+        return RatingServiceStub(self._channel("rating"))
+
+    @property
+    def rate_guard(self) -> "RateGuardServiceAsyncStub":
+        from callwarden.api.rateguard.v1.rateguard_pb2_grpc import RateGuardServiceStub
+
+        return RateGuardServiceStub(self._channel("rate-guard"))
+
+    @property
+    def payment(self) -> "PaymentServiceAsyncStub":
+        from callwarden.api.payment.v1.payment_pb2_grpc import PaymentServiceStub
+
+        return PaymentServiceStub(self._channel("payment"))
+
+
+async def ask(method: Callable[..., Awaitable[Result]], request: Any, *, timeout_s: float = TIMEOUT_S) -> Result:
+    """One question, one answer. Raises CallwardenError as the service meant it; Failure if nobody answers."""
+    from callwarden.common.rpc.client import unary
+    from callwarden.kernel.errors import TimedOut, Unavailable
+
+    try:
+        reply: Result = await unary(method, request, timeout_s=timeout_s)
+    except Unavailable as error:
+        raise Failure(
+            f"a service doesn't answer ({error.message}): is the system running? `callwarden up` starts one"
+        ) from error
+    except TimedOut as error:
+        raise Failure(f"no answer within {timeout_s:g} s: try again, or look into the service's log") from error
+    return reply
+
+
+def speak(work: Callable[[Remote], Coroutine[Any, Any, Result]]) -> Result:
+    """Runs one command's work against the system found."""
+    endpoints = find()
+
+    async def session() -> Result:
+        async with Remote(endpoints) as remote:
+            return await work(remote)
+
+    return asyncio.run(session())

@@ -1,0 +1,77 @@
+"""What people type, made into values; a slip is a Misuse that says how it is written."""
+
+import ipaddress
+import secrets
+import string
+import sys
+from typing import Final
+
+import typer
+
+from callwarden.cli.failure import Misuse
+
+_PASSWORD_ALPHABET: Final = string.ascii_letters + string.digits
+_PASSWORD_LENGTH: Final = 20  # 119 bits: nobody guesses it, and it still fits a phone's screen.
+
+
+def amount(text: str, *, name: str = "amount") -> int:
+    """Micros of "12.50"."""
+    from callwarden.kernel.money import BadAmount, parse_amount
+
+    try:
+        return parse_amount(text)
+    except BadAmount as error:
+        raise Misuse(f"{name}: {error}") from error
+
+
+def seconds(text: str, *, name: str = "duration") -> int:
+    """Seconds of "90s", "1h30m", "2d" or "90"."""
+    from callwarden.policy.values import parse_duration
+
+    if text.isascii() and text.isdigit():
+        return int(text)
+    try:
+        return int(parse_duration(text))
+    except ValueError as error:
+        raise Misuse(f"{name}: {error}") from error
+
+
+def number(text: str, *, name: str = "number") -> str:
+    """E.164 digits of "+44 20 7946 0101"."""
+    from callwarden.kernel.phone import E164, BadNumber
+
+    try:
+        return E164.parse(text).digits
+    except BadNumber as error:
+        raise Misuse(f"{name}: {error}; write it internationally, such as +442079460101") from error
+
+
+def address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError as error:
+        raise Misuse(f"not an address: {text[:64]!r} (write one such as 192.0.2.7 or 2001:db8::7)") from error
+
+
+def limit(text: str, *, name: str) -> int | None:
+    """A count, or None for "none"."""
+    if text == "none":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 7):
+        raise Misuse(f"{name}: write a whole number, or `none` to go by the policy")
+    return int(text)
+
+
+def secret(given: str | None, *, what: str) -> str:
+    """A password as given; "-" reads a line from standard input; None asks on the terminal."""
+    if given == "-":
+        return sys.stdin.readline().rstrip("\r\n")
+    if given is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise Misuse(f"{what} is needed: --password - reads it from standard input, --generate makes one")
+    return str(typer.prompt(what, hide_input=True, confirmation_prompt=True))
+
+
+def new_password() -> str:
+    return "".join(secrets.choice(_PASSWORD_ALPHABET) for _ in range(_PASSWORD_LENGTH))
