@@ -150,7 +150,7 @@ async def test_a_service_that_ends_by_itself_is_an_error_at_the_end(make: Make) 
     ("behaviour", "message"),
     [
         ("fails to stop", r"rating-0 ended with an error when told to stop \(exit code 3\)"),
-        ("ignores SIGTERM", r"rating-0 did not stop within 0\.2 s and was killed"),
+        ("ignores SIGTERM", r"rating-0 did not stop within 0\.3 s and was killed"),
     ],
 )
 async def test_a_service_that_does_not_stop_well_is_an_error_at_the_end(
@@ -233,6 +233,23 @@ async def test_use_is_counted_per_process(make: Make) -> None:
         assert all(cpu_s > 0 for cpu_s in system.cpu_seconds().values())
         await system.kill("auth")
         assert set(system.usage()) == {"rating-0", "edge-proxy-0"}
+
+
+async def test_a_process_of_the_real_runtime_keeps_the_same_contract(make: Make) -> None:
+    """What the stand-ins pretend, `run_service` does: the settings' names, the ready file, the exit codes."""
+    catalogue = (Service("rating", "CALLWARDEN_RATING_TARGETS", module="runtime_service"),)
+    async with make(catalogue=catalogue) as system:
+        address = system.targets("rating")[0]
+        assert is_listening(address)
+        assert is_listening(system.process("rating").endpoint.metrics)
+        await system.kill("rating")
+        await system.restart("rating")
+        assert system.targets("rating")[0] == address
+        assert is_listening(address)
+        await system.restart("rating")  # Ended with 0 on SIGTERM, or this raised.
+    log = (system.state_dir / "log" / "rating-0.log").read_text()
+    assert log.count("service.stopped") == 2
+    assert '"instance": "rating-0"' in log or '"instance":"rating-0"' in log
 
 
 async def test_a_crashed_process_is_started_again_and_said_so(make: Make) -> None:

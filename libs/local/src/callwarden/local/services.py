@@ -17,7 +17,7 @@ from callwarden.local.process import Child, ChildFailed, describe_exit, file_app
 from callwarden.local.run_file import Endpoint
 
 START_TIMEOUT_S = 60.0  # Imports take about a second of CPU a process, and eight start at once on two cores.
-STOP_MARGIN_S = 5.0  # On top of the drain: telemetry is flushed after it.
+STOP_MARGIN_S = 10.0  # After the drain: resources are closed, each within five seconds, and telemetry is flushed.
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +120,11 @@ class ServiceProcess:
         self.is_wanted = False
         if not self.is_running:
             return
-        code = await self.child.stop((signal.SIGTERM, self._drain_timeout_s + STOP_MARGIN_S))
+        # Twice: consumers finish what they have taken, then gRPC is drained (callwarden.common.runtime).
+        grace_s = 2 * self._drain_timeout_s + STOP_MARGIN_S
+        code = await self.child.stop((signal.SIGTERM, grace_s))
         if code == -signal.SIGKILL:
-            raise self.child.failed(f"did not stop within {self._drain_timeout_s + STOP_MARGIN_S:g} s and was killed")
+            raise self.child.failed(f"did not stop within {grace_s:g} s and was killed")
         if code != 0:
             raise self.child.failed(f"ended with an error when told to stop ({describe_exit(code)})")
 
