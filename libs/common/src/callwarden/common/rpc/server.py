@@ -40,7 +40,7 @@ _SERVER_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
 )
 
 
-class Server:
+class Server(grpc.aio.Server):
     """Hand it to a generated `add_…Servicer_to_server(servicer, server)`; the runtime starts and drains it."""
 
     def __init__(self, listen: str, serving: Serving, tls: "TlsFiles | None" = None) -> None:
@@ -80,6 +80,22 @@ class Server:
     async def not_ready(self) -> None:
         """Answer health with NOT_SERVING from now on, so that nobody new comes."""
         await self._health.enter_graceful_shutdown()
+
+    def add_insecure_port(self, address: str) -> int:
+        """A further port, without TLS; the one from the settings is bound by `start`."""
+        return self._server.add_insecure_port(address)
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        """A further port, with TLS."""
+        return self._server.add_secure_port(address, server_credentials)
+
+    async def stop(self, grace: float | None) -> None:
+        """As grpc's own: refuse what is new, cancel what runs after `grace` seconds. `drain` is what you want."""
+        await self._server.stop(grace)
+
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """Return when the server has stopped (True) or `timeout` seconds have passed."""
+        return await self._server.wait_for_termination(timeout)
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new RPCs, let running ones finish for at most `timeout_s`, then cancel them."""

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from callwarden.api.stream.v1 import stream_pb2
 from callwarden.common import trace
@@ -89,6 +90,7 @@ class StreamClient:
         self._in_flight_max = in_flight_max
         self._rng = rng
         self._connection: _Connection | None = None  # where new calls go; None while there is none
+        self._has_connection = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._metrics = metrics = metrics or Metrics()
         self._breaks = metrics.counter(BREAKS, self.target)
@@ -98,6 +100,10 @@ class StreamClient:
     def up(self) -> bool:
         """Whether a call made now would be sent (or wait for a first connection) rather than fail at once."""
         return self._connection is not None
+
+    async def connected(self) -> None:
+        """Return when there is a connection; for whoever has nothing to do without."""
+        await self._has_connection.wait()
 
     @property
     def in_flight(self) -> int:
@@ -140,7 +146,7 @@ class StreamClient:
         reply = await connection.ask(method, payload, bounded_timeout_s(timeout_s))
         try:
             return reply_type.FromString(reply)
-        except ValueError as error:  # protobuf's DecodeError
+        except DecodeError as error:
             raise Internal(f"the reply of {method} doesn't parse") from error
 
     async def _keep_connected(self) -> None:
@@ -161,7 +167,9 @@ class StreamClient:
                     connection.fail(NotSent(f"{self.target} is not available"))
             if await connection.opened:
                 self._connection = connection
+                self._has_connection.set()
                 await connection.leaving
+                self._has_connection.clear()
             self._connection = None
             waits_for_it = connection.goodbye
             if not connection.goodbye:
@@ -299,7 +307,10 @@ class _Connection:
             item_id, method, payload, deadline_s, scope = queue.popleft()
             if not method:
                 add(id=item_id, cancel=True)
-            elif item_id in pending:  # otherwise nobody waits any more
+            elif (asked := pending.get(item_id)) is not None:  # otherwise its time has passed
+                if asked[0].done():  # cancelled, and has not had its turn to say so
+                    del pending[item_id]
+                    continue
                 add(
                     id=item_id,
                     method=method,

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from callwarden.api.stream.v1 import stream_pb2
 from callwarden.common import trace
@@ -175,7 +176,7 @@ class _ServedStream:
         trace.set_scope(trace.Scope(item.traceparent, item.call_id, deadline_s))
         try:
             request = request_type.FromString(item.payload)
-        except ValueError:  # protobuf's DecodeError
+        except DecodeError:
             self._fail(item_id, Invalid("the request doesn't parse"), meter, now_s)
             return
         try:
