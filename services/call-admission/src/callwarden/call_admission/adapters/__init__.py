@@ -1,0 +1,1 @@
+"""The outside: gRPC, the database, rating, NATS."""

@@ -1,0 +1,1 @@
+"""The calculation: what is decided and charged, from values to values."""

@@ -1,0 +1,38 @@
+"""Calendar days in an account's time zone. Money is counted by the day on which its call began."""
+
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+ZONES_MAX = 1_024  # The tz database has about 600 names.
+
+
+class UnknownZone(ValueError):
+    """There is no such time zone; `name` is what was given, shortened."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name[:64]
+        super().__init__(f"unknown time zone {self.name!r}")
+
+
+@lru_cache(ZONES_MAX)
+def zone(name: str) -> ZoneInfo:
+    """The zone of an IANA name. Raises UnknownZone."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise UnknownZone(name) from error
+
+
+def day_of(at_s: float, zone_name: str) -> date:
+    """The calendar day in the zone at the moment `at_s` (seconds since 1970 UTC)."""
+    return datetime.fromtimestamp(at_s, zone(zone_name)).date()
+
+
+def days_around(at_s: float) -> tuple[date, date]:
+    """The first and last calendar day that some zone on Earth has at that moment: what has to be read for any account.
+
+    Zones go from -12 to +14 hours, so that is the UTC day, the one before and the one after.
+    """
+    today = datetime.fromtimestamp(at_s, UTC).date()
+    return today - timedelta(days=1), today + timedelta(days=1)

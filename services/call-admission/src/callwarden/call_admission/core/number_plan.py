@@ -1,0 +1,74 @@
+"""What kind of number it is, by the number plans of all countries (the phonenumbers package).
+
+The metadata is loaded country by country when first asked for (0.3 to 3 ms each, 7 MB for the package as a whole).
+A number plan lists exact lengths, and carriers often take a digit more: a number that is no valid one of its country is
+judged by how it begins, so that a premium number can't be hidden by a digit at its end.
+"""
+
+import re
+from enum import Enum
+from functools import lru_cache
+from typing import Final
+
+from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneNumber, PhoneNumberType, number_type
+from phonenumbers.phonemetadata import PhoneMetadata, PhoneNumberDesc
+
+# 15 µs are saved for each number called again; an entry is about 250 bytes.
+KINDS_CACHED: Final = 32_768
+_COUNTRY_CODE_DIGITS_MAX: Final = 3
+_NON_GEOGRAPHIC: Final = "001"  # phonenumbers' region of country codes that are no country's (UN M.49: the world)
+
+
+class Kind(Enum):
+    PREMIUM = "premium"
+    SHARED_COST = "shared-cost"
+    OTHER = "other"
+
+
+@lru_cache(KINDS_CACHED)
+def kind_of(digits: str) -> Kind:
+    """The kind of an E.164 number, given as digits without "+"."""
+    code = next((int(digits[:n]) for n in range(1, _COUNTRY_CODE_DIGITS_MAX + 1) if int(digits[:n]) in _CODES), None)
+    if code is None:
+        return Kind.OTHER
+    national = digits[len(str(code)) :]
+    zeros = len(national) - len(national.lstrip("0"))
+    number = PhoneNumber(
+        country_code=code,
+        national_number=int(national or "0"),
+        italian_leading_zero=True if zeros else None,
+        number_of_leading_zeros=zeros if zeros > 1 else None,
+    )
+    match number_type(number):
+        case PhoneNumberType.PREMIUM_RATE:
+            return Kind.PREMIUM
+        case PhoneNumberType.SHARED_COST:
+            return Kind.SHARED_COST
+        case PhoneNumberType.UNKNOWN:
+            return _kind_by_beginning(code, national)
+    return Kind.OTHER
+
+
+def _kind_by_beginning(code: int, national: str) -> Kind:
+    for region in _CODES[code]:
+        metadata = (
+            PhoneMetadata.metadata_for_nongeo_region(code)
+            if region == _NON_GEOGRAPHIC
+            else PhoneMetadata.metadata_for_region(region)
+        )
+        if metadata is None:
+            continue
+        if _begins_like(metadata.premium_rate, national):
+            return Kind.PREMIUM
+        if _begins_like(metadata.shared_cost, national):
+            return Kind.SHARED_COST
+    return Kind.OTHER
+
+
+def _begins_like(description: PhoneNumberDesc | None, national: str) -> bool:
+    if description is None or description.national_number_pattern is None:
+        return False
+    return re.match(description.national_number_pattern, national) is not None
+
+
+_CODES: Final[dict[int, tuple[str, ...]]] = COUNTRY_CODE_TO_REGION_CODE

@@ -1,0 +1,31 @@
+"""The longest talk time of one call."""
+
+from functools import lru_cache
+
+from callwarden.call_admission.core.policy import AdmissionPolicy
+from callwarden.call_admission.core.rules.rule import Finding, Question, refused
+from callwarden.call_admission.core.snapshot import Snapshot
+from callwarden.kernel.verdict import Mode, Reason, RuleResult
+
+
+@lru_cache(256)
+def _bounded(mode: Mode, talk_s_max: int) -> Finding:
+    return Finding(RuleResult("duration", mode, None, "seconds", 0, talk_s_max, "call"), talk_s_max=talk_s_max)
+
+
+class Duration:
+    """Refuses no new call; it bounds what is granted, so that the edge cuts there. The shorter of call timeout and
+    absolute timeout holds."""
+
+    name = "duration"
+    extends = True
+
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+        limit_s = policy.talk_s_max
+        if question.least_s <= limit_s or question.least_s <= policy.slice.minimum_s:
+            return _bounded(mode, limit_s)
+        text = f"The call has had the {limit_s} s that one may last."
+        return refused(
+            self.name, mode, Reason.DURATION, text,
+            counter="seconds", value=question.least_s - 1, limit=limit_s, window="call",
+        )  # fmt: skip

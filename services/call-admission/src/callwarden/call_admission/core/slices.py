@@ -1,0 +1,98 @@
+"""How much talk time is paid for at once: the first slice, the next ones, the last one that credit allows.
+
+In: seconds and money of one slice under what the rules allow. Out: which budget a rule leaves (rules/), what becomes of
+the hold (book). Prices are those of callwarden.kernel.tariff, whose cost never falls as a call grows longer.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from callwarden.call_admission.core.policy import SlicePolicy
+from callwarden.kernel.tariff import Price, affordable_s, cost
+
+# A call that costs nothing needs no money slice, but its line must come back if its edge dies: it is granted in leases.
+FREE_LEASE_S: Final = 120
+
+
+@dataclass(slots=True)
+class Bounds:
+    """What all enforced rules together leave to a call; None: no bound. Made for every decision, so not frozen.
+
+    `budget_micros` refuses talk time that costs more; `cap_micros` only bounds what is held: a prepaid account whose
+    credit rule is only reported talks on, but what it can't pay is neither held nor charged.
+    """
+
+    budget_micros: int | None
+    cap_micros: int | None
+    talk_s_max: int
+
+
+@dataclass(slots=True)
+class Slice:
+    """Talk time from the answer (all of it, not only the newest piece) and the money held for it."""
+
+    granted_s: int
+    held_micros: int
+    final: bool
+    """Nothing further will be granted."""
+
+
+def is_free(price: Price) -> bool:
+    """Whether no call at this price can cost anything."""
+    if price.maximum_micros == 0:
+        return True
+    return not price.minimum_micros and all(
+        not window.connect_fee_micros and all(not group.rate_micros for group in window.groups)
+        for window in price.windows
+    )
+
+
+def possible_answers(price: Price, start_s: float, setup_s_max: int) -> tuple[float, ...]:
+    """Moments of answer that between them show the most that a call begun at `start_s` may cost.
+
+    The money is held before anybody knows when the callee answers, and peak hours may begin while it rings. Between two
+    changes of price the cost only moves one way with the moment of answer, so the ends and both sides of each change
+    are enough.
+    """
+    windows = price.windows
+    if len(windows) == 1:  # most decks
+        return (start_s,)
+    last_s = start_s + setup_s_max
+    changes = [window.from_s for window in windows if start_s < window.from_s <= last_s]
+    return (start_s, last_s, *changes, *(change - 1.0 for change in changes if change - 1.0 > start_s))
+
+
+def cost_max(price: Price, answers: tuple[float, ...], talk_s: int) -> int:
+    """The most that `talk_s` seconds cost over these moments of answer."""
+    if len(answers) == 1:
+        return cost(price, answers[0], talk_s)
+    return max(cost(price, answer_s, talk_s) for answer_s in answers)
+
+
+def cut_to_size(
+    price: Price, answers: tuple[float, ...], granted_s: int, wanted_s: int, bounds: Bounds
+) -> Slice | None:
+    """Talk time of `wanted_s` or as much of it as the bounds allow, and its money; None if not a second more than
+    `granted_s`."""
+    limit_s = min(wanted_s, bounds.talk_s_max)
+    total_s = limit_s
+    micros = cost_max(price, answers, total_s)
+    budget_micros = bounds.budget_micros
+    if budget_micros is not None and micros > budget_micros:
+        total_s = min(affordable_s(price, answer_s, budget_micros, limit_s) for answer_s in answers)
+        micros = cost_max(price, answers, total_s)
+    if total_s <= granted_s:
+        return None
+    if bounds.cap_micros is not None and micros > bounds.cap_micros:
+        micros = max(bounds.cap_micros, 0)
+    return Slice(total_s, micros, final=total_s < limit_s or total_s >= bounds.talk_s_max)
+
+
+def first_s(price: Price, sizes: SlicePolicy) -> int:
+    """How much to ask for before a call goes on."""
+    return FREE_LEASE_S if is_free(price) else sizes.first_s
+
+
+def next_s(price: Price, sizes: SlicePolicy) -> int:
+    """How much more to ask for while it runs."""
+    return FREE_LEASE_S if is_free(price) else sizes.next_s
