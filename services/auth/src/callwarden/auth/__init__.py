@@ -1,1 +1,1 @@
-"""Who is calling: digest verification over encrypted secrets."""
+"""auth: who is calling. See README.md."""

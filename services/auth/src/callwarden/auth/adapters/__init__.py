@@ -1,0 +1,1 @@
+"""auth's way out: gRPC, the database, NATS."""

@@ -1,0 +1,83 @@
+"""callwarden.api.auth.v1.AuthService: messages to values and back."""
+
+from collections.abc import Awaitable
+from typing import Any, Final
+
+from callwarden.api.auth.v1 import auth_pb2, auth_pb2_grpc
+from callwarden.auth.app import Auth
+from callwarden.auth.core.digest import Answer
+from callwarden.auth.core.users import Identity, UserKey
+from callwarden.common.rpc.stream import StreamServicer
+from callwarden.kernel.verdict import Reason
+
+# The same bytes for the same reason, whoever asks and why.
+_REJECTIONS: Final = {
+    reason: auth_pb2.VerifyReply(rejected=auth_pb2.Rejected(reason=reason.value)) for reason in Reason
+}
+
+
+class AuthGrpc(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
+    def __init__(self, app: Auth) -> None:
+        super().__init__(
+            {
+                "Verify": (auth_pb2.VerifyRequest, self._verify),
+                "VerifyAddress": (auth_pb2.VerifyAddressRequest, self._verify_address),
+            }
+        )
+        self._app = app
+
+    async def Verify(self, request: auth_pb2.VerifyRequest, context: Any) -> auth_pb2.VerifyReply:  # noqa: N802
+        reply = self._verify(request)
+        return reply if isinstance(reply, auth_pb2.VerifyReply) else await reply
+
+    async def VerifyAddress(  # noqa: N802
+        self, request: auth_pb2.VerifyAddressRequest, context: Any
+    ) -> auth_pb2.VerifyReply:
+        return self._verify_address(request)
+
+    async def SetPassword(  # noqa: N802
+        self, request: auth_pb2.SetPasswordRequest, context: Any
+    ) -> auth_pb2.SetPasswordReply:
+        await self._app.set_password(request.account_id, UserKey(request.realm, request.username), request.password)
+        return auth_pb2.SetPasswordReply()
+
+    async def RemoveCredential(  # noqa: N802
+        self, request: auth_pb2.RemoveCredentialRequest, context: Any
+    ) -> auth_pb2.RemoveCredentialReply:
+        removed = await self._app.remove_credential(UserKey(request.realm, request.username))
+        return auth_pb2.RemoveCredentialReply(removed=removed)
+
+    def _verify(self, request: auth_pb2.VerifyRequest) -> auth_pb2.VerifyReply | Awaitable[auth_pb2.VerifyReply]:
+        answer = Answer(
+            UserKey(request.realm, request.username),
+            request.method,
+            request.uri,
+            request.nonce,
+            request.nonce_count,
+            request.cnonce,
+            request.qop,
+            request.algorithm,
+            request.response,
+        )
+        verdict = self._app.verify_now(answer)
+        return _reply(verdict) if verdict is not None else self._verify_later(answer)
+
+    async def _verify_later(self, answer: Answer) -> auth_pb2.VerifyReply:
+        return _reply(await self._app.verify(answer))
+
+    def _verify_address(self, request: auth_pb2.VerifyAddressRequest) -> auth_pb2.VerifyReply:
+        return _reply(self._app.verify_address(request.source_address, request.called))
+
+
+def _reply(verdict: Identity | Reason) -> auth_pb2.VerifyReply:
+    if isinstance(verdict, Reason):
+        return _REJECTIONS[verdict]
+    return auth_pb2.VerifyReply(
+        identity=auth_pb2.Identity(
+            account_id=verdict.account.id,
+            account_type=verdict.account.kind,
+            numbers=verdict.account.numbers,
+            tech_prefix=verdict.tech_prefix,
+            ttl_s=verdict.ttl_s,
+        )
+    )
