@@ -181,8 +181,8 @@ def _tables(ours: list[Step], plain: list[Step], direct: list[Step], rss: dict[s
             ],
             rows,
             [
-                f"Each step {SECONDS} s over {ACCOUNTS:,} accounts, calls of {HOLD_MS / 1000:g} s, UDP on loopback, SIPp "
-                "as caller and as carrier on the same cores. PostgreSQL with fsync on.",
+                f"Each step {SECONDS} s over {ACCOUNTS:,} accounts, calls of {HOLD_MS / 1000:g} s, UDP on loopback, "
+                "SIPp as caller and as carrier on the same cores. PostgreSQL with fsync on.",
                 f"No call failed up to {max((one.rate for one in good), default=0)} calls/s.",
                 "Set-up delay: from the INVITE with credentials to its 200; added: less that without any proxy at "
                 "the same rate (or at half load).",

@@ -104,6 +104,10 @@ class Phones:
         call.ended.set()
         return response.status
 
+    def send_raw(self, data: bytes) -> None:
+        """One datagram as it is."""
+        self._transport.sendto(data, self._proxy)
+
     # The caller's side.
 
     async def _place(self, call: Call) -> None:
