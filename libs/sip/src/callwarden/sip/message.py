@@ -38,7 +38,7 @@ METHODS = frozenset(
 
 _CONTROLS = bytes([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])  # all but TAB, CR, LF
 _bare_control = re.compile(r"(?<!\\)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
-_fold = re.compile(r"[ \t]*\r\n[ \t]+")
+_fold = re.compile(r"\r\n[ \t]+")  # starts at a line end only: blanks before it would be scanned over and over
 _is_callid = re.compile(r"[^\s\x00-\x1f\x7f]+").fullmatch
 
 _NAME_ADDR_LISTS = ("contact", "route", "record-route", "path", "service-route")
@@ -444,14 +444,14 @@ def parse(data: bytes) -> Request | Response:
         raise Malformed("Header Too Long", 513)
 
     known = KEYS.get
-    keys = [known(line.partition(":")[0]) for line in lines]
+    try:
+        keys = [known(line[: line.index(":")]) for line in lines]
+    except ValueError:
+        raise Malformed("Header Without Colon") from None
     if None in keys:
         for at, key in enumerate(keys):
             if key is None:
-                name, colon, _ = lines[at].partition(":")
-                if not colon:
-                    raise Malformed("Header Without Colon")
-                keys[at] = canonical(name)
+                keys[at] = canonical(lines[at].partition(":")[0])
     return _assemble(start, keys, lines, data[end + 4 :])  # type: ignore[arg-type]  # the loop above left no None
 
 
