@@ -51,6 +51,11 @@ class RatingServiceStub:
                 request_serializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.ImportDeckRequest.SerializeToString,
                 response_deserializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.ImportDeckReply.FromString,
                 _registered_method=True)
+        self.ImportDeckParts = channel.stream_unary(
+                '/callwarden.api.rating.v1.RatingService/ImportDeckParts',
+                request_serializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.ImportDeckRequest.SerializeToString,
+                response_deserializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.ImportDeckReply.FromString,
+                _registered_method=True)
         self.ListDecks = channel.unary_unary(
                 '/callwarden.api.rating.v1.RatingService/ListDecks',
                 request_serializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.ListDecksRequest.SerializeToString,
@@ -65,6 +70,11 @@ class RatingServiceStub:
                 '/callwarden.api.rating.v1.RatingService/SetRoute',
                 request_serializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.SetRouteRequest.SerializeToString,
                 response_deserializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.SetRouteReply.FromString,
+                _registered_method=True)
+        self.DeleteRoute = channel.unary_unary(
+                '/callwarden.api.rating.v1.RatingService/DeleteRoute',
+                request_serializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.DeleteRouteRequest.SerializeToString,
+                response_deserializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.DeleteRouteReply.FromString,
                 _registered_method=True)
         self.ListRoutes = channel.unary_unary(
                 '/callwarden.api.rating.v1.RatingService/ListRoutes',
@@ -97,6 +107,14 @@ class RatingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportDeckParts(self, request_iterator, context):
+        """The same for a file of more than 3 MiB, which one message can't carry: its parts in order. All but `csv` is taken from
+        the first message.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDecks(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -111,6 +129,12 @@ class RatingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetRoute(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteRoute(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,6 +164,11 @@ def add_RatingServiceServicer_to_server(servicer, server):
                     request_deserializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.ImportDeckRequest.FromString,
                     response_serializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.ImportDeckReply.SerializeToString,
             ),
+            'ImportDeckParts': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportDeckParts,
+                    request_deserializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.ImportDeckRequest.FromString,
+                    response_serializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.ImportDeckReply.SerializeToString,
+            ),
             'ListDecks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDecks,
                     request_deserializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.ListDecksRequest.FromString,
@@ -154,6 +183,11 @@ def add_RatingServiceServicer_to_server(servicer, server):
                     servicer.SetRoute,
                     request_deserializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.SetRouteRequest.FromString,
                     response_serializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.SetRouteReply.SerializeToString,
+            ),
+            'DeleteRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRoute,
+                    request_deserializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.DeleteRouteRequest.FromString,
+                    response_serializer=callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.DeleteRouteReply.SerializeToString,
             ),
             'ListRoutes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRoutes,
@@ -254,6 +288,33 @@ class RatingService:
             _registered_method=True)
 
     @staticmethod
+    def ImportDeckParts(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/callwarden.api.rating.v1.RatingService/ImportDeckParts',
+            callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.ImportDeckRequest.SerializeToString,
+            callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.ImportDeckReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListDecks(request,
             target,
             options=(),
@@ -324,6 +385,33 @@ class RatingService:
             '/callwarden.api.rating.v1.RatingService/SetRoute',
             callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.SetRouteRequest.SerializeToString,
             callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.SetRouteReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/callwarden.api.rating.v1.RatingService/DeleteRoute',
+            callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.DeleteRouteRequest.SerializeToString,
+            callwarden_dot_api_dot_rating_dot_v1_dot_rating__pb2.DeleteRouteReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,10 +39,15 @@ class RatingServiceStub:
     Stream: _grpc.StreamStreamMultiCallable[_stream_pb2.Frame, _stream_pb2.Frame]
     ImportDeck: _grpc.UnaryUnaryMultiCallable[_rating_pb2.ImportDeckRequest, _rating_pb2.ImportDeckReply]
     """Replaces a deck by the rows of a CSV file: all or nothing, with an error for each bad line."""
+    ImportDeckParts: _grpc.StreamUnaryMultiCallable[_rating_pb2.ImportDeckRequest, _rating_pb2.ImportDeckReply]
+    """The same for a file of more than 3 MiB, which one message can't carry: its parts in order. All but `csv` is taken from
+    the first message.
+    """
     ListDecks: _grpc.UnaryUnaryMultiCallable[_rating_pb2.ListDecksRequest, _rating_pb2.ListDecksReply]
     Simulate: _grpc.UnaryUnaryMultiCallable[_rating_pb2.SimulateRequest, _rating_pb2.SimulateReply]
     """What a call of the given length would cost, explained."""
     SetRoute: _grpc.UnaryUnaryMultiCallable[_rating_pb2.SetRouteRequest, _rating_pb2.SetRouteReply]
+    DeleteRoute: _grpc.UnaryUnaryMultiCallable[_rating_pb2.DeleteRouteRequest, _rating_pb2.DeleteRouteReply]
     ListRoutes: _grpc.UnaryUnaryMultiCallable[_rating_pb2.ListRoutesRequest, _rating_pb2.ListRoutesReply]
 
 @_typing.type_check_only
@@ -55,10 +60,15 @@ class RatingServiceAsyncStub(RatingServiceStub):
     Stream: _aio.StreamStreamMultiCallable[_stream_pb2.Frame, _stream_pb2.Frame]  # type: ignore[assignment]
     ImportDeck: _aio.UnaryUnaryMultiCallable[_rating_pb2.ImportDeckRequest, _rating_pb2.ImportDeckReply]  # type: ignore[assignment]
     """Replaces a deck by the rows of a CSV file: all or nothing, with an error for each bad line."""
+    ImportDeckParts: _aio.StreamUnaryMultiCallable[_rating_pb2.ImportDeckRequest, _rating_pb2.ImportDeckReply]  # type: ignore[assignment]
+    """The same for a file of more than 3 MiB, which one message can't carry: its parts in order. All but `csv` is taken from
+    the first message.
+    """
     ListDecks: _aio.UnaryUnaryMultiCallable[_rating_pb2.ListDecksRequest, _rating_pb2.ListDecksReply]  # type: ignore[assignment]
     Simulate: _aio.UnaryUnaryMultiCallable[_rating_pb2.SimulateRequest, _rating_pb2.SimulateReply]  # type: ignore[assignment]
     """What a call of the given length would cost, explained."""
     SetRoute: _aio.UnaryUnaryMultiCallable[_rating_pb2.SetRouteRequest, _rating_pb2.SetRouteReply]  # type: ignore[assignment]
+    DeleteRoute: _aio.UnaryUnaryMultiCallable[_rating_pb2.DeleteRouteRequest, _rating_pb2.DeleteRouteReply]  # type: ignore[assignment]
     ListRoutes: _aio.UnaryUnaryMultiCallable[_rating_pb2.ListRoutesRequest, _rating_pb2.ListRoutesReply]  # type: ignore[assignment]
 
 class RatingServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -88,6 +98,16 @@ class RatingServiceServicer(metaclass=_abc_1.ABCMeta):
         """Replaces a deck by the rows of a CSV file: all or nothing, with an error for each bad line."""
 
     @_abc_1.abstractmethod
+    def ImportDeckParts(
+        self,
+        request_iterator: _MaybeAsyncIterator[_rating_pb2.ImportDeckRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_rating_pb2.ImportDeckReply, _abc.Awaitable[_rating_pb2.ImportDeckReply]]:
+        """The same for a file of more than 3 MiB, which one message can't carry: its parts in order. All but `csv` is taken from
+        the first message.
+        """
+
+    @_abc_1.abstractmethod
     def ListDecks(
         self,
         request: _rating_pb2.ListDecksRequest,
@@ -108,6 +128,13 @@ class RatingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rating_pb2.SetRouteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rating_pb2.SetRouteReply, _abc.Awaitable[_rating_pb2.SetRouteReply]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteRoute(
+        self,
+        request: _rating_pb2.DeleteRouteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rating_pb2.DeleteRouteReply, _abc.Awaitable[_rating_pb2.DeleteRouteReply]]: ...
 
     @_abc_1.abstractmethod
     def ListRoutes(
