@@ -1,6 +1,6 @@
 """The database by its URL, through SQLAlchemy for everything that is not hot."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
 from sqlalchemy.engine import URL, make_url
@@ -82,10 +82,18 @@ class Database:
 
         return await self._retry.run(name, attempt)
 
-    async def hot(self, *, connections: int | None = None) -> HotPool:
-        """A bare asyncpg pool on the same database: `pool = await runtime.open(await database.hot())`."""
+    async def hot(self, *, connections: int | None = None, session: Mapping[str, str] | None = None) -> HotPool:
+        """A bare asyncpg pool on the same database: `pool = await runtime.open(await database.hot())`.
+
+        `session`: settings of the server for its connections, such as what the planner may use.
+        """
         dsn = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
         size = connections or self._connections_max
         return await HotPool.open(
-            dsn, size_min=min(2, size), size_max=size, application=self._application, retry=self._retry
+            dsn,
+            size_min=min(2, size),
+            size_max=size,
+            application=self._application,
+            retry=self._retry,
+            session=session,
         )

@@ -5,7 +5,7 @@ connection that comes back. Ours does not, because nothing here leaves anything 
 LISTEN, no temporary tables, no advisory locks; a connection that comes back inside a transaction is closed.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -29,8 +29,19 @@ class HotPool:
         self._retry = retry
 
     @classmethod
-    async def open(cls, dsn: str, *, size_min: int, size_max: int, application: str, retry: Retry) -> "HotPool":
-        """Connect. `dsn` is postgresql://…; raises Unavailable if the database can't be reached."""
+    async def open(
+        cls,
+        dsn: str,
+        *,
+        size_min: int,
+        size_max: int,
+        application: str,
+        retry: Retry,
+        session: Mapping[str, str] | None = None,
+    ) -> "HotPool":
+        """Connect. `dsn` is postgresql://…, `session` more settings of each connection; raises Unavailable if the
+        database can't be reached.
+        """
         try:
             pool = await asyncpg.create_pool(
                 dsn,
@@ -46,6 +57,7 @@ class HotPool:
                     "default_transaction_isolation": "serializable",
                     # A client that dies between BEGIN and COMMIT must not hold its rows for ever.
                     "idle_in_transaction_session_timeout": "10000",
+                    **(session or {}),
                 },
             )
         except Exception as error:
