@@ -132,6 +132,8 @@ hold = Table(
     # Talk time paid for, from the answer.
     Column("granted_s", Integer, nullable=False),
     Column("max_duration_s", Integer, nullable=False),
+    # Nothing further will be granted: a limit or the credit ends there.
+    Column("final", Boolean, nullable=False),
     Column("held_micros", BigInteger, nullable=False),
     # The calendar day (in the account's zone) whose spend this call belongs to: that of its start.
     Column("spend_day", Date, nullable=False),

@@ -158,6 +158,7 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("granted_s", sa.Integer(), nullable=False),
         sa.Column("max_duration_s", sa.Integer(), nullable=False),
+        sa.Column("final", sa.Boolean(), nullable=False),
         sa.Column("held_micros", sa.BigInteger(), nullable=False),
         sa.Column("spend_day", sa.Date(), nullable=False),
         sa.Column("price", sa.LargeBinary(), nullable=False),
