@@ -10,6 +10,7 @@ phone number hides its last digits), and fields whose name is that of a secret a
 
 import json
 import logging
+import math
 import sys
 import time
 import traceback
@@ -41,8 +42,10 @@ def loggable(name: str, value: object, depth: int = 3) -> _Json:
     if name.lower() in SECRET_NAMES:
         return HIDDEN
     match value:
-        case None | bool() | int() | float():
+        case None | bool() | int():
             return value
+        case float():
+            return value if math.isfinite(value) else str(value)  # JSON has no infinity
         case str():
             return value if len(value) <= FIELD_CHARS_MAX else value[:FIELD_CHARS_MAX] + "…"
         case SecretStr() | SecretBytes():
@@ -59,7 +62,14 @@ def loggable(name: str, value: object, depth: int = 3) -> _Json:
             return [loggable("", item, depth - 1) for item in list(value)[:ITEMS_MAX]]
         case _:
             masked = getattr(value, "masked", None)
-            return loggable("", masked if isinstance(masked, str) else str(value))
+            return loggable("", masked if isinstance(masked, str) else _text(value))
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # a line about trouble must not become trouble
+        return f"<{type(value).__name__} without text>"
 
 
 class Logger:
@@ -166,7 +176,8 @@ class ConsoleFormatter(logging.Formatter):
         fields: dict[str, _Json] = {**_context_fields(), **_fields_of(record)}
         # repr() of text: an attacker's newline or escape sequence must not write lines or colours of its own.
         shown = " ".join(
-            f"{name}={value if isinstance(value, int | float) else repr(value)}" for name, value in fields.items()
+            f"{name if name.isidentifier() else repr(name)}={value if isinstance(value, int | float) else repr(value)}"
+            for name, value in fields.items()
         )
         clock = _timestamp(record.created)[11:23]
         event = record.getMessage()
