@@ -78,7 +78,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _say_unexpected(error)
+        return say_unexpected(error)
 
 
 def _say(message: str, exit_code: int, *, hint: bool = False) -> int:
@@ -88,7 +88,8 @@ def _say(message: str, exit_code: int, *, hint: bool = False) -> int:
     return exit_code
 
 
-def _say_unexpected(error: Exception) -> int:
+def say_unexpected(error: Exception) -> int:
+    """One line for an error that no command caught; the exit code. A CallwardenError speaks for itself."""
     from callwarden.kernel.errors import CallwardenError
 
     if isinstance(error, CallwardenError):

@@ -4,9 +4,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from callwarden.cli.failure import Failure
+
+if TYPE_CHECKING:
+    from callwarden.local.run_file import RunFile
 
 STATE_VARIABLE: Final = "CALLWARDEN_STATE"
 NATS_VARIABLE: Final = "CALLWARDEN_NATS_URL"
@@ -83,9 +86,19 @@ def find(environment: Mapping[str, str] | None = None) -> Endpoints:
             f"no running system found in {directory()}{reason}: start one with `callwarden up`, name its folder with"
             f" --state-dir, or set {TARGETS_VARIABLE['call-admission']} and the like"
         ) from error
+    found = of_run_file(running)
     return Endpoints(
-        {service: targets[service] or tuple(running.targets(service)) for service in TARGETS_VARIABLE},
-        nats_url or running.nats_url,
+        {service: targets[service] or found.targets[service] for service in TARGETS_VARIABLE},
+        nats_url or found.nats_url,
+        found.instances,
+    )
+
+
+def of_run_file(running: "RunFile") -> Endpoints:
+    """The system that a state folder's run.json tells of."""
+    return Endpoints(
+        {service: tuple(running.targets(service)) for service in TARGETS_VARIABLE},
+        running.nats_url,
         tuple(
             f"{service}.{service}-{endpoint.index}"
             for service, endpoints in sorted(running.services.items())

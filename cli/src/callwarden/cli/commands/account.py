@@ -49,8 +49,7 @@ def create(
     Example: [bold]callwarden account create alice --generate --number +442079460101 --deck retail --credit 10[/bold]
     """
     from callwarden.api.admission.v1 import admission_pb2 as pb
-    from callwarden.api.auth.v1 import auth_pb2
-    from callwarden.api.payment.v1 import payment_pb2
+    from callwarden.cli import operations
 
     if no_password and (generate or password is not None):
         raise Misuse("--no-password goes with neither --password nor --generate")
@@ -71,24 +70,9 @@ def create(
     )
     first_micros = values.amount(credit, name="--credit")
 
-    async def work(system: remote.Remote) -> "Account":
-        account = await remote.ask(system.accounts.CreateAccount, pb.CreateAccountRequest(account=wanted))
-        if secret:
-            await remote.ask(
-                system.auth.SetPassword,
-                auth_pb2.SetPasswordRequest(account_id=account.id, username=name, realm=realm, password=secret),
-            )
-        if first_micros:
-            await remote.ask(
-                system.payment.TopUp,
-                payment_pb2.TopUpRequest(
-                    account=account.id, amount_micros=first_micros, currency=currency, key=f"first-credit-{account.id}"
-                ),
-            )
-            account = await remote.ask(system.accounts.GetAccount, pb.GetAccountRequest(account=account.id))
-        return account
-
-    account = remote.speak(work)
+    account = remote.speak(
+        lambda system: operations.create_account(system, wanted, password=secret, credit_micros=first_micros)
+    )
     if as_ is Output.JSON:
         output.as_json(output.plain(account) | ({"password": secret} if generate else {}))
         return

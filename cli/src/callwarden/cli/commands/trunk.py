@@ -43,36 +43,21 @@ def add(
     Example: [bold]callwarden trunk add berlin --address 192.0.2.10:5060[/bold]
     """
     from callwarden.api.admission.v1 import admission_pb2 as pb
+    from callwarden.cli import operations
 
-    async def work(system: remote.Remote) -> "Trunk":
-        if account is None:
-            made = pb.Account(
-                name=name,
-                realm=realm,
-                type=direction.value,
-                currency=currency,
-                prepaid=False,
-                deck=deck,
-                time_zone="UTC",
-            )
-            owner = (await remote.ask(system.accounts.CreateAccount, pb.CreateAccountRequest(account=made))).id
-        else:
-            owner = account
-        return await remote.ask(
-            system.accounts.CreateTrunk,
-            pb.Trunk(
-                name=name,
-                address=address,
-                direction=direction.value,
-                account=owner,
-                tech_prefix=tech_prefix,
-                strip_digits=strip_digits,
-                add_prefix=add_prefix,
-                enabled=True,
-            ),
-        )
-
-    _show([remote.speak(work)], as_)
+    wanted = pb.Trunk(
+        name=name,
+        address=address,
+        direction=direction.value,
+        account=account or "",
+        tech_prefix=tech_prefix,
+        strip_digits=strip_digits,
+        add_prefix=add_prefix,
+        enabled=True,
+    )
+    owner = pb.Account(name=name, realm=realm, type=direction.value, currency=currency, deck=deck, time_zone="UTC")
+    made = remote.speak(lambda system: operations.create_trunk(system, wanted, owner if account is None else None))
+    _show([made], as_)
 
 
 @app.command("list")

@@ -43,6 +43,7 @@ class Phone:
         listen: str,
         register: bool,
         answer_after_s: float,
+        any_number: bool,
         address: str,
     ) -> dict[str, Any]:
         self._answers_after_s = answer_after_s
@@ -61,6 +62,7 @@ class Phone:
                 password=password,
                 registrar=proxy or None,
                 reg_interval=600 if register else 0,
+                extra_params=("catchall=yes",) if any_number else (),
             ),
         )
         self._runtime.subscribe(self._on_event)

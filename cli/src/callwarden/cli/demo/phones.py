@@ -158,9 +158,12 @@ class Phone:
         proxy: str = "",
         register: bool = False,
         answer_after_s: float = 0.0,
+        any_number: bool = False,
         address: str = "127.0.0.1",
     ) -> None:
-        """Listen on `listen` (host:port) as `user`@`domain`; everything goes to `proxy` (sip:host:port) if given."""
+        """Listen on `listen` (host:port) as `user`@`domain`; everything goes to `proxy` (sip:host:port) if given.
+        With `any_number` it takes calls to whatever number, as a carrier does.
+        """
         await self.ask(
             "start",
             user=self.user,
@@ -170,6 +173,7 @@ class Phone:
             listen=listen,
             register=register,
             answer_after_s=answer_after_s,
+            any_number=any_number,
             address=address,
         )
 

@@ -1,0 +1,153 @@
+"""What the audience sees: steps with their facts, commands with their output, and below them who has what, live.
+
+Without a terminal the same as plain lines, without the live part.
+"""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from callwarden.cli import output
+
+if TYPE_CHECKING:
+    from callwarden.api.admission.v1.admission_pb2 import Account, Call
+
+_CALLS_SHOWN: Final = 6
+_REFRESH_HZ: Final = 8.0
+
+
+class Stage:
+    """Used inside `async with` or `with`; `step`, `fact`, `command`, `done` in that order."""
+
+    def __init__(self, console: Console, *, is_live: bool) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True) if is_live else None
+        self._title = ""
+        self._began_s = 0.0
+        self._facts: list[RenderableType] = []
+        self._accounts: Sequence[Account] = ()
+        self._calls: Sequence[Call] = ()
+        self._spinner = Spinner("dots", style="cyan")
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    @property
+    def refresh_s(self) -> float | None:
+        """How often `refresh` is wanted; None: never."""
+        return 1 / _REFRESH_HZ if self._live is not None else None
+
+    def heading(self, text: str, below: str) -> None:
+        self._console.print()
+        self._console.print(f"[bold]{text}[/]")
+        self._console.print(Text(below, style=output.DIM))
+        self._console.print()
+
+    def step(self, title: str) -> None:
+        """Something begins."""
+        self._title, self._began_s, self._facts = title, time.monotonic(), []
+        if self._live is None:
+            self._console.print(f"… {title}")
+        self.refresh()
+
+    def fact(self, text: str) -> None:
+        """Something was seen to be so."""
+        self._add(Text(text, style=output.DIM))
+
+    def command(self, line: str, shown: str) -> None:
+        """A command was run; what it printed."""
+        self._add(Text.assemble(("$ ", output.DIM), (line, "cyan")))
+        for text in shown.rstrip("\n").splitlines():
+            self._add(Text("  " + text, style=output.DIM))
+
+    def done(self) -> None:
+        """What began has held."""
+        self._close("✓", "green")
+
+    def broken(self, why: str) -> None:
+        """What began has not held."""
+        self._add(Text(why, style="red"))
+        self._close("✗", "bold red")
+
+    def show(self, accounts: "Sequence[Account]", calls: "Sequence[Call]") -> None:
+        """What is now."""
+        self._accounts, self._calls = accounts, calls
+        self.refresh()
+
+    def refresh(self) -> None:
+        if self._live is not None:
+            self._live.update(self._now(), refresh=True)
+
+    def say(self, renderable: RenderableType) -> None:
+        self._console.print(renderable)
+
+    def _add(self, fact: RenderableType) -> None:
+        if self._live is None:
+            self._console.print(Padding(fact, (0, 0, 0, 4)))
+        else:
+            self._facts.append(fact)
+            self.refresh()
+
+    def _close(self, sign: str, style: str) -> None:
+        took_s = time.monotonic() - self._began_s
+        head = Text.assemble((f" {sign} ", style), (self._title, "bold"), (f"  {took_s:.1f} s", output.DIM))
+        title, facts = self._title, self._facts
+        self._title, self._facts = "", []
+        if self._live is None:
+            self._console.print(f"{sign} {title} ({took_s:.1f} s)")
+            return
+        self.refresh()
+        self._console.print(head)
+        for fact in facts:
+            self._console.print(Padding(fact, (0, 0, 0, 6)))
+
+    def _now(self) -> RenderableType:
+        parts: list[RenderableType] = []
+        if self._title:
+            head = Table.grid(padding=(0, 1))
+            took = f"{time.monotonic() - self._began_s:.0f} s"
+            head.add_row(" ", self._spinner, Text(self._title, style="bold"), Text(took, style=output.DIM))
+            parts.append(head)
+            parts += [Padding(fact, (0, 0, 0, 6)) for fact in self._facts]
+        if self._accounts:
+            parts += [Text(), Padding(self._accounts_table(), (0, 0, 0, 3))]
+        if self._calls:
+            parts += [Text(), Padding(self._calls_table(), (0, 0, 0, 3))]
+        return Group(*parts)
+
+    def _accounts_table(self) -> Table:
+        table = output.table("account", "credit", "held", "lines in use", right=("credit", "held"))
+        for account in self._accounts:
+            limit = account.limits.max_lines if account.limits.HasField("max_lines") else None
+            lines = f"{account.lines_in_use}" + (f" of {limit}" if limit is not None else "")
+            table.add_row(
+                account.name,
+                output.money(account.balance_micros, account.currency),
+                output.money(account.held_micros) if account.held_micros else "",
+                Text(lines, style="green" if account.lines_in_use else output.DIM),
+            )
+        return table
+
+    def _calls_table(self) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        for call in self._calls[:_CALLS_SHOWN]:
+            talked = output.duration(time.time() - call.answered_at_s) if call.answered_at_s else "rings"
+            number = f"+{call.destination}" if call.destination.isdigit() else call.destination
+            table.add_row(call.account, "→", number, Text(talked, style="green"))
+        return table

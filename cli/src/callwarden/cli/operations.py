@@ -1,0 +1,43 @@
+"""What takes more than one question to the services: a new account with password and credit, a trunk with its account.
+
+Used by the commands and by the demo. Single questions stand in the commands themselves.
+"""
+
+from callwarden.api.admission.v1 import admission_pb2 as pb
+from callwarden.api.auth.v1 import auth_pb2
+from callwarden.api.payment.v1 import payment_pb2
+from callwarden.cli.remote import Remote, ask
+
+
+async def create_account(
+    system: Remote, wanted: pb.Account, *, password: str = "", credit_micros: int = 0
+) -> pb.Account:
+    """The account as it stands in the end. An empty password: no phone registers with it."""
+    account = await ask(system.accounts.CreateAccount, pb.CreateAccountRequest(account=wanted))
+    if password:
+        await ask(
+            system.auth.SetPassword,
+            auth_pb2.SetPasswordRequest(
+                account_id=account.id, username=wanted.name, realm=wanted.realm, password=password
+            ),
+        )
+    if credit_micros:
+        await ask(
+            system.payment.TopUp,
+            payment_pb2.TopUpRequest(
+                account=account.id,
+                amount_micros=credit_micros,
+                currency=wanted.currency,
+                key=f"first-credit-{account.id}",
+                note="first credit",
+            ),
+        )
+        account = await ask(system.accounts.GetAccount, pb.GetAccountRequest(account=account.id))
+    return account
+
+
+async def create_trunk(system: Remote, wanted: pb.Trunk, owner: pb.Account | None = None) -> pb.Trunk:
+    """The trunk; with `owner` an account is made for it first."""
+    if owner is not None:
+        wanted.account = (await ask(system.accounts.CreateAccount, pb.CreateAccountRequest(account=owner))).id
+    return await ask(system.accounts.CreateTrunk, wanted)
