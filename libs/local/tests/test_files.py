@@ -76,7 +76,8 @@ def test_keys_that_cannot_be_read_are_not_replaced(tmp_path: Path, text: str) ->
 def test_a_killed_process_s_temporary_folder_is_removed_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # Read it again.
     program = """
 import os
 from callwarden.local.files import TemporaryFolder

@@ -14,6 +14,10 @@ LOG_BYTES_MAX = 32 * 1024 * 1024  # One log and its predecessor: 64 MB a process
 
 _TEMPORARY = "callwarden-"
 _OWNER = ".owner"
+_MEMORY = Path("/dev/shm")  # noqa: S108  Used by mkdtemp only.
+_MEMORY_FREE_BYTES_MIN = (
+    2 * 1024**3
+)  # A database takes 40 MB and up to 1 GB of log; containers often have 64 MB in all.
 _SWEEP_AGE_S = 60.0  # A younger folder may be one whose maker has not locked it yet.
 
 
@@ -75,15 +79,29 @@ def rotate_log(log: Path, bytes_max: int = LOG_BYTES_MAX) -> None:
         os.truncate(log, 0)
 
 
+def temporary_base() -> Path:
+    """Where temporary folders are made: TMPDIR if set, else memory if there is plenty, else the usual place.
+
+    Databases make and remove a thousand files at a time. Measured: copying one from a template took 15 ms in memory and
+    235 ms on an ext4 disk, which does not use just removed inodes again for some seconds.
+    """
+    if "TMPDIR" not in os.environ:
+        with contextlib.suppress(OSError):
+            status = os.statvfs(_MEMORY)
+            if status.f_bavail * status.f_frsize >= _MEMORY_FREE_BYTES_MIN and os.access(_MEMORY, os.W_OK | os.X_OK):
+                return _MEMORY
+    return Path(tempfile.gettempdir())
+
+
 class TemporaryFolder:
-    """A folder below the system's temporary one, 0711, removed by `remove`, or by the next one made if we are killed.
+    """A folder in `temporary_base()`, 0711, removed by `remove`, or by the next one made if we are killed.
 
     0711 lets the user that PostgreSQL runs as pass through to its own; what is put in must be closed itself.
     """
 
     def __init__(self, name: str) -> None:
         sweep()
-        self.path = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{name}-"))
+        self.path = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{name}-", dir=temporary_base()))
         self._claim = claim(self.path / _OWNER)
         self.path.chmod(0o711)
 
@@ -95,7 +113,7 @@ class TemporaryFolder:
 
 def sweep() -> None:
     """Remove temporary folders of ours whose maker has died."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+    for folder in temporary_base().glob(f"{_TEMPORARY}*"):
         with contextlib.suppress(OSError):
             status = folder.lstat()
             is_ours = status.st_uid == os.geteuid() and (folder / _OWNER).exists()

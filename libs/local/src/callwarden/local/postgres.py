@@ -171,14 +171,15 @@ class PostgresServer:
         await self.child.stop(*(quick if discard else ((signal.SIGINT, STOP_TIMEOUT_S), *quick)))
 
     async def _make_data(self, home: Path, programs: Path) -> None:
-        password_file = home / f".password-{os.getpid()}"
+        password_file = home / f".password-{secrets.token_hex(8)}"
         half = home / "data.new"  # A name that start() does not look for: a half-made folder is not taken for data.
-        descriptor = os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(self._password + "\n")
-        if self._identity is not None:
-            os.chown(password_file, self._identity.uid, self._identity.gid)
         try:
+            # The folder is the other user's: nothing of theirs is followed, overwritten or given away by root here.
+            descriptor = os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(self._password + "\n")
+                if self._identity is not None:
+                    os.fchown(descriptor, self._identity.uid, self._identity.gid)
             await asyncio.to_thread(shutil.rmtree, half, ignore_errors=True)
             initdb = await Child.start(
                 "initdb",
