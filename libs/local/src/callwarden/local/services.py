@@ -39,7 +39,7 @@ class Service:
 # In the order in which each finds those it calls; all are started at once and wait for each other by themselves.
 SERVICES = (
     Service("rating", "CALLWARDEN_RATING_TARGETS"),
-    Service("auth", "CALLWARDEN_AUTH_TARGETS", secrets=("nonce_key", "credential_key")),
+    Service("auth", "CALLWARDEN_AUTH_TARGETS", secrets=("credential_key",)),
     Service("rate-guard", "CALLWARDEN_RATE_GUARD_TARGETS"),
     Service("call-admission", "CALLWARDEN_ADMISSION_TARGETS"),
     Service("payment", "CALLWARDEN_PAYMENT_TARGETS"),
