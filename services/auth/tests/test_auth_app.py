@@ -1,0 +1,477 @@
+"""Verdicts, the cache, and changes; over accounts in memory, which pass the same contract as the database."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from types import FrameType
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from callwarden.api.auth.v1 import auth_pb2
+from callwarden.auth.adapters.accounts_memory import MemoryAccounts
+from callwarden.auth.adapters.grpc_server import AuthGrpc
+from callwarden.auth.app import LOOK_UPS_MAX, WAITING_MAX, Auth
+from callwarden.auth.core.cache import ABSENT_TTL_S, KNOWN_TTL_S
+from callwarden.auth.core.digest import Answer, ha1s_of
+from callwarden.auth.core.sealing import SALT_BYTES, SealingKeys
+from callwarden.auth.core.trunks import SenderTrunk
+from callwarden.auth.core.users import Account, Identity, UserKey
+from callwarden.auth.ports import AccountChange
+from callwarden.kernel.errors import Conflict, Exhausted, Internal, Invalid, NotFound, Unavailable
+from callwarden.kernel.verdict import Reason
+from callwarden.policy.bundle import Document, PolicySet
+from callwarden.sip.digest import Algorithm, ha1, response_for
+from callwarden.testing.clock import FakeClock
+
+REALM = "sip.example"
+PASSWORD = "correct horse"
+KEY, NEW_KEY = "11" * 32, "22" * 32
+
+
+class Told:
+    """ports.Events that remembers."""
+
+    def __init__(self) -> None:
+        self.changes: list[AccountChange] = []
+
+    def account_changed(self, change: AccountChange) -> None:
+        self.changes.append(change)
+
+
+class House:
+    """An Auth with all around it."""
+
+    def __init__(self, policy: dict[str, Any] | None = None, key: str = KEY, old: tuple[str, ...] = ()) -> None:
+        self.accounts = MemoryAccounts()
+        self.told = Told()
+        self.clock = FakeClock()
+        document = Document("test", policy or {})
+        self.keys = SealingKeys(key, old)
+        self.auth = Auth(self.accounts, self.told, PolicySet.build(1, [document]), self.keys, self.clock, os.urandom)
+
+    async def user(self, name: str = "alice", *, active: bool = True, numbers: tuple[str, ...] = ()) -> str:
+        account_id = str(uuid4())
+        self.accounts.accounts[account_id] = REALM, Account(account_id, "enduser", active, numbers)
+        await self.auth.set_password(account_id, UserKey(REALM, name), PASSWORD)
+        return account_id
+
+    def disable(self, account_id: str) -> None:
+        """In the database; nobody is told."""
+        realm, account = self.accounts.accounts[account_id]
+        self.accounts.accounts[account_id] = realm, Account(account_id, account.kind, False, account.numbers)
+
+
+def answer(name: str = "alice", password: str = PASSWORD, algorithm: Algorithm | None = Algorithm.SHA_256) -> Answer:
+    """As a phone would make it. Without algorithm: MD5 in the way of RFC 2069."""
+    user = UserKey(REALM, name)
+    if algorithm is None:
+        response = response_for(Algorithm.MD5, ha1(Algorithm.MD5, name, REALM, password), "INVITE", "sip:x", "nonce")
+        return Answer(user, "INVITE", "sip:x", "nonce", "", "", "", "", response)
+    response = response_for(
+        algorithm,
+        ha1(algorithm, name, REALM, password),
+        "INVITE",
+        "sip:x",
+        "nonce",
+        qop="auth",
+        nc="00000001",
+        cnonce="c",
+    )
+    return Answer(user, "INVITE", "sip:x", "nonce", "00000001", "c", "auth", str(algorithm), response)
+
+
+def request(name: str = "alice", password: str = PASSWORD) -> auth_pb2.VerifyRequest:
+    made = answer(name, password)
+    return auth_pb2.VerifyRequest(
+        username=made.user.username,
+        realm=made.user.realm,
+        method=made.method,
+        uri=made.uri,
+        nonce=made.nonce,
+        nonce_count=made.nonce_count,
+        cnonce=made.cnonce,
+        qop=made.qop,
+        algorithm=made.algorithm,
+        response=made.response,
+        source_address="192.0.2.7",
+    )
+
+
+@pytest.mark.parametrize("algorithm", [*Algorithm, None])
+async def test_who_knows_the_password_is_told_who_he_is(algorithm: Algorithm | None) -> None:
+    house = House()
+    account_id = await house.user(numbers=("+49301234",))
+    verdict = await house.auth.verify(answer(algorithm=algorithm))
+    assert isinstance(verdict, Identity)
+    assert (verdict.account.id, verdict.account.kind) == (account_id, "enduser")
+    assert verdict.account.numbers == ("+49301234",)
+    assert verdict.ttl_s == KNOWN_TTL_S
+
+
+async def test_a_wrong_password_and_an_unknown_user_are_refused() -> None:
+    house = House()
+    await house.user()
+    assert await house.auth.verify(answer(password="wrong horse")) is Reason.CREDENTIALS
+    assert await house.auth.verify(answer("nobody")) is Reason.CREDENTIALS
+    assert await house.auth.verify(answer("no:body")) is Reason.CREDENTIALS
+
+
+async def test_a_disabled_account_is_told_so_only_by_who_knows_its_password() -> None:
+    house = House()
+    await house.user(active=False)
+    assert await house.auth.verify(answer(password="wrong horse")) is Reason.CREDENTIALS
+    assert await house.auth.verify(answer()) is Reason.ACCOUNT_DISABLED
+
+
+@pytest.mark.setting("useshadigestauh")
+@pytest.mark.parametrize(
+    ("setting", "good"),
+    [(0, {Algorithm.MD5, None}), (1, {*Algorithm, None}), (2, {Algorithm.SHA_256, Algorithm.SHA_512_256})],
+)
+async def test_an_answer_by_an_algorithm_that_the_policy_excludes_is_refused(
+    setting: int, good: set[Algorithm | None]
+) -> None:
+    house = House({"authentication": {"digest": {"algorithms": setting}}})
+    await house.user()
+    for algorithm in (*Algorithm, None):
+        verdict = await house.auth.verify(answer(algorithm=algorithm))
+        assert isinstance(verdict, Identity) == (algorithm in good)
+
+
+HASHING = {"decrypt", "hexdigest", "openssl_md5", "openssl_sha256", "new", "compare_digest"}
+
+
+@contextmanager
+def the_work() -> Iterator[list[str]]:
+    """Every function that is entered, in order: ours, and what hashes, decrypts and compares. Not the making of values
+    of the row that is there or isn't (adapters and ports): reading it is what a query is for.
+    """
+    calls: list[str] = []
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call":
+            module = frame.f_globals.get("__name__", "")
+            if module.startswith(("callwarden.auth.app", "callwarden.auth.core", "callwarden.sip")):
+                calls.append(f"{module}.{frame.f_code.co_name}")
+        elif event == "c_call" and argument.__name__ in HASHING:
+            calls.append(argument.__name__)
+
+    sys.setprofile(note)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+
+
+async def test_unknown_user_and_wrong_password_take_the_same_work_from_the_cache() -> None:
+    house = House()
+    await house.user()
+    wrong, unknown = answer(password="wrong horse"), answer("carol")
+    for each in (wrong, unknown):
+        assert await house.auth.verify(each) is Reason.CREDENTIALS  # Now both are in the cache.
+    with the_work() as of_wrong:
+        house.auth.verify_now(wrong)
+    with the_work() as of_unknown:
+        house.auth.verify_now(unknown)
+    assert of_wrong == of_unknown
+    assert [call for call in of_wrong if call in HASHING].count("hexdigest") == 2
+    assert "compare_digest" in of_wrong
+
+
+async def test_unknown_user_and_wrong_password_take_the_same_work_from_the_database() -> None:
+    house = House()
+    await house.user()
+    works = []
+    for each in (answer(password="wrong horse"), answer("carol")):
+        house.accounts.asked.clear()
+        with the_work() as work:
+            assert await house.auth.verify(each) is Reason.CREDENTIALS
+        assert len(house.accounts.asked) == 1
+        works.append(work)
+    assert works[0] == works[1]
+    assert "decrypt" in works[0]
+    assert "callwarden.auth.core.cache.put" in works[0]
+
+
+async def test_the_answers_to_unknown_user_wrong_password_and_wrong_algorithm_are_the_same_bytes() -> None:
+    house = House({"authentication": {"digest": {"algorithms": 2}}})
+    await house.user()
+    grpc = AuthGrpc(house.auth)
+    md5 = request()
+    md5.algorithm = "MD5"
+    replies = [
+        await grpc.Verify(each, None)
+        for each in (request(password="wrong horse"), request("nobody"), request("x" * 500), request("a:b"), md5)
+    ]
+    assert len({reply.SerializeToString() for reply in replies}) == 1
+    assert replies[0].rejected.reason == "credentials"
+    assert (await grpc.Verify(request(), None)).WhichOneof("verdict") == "identity"
+
+
+async def test_a_user_is_looked_up_once_and_then_known() -> None:
+    house = House()
+    await house.user()
+    for _ in range(5):
+        assert isinstance(await house.auth.verify(answer()), Identity)
+    assert len(house.accounts.asked) == 1
+    assert (house.auth.counts.hits, house.auth.counts.misses) == (4, 1)
+
+
+async def test_names_that_nobody_can_have_are_not_looked_up() -> None:
+    house = House()
+    for name in ("", "a:b", "nul\0", "x" * 1_000):
+        assert await house.auth.verify(answer(name)) is Reason.CREDENTIALS
+    assert house.accounts.asked == []
+
+
+async def test_an_unknown_user_is_looked_up_once_for_a_while() -> None:
+    house = House()
+    for _ in range(5):
+        await house.auth.verify(answer("nobody"))
+    assert len(house.accounts.asked) == 1
+    house.clock.advance(ABSENT_TTL_S)
+    await house.auth.verify(answer("nobody"))
+    assert len(house.accounts.asked) == 2
+
+
+async def test_what_nobody_told_of_is_noticed_after_a_while() -> None:
+    house = House()
+    account_id = await house.user()
+    await house.auth.verify(answer())
+    house.disable(account_id)
+    house.clock.advance(KNOWN_TTL_S - 1)
+    verdict = await house.auth.verify(answer())
+    assert isinstance(verdict, Identity)
+    assert verdict.ttl_s == 1
+    house.clock.advance(1)
+    assert await house.auth.verify(answer()) is Reason.ACCOUNT_DISABLED
+
+
+@pytest.mark.parametrize("tell_user", [True, False])
+async def test_a_change_that_is_told_holds_at_once(tell_user: bool) -> None:
+    house = House()
+    account_id = await house.user()
+    await house.auth.verify(answer())
+    house.disable(account_id)
+    change = AccountChange(account_id, "status", UserKey(REALM, "alice") if tell_user else None)
+    house.auth.account_changed(change)
+    assert await house.auth.verify(answer()) is Reason.ACCOUNT_DISABLED
+
+
+async def test_a_new_user_can_log_in_at_once_though_he_was_unknown_a_moment_ago() -> None:
+    house = House()
+    assert await house.auth.verify(answer()) is Reason.CREDENTIALS
+    await house.user()
+    assert isinstance(await house.auth.verify(answer()), Identity)
+
+
+async def test_a_new_password_replaces_the_old_one_at_once_and_everybody_is_told() -> None:
+    house = House()
+    account_id = await house.user()
+    await house.auth.verify(answer())
+    await house.auth.set_password(account_id, UserKey("", "alice"), "battery staple")
+    assert await house.auth.verify(answer()) is Reason.CREDENTIALS
+    assert isinstance(await house.auth.verify(answer(password="battery staple")), Identity)
+    assert house.told.changes[-1] == AccountChange(account_id, "credential", UserKey(REALM, "alice"))
+
+
+async def test_a_removed_user_is_unknown_at_once_and_everybody_is_told() -> None:
+    house = House()
+    account_id = await house.user()
+    await house.auth.verify(answer())
+    assert await house.auth.remove_credential(UserKey(REALM, "alice"))
+    assert await house.auth.verify(answer()) is Reason.CREDENTIALS
+    assert house.told.changes[-1] == AccountChange(account_id, "credential", UserKey(REALM, "alice"))
+    assert not await house.auth.remove_credential(UserKey(REALM, "alice"))
+    assert len(house.told.changes) == 2
+
+
+async def test_passwords_are_refused_that_cannot_be_set() -> None:
+    house = House()
+    account_id = await house.user()
+    told = len(house.told.changes)
+    with pytest.raises(NotFound):
+        await house.auth.set_password(str(uuid4()), UserKey(REALM, "alice"), PASSWORD)
+    with pytest.raises(Invalid):
+        await house.auth.set_password(account_id, UserKey(REALM, "alice"), "short")
+    with pytest.raises(Invalid):
+        await house.auth.set_password(account_id, UserKey("other.example", "alice"), PASSWORD)
+    with pytest.raises(Invalid):
+        await house.auth.set_password(account_id, UserKey(REALM, "al:ice"), PASSWORD)
+    other = str(uuid4())
+    house.accounts.accounts[other] = REALM, Account(other, "enduser", True)
+    with pytest.raises(Conflict):
+        await house.auth.set_password(other, UserKey(REALM, "alice"), PASSWORD)
+    assert len(house.told.changes) == told
+    assert isinstance(await house.auth.verify(answer()), Identity)
+
+
+class Gate(MemoryAccounts):
+    """Whose look-ups wait until they are let through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = asyncio.Event()
+        self.entered = asyncio.Event()
+
+    async def look_up(self, users: Any) -> Any:
+        found = await super().look_up(users)
+        self.entered.set()
+        await self.opened.wait()
+        return found
+
+
+@asynccontextmanager
+async def gated() -> AsyncIterator[tuple[House, Gate]]:
+    house, gate = House(), Gate()
+    house.accounts = gate
+    house.auth = Auth(gate, house.told, PolicySet.build(1, []), house.keys, house.clock, os.urandom)
+    yield house, gate
+
+
+async def test_what_comes_while_a_query_is_under_way_shares_the_next_one() -> None:
+    async with gated() as (house, gate):
+        await house.user()
+        first = asyncio.ensure_future(house.auth.verify(answer()))
+        await gate.entered.wait()
+        others = [asyncio.ensure_future(house.auth.verify(answer(str(number % 50)))) for number in range(200)]
+        again = asyncio.ensure_future(house.auth.verify(answer()))
+        await asyncio.sleep(0)
+        gate.opened.set()
+        assert set(await asyncio.gather(*others)) == {Reason.CREDENTIALS}
+        assert isinstance(await first, Identity)
+        assert isinstance(await again, Identity)
+        assert [len(users) for users in gate.asked] == [1, 50]
+
+
+async def test_queries_and_the_queue_before_them_are_bounded() -> None:
+    async with gated() as (house, gate):
+        waiting = [asyncio.ensure_future(house.auth.verify(answer(str(n)))) for n in range(WAITING_MAX)]
+        await gate.entered.wait()
+        with pytest.raises(Exhausted):
+            await house.auth.verify(answer("one too many"))
+        gate.opened.set()
+        await asyncio.gather(*waiting)
+        assert max(len(users) for users in gate.asked) == LOOK_UPS_MAX
+
+
+async def test_who_gives_up_waiting_does_not_take_the_others_with_him() -> None:
+    async with gated() as (house, gate):
+        await house.user()
+        impatient = asyncio.ensure_future(house.auth.verify(answer()))
+        patient = asyncio.ensure_future(house.auth.verify(answer()))
+        await gate.entered.wait()
+        impatient.cancel()
+        with suppress(asyncio.CancelledError):
+            await impatient
+        gate.opened.set()
+        assert isinstance(await patient, Identity)
+
+
+async def test_what_changed_while_it_was_looked_up_is_not_kept() -> None:
+    async with gated() as (house, gate):
+        account_id = await house.user()
+        asking = asyncio.ensure_future(house.auth.verify(answer()))
+        await gate.entered.wait()
+        house.disable(account_id)  # After it was read …
+        house.auth.account_changed(AccountChange(account_id, "status"))
+        gate.opened.set()
+        await asking
+        assert await house.auth.verify(answer()) is Reason.ACCOUNT_DISABLED  # … and asked for again.
+
+
+async def test_without_the_database_known_users_go_on_and_others_are_told_to_come_back() -> None:
+    house = House()
+    await house.user()
+    await house.user("bob")
+    await house.auth.verify(answer())
+    house.accounts.down = True
+    assert isinstance(await house.auth.verify(answer()), Identity)
+    with pytest.raises(Unavailable):
+        await house.auth.verify(answer("bob"))
+    house.accounts.down = False
+    assert isinstance(await house.auth.verify(answer("bob")), Identity)
+
+
+async def test_a_credential_that_no_key_opens_is_an_error_and_not_a_refusal() -> None:
+    house = House()
+    await house.user()
+    await house.user("bob")
+    account_id, sealed = house.accounts.credentials[UserKey(REALM, "alice")]
+    house.accounts.credentials[UserKey(REALM, "bob")] = account_id, sealed  # Swapped rows don't open.
+    house.auth.forget_all()
+    results = await asyncio.gather(
+        house.auth.verify(answer("bob")), house.auth.verify(answer()), return_exceptions=True
+    )
+    assert isinstance(results[0], Internal)
+    assert isinstance(results[1], Identity)
+    assert house.auth.counts.unreadable == 1
+
+
+async def test_after_a_rotation_everything_is_sealed_with_the_new_key() -> None:
+    house = House()
+    for number in range(5):
+        await house.user(f"user-{number}")
+    rotated = House(key=NEW_KEY, old=(KEY,))
+    rotated.accounts.accounts, rotated.accounts.credentials = house.accounts.accounts, house.accounts.credentials
+    lost = UserKey(REALM, "a-lost-one")
+    stranger = SealingKeys("33" * 32).seal(lost, ha1s_of(lost, PASSWORD), os.urandom(SALT_BYTES))
+    rotated.accounts.credentials[lost] = next(iter(house.accounts.accounts)), stranger
+    assert await rotated.auth.reseal() == 5
+    assert await rotated.auth.reseal() == 0
+    only_new = House(key=NEW_KEY)
+    only_new.accounts = rotated.accounts
+    only_new.auth = Auth(
+        rotated.accounts, only_new.told, PolicySet.build(1, []), only_new.keys, only_new.clock, os.urandom
+    )
+    assert isinstance(await only_new.auth.verify(answer("user-3")), Identity)
+
+
+@asynccontextmanager
+async def following(house: House) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.ensure_future(house.auth.follow_trunks())
+    await asyncio.sleep(0)
+    yield task
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_a_call_from_a_trunks_address_is_its_accounts() -> None:
+    house = House()
+    sender = Account("1", "traffic-sender", True)
+    off = Account("2", "traffic-sender", False)
+    house.accounts.trunks = [
+        SenderTrunk("wholesale", "192.0.2.7", "77", sender),
+        SenderTrunk("gone", "192.0.2.8", "", off),
+    ]
+    with pytest.raises(Unavailable):
+        house.auth.verify_address("192.0.2.7", "774930")
+    async with following(house):
+        verdict = house.auth.verify_address("192.0.2.7", "774930")
+        assert isinstance(verdict, Identity)
+        assert (verdict.account, verdict.tech_prefix) == (sender, "77")
+        assert house.auth.verify_address("192.0.2.7", "4930") is Reason.UNAUTHENTICATED
+        assert house.auth.verify_address("192.0.2.9", "774930") is Reason.UNAUTHENTICATED
+        assert house.auth.verify_address("192.0.2.8", "4930") is Reason.ACCOUNT_DISABLED
+        reply = await AuthGrpc(house.auth).VerifyAddress(
+            auth_pb2.VerifyAddressRequest(source_address="192.0.2.7", called="774930"), None
+        )
+        assert (reply.identity.account_id, reply.identity.tech_prefix) == ("1", "77")
+
+
+async def test_trunks_are_loaded_again_when_something_changed_and_kept_while_the_database_is_away() -> None:
+    house = House()
+    async with following(house):
+        house.accounts.trunks = [SenderTrunk("new", "192.0.2.7", "", Account("1", "traffic-sender", True))]
+        house.auth.account_changed(AccountChange("1", "trunk"))
+        await asyncio.sleep(0)
+        assert isinstance(house.auth.verify_address("192.0.2.7", "4930"), Identity)
+        house.accounts.down = True
+        house.auth.forget_all()
+        await asyncio.sleep(0)
+        assert isinstance(house.auth.verify_address("192.0.2.7", "4930"), Identity)
