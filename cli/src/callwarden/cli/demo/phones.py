@@ -149,6 +149,13 @@ class Phone:
         if self._reading is not None:
             await self._reading
 
+    @property
+    def pid(self) -> int:
+        """Its process; LookupError before it is started."""
+        if self._process is None:
+            raise LookupError(f"the phone of {self.user} was not started")
+        return self._process.pid
+
     async def start(
         self,
         *,
@@ -195,6 +202,8 @@ class Phone:
         """One request to the process. PhoneFailed if it refuses, has ended, or is silent."""
         assert self._process is not None
         assert self._process.stdin is not None
+        if self._reading is None or self._reading.done():
+            raise PhoneFailed(f"the phone of {self.user} can't {do}: its process has ended")
         self._requests += 1
         number = self._requests
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
