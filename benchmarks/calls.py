@@ -74,6 +74,8 @@ async def run() -> list[Table]:
     if shutil.which("sipp") is None:
         raise SystemExit("benchmarks: calls needs SIPp: apt-get install sip-tester")
     with tempfile.TemporaryDirectory(prefix="callwarden-bench-") as folder:
+        # On disk, since the database's writes are part of what is measured; passed through by PostgreSQL's user.
+        Path(folder).chmod(0o711)
         return await _run(Path(folder))
 
 
@@ -83,7 +85,7 @@ async def _run(folder: Path) -> list[Table]:
         carrier = await stack.enter_async_context(
             sipp.Answerer("answerer.xml", folder / "carrier", carrier_port.number)
         )
-        system = await stack.enter_async_context(LocalSystem(fsync=True, log_level="warning"))
+        system = await stack.enter_async_context(LocalSystem(folder / "state", fsync=True, log_level="warning"))
         users = await _provision(system, carrier.address, folder)
         pids = {name: child.pid for name, child in system.children().items()}
         ours = []
