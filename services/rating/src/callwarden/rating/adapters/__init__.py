@@ -1,0 +1,1 @@
+"""rating's ways in and out: gRPC, the database, NATS."""

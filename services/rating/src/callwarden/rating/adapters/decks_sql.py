@@ -1,0 +1,252 @@
+"""Decks and routes in the database.
+
+An import writes its rows under a version of their own, page by page, and then lets the deck's row point to it in one
+transaction: readers see the version before until then. What is left of versions before, or of an import that died, goes
+when the next import of the deck is done.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from callwarden.common.logs import get_logger
+from callwarden.common.sql import Database
+from callwarden.kernel.errors import CallwardenError, Conflict, Exhausted, Invalid, NotFound
+from callwarden.kernel.tariff import Rounding, RoundingMethod
+from callwarden.rating.core.deck import DeckHead, DeckRow, Tariff
+from callwarden.rating.core.routes import Carrier, Route, RouteRow
+from callwarden.schema.tables import account, deck, deck_row, route, trunk
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+PAGE_ROWS: Final = 1_000  # One round trip and 5 ms of our time; quotes go on between pages.
+DELETED_ROWS: Final = 5_000  # In one transaction; CockroachDB wants them small.
+ROUTE_ROWS_MAX: Final = 20_000  # All are read at each change: 0.2 s.
+
+_COLUMNS: Final = (
+    deck_row.c.prefix,
+    deck_row.c.description,
+    deck_row.c.rate_micros,
+    deck_row.c.unit_s,
+    deck_row.c.connect_fee_micros,
+    deck_row.c.first_increment_s,
+    deck_row.c.next_increment_s,
+    deck_row.c.free_s,
+    deck_row.c.minimum_micros,
+    deck_row.c.off_peak_rate_micros,
+    deck_row.c.off_peak_connect_fee_micros,
+)
+
+
+class SqlDecks:
+    """ports.Store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def heads(self) -> list[DeckHead]:
+        async def work(connection: AsyncConnection) -> list[DeckHead]:
+            rows = await connection.execute(select(deck).order_by(deck.c.name))
+            return [
+                DeckHead(
+                    row.name,
+                    row.currency,
+                    row.version,
+                    row.peak_hours,
+                    row.time_zone,
+                    Rounding(RoundingMethod(row.rounding_method), row.rounding_decimals),
+                )
+                for row in rows
+            ]
+
+        return await self._database.transaction("decks", work)
+
+    async def rows(self, name: str, version: int) -> AsyncIterator[Sequence[DeckRow]]:
+        after = ""
+        while True:
+            page = await self._page(name, version, after)
+            if page:
+                yield page
+                after = page[-1].prefix
+            if len(page) < PAGE_ROWS:
+                return
+
+    async def _page(self, name: str, version: int, after: str) -> list[DeckRow]:
+        async def work(connection: AsyncConnection) -> list[DeckRow]:
+            rows = await connection.execute(
+                select(*_COLUMNS)
+                .where(deck_row.c.deck == name, deck_row.c.version == version, deck_row.c.prefix > after)
+                .order_by(deck_row.c.prefix)
+                .limit(PAGE_ROWS)
+            )
+            return [DeckRow(prefix, description, Tariff(*rest)) for prefix, description, *rest in rows]
+
+        return await self._database.transaction("deck page", work)
+
+    async def replace(self, head: DeckHead, pages: AsyncIterator[Sequence[DeckRow]]) -> int:
+        before, version = await self._begin(head.name, await anext(pages))
+        try:
+            async for page in pages:
+                await self._insert(head.name, version, page)
+            await self._point(head, before, version)
+        except BaseException:
+            with suppress(CallwardenError):
+                await self._delete(head.name, deck_row.c.version == version)
+            raise
+        try:
+            await self._delete(head.name, deck_row.c.version < version)
+        except CallwardenError as error:  # The import is done; what is left over goes with the next one.
+            log.warning("deck.old_rows_left", error=error, deck=head.name)
+        return version
+
+    async def _begin(self, name: str, page: Sequence[DeckRow]) -> tuple[int | None, int]:
+        """Take a version by writing its first rows; the version that holds (None: no such deck yet), and ours."""
+
+        async def work(connection: AsyncConnection) -> tuple[int | None, int]:
+            before = await connection.scalar(select(deck.c.version).where(deck.c.name == name))
+            written = await connection.scalar(select(func.max(deck_row.c.version)).where(deck_row.c.deck == name))
+            version = max(before or 0, written or 0) + 1
+            await connection.execute(insert(deck_row), _values(name, version, page))
+            return before, version
+
+        return await self._write("deck begin", work)
+
+    async def _insert(self, name: str, version: int, page: Sequence[DeckRow]) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(insert(deck_row), _values(name, version, page))
+
+        await self._write("deck page write", work)
+
+    async def _point(self, head: DeckHead, before: int | None, version: int) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            now = await connection.scalar(select(deck.c.version).where(deck.c.name == head.name).with_for_update())
+            if now != before:
+                raise Conflict("another import of this deck came in between", field="name")
+            values = {
+                "currency": head.currency,
+                "version": version,
+                "peak_hours": head.peak_hours,
+                "time_zone": head.time_zone,
+                "rounding_method": head.rounding.method.value,
+                "rounding_decimals": head.rounding.decimals,
+                "updated_at": func.now(),
+            }
+            await connection.execute(
+                insert(deck)
+                .values(name=head.name, **values)
+                .on_conflict_do_update(index_elements=[deck.c.name], set_=values)
+            )
+
+        await self._write("deck point", work)
+
+    async def _write(self, name: str, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        try:
+            return await self._database.transaction(name, work)
+        except IntegrityError as error:  # Somebody took the same version at the same moment.
+            raise Conflict("another import of this deck is under way", field="name") from error
+
+    async def _delete(self, name: str, which: Any) -> None:
+        """The deck's rows of those versions, a bounded number in each transaction."""
+
+        async def work(connection: AsyncConnection) -> bool:
+            rows = (
+                await connection.execute(
+                    select(deck_row.c.version, deck_row.c.prefix)
+                    .where(deck_row.c.deck == name, which)
+                    .order_by(deck_row.c.version, deck_row.c.prefix)
+                    .limit(DELETED_ROWS)
+                )
+            ).all()
+            if not rows:
+                return False
+            version = rows[0].version
+            last = max(row.prefix for row in rows if row.version == version)
+            await connection.execute(
+                delete(deck_row).where(
+                    deck_row.c.deck == name, deck_row.c.version == version, deck_row.c.prefix <= last
+                )
+            )
+            return True
+
+        while await self._database.transaction("deck delete", work):
+            pass
+
+    async def routes(self) -> list[Route]:
+        async def work(connection: AsyncConnection) -> list[Route]:
+            rows = await connection.execute(
+                select(route, trunk, account.c.status)
+                .join(trunk, trunk.c.name == route.c.trunk)
+                .join(account, account.c.id == trunk.c.account_id)
+                .order_by(route.c.prefix, route.c.priority, route.c.trunk)
+            )
+            return [
+                Route(
+                    RouteRow(row.prefix, row.trunk, row.priority, row.cost_deck),
+                    Carrier(
+                        row.trunk,
+                        row.address,
+                        str(row.account_id),
+                        row.strip_digits,
+                        row.tech_prefix + row.add_prefix,
+                        row.enabled and row.direction == "carrier" and row.status == "active",
+                    ),
+                )
+                for row in rows
+            ]
+
+        return await self._database.transaction("routes", work)
+
+    async def set_route(self, row: RouteRow) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            direction = await connection.scalar(select(trunk.c.direction).where(trunk.c.name == row.trunk))
+            if direction is None:
+                raise NotFound("there is no such trunk", field="trunk")
+            if direction != "carrier":
+                raise Invalid("calls come in by this trunk, none go out to it", field="trunk")
+            if row.cost_deck and not await connection.scalar(select(deck.c.name).where(deck.c.name == row.cost_deck)):
+                raise NotFound("there is no such deck", field="cost_deck")
+            if (await connection.scalar(select(func.count()).select_from(route)) or 0) >= ROUTE_ROWS_MAX:
+                raise Exhausted(f"there are {ROUTE_ROWS_MAX} routes already")
+            values = {"priority": row.priority, "cost_deck": row.cost_deck}
+            await connection.execute(
+                insert(route)
+                .values(prefix=row.prefix, trunk=row.trunk, **values)
+                .on_conflict_do_update(index_elements=[route.c.prefix, route.c.trunk], set_=values)
+            )
+
+        await self._database.transaction("set route", work)
+
+    async def delete_route(self, prefix: str, trunk: str) -> bool:
+        async def work(connection: AsyncConnection) -> bool:
+            result = await connection.execute(delete(route).where(route.c.prefix == prefix, route.c.trunk == trunk))
+            return result.rowcount > 0
+
+        return await self._database.transaction("delete route", work)
+
+
+def _values(name: str, version: int, rows: Sequence[DeckRow]) -> list[dict[str, Any]]:
+    return [
+        {
+            "deck": name,
+            "version": version,
+            "prefix": row.prefix,
+            "description": row.description,
+            "rate_micros": row.tariff.rate_micros,
+            "unit_s": row.tariff.unit_s,
+            "connect_fee_micros": row.tariff.connect_fee_micros,
+            "first_increment_s": row.tariff.first_increment_s,
+            "next_increment_s": row.tariff.next_increment_s,
+            "free_s": row.tariff.free_s,
+            "minimum_micros": row.tariff.minimum_micros,
+            "off_peak_rate_micros": row.tariff.off_peak_rate_micros,
+            "off_peak_connect_fee_micros": row.tariff.off_peak_connect_fee_micros,
+        }
+        for row in rows
+    ]

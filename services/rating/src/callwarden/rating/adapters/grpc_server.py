@@ -1,0 +1,165 @@
+"""RatingService over gRPC: messages to values and back. Quote also on the coalescing stream."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from callwarden.api.rating.v1 import rating_pb2 as pb
+from callwarden.api.rating.v1 import rating_pb2_grpc
+from callwarden.common.rpc.stream import StreamServicer
+from callwarden.kernel.errors import Invalid
+from callwarden.kernel.tariff import BadPrice, Price, Rounding, RoundingMethod
+from callwarden.kernel.verdict import Refuse
+from callwarden.rating.app import Imported, Rating
+from callwarden.rating.core.deck import DeckHead
+from callwarden.rating.core.deck_csv import BYTES_MAX
+from callwarden.rating.core.quotes import Quote
+from callwarden.rating.core.routes import RouteRow
+
+_METHOD_OF: Final = {
+    pb.Rounding.UP: RoundingMethod.UP,
+    pb.Rounding.MIDDLE: RoundingMethod.MIDDLE,
+    pb.Rounding.DOWN: RoundingMethod.DOWN,
+}
+_OF_METHOD: Final = {method: number for number, method in _METHOD_OF.items()}
+_DECIMALS_DEFAULT: Final = 6  # A request without rounding loses nothing.
+
+
+class RatingGrpc(StreamServicer, rating_pb2_grpc.RatingServiceServicer):
+    """The service."""
+
+    def __init__(self, app: Rating) -> None:
+        self._app = app
+        super().__init__({"Quote": (pb.QuoteRequest, self._quote)})
+
+    def _quote(self, request: pb.QuoteRequest) -> pb.QuoteReply:
+        """Measured: 9 µs with one route and two rate groups, of which the messages are 7."""
+        found = self._app.quote(request.deck, request.destination, request.at_s)
+        if isinstance(found, Refuse):
+            return pb.QuoteReply(refused=found.reason.value)
+        return pb.QuoteReply(quote=_quote(found))
+
+    async def Quote(self, request: pb.QuoteRequest, context: Any) -> pb.QuoteReply:  # noqa: N802
+        return self._quote(request)
+
+    async def Simulate(self, request: pb.SimulateRequest, context: Any) -> pb.SimulateReply:  # noqa: N802
+        found = self._app.simulate(request.deck, request.destination, request.at_s, request.duration_s)
+        if isinstance(found, Refuse):
+            return pb.SimulateReply(refused=found.reason.value)
+        return pb.SimulateReply(
+            simulation=pb.Simulation(quote=_quote(found.quote), cost_micros=found.cost_micros, billed_s=found.billed_s)
+        )
+
+    async def ImportDeck(self, request: pb.ImportDeckRequest, context: Any) -> pb.ImportDeckReply:  # noqa: N802
+        return await self._import(request, request.csv)
+
+    async def ImportDeckParts(  # noqa: N802
+        self, request_iterator: AsyncIterator[pb.ImportDeckRequest], context: Any
+    ) -> pb.ImportDeckReply:
+        first: pb.ImportDeckRequest | None = None
+        content = bytearray()
+        async for part in request_iterator:
+            first = first or part
+            content += part.csv
+            if len(content) > BYTES_MAX:
+                raise Invalid(f"a deck has at most {BYTES_MAX} bytes", field="csv")
+        if first is None:
+            raise Invalid("there is no part", field="csv")
+        return await self._import(first, bytes(content))
+
+    async def _import(self, request: pb.ImportDeckRequest, content: bytes) -> pb.ImportDeckReply:
+        head = DeckHead(
+            request.name,
+            request.currency,
+            0,
+            request.peak_hours,
+            request.time_zone or "UTC",
+            _rounding(request),
+        )
+        result = await self._app.import_deck(head, content)
+        if isinstance(result, Imported):
+            return pb.ImportDeckReply(rows=result.rows, version=result.version)
+        errors = [pb.LineError(line=error.line, field=error.field, reason=error.reason) for error in result]
+        return pb.ImportDeckReply(errors=errors)
+
+    async def ListDecks(self, request: pb.ListDecksRequest, context: Any) -> pb.ListDecksReply:  # noqa: N802
+        return pb.ListDecksReply(
+            decks=[
+                pb.Deck(name=deck.head.name, currency=deck.head.currency, version=deck.head.version, rows=deck.rows)
+                for deck in self._app.decks()
+            ]
+        )
+
+    async def SetRoute(self, request: pb.SetRouteRequest, context: Any) -> pb.SetRouteReply:  # noqa: N802
+        await self._app.set_route(RouteRow(request.prefix, request.trunk, request.priority, request.cost_deck))
+        return pb.SetRouteReply()
+
+    async def DeleteRoute(self, request: pb.DeleteRouteRequest, context: Any) -> pb.DeleteRouteReply:  # noqa: N802
+        return pb.DeleteRouteReply(deleted=await self._app.delete_route(request.prefix, request.trunk))
+
+    async def ListRoutes(self, request: pb.ListRoutesRequest, context: Any) -> pb.ListRoutesReply:  # noqa: N802
+        return pb.ListRoutesReply(
+            routes=[
+                pb.SetRouteRequest(prefix=row.prefix, trunk=row.trunk, priority=row.priority, cost_deck=row.cost_deck)
+                for row in await self._app.list_routes()
+            ]
+        )
+
+
+def _rounding(request: pb.ImportDeckRequest) -> Rounding:
+    if not request.HasField("rounding"):
+        return Rounding(RoundingMethod.UP, _DECIMALS_DEFAULT)
+    method = _METHOD_OF.get(request.rounding.method)
+    if method is None:
+        raise Invalid("must be up, middle or down", field="rounding.method")
+    try:
+        return Rounding(method, request.rounding.decimals)
+    except BadPrice as error:
+        raise Invalid(error.reason, field=error.field) from error
+
+
+def _quote(quote: Quote) -> pb.Quote:
+    return pb.Quote(
+        prefix=quote.prefix,
+        description=quote.description,
+        price=_price(quote.price),
+        routes=[
+            pb.Route(
+                trunk=route.trunk,
+                address=route.address,
+                add_prefix=route.add_prefix,
+                strip_digits=route.strip_digits,
+                carrier_account_id=route.carrier_account_id,
+                cost=None if route.cost is None else _price(route.cost),
+            )
+            for route in quote.routes
+        ],
+        deck=quote.deck,
+        deck_version=quote.deck_version,
+        valid_until_s=quote.valid_until_s,
+    )
+
+
+def _price(price: Price) -> pb.Price:
+    return pb.Price(
+        currency=price.currency,
+        windows=[
+            pb.Window(
+                from_s=window.from_s,
+                connect_fee_micros=window.connect_fee_micros,
+                groups=[
+                    pb.RateGroup(
+                        start_s=group.start_s,
+                        rate_micros=group.rate_micros,
+                        unit_s=group.unit_s,
+                        increment_s=group.increment_s,
+                    )
+                    for group in window.groups
+                ],
+                name=window.name,
+            )
+            for window in price.windows
+        ],
+        free_s=price.free_s,
+        minimum_micros=price.minimum_micros,
+        rounding=pb.Rounding(method=_OF_METHOD[price.rounding.method], decimals=price.rounding.decimals),
+    )

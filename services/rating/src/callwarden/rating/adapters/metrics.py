@@ -1,0 +1,20 @@
+"""rating's rows of the catalogue of metrics."""
+
+from typing import Final
+
+from callwarden.common.metrics import Metric, Metrics
+from callwarden.rating.app import Rating
+
+PREFIXES: Final = Metric("callwarden_rating_prefixes", "gauge", "{prefixes}", "Prefixes in memory.", labels=("deck",))
+REFRESH_FAILURES: Final = Metric(
+    "callwarden_rating_refresh_failures_total",
+    "counter",
+    "{refreshes}",
+    "Refreshes that failed; prices and routes are those of the last good one.",
+)
+
+
+def register(metrics: Metrics, app: Rating) -> None:
+    """Have them read from the app."""
+    metrics.observe(PREFIXES, lambda: {(deck.head.name,): float(deck.rows) for deck in app.decks()})
+    metrics.observe(REFRESH_FAILURES, lambda: app.refresh_failures)

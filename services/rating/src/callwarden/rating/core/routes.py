@@ -1,0 +1,63 @@
+"""Routes: to which carriers a number may be sent, and how the number is written there."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+ROUTES_MAX: Final = 8  # in one answer: a caller waits 20 s for each that is dead, and hangs up long before the ninth
+PRIORITY_MAX: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """A trunk that calls go out to. `is_usable`: it and its account are enabled."""
+
+    trunk: str
+    address: str
+    account_id: str
+    strip_digits: int = 0
+    add_prefix: str = ""
+    """Put before the number after stripping: the carrier's tech prefix first, then what its number format wants."""
+    is_usable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRow:
+    """As an operator writes it: numbers that begin with `prefix` (empty: all) may go to the trunk; lowest first."""
+
+    prefix: str
+    trunk: str
+    priority: int = 0
+    cost_deck: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A row with its carrier."""
+
+    row: RouteRow
+    carrier: Carrier
+
+
+class RouteTable:
+    """Longest prefix, then priority, then the trunk's name. A carrier that isn't usable is as if it had no routes, so a
+    shorter prefix takes over where the longest has none left.
+    """
+
+    def __init__(self, routes: Iterable[Route] = ()) -> None:
+        by_prefix: dict[str, list[Route]] = {}
+        for route in routes:
+            if route.carrier.is_usable:
+                by_prefix.setdefault(route.row.prefix, []).append(route)
+        self._by_prefix = {
+            prefix: tuple(sorted(found, key=lambda route: (route.row.priority, route.row.trunk))[:ROUTES_MAX])
+            for prefix, found in by_prefix.items()
+        }
+        self._lengths = sorted({len(prefix) for prefix in by_prefix}, reverse=True)
+
+    def match(self, digits: str) -> tuple[Route, ...]:
+        """The routes of the longest prefix of the number, in the order in which they are to be tried; or none."""
+        for length in self._lengths:
+            if length <= len(digits) and (found := self._by_prefix.get(digits[:length])) is not None:
+                return found
+        return ()
