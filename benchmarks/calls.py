@@ -75,7 +75,7 @@ async def run() -> list[Table]:
         raise SystemExit("benchmarks: calls needs SIPp: apt-get install sip-tester")
     with tempfile.TemporaryDirectory(prefix="callwarden-bench-") as folder:
         # On disk, since the database's writes are part of what is measured; passed through by PostgreSQL's user.
-        Path(folder).chmod(0o711)
+        os.chmod(folder, 0o711)
         return await _run(Path(folder))
 
 
