@@ -6,7 +6,6 @@ Out: taking the decisions (call-admission, edge-proxy), keeping them (call-admis
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -25,7 +24,7 @@ _MONEY_WORDS: Final = ("micros", "credit", "spend", "cost", "balance", "price")
 def render(call_id: str, reply: "ExplainReply") -> RenderableType:
     """The whole chain, oldest decision first, then how the call ended."""
     currency = reply.call.currency if reply.HasField("call") else ""
-    parts: list[RenderableType] = [Text.from_markup(f"[bold]Call[/bold] {escape(call_id)}")]
+    parts: list[RenderableType] = [Text.assemble(("Call ", "bold"), output.clean(call_id))]
     for decision in sorted(reply.decisions, key=lambda decision: decision.at_s):
         parts += [Text(), _decision(decision, currency)]
     if reply.HasField("call") and reply.call.state != "refused":
@@ -37,7 +36,7 @@ def _decision(decision: "Decision", currency: str) -> RenderableType:
     colour = _OUTCOME.get(decision.outcome, "")
     head = Text.assemble(
         (_past(decision.outcome), f"bold {colour}"),
-        f" by {decision.service or 'unknown'} at {output.clock(decision.at_s)}",
+        f" by {output.clean(decision.service) or 'unknown'} at {output.clock(decision.at_s)}",
     )
     facts = [
         f"account {decision.account}" if decision.account else "",
@@ -45,7 +44,10 @@ def _decision(decision: "Decision", currency: str) -> RenderableType:
         f"policy revision {decision.policy_revision}" if decision.policy_revision else "policy revision 0 (defaults)",
         f"trace {decision.trace_id}" if decision.trace_id else "",
     ]
-    parts: list[RenderableType] = [head, Text("  " + " · ".join(filter(None, facts)), style=output.DIM)]
+    parts: list[RenderableType] = [
+        head,
+        Padding(output.cell(" · ".join(filter(None, facts)), output.DIM), (0, 0, 0, 2)),
+    ]
     if decision.rules:
         table = Table.grid(padding=(0, 2))
         for rule in decision.rules:
@@ -55,11 +57,8 @@ def _decision(decision: "Decision", currency: str) -> RenderableType:
         refused = decision.refused
         text = refused.text or f"refused by rule {refused.rule}"
         status = f" (SIP {refused.sip_status})" if refused.sip_status else ""
-        parts.append(
-            Text.assemble(
-                "  → ", (refused.reason or "refused", "bold red"), f": {text.rstrip('.')}{status}", overflow="fold"
-            )
-        )
+        said = output.clean(f"{text.rstrip('.')}{status}")
+        parts.append(Text.assemble("  → ", (output.clean(refused.reason) or "refused", "bold red"), f": {said}"))
     return Group(*parts)
 
 
@@ -77,10 +76,10 @@ def _rule(rule: "RuleVerdict", currency: str) -> tuple[RenderableType, ...]:
     dim = output.DIM if rule.verdict == "skip" else ""
     return (
         Text(sign, style=colour),
-        Text(rule.rule + mode, style=dim),
-        Text(numbers, style=dim),
-        Text(rule.window, style=output.DIM),
-        Text(rule.text, style=output.DIM, overflow="fold"),
+        output.cell(rule.rule + mode, dim),
+        output.cell(numbers, dim),
+        output.cell(rule.window, output.DIM),
+        output.cell(rule.text, output.DIM),
     )
 
 
@@ -96,11 +95,10 @@ def _ending(call: "Call") -> RenderableType:
     via = f" via {call.trunk}" if call.trunk else ""
     state = "runs" if call.state == "running" else f"{call.state} at {output.clock(call.ended_at_s)}"
     reason = f" ({call.reason})" if call.reason else ""
-    return Text.assemble(
-        ("Call " + state, "bold"), f"{reason}{via}", "" if call.state == "running" else f": {answered}{price}"
-    )
+    end = "" if call.state == "running" else f": {answered}{price}"
+    return Text.assemble((output.clean("Call " + state), "bold"), output.clean(f"{reason}{via}{end}"))
 
 
 def _past(outcome: str) -> str:
     known = {"admit": "Admitted", "refuse": "Refused", "extend": "Extended", "cut": "Cut"}
-    return known.get(outcome, outcome.capitalize() or "Decided")
+    return known.get(outcome, output.clean(outcome.capitalize()) or "Decided")

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from callwarden.cli import state
+from callwarden.cli import output, state
 from callwarden.cli.commands import account, ban, calls, demo, ledger, policy, rates, route, sip, trunk, up
 from callwarden.cli.failure import Failure
 
@@ -82,7 +82,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(message: str, exit_code: int, *, hint: bool = False) -> int:
-    typer.echo(f"callwarden: {message}", err=True)
+    typer.echo(f"callwarden: {output.clean(message)}", err=True)
     if hint:
         typer.echo("callwarden: --help after any command shows how it is written", err=True)
     return exit_code

@@ -1,8 +1,9 @@
 """How results are shown: tables for people, JSON for programs."""
 
 import json
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -13,8 +14,11 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from rich.console import Console, RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 DIM: Final = "bright_black"
+# C0 but for the line break, DEL, C1.
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
 class Output(StrEnum):
@@ -27,11 +31,18 @@ OutputOption = Annotated[
 ]
 
 
+def clean(text: str) -> str:
+    """The text with every control character shown instead of obeyed: a Call-ID or a reason comes from a stranger, and
+    this terminal must not be told by it what to do. Line breaks stay.
+    """
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 def console(*, stderr: bool = False) -> "Console":
     """A console on the standard output (or error) of this moment; colours only on a terminal, NO_COLOR is honoured."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return Console(stderr=stderr, highlight=False)
 
 
 def show(renderable: "RenderableType") -> None:
@@ -39,23 +50,53 @@ def show(renderable: "RenderableType") -> None:
 
 
 def say(text: str) -> None:
-    """One line of result, as it is."""
-    typer.echo(text)
+    """One line of result."""
+    typer.echo(clean(text))
 
 
-def table(*columns: str, right: Sequence[str] = ()) -> "Table":
-    """A quiet table: no frames; columns named in `right` hold numbers."""
-    from rich import box
+def cell(text: "str | Text", style: str = "") -> "Text":
+    """Text that is printed as it is, never read as markup."""
+    from rich.text import Text
+
+    return text if isinstance(text, Text) else Text(clean(text), style=style)
+
+
+class Rows:
+    """A quiet table: no frames; columns named in `right` hold numbers. Strings are printed as they are."""
+
+    def __init__(self, *columns: str, right: Sequence[str] = ()) -> None:
+        from rich import box
+        from rich.table import Table
+
+        self._table = Table(
+            box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False, padding=(0, 2, 0, 0)
+        )
+        for column in columns:
+            self._table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+
+    def add(self, *cells: "str | Text") -> None:
+        self._table.add_row(*map(cell, cells))
+
+    def __len__(self) -> int:
+        return self._table.row_count
+
+    def __rich__(self) -> "Table":
+        return self._table
+
+
+def facts(rows: "Mapping[str, str | Text]") -> "Table":
+    """Label and value, one a line."""
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return made
+    grid = Table.grid(padding=(0, 2))
+    for label, value in rows.items():
+        grid.add_row(cell(label, DIM), cell(value))
+    return grid
 
 
 def as_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    # JSON escapes only the controls of ASCII.
+    typer.echo(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def plain(message: "Message") -> dict[str, Any]:

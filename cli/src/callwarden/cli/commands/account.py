@@ -117,11 +117,11 @@ def list_(
     if not reply.accounts:
         output.say("no accounts" + (f" after {after}" if after else "; make one with `callwarden account create`"))
         return
-    table = output.table(
+    table = output.Rows(
         "name", "type", "credit", "held", "spent today", "lines", "numbers", right=("credit", "held", "spent today")
     )
     for found in reply.accounts:
-        table.add_row(
+        table.add(
             found.name if found.status == "active" else f"{found.name} ({found.status})",
             found.type,
             output.money(found.balance_micros, found.currency),
@@ -232,23 +232,19 @@ def _lines(account: "Account") -> str:
 
 def details(account: "Account") -> Any:
     """An account as label and value, for people."""
-    from rich.table import Table
-
     limits = account.limits
     daily = output.money(limits.daily_micros, account.currency) if limits.HasField("daily_micros") else "policy"
-    rows = {
-        "account": f"{account.name}@{account.realm}",
-        "id": account.id,
-        "type": f"{account.type}, {'prepaid' if account.prepaid else 'postpaid'}, {account.status}",
-        "numbers": " ".join(f"+{digits}" for digits in account.numbers) or "none",
-        "deck": account.deck or "none: it can't call out",
-        "credit": output.money(account.balance_micros, account.currency)
-        + (f", of which {output.money(account.held_micros)} held by running calls" if account.held_micros else ""),
-        "spent today": f"{output.money(account.spent_today_micros, account.currency)} (limit: {daily})",
-        "lines": f"{_lines(account)} in use",
-        "time zone": account.time_zone,
-    }
-    grid = Table.grid(padding=(0, 2))
-    for label, value in rows.items():
-        grid.add_row(f"[{output.DIM}]{label}[/]", value)
-    return grid
+    return output.facts(
+        {
+            "account": f"{account.name}@{account.realm}",
+            "id": account.id,
+            "type": f"{account.type}, {'prepaid' if account.prepaid else 'postpaid'}, {account.status}",
+            "numbers": " ".join(f"+{digits}" for digits in account.numbers) or "none",
+            "deck": account.deck or "none: it can't call out",
+            "credit": output.money(account.balance_micros, account.currency)
+            + (f", of which {output.money(account.held_micros)} held by running calls" if account.held_micros else ""),
+            "spent today": f"{output.money(account.spent_today_micros, account.currency)} (limit: {daily})",
+            "lines": f"{_lines(account)} in use",
+            "time zone": account.time_zone,
+        }
+    )

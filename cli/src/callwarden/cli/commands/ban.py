@@ -82,11 +82,11 @@ def remove(
 
 
 def _show(bans: "list[BanEntry]") -> None:
-    table = output.table("address", "reason", "evidence", "by", "since", "until")
+    table = output.Rows("address", "reason", "evidence", "by", "since", "until")
     now_s = time.time()
     for ban in sorted(bans, key=lambda ban: ban.since_s):
         until = (
             f"{output.clock(ban.until_s)} (in {output.duration(ban.until_s - now_s)})" if ban.until_s else "for good"
         )
-        table.add_row(ban.address, ban.reason, ban.evidence, ban.by, output.clock(ban.since_s), until)
+        table.add(ban.address, ban.reason, ban.evidence, ban.by, output.clock(ban.since_s), until)
     output.show(table)

@@ -49,17 +49,17 @@ def list_(
 
 
 def show(calls: "list[Call]") -> None:
-    table = output.table(
+    table = output.Rows(
         "started", "account", "to", "state", "talked", "price", "why", "call id", right=("talked", "price")
     )
     for call in calls:
         talked_s = time.time() - call.answered_at_s if call.state == State.RUNNING else call.duration_s
         colour = {State.RUNNING.value: "green", State.REFUSED.value: "red"}.get(call.state, "")
-        table.add_row(
+        table.add(
             output.clock(call.started_at_s),
             call.account,
             destination(call.destination),
-            f"[{colour}]{call.state}[/]" if colour else call.state,
+            output.cell(call.state, colour),
             output.duration(talked_s) if call.answered_at_s else "",
             output.money(call.price_micros, call.currency) if call.price_micros else "",
             call.reason,

@@ -65,8 +65,6 @@ def check(
 
     Example: [bold]callwarden ledger check[/bold]
     """
-    from rich.table import Table
-
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
     books = remote.speak(
@@ -76,15 +74,16 @@ def check(
     if as_ is Output.JSON:
         output.as_json(output.plain(books) | {"right": right})
     else:
-        grid = Table.grid(padding=(0, 2))
-        for label, value in (
-            ("accounts", f"{books.accounts:,}"),
-            ("ledger", f"{output.money(books.ledger_sum_micros)} in {books.entries:,} entries"),
-            ("balances", output.money(books.balance_sum_micros)),
-            ("held", f"{output.money(books.held_sum_micros)} by {books.open_holds:,} running calls"),
-        ):
-            grid.add_row(f"[{output.DIM}]{label}[/]", value)
-        output.show(grid)
+        output.show(
+            output.facts(
+                {
+                    "accounts": f"{books.accounts:,}",
+                    "ledger": f"{output.money(books.ledger_sum_micros)} in {books.entries:,} entries",
+                    "balances": output.money(books.balance_sum_micros),
+                    "held": f"{output.money(books.held_sum_micros)} by {books.open_holds:,} running calls",
+                }
+            )
+        )
     if not right:
         named = ", ".join(books.mismatched_accounts[:20])
         raise Failure("the books are wrong" + (f": ledger and balance differ for {named}" if named else ""))

@@ -97,10 +97,10 @@ def list_(as_: OutputOption = Output.TABLE) -> None:
     if not policies.documents:
         output.say("no policy was applied: profile Default holds; apply one with `callwarden policy apply -f FILE`")
         return
-    table = output.table("name", "realm", "priority", "profile", "says", right=("priority",))
+    table = output.Rows("name", "realm", "priority", "profile", "says", right=("priority",))
     for document in sorted(policies.documents, key=lambda one: (one.realm != "", one.realm, one.priority, one.name)):
         said = sorted(set(document.spec) - {"realm", "priority", "profile"})
-        table.add_row(
+        table.add(
             document.name,
             document.realm or "all",
             str(document.priority),
@@ -243,16 +243,16 @@ def _status(revision: int, running: "list[Running]") -> dict[str, Any]:
 
 
 def _show_status(revision: int, running: "list[Running]") -> None:
-    table = output.table("service", "instance", "runs revision", "since", right=("runs revision",))
+    table = output.Rows("service", "instance", "runs revision", "since", right=("runs revision",))
     for one in running:
-        table.add_row(
+        table.add(
             one.service,
             one.instance,
-            f"[yellow]{one.revision}[/]" if one.revision < revision else f"[green]{one.revision}[/]",
+            output.cell(str(one.revision), "yellow" if one.revision < revision else "green"),
             output.clock(one.applied_at_s),
         )
     output.say(f"revision {revision}")
-    if table.row_count:
+    if len(table):
         output.show(table)
 
 

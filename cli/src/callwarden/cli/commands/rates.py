@@ -4,13 +4,18 @@ import time
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from callwarden.cli import output, remote, values
 from callwarden.cli.failure import Failure, Misuse
 from callwarden.cli.output import Output, OutputOption
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from callwarden.api.rating.v1.rating_pb2 import Simulation
 
 app = typer.Typer(no_args_is_help=True, help="Price lists (decks): import, list, what would a call cost.")
 
@@ -59,7 +64,7 @@ def import_(
         output.as_json(output.plain(reply))
     if reply.errors:
         for bad in reply.errors[:_ERRORS_SHOWN]:
-            typer.echo(f"{file}:{bad.line}: {bad.field}: {bad.reason}", err=True)
+            typer.echo(output.clean(f"{file}:{bad.line}: {bad.field}: {bad.reason}"), err=True)
         more = f" (the first {_ERRORS_SHOWN} are shown)" if len(reply.errors) > _ERRORS_SHOWN else ""
         raise Failure(f"{len(reply.errors)} bad lines{more}: nothing was imported; correct them and import again")
     if as_ is Output.TABLE:
@@ -81,9 +86,9 @@ def list_(as_: OutputOption = Output.TABLE) -> None:
     if not decks:
         output.say("no decks; import one with `callwarden rates import`")
         return
-    table = output.table("deck", "currency", "rates", "version", right=("rates", "version"))
+    table = output.Rows("deck", "currency", "rates", "version", right=("rates", "version"))
     for deck in decks:
-        table.add_row(deck.name, deck.currency, f"{deck.rows:,}", str(deck.version))
+        table.add(deck.name, deck.currency, f"{deck.rows:,}", str(deck.version))
     output.show(table)
 
 
@@ -113,25 +118,30 @@ def simulate(
         raise Failure(f"a call to +{digits} would be refused: {reply.refused}")
     if as_ is Output.JSON:
         return
-    from rich.table import Table
+    output.show(_priced(reply.simulation, duration_s))
 
-    quote = reply.simulation.quote
+
+def _priced(simulation: "Simulation", duration_s: int) -> "Table":
+    quote = simulation.quote
     currency = quote.price.currency
-    grid = Table.grid(padding=(0, 2))
-    grid.add_row(f"[{output.DIM}]matched[/]", f"+{quote.prefix} {quote.description}")
+    rows = {"matched": f"+{quote.prefix} {quote.description}"}
     for window in quote.price.windows:
         fee = f"{output.money(window.connect_fee_micros)} to connect, " if window.connect_fee_micros else ""
         for group in window.groups:
-            grid.add_row(
-                f"[{output.DIM}]{window.name or 'price'}[/]",
-                f"{fee}{output.money(group.rate_micros, currency)} for {group.unit_s} s from second {group.start_s},"
-                f" in steps of {group.increment_s} s",
+            label = window.name or "price"
+            rate = output.money(group.rate_micros, currency)
+            rows[label + (f" from second {group.start_s}" if group.start_s else "")] = (
+                f"{fee}{rate} for {group.unit_s} s, in steps of {group.increment_s} s"
             )
-    grid.add_row(f"[{output.DIM}]charged[/]", f"{reply.simulation.billed_s} s of {duration_s} s")
-    grid.add_row(f"[{output.DIM}]cost[/]", f"[bold]{output.money(reply.simulation.cost_micros, currency)}[/bold]")
-    grid.add_row(f"[{output.DIM}]deck[/]", f"{quote.deck}, version {quote.deck_version}")
-    grid.add_row(f"[{output.DIM}]routes[/]", ", ".join(route.trunk for route in quote.routes) or "none")
-    output.show(grid)
+    return output.facts(
+        rows
+        | {
+            "charged": f"{simulation.billed_s} s of {duration_s} s",
+            "cost": output.cell(output.money(simulation.cost_micros, currency), "bold"),
+            "deck": f"{quote.deck}, version {quote.deck_version}",
+            "routes": ", ".join(route.trunk for route in quote.routes) or "none",
+        }
+    )
 
 
 def _moment(text: str | None) -> float:

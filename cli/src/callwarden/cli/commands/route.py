@@ -47,7 +47,7 @@ def list_(as_: OutputOption = Output.TABLE) -> None:
     if not routes:
         output.say("no routes; set one with `callwarden route set`")
         return
-    table = output.table("prefix", "trunk", "priority", "cost deck", right=("priority",))
+    table = output.Rows("prefix", "trunk", "priority", "cost deck", right=("priority",))
     for route in sorted(routes, key=lambda route: (route.prefix, route.priority, route.trunk)):
-        table.add_row(f"+{route.prefix}" if route.prefix else "all", route.trunk, str(route.priority), route.cost_deck)
+        table.add(f"+{route.prefix}" if route.prefix else "all", route.trunk, str(route.priority), route.cost_deck)
     output.show(table)

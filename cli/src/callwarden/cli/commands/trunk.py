@@ -93,14 +93,14 @@ def _show(trunks: "list[Trunk]", as_: Output) -> None:
     if as_ is Output.JSON:
         output.as_json([output.plain(trunk) for trunk in trunks])
         return
-    table = output.table("name", "direction", "address", "account", "number", "state")
+    table = output.Rows("name", "direction", "address", "account", "number", "state")
     for trunk in trunks:
         changes = [
             f"tech prefix {trunk.tech_prefix}" if trunk.tech_prefix else "",
             f"strip {trunk.strip_digits}" if trunk.strip_digits else "",
             f"add {trunk.add_prefix}" if trunk.add_prefix else "",
         ]
-        table.add_row(
+        table.add(
             trunk.name,
             trunk.direction,
             trunk.address,

@@ -131,12 +131,12 @@ class Stage:
             parts += [Text(), Padding(self._calls_table(), (0, 0, 0, 3))]
         return Group(*parts)
 
-    def _accounts_table(self) -> Table:
-        table = output.table("account", "credit", "held", "lines in use", right=("credit", "held"))
+    def _accounts_table(self) -> output.Rows:
+        table = output.Rows("account", "credit", "held", "lines in use", right=("credit", "held"))
         for account in self._accounts:
             limit = account.limits.max_lines if account.limits.HasField("max_lines") else None
             lines = f"{account.lines_in_use}" + (f" of {limit}" if limit is not None else "")
-            table.add_row(
+            table.add(
                 account.name,
                 output.money(account.balance_micros, account.currency),
                 output.money(account.held_micros) if account.held_micros else "",

@@ -1,0 +1,171 @@
+"""What people and programs read: money, times, JSON of every field, the chain of a decision."""
+
+import io
+import time
+
+import pytest
+from rich.console import Console, RenderableType
+
+from callwarden.api.admission.v1 import admission_pb2 as pb
+from callwarden.api.rating.v1 import rating_pb2
+from callwarden.cli import explanation, output, values
+from callwarden.cli.failure import Misuse
+
+
+def shown(renderable: RenderableType, width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(renderable)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_json_has_every_field_and_numbers_are_numbers() -> None:
+    account = pb.Account(name="alice", balance_micros=12_345_678_901, prepaid=True)
+    account.limits.max_lines = 5
+    plain = output.plain(account)
+    assert plain["balance_micros"] == 12_345_678_901
+    assert plain["limits"] == {"max_lines": 5, "daily_micros": None}
+    assert plain["numbers"] == []
+    assert plain["held_micros"] == 0
+    assert set(plain) == {field.name for field in pb.Account.DESCRIPTOR.fields}
+
+
+def test_json_of_a_choice_shows_what_was_chosen() -> None:
+    assert output.plain(rating_pb2.SimulateReply(refused="no-rate")) == {"refused": "no-rate"}
+    chosen = output.plain(rating_pb2.SimulateReply(simulation=rating_pb2.Simulation(cost_micros=7)))
+    assert list(chosen) == ["simulation"]
+    assert chosen["simulation"]["cost_micros"] == 7
+    assert chosen["simulation"]["quote"] is None
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (7.9, "0:07"), (62, "1:02"), (3_723, "1:02:03")])
+def test_a_duration_is_short(seconds: float, text: str) -> None:
+    assert output.duration(seconds) == text
+
+
+def test_a_moment_has_its_date_only_where_it_is_not_today() -> None:
+    assert output.clock(0) == ""
+    assert len(output.clock(time.time())) == len("12:00:00")
+    assert output.clock(86_400 * 365).startswith("197")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1h30m", 5_400), ("2d", 172_800)])
+def test_durations_are_written_as_people_do(text: str, seconds: int) -> None:
+    assert values.seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "1.5h", "-3", "³"])
+def test_what_is_no_duration_is_a_misuse(text: str) -> None:
+    with pytest.raises(Misuse):
+        values.seconds(text)
+
+
+def test_a_password_made_is_long_and_never_the_same() -> None:
+    made = {values.new_password() for _ in range(100)}
+    assert len(made) == 100
+    assert all(len(password) == 20 and password.isalnum() for password in made)
+
+
+def test_an_explanation_shows_every_rule_with_its_numbers_and_marks_the_one_that_refused() -> None:
+    decision = pb.Decision(
+        at_s=1.0,
+        service="call-admission",
+        outcome="refuse",
+        policy_revision=3,
+        account="office",
+        rules=[
+            pb.RuleVerdict(rule="premium", mode="report", verdict="refuse", text="a premium-rate number"),
+            pb.RuleVerdict(rule="lines", mode="enforce", verdict="refuse", counter="calls", value=6, limit=5),
+            pb.RuleVerdict(rule="credit", mode="enforce", verdict="skip", text="postpaid"),
+            pb.RuleVerdict(
+                rule="daily-spend", mode="enforce", verdict="pass", counter="spend", value=1_200_000, limit=25_000_000
+            ),
+        ],
+        refused=pb.Refused(reason="lines", rule="lines", text="All lines are in use.", sip_status=486),
+    )
+    lines = shown(explanation.render("abc@x", pb.ExplainReply(decisions=[decision]))).splitlines()
+
+    def line(word: str) -> str:
+        return next(text for text in lines if word in text)
+
+    assert "Refused by call-admission" in line("call-admission")
+    assert "! " in line("premium")
+    assert "report only" in line("premium")
+    assert "✗" in line("calls 6, limit 5")
+    assert "·" in line("postpaid")
+    assert "✓" in line("daily-spend")
+    assert "1.20, limit 25.00" in line("daily-spend")
+    assert line("→").strip() == "→ lines: All lines are in use (SIP 486)"
+
+
+def test_an_explanation_tells_the_oldest_decision_first_and_ends_with_the_record() -> None:
+    reply = pb.ExplainReply(
+        decisions=[
+            pb.Decision(at_s=20.0, service="edge-proxy", outcome="cut"),
+            pb.Decision(at_s=10.0, service="call-admission", outcome="admit"),
+        ],
+        call=pb.Call(
+            state="settled",
+            answered_at_s=11.0,
+            ended_at_s=16.0,
+            duration_s=5,
+            billed_s=5,
+            price_micros=50_000,
+            currency="EUR",
+            reason="cut-credit",
+            trunk="berlin",
+        ),
+    )
+    text = shown(explanation.render("abc@x", reply))
+    assert text.index("Admitted by call-admission") < text.index("Cut by edge-proxy") < text.index("cut-credit")
+    assert "talked 5 s, charged 5 s, 0.05 EUR" in text
+
+
+def test_what_others_wrote_is_never_read_as_markup() -> None:
+    """A Call-ID or a text in an answer may hold anything; brackets must neither vanish nor colour the terminal."""
+    reply = pb.ExplainReply(
+        decisions=[
+            pb.Decision(
+                at_s=1.0,
+                service="[red]x",
+                outcome="refuse",
+                account="[bold]y[/]",
+                rules=[pb.RuleVerdict(rule="r", verdict="pass", text="[/] unmatched")],
+                refused=pb.Refused(reason="z", text="[link=http://evil]click"),
+            )
+        ]
+    )
+    text = shown(explanation.render("[blink]id", reply))
+    for raw in ("[blink]id", "[red]x", "[bold]y[/]", "[/] unmatched", "[link=http://evil]click"):
+        assert raw in text
+
+
+STRANGE = "\x1b[31mred\x07\r\x9b2J\x7f\t"
+
+
+def test_a_stranger_does_not_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    reply = pb.ExplainReply(
+        decisions=[
+            pb.Decision(
+                service=STRANGE,
+                outcome=STRANGE,
+                account=STRANGE,
+                trace_id=STRANGE,
+                rules=[pb.RuleVerdict(rule=STRANGE, counter=STRANGE, window=STRANGE, text=STRANGE, mode=STRANGE)],
+                refused=pb.Refused(reason=STRANGE, text=STRANGE),
+            )
+        ],
+        call=pb.Call(state=STRANGE, reason=STRANGE, trunk=STRANGE),
+    )
+    rows = output.Rows("a", right=("a",))
+    rows.add(STRANGE)
+    output.say(STRANGE)
+    output.as_json({STRANGE: STRANGE})
+    text = (
+        shown(explanation.render(STRANGE, reply))
+        + shown(rows)
+        + shown(output.facts({"a": STRANGE}))
+        + capsys.readouterr().out
+    )
+    assert "\\x1b[31m" in text
+    assert not [sign for sign in text if sign != "\n" and not sign.isprintable()]
