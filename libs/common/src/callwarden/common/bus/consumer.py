@@ -1,8 +1,9 @@
 """Events from JetStream to a handler: at least once, over all processes that share a durable name.
 
 What the handler does decides: it returns → acknowledged; it raises Poison or an Invalid → never again (counted,
-logged); it raises anything else → again after a growing pause, and after DELIVERIES_MAX given up as poison. The
-stream still holds what was given up, until its age.
+logged); it raises Unavailable → again as long as the stream keeps it, since a database that is away for an hour is no
+fault of the event; it raises anything else → again after a growing pause, and after DELIVERIES_MAX given up as poison.
+The stream still holds what was given up, until its age.
 
 nats.py's own `fetch(n)` waits for all n until its time-out once the first has come, so we pull ourselves: one request
 for as many as we have room for, and each message is handled as it arrives.
@@ -24,7 +25,7 @@ from callwarden.common import trace
 from callwarden.common.bus.streams import Stream
 from callwarden.common.logs import get_logger
 from callwarden.common.metrics import Metric, Metrics
-from callwarden.kernel.errors import Invalid
+from callwarden.kernel.errors import Invalid, Unavailable
 
 log = get_logger(__name__)
 
@@ -32,6 +33,7 @@ CONCURRENCY_DEFAULT: Final = 64  # one group commit's worth
 ACK_WAIT_S: Final = 30.0  # A handler that takes longer is dead, and its message goes to another process.
 DELIVERIES_MAX: Final = 20  # with the pauses below about ten minutes of trying
 PAUSES_S: Final = (0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0)  # before the next delivery, the last one repeated
+UNAVAILABLE_PAUSE_MAX_S: Final = 5.0  # what was away is back soon, and then lines wait to be freed
 PULL_EXPIRES_S: Final = 10.0
 REFUSED_PAUSE_S: Final = 0.5
 PULL_GRACE_S: Final = 5.0  # the server's answer to an expired pull takes this long at most, or it is lost
@@ -124,7 +126,7 @@ class Consumer:
             filter_subject=self._subject,
             ack_policy=api.AckPolicy.EXPLICIT,
             ack_wait=ACK_WAIT_S,
-            max_deliver=DELIVERIES_MAX + 1,  # ours gives up first and says so
+            max_deliver=-1,  # we give up by ourselves, and say so
             max_ack_pending=20_000,
         )
         while not stopping.is_set():
@@ -211,19 +213,22 @@ class Consumer:
                     await self._handler(delivery)
             except (Poison, Invalid) as error:
                 await self._give_up(message, delivery, error)
+            except Unavailable as error:
+                await self._retry(message, delivery, error, UNAVAILABLE_PAUSE_MAX_S)
             except Exception as error:  # the boundary: whatever it was, it is tried again
                 if delivery.deliveries >= DELIVERIES_MAX:
                     await self._give_up(message, delivery, error)
                     return
-                pause_s = PAUSES_S[min(delivery.deliveries, len(PAUSES_S)) - 1]
-                self._retried.value += 1
-                log.warning(
-                    "consumer.retry", error=error, consumer=self._durable, sequence=delivery.sequence, pause_s=pause_s
-                )
-                await message.nak(delay=pause_s)
+                await self._retry(message, delivery, error, PAUSES_S[-1])
             else:
                 await message.ack()
                 self._done.value += 1
+
+    async def _retry(self, message: Msg, delivery: Delivery, error: Exception, pause_max_s: float) -> None:
+        pause_s = min(PAUSES_S[min(delivery.deliveries, len(PAUSES_S)) - 1], pause_max_s)
+        self._retried.value += 1
+        log.warning("consumer.retry", error=error, consumer=self._durable, sequence=delivery.sequence, pause_s=pause_s)
+        await message.nak(delay=pause_s)
 
     async def _give_up(self, message: Msg, delivery: Delivery, error: Exception) -> None:
         self._poison.value += 1
