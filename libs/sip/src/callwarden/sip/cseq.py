@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from callwarden.sip.grammar import TOKEN
@@ -23,6 +24,7 @@ class CSeq(NamedTuple):
         return f"{self.number} {self.method}"
 
 
+@lru_cache(1024)  # most are small numbers
 def parse_cseq(text: str) -> CSeq:
     """Read a CSeq value.  Raises Malformed."""
     found = _parts(text)

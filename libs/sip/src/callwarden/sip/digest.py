@@ -17,7 +17,7 @@ from hmac import compare_digest
 from hmac import digest as hmac_digest
 from typing import NamedTuple
 
-from callwarden.sip.grammar import QUOTED, TOKEN, quote, unquote
+from callwarden.sip.grammar import TOKEN, quote, unescape
 from callwarden.sip.malformed import Malformed
 
 CREDENTIALS_MAX = 2048  # An Authorization with SHA-512-256 and a long nonce has about 500 characters.
@@ -25,7 +25,12 @@ FIELDS_MAX = 20  # RFC 7616 names eleven.
 NONCE_COUNT_MAX = 0xFFFFFFFF  # eight hex digits
 
 _scheme_at = re.compile(r"[Dd][Ii][Gg][Ee][Ss][Tt][ \t]+").match
-_field_at = re.compile(r"[ \t]*(" + TOKEN + r")[ \t]*=[ \t]*(" + QUOTED + r"|[^\",\s]+)[ \t]*(?:,|$)", re.DOTALL).match
+_FIELD = r"[ \t]*({token})[ \t]*=[ \t]*(?:\"([^\"\\]*(?:\\.[^\"\\]*)*)\"|([^\",\s]+))[ \t]*(?:,|$)".replace(
+    "{token}", TOKEN
+)
+_fields = re.compile(_FIELD, re.DOTALL).findall
+# Asked first: in text that is no list of fields findall would look for one from every place.
+_are_fields = re.compile(f"(?:{_FIELD})+", re.DOTALL).fullmatch
 _is_hex = re.compile(r"[0-9a-fA-F]+").fullmatch
 
 
@@ -133,17 +138,12 @@ def parse_fields(text: str) -> dict[str, str]:
     scheme = _scheme_at(text)
     if scheme is None:
         raise Malformed("Not Digest")
-    fields: dict[str, str] = {}
-    at, end = scheme.end(), len(text)
-    while at < end:
-        found = _field_at(text, at)
-        if found is None:
-            raise Malformed("Bad Credentials")
-        name = found[1].lower()
-        if name in fields or len(fields) == FIELDS_MAX:
-            raise Malformed("Bad Credentials")
-        fields[name] = unquote(found[2])
-        at = found.end()
+    if _are_fields(text, scheme.end()) is None:
+        raise Malformed("Bad Credentials")
+    found = _fields(text, scheme.end())
+    fields = {name.lower(): plain or (unescape(quoted) if "\\" in quoted else quoted) for name, quoted, plain in found}
+    if len(fields) != len(found) or len(found) > FIELDS_MAX:
+        raise Malformed("Bad Credentials")  # RFC 7616 3.4: each at most once
     return fields
 
 

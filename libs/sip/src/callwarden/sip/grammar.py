@@ -7,6 +7,8 @@ Everything here reads its input once from left to right; no expression can backt
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 
 from callwarden.sip.malformed import Malformed
@@ -14,8 +16,13 @@ from callwarden.sip.malformed import Malformed
 PARAMS_MAX = 64  # A Contact of an IMS phone carries about twenty.
 LIST_MAX = 70  # As many Vias as Max-Forwards lets a request pass (RFC 3261 8.1.1.6); other lists are shorter.
 
+# Values read are remembered: a call says the same few in all its messages.  What comes from strangers fills the caches,
+# so both their places and what one may hold are bounded: about 5 MB each at worst.
+CACHED_MAX = 4096
+CACHED_CHARS_MAX = 256
+
 TOKEN = r"[A-Za-z0-9\-.!%*_+`'~]+"  # noqa: S105 - no password
-QUOTED = r'"(?:[^"\\]|\\.)*"'
+QUOTED = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 
 _is_token = re.compile(TOKEN).fullmatch
 _quoted_at = re.compile(QUOTED, re.DOTALL).match
@@ -39,8 +46,13 @@ def unquote(text: str) -> str:
     """The content of a quoted string, escapes undone (RFC 3261 25.1); other text as it is."""
     if len(text) >= 2 and text[0] == '"' and text[-1] == '"':
         text = text[1:-1]
-        return _pair.sub(r"\1", text) if "\\" in text else text
+        return unescape(text) if "\\" in text else text
     return text
+
+
+def unescape(text: str) -> str:
+    """Without the backslashes that quote the character behind them."""
+    return _pair.sub(r"\1", text)
 
 
 def quote(text: str) -> str:
@@ -77,7 +89,7 @@ def parse_params(text: str, start: int = 0) -> Params:
     return params
 
 
-def format_params(params: Params) -> str:
+def format_params(params: Mapping[str, str | None]) -> str:
     return "".join([f";{name}" if value is None else f";{name}={value}" for name, value in params.items()])
 
 
@@ -110,6 +122,7 @@ def split_list(text: str) -> list[str]:
     return parts
 
 
+@lru_cache(1024)
 def check_host(host: str) -> None:
     """A host name, an IPv4 address or a bracketed IPv6 address (RFC 3261 25.1 host), or Malformed."""
     if host[:1] == "[":

@@ -36,13 +36,15 @@ METHODS = frozenset(
     "INVITE ACK BYE CANCEL REGISTER OPTIONS PRACK SUBSCRIBE NOTIFY PUBLISH INFO REFER MESSAGE UPDATE".split()  # noqa: SIM905
 )
 
-_CONTROLS = bytes([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])  # all but TAB, CR, LF
+_CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])  # all but TAB
+_BLANKS = (" ", "\t")
 _bare_control = re.compile(r"(?<!\\)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
 _fold = re.compile(r"\r\n[ \t]+")  # starts at a line end only: blanks before it would be scanned over and over
 _is_callid = re.compile(r"[^\s\x00-\x1f\x7f]+").fullmatch
 
-_NAME_ADDR_LISTS = ("contact", "route", "record-route", "path", "service-route")
-_NAME_ADDRS = ("from", "to", "refer-to", "referred-by", "reply-to")
+_NAME_ADDR_LISTS = frozenset({"contact", "route", "record-route", "path", "service-route"})
+_NAME_ADDRS = frozenset({"from", "to", "refer-to", "referred-by", "reply-to"})
+_KNOWN = _NAME_ADDR_LISTS | _NAME_ADDRS | {"call-id", "max-forwards", "expires"}
 
 
 class Message:
@@ -150,9 +152,7 @@ class Message:
         """The top Via."""
         via: Via | None = self._read.get("via")
         if via is None:
-            value = self.get("via")
-            if value is None:
-                raise Malformed("Missing Via")
+            value = self._first("via")
             self._read["via"] = via = parse_via(split_list(value)[0] if "," in value else value)
         return via
 
@@ -164,12 +164,12 @@ class Message:
     def cseq(self) -> CSeq:
         cseq: CSeq | None = self._read.get("cseq")
         if cseq is None:
-            self._read["cseq"] = cseq = parse_cseq(self._single("cseq"))
+            self._read["cseq"] = cseq = parse_cseq(self._first("cseq"))
         return cseq
 
     @property
     def call_id(self) -> str:
-        return self._single("call-id")
+        return self._first("call-id")
 
     @property
     def from_(self) -> NameAddr:
@@ -182,7 +182,7 @@ class Message:
     @property
     def contacts(self) -> list[NameAddr]:
         """The Contacts; the single ``*`` of RFC 3261 10.2.2 is not among them (``contact_star``)."""
-        return [] if self.contact_star else self._name_addrs("contact")
+        return [] if self.get("contact") == "*" else self._name_addrs("contact")
 
     @property
     def contact_star(self) -> bool:
@@ -212,16 +212,16 @@ class Message:
         """The media type in lower case without parameters, '' where there is none."""
         return (self.get("content-type") or "").partition(";")[0].strip(" \t").lower()
 
-    def _single(self, key: str) -> str:
-        value = self.get(key)
-        if value is None:
+    def _first(self, key: str) -> str:
+        keys = self._keys
+        if key not in keys:
             raise Malformed("Missing Header")
-        return value
+        return self._lines[keys.index(key)].partition(":")[2].strip(" \t")
 
     def _name_addr(self, key: str) -> NameAddr:
         found: NameAddr | None = self._read.get(key)
         if found is None:
-            self._read[key] = found = parse_name_addr(self._single(key))
+            self._read[key] = found = parse_name_addr(self._first(key))
         return found
 
     def _name_addrs(self, key: str) -> list[NameAddr]:
@@ -292,21 +292,28 @@ class Message:
 
     def validate(self) -> None:
         """Read every header this library knows; raises Malformed for the first that is not what it should be."""
-        keys = self._keys
-        for element in self.elements("via"):
-            parse_via(element)
-        if _is_callid(self.call_id) is None:
-            raise Malformed("Bad Call-ID")
-        for key in _NAME_ADDRS:
-            if key in keys:
-                self._name_addr(key)
-        if self.contact_star and len(self.get_all("contact")) > 1:
-            raise Malformed("Bad Contact")
-        for key in _NAME_ADDR_LISTS:
-            if key in keys and not (key == "contact" and self.contact_star):
-                self._name_addrs(key)
-        _ = self.max_forwards
-        _ = self.expires_s
+        keys, lines, read = self._keys, self._lines, self._read
+        for key, line in zip(keys, lines, strict=True):
+            if key not in _KNOWN or key in read:
+                continue
+            value = line.partition(":")[2].strip(" \t")
+            match key:
+                case "from" | "to" | "refer-to" | "referred-by" | "reply-to":
+                    read[key] = parse_name_addr(value)
+                case "call-id":
+                    if _is_callid(value) is None:
+                        raise Malformed("Bad Call-ID")
+                case "max-forwards":
+                    parse_uint(value, "Max-Forwards", 255)
+                case "expires":
+                    parse_uint(value, "Expires")
+                case "contact" if value == "*":
+                    if keys.count("contact") > 1:
+                        raise Malformed("Bad Contact")
+                case _:
+                    self._name_addrs(key)
+        if keys.count("via") > 1 or "," in lines[keys.index("via")]:
+            _ = self.vias
 
     def _start_line(self) -> str:
         raise NotImplementedError
@@ -411,7 +418,7 @@ class Response(Message):
 
 
 def _value(line: str) -> str:
-    return line[line.index(":") + 1 :].strip(" \t")
+    return line.partition(":")[2].strip(" \t")
 
 
 def parse(data: bytes) -> Request | Response:
@@ -423,36 +430,47 @@ def parse(data: bytes) -> Request | Response:
     end = data.find(b"\r\n\r\n")
     if end < 0:
         raise Malformed("No End of Headers" if data.strip() else "Empty")
-    head_bytes = data[:end]
     if end > HEAD_BYTES_MAX:
         raise Malformed("Headers Too Large", 513)
+    head_bytes = data[:end]
     try:
         head = head_bytes.decode()
     except UnicodeDecodeError:
         raise Malformed("Not UTF-8") from None
-    if len(head_bytes.translate(None, _CONTROLS)) != end and _bare_control(head):
-        raise Malformed("Control Character")
-    if "\r\n " in head or "\r\n\t" in head:
-        head = _fold.sub(" ", head)  # RFC 3261 7.3.1
     lines = head.split("\r\n")
-    if head.count("\n") != len(lines) - 1 or head.count("\r") != len(lines) - 1:
-        raise Malformed("Bad Line End")
+    # One look for all of these: what is left without control characters tells whether CRLF were the only ones.
+    if len(head_bytes.translate(None, _CONTROLS)) != end - 2 * (len(lines) - 1):
+        _check_controls(head)
     start = lines.pop(0)
+    keys, lines = _read_names(lines)
     if len(lines) > HEADERS_MAX:
         raise Malformed("Too Many Headers", 513)
     if end > LINE_MAX and max(map(len, lines), default=0) > LINE_MAX:
         raise Malformed("Header Too Long", 513)
+    return _assemble(start, keys, lines, data[end + 4 :])
 
+
+def _check_controls(head: str) -> None:
+    """Control characters may stand behind a backslash in a quoted string (RFC 3261 25.1); CR and LF only as CRLF."""
+    if head.count("\r\n") != head.count("\n") or head.count("\n") != head.count("\r"):
+        raise Malformed("Bad Line End")
+    if _bare_control(head):
+        raise Malformed("Control Character")
+
+
+def _read_names(lines: list[str]) -> tuple[list[str], list[str]]:
+    """The keys of the header lines, and the lines, folds undone (RFC 3261 7.3.1)."""
+    keys: list[str] = []
     known = KEYS.get
-    try:
-        keys = [known(line[: line.index(":")]) for line in lines]
-    except ValueError:
-        raise Malformed("Header Without Colon") from None
-    if None in keys:
-        for at, key in enumerate(keys):
-            if key is None:
-                keys[at] = canonical(lines[at].partition(":")[0])
-    return _assemble(start, keys, lines, data[end + 4 :])  # type: ignore[arg-type]  # the loop above left no None
+    for line in lines:
+        name, colon, _ = line.partition(":")
+        key = known(name)
+        if key is None and line[:1] in _BLANKS and keys:
+            return _read_names(_fold.sub(" ", "\r\n".join(lines)).split("\r\n"))
+        if not colon:
+            raise Malformed("Header Without Colon")
+        keys.append(key or canonical(name))
+    return keys, lines
 
 
 def _assemble(start: str, keys: list[str], lines: list[str], body: bytes) -> Request | Response:
@@ -490,8 +508,10 @@ def _assemble(start: str, keys: list[str], lines: list[str], body: bytes) -> Req
                     raise repeated
                 error = error or repeated
     try:
-        _ = message.via
-        cseq = message.cseq
+        via_text = lines[keys.index("via")].partition(":")[2].strip(" \t")
+        cseq = parse_cseq(lines[keys.index("cseq")].partition(":")[2].strip(" \t"))
+        message._read["cseq"] = cseq
+        message._read["via"] = parse_via(split_list(via_text)[0] if "," in via_text else via_text)
     except Malformed as bad:
         raise error or bad from None
     if method is not None and cseq.method != method:

@@ -6,9 +6,20 @@ In: a display name, a URI, parameters.  Out: lists of them (``grammar.split_list
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
-from callwarden.sip.grammar import Params, format_params, parse_params, quote, quoted_end, unquote
+from callwarden.sip.grammar import (
+    CACHED_CHARS_MAX,
+    CACHED_MAX,
+    Params,
+    format_params,
+    parse_params,
+    quote,
+    quoted_end,
+    unquote,
+)
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.uri import Uri, parse_uri
 
@@ -25,7 +36,7 @@ class NameAddr(NamedTuple):
 
     display: str
     uri: Uri
-    params: Params
+    params: Mapping[str, str | None]
 
     @property
     def tag(self) -> str | None:
@@ -38,6 +49,10 @@ class NameAddr(NamedTuple):
 
 def parse_name_addr(text: str) -> NameAddr:
     """Read one name-addr or addr-spec with its header parameters.  Raises Malformed."""
+    return _parse_short(text) if len(text) <= CACHED_CHARS_MAX else _parse(text)
+
+
+def _parse(text: str) -> NameAddr:
     display = ""
     start = 0
     if text[:1] == '"':
@@ -66,3 +81,6 @@ def parse_name_addr(text: str) -> NameAddr:
     end += 1
     params: Params = {} if end == len(text) else parse_params(text, end)
     return NameAddr(display, parse_uri(text[angle + 1 : end - 1]), params)
+
+
+_parse_short = lru_cache(CACHED_MAX)(_parse)  # From and To are the same in all messages of a call

@@ -6,9 +6,19 @@ In: one Via value.  Out: the list of them (``message``), DNS (RFC 3263).
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
-from callwarden.sip.grammar import TOKEN, Params, check_host, format_params, parse_params, parse_port
+from callwarden.sip.grammar import (
+    CACHED_CHARS_MAX,
+    CACHED_MAX,
+    TOKEN,
+    check_host,
+    format_params,
+    parse_params,
+    parse_port,
+)
 from callwarden.sip.malformed import Malformed
 
 MAGIC_COOKIE = "z9hG4bK"  # RFC 3261 8.1.1.7
@@ -27,7 +37,7 @@ class Via(NamedTuple):
     transport: str  # upper case
     host: str
     port: int | None
-    params: Params
+    params: Mapping[str, str | None]
 
     @property
     def branch(self) -> str | None:
@@ -76,9 +86,16 @@ class Via(NamedTuple):
 
 def parse_via(text: str) -> Via:
     """Read one Via value.  Raises Malformed."""
+    return _parse_short(text) if len(text) <= CACHED_CHARS_MAX else _parse(text)
+
+
+def _parse(text: str) -> Via:
     found = _via_at(text)
     if found is None:
         raise Malformed("Bad Via")
     transport, host, port = found.groups()
     check_host(host)
     return Via(transport.upper(), host, None if port is None else parse_port(port), parse_params(text, found.end()))
+
+
+_parse_short = lru_cache(CACHED_MAX)(_parse)  # each answer to a request brings the same Vias
