@@ -1,0 +1,1 @@
+"""What joins the edge to sockets, streams, NATS and disk."""

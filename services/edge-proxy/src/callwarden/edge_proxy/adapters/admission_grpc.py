@@ -1,0 +1,102 @@
+"""call-admission over its coalescing stream. See `ports.Admission`."""
+
+from callwarden.api.admission.v1 import admission_pb2
+from callwarden.common.rpc.stream import StreamPool
+from callwarden.edge_proxy.adapters.auth_grpc import reason_of
+from callwarden.edge_proxy.core.effects import AdmitCall, Admitted, ExtendCall, Extended, Refused, Route
+from callwarden.kernel.errors import Internal
+from callwarden.kernel.verdict import Refuse
+from callwarden.sip.via import PORT_DEFAULT
+
+SERVICE = "callwarden.api.admission.v1.AdmissionService"
+
+
+class AdmissionGrpc:
+    """Asks the process that an account belongs to, or the next one: hold ids make asking twice harmless."""
+
+    def __init__(self, pool: StreamPool, timeout_s: float, edge: str) -> None:
+        self._pool = pool
+        self._timeout_s = timeout_s
+        self._edge = edge
+
+    async def admit(self, question: AdmitCall) -> Admitted | Refused:
+        request = admission_pb2.AdmitRequest(
+            hold_id=str(question.hold_id),
+            call_id=question.call_id,
+            account_id=question.account_id,
+            destination=question.destination,
+            dialled=question.dialled,
+            caller_number=question.caller_number,
+            source_address=question.source,
+            local=question.local,
+            at_s=question.at_s,
+            edge=self._edge,
+        )
+        reply = await self._pool.call(
+            question.account_id,
+            "Admit",
+            request,
+            admission_pb2.AdmitReply,
+            timeout_s=self._timeout_s,
+            idempotent=True,
+        )
+        if reply.HasField("admitted"):
+            admitted = reply.admitted
+            return Admitted(
+                admitted.granted_s,
+                admitted.final,
+                admitted.max_duration_s,
+                tuple(
+                    Route(route.trunk, *_address(route.address), route.add_prefix, route.strip_digits)
+                    for route in admitted.routes
+                ),
+            )
+        if reply.HasField("refused"):
+            return _refused(reply.refused)
+        raise Internal("call-admission gave no answer")
+
+    async def extend(self, question: ExtendCall) -> Extended | Refused:
+        request = admission_pb2.ExtendRequest(
+            hold_id=str(question.hold_id),
+            call_id=question.call_id,
+            account_id=question.account_id,
+            answered_at_s=question.answered_at_s,
+            granted_s=question.granted_s,
+        )
+        reply = await self._pool.call(
+            question.account_id,
+            "Extend",
+            request,
+            admission_pb2.ExtendReply,
+            timeout_s=self._timeout_s,
+            idempotent=True,
+        )
+        if reply.HasField("extended"):
+            return Extended(reply.extended.granted_s, reply.extended.final)
+        if reply.HasField("refused"):
+            return _refused(reply.refused)
+        raise Internal("call-admission gave no answer")
+
+
+def _refused(refused: admission_pb2.Refused) -> Refused:
+    return Refused(
+        Refuse(
+            reason_of(refused.reason),
+            refused.rule,
+            counter=refused.counter,
+            value=refused.value,
+            limit=refused.limit,
+            window=refused.window,
+            text=refused.text,
+            retry_after_s=refused.retry_after_s,
+        ),
+        refused.sip_status,
+    )
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Host (IPv6 without brackets) and port of host[:port]."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or host.endswith(":"):
+        return text.strip("[]"), PORT_DEFAULT
+    return host.strip("[]"), int(port)

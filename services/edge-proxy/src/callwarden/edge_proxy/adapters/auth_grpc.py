@@ -1,0 +1,68 @@
+"""auth over its coalescing stream. See `ports.Identities`."""
+
+from callwarden.api.auth.v1 import auth_pb2
+from callwarden.common.rpc.stream import StreamPool
+from callwarden.edge_proxy.core.effects import Identity, Rejected, VerifyDigest, VerifySource
+from callwarden.kernel.errors import Internal
+from callwarden.kernel.verdict import Reason
+
+SERVICE = "callwarden.api.auth.v1.AuthService"
+
+
+class AuthGrpc:
+    """Asks the auth process that a user name belongs to, or the next one."""
+
+    def __init__(self, pool: StreamPool, timeout_s: float) -> None:
+        self._pool = pool
+        self._timeout_s = timeout_s
+
+    async def verify(self, question: VerifyDigest) -> Identity | Rejected:
+        given = question.credentials
+        request = auth_pb2.VerifyRequest(
+            username=given.username,
+            realm=given.realm,
+            method=question.method,
+            uri=given.uri,
+            nonce=given.nonce,
+            nonce_count=given.nc,
+            cnonce=given.cnonce,
+            qop=given.qop or "",
+            algorithm=given.algorithm.value,
+            response=given.response,
+            source_address=question.source,
+        )
+        return _answer(
+            await self._pool.call(
+                given.username, "Verify", request, auth_pb2.VerifyReply, timeout_s=self._timeout_s, idempotent=True
+            )
+        )
+
+    async def verify_source(self, question: VerifySource) -> Identity | Rejected:
+        request = auth_pb2.VerifyAddressRequest(source_address=question.source, called=question.called)
+        return _answer(
+            await self._pool.call(
+                question.source,
+                "VerifyAddress",
+                request,
+                auth_pb2.VerifyReply,
+                timeout_s=self._timeout_s,
+                idempotent=True,
+            )
+        )
+
+
+def _answer(reply: auth_pb2.VerifyReply) -> Identity | Rejected:
+    if reply.HasField("identity"):
+        found = reply.identity
+        return Identity(found.account_id, found.account_type, tuple(found.numbers), found.tech_prefix, found.ttl_s)
+    if reply.HasField("rejected"):
+        return Rejected(reason_of(reply.rejected.reason))
+    raise Internal("auth gave no answer")
+
+
+_REASONS = {reason.value: reason for reason in Reason}
+
+
+def reason_of(text: str) -> Reason:
+    """The reason that a text means; a newer one than we know is UNAVAILABLE: refused, and nobody's fault."""
+    return _REASONS.get(text, Reason.UNAVAILABLE)

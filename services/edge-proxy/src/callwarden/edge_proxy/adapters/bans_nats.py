@@ -1,0 +1,44 @@
+"""Bans from NATS KV into the screen: enforced by every edge within a second of being made or lifted."""
+
+import asyncio
+
+from google.protobuf.message import DecodeError
+
+from callwarden.api.events.v1 import events_pb2
+from callwarden.common.bus import Deleted, KeyValue, Put, Synced, parts_of
+from callwarden.common.logs import get_logger
+from callwarden.edge_proxy.core.screen import Screen
+
+log = get_logger(__name__)
+
+
+class BansNats:
+    """Follows the bucket."""
+
+    def __init__(self, bucket: KeyValue, screen: Screen) -> None:
+        self._bucket = bucket
+        self._screen = screen
+        self.synced = asyncio.Event()
+
+    async def follow(self) -> None:
+        """For ever."""
+        async for change in self._bucket.watch():
+            match change:
+                case Put(key, value, _):
+                    try:
+                        ban = events_pb2.Ban.FromString(value)
+                        address = ban.address or parts_of(key)[0]
+                    except (DecodeError, ValueError) as error:
+                        log.warning("ban.unreadable", error=error)
+                        continue
+                    self._screen.ban(address, ban.until_s)
+                    log.info("ban.applied", address=address, reason=ban.reason, until_s=ban.until_s)
+                case Deleted(key, _):
+                    try:
+                        (address,) = parts_of(key)
+                    except ValueError:
+                        continue
+                    self._screen.unban(address)
+                    log.info("ban.lifted", address=address)
+                case Synced():
+                    self.synced.set()

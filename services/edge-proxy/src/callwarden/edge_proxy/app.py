@@ -1,0 +1,240 @@
+"""Joins the core to the world: every datagram in, every effect out, answers to its questions, its timers, its end.
+
+In: the order of things in one event loop. Out: decisions (core), wires (adapters).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from callwarden.common import trace
+from callwarden.common.logs import get_logger
+from callwarden.edge_proxy.core.edge import Edge
+from callwarden.edge_proxy.core.effects import (
+    AdmitCall,
+    Answer,
+    Ask,
+    CallEnded,
+    CallStarted,
+    Decided,
+    ExtendCall,
+    ScannerSeen,
+    StoreLocation,
+    Unreachable,
+    VerifyDigest,
+    VerifySource,
+)
+from callwarden.edge_proxy.ports import Admission, Directory, Events, Guard, Identities, Transport
+from callwarden.kernel.clock import Clock
+from callwarden.kernel.errors import CallwardenError, Exhausted
+from callwarden.sip.transaction import Send
+
+log = get_logger(__name__)
+
+TICK_S: Final = 0.02  # SIP's shortest timer is 500 ms; a finer tick only costs.
+FLUSH_S: Final = 0.05  # DESIGN D4
+QUESTIONS_MAX: Final = 20_000  # Under way at once; more are answered 503 without being asked.
+BANS_WAITING_MAX: Final = 1_000  # Scanners to be reported; a flood of forged ones must not pile up.
+DRAIN_MARGIN_S: Final = 1.0  # Of the drain time, for BYEs and events.
+
+
+class EdgeApp:
+    """One edge at work."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        clock: Clock,
+        *,
+        identities: Identities,
+        admission: Admission,
+        guard: Guard,
+        directory: Directory,
+        events: Events,
+    ) -> None:
+        self.edge = edge
+        self._clock = clock
+        self._identities = identities
+        self._admission = admission
+        self._guard = guard
+        self._directory = directory
+        self._events = events
+        self._transport: Transport | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scanners: asyncio.Queue[ScannerSeen] = asyncio.Queue(BANS_WAITING_MAX)
+        self._ticking = False
+        self._idle = asyncio.Event()
+
+    def attach(self, transport: Transport) -> None:
+        """Where datagrams leave from now on."""
+        self._transport = transport
+
+    # In.
+
+    def datagram(self, data: bytes, host: str, port: int) -> None:
+        """One that came in. Called from the socket's callback: does all it can at once, without a task."""
+        clock = self._clock
+        self.edge.receive(data, host, port, clock.monotonic_s(), clock.now_s())
+        self._perform()
+
+    def _tick(self) -> None:
+        self._ticking = False
+        clock = self._clock
+        self.edge.handle_timers(clock.monotonic_s(), clock.now_s())
+        self._perform()
+
+    # Out.
+
+    def _perform(self) -> None:
+        asks = self._take()
+        for ask in asks:
+            self._start(ask)
+        if not self._ticking:
+            self._set_tick()
+
+    def _take(self) -> list[Ask]:
+        """Do the effects; the questions among them are left to the caller."""
+        asks: list[Ask] = []
+        transport = self._transport
+        for effect in self.edge.take_effects():
+            kind = type(effect)
+            # In order of how often they come.
+            if kind is Send:
+                if transport is not None:
+                    self.edge.tally.sends += 1
+                    transport.send(effect.data, effect.to.address)  # type: ignore[attr-defined]
+            elif kind is Ask:
+                asks.append(effect)  # type: ignore[arg-type]
+            else:
+                _TELL[kind](self, effect)
+        return asks
+
+    def _set_tick(self) -> None:
+        """One timer for all, set only while something is waited for: an idle edge sleeps."""
+        next_s = self.edge.next_timer_s()
+        if next_s is None:
+            return
+        self._ticking = True
+        asyncio.get_running_loop().call_later(max(TICK_S, next_s - self._clock.monotonic_s()), self._tick)
+
+    # Questions.
+
+    def _start(self, ask: Ask) -> None:
+        if len(self._tasks) >= QUESTIONS_MAX:
+            self.edge.resume(ask, Unreachable(overloaded=True), self._clock.monotonic_s(), self._clock.now_s())
+            for more in self._take():
+                self._start(more)
+            return
+        task = asyncio.get_running_loop().create_task(self._pursue(ask))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _pursue(self, ask: Ask) -> None:
+        """Find the answer, and that of the question which follows from it: one task a call instead of two."""
+        following: Ask | None = ask
+        while following is not None:
+            question = following.question
+            trace.set_scope(trace.Scope(question.traceparent, question.call_id[: trace.CALL_ID_BYTES_MAX]))
+            answer = await self._answer(following)
+            self.edge.resume(following, answer, self._clock.monotonic_s(), self._clock.now_s())
+            asks = self._take()
+            following = asks[0] if asks else None
+            for other in asks[1:]:
+                self._start(other)
+        if not self._ticking:
+            self._set_tick()
+
+    async def _answer(self, ask: Ask) -> Answer:
+        question = ask.question
+        try:
+            # In order of how often they come; a match statement with class patterns costs four times as much.
+            kind = type(question)
+            if kind is VerifyDigest:
+                return await self._identities.verify(question)  # type: ignore[arg-type]
+            if kind is AdmitCall:
+                return await self._admission.admit(question)  # type: ignore[arg-type]
+            if kind is ExtendCall:
+                return await self._admission.extend(question)  # type: ignore[arg-type]
+            assert isinstance(question, VerifySource)
+            return await self._identities.verify_source(question)
+        except CallwardenError as error:
+            log.warning("question.unanswered", error=error, question=type(question).__name__)
+            return Unreachable(overloaded=isinstance(error, Exhausted))
+
+    # What happened.
+
+    def _started(self, event: CallStarted) -> None:
+        with trace.scope(traceparent=event.traceparent, call_id=event.call_id):
+            self._events.started(event)
+            log.debug("call.started", hold=event.hold_id, account=event.account_id, trunk=event.trunk)
+
+    def _ended(self, event: CallEnded) -> None:
+        with trace.scope(traceparent=event.traceparent, call_id=event.call_id):
+            self._events.ended(event)
+            write = log.info if event.reason.startswith("cut-") else log.debug
+            write("call.ended", hold=event.hold_id, account=event.account_id, reason=event.reason)
+        if not len(self.edge.calls):
+            self._idle.set()
+
+    def _decided(self, event: Decided) -> None:
+        with trace.scope(traceparent=event.traceparent, call_id=event.call_id):
+            self._events.decided(event)
+            refuse = event.refuse
+            log.info(
+                "request.refused",
+                method=event.method,
+                reason=refuse.reason.value,
+                rule=refuse.rule,
+                source=event.source,
+                account=event.account_id,
+            )
+
+    def _store(self, change: StoreLocation) -> None:
+        self._directory.store(change)
+
+    def _scanner(self, scanner: ScannerSeen) -> None:
+        if not self._scanners.full():
+            self._scanners.put_nowait(scanner)
+
+    # Beside.
+
+    async def report_counts(self) -> None:
+        """Give rate-guard the sums, each FLUSH_S; for ever."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            reports = self.edge.counters.take_report(self._clock.monotonic_s())
+            if reports:
+                await self._guard.report(reports)
+
+    async def report_scanners(self) -> None:
+        """Have scanners banned everywhere; for ever."""
+        while True:
+            scanner = await self._scanners.get()
+            try:
+                await self._guard.ban(scanner)
+            except CallwardenError as error:
+                log.warning("scanner.not_banned", error=error, source=scanner.source)
+
+    async def drain(self, stopping: asyncio.Event, timeout_s: float) -> None:
+        """When told to stop: no new calls; running ones may end by themselves, those that don't are cut."""
+        await stopping.wait()
+        self.edge.drain()
+        log.info("edge.draining", calls=len(self.edge.calls))
+        try:
+            async with asyncio.timeout(max(0.0, timeout_s - DRAIN_MARGIN_S)):
+                while len(self.edge.calls):
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            log.warning("edge.drain_cut", calls=len(self.edge.calls))
+        self.edge.cut_all("edge-drain", self._clock.monotonic_s(), self._clock.now_s())
+        self._perform()
+
+
+_TELL: dict[type, Callable[[EdgeApp, object], None]] = {
+    CallStarted: EdgeApp._started,  # type: ignore[dict-item]
+    CallEnded: EdgeApp._ended,  # type: ignore[dict-item]
+    Decided: EdgeApp._decided,  # type: ignore[dict-item]
+    StoreLocation: EdgeApp._store,  # type: ignore[dict-item]
+    ScannerSeen: EdgeApp._scanner,  # type: ignore[dict-item]
+}

@@ -1,0 +1,217 @@
+"""One call as the edge knows it, from the INVITE with credentials to the end; and all of them.
+
+In: the state, as a table of what may follow what. Out: what is done in each state (`setup`, `talk`, `relay`).
+"""
+
+from enum import Enum
+from typing import NamedTuple
+from uuid import UUID
+
+from callwarden.edge_proxy.core.rules import Rules
+from callwarden.edge_proxy.core.wheel import Wheel
+from callwarden.sip.message import Request, Response
+from callwarden.sip.transaction import ClientTransaction, Peer, ServerTransaction
+
+CALLS_MAX = 50_000  # 2 KB each. More at once than one process can set up in the longest usual call.
+CLOSED_MAX = 20_000  # Ended calls that are remembered, so that their cookies open nothing any more.
+
+
+class State(Enum):
+    """Where a call is."""
+
+    ASKING = "asking"  # who is it, may it
+    RINGING = "ringing"  # passed on, not answered
+    TALKING = "talking"
+    ENDED = "ended"
+
+
+class Event(Enum):
+    ADMITTED = "admitted"
+    ANSWERED = "answered"
+    ENDED = "ended"
+
+
+# The law: what isn't here is an error of ours.
+TABLE: dict[tuple[State, Event], State] = {
+    (State.ASKING, Event.ADMITTED): State.RINGING,
+    (State.ASKING, Event.ENDED): State.ENDED,
+    (State.RINGING, Event.ANSWERED): State.TALKING,
+    (State.RINGING, Event.ENDED): State.ENDED,
+    (State.TALKING, Event.ENDED): State.ENDED,
+}
+
+
+class Impossible(RuntimeError):
+    """Our own code made a step that the table doesn't have."""
+
+
+class Target(NamedTuple):
+    """One place to try. `uri` is the Request-URI there; `is_phone`: a binding of ours, whose Contact may lie behind a
+    NAT, so that all requests to it go to `host` and `port`."""
+
+    uri: str
+    host: str
+    port: int
+    trunk: str = ""
+    is_phone: bool = False
+
+
+class Side:
+    """One side of a call: where it is, and what a BYE to the other needs. Kept up to date while requests pass."""
+
+    __slots__ = ("cseq", "is_phone", "peer", "target")
+
+    def __init__(self, peer: Peer, is_phone: bool, cseq: int) -> None:
+        self.peer = peer  # where requests to it go
+        self.is_phone = is_phone  # then what it sends says where it is, and its Contact does not
+        self.cseq = cseq  # the highest that this side has used
+        self.target: str | None = None  # its Contact, where a request changed it (RFC 3261 12.2)
+
+
+class Call:
+    """Mutable slots: it is the state, and there are thousands."""
+
+    __slots__ = (
+        "account_id",
+        "admitted_s",
+        "answer_bytes",
+        "answered_s",
+        "answered_wall_s",
+        "asking",
+        "attempt",
+        "best",
+        "branch",
+        "bye_at_s",
+        "call_id",
+        "callee",
+        "caller",
+        "caller_number",
+        "caller_tag",
+        "cancelled",
+        "dialled",
+        "extending",
+        "final",
+        "final_reason",
+        "granted_s",
+        "hold_id",
+        "invite_bytes",
+        "is_trunk",
+        "max_s",
+        "placed",
+        "ringing",
+        "rules",
+        "server",
+        "source",
+        "state",
+        "target",
+        "targets",
+        "tick",
+        "traceparent",
+    )
+
+    def __init__(
+        self, hold_id: UUID, call_id: str, traceparent: str, server: ServerTransaction, source: Peer, rules: Rules
+    ) -> None:
+        self.hold_id = hold_id
+        self.call_id = call_id
+        self.traceparent = traceparent
+        self.server: ServerTransaction | None = server
+        self.source = source
+        self.rules = rules
+        self.state = State.ASKING
+        self.tick = 0  # the wheel's
+        # Who.
+        self.account_id = ""
+        self.is_trunk = False
+        self.caller_number = ""
+        self.caller_tag = ""
+        self.dialled = ""
+        # Setting up.
+        self.cancelled = False
+        self.placed = False  # a hold may exist: the end must be told
+        self.asking = False  # call-admission has the question
+        self.admitted_s = 0.0
+        self.targets: list[Target] = []
+        self.target: Target | None = None
+        self.attempt = 0
+        self.branch: ClientTransaction | None = None
+        self.ringing = False
+        self.best: Response | None = None
+        # Talking. `granted_s` and `max_s` count from the answer.
+        self.granted_s = 0
+        self.final = False
+        self.final_reason = "credit"
+        self.max_s = 0
+        self.answered_s = 0.0
+        self.answered_wall_s = 0.0
+        self.extending = False
+        self.bye_at_s = 0.0  # a BYE is on its way: the talk is over then if it is accepted
+        self.caller: Side | None = None
+        self.callee: Side | None = None
+        # What a dialog is made of, of the INVITE and its 200 as they came: read only if the edge must cut the call.
+        self.invite_bytes = b""
+        self.answer_bytes = b""
+
+    def step(self, event: Event) -> None:
+        """Go to the state that follows. Raises Impossible."""
+        state = TABLE.get((self.state, event))
+        if state is None:
+            raise Impossible(f"{event.value} in state {self.state.value}")
+        self.state = state
+
+    @property
+    def request(self) -> Request:
+        """The INVITE; only before it has a final answer."""
+        assert self.server is not None
+        return self.server.request
+
+    @property
+    def is_ended(self) -> bool:
+        return self.state is State.ENDED
+
+    @property
+    def trunk(self) -> str:
+        return self.target.trunk if self.target is not None else ""
+
+    def __repr__(self) -> str:
+        return f"<Call {self.hold_id} {self.state.value}>"
+
+
+class Calls:
+    """All calls by hold, their alarms, and the holds of those that ended lately. Mutable: it is the state."""
+
+    def __init__(self) -> None:
+        self._by_hold: dict[UUID, Call] = {}
+        self._closed: dict[UUID, None] = {}
+        self.wheel: Wheel[Call] = Wheel()
+
+    def __len__(self) -> int:
+        return len(self._by_hold)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._by_hold) >= CALLS_MAX
+
+    def add(self, call: Call) -> None:
+        self._by_hold[call.hold_id] = call
+
+    def get(self, hold_id: UUID) -> Call | None:
+        return self._by_hold.get(hold_id)
+
+    def all(self) -> list[Call]:
+        return list(self._by_hold.values())
+
+    def close(self, call: Call) -> None:
+        """The call is over; its hold is remembered for a while."""
+        self.wheel.cancel(call)
+        if self._by_hold.pop(call.hold_id, None) is not None:
+            self.close_unknown(call.hold_id)
+
+    def close_unknown(self, hold_id: UUID) -> None:
+        """A call that this edge never knew is over."""
+        if len(self._closed) >= CLOSED_MAX:
+            del self._closed[next(iter(self._closed))]
+        self._closed[hold_id] = None
+
+    def was_closed(self, hold_id: UUID) -> bool:
+        return hold_id in self._closed

@@ -1,0 +1,111 @@
+"""Who may call as whom, and whom: from an authenticated identity and an INVITE to what call-admission is asked.
+
+In: caller ids, domains, called names and numbers. Out: credentials (`challenge`), limits (call-admission).
+"""
+
+from dataclasses import dataclass
+
+from callwarden.edge_proxy.core.call import Target
+from callwarden.edge_proxy.core.context import Site
+from callwarden.edge_proxy.core.effects import Identity
+from callwarden.edge_proxy.core.locations import Binding, Location, Locations
+from callwarden.kernel.phone import E164, BadNumber, is_number
+from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.sip.malformed import Malformed
+from callwarden.sip.message import Request
+from callwarden.sip.uri import parse_uri
+
+DIALLED_MAX = 64  # For the record; longer ones are no number and no name of ours.
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """The called party: E.164 digits for a carrier, or a local user's name and the phones to ring."""
+
+    destination: str
+    dialled: str
+    local: bool
+    targets: tuple[Target, ...] = ()
+
+
+def caller_number(request: Request, identity: Identity, username: str, site: Site) -> str | Refuse:
+    """The number (or name) that the caller shows, if it may.
+
+    A subscriber's From must be in a domain of ours and name the user itself or a number of its account; a trunk shows
+    the numbers of its own customers.
+    """
+    try:
+        sender = request.from_.uri
+        shown = sender.username
+    except Malformed:
+        return Refuse(Reason.MALFORMED, "caller-id", text="From can't be read")
+    if identity.is_trunk:
+        return shown[:DIALLED_MAX]
+    if site.realm_of(sender) is None:
+        return Refuse(Reason.FOREIGN_DOMAIN, "foreign-domain", text="From is in a domain that isn't ours")
+    if shown == username:
+        return identity.numbers[0] if identity.numbers else username
+    number = _number_of(shown)
+    if number is not None and number in identity.numbers:
+        return number
+    return Refuse(Reason.CALLER_ID, "caller-id", text="From is neither the user nor a number of its account")
+
+
+def called_party(
+    request: Request, identity: Identity, site: Site, locations: Locations, wall_s: float
+) -> Called | Refuse:
+    """Whom the INVITE is for."""
+    try:
+        uri = request.uri
+        user = uri.username
+    except Malformed:
+        return Refuse(Reason.MALFORMED, "called", text="the Request-URI can't be read")
+    realm = site.realm_of(uri)
+    if realm is None:
+        # No open relay, for nobody (spec.routing.blockOtherDomains, forwardToOtherDomains).
+        return Refuse(Reason.FOREIGN_DOMAIN, "foreign-domain", text="the called domain isn't ours")
+    if not user or len(user) > DIALLED_MAX:
+        return Refuse(Reason.NOT_FOUND, "called", text="nobody is called")
+    dialled = user
+    if identity.tech_prefix:
+        user = user.removeprefix(identity.tech_prefix)
+    location = locations.find_user(realm, user, wall_s)
+    if location is None and not is_number(user):
+        return Refuse(Reason.NOT_FOUND, "called", text="no such user is registered")
+    if location is None:
+        try:
+            number = E164.parse(user)
+        except BadNumber:
+            return Refuse(Reason.BAD_NUMBER, "called", text="not a number in international form")
+        location = locations.find_number(str(number), wall_s)
+        if location is None:
+            return Called(number.digits, dialled, local=False)
+    return Called(location.username, dialled, local=True, targets=_phones(location, wall_s))
+
+
+def _phones(location: Location, wall_s: float) -> tuple[Target, ...]:
+    return tuple(_phone(binding) for binding in location.live(wall_s))
+
+
+def _phone(binding: Binding) -> Target:
+    return Target(binding.uri, *binding.received, is_phone=True)
+
+
+def _number_of(user: str) -> str | None:
+    try:
+        return str(E164.parse(user))
+    except BadNumber:
+        return None
+
+
+def carrier_uri(digits: str, add_prefix: str, strip_digits: int, host: str, port: int) -> str:
+    """The Request-URI for a carrier: its digits as it wants them, at its address."""
+    return f"sip:{add_prefix}{digits[strip_digits:]}@{host}:{port}"
+
+
+def is_sip_uri(text: str) -> bool:
+    """Whether a text can be a Request-URI."""
+    try:
+        return parse_uri(text).is_sip
+    except Malformed:
+        return False

@@ -1,0 +1,108 @@
+"""Asking who it is, without remembering that we asked: signed nonces out, credentials in (RFC 3261 22, RFC 7616, 8760).
+
+In: challenges by policy, and what a request's credentials are worth before anybody is asked. Out: passwords (auth), how
+nonces are signed (callwarden.sip.digest), counting (`counters`).
+"""
+
+from collections.abc import Callable
+from enum import Enum
+
+from callwarden.edge_proxy.core.rules import Rules
+from callwarden.sip.digest import Credentials, Freshness, NonceKeys, challenges, parse_credentials, parse_fields
+from callwarden.sip.malformed import Malformed
+from callwarden.sip.message import Request
+from callwarden.sip.uri import parse_uri
+
+_SALT_BYTES = 5
+USES_MAX = 65_536  # In each of two generations; at 500 calls/s and a nonce life of 300 s the last 130 s at least.
+
+
+class Fault(Enum):
+    """Why credentials aren't worth a question to auth."""
+
+    NONE = "none"  # there are none for a realm of ours
+    STALE = "stale"  # an old nonce, one of another address, one used before: ask again, counts as nothing
+    WRONG = "wrong"  # credentials that can't be right
+
+
+class Challenger:
+    """Mutable only in what it remembers of used nonces."""
+
+    def __init__(self, keys: NonceKeys, realms: tuple[str, ...], chance: Callable[[int], bytes]) -> None:
+        """`realms`: those served, the first is offered where the request names none of them."""
+        self._keys = keys
+        self._realms = realms
+        self._chance = chance
+        self._uses = Uses()
+
+    def headers(
+        self, name: str, realm: str, rules: Rules, host: str, wall_s: float, *, stale: bool
+    ) -> list[tuple[str, str]]:
+        """The challenges as headers called `name` (WWW-Authenticate or Proxy-Authenticate), best first. 8 µs."""
+        # Bound to the address: a nonce seen on the wire is worth nothing elsewhere, and whoever answers a challenge
+        # has shown that packets reach him there.
+        nonce = self._keys.issue(wall_s, self._chance(_SALT_BYTES), host)
+        return [(name, str(challenge)) for challenge in challenges(realm, nonce, rules.offered, stale=stale)]
+
+    def examine(self, request: Request, name: str, rules: Rules, host: str, wall_s: float) -> Credentials | Fault:
+        """The request's credentials for a realm of ours (header `name`), if they are worth asking about."""
+        for value in request.get_all(name):
+            try:
+                if parse_fields(value).get("realm") not in self._realms:
+                    continue  # for another proxy on the way (RFC 3261 22.3)
+            except Malformed:
+                return Fault.WRONG
+            return self._examine(value, request, rules, host, wall_s)
+        return Fault.NONE
+
+    def _examine(self, value: str, request: Request, rules: Rules, host: str, wall_s: float) -> Credentials | Fault:
+        try:
+            credentials = parse_credentials(value)
+        except Malformed:
+            return Fault.WRONG
+        if self._keys.check(credentials.nonce, wall_s, rules.nonce_lifetime_s, host) is not Freshness.FRESH:
+            return Fault.STALE
+        if credentials.algorithm not in rules.accepted or not _is_for(credentials.uri, request):
+            return Fault.WRONG
+        if not self._uses.is_first(credentials.nonce, credentials.nc, wall_s, rules.nonce_lifetime_s):
+            return Fault.STALE
+        return credentials
+
+
+class Uses:
+    """Which nonce was used with which count: a request that is sent again by somebody else is not let in again.
+
+    Kept in two generations of hashes, so that it is bounded and old ones go without being looked for. What falls out
+    early under load can be replayed for the rest of its nonce's life, from the address the nonce is bound to.
+    """
+
+    __slots__ = ("_new", "_old", "_turned_s")
+
+    def __init__(self) -> None:
+        self._new: set[int] = set()
+        self._old: set[int] = set()
+        self._turned_s = 0.0
+
+    def is_first(self, nonce: str, count: str, wall_s: float, lifetime_s: float) -> bool:
+        """Whether nonce and count (nc) come for the first time; they don't from now on."""
+        if len(self._new) >= USES_MAX or wall_s - self._turned_s > lifetime_s:
+            self._old, self._new, self._turned_s = self._new, set(), wall_s
+        use = hash((nonce, count.lower()))
+        if use in self._new or use in self._old:
+            return False
+        self._new.add(use)
+        return True
+
+
+def _is_for(uri: str, request: Request) -> bool:
+    """Whether credentials for `uri` were made for this request (RFC 7616 3.4.6): same user at the same host.
+
+    Ports and parameters differ in many phones; a number that differs would let captured credentials call elsewhere.
+    """
+    if uri == request.uri_text:
+        return True
+    try:
+        theirs, ours = parse_uri(uri), request.uri
+        return theirs.username == ours.username and theirs.host.lower() == ours.host.lower()
+    except Malformed:
+        return False

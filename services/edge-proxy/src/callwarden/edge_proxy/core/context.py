@@ -1,0 +1,196 @@
+"""What the parts of the core share: who we are, the time of this moment, the transactions, and where effects go.
+
+In: no behaviour of its own beyond sending, asking and noting. Out: everything that decides.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from callwarden.edge_proxy.core.counters import Counters
+from callwarden.edge_proxy.core.effects import Ask, Decided, Question
+from callwarden.edge_proxy.core.keys import Keys
+from callwarden.edge_proxy.core.rules import RuleBook, Rules
+from callwarden.edge_proxy.core.tally import Tally
+from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
+from callwarden.limits.bucket import Bucket, Rate
+from callwarden.sip import build
+from callwarden.sip.message import Request, Response
+from callwarden.sip.transaction import Peer, Send, ServerTransaction, TransactionLayer
+from callwarden.sip.uri import Uri
+from callwarden.sip.via import PORT_DEFAULT
+
+SERVER_NAME = "Callwarden"
+# So that an attacker can't fill the database with refusals; what is dropped is counted.
+DECISIONS = Rate(per_second=50, burst=200)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Who we are on the wire: the address we name in Via and Record-Route, and the domains we serve."""
+
+    host: str  # as in a URI: IPv6 in brackets
+    port: int
+    realms: tuple[str, ...]
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def is_us(self, uri: Uri) -> bool:
+        """The URI names this edge, or a domain that it serves."""
+        host = uri.host.lower()
+        return (host == self.host and (uri.port or PORT_DEFAULT) == self.port) or host in self.realms
+
+    def realm_of(self, uri: Uri) -> str | None:
+        """The domain of ours that the URI is in; None: a foreign one. Our own address means the first domain."""
+        if uri.scheme == "tel":
+            return self.realms[0]  # a number without a domain is ours to place
+        host = uri.host.lower()
+        if host in self.realms:
+            return host
+        if host == self.host and uri.port in (None, self.port):
+            return self.realms[0]
+        return None
+
+
+class Context:
+    """Mutable: `now_s` (monotonic) and `wall_s` are those of the datagram, answer or timer being worked on.
+
+    They are set at each door of `Edge` from its arguments; nobody else sets them. Handing both through every call below
+    would make each signature longer and nothing clearer.
+    """
+
+    __slots__ = (
+        "_decisions",
+        "book",
+        "chance",
+        "counters",
+        "draining",
+        "effects",
+        "keys",
+        "layer",
+        "now_s",
+        "site",
+        "tally",
+        "wall_s",
+    )
+
+    def __init__(
+        self, site: Site, keys: Keys, book: RuleBook, layer: TransactionLayer, chance: Callable[[int], bytes]
+    ) -> None:
+        """`chance(n)` gives n random bytes that nobody can foretell."""
+        self.site = site
+        self.keys = keys
+        self.book = book
+        self.layer = layer
+        self.chance = chance
+        self.counters = Counters(book.default)
+        self.tally = Tally()
+        self.effects: list[object] = []
+        self.draining = False
+        self.now_s = 0.0
+        self.wall_s = 0.0
+        self._decisions = Bucket()
+
+    # Out.
+
+    def ask(self, question: Question, then: Callable[..., None]) -> None:
+        self.effects.append(Ask(question, then))
+
+    def respond(self, server: ServerTransaction, response: Response) -> None:
+        self.effects += self.layer.respond(server, response, self.now_s)
+
+    def answer(
+        self,
+        server: ServerTransaction,
+        status: int,
+        reason: str | None = None,
+        headers: build.Headers = (),
+    ) -> None:
+        """Our own answer in a transaction."""
+        response = build.response(server.request, status, reason, headers=headers, to_tag=self.tag(server.request))
+        self.respond(server, response)
+
+    def answer_stateless(
+        self, request: Request, source: Peer, status: int, reason: str | None = None, headers: build.Headers = ()
+    ) -> None:
+        """Our own answer without a transaction: to whom we want to remember nothing of (RFC 3261 8.2.7).
+
+        It goes to the address that the request came from, whatever its Via claims: no reflection at others.
+        """
+        via = request.stamp_source(source.host, source.port)
+        response = build.response(request, status, reason, headers=headers, to_tag=self.tag(request))
+        port = source.port if via.wants_rport else via.port or PORT_DEFAULT
+        self.effects.append(Send(response.to_bytes(), source._replace(port=port)))
+
+    def reply_peer(self, request: Request, source: Peer) -> Peer:
+        """Where a request's answers go (RFC 3261 18.2.2, RFC 3581 4): never to another host than it came from."""
+        via = request.stamp_source(source.host, source.port)
+        if via.wants_rport:
+            return source
+        return source._replace(port=via.port or PORT_DEFAULT)
+
+    def tag(self, request: Request) -> str:
+        """The To tag of our own answers: the same for a request whenever it comes."""
+        return build.local_tag(request, self.keys.tags[:32])
+
+    # Chance.
+
+    def new_id(self) -> UUID:
+        return UUID(bytes=self.chance(16), version=4)
+
+    def new_traceparent(self) -> str:
+        """A new trace (W3C trace context), not sampled: whether spans are recorded is the adapters' business."""
+        ids = self.chance(24).hex()
+        return f"00-{ids[:32]}-{ids[32:]}-00"
+
+    # Refusals.
+
+    def note_refusal(
+        self,
+        refuse: Refuse,
+        *,
+        request_method: str,
+        call_id: str,
+        traceparent: str,
+        source: str,
+        account_id: str = "",
+        passed: tuple[str, ...] = (),
+        rules: Rules | None = None,
+    ) -> None:
+        """Tell of a refusal with its chain: `passed` are the rules that let it through before."""
+        self.tally.refused += 1
+        if self._decisions.take(DECISIONS, self.now_s):
+            self.tally.decisions_dropped += 1
+            return
+        chain = tuple(RuleResult(rule, Mode.ENFORCE) for rule in passed)
+        refused = RuleResult(
+            refuse.rule,
+            Mode.ENFORCE,
+            refused=refuse,
+            counter=refuse.counter,
+            value=refuse.value,
+            limit=refuse.limit or None,
+            window=refuse.window,
+        )
+        self.effects.append(
+            Decided(
+                event_id=self.new_id(),
+                at_s=self.wall_s,
+                call_id=call_id,
+                traceparent=traceparent,
+                method=request_method,
+                refuse=refuse,
+                rules=(*chain, refused),
+                revision=(rules or self.book.default).revision,
+                account_id=account_id,
+                source=source,
+            )
+        )
+
+
+def unavailable(what: str, *, overloaded: bool = False) -> Refuse:
+    """The refusal for a question that nobody answered."""
+    reason = Reason.OVERLOAD if overloaded else Reason.UNAVAILABLE
+    return Refuse(reason, what, text=f"{what} can't be asked")

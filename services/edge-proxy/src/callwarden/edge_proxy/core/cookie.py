@@ -1,0 +1,141 @@
+"""The route cookie: what the edge must know of a call when it knows nothing else of it.
+
+It stands as a parameter in our Record-Route URI, comes back in the Route of every request of the dialog, and lets any
+edge pod pass that request on and settle a BYE (DESIGN D6). In: the hold, when the cookie ends, and where each side
+really is (behind a NAT its Contact does not say). Signed together with the Call-ID and the caller's tag: so it is good
+for this one dialog, and the tag in From or To says who is speaking. The addresses are hidden from the other side.
+
+Out: Record-Route itself (`forwarding`), and what a request with a cookie may do (`relay`).
+"""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import blake2b, blake2s
+from hmac import compare_digest
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from uuid import UUID
+
+from callwarden.edge_proxy.core.keys import Keys
+
+PARAMETER = "cw"
+_HEAD_BYTES = 1 + 16 + 4 + 1  # key number, hold, expiry, flags
+_MAC_BYTES = 12
+_TEXT_MAX = 128  # Two IPv6 addresses make 94 characters.
+_ATTEMPTS = 16
+
+_CALLER, _CALLER_V6, _CALLEE, _CALLEE_V6 = 1, 2, 4, 8
+
+Address = tuple[str, int]
+
+
+class CookieFault(Enum):
+    """Why a cookie is worth nothing."""
+
+    FORGED = "forged"  # never ours, or of another dialog
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """What a genuine cookie says. `target` is where the other side is; None: its URI says it."""
+
+    hold_id: UUID
+    from_caller: bool
+    target: Address | None
+
+
+def issue(
+    keys: Keys,
+    hold_id: UUID,
+    expires_s: float,
+    call_id: str,
+    caller_tag: str,
+    *,
+    caller: Address | None,
+    callee: Address | None,
+    attempt: int = 0,
+) -> str:
+    """The cookie's text, 58 characters with two IPv4 addresses. About 5 µs.
+
+    `attempt` numbers the branches of a call, so that no two cookies hide different addresses under the same key stream.
+    """
+    number = keys.cookie_number
+    key = keys.cookies[number]
+    flags = (attempt % _ATTEMPTS) << 4
+    plain = b""
+    if caller is not None:
+        packed = _pack(caller)
+        flags |= _CALLER | (_CALLER_V6 if len(packed) > 6 else 0)
+        plain += packed
+    if callee is not None:
+        packed = _pack(callee)
+        flags |= _CALLEE | (_CALLEE_V6 if len(packed) > 6 else 0)
+        plain += packed
+    head = bytes((number,)) + hold_id.bytes + int(expires_s).to_bytes(4, "big") + bytes((flags,))
+    body = head + _hide(key, head, plain)
+    return urlsafe_b64encode(body + _mac(key, body, call_id, caller_tag)).rstrip(b"=").decode()
+
+
+def read(
+    keys: Keys, text: str, call_id: str, from_tag: str | None, to_tag: str | None, now_s: float
+) -> Cookie | CookieFault:
+    """What the cookie of a request says, given the request's Call-ID and tags."""
+    if len(text) > _TEXT_MAX:
+        return CookieFault.FORGED
+    try:
+        data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        return CookieFault.FORGED
+    if len(data) < _HEAD_BYTES + _MAC_BYTES or (key := keys.cookies.get(data[0])) is None:
+        return CookieFault.FORGED
+    body, mac = data[:-_MAC_BYTES], data[-_MAC_BYTES:]
+    if from_tag and compare_digest(_mac(key, body, call_id, from_tag), mac):
+        from_caller = True
+    elif to_tag and compare_digest(_mac(key, body, call_id, to_tag), mac):
+        from_caller = False
+    else:
+        return CookieFault.FORGED
+    if int.from_bytes(data[17:21], "big") < now_s:
+        return CookieFault.EXPIRED
+    head = body[:_HEAD_BYTES]
+    caller, callee = _unpack(_hide(key, head, body[_HEAD_BYTES:]), head[-1])
+    return Cookie(UUID(bytes=data[1:17]), from_caller, callee if from_caller else caller)
+
+
+def _mac(key: bytes, body: bytes, call_id: str, caller_tag: str) -> bytes:
+    # The Call-ID's length stands in front, so that no piece of it can move into the tag.
+    dialog = call_id.encode()
+    return blake2s(
+        body + len(dialog).to_bytes(4, "big") + dialog + caller_tag.encode(),
+        key=key,
+        digest_size=_MAC_BYTES,
+        person=b"cw-route",
+    ).digest()
+
+
+def _hide(key: bytes, head: bytes, data: bytes) -> bytes:
+    """XOR with a key stream of 64 bytes that is the head's own; twice gives the data back."""
+    if not data:
+        return b""
+    stream = blake2b(head, key=key, person=b"cw-hide").digest()[: len(data)]
+    return (int.from_bytes(data, "big") ^ int.from_bytes(stream, "big")).to_bytes(len(data), "big")
+
+
+def _pack(address: Address) -> bytes:
+    return ip_address(address[0]).packed + address[1].to_bytes(2, "big")
+
+
+def _unpack(data: bytes, flags: int) -> tuple[Address | None, Address | None]:
+    caller = callee = None
+    if flags & _CALLER:
+        caller, data = _take(data, 18 if flags & _CALLER_V6 else 6)
+    if flags & _CALLEE:
+        callee, data = _take(data, 18 if flags & _CALLEE_V6 else 6)
+    return caller, callee
+
+
+def _take(data: bytes, size: int) -> tuple[Address, bytes]:
+    packed = data[: size - 2]
+    host = IPv4Address(packed) if size == 6 else IPv6Address(packed)
+    return (str(host), int.from_bytes(data[size - 2 : size], "big")), data[size:]

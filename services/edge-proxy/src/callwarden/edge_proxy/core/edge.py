@@ -1,0 +1,260 @@
+"""The edge in one piece: datagrams, answers and time in; effects out.
+
+    edge = Edge(site, keys, book, chance=os.urandom)
+    edge.receive(data, host, port, now_s, wall_s)     # a datagram
+    edge.resume(ask, answer, now_s, wall_s)           # the answer to a question it asked
+    edge.handle_timers(now_s, wall_s)                 # when edge.next_timer_s() has come
+    for effect in edge.take_effects(): ...            # after each of these: Send, Ask, CallStarted … in their order
+
+In: which part a message goes to. Out: what each part does with it (`registration`, `setup`, `talk`, `relay`).
+"""
+
+from collections.abc import Callable
+from typing import assert_never
+
+from callwarden.edge_proxy.core import validation
+from callwarden.edge_proxy.core.call import Call, Calls, State
+from callwarden.edge_proxy.core.challenge import Challenger
+from callwarden.edge_proxy.core.context import SERVER_NAME, Context, Site
+from callwarden.edge_proxy.core.effects import Ask, ScannerSeen
+from callwarden.edge_proxy.core.ending import LateAnswer
+from callwarden.edge_proxy.core.keys import Keys
+from callwarden.edge_proxy.core.locations import Locations
+from callwarden.edge_proxy.core.registration import Registration
+from callwarden.edge_proxy.core.relay import Passage, Relay
+from callwarden.edge_proxy.core.rules import RuleBook
+from callwarden.edge_proxy.core.screen import Drop, Screen
+from callwarden.edge_proxy.core.setup import Setup
+from callwarden.edge_proxy.core.sources import Sources
+from callwarden.edge_proxy.core.talk import Talk
+from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.sip.malformed import Malformed
+from callwarden.sip.message import Request, parse
+from callwarden.sip.transaction import (
+    AckReceived,
+    Cancelled,
+    Output,
+    Peer,
+    RequestReceived,
+    ResponseReceived,
+    Send,
+    ServerTransaction,
+    StrayResponse,
+    Terminated,
+    TimedOut,
+    TransactionLayer,
+    TransportFailed,
+)
+
+# What keeps a NAT open (RFC 5626 3.5.1 and what phones make of it): nothing to answer over UDP, nothing wrong.
+_KEEPALIVES = frozenset({b"\r\n\r\n", b"\r\n", b"\0\0\0\0", b"\0"})
+_OPTIONS_HEADERS = [
+    ("Allow", validation.ALLOW),
+    ("Accept", "application/sdp"),
+    ("Server", SERVER_NAME),
+]
+
+
+class Edge:
+    """One edge: everything behind one socket. Mutable: it is the state."""
+
+    def __init__(self, site: Site, keys: Keys, book: RuleBook, chance: Callable[[int], bytes]) -> None:
+        self.layer = TransactionLayer(tag_secret=keys.tags[:32])
+        self.context = Context(site, keys, book, self.layer, chance)
+        self.tally = self.context.tally
+        self.counters = self.context.counters
+        self.screen = Screen(book.default)
+        self.locations = Locations()
+        self.sources = Sources()
+        self.calls = Calls()
+        challenger = Challenger(keys.nonces, site.realms, chance)
+        self._talk = Talk(self.context, self.calls)
+        self._setup = Setup(self.context, self.calls, self.locations, challenger, self.sources, self._talk)
+        self._relay = Relay(self.context, self.calls, self._talk)
+        self._registration = Registration(self.context, self.locations, challenger)
+
+    # Doors.
+
+    def receive(self, data: bytes, host: str, port: int, now_s: float, wall_s: float) -> None:
+        """A datagram from `host` (an address as text) and `port`."""
+        context, tally = self.context, self.tally
+        context.now_s, context.wall_s = now_s, wall_s
+        tally.datagrams += 1
+        drop = self.screen.judge_address(host, wall_s)
+        if drop is not None:
+            if drop is Drop.BANNED:
+                tally.bans_dropped += 1
+            else:
+                tally.denied_dropped += 1
+            return
+        if not self.counters.message(host, now_s) and not self.screen.is_allowed(host):
+            tally.rate_dropped += 1
+            return
+        if data in _KEEPALIVES:
+            return
+        source = Peer(host, port)
+        try:
+            message = parse(data)
+            outputs = self.layer.receive(message, source, now_s)
+            if outputs:
+                self._take(outputs)
+        except Malformed as error:
+            self._malformed(error, source)
+
+    def resume(self, ask: Ask, answer: object, now_s: float, wall_s: float) -> None:
+        """The answer to a question that was among the effects."""
+        self.context.now_s, self.context.wall_s = now_s, wall_s
+        ask.then(answer)
+
+    def next_timer_s(self) -> float | None:
+        """When `handle_timers` has something to do (on the clock of `now_s`); None: nothing is waited for."""
+        ours, theirs = self.calls.wheel.next_s(), self.layer.next_timer_s()
+        if ours is None or theirs is None:
+            return theirs if ours is None else ours
+        return min(ours, theirs)
+
+    def handle_timers(self, now_s: float, wall_s: float) -> None:
+        """Do what is due."""
+        self.context.now_s, self.context.wall_s = now_s, wall_s
+        self._take(self.layer.handle_timers(now_s))
+        for call in self.calls.wheel.take_due(now_s):
+            if call.state is State.RINGING:
+                self._setup.alarm(call)
+            elif call.state is State.TALKING:
+                self._talk.alarm(call)
+
+    def apply(self, book: RuleBook) -> None:
+        """Another policy. Running calls keep the time limits they began with."""
+        self.context.book = book
+        self.screen.apply(book.default)
+        self.counters.apply(book.default)
+
+    def drain(self) -> None:
+        """New calls are refused from now on; running ones go on."""
+        self.context.draining = True
+
+    def cut_all(self, why: str, now_s: float, wall_s: float) -> None:
+        """End every call that runs: nobody would watch its clock any more."""
+        self.context.now_s, self.context.wall_s = now_s, wall_s
+        for call in self.calls.all():
+            if call.state is State.TALKING:
+                self._talk.cut(call, why)
+
+    def take_effects(self) -> list[object]:
+        """What is to be done, in order; asked for after each call of the above."""
+        effects = self.context.effects
+        if effects:
+            self.context.effects = []
+        return effects
+
+    # To whom.
+
+    def _take(self, outputs: list[Output]) -> None:
+        context = self.context
+        for output in outputs:
+            match output:
+                case Send():
+                    context.effects.append(output)
+                case RequestReceived(request, source):
+                    self._request(request, source)
+                case ResponseReceived(transaction, response):
+                    owner = transaction.context
+                    if isinstance(owner, Call):
+                        self._setup.response(owner, transaction, response)
+                    elif isinstance(owner, Passage):
+                        self._relay.response(owner, response)
+                    elif isinstance(owner, LateAnswer):
+                        owner.again(context)
+                case AckReceived(request, source):
+                    self._relay.ack(request, source)
+                case Cancelled(server):
+                    owner = server.context
+                    if isinstance(owner, Call):
+                        self._setup.cancelled(owner)
+                    elif isinstance(owner, Passage):
+                        self._relay.cancelled(owner)
+                case TimedOut(transaction) | TransportFailed(transaction):
+                    owner = transaction.context
+                    if isinstance(transaction, ServerTransaction):
+                        continue  # our failure was never acknowledged: nothing is waiting for it
+                    if isinstance(owner, Call):
+                        self._setup.timed_out(owner, transaction)
+                    elif isinstance(owner, Passage):
+                        self._relay.timed_out(owner)
+                case StrayResponse():
+                    self.tally.strays += 1
+                case Terminated():
+                    pass
+                case _:
+                    assert_never(output)
+
+    def _request(self, request: Request, source: Peer) -> None:
+        context = self.context
+        drop = self.screen.judge_agent(request)
+        if drop is not None:
+            self._unwanted(request, source, drop)
+            return
+        method = request.method
+        if method == "CANCEL":
+            context.answer_stateless(request, source, 481)
+        elif request.to.tag is not None:
+            self._relay.request(request, source)
+        elif method == "INVITE":
+            self._setup.invite(request, source)
+        elif method == "REGISTER":
+            self._registration.request(request, source)
+        elif method == "OPTIONS":
+            self._options(request, source)
+        elif method in validation.ALLOWED:
+            context.answer_stateless(request, source, 405, None, [("Allow", validation.ALLOW)])
+        else:
+            context.answer_stateless(request, source, 501)
+
+    def _options(self, request: Request, source: Peer) -> None:
+        """A ping, or the question what we can do (RFC 3261 11). Who is registered is nobody's business: 404 for all."""
+        context = self.context
+        fault = validation.check(request, context.site.address)
+        if fault is not None and fault.status != 483:  # 16.3 step 3: an OPTIONS that ends here may be answered
+            context.counters.wrong(source.host, context.now_s)
+            context.answer_stateless(request, source, fault.status, fault.reason, fault.headers)
+        elif context.site.realm_of(request.uri) is None or request.uri.user:
+            context.answer_stateless(request, source, 404)
+        else:
+            context.answer_stateless(request, source, 200, None, _OPTIONS_HEADERS)
+
+    # What isn't wanted.
+
+    def _unwanted(self, request: Request, source: Peer, drop: Drop) -> None:
+        """A scanner's request, or that of an agent that policy blocks: not a word."""
+        context = self.context
+        context.counters.wrong(source.host, context.now_s)
+        if drop is not Drop.SCANNER:
+            self.tally.agents_dropped += 1
+            return
+        self.tally.scanners += 1
+        refuse = Refuse(Reason.SCANNER, "scanner", text="User-Agent of a known scanner")
+        context.note_refusal(
+            refuse,
+            request_method=request.method,
+            call_id=request.call_id,
+            traceparent=context.new_traceparent(),
+            source=source.host,
+            passed=("banned", "rate"),
+        )
+        # A forged source must not lock out a phone that has shown who it is.
+        if not self.locations.is_source(source.host) and not self.screen.is_allowed(source.host):
+            ban_s = context.book.default.ban_s
+            self.screen.ban(source.host, context.wall_s + ban_s)
+            context.effects.append(ScannerSeen(source.host, "User-Agent of a known scanner", ban_s))
+
+    def _malformed(self, error: Malformed, source: Peer) -> None:
+        """Not SIP: counted, and answered only where RFC 3261 wants it and the request says where to."""
+        context = self.context
+        self.tally.malformed += 1
+        context.counters.wrong(source.host, context.now_s)
+        request = error.request
+        if request is not None and self.screen.judge_agent(request) is None:
+            try:
+                context.answer_stateless(request, source, error.status, error.reason)
+            except Malformed:
+                return  # its Via can't be read, either

@@ -1,0 +1,96 @@
+"""Where users' phones are: bindings as the registrar makes them, and the table that is searched for each local call.
+
+In: the values, and the map in memory. Out: how bindings come about (`registrar`), how edges share them (adapters).
+"""
+
+from dataclasses import dataclass
+
+Key = tuple[str, str]  # realm, user name
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One phone. Requests go to `received` (RFC 3581; behind a NAT the Contact leads nowhere), for `uri`."""
+
+    uri: str
+    received: tuple[str, int]
+    expires_s: float  # wall time
+    call_id: str
+    cseq: int
+    account_id: str
+    instance_id: str = ""
+    user_agent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """All phones of one user, the one that registered last first. `numbers` are E.164 with "+"."""
+
+    realm: str
+    username: str
+    bindings: tuple[Binding, ...]
+    numbers: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        return self.realm, self.username
+
+    def live(self, wall_s: float) -> tuple[Binding, ...]:
+        return tuple(binding for binding in self.bindings if binding.expires_s > wall_s)
+
+
+class Locations:
+    """Every registered user, by name and by number. Mutable: a cache of what all edges share.
+
+    Bounded by who can register: only authenticated users get here, each with a bounded number of bindings.
+    """
+
+    def __init__(self) -> None:
+        self._by_key: dict[Key, Location] = {}
+        self._by_number: dict[str, Key] = {}
+        self._sources: dict[str, int] = {}  # address → bindings from there
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def get(self, realm: str, username: str) -> Location | None:
+        return self._by_key.get((realm, username))
+
+    def put(self, location: Location) -> None:
+        """Take a location in, in place of what was known of this user; without bindings it is forgotten."""
+        self.remove(location.key)
+        if not location.bindings:
+            return
+        self._by_key[location.key] = location
+        for number in location.numbers:
+            self._by_number[number] = location.key
+        for binding in location.bindings:
+            self._sources[binding.received[0]] = self._sources.get(binding.received[0], 0) + 1
+
+    def remove(self, key: Key) -> None:
+        old = self._by_key.pop(key, None)
+        if old is None:
+            return
+        for number in old.numbers:
+            if self._by_number.get(number) == key:
+                del self._by_number[number]
+        for binding in old.bindings:
+            left = self._sources.get(binding.received[0], 0) - 1
+            if left > 0:
+                self._sources[binding.received[0]] = left
+            else:
+                self._sources.pop(binding.received[0], None)
+
+    def find_user(self, realm: str, username: str, wall_s: float) -> Location | None:
+        """The user's location, if any phone of it is there now."""
+        location = self._by_key.get((realm, username))
+        return location if location is not None and location.live(wall_s) else None
+
+    def find_number(self, number: str, wall_s: float) -> Location | None:
+        """The location of the user who owns a number (E.164 with "+"), if any phone of it is there now."""
+        key = self._by_number.get(number)
+        return None if key is None else self.find_user(*key, wall_s)
+
+    def is_source(self, host: str) -> bool:
+        """Whether some phone is registered from this address."""
+        return host in self._sources

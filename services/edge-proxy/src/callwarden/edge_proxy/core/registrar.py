@@ -1,0 +1,130 @@
+"""The registrar (RFC 3261 10.3): who may register what, and which bindings that leaves.
+
+In: a REGISTER of an authenticated user and the bindings it had. Out: who it is (`registration`), keeping (adapters).
+"""
+
+from dataclasses import dataclass, replace
+
+from callwarden.edge_proxy.core.locations import Binding, Location
+from callwarden.sip.build import Headers
+from callwarden.sip.malformed import Malformed
+from callwarden.sip.message import Request
+from callwarden.sip.nameaddr import NameAddr
+from callwarden.sip.uri import parse_uri
+
+EXPIRES_DEFAULT_S = 3_600  # RFC 3261 10.2
+EXPIRES_MAX_S = 7_200  # A phone that was unplugged is called for that long at most.
+EXPIRES_MIN_S = 60  # What keeps a NAT open over UDP; less is only load.
+BINDINGS_MAX = 10  # Phones of one user; nobody rings more at once.
+NUMBERS_MAX = 100  # Of one user in the location's value (16 KiB).
+URI_MAX = 512
+TEXT_MAX = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What to answer, and the new location; None: nothing changes."""
+
+    status: int
+    reason: str | None = None
+    headers: Headers = ()
+    location: Location | None = None
+
+
+def register(
+    request: Request,
+    *,
+    realm: str,
+    username: str,
+    account_id: str,
+    numbers: tuple[str, ...],
+    source: tuple[str, int],
+    current: Location | None,
+    wall_s: float,
+) -> Outcome:
+    """RFC 3261 10.3 steps 5 to 8 for an authenticated user."""
+    try:
+        return _register(
+            request,
+            Location(realm, username, current.live(wall_s) if current else (), numbers[:NUMBERS_MAX]),
+            account_id,
+            source,
+            wall_s,
+        )
+    except Malformed as error:
+        return Outcome(400, error.reason)
+
+
+def _register(request: Request, location: Location, account_id: str, source: tuple[str, int], wall_s: float) -> Outcome:
+    call_id, cseq = request.call_id, request.cseq.number
+    if request.contact_star:
+        if request.expires_s != 0 or len(request.get_all("contact")) > 1:
+            return Outcome(400, "Contact * Needs Expires 0")  # 10.3 step 6
+        if any(_is_old(binding, call_id, cseq) for binding in location.bindings):
+            return Outcome(500, "Out Of Order")
+        return _outcome(replace(location, bindings=()), wall_s)
+    bindings = location.bindings
+    contacts = request.contacts
+    if not contacts:
+        return Outcome(200, None, _contact_headers(location, wall_s))  # a query: 10.3 step 6 and 8
+    if len(contacts) > BINDINGS_MAX:
+        return Outcome(403, "Too Many Contacts")
+    for contact in contacts:
+        expires_s = _expires_s(contact, request)
+        if 0 < expires_s < EXPIRES_MIN_S:
+            return Outcome(423, None, [("Min-Expires", str(EXPIRES_MIN_S))])
+        if not contact.uri.is_sip or len(str(contact.uri)) > URI_MAX:
+            return Outcome(400, "Bad Contact")
+        old = next((b for b in bindings if _is_same(b, contact)), None)
+        if old is not None:
+            if _is_old(old, call_id, cseq):
+                return Outcome(500, "Out Of Order")  # 10.3 step 7: the whole request fails
+            bindings = tuple(b for b in bindings if b is not old)
+        if expires_s:
+            bindings = (_binding(request, contact, expires_s, account_id, source, wall_s), *bindings)
+    # A phone that takes a new port at each start would lock its user out: the oldest go.
+    return _outcome(replace(location, bindings=bindings[:BINDINGS_MAX]), wall_s)
+
+
+def _binding(
+    request: Request, contact: NameAddr, expires_s: int, account_id: str, source: tuple[str, int], wall_s: float
+) -> Binding:
+    return Binding(
+        uri=str(contact.uri),
+        received=source,
+        expires_s=wall_s + min(expires_s, EXPIRES_MAX_S),
+        call_id=request.call_id[:TEXT_MAX],
+        cseq=request.cseq.number,
+        account_id=account_id,
+        instance_id=(contact.params.get("+sip.instance") or "")[:TEXT_MAX],
+        user_agent=(request.get("user-agent") or "")[:TEXT_MAX],
+    )
+
+
+def _outcome(location: Location, wall_s: float) -> Outcome:
+    return Outcome(200, None, _contact_headers(location, wall_s), location)
+
+
+def _contact_headers(location: Location, wall_s: float) -> list[tuple[str, str]]:
+    return [
+        ("Contact", f"<{binding.uri}>;expires={max(0, int(binding.expires_s - wall_s))}")
+        for binding in location.bindings
+    ]
+
+
+def _expires_s(contact: NameAddr, request: Request) -> int:
+    """The contact's own expires, or the header, or the default (10.2.1.1). A bad value means the default (20.10)."""
+    text = contact.params.get("expires")
+    if text is not None:
+        return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else EXPIRES_DEFAULT_S
+    found = request.expires_s
+    return EXPIRES_DEFAULT_S if found is None else found
+
+
+def _is_same(binding: Binding, contact: NameAddr) -> bool:
+    return parse_uri(binding.uri).matches(contact.uri)  # 10.3 step 7: by 19.1.4
+
+
+def _is_old(binding: Binding, call_id: str, cseq: int) -> bool:
+    """An update that was overtaken by a later one of the same phone (10.3 step 7)."""
+    return binding.call_id == call_id[:TEXT_MAX] and cseq <= binding.cseq

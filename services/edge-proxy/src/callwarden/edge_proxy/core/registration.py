@@ -1,0 +1,149 @@
+"""REGISTER from the wire to its answer: challenge, credentials, the registrar, the location kept.
+
+In: the way of one REGISTER. Out: what it leaves as bindings (`registrar`), calls.
+"""
+
+from functools import partial
+
+from callwarden.edge_proxy.core import registrar, validation
+from callwarden.edge_proxy.core.callers import DIALLED_MAX
+from callwarden.edge_proxy.core.challenge import Challenger, Fault
+from callwarden.edge_proxy.core.context import Context, unavailable
+from callwarden.edge_proxy.core.effects import Identity, Rejected, StoreLocation, Unreachable, VerifyDigest
+from callwarden.edge_proxy.core.locations import Locations
+from callwarden.edge_proxy.core.statuses import OVERLOAD_RETRY_S, answer_for
+from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.sip.build import Headers
+from callwarden.sip.digest import Credentials
+from callwarden.sip.message import Request
+from callwarden.sip.transaction import Peer, ServerTransaction, TooManyTransactions
+
+_PASSED = ("banned", "rate", "scanner")
+
+
+class Registration:
+    """Registers phones. Holds no state but what it shares."""
+
+    def __init__(self, context: Context, locations: Locations, challenger: Challenger) -> None:
+        self._context = context
+        self._locations = locations
+        self._challenger = challenger
+
+    def request(self, request: Request, source: Peer) -> None:
+        """A new REGISTER. Without good credentials it costs no memory."""
+        context = self._context
+        fault = validation.check(request, context.site.address)
+        if fault is not None:
+            context.counters.wrong(source.host, context.now_s)
+            context.answer_stateless(request, source, fault.status, fault.reason, fault.headers)
+            return
+        realm = context.site.realm_of(request.uri)
+        if realm is None:
+            # 10.3 step 1 would have us pass it on: we are no open relay.
+            context.answer_stateless(request, source, 403)
+            return
+        rules = context.book.for_realm(realm)
+        found = self._challenger.examine(request, "authorization", rules, source.host, context.wall_s)
+        if not isinstance(found, Credentials):
+            if found is Fault.WRONG:
+                context.counters.failed(source.host, source.port, "", context.now_s)
+            headers = self._challenge(request, source, realm, stale=found is Fault.STALE)
+            context.answer_stateless(request, source, 401, None, headers)
+            return
+        try:
+            server = context.layer.accept(request, context.reply_peer(request, source), context.now_s)
+        except TooManyTransactions:
+            context.tally.unavailable += 1
+            context.answer_stateless(request, source, 503, None, [("Retry-After", str(OVERLOAD_RETRY_S))])
+            return
+        traceparent = context.new_traceparent()
+        question = VerifyDigest(found, "REGISTER", source.host, request.call_id, traceparent)
+        context.ask(question, partial(self._verified, server, source, found, traceparent))
+
+    def _challenge(self, request: Request, source: Peer, realm: str, *, stale: bool) -> Headers:
+        context = self._context
+        context.tally.challenges += 1
+        context.counters.challenged(source.host, source.port, "", context.now_s)
+        rules = context.book.for_realm(realm)
+        return self._challenger.headers("WWW-Authenticate", realm, rules, source.host, context.wall_s, stale=stale)
+
+    def _verified(
+        self,
+        server: ServerTransaction,
+        source: Peer,
+        credentials: Credentials,
+        traceparent: str,
+        answer: Identity | Rejected | Unreachable,
+    ) -> None:
+        context = self._context
+        request = server.request
+        host, port, username = source.host, source.port, credentials.username
+        if isinstance(answer, Identity):
+            context.counters.succeeded(host, port, username, context.now_s)
+            if not self._is_own(request, answer, username):
+                refuse = Refuse(Reason.CALLER_ID, "registration", text="To is not the user who registers")
+                self._refuse(server, source, refuse, traceparent, answer.account_id)
+                return
+            self._register(server, source, credentials, answer)
+        elif isinstance(answer, Rejected):
+            context.counters.failed(host, port, username, context.now_s)
+            refuse = Refuse(answer.reason, "credentials", text="wrong credentials")
+            if answer.reason is Reason.CREDENTIALS:
+                # 22.1: asked again, alike for unknown user and wrong password.
+                headers = self._challenge(request, source, credentials.realm, stale=False)
+                context.answer(server, 401, None, headers)
+                self._note(request, source, refuse, traceparent)
+            else:
+                self._refuse(server, source, refuse, traceparent)
+        else:
+            # Phones that are registered stay so; this one comes again (DESIGN D9).
+            self._refuse(server, source, unavailable("auth", overloaded=answer.overloaded), traceparent)
+
+    def _is_own(self, request: Request, identity: Identity, username: str) -> bool:
+        """Whether To, the address that is registered, is the user's own (10.3 steps 3 to 5; no third parties)."""
+        uri = request.to.uri
+        if self._context.site.realm_of(uri) is None:
+            return False
+        user = uri.username
+        return user == username or f"+{user.lstrip('+')}" in identity.numbers
+
+    def _register(self, server: ServerTransaction, source: Peer, credentials: Credentials, identity: Identity) -> None:
+        context = self._context
+        outcome = registrar.register(
+            server.request,
+            realm=credentials.realm,
+            username=credentials.username[:DIALLED_MAX],
+            account_id=identity.account_id,
+            numbers=identity.numbers,
+            source=source.address,
+            current=self._locations.get(credentials.realm, credentials.username[:DIALLED_MAX]),
+            wall_s=context.wall_s,
+        )
+        context.answer(server, outcome.status, outcome.reason, outcome.headers)
+        location = outcome.location
+        if location is not None:
+            context.tally.registered += 1
+            self._locations.put(location)
+            latest_s = max((binding.expires_s for binding in location.bindings), default=context.wall_s)
+            context.effects.append(StoreLocation(location, latest_s - context.wall_s))
+
+    def _refuse(
+        self, server: ServerTransaction, source: Peer, refuse: Refuse, traceparent: str, account_id: str = ""
+    ) -> None:
+        context = self._context
+        request = server.request
+        answer = answer_for(refuse.reason, is_trunk=False, quota_status=403, retry_after_s=refuse.retry_after_s)
+        headers = [("Retry-After", str(answer.retry_after_s))] if answer.retry_after_s else []
+        context.answer(server, answer.status, None, headers)
+        self._note(request, source, refuse, traceparent, account_id)
+
+    def _note(self, request: Request, source: Peer, refuse: Refuse, traceparent: str, account_id: str = "") -> None:
+        self._context.note_refusal(
+            refuse,
+            request_method="REGISTER",
+            call_id=request.call_id,
+            traceparent=traceparent,
+            source=source.host,
+            account_id=account_id,
+            passed=_PASSED,
+        )

@@ -1,0 +1,251 @@
+"""Requests inside a call, both ways: ACK, BYE, re-INVITE, UPDATE, INFO, PRACK … (RFC 3261 16, 12.2).
+
+The signed cookie of our Record-Route says that the call is ours and who is speaking; it is enough even where this edge
+knows nothing else of the call (DESIGN D6). A request goes to where the other side is known to be, never to an address
+that the sender chose. In: passing on. Out: the call's clock (`talk`).
+"""
+
+from dataclasses import dataclass
+
+from callwarden.edge_proxy.core import cookie, forwarding, validation
+from callwarden.edge_proxy.core.call import Call, Calls, Side
+from callwarden.edge_proxy.core.context import Context
+from callwarden.edge_proxy.core.cookie import Cookie, CookieFault
+from callwarden.edge_proxy.core.effects import CallEnded
+from callwarden.edge_proxy.core.statuses import OVERLOAD_RETRY_S
+from callwarden.edge_proxy.core.talk import Talk
+from callwarden.sip import build
+from callwarden.sip.malformed import Malformed
+from callwarden.sip.message import Request, Response
+from callwarden.sip.nameaddr import parse_name_addr
+from callwarden.sip.transaction import ClientTransaction, Peer, Send, ServerTransaction, TooManyTransactions
+from callwarden.sip.uri import Uri
+from callwarden.sip.via import PORT_DEFAULT
+
+# Answers to a BYE after which the call is over. Others (a wrong number, a challenge) mean that it goes on, and so does
+# its clock: else a BYE made to be refused would stop the charge and not the call.
+_ENDING = frozenset({408, 481})
+_REFRESHING = frozenset({"INVITE", "UPDATE"})  # RFC 3261 12.2, RFC 3311
+
+
+@dataclass(slots=True)
+class Passage:
+    """One request on its way through. Mutable: it waits for its branch."""
+
+    method: str
+    server: ServerTransaction
+    call: Call | None
+    cookie: Cookie
+    call_id: str
+    begun_wall_s: float
+    contact: str
+    client: ClientTransaction | None = None
+
+
+class Relay:
+    """Passes requests inside calls. Holds no state but what it shares."""
+
+    def __init__(self, context: Context, calls: Calls, talk: Talk) -> None:
+        self._context = context
+        self._calls = calls
+        self._talk = talk
+
+    def request(self, request: Request, source: Peer) -> None:
+        """A request with a tag in To, but ACK."""
+        context = self._context
+        fault = validation.check(request, context.site.address)
+        if fault is not None:
+            context.counters.wrong(source.host, context.now_s)
+            context.answer_stateless(request, source, fault.status, fault.reason, fault.headers)
+            return
+        found = self._read(request)
+        if not isinstance(found, Cookie):
+            status = self._judge(found, source)
+            context.answer_stateless(request, source, status)
+            return
+        call = self._calls.get(found.hold_id)
+        if call is None and self._calls.was_closed(found.hold_id):
+            context.answer_stateless(request, source, 481)
+            return
+        try:
+            self._pass(request, source, found, call)
+        except TooManyTransactions:
+            context.tally.unavailable += 1
+            context.answer_stateless(request, source, 503, None, [("Retry-After", str(OVERLOAD_RETRY_S))])
+
+    def _pass(self, request: Request, source: Peer, found: Cookie, call: Call | None) -> None:
+        context = self._context
+        method = request.method
+        copy, peer = self._prepare(request, found, call, None)
+        server = context.layer.accept(request, context.reply_peer(request, source), context.now_s)
+        contact = (request.get("contact") or "") if method in _REFRESHING else ""
+        passage = Passage(method, server, call, found, request.call_id, context.wall_s, contact)
+        server.context = passage
+        if method == "INVITE":
+            context.respond(server, build.response(request, 100))
+        if call is not None and (side := self._sender(call, found)) is not None:
+            side.cseq = max(side.cseq, request.cseq.number)
+            if side.is_phone:
+                side.peer = source  # a NAT may have given it another port since
+        try:
+            client, effects = context.layer.send_request(copy, peer, context.now_s)
+        except TooManyTransactions:
+            context.layer.drop(server)
+            raise
+        client.context = passage
+        passage.client = client
+        context.effects += effects
+
+    def ack(self, request: Request, source: Peer) -> None:
+        """An ACK to a 2xx goes on without a transaction (RFC 3261 16.11, 17.1.1.3). It is never answered."""
+        context = self._context
+        try:
+            found = self._read(request)
+            if isinstance(found, Cookie) and request.max_forwards != 0:
+                branch = build.stateless_branch(request, context.keys.tags[:32])
+                copy, peer = self._prepare(request, found, self._calls.get(found.hold_id), branch)
+                context.effects.append(Send(copy.to_bytes(), peer))
+                return
+        except Malformed:
+            found = CookieFault.FORGED
+        # To an answer of our own without a transaction (407), mostly.
+        context.tally.acks_dropped += 1
+        if found is CookieFault.FORGED:
+            context.counters.wrong(source.host, context.now_s)
+
+    # Where from, where to.
+
+    def _read(self, request: Request) -> Cookie | CookieFault | None:
+        """The cookie of the request: in its top Route, or in its Request-URI where a strict router put it (16.4)."""
+        context = self._context
+        uri: Uri | None = None
+        if "route" in request:
+            top = request.routes[0].uri
+            if context.site.is_us(top):
+                uri = top
+        if uri is None and cookie.PARAMETER in request.uri.params and context.site.is_us(request.uri):
+            uri = request.uri
+        text = uri.params.get(cookie.PARAMETER) if uri is not None else None
+        if not text:
+            return None
+        return cookie.read(context.keys, text, request.call_id, request.from_.tag, request.to.tag, context.wall_s)
+
+    def _judge(self, fault: CookieFault | None, source: Peer) -> int:
+        """The status for a request whose cookie is worth nothing."""
+        context = self._context
+        match fault:
+            case CookieFault.FORGED:
+                context.tally.cookies_forged += 1
+                context.counters.wrong(source.host, context.now_s)
+                return 403
+            case CookieFault.EXPIRED:
+                context.tally.cookies_expired += 1
+        return 481
+
+    def _prepare(self, request: Request, found: Cookie, call: Call | None, branch: str | None) -> tuple[Request, Peer]:
+        """The copy for the next hop (16.4, 16.6), and where that is."""
+        routes = request.routes if "route" in request else []
+        uri = request.uri_text
+        drop_last = False
+        if routes and not self._context.site.is_us(routes[0].uri):
+            # A strict router before us: the Request-URI is ours, the real one is the last Route (16.4).
+            uri, drop_last = str(routes[-1].uri), True
+            rest = routes[:-1]
+        else:
+            rest = routes[1:]
+        strict = bool(rest) and not rest[0].uri.is_loose
+        copy = forwarding.forward(self._context, request, uri=str(rest[0].uri) if strict else uri, branch=branch)
+        if strict:
+            # 16.6 step 6: a strict router after us.
+            copy.remove("route")
+            for route in rest[1:]:
+                copy.add("Route", str(route))
+            copy.add("Route", f"<{uri}>")
+        elif drop_last:
+            copy.remove("route")
+            for route in rest:
+                copy.add("Route", str(route))
+        elif routes:
+            copy.pop_route()
+        side = None if call is None else self._receiver(call, found)
+        if side is not None:
+            return copy, side.peer
+        if found.target is not None:
+            return copy, Peer(*found.target)
+        # A carrier known by name only, and a call that this edge doesn't know.
+        hop = rest[0].uri if rest else request.uri
+        return copy, Peer(hop.host.strip("[]"), hop.port or PORT_DEFAULT)
+
+    @staticmethod
+    def _sender(call: Call, found: Cookie) -> Side | None:
+        return call.caller if found.from_caller else call.callee
+
+    @staticmethod
+    def _receiver(call: Call, found: Cookie) -> Side | None:
+        return call.callee if found.from_caller else call.caller
+
+    # What comes back.
+
+    def response(self, passage: Passage, response: Response) -> None:
+        """An answer to a request that was passed on."""
+        context = self._context
+        status = response.status
+        if status == 100:
+            return
+        if 200 <= status < 300 and passage.call is not None and passage.method in _REFRESHING:
+            self._refresh(passage, passage.call, response)
+        response.pop_via()
+        context.respond(passage.server, response)
+        if passage.method == "BYE" and (200 <= status < 300 or status in _ENDING):
+            self._bye_done(passage)
+
+    def timed_out(self, passage: Passage) -> None:
+        """Nobody answered."""
+        context = self._context
+        if passage.method == "BYE":
+            self._bye_done(passage)
+        if passage.method == "INVITE":
+            context.answer(passage.server, 408)
+        else:
+            context.layer.drop(passage.server)  # RFC 4320 4.2: a 408 to a non-INVITE comes too late to be of use
+
+    def cancelled(self, passage: Passage) -> None:
+        """The re-INVITE was cancelled."""
+        context = self._context
+        if passage.client is not None:
+            context.effects += context.layer.cancel(passage.client, context.now_s)
+
+    def _bye_done(self, passage: Passage) -> None:
+        context = self._context
+        why = "caller-bye" if passage.cookie.from_caller else "callee-bye"
+        if passage.call is not None:
+            self._talk.ended(passage.call, why, passage.begun_wall_s)
+        elif not self._calls.was_closed(passage.cookie.hold_id):
+            # Of a call that another edge, or this one before a restart, set up: its hold knows the rest.
+            self._calls.close_unknown(passage.cookie.hold_id)
+            context.effects.append(
+                CallEnded(
+                    passage.cookie.hold_id,
+                    passage.call_id,
+                    "",
+                    0.0,
+                    passage.begun_wall_s,
+                    why,
+                    0,
+                    "",
+                    context.new_traceparent(),
+                )
+            )
+
+    def _refresh(self, passage: Passage, call: Call, response: Response) -> None:
+        """Remember where each side wants to be called from now on (RFC 3261 12.2.1.2)."""
+        sender, receiver = self._sender(call, passage.cookie), self._receiver(call, passage.cookie)
+        if sender is None or receiver is None:
+            return
+        try:
+            if passage.contact:
+                sender.target = str(parse_name_addr(passage.contact).uri)
+            if response.contacts:
+                receiver.target = str(response.contacts[0].uri)
+        except Malformed:
+            return

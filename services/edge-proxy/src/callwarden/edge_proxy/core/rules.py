@@ -1,0 +1,108 @@
+"""The policy as the edge needs it on its hot path: compiled once for each realm when a bundle is swapped in.
+
+In: what the edge enforces. Out: what fields mean and how policies merge (callwarden.policy).
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from callwarden.limits.windows import Window
+from callwarden.policy.bundle import PolicySet
+from callwarden.policy.model import PolicySpec
+from callwarden.sip.digest import Algorithm
+
+Network = IPv4Network | IPv6Network
+
+# spec.authentication.digest.algorithms: offered in this order (RFC 8760 2.3: best first), and accepted.
+_OFFERED: dict[int, tuple[Algorithm, ...]] = {
+    0: (Algorithm.MD5,),
+    1: (Algorithm.SHA_256, Algorithm.MD5),
+    2: (Algorithm.SHA_256,),
+}
+_ACCEPTED: dict[int, frozenset[Algorithm]] = {
+    0: frozenset({Algorithm.MD5}),
+    1: frozenset(Algorithm),
+    2: frozenset({Algorithm.SHA_256, Algorithm.SHA_512_256}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The effective settings of one realm."""
+
+    revision: int
+    allow: tuple[Network, ...]
+    deny: tuple[Network, ...]
+    scanners: tuple[str, ...]  # lower case
+    blocked_agents: tuple[str, ...]  # lower case
+    messages: Window
+    messages_max: int
+    wrong: Window
+    wrong_max: int
+    failures: Window
+    failures_max: int
+    ban_s: int
+    offered: tuple[Algorithm, ...]
+    accepted: frozenset[Algorithm]
+    nonce_lifetime_s: int
+    absolute_timeout_s: int
+    call_timeout_s: int
+    ring_timeout_s: int
+    call_init_timeout_s: int
+    quota_status: int
+    grace_s: int
+
+    @classmethod
+    def compile(cls, spec: PolicySpec, revision: int) -> "Rules":
+        return cls(
+            revision=revision,
+            allow=tuple(ip_network(network) for network in spec.firewall.allow),
+            deny=tuple(ip_network(network) for network in spec.firewall.deny),
+            scanners=tuple(part.lower() for part in spec.sip.scanners),
+            blocked_agents=tuple(part.lower() for part in spec.sip.blocked_user_agents),
+            messages=Window(spec.messages.per_address.period),
+            messages_max=spec.messages.per_address.max,
+            wrong=Window(spec.messages.wrong_per_address.period),
+            wrong_max=spec.messages.wrong_per_address.max,
+            failures=Window(spec.auth_failures.period),
+            failures_max=spec.auth_failures.per_address.max,
+            ban_s=spec.messages.reset_after,
+            offered=_OFFERED[spec.authentication.digest.algorithms],
+            accepted=_ACCEPTED[spec.authentication.digest.algorithms],
+            nonce_lifetime_s=spec.authentication.digest.nonce_lifetime,
+            absolute_timeout_s=spec.session.absolute_timeout,
+            call_timeout_s=spec.session.call_timeout,
+            ring_timeout_s=spec.session.ring_timeout,
+            call_init_timeout_s=spec.session.call_init_timeout,
+            quota_status=spec.spend.reject_status,
+            grace_s=spec.spend.grace,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RuleBook:
+    """The rules of every realm we serve, of one revision. Swapped whole."""
+
+    revision: int
+    default: Rules
+    by_realm: dict[str, Rules]
+
+    @classmethod
+    def compile(cls, policies: PolicySet, realms: tuple[str, ...]) -> "RuleBook":
+        """`realms`: those served; the first one's rules hold for what can't be told yet (who sends, and to whom)."""
+        by_realm = {realm: Rules.compile(policies.for_realm(realm), policies.revision) for realm in realms}
+        return cls(policies.revision, by_realm[realms[0]], by_realm)
+
+    def for_realm(self, realm: str) -> Rules:
+        return self.by_realm.get(realm, self.default)
+
+
+def contains(networks: tuple[Network, ...], host: str) -> bool:
+    """Whether an address, as text, is in one of the networks. An IPv4 address mapped into IPv6 counts as itself."""
+    try:
+        address: IPv4Address | IPv6Address = ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address.version == network.version and address in network for network in networks)

@@ -1,0 +1,84 @@
+"""Which addresses may be trunks': what auth said of them lately, so that a stranger's INVITE asks nobody.
+
+In: the memory of answers, and a bound on questions. Out: who the trunk is (auth is asked each time it calls).
+"""
+
+from enum import Enum
+from typing import TypeVar
+
+from callwarden.limits.bucket import Bucket, Rate
+from callwarden.sip.message import Request
+from callwarden.sip.transaction import Peer
+
+T = TypeVar("T")
+Waiting = tuple[Request, Peer]
+
+UNKNOWN_S = 10.0  # A new trunk may call that long after it was made known; an event forgets sooner.
+KNOWN_MAX = 20_000  # Addresses; spoofed ones push each other out.
+WAITING_MAX = 2_000  # INVITEs of 3 KB that wait a millisecond; more are challenged at once.
+# Questions about addresses nobody has heard of: a flood of spoofed ones must not reach auth.
+QUESTIONS = Rate(per_second=100, burst=200)
+
+
+class Step(Enum):
+    """What to do with an INVITE whose sender may be a trunk."""
+
+    ASK = "ask"
+    WAIT = "wait"  # the question is under way
+    REFUSE = "refuse"  # too many questions: take it for a stranger's
+
+
+class Sources:
+    """Mutable: a cache."""
+
+    __slots__ = ("_asked", "_bucket", "_strangers", "_trunks", "_waiting")
+
+    def __init__(self) -> None:
+        self._trunks: dict[str, None] = {}
+        self._strangers: dict[str, float] = {}  # address → when to ask again
+        self._asked: dict[str, list[Waiting]] = {}
+        self._waiting = 0
+        self._bucket = Bucket()
+
+    def may_ask(self, host: str, now_s: float) -> bool:
+        """Whether an INVITE without credentials from there may be a trunk's."""
+        return host in self._trunks or self._strangers.get(host, 0.0) <= now_s
+
+    def begin(self, host: str, waiting: Waiting, now_s: float) -> Step:
+        """About to ask for this INVITE."""
+        if host in self._trunks:
+            return Step.ASK  # each call of a trunk is asked about by itself: its tech prefix tells whose it is
+        asked = self._asked.get(host)
+        if asked is not None:
+            if self._waiting >= WAITING_MAX:
+                return Step.REFUSE
+            self._waiting += 1
+            asked.append(waiting)
+            return Step.WAIT
+        if self._bucket.take(QUESTIONS, now_s):
+            return Step.REFUSE
+        self._asked[host] = []
+        return Step.ASK
+
+    def end(self, host: str, is_trunk: bool | None, now_s: float) -> list[Waiting]:
+        """What auth said, None: nothing; the INVITEs that waited for it."""
+        waiting = self._asked.pop(host, [])
+        self._waiting -= len(waiting)
+        if is_trunk:
+            self._strangers.pop(host, None)
+            _keep(self._trunks, host, None)
+        elif is_trunk is not None:
+            self._trunks.pop(host, None)
+            _keep(self._strangers, host, now_s + UNKNOWN_S)
+        return waiting
+
+    def forget(self) -> None:
+        """Trunks have changed."""
+        self._trunks = {}
+        self._strangers = {}
+
+
+def _keep(cache: dict[str, T], host: str, value: T) -> None:
+    if host not in cache and len(cache) >= KNOWN_MAX:
+        del cache[next(iter(cache))]
+    cache[host] = value

@@ -1,0 +1,73 @@
+"""Reasons to SIP statuses: the one table of the edge. Nobody else sets a status for a refusal.
+
+In: every Reason, by who is refused. Out: statuses that SIP itself asks for (400, 420, 482, 483 …), which stand with the
+check that finds the fault, and answers of others that are passed on.
+"""
+
+from dataclasses import dataclass
+
+from callwarden.kernel.verdict import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status; `retry_after_s` 0: no Retry-After. `text` is what a phone may show; '': RFC 3261's phrase."""
+
+    status: int
+    retry_after_s: int = 0
+    text: str = ""
+
+
+OVERLOAD_RETRY_S = 5  # Long enough for a pod to come back, short enough for a person who redials.
+LINES_RETRY_S = 2  # Lines of a trunk come free all the time.
+
+# Status to an end user. STYLE.md, "Answers and errors to statuses".
+ANSWERS: dict[Reason, Answer] = {
+    # Unknown user and wrong password are asked again, alike; the challenge is put in by who answers.
+    Reason.CREDENTIALS: Answer(407),
+    Reason.UNAUTHENTICATED: Answer(407),
+    Reason.ACCOUNT_DISABLED: Answer(403),
+    Reason.ACCOUNT_UNKNOWN: Answer(403),
+    Reason.CALLER_ID: Answer(403, text="Caller ID Not Allowed"),
+    Reason.BANNED: Answer(403),
+    Reason.RATE: Answer(503, OVERLOAD_RETRY_S),  # 429 means something else in SIP (RFC 3892)
+    Reason.SCANNER: Answer(403),
+    Reason.MALFORMED: Answer(400),
+    Reason.OVERLOAD: Answer(503, OVERLOAD_RETRY_S),
+    Reason.LINES: Answer(486),
+    Reason.CREDIT: Answer(403),
+    Reason.DAILY_SPEND: Answer(403),
+    Reason.DURATION: Answer(403),
+    Reason.DESTINATION: Answer(403),
+    Reason.PREMIUM: Answer(403),
+    Reason.SATELLITE: Answer(403),
+    Reason.NO_RATE: Answer(403),
+    Reason.NO_ROUTE: Answer(503, OVERLOAD_RETRY_S),
+    Reason.NOT_FOUND: Answer(404),
+    Reason.FOREIGN_DOMAIN: Answer(403),
+    Reason.BAD_NUMBER: Answer(484),
+    Reason.UNAVAILABLE: Answer(503, OVERLOAD_RETRY_S),
+}
+
+# Where a trunk hears something else: a switch takes 486 for the callee being busy and gives up.
+TRUNK_ANSWERS: dict[Reason, Answer] = {Reason.LINES: Answer(503, LINES_RETRY_S)}
+
+# Refusals whose status policy may set (spec.spend.rejectStatus).
+QUOTAS = frozenset({Reason.CREDIT, Reason.DAILY_SPEND, Reason.DURATION})
+
+
+def answer_for(reason: Reason, *, is_trunk: bool, quota_status: int, wanted: int = 0, retry_after_s: int = 0) -> Answer:
+    """The answer to a refused call. `wanted` is the status that call-admission asks for, 0: none.
+
+    `quota_status` is policy's for refusals for money and quotas. `retry_after_s` goes before the table's where a
+    Retry-After is sent at all (5xx and 486).
+    """
+    answer = TRUNK_ANSWERS.get(reason, ANSWERS[reason]) if is_trunk else ANSWERS[reason]
+    status = answer.status
+    if 400 <= wanted <= 699:
+        status = wanted
+    elif reason in QUOTAS:
+        status = quota_status
+    if status not in (486, 503):  # RFC 3261 20.33: others don't say when to come back
+        return Answer(status, 0, answer.text if status == answer.status else "")
+    return Answer(status, retry_after_s or answer.retry_after_s, answer.text if status == answer.status else "")

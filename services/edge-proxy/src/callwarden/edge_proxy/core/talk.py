@@ -1,0 +1,182 @@
+"""An answered call: slices of talk time are asked for ahead, the call is cut when no more is granted, its end is told.
+
+In: the clock of a call. Out: how it came about (`setup`), requests that pass inside it (`relay`), the BYEs (`ending`).
+"""
+
+from functools import partial
+
+from callwarden.edge_proxy.core import ending
+from callwarden.edge_proxy.core.call import Call, Calls, Event, Side, State
+from callwarden.edge_proxy.core.context import Context
+from callwarden.edge_proxy.core.effects import CallEnded, CallStarted, ExtendCall, Extended, Refused, Unreachable
+from callwarden.sip.malformed import Malformed
+from callwarden.sip.message import Response
+from callwarden.sip.transaction import ClientTransaction, Peer, TooManyTransactions
+
+EXTEND_MARGIN_S = 2.0  # Time for a question, a failover to another pod and a second question; half a shorter slice.
+EXTEND_SHARE = 0.1  # Of what is granted: of long slices more, so that a restart of call-admission goes unnoticed.
+EXTEND_MARGIN_MAX_S = 10.0
+ASK_AGAIN_S = 1.0  # While call-admission can't be reached.
+
+
+class Talk:
+    """Runs answered calls. Holds no state but what it shares."""
+
+    def __init__(self, context: Context, calls: Calls) -> None:
+        self._context = context
+        self._calls = calls
+
+    # Begin.
+
+    def answered(self, call: Call, response: Response) -> None:
+        """A 2xx of the call's branch; the first one starts the clock, the others are passed on only."""
+        context = self._context
+        server = call.server
+        if call.state is State.RINGING:
+            assert server is not None
+            target = call.target
+            assert target is not None
+            invite = server.request
+            call.step(Event.ANSWERED)
+            call.answered_s, call.answered_wall_s = context.now_s, context.wall_s
+            call.invite_bytes = ending.skeleton(f"INVITE {invite.uri_text} SIP/2.0", invite)
+            call.answer_bytes = ending.skeleton("SIP/2.0 200 OK", response)
+            call.caller = Side(call.source, not call.is_trunk, invite.cseq.number)
+            call.callee = Side(Peer(target.host, target.port), target.is_phone, 0)
+            self._find_trunk_hops(call, response)
+            call.targets, call.best = [], None
+            context.tally.calls_answered += 1
+            context.effects.append(
+                CallStarted(call.hold_id, call.call_id, call.account_id, context.wall_s, call.trunk, call.traceparent)
+            )
+            self._set_alarm(call)
+        if server is not None:
+            response.pop_via()
+            context.respond(server, response)
+
+    def _find_trunk_hops(self, call: Call, response: Response) -> None:
+        """A switch may want the rest of a dialog elsewhere than its INVITE went: its route or Contact says so."""
+        assert call.caller is not None
+        assert call.callee is not None
+        assert call.server is not None
+        try:
+            if not call.callee.is_phone:
+                routes = [route.uri for route in response.record_routes]
+                first_ours = next((at for at, uri in enumerate(routes) if ending.is_ours(uri)), 0)
+                contact = response.contacts[0].uri if response.contacts else None
+                if hop := ending.next_hop(routes[:first_ours][::-1], contact):
+                    call.callee.peer = Peer(*hop)
+            if not call.caller.is_phone:
+                invite = call.server.request
+                contact = invite.contacts[0].uri if invite.contacts else None
+                if hop := ending.next_hop([route.uri for route in invite.record_routes], contact):
+                    call.caller.peer = Peer(*hop)
+        except Malformed:
+            return  # where the INVITE went, or came from, is as good a guess
+
+    def refuse_late(self, call: Call, branch: ClientTransaction, response: Response) -> None:
+        """A 2xx of a branch that was given up: nobody would ever end that call but we."""
+        context = self._context
+        if isinstance(branch.context, ending.LateAnswer):
+            branch.context.again(context)
+            return
+        if branch is call.branch and call.answered_s:
+            return  # the call was answered and is over; its 200 comes once more
+        try:
+            branch.context = ending.LateAnswer(context, response, branch.peer)
+        except (Malformed, TooManyTransactions):
+            return  # the callee repeats its 200 for half a minute and then gives up by itself
+
+    # Go on.
+
+    def alarm(self, call: Call) -> None:
+        """A moment has come that `_set_alarm` chose."""
+        context = self._context
+        now_s = context.now_s
+        if now_s >= call.admitted_s + call.rules.absolute_timeout_s:
+            self.cut(call, "cut-absolute")
+        elif now_s >= self._cut_at_s(call):
+            if call.granted_s >= call.max_s:
+                self.cut(call, "cut-duration")
+            else:
+                self.cut(call, f"cut-{call.final_reason}" if call.final else "cut-unavailable")
+        else:
+            if not call.extending and self._wants_more(call) and now_s >= self._extend_at_s(call):
+                self._extend(call)
+            self._set_alarm(call)
+
+    def _extend(self, call: Call) -> None:
+        call.extending = True
+        question = ExtendCall(
+            call.hold_id, call.account_id, call.answered_wall_s, call.granted_s, call.call_id, call.traceparent
+        )
+        self._context.ask(question, partial(self._extended, call))
+
+    def _extended(self, call: Call, answer: Extended | Refused | Unreachable) -> None:
+        if call.is_ended:
+            return
+        call.extending = False
+        if isinstance(answer, Extended):
+            # Never backwards: an answer to a question asked twice may be old.
+            call.granted_s = max(call.granted_s, answer.granted_s)
+            call.final = answer.final
+        elif isinstance(answer, Refused):
+            call.final = True
+            call.final_reason = answer.refuse.reason.value
+        else:
+            self._calls.wheel.set(call, min(self._context.now_s + ASK_AGAIN_S, self._cut_at_s(call)))
+            return
+        self._set_alarm(call)
+
+    def _wants_more(self, call: Call) -> bool:
+        return not call.final and call.granted_s < call.max_s
+
+    def _extend_at_s(self, call: Call) -> float:
+        granted_s = call.granted_s
+        margin_s = min(max(EXTEND_MARGIN_S, EXTEND_SHARE * granted_s), EXTEND_MARGIN_MAX_S, granted_s / 2)
+        return call.answered_s + granted_s - margin_s
+
+    def _cut_at_s(self, call: Call) -> float:
+        granted_s = min(call.granted_s, call.max_s)
+        # While nobody answers the call goes on for the policy's grace; it is never charged for that.
+        grace_s = call.rules.grace_s if self._wants_more(call) else 0
+        return call.answered_s + granted_s + grace_s
+
+    def _set_alarm(self, call: Call) -> None:
+        at_s = self._cut_at_s(call)
+        if self._wants_more(call) and not call.extending:
+            at_s = min(at_s, self._extend_at_s(call))
+        self._calls.wheel.set(call, min(at_s, call.admitted_s + call.rules.absolute_timeout_s))
+
+    # End.
+
+    def cut(self, call: Call, why: str) -> None:
+        """End a running call from the middle: BYE to both sides."""
+        context = self._context
+        context.tally.calls_cut += 1
+        ending.send_byes(context, call)
+        self.ended(call, why, context.wall_s)
+
+    def ended(self, call: Call, why: str, ended_at_s: float) -> None:
+        """The call is over: tell it. A second end of the same call changes nothing."""
+        context = self._context
+        if call.state is not State.TALKING:
+            return
+        call.step(Event.ENDED)
+        context.effects.append(
+            CallEnded(
+                call.hold_id,
+                call.call_id,
+                call.account_id,
+                call.answered_wall_s,
+                max(ended_at_s, call.answered_wall_s),
+                why,
+                0,
+                call.trunk,
+                call.traceparent,
+            )
+        )
+        self._calls.close(call)
+        call.server = None
+        call.invite_bytes = call.answer_bytes = b""
+        call.caller = call.callee = None

@@ -1,0 +1,79 @@
+"""Whether a request can be passed on at all (RFC 3261 16.3). The faults SIP itself has statuses for.
+
+In: one request. Out: who may send it, where it goes.
+"""
+
+from hashlib import blake2s
+from typing import NamedTuple
+
+from callwarden.sip.build import Headers
+from callwarden.sip.malformed import Malformed
+from callwarden.sip.message import Request
+from callwarden.sip.via import MAGIC_COOKIE
+
+ALLOWED = (
+    "INVITE",
+    "ACK",
+    "CANCEL",
+    "BYE",
+    "REGISTER",
+    "OPTIONS",
+    "PRACK",
+    "UPDATE",
+    "INFO",
+    "REFER",
+    "NOTIFY",
+    "MESSAGE",
+)
+ALLOW = ", ".join(ALLOWED)
+
+
+class Fault(NamedTuple):
+    """What to answer. `reason` None: the status's own phrase."""
+
+    status: int
+    reason: str | None = None
+    headers: Headers = ()
+
+
+def check(request: Request, sent_by: str) -> Fault | None:
+    """The checks of RFC 3261 16.3 but for authentication; None: it may go on. `sent_by` is how we name ourselves."""
+    try:
+        uri = request.uri
+        if uri.scheme not in ("sip", "tel"):
+            return Fault(416)
+        if request.max_forwards == 0:
+            return Fault(483)
+        _ = request.from_
+        _ = request.to
+        if "proxy-require" in request:
+            # We support no option of any proxy extension (16.3 step 5).
+            return Fault(420, None, [("Unsupported", ", ".join(request.elements("proxy-require")))])
+        if _is_loop(request, sent_by):
+            return Fault(482)
+    except Malformed as error:
+        return Fault(error.status, error.reason)
+    return None
+
+
+def fingerprint(request: Request) -> str:
+    """What a looping request has in common with itself (RFC 5393 4.2.1): all that decides where it goes.
+
+    It ends our branches, so that a request which comes back unchanged is known, and one that was given another target
+    in between (a spiral) passes.
+    """
+    text = f"{request.uri_text}|{request.call_id}|{request.cseq}|{request.from_.tag}|{request.to.tag}"
+    if "route" in request:
+        text += "|".join(request.get_all("route"))
+    return blake2s(text.encode(), digest_size=4).hexdigest()
+
+
+def _is_loop(request: Request, sent_by: str) -> bool:
+    values = request.get_all("via")
+    if len(values) == 1 and "," not in values[0] and request.via.sent_by != sent_by:
+        return False
+    own = [via.branch or "" for via in request.vias if via.sent_by.lower() == sent_by]
+    if not own:
+        return False
+    end = fingerprint(request)
+    return any(branch.startswith(MAGIC_COOKIE) and branch.endswith(end) for branch in own)

@@ -1,0 +1,137 @@
+"""The edge-proxy process: settings, wiring, start."""
+
+import asyncio
+import os
+from contextlib import suppress
+from typing import Final
+
+from nats.aio.msg import Msg
+
+from callwarden.api.events.v1 import events_pb2
+from callwarden.common.bus import Bucket, Spool
+from callwarden.common.logs import get_logger
+from callwarden.common.rpc.stream import StreamPool
+from callwarden.common.runtime import Runtime, run_service
+from callwarden.common.settings import split_listen
+from callwarden.edge_proxy.adapters import admission_grpc, auth_grpc, rate_guard_grpc
+from callwarden.edge_proxy.adapters import metrics as edge_metrics
+from callwarden.edge_proxy.adapters.admission_grpc import AdmissionGrpc
+from callwarden.edge_proxy.adapters.auth_grpc import AuthGrpc
+from callwarden.edge_proxy.adapters.bans_nats import BansNats
+from callwarden.edge_proxy.adapters.events_nats import EventsNats
+from callwarden.edge_proxy.adapters.locations_nats import LocationsNats
+from callwarden.edge_proxy.adapters.rate_guard_grpc import RateGuardGrpc
+from callwarden.edge_proxy.adapters.udp import UdpSocket
+from callwarden.edge_proxy.app import EdgeApp
+from callwarden.edge_proxy.core.context import Site
+from callwarden.edge_proxy.core.edge import Edge
+from callwarden.edge_proxy.core.keys import derive, parse_masters
+from callwarden.edge_proxy.core.rules import RuleBook
+from callwarden.edge_proxy.settings import Settings, targets
+from callwarden.limits import rendezvous
+
+log = get_logger(__name__)
+
+SYNC_TIMEOUT_S: Final = 5.0  # For locations and bans at start; without them a call is refused that needn't be.
+
+
+async def wire(settings: Settings, runtime: Runtime) -> None:
+    bus = await runtime.bus()
+    policies = await runtime.policies()
+    publisher = await runtime.open(bus.publisher(Spool(settings.spool_dir)))
+    auth = await runtime.open(
+        StreamPool(
+            auth_grpc.SERVICE,
+            targets(settings.auth_targets),
+            rendezvous.ranking,
+            tls=runtime.tls,
+            metrics=runtime.metrics,
+        )
+    )
+    admission = await runtime.open(
+        StreamPool(
+            admission_grpc.SERVICE,
+            targets(settings.admission_targets),
+            rendezvous.ranking,
+            tls=runtime.tls,
+            metrics=runtime.metrics,
+        )
+    )
+    guards = await runtime.open(
+        StreamPool(
+            rate_guard_grpc.SERVICE,
+            targets(settings.rate_guard_targets),
+            rate_guard_grpc.only,
+            tls=runtime.tls,
+            metrics=runtime.metrics,
+        )
+    )
+
+    listen_host, listen_port = split_listen(settings.sip_listen)
+    udp = UdpSocket(
+        listen_host,
+        listen_port,
+        lambda data, host, port: app.datagram(data, host, port),
+        receive_buffer_bytes=settings.receive_buffer_bytes,
+        metrics=runtime.metrics,
+    )
+    await runtime.open(udp)  # Bound now, so that its port is known; it is read only when all below is done.
+    host, port = split_listen(settings.sip_advertised) if settings.sip_advertised else (listen_host, udp.port)
+    realms = settings.realm_names
+    edge = Edge(
+        Site(f"[{host}]" if ":" in host else host.lower(), port, realms),
+        derive(parse_masters(settings.nonce_key.get_secret_value())),
+        RuleBook.compile(policies.current, realms),
+        os.urandom,
+    )
+    policies.on_change(lambda current: edge.apply(RuleBook.compile(current, realms)))
+    edge_metrics.observe(runtime.metrics, edge)
+
+    directory = LocationsNats(bus.kv(Bucket.LOCATIONS), edge.locations.put, edge.locations.remove)
+    bans = BansNats(bus.kv(Bucket.BANS), edge.screen)
+    guard = RateGuardGrpc(
+        guards,
+        bus.kv(Bucket.MEMBERS),
+        targets(settings.rate_guard_targets),
+        settings.instance,
+        runtime.metrics,
+        runtime.tls,
+    )
+    app = EdgeApp(
+        edge,
+        runtime.clock,
+        identities=AuthGrpc(auth, settings.auth_timeout_s),
+        admission=AdmissionGrpc(admission, settings.admission_timeout_s, settings.instance),
+        guard=guard,
+        directory=directory,
+        events=EventsNats(publisher, settings.instance, runtime.metrics),
+    )
+
+    async def account_changed(message: Msg) -> None:
+        if events_pb2.AccountChanged.FromString(message.data).what in ("trunk", "status"):
+            edge.sources.forget()
+
+    await bus.subscribe("security.account_changed", account_changed)
+    runtime.spawn("locations-follow", directory.follow())
+    runtime.spawn("locations-write", directory.write())
+    runtime.spawn("bans-follow", bans.follow())
+    runtime.spawn("members-follow", guard.follow())
+    runtime.spawn("report-counts", app.report_counts())
+    runtime.spawn("report-scanners", app.report_scanners())
+    runtime.spawn("drain", app.drain(runtime.stopping, settings.drain_timeout_s), drains=True)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SYNC_TIMEOUT_S):
+            await directory.synced.wait()
+            await bans.synced.wait()
+    app.attach(udp)
+    runtime.ready_details["sip_port"] = udp.port
+    udp.start()
+    log.info("edge.listening", host=listen_host, port=udp.port, advertised=edge.context.site.address)
+
+
+def main() -> None:
+    run_service("edge-proxy", Settings, wire)
+
+
+if __name__ == "__main__":
+    main()
