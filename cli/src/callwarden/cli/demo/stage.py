@@ -68,7 +68,7 @@ class Stage:
 
     def fact(self, text: str) -> None:
         """Something was seen to be so."""
-        self._add(Text(text, style=output.DIM))
+        self._add(Text(text))
 
     def command(self, line: str, shown: str) -> None:
         """A command was run; what it printed."""
