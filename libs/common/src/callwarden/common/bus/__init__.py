@@ -7,7 +7,8 @@ send, `consumer` receives, `kv` keeps. Payloads are bytes here: what is in them 
 from callwarden.common.bus.connection import Bus
 from callwarden.common.bus.consumer import Delivery, Poison
 from callwarden.common.bus.keys import key_of, parts_of
-from callwarden.common.bus.kv import Change, Deleted, KeyValue, Put, Synced
+from callwarden.common.bus.kv import KeyValue
+from callwarden.common.bus.ordered import Change, Deleted, Put, Synced
 from callwarden.common.bus.publisher import Publisher
 from callwarden.common.bus.spool import Spool
 from callwarden.common.bus.streams import Bucket, Stream

@@ -1,18 +1,20 @@
-"""NATS key-value buckets: put with a time to live, compare-and-set by revision, and watches that survive everything."""
+"""NATS key-value buckets: put with a time to live, compare-and-set by revision, and watches that survive everything.
+
+How a bucket is read in order is in `ordered`.
+"""
 
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext, api
-from nats.js.kv import KV_DEL, KV_OP, KV_PURGE
-from nats.js.kv import KeyValue as NatsKeyValue
+from nats.js.kv import KV_DEL, KV_MARKER_REASON, KV_OP, KV_PURGE
 
+from callwarden.common.bus.ordered import Change, Deleted, OrderedConsumer, Put, Synced
 from callwarden.common.bus.streams import Bucket
 from callwarden.common.logs import get_logger
 from callwarden.kernel.errors import Conflict, Invalid, Unavailable
@@ -21,31 +23,6 @@ log = get_logger(__name__)
 
 WATCH_RETRY_S: Final = 0.2
 _WRONG_LAST_SEQUENCE: Final = 10071
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """`key` has `value` now. `revision` grows with each change in the bucket."""
-
-    key: str
-    value: bytes
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class Deleted:
-    """`key` is no more: deleted, or its time has come. `revision` 0 if it went while we were not connected."""
-
-    key: str
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class Synced:
-    """Everything that was in the bucket has been said; what follows is news. Said again after each reconnect."""
-
-
-Change: TypeAlias = Put | Deleted | Synced
 
 
 class KeyValue:
@@ -63,19 +40,27 @@ class KeyValue:
         self._bucket = bucket.value
         self._prefix = f"$KV.{bucket.value}."
         self._on_reconnect = on_reconnect
-        self._native = NatsKeyValue(
-            name=self._bucket, stream=f"KV_{self._bucket}", pre=self._prefix, js=jetstream, direct=True
-        )
 
     async def get(self, key: str) -> Put | None:
         """What `key` has now. Raises Unavailable."""
+        last = await self._last(key)
+        return last if isinstance(last, Put) else None
+
+    async def _last(self, key: str) -> Put | Deleted | None:
+        """The last that was said of `key`. nats.py's own `get` takes the marker of an expired key for a value."""
+        if not _valid_key(key):
+            raise Invalid("not a key for NATS", field="key")
         try:
-            entry = await self._native.get(key)
-        except (nats.js.errors.KeyNotFoundError, nats.js.errors.KeyDeletedError):
+            message = await self._jetstream.get_last_msg(f"KV_{self._bucket}", self._prefix + key, direct=True)
+        except nats.js.errors.NotFoundError:
             return None
         except (nats.errors.Error, TimeoutError) as error:
             raise Unavailable("NATS is not available") from error
-        return Put(key, entry.value or b"", entry.revision or 0)
+        headers = message.headers or {}
+        revision = message.seq or 0
+        if headers.get(KV_OP) in (KV_DEL, KV_PURGE) or KV_MARKER_REASON in headers:
+            return Deleted(key, revision)
+        return Put(key, message.data or b"", revision)
 
     async def put(self, key: str, value: bytes, *, ttl_s: float = 0.0, revision: int | None = None) -> int:
         """Set `key`; gone by itself after `ttl_s` (rounded up to whole seconds; 0: stays). Returns the new revision.
@@ -86,7 +71,14 @@ class KeyValue:
         headers: dict[str, str] = {}
         if ttl_s > 0:
             headers[api.Header.MSG_TTL] = str(math.ceil(ttl_s))
-        return await self._write(key, value, headers, revision)
+        try:
+            return await self._write(key, value, headers, revision)
+        except Conflict:
+            # For NATS a deleted or expired key has a last message, too: the marker.
+            last = await self._last(key) if revision == 0 else None
+            if not isinstance(last, Deleted):
+                raise
+            return await self._write(key, value, headers, last.revision)
 
     async def delete(self, key: str, *, revision: int | None = None) -> None:
         """Remove `key`; watchers are told. Nothing happens if there is none. Raises Conflict, Unavailable."""
@@ -113,17 +105,18 @@ class KeyValue:
         """Everything that matches now. Raises Unavailable."""
         found: dict[str, Put] = {}
         try:
-            watcher = await self._native.watch(pattern, ignore_deletes=True)
-            try:
-                async for entry in watcher:
-                    if entry is None:
-                        return found
-                    found[entry.key] = Put(entry.key, entry.value or b"", entry.revision or 0)
-            finally:
-                await watcher.stop()  # type: ignore[no-untyped-call]
+            async with OrderedConsumer(self._client, self._jetstream, self._bucket, pattern) as consumer:
+                async for change in consumer.changes():
+                    match change:
+                        case Put(key=key):
+                            found[key] = change
+                        case Deleted(key=key):
+                            found.pop(key, None)
+                        case Synced():
+                            return found
         except (nats.errors.Error, TimeoutError) as error:
             raise Unavailable("NATS is not available") from error
-        return found
+        raise Unavailable("NATS went away")
 
     async def watch(self, pattern: str = ">") -> AsyncIterator[Change]:
         """What matches `pattern` now, then Synced, then each change, for as long as you iterate.
@@ -133,43 +126,34 @@ class KeyValue:
         """
         known: dict[str, int] = {}
         while True:
+            missing = set(known)
             try:
-                watcher = await self._native.watch(pattern)
+                async with OrderedConsumer(self._client, self._jetstream, self._bucket, pattern) as consumer:
+                    forget = self._on_reconnect(consumer.end)  # the server may have forgotten it
+                    try:
+                        async for change in consumer.changes():
+                            match change:
+                                case Synced():
+                                    for key in missing:
+                                        del known[key]
+                                        yield Deleted(key, 0)
+                                    missing = set()
+                                    yield change
+                                case Deleted(key=key):
+                                    missing.discard(key)
+                                    if known.pop(key, None) is not None:
+                                        yield change
+                                # Not ">": a server that lost its disk counts from 1 again.
+                                case Put(key=key, revision=revision):
+                                    missing.discard(key)
+                                    if known.get(key) != revision:
+                                        known[key] = revision
+                                        yield change
+                    finally:
+                        forget()
             except (nats.errors.Error, TimeoutError) as error:
                 log.debug("kv.watch_retry", error=repr(error), bucket=self._bucket)
                 await asyncio.sleep(WATCH_RETRY_S)
-                continue
-            forget = self._on_reconnect(watcher.stop)  # ends the loop below: the server has forgotten our consumer
-            missing = set(known)
-            try:
-                async for entry in watcher:
-                    if entry is None:
-                        for key in missing:
-                            del known[key]
-                            yield Deleted(key, 0)
-                        missing = set()
-                        yield Synced()
-                    elif entry.operation in (KV_DEL, KV_PURGE):
-                        missing.discard(entry.key)
-                        if known.pop(entry.key, None) is not None:
-                            yield Deleted(entry.key, entry.revision or 0)
-                    else:
-                        missing.discard(entry.key)
-                        revision = entry.revision or 0
-                        # Not ">": a server that lost its disk counts from 1 again.
-                        if known.get(entry.key) != revision:
-                            known[entry.key] = revision
-                            yield Put(entry.key, entry.value or b"", revision)
-            finally:
-                forget()
-                await _stop(watcher)
-
-
-async def _stop(watcher: NatsKeyValue.KeyWatcher) -> None:
-    try:
-        await watcher.stop()  # type: ignore[no-untyped-call]
-    except (nats.errors.Error, nats.js.errors.Error):
-        return  # stopped already, or the connection is closed
 
 
 _KEY_CHARS: Final = frozenset("-/_=.0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")

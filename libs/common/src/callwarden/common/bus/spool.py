@@ -104,7 +104,7 @@ class Spool:
 
     def _compact(self) -> None:
         """Drop what is delivered from the front of the file, which is otherwise cut only when all is delivered."""
-        beside = self._path.with_suffix(".new")
+        beside = self._path.with_suffix(".spool-new")
         with beside.open("wb") as kept:
             position = self._start
             while position < self._end:
@@ -167,7 +167,7 @@ class Spool:
             return 0
 
     def _write_offset(self, offset: int) -> None:
-        beside = self._offset_path.with_suffix(".new")
+        beside = self._offset_path.with_suffix(".offset-new")
         beside.write_text(str(offset))
         beside.replace(self._offset_path)
 
