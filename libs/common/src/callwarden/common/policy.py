@@ -107,7 +107,10 @@ class Policies:
         self._changed.set()
         log.info("policy.applied", revision=policies.revision, documents=len(policies.documents))
         for listener in self._listeners:
-            listener(policies)
+            try:
+                listener(policies)
+            except Exception as error:  # the boundary: the others, and the next bundle, are to be told as well
+                log.error("policy.listener_failed", error=error, revision=policies.revision)
 
     async def acknowledge(self) -> None:
         """Say which revision is in force: at once after a swap, and again every ACK_EVERY_S; for ever."""

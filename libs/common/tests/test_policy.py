@@ -1,0 +1,192 @@
+"""The policy in force: swapped whole, acknowledged, and never made worse by a bad bundle."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
+
+import pytest
+import pytest_asyncio
+
+from callwarden.api.policy.v1 import policy_pb2
+from callwarden.common import policy as module
+from callwarden.common.bus import Bucket, Bus, Deleted
+from callwarden.common.clock import SystemClock
+from callwarden.common.metrics import Metrics
+from callwarden.common.policy import BUNDLE_KEY, REFUSED, Policies, ack_key, parse_bundle
+from callwarden.kernel.errors import Invalid
+from callwarden.local.nats import NatsServer
+from callwarden.policy.bundle import PolicySet, default_set, parse_yaml
+from callwarden.testing.waiting import eventually
+
+POLICY = """
+apiVersion: callwarden.io/v1
+kind: SecurityPolicy
+metadata: {name: lines}
+spec: {lines: {max: %d}}
+"""
+
+
+def bundle(revision: int, lines: int = 5) -> bytes:
+    policies = PolicySet.build(revision, parse_yaml(POLICY % lines))
+    return policy_pb2.Bundle(
+        revision=revision,
+        documents=[policy_pb2.Document(name=document.name, json=document.to_json()) for document in policies.documents],
+    ).SerializeToString()
+
+
+def test_a_bundle_becomes_the_policies_it_holds() -> None:
+    policies = parse_bundle(bundle(7, lines=9))
+    assert policies.revision == 7
+    assert policies.for_realm("any").lines.max == 9
+
+
+def test_an_empty_bundle_is_the_default() -> None:
+    assert parse_bundle(b"").for_realm("any") == default_set().for_realm("any")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"\xff\xff\xff",
+        policy_pb2.Bundle(revision=1, documents=[policy_pb2.Document(json="{")]).SerializeToString(),
+        policy_pb2.Bundle(revision=1, documents=[policy_pb2.Document(json="[]")]).SerializeToString(),
+        policy_pb2.Bundle(revision=1, documents=[policy_pb2.Document(json='{"kind": "x"}')]).SerializeToString(),
+    ],
+)
+def test_what_is_no_bundle_is_an_error(value: bytes) -> None:
+    with pytest.raises((ValueError, Invalid)):
+        parse_bundle(value)
+
+
+class Process:
+    """A process that follows the policy."""
+
+    def __init__(self, bus: Bus, instance: str) -> None:
+        self.metrics = Metrics()
+        self.policies = Policies(bus, "auth", instance, SystemClock(), self.metrics)
+        self.swapped: asyncio.Queue[int] = asyncio.Queue()
+        self.policies.on_change(lambda policies: self.swapped.put_nowait(policies.revision))
+
+    async def __aenter__(self) -> "Process":
+        self._tasks = [
+            asyncio.create_task(self.policies.follow()),
+            asyncio.create_task(self.policies.acknowledge()),
+        ]
+        await self.policies.wait_synced()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest_asyncio.fixture
+async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
+    async with Bus(nats_server.url, name="test") as connected:
+        yield connected
+
+
+async def acknowledged(bus: Bus, instance: str) -> int:
+    found = await bus.kv(Bucket.POLICY_ACKS).get(ack_key("auth", instance))
+    return -1 if found is None else policy_pb2.Ack.FromString(found.value).revision
+
+
+@pytest.mark.integration
+async def test_what_stands_in_the_bucket_is_in_force_from_the_start(bus: Bus) -> None:
+    await bus.kv(Bucket.POLICY).put(BUNDLE_KEY, bundle(3, lines=4))
+    async with Process(bus, "auth-0") as process:
+        assert process.policies.current.revision == 3
+        assert process.policies.for_realm("x").lines.max == 4
+
+
+@pytest.mark.integration
+async def test_without_a_bundle_the_defaults_hold_and_are_acknowledged(bus: Bus) -> None:
+    async with Process(bus, "auth-0") as process:
+        assert process.policies.current == default_set()
+
+        async def acknowledged_default() -> bool:
+            return await acknowledged(bus, "auth-0") == 0
+
+        await eventually(acknowledged_default)
+
+
+@pytest.mark.integration
+async def test_every_process_swaps_and_acknowledges_a_new_revision(bus: Bus) -> None:
+    async with AsyncExitStack() as stack:
+        processes = [await stack.enter_async_context(Process(bus, f"auth-{number}")) for number in range(3)]
+        for revision in (1, 2):
+            await bus.kv(Bucket.POLICY).put(BUNDLE_KEY, bundle(revision, lines=revision))
+            for number, process in enumerate(processes):
+                assert await process.swapped.get() == revision
+                assert process.policies.for_realm("x").lines.max == revision
+
+                async def acknowledged_revision(instance: str = f"auth-{number}", wanted: int = revision) -> bool:
+                    return await acknowledged(bus, instance) == wanted
+
+                await eventually(acknowledged_revision)
+
+
+@pytest.mark.integration
+async def test_a_bad_bundle_is_counted_and_the_last_good_one_stays(bus: Bus) -> None:
+    bucket = bus.kv(Bucket.POLICY)
+    async with Process(bus, "auth-0") as process:
+        await bucket.put(BUNDLE_KEY, bundle(1, lines=1))
+        assert await process.swapped.get() == 1
+        await bucket.put(BUNDLE_KEY, b"\xff\xff\xff")
+        await bucket.put(BUNDLE_KEY, bundle(2, lines=2))
+        assert await process.swapped.get() == 2
+        assert process.metrics.counter(REFUSED).value == 1
+        await bucket.delete(BUNDLE_KEY)  # nobody's policy is to have none
+        await bucket.put(BUNDLE_KEY, bundle(3, lines=3))
+        assert await process.swapped.get() == 3
+        assert process.swapped.empty()
+
+
+@pytest.mark.integration
+async def test_a_listener_that_fails_does_not_end_the_following(bus: Bus) -> None:
+    async with Process(bus, "auth-0") as process:
+
+        def fail(policies: PolicySet) -> None:
+            raise RuntimeError("compiles nothing")
+
+        process.policies.on_change(fail)
+        process.policies.on_change(lambda policies: process.swapped.put_nowait(-policies.revision))
+        for revision in (1, 2):
+            await bus.kv(Bucket.POLICY).put(BUNDLE_KEY, bundle(revision))
+            assert [await process.swapped.get() for _ in range(2)] == [revision, -revision]
+
+
+@pytest.mark.integration
+async def test_the_last_policy_stays_while_nats_is_away_and_news_come_after(bus: Bus, nats_server: NatsServer) -> None:
+    await bus.kv(Bucket.POLICY).put(BUNDLE_KEY, bundle(1, lines=1))
+    async with Process(bus, "auth-0") as process:
+        await nats_server.kill()
+        await eventually(lambda: not bus.connected)
+        assert process.policies.for_realm("x").lines.max == 1
+        await nats_server.restart()
+        await eventually(lambda: bus.connected)
+        await bus.kv(Bucket.POLICY).put(BUNDLE_KEY, bundle(2, lines=2))
+        assert await process.swapped.get() in (1, 2)
+        await eventually(lambda: process.policies.current.revision == 2)
+
+
+@pytest.mark.integration
+async def test_an_acknowledgement_is_repeated_and_vanishes_with_the_process(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ACK_EVERY_S", 0.1)
+    monkeypatch.setattr(module, "ACK_TTL_S", 1)
+    acks = bus.kv(Bucket.POLICY_ACKS)
+    async with Process(bus, "auth-0"):
+        changes = acks.watch()
+        revisions = []
+        while len(revisions) < 3:
+            change = await anext(changes)
+            if isinstance(change, module.Put):
+                revisions.append(change.revision)
+        assert revisions == sorted(set(revisions))
+    while not isinstance(await anext(changes), Deleted):
+        pass
+    assert await acks.items() == {}
