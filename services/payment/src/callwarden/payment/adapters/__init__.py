@@ -1,0 +1,1 @@
+"""payment's ways in and out: gRPC, the database."""

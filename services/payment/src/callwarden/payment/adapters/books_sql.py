@@ -1,0 +1,108 @@
+"""The books in the database: one SERIALIZABLE transaction for each top-up."""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from callwarden.common.sql import Database
+from callwarden.kernel import ids
+from callwarden.kernel.errors import Conflict, Invalid, NotFound
+from callwarden.payment.core.topup import Credited, Paid, Payee, TopUp, balance_after, repeated
+from callwarden.schema.tables import account, ledger_entry, payment
+
+
+class SqlBooks:
+    """ports.Books. `chance(n)` gives n random bytes for an entry's id."""
+
+    def __init__(self, database: Database, chance: Callable[[int], bytes]) -> None:
+        self._database = database
+        self._chance = chance
+        # Top-ups are rare and an account's row is one: those of this process go one after the other (500/s) instead of
+        # colliding and trying again. Between processes the database decides.
+        self._turn = asyncio.Lock()
+
+    async def credit(self, top_up: TopUp) -> Credited:
+        account_id = await self._account_id(top_up.account)
+
+        async def work(connection: AsyncConnection) -> Credited:
+            # The row is locked before the key is looked for, so that of two with one key the second sees the first.
+            payee = await _payee(connection, account_id)
+            paid = await _paid(connection, top_up.key)
+            if paid is not None:
+                return repeated(top_up, payee, paid)
+            balance_micros = balance_after(top_up, payee)
+            entry_id = ids.from_bytes(self._chance(16))
+            await connection.execute(
+                insert(ledger_entry).values(
+                    id=entry_id,
+                    account_id=account_id,
+                    kind="top-up",
+                    reference=top_up.key,
+                    amount_micros=top_up.amount_micros,
+                    note=top_up.note,
+                )
+            )
+            await connection.execute(
+                insert(payment).values(
+                    key=top_up.key,
+                    account_id=account_id,
+                    amount_micros=top_up.amount_micros,
+                    currency=top_up.currency,
+                    entry_id=entry_id,
+                    note=top_up.note,
+                )
+            )
+            await connection.execute(
+                update(account).where(account.c.id == account_id).values(balance_micros=balance_micros)
+            )
+            return Credited(str(entry_id), balance_micros, payee.currency, duplicate=False)
+
+        async with self._turn:
+            try:
+                return await self._database.transaction("top-up", work)
+            except IntegrityError:
+                # The same key for another account, at the same moment: no common row to wait for. It stands now, so
+                # the second look finds it.
+                try:
+                    return await self._database.transaction("top-up", work)
+                except IntegrityError as error:
+                    raise Conflict("this key was used for another payment", field="key") from error
+
+    async def _account_id(self, name: str) -> uuid.UUID:
+        """Which account is meant; in a transaction of its own, because looking through the names of all accounts must
+        not stand in the way of those that change one. A name's account never changes.
+        """
+        by_id = ids.parse(name)
+        if by_id is not None:
+            return by_id
+
+        async def work(connection: AsyncConnection) -> list[uuid.UUID]:
+            return list(await connection.scalars(select(account.c.id).where(account.c.name == name).limit(2)))
+
+        found = await self._database.transaction("top-up account", work)
+        if not found:
+            raise NotFound("there is no such account", field="account")
+        if len(found) > 1:
+            raise Invalid("several accounts have this name: use the id", field="account")
+        return found[0]
+
+
+async def _payee(connection: AsyncConnection, account_id: uuid.UUID) -> Payee:
+    row = (
+        await connection.execute(
+            select(account.c.currency, account.c.balance_micros).where(account.c.id == account_id).with_for_update()
+        )
+    ).one_or_none()
+    if row is None:
+        raise NotFound("there is no such account", field="account")
+    return Payee(str(account_id), row.currency, row.balance_micros)
+
+
+async def _paid(connection: AsyncConnection, key: str) -> Paid | None:
+    columns = (payment.c.account_id, payment.c.amount_micros, payment.c.currency, payment.c.entry_id)
+    row = (await connection.execute(select(*columns).where(payment.c.key == key))).one_or_none()
+    return None if row is None else Paid(str(row.account_id), row.amount_micros, row.currency, str(row.entry_id))
