@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SIGN: Final = {"pass": ("✓", "green"), "refuse": ("✗", "red"), "skip": ("·", output.DIM)}
 _OUTCOME: Final = {"admit": "green", "extend": "green", "refuse": "red", "cut": "yellow"}
 # Counters whose values are micros; all others are shown as they are.
-_MONEY_WORDS: Final = ("micros", "credit", "spend", "cost", "balance", "price")
+_MONEY_WORDS: Final = ("micros", "credit", "spend", "spent", "cost", "balance", "price")
 
 
 def render(call_id: str, reply: "ExplainReply") -> RenderableType:
@@ -70,9 +70,10 @@ def _rule(rule: "RuleVerdict", currency: str) -> tuple[RenderableType, ...]:
         "" if rule.mode in ("", "enforce") else f" ({rule.mode} only)" if rule.mode == "report" else f" ({rule.mode})"
     )
     numbers = ""
-    if rule.counter and rule.verdict != "skip":
+    if rule.counter and rule.verdict != "skip" and (rule.value or rule.limit):
         value, limit = (_amount(number, rule.counter, currency) for number in (rule.value, rule.limit))
-        numbers = f"{rule.counter} {value}" + (f", limit {limit}" if rule.limit or rule.verdict == "refuse" else "")
+        # Of credit the limit is what the call needs at least.
+        numbers = f"{rule.counter} {value}, {'needed' if rule.counter == 'credit' else 'limit'} {limit}"
     dim = output.DIM if rule.verdict == "skip" else ""
     return (
         Text(sign, style=colour),

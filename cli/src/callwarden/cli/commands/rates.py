@@ -21,6 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="Price lists (decks): import, list,
 
 _IMPORT_TIMEOUT_S = 120.0  # 100,000 rows are parsed, checked and written in one transaction.
 _ERRORS_SHOWN = 20
+_REQUEST_BYTES = 64 * 1024  # Room for the rest of the request beside the file.
 
 
 class Round(StrEnum):
@@ -45,11 +46,14 @@ def import_(
     Example: [bold]callwarden rates import retail deploy/examples/rates.csv --currency EUR[/bold]
     """
     from callwarden.api.rating.v1 import rating_pb2 as pb
+    from callwarden.common.rpc.server import MESSAGE_BYTES_MAX
 
     try:
         content = file.read_bytes()
     except OSError as error:
         raise Failure(f"{file}: {error.strerror}") from error
+    if len(content) > MESSAGE_BYTES_MAX - _REQUEST_BYTES:
+        raise Failure(f"{file}: is {len(content):,} bytes; one import takes {MESSAGE_BYTES_MAX - _REQUEST_BYTES:,}")
     method = {Round.UP: pb.Rounding.UP, Round.MIDDLE: pb.Rounding.MIDDLE, Round.DOWN: pb.Rounding.DOWN}[round_]
     request = pb.ImportDeckRequest(
         name=deck,
