@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from callwarden.api.policy.v1 import policy_pb2
 from callwarden.common import policy as module
-from callwarden.common.bus import Bucket, Bus, Deleted
+from callwarden.common.bus import Bucket, Bus, Deleted, Put
 from callwarden.common.clock import SystemClock
 from callwarden.common.metrics import Metrics
 from callwarden.common.policy import BUNDLE_KEY, REFUSED, Policies, ack_key, parse_bundle
@@ -181,10 +181,10 @@ async def test_an_acknowledgement_is_repeated_and_vanishes_with_the_process(
     acks = bus.kv(Bucket.POLICY_ACKS)
     async with Process(bus, "auth-0"):
         changes = acks.watch()
-        revisions = []
+        revisions: list[int] = []
         while len(revisions) < 3:
             change = await anext(changes)
-            if isinstance(change, module.Put):
+            if isinstance(change, Put):
                 revisions.append(change.revision)
         assert revisions == sorted(set(revisions))
     while not isinstance(await anext(changes), Deleted):

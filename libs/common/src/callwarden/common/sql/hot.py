@@ -2,7 +2,8 @@
 
 SQLAlchemy costs four times the statement there, and asyncpg's own pool a round trip per use: it resets each
 connection that comes back. Ours does not, because nothing here leaves anything behind: no session settings, no
-LISTEN, no temporary tables, no advisory locks; a connection that comes back inside a transaction is closed.
+LISTEN, no temporary tables, no advisory locks; a transaction that was left open is
+rolled back.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,7 +12,6 @@ from typing import Any, Final, TypeVar
 import asyncpg
 
 from callwarden.common.sql.retry import Retry, translated
-from callwarden.kernel.errors import Unavailable
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class HotPool:
                 command_timeout=STATEMENT_TIMEOUT_S,
                 statement_cache_size=STATEMENTS_CACHED,
                 max_inactive_connection_lifetime=LIFETIME_IDLE_S,
-                reset=_check_clean,
+                reset=_leave_as_it_is,
                 server_settings={
                     "application_name": application,
                     "default_transaction_isolation": "serializable",
@@ -100,7 +100,5 @@ class HotPool:
         return await self._retry.run(name, attempt)
 
 
-async def _check_clean(connection: Any) -> None:
-    """Instead of asyncpg's reset query. Raising makes the pool close the connection."""
-    if connection.is_in_transaction():
-        raise Unavailable("a connection came back inside a transaction")
+async def _leave_as_it_is(connection: Any) -> None:
+    """Instead of asyncpg's reset query. A transaction that was left open it has rolled back before it asks here."""
