@@ -18,7 +18,7 @@ from callwarden.common.bus.ordered import OrderedConsumer
 from callwarden.common.bus.publisher import PUBLISHED, Publisher
 from callwarden.common.bus.streams import BUCKETS, STREAMS, declare
 from callwarden.common.metrics import Metrics
-from callwarden.kernel.errors import Conflict, Exhausted, Invalid, Unavailable
+from callwarden.kernel.errors import Conflict, Exhausted, Invalid, TimedOut, Unavailable
 from callwarden.local.nats import NatsServer
 from callwarden.testing.waiting import eventually
 
@@ -178,7 +178,7 @@ async def test_poison_is_given_up_and_counted(bus: Bus, error: Exception) -> Non
 
 
 async def test_what_never_works_is_given_up_in_the_end(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callwarden.common.bus.consumer.DELIVERIES_MAX", 3)
+    monkeypatch.setattr("callwarden.common.bus.consumer.FAILURES_MAX", 3)
     attempts: list[int] = []
     last = asyncio.Event()
 
@@ -196,6 +196,28 @@ async def test_what_never_works_is_given_up_in_the_end(bus: Bus, monkeypatch: py
         await consumer
     assert attempts == [1, 2, 3]
     assert bus.metrics.counter(CONSUMED, "settle", "poison").value == 1
+
+
+async def test_an_outage_makes_no_event_poison(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many deliveries while the database is away, then a failure of another kind: still tried again."""
+    monkeypatch.setattr("callwarden.common.bus.consumer.FAILURES_MAX", 2)
+    monkeypatch.setattr("callwarden.common.bus.consumer.PAUSES_S", (0.01,))
+    received = Received()
+    outcomes = iter([Unavailable("away"), Conflict("busy"), TimedOut("slow"), Exhausted("full"), RuntimeError("once")])
+
+    async def handle(delivery: Delivery) -> None:
+        if (outcome := next(outcomes, None)) is not None:
+            raise outcome
+        await received(delivery)
+
+    async with bus.publisher() as events:
+        events.publish("calls.ended", b"", message_id="1")
+        consumer = asyncio.create_task(bus.consume(Stream.CALLS, "settle", "calls.ended", handle))
+        assert await received.ids(1) == ["1"]
+        assert received.deliveries[0].deliveries == 6
+        bus.stopping.set()
+        await consumer
+    assert bus.metrics.counter(CONSUMED, "settle", "poison").value == 0
 
 
 async def test_a_consumer_that_stops_finishes_what_it_has(bus: Bus) -> None:

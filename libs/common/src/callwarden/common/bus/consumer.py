@@ -1,9 +1,9 @@
 """Events from JetStream to a handler: at least once, over all processes that share a durable name.
 
 What the handler does decides: it returns → acknowledged; it raises Poison or an Invalid → never again (counted,
-logged); it raises Unavailable → again as long as the stream keeps it, since a database that is away for an hour is no
-fault of the event; it raises anything else → again after a growing pause, and after DELIVERIES_MAX given up as poison.
-The stream still holds what was given up, until its age.
+logged); it raises Unavailable, TimedOut, Exhausted or Conflict → again as long as the stream keeps it, since a database
+that is away for an hour is no fault of the event; it raises anything else → again after a growing pause, and given up as
+poison after FAILURES_MAX such failures. The stream still holds what was given up, until its age.
 
 nats.py's own `fetch(n)` waits for all n until its time-out once the first has come, so we pull ourselves: one request
 for as many as we have room for, and each message is handled as it arrives.
@@ -25,13 +25,14 @@ from callwarden.common import trace
 from callwarden.common.bus.streams import Stream
 from callwarden.common.logs import get_logger
 from callwarden.common.metrics import Metric, Metrics
-from callwarden.kernel.errors import Invalid, Unavailable
+from callwarden.kernel.errors import Conflict, Exhausted, Invalid, TimedOut, Unavailable
 
 log = get_logger(__name__)
 
 CONCURRENCY_DEFAULT: Final = 64  # one group commit's worth
 ACK_WAIT_S: Final = 30.0  # A handler that takes longer is dead, and its message goes to another process.
-DELIVERIES_MAX: Final = 20  # with the pauses below about ten minutes of trying
+FAILURES_MAX: Final = 20  # of one event in one process; with the pauses below about ten minutes of trying
+FAILURES_KEPT: Final = 10_000  # events whose failures are remembered; more at once means that nothing works at all
 PAUSES_S: Final = (0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0)  # before the next delivery, the last one repeated
 UNAVAILABLE_PAUSE_MAX_S: Final = 5.0  # what was away is back soon, and then lines wait to be freed
 PULL_EXPIRES_S: Final = 10.0
@@ -87,6 +88,7 @@ class Consumer:
         self._asked = 0  # of the current pull request, not delivered yet
         self._wake = asyncio.Event()
         self._stopping = False
+        self._failures: dict[int, int] = {}  # by stream sequence, the longest unseen first
         self._trouble = ""  # what the server said against the current pull
         self._done = metrics.counter(CONSUMED, durable, "done")
         self._retried = metrics.counter(CONSUMED, durable, "retried")
@@ -213,16 +215,25 @@ class Consumer:
                     await self._handler(delivery)
             except (Poison, Invalid) as error:
                 await self._give_up(message, delivery, error)
-            except Unavailable as error:
+            except (Unavailable, TimedOut, Exhausted, Conflict) as error:
                 await self._retry(message, delivery, error, UNAVAILABLE_PAUSE_MAX_S)
             except Exception as error:  # the boundary: whatever it was, it is tried again
-                if delivery.deliveries >= DELIVERIES_MAX:
+                if self._failed(delivery.sequence) >= FAILURES_MAX:
                     await self._give_up(message, delivery, error)
-                    return
-                await self._retry(message, delivery, error, PAUSES_S[-1])
+                else:
+                    await self._retry(message, delivery, error, PAUSES_S[-1])
             else:
                 await message.ack()
+                self._failures.pop(delivery.sequence, None)
                 self._done.value += 1
+
+    def _failed(self, sequence: int) -> int:
+        """How often this event has failed here by itself. Not its deliveries: an outage makes many of those."""
+        failures = self._failures.pop(sequence, 0) + 1
+        if len(self._failures) >= FAILURES_KEPT:
+            del self._failures[next(iter(self._failures))]
+        self._failures[sequence] = failures
+        return failures
 
     async def _retry(self, message: Msg, delivery: Delivery, error: Exception, pause_max_s: float) -> None:
         pause_s = min(PAUSES_S[min(delivery.deliveries, len(PAUSES_S)) - 1], pause_max_s)
@@ -232,6 +243,7 @@ class Consumer:
 
     async def _give_up(self, message: Msg, delivery: Delivery, error: Exception) -> None:
         self._poison.value += 1
+        self._failures.pop(delivery.sequence, None)
         log.error(
             "consumer.poison",
             error=error,
