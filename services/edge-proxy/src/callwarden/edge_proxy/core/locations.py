@@ -4,7 +4,9 @@ In: the values, and the map in memory. Out: how bindings come about (`registrar`
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
+T = TypeVar("T")
 Key = tuple[str, str]  # realm, user name
 
 
@@ -49,6 +51,7 @@ class Locations:
         self._by_key: dict[Key, Location] = {}
         self._by_number: dict[str, Key] = {}
         self._sources: dict[str, int] = {}  # address → bindings from there
+        self._endpoints: dict[tuple[str, int], int] = {}
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -66,6 +69,7 @@ class Locations:
             self._by_number[number] = location.key
         for binding in location.bindings:
             self._sources[binding.received[0]] = self._sources.get(binding.received[0], 0) + 1
+            self._endpoints[binding.received] = self._endpoints.get(binding.received, 0) + 1
 
     def remove(self, key: Key) -> None:
         old = self._by_key.pop(key, None)
@@ -75,11 +79,8 @@ class Locations:
             if self._by_number.get(number) == key:
                 del self._by_number[number]
         for binding in old.bindings:
-            left = self._sources.get(binding.received[0], 0) - 1
-            if left > 0:
-                self._sources[binding.received[0]] = left
-            else:
-                self._sources.pop(binding.received[0], None)
+            _discount(self._sources, binding.received[0])
+            _discount(self._endpoints, binding.received)
 
     def find_user(self, realm: str, username: str, wall_s: float) -> Location | None:
         """The user's location, if any phone of it is there now."""
@@ -94,3 +95,15 @@ class Locations:
     def is_source(self, host: str) -> bool:
         """Whether some phone is registered from this address."""
         return host in self._sources
+
+    def is_endpoint(self, host: str, port: int) -> bool:
+        """Whether some phone is registered from this address and port."""
+        return (host, port) in self._endpoints
+
+
+def _discount(counts: dict[T, int], key: T) -> None:
+    left = counts.get(key, 0) - 1
+    if left > 0:
+        counts[key] = left
+    else:
+        counts.pop(key, None)

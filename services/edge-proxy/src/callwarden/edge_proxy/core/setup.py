@@ -75,7 +75,7 @@ class Setup:
             if call is not None:
                 question = VerifyDigest(found, "INVITE", source.host, call.call_id, call.traceparent)
                 context.ask(question, partial(self._verified, call, found.username, source.port))
-        elif found is Fault.NONE and self._may_be_trunk(source.host):
+        elif found is Fault.NONE and self._may_be_trunk(source):
             self._ask_source(request, source)
         else:
             if found is Fault.WRONG:
@@ -144,9 +144,11 @@ class Setup:
 
     # Trunks, known by their address.
 
-    def _may_be_trunk(self, host: str) -> bool:
-        context = self._context
-        return not self._locations.is_source(host) and self._sources.may_ask(host, context.now_s)
+    def _may_be_trunk(self, source: Peer) -> bool:
+        """Not the phone that registered from there, and not what auth doesn't know."""
+        if self._locations.is_endpoint(source.host, source.port):
+            return False
+        return self._sources.may_ask(source.host, self._context.now_s)
 
     def _ask_source(self, request: Request, source: Peer) -> None:
         """Whose address is it? Strangers are asked about once a while; until then they have no transaction."""
