@@ -184,6 +184,14 @@ def test_a_repetition_is_seen_through_compact_forms() -> None:
     assert refused(OPTIONS % b"i: 2\r\n").reason == "Repeated Header"
 
 
+def test_what_is_refused_when_it_is_read_can_be_answered_too() -> None:
+    message = request(INVITE.replace(b"To: <sip:", b"To: <sip:@").replace(b"INVITE sip:+49", b"INVITE sip:@"))
+    for name in ("to", "uri"):
+        with pytest.raises(Malformed) as caught:
+            getattr(message, name)
+        assert caught.value.request is message
+
+
 def test_an_ack_is_never_answered() -> None:
     data = INVITE.replace(b"INVITE", b"ACK")
     assert refused(data.replace(b"sip:alice@192", b"sip:alice@@192")).request is None

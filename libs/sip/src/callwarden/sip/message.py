@@ -221,14 +221,25 @@ class Message:
     def _name_addr(self, key: str) -> NameAddr:
         found: NameAddr | None = self._read.get(key)
         if found is None:
-            self._read[key] = found = parse_name_addr(self._first(key))
+            try:
+                self._read[key] = found = parse_name_addr(self._first(key))
+            except Malformed as error:
+                self._blame(error)
+                raise
         return found
 
     def _name_addrs(self, key: str) -> list[NameAddr]:
         found: list[NameAddr] | None = self._read.get(key)
         if found is None:
-            self._read[key] = found = [parse_name_addr(element) for element in self.elements(key)]
+            try:
+                self._read[key] = found = [parse_name_addr(element) for element in self.elements(key)]
+            except Malformed as error:
+                self._blame(error)
+                raise
         return found
+
+    def _blame(self, error: Malformed) -> None:
+        """Tell the error which message it is about, so that it can be answered."""
 
     # What a proxy does to messages (RFC 3261 16.6, 16.7).
 
@@ -249,8 +260,13 @@ class Message:
 
     def set_top_via(self, via: Via) -> None:
         """Replace the top Via, as for ``via.stamped(host, port)``."""
-        self._pop_first("via")
-        self.push_via(via)
+        at = self._keys.index("via")
+        if "," in self._lines[at]:
+            self._pop_first("via")
+            self.push_via(via)
+        else:
+            self._lines[at] = f"Via: {via}"
+            self._read["via"] = via
 
     def push_record_route(self, uri: str) -> None:
         """Put a Record-Route for this URI on top.  The URI is ours: it is not checked."""
@@ -343,9 +359,13 @@ class Request(Message):
         """The Request-URI.  Raises Malformed."""
         uri: Uri | None = self._read.get("@uri")
         if uri is None:
-            uri = parse_uri(self.uri_text)
-            if uri.headers:
-                raise Malformed("Headers in Request-URI")  # RFC 3261 19.1.1 table 1
+            try:
+                uri = parse_uri(self.uri_text)
+                if uri.headers:
+                    raise Malformed("Headers in Request-URI")  # RFC 3261 19.1.1 table 1
+            except Malformed as error:
+                self._blame(error)
+                raise
             self._read["@uri"] = uri
         return uri
 
@@ -380,9 +400,12 @@ class Request(Message):
             _ = self.uri
             super().validate()
         except Malformed as error:
-            if self.method != "ACK":
-                error.request = self
+            self._blame(error)
             raise
+
+    def _blame(self, error: Malformed) -> None:
+        if self.method != "ACK":
+            error.request = self
 
     def _start_line(self) -> str:
         return f"{self.method} {self.uri_text} SIP/2.0"
@@ -527,8 +550,7 @@ def _assemble(start: str, keys: list[str], lines: list[str], body: bytes) -> Req
             elif length > len(body):
                 error = error or Malformed("Body Shorter Than Content-Length")
     if error is not None:
-        if isinstance(message, Request) and method != "ACK":
-            error.request = message
+        message._blame(error)
         raise error
     return message
 

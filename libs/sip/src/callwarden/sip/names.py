@@ -33,7 +33,8 @@ COMPACT = {
     "y": "identity",  # RFC 8224
 }
 
-# May stand once only.  A second one would let two readers see two different messages.
+# May stand once only: a second one would let two readers see two different messages.  Of those that nobody acts on
+# (Subject, User-Agent …) the RFC says the same, but a call needn't fail for them.
 SINGLE = frozenset(
     {
         "call-id",
@@ -41,23 +42,17 @@ SINGLE = frozenset(
         "content-length",
         "content-type",
         "cseq",
-        "date",
         "event",
         "expires",
         "from",
         "max-forwards",
         "min-expires",
-        "organization",
-        "priority",
         "refer-to",
         "referred-by",
         "reply-to",
         "retry-after",
         "session-expires",
-        "subject",
-        "timestamp",
         "to",
-        "user-agent",
     }
 )
 REQUIRED = frozenset({"via", "from", "to", "call-id", "cseq"})  # and Max-Forwards, which RFC 2543 clients leave out

@@ -83,7 +83,8 @@ class Peer(NamedTuple):
 class _Transaction:
     """What both sides have.  Mutable: it is the state.
 
-    ``context`` is the user's own, for instance the transaction at the other side of a proxy.
+    ``context`` is the user's own, for instance the transaction at the other side of a proxy.  Two that name each other
+    are left to the garbage collector; setting one's to None at Terminated frees both at once.
     """
 
     __slots__ = (

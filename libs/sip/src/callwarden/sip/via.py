@@ -74,7 +74,7 @@ class Via(NamedTuple):
         maddr is not obeyed: it would let any sender point our answers at any host.
         """
         params = self.params
-        host = params.get("received") or self.host.strip("[]")
+        host = (params.get("received") or self.host).strip("[]")
         rport = params.get("rport")
         if rport and rport.isdigit() and rport.isascii() and len(rport) < 6 and 0 < int(rport) < 65536:
             return host, int(rport)
