@@ -32,7 +32,7 @@ from callwarden.call_admission.core.decide import Decided, decide, decide_extens
 from callwarden.call_admission.core.policy import AdmissionPolicy
 from callwarden.call_admission.core.settle import Settlement, settle, settle_expired
 from callwarden.call_admission.core.snapshot import Account, Snapshot
-from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.kernel.verdict import Mode, Reason, Refuse
 
 _MONEY_REASONS = frozenset({Reason.CREDIT, Reason.DAILY_SPEND})
 
@@ -81,12 +81,19 @@ class NewHold:
 
 @dataclass(slots=True)
 class Note:
-    """A decision that is kept by itself: a refusal, a cut, or what another service decided (`id` from its event)."""
+    """A decision that is kept by itself: a refusal, a cut; or another service's, whose `body` is kept as it came."""
 
     id: UUID
     call_id: str
     account_id: UUID | None
-    decision: Decision
+    at_s: float
+    outcome: str
+    decision: Decision | None
+    body: bytes = b""
+
+    @classmethod
+    def of(cls, note_id: UUID, call_id: str, account_id: UUID, decision: Decision) -> "Note":
+        return cls(note_id, call_id, account_id, decision.at_s, decision.outcome, decision)
 
 
 @dataclass(slots=True)
@@ -100,6 +107,8 @@ class Changes:
     held: dict[UUID, int] = field(default_factory=dict)
     spent: dict[tuple[UUID, date], int] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
+    """Rules that would have refused, had they been enforced: not written, counted."""
 
 
 # ------------------------------------------------------------------ commands and what they are answered
@@ -242,6 +251,8 @@ class Book:
         day = day_of(request.start_s, account.time_zone)
         snapshot = self._snapshot(standing, day, None if request.local else quote)
         decided = decide(snapshot, request, policy)
+        if Mode.REPORT in policy.modes.values():
+            self.changes.reported += decided.reported
         verdict = decided.verdict
         if isinstance(verdict, Refuse):
             return self._refuse(command, account.name, decided, policy.revision, _sip_status(verdict, policy))
@@ -274,7 +285,7 @@ class Book:
         assert isinstance(refuse, Refuse)
         decision = self._decision("refuse", refuse, decided, revision, account, request, sip_status)
         # The refusal's id is the request's: asked again, it is found and answered alike.
-        self.changes.notes.append(Note(request.hold_id, request.call_id, request.account_id, decision))
+        self.changes.notes.append(Note.of(request.hold_id, request.call_id, request.account_id, decision))
         self._refused[request.hold_id] = refuse
         return Refused(refuse, sip_status, revision)
 
@@ -315,7 +326,7 @@ class Book:
         note_id = uuid5(request.hold_id, f"cut.{request.granted_s}")
         refused = verdict if isinstance(verdict, Refuse) else None
         decision = Decision(self._now_s, "cut", refused, decided.rules, revision, account, trace_id=request.trace_id)
-        self.changes.notes.append(Note(note_id, request.call_id, request.account_id, decision))
+        self.changes.notes.append(Note.of(note_id, request.call_id, request.account_id, decision))
 
     def _start(self, event: Started) -> Outcome:
         hold = self._running(event.hold_id, event.account_id)

@@ -46,6 +46,11 @@ class Decided:
     verdict: Admit | Refuse
     rules: tuple[RuleResult, ...]
 
+    @property
+    def reported(self) -> list[str]:
+        """The rules that would have refused, had they been enforced."""
+        return [result.rule for result in self.rules if result.refused is not None and result.mode is Mode.REPORT]
+
 
 def price_of(snapshot: Snapshot) -> Price | None:
     """What the call is charged by; None where rating gave nothing."""

@@ -1,0 +1,417 @@
+"""Accounts, trunks and questions about calls, in SQL for both databases. Cold: SQLAlchemy Core throughout."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, Select, and_, delete, func, insert, literal, or_, select, true, tuple_, union_all, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from callwarden.api.admission.v1 import admission_pb2
+from callwarden.call_admission.core.accounts import (
+    MISMATCHED_MAX,
+    AccountChange,
+    AccountRef,
+    AccountView,
+    Audit,
+    CallView,
+    Explanation,
+    NewAccount,
+    Trunk,
+)
+from callwarden.call_admission.core.days import day_of
+from callwarden.call_admission.core.settle import EXPIRED
+from callwarden.call_admission.core.snapshot import AccountType
+from callwarden.common.sql import Database
+from callwarden.kernel.errors import Conflict, Invalid, NotFound
+from callwarden.schema.tables import (
+    account,
+    account_number,
+    cdr,
+    decision,
+    hold,
+    ledger_entry,
+    route,
+    spend_day,
+    trunk,
+)
+
+DECISIONS_MAX: Final = 100  # of one Call-ID; a caller that repeats a refused call with it fills no more than a page
+
+
+class SqlAccounts:
+    """Implements ports.Accounts."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, account_id: UUID, new: NewAccount) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(
+                insert(account).values(
+                    id=account_id,
+                    realm=new.realm,
+                    name=new.name,
+                    type=new.type.value,
+                    status="active" if new.active else "disabled",
+                    currency=new.currency,
+                    time_zone=new.time_zone,
+                    prepaid=new.prepaid,
+                    deck=new.deck,
+                    max_lines=new.max_lines,
+                    daily_micros=new.daily_micros,
+                )
+            )
+            if new.numbers:
+                rows = [{"number": number, "account_id": account_id} for number in new.numbers]
+                await connection.execute(insert(account_number), rows)
+
+        try:
+            await self._database.transaction("account-create", work)
+        except IntegrityError as error:
+            raise await self._taken(error, new.name, new.realm, new.numbers) from error
+
+    async def _taken(self, error: IntegrityError, name: str, realm: str, numbers: Sequence[str]) -> Exception:
+        """Which of the unique things is taken; found by looking, since the drivers' texts differ."""
+
+        async def work(connection: AsyncConnection) -> Conflict | None:
+            same = select(account.c.id).where(account.c.realm == realm, account.c.name == name)
+            if name and (await connection.execute(same)).first() is not None:
+                return Conflict(f"there is an account {name} in {realm} already", field="name")
+            taken = select(account_number.c.number).where(account_number.c.number.in_(numbers))
+            found = (await connection.execute(taken)).scalar()
+            return Conflict(f"number +{found} is another account's", field="numbers") if found is not None else None
+
+        return await self._database.transaction("account-taken", work) or error
+
+    async def find(self, ref: AccountRef) -> UUID:
+        query = select(account.c.id).limit(2)
+        if ref.id is not None:
+            query = query.where(account.c.id == ref.id)
+        else:
+            query = query.where(account.c.name == ref.name)
+            if ref.realm:
+                query = query.where(account.c.realm == ref.realm)
+        found = await self._fetch("account-find", query)
+        if not found:
+            raise NotFound(f"there is no account {ref}", field="account")
+        if len(found) > 1:
+            raise Conflict(f"several realms have an account {ref}: write name@realm", field="account")
+        account_id: UUID = found[0].id
+        return account_id
+
+    async def get(self, account_id: UUID, now_s: float) -> AccountView:
+        async def work(connection: AsyncConnection) -> Sequence[AccountView]:
+            return await _views(connection, select(account).where(account.c.id == account_id), now_s)
+
+        views = await self._database.transaction("account-get", work)
+        if not views:
+            raise NotFound(f"there is no account {account_id}", field="account")
+        return views[0]
+
+    async def list(self, after: str, limit: int, now_s: float) -> Sequence[AccountView]:
+        query = select(account).order_by(account.c.name, account.c.realm).limit(limit)
+        if after:
+            name, _, realm = after.partition("@")
+            query = query.where(
+                tuple_(account.c.name, account.c.realm) > tuple_(literal(name), literal(realm))
+                if realm
+                else account.c.name > name
+            )
+
+        async def work(connection: AsyncConnection) -> Sequence[AccountView]:
+            return await _views(connection, query, now_s)
+
+        return await self._database.transaction("account-list", work)
+
+    async def update(self, account_id: UUID, change: AccountChange) -> None:
+        values: dict[str, Any] = dict.fromkeys(change.clear)
+        if change.active is not None:
+            values["status"] = "active" if change.active else "disabled"
+        for name in ("deck", "max_lines", "daily_micros"):
+            if (value := getattr(change, name)) is not None:
+                values[name] = value
+
+        async def work(connection: AsyncConnection) -> None:
+            # Locked first, as calls do: the same order for everybody.
+            locked = select(account.c.id).where(account.c.id == account_id).with_for_update()
+            if (await connection.execute(locked)).first() is None:
+                raise NotFound(f"there is no account {account_id}", field="account")
+            if values:
+                await connection.execute(update(account).where(account.c.id == account_id).values(**values))
+            if change.remove_numbers:
+                await _remove_numbers(connection, account_id, change.remove_numbers)
+            if change.add_numbers:
+                own = select(account_number.c.number).where(
+                    account_number.c.account_id == account_id, account_number.c.number.in_(change.add_numbers)
+                )
+                known = set((await connection.execute(own)).scalars())
+                rows = [{"number": n, "account_id": account_id} for n in change.add_numbers if n not in known]
+                if rows:
+                    await connection.execute(insert(account_number), rows)
+
+        try:
+            await self._database.transaction("account-update", work)
+        except IntegrityError as error:
+            raise await self._taken(error, "", "", change.add_numbers) from error
+
+    # ------------------------------------------------------------------ trunks
+
+    async def create_trunk(self, new: Trunk, account_id: UUID) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            query = select(account.c.type).where(account.c.id == account_id)
+            type_ = (await connection.execute(query)).scalar()
+            if type_ is None:
+                raise NotFound(f"there is no account {account_id}", field="account")
+            if type_ != new.direction.value:
+                raise Invalid(f"the trunk is a {new.direction.value}, its account is of type {type_}", field="account")
+            await connection.execute(
+                insert(trunk).values(
+                    name=new.name,
+                    direction=new.direction.value,
+                    account_id=account_id,
+                    address=new.address,
+                    tech_prefix=new.tech_prefix,
+                    strip_digits=new.strip_digits,
+                    add_prefix=new.add_prefix,
+                    enabled=new.enabled,
+                )
+            )
+
+        try:
+            await self._database.transaction("trunk-create", work)
+        except IntegrityError as error:
+            raise Conflict(f"there is a trunk {new.name} already", field="name") from error
+
+    async def trunks(self) -> Sequence[Trunk]:
+        query = select(trunk, account.c.name.label("owner")).join(account).order_by(trunk.c.name)
+        return [
+            Trunk(
+                row.name,
+                row.address,
+                AccountType(row.direction),
+                row.owner,
+                row.tech_prefix,
+                row.strip_digits,
+                row.add_prefix,
+                row.enabled,
+            )
+            for row in await self._fetch("trunk-list", query)
+        ]
+
+    async def delete_trunk(self, name: str) -> UUID | None:
+        async def work(connection: AsyncConnection) -> UUID | None:
+            used = (await connection.execute(select(route.c.prefix).where(route.c.trunk == name).limit(1))).first()
+            if used is not None:
+                where = f"+{used.prefix}" if used.prefix else "all numbers"
+                raise Conflict(f"a route for {where} leads to trunk {name}", field="name")
+            deleted = delete(trunk).where(trunk.c.name == name).returning(trunk.c.account_id)
+            owner: UUID | None = (await connection.execute(deleted)).scalar()
+            return owner
+
+        return await self._database.transaction("trunk-delete", work)
+
+    # ------------------------------------------------------------------ calls
+
+    async def calls(self, account_id: UUID | None, since_s: float, limit: int, *, running: bool) -> Sequence[CallView]:
+        parts = [_running_calls()] if running else [_running_calls(), _settled_calls()]
+        narrowed = []
+        for part in parts:
+            table = hold if part is parts[0] else cdr
+            started = table.c.created_at if table is hold else table.c.started_at
+            query = part.order_by(started.desc()).limit(limit)
+            if since_s:
+                query = query.where(started >= datetime.fromtimestamp(since_s, UTC))
+            if account_id is not None:
+                query = query.where(table.c.account_id == account_id)
+            narrowed.append(query.subquery())
+        both = union_all(*(select(part) for part in narrowed)).subquery()
+        newest = select(both).order_by(both.c.started_at.desc(), both.c.id).limit(limit)
+        return [_call_view(row) for row in await self._fetch("call-list", newest)]
+
+    async def explain(self, call_id: str) -> Explanation:
+        async def work(connection: AsyncConnection) -> Explanation:
+            rows: list[Row[Any]] = []
+            for query, table in ((_running_calls(), hold), (_settled_calls(), cdr)):
+                found = await connection.execute(
+                    query.add_columns(table.c.decision).where(table.c.call_id == call_id).limit(DECISIONS_MAX)
+                )
+                rows += found.all()
+            rows.sort(key=lambda row: row.started_at)
+            noted = select(decision).where(decision.c.call_id == call_id).order_by(decision.c.at).limit(DECISIONS_MAX)
+            notes = (await connection.execute(noted)).all()
+            bodies = [row.decision for row in rows] + [note.body for note in notes]
+            call = _call_view(rows[-1]) if rows else _refused_call(call_id, notes)
+            return Explanation(tuple(bodies), call)
+
+        return await self._database.transaction("explain", work)
+
+    async def audit(self, account_id: UUID | None) -> Audit:
+        mine = true() if account_id is None else account.c.id == account_id
+
+        def total(table: Any, name: str) -> Any:
+            query = select(
+                table.c.account_id, func.sum(table.c[name]).label("micros"), func.count().label("rows")
+            ).group_by(table.c.account_id)
+            return (query if account_id is None else query.where(table.c.account_id == account_id)).subquery()
+
+        entries, holds = total(ledger_entry, "amount_micros"), total(hold, "held_micros")
+        books = account.outerjoin(entries, entries.c.account_id == account.c.id).outerjoin(
+            holds, holds.c.account_id == account.c.id
+        )
+        ledger, held = func.coalesce(entries.c.micros, 0), func.coalesce(holds.c.micros, 0)
+        sums = (
+            select(
+                func.count(),
+                func.coalesce(func.sum(entries.c.rows), 0),
+                func.coalesce(func.sum(account.c.balance_micros), 0),
+                func.coalesce(func.sum(entries.c.micros), 0),
+                func.coalesce(func.sum(account.c.held_micros), 0),
+                func.coalesce(func.sum(holds.c.micros), 0),
+                func.coalesce(func.sum(holds.c.rows), 0),
+            )
+            .select_from(books)
+            .where(mine)
+        )
+        wrong = (
+            select(account.c.name)
+            .select_from(books)
+            .where(mine, or_(account.c.balance_micros != ledger, account.c.held_micros != held))
+            .order_by(account.c.name)
+            .limit(MISMATCHED_MAX)
+        )
+        # Each statement by itself, outside a serializable transaction: one statement sees one moment, and a reader of
+        # whole tables in a serializable transaction would make the calls' transactions fail.
+        async with self._database.engine.connect() as plain:
+            connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
+            row = (await connection.execute(sums)).one()
+            names = (await connection.execute(wrong)).scalars().all()
+        accounts, entry_rows, balance, entered, account_held, hold_rows_held, open_holds = (int(value) for value in row)
+        return Audit(accounts, entry_rows, balance, entered, account_held, hold_rows_held, open_holds, tuple(names))
+
+    async def _fetch(self, name: str, query: Select[Any]) -> Sequence[Row[Any]]:
+        async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
+            rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
+            return rows
+
+        return await self._database.transaction(name, work)
+
+
+async def _remove_numbers(connection: AsyncConnection, account_id: UUID, numbers: Sequence[str]) -> None:
+    own = and_(account_number.c.account_id == account_id, account_number.c.number.in_(numbers))
+    removed = set(
+        (await connection.execute(delete(account_number).where(own).returning(account_number.c.number))).scalars()
+    )
+    if missing := [number for number in numbers if number not in removed]:
+        raise Invalid(f"number +{missing[0]} isn't this account's", field="remove_numbers")
+
+
+async def _views(connection: AsyncConnection, query: Select[Any], now_s: float) -> list[AccountView]:
+    rows = (await connection.execute(query)).all()
+    ids = [row.id for row in rows]
+    numbers: dict[UUID, list[str]] = {}
+    of_accounts = select(account_number).where(account_number.c.account_id.in_(ids)).order_by(account_number.c.number)
+    for row in (await connection.execute(of_accounts)).all():
+        numbers.setdefault(row.account_id, []).append(row.number)
+    now = datetime.fromtimestamp(now_s, UTC)
+    lines = select(hold.c.account_id, func.count().label("lines")).where(
+        hold.c.account_id.in_(ids), hold.c.expires_at > now
+    ).group_by(hold.c.account_id)  # fmt: skip
+    in_use = {row.account_id: row.lines for row in (await connection.execute(lines)).all()}
+    days = {row.id: day_of(now_s, row.time_zone) for row in rows}
+    spent: dict[UUID, int] = {}
+    for table, amount, day in ((spend_day, "spent_micros", "day"), (hold, "held_micros", "spend_day")):
+        wanted = tuple_(table.c.account_id, table.c[day]).in_(list(days.items()))
+        sums = select(table.c.account_id, func.sum(table.c[amount]).label("micros")).where(wanted).group_by(
+            table.c.account_id
+        )  # fmt: skip
+        for row in (await connection.execute(sums)).all():
+            spent[row.account_id] = spent.get(row.account_id, 0) + int(row.micros)
+    return [
+        AccountView(
+            id=row.id,
+            account=NewAccount(
+                realm=row.realm,
+                name=row.name,
+                type=AccountType(row.type),
+                active=row.status == "active",
+                currency=row.currency,
+                time_zone=row.time_zone,
+                prepaid=row.prepaid,
+                deck=row.deck,
+                max_lines=row.max_lines,
+                daily_micros=row.daily_micros,
+                numbers=tuple(numbers.get(row.id, ())),
+            ),
+            balance_micros=row.balance_micros,
+            held_micros=row.held_micros,
+            lines_in_use=in_use.get(row.id, 0),
+            spent_today_micros=spent.get(row.id, 0),
+        )
+        for row in rows
+    ]
+
+
+def _running_calls() -> Select[Any]:
+    return select(
+        hold.c.id, hold.c.call_id, account.c.name.label("account"), hold.c.destination,
+        literal("running").label("state"), hold.c.created_at.label("started_at"), hold.c.answered_at,
+        hold.c.expires_at.label("ended_at"),
+        literal(0).label("duration_s"), literal(0).label("billed_s"), literal(0).label("price_micros"),
+        account.c.currency, literal("").label("reason"), hold.c.trunk, hold.c.policy_revision, hold.c.trace_id,
+        hold.c.caller_number,
+    ).join(account, account.c.id == hold.c.account_id)  # fmt: skip
+
+
+def _settled_calls() -> Select[Any]:
+    return select(
+        cdr.c.id, cdr.c.call_id, account.c.name.label("account"), cdr.c.destination, literal("settled").label("state"),
+        cdr.c.started_at, cdr.c.answered_at, cdr.c.ended_at, cdr.c.duration_s, cdr.c.billed_s, cdr.c.price_micros,
+        cdr.c.currency, cdr.c.reason, cdr.c.trunk, cdr.c.policy_revision, cdr.c.trace_id, cdr.c.caller_number,
+    ).join(account, account.c.id == cdr.c.account_id)  # fmt: skip
+
+
+def _call_view(row: Any) -> CallView:
+    state = "expired" if row.reason == EXPIRED else row.state
+    return CallView(
+        hold_id=str(row.id),
+        call_id=row.call_id,
+        account=row.account,
+        destination=row.destination,
+        state=state,
+        started_at_s=row.started_at.timestamp(),
+        answered_at_s=0.0 if row.answered_at is None else row.answered_at.timestamp(),
+        ended_at_s=0.0 if state == "running" else row.ended_at.timestamp(),
+        duration_s=row.duration_s,
+        billed_s=row.billed_s,
+        price_micros=row.price_micros,
+        currency=row.currency,
+        reason=row.reason,
+        trunk=row.trunk,
+        policy_revision=row.policy_revision,
+        trace_id=row.trace_id,
+        caller_number=row.caller_number,
+    )
+
+
+def _refused_call(call_id: str, notes: Sequence[Any]) -> CallView | None:
+    refusals = [note for note in notes if note.outcome == "refuse"]
+    if not refusals:
+        return None
+    note = refusals[-1]
+    made = admission_pb2.Decision.FromString(note.body)
+    at_s = note.at.timestamp()
+    return CallView(
+        hold_id="",
+        call_id=call_id,
+        account=made.account,
+        destination="",
+        state="refused",
+        started_at_s=at_s,
+        ended_at_s=at_s,
+        reason=made.refused.reason,
+        policy_revision=made.policy_revision,
+        trace_id=made.trace_id,
+    )

@@ -1,0 +1,158 @@
+"""callwarden.api.admission.v1.AdmissionService: messages to values and back, checked at the door."""
+
+from collections.abc import Awaitable
+from typing import Any, Final
+from uuid import UUID
+
+from callwarden.api.admission.v1 import admission_pb2, admission_pb2_grpc
+from callwarden.api.rating.v1 import rating_pb2
+from callwarden.call_admission.adapters.messages import price_bytes, refused_message
+from callwarden.call_admission.app import CallAdmission
+from callwarden.call_admission.core.book import Admitted, Extended, Refused
+from callwarden.call_admission.core.calls import CallRequest, ExtendRequest, Route
+from callwarden.common import trace
+from callwarden.common.rpc.stream import StreamServicer
+from callwarden.kernel import ids
+from callwarden.kernel.errors import Invalid
+from callwarden.kernel.phone import DIGITS_MAX
+
+# libs/sip takes no longer ones; the database takes any, but nobody shall fill it.
+CALL_ID_CHARS_MAX: Final = 256
+TEXT_CHARS_MAX: Final = 256
+SECONDS_MAX: Final = 2**31 - 1
+
+
+class AdmissionGrpc(StreamServicer, admission_pb2_grpc.AdmissionServiceServicer):
+    def __init__(self, app: CallAdmission) -> None:
+        super().__init__(
+            {
+                "Admit": (admission_pb2.AdmitRequest, self._admit),
+                "Extend": (admission_pb2.ExtendRequest, self._extend),
+            }
+        )
+        self._app = app
+
+    async def Admit(self, request: admission_pb2.AdmitRequest, context: Any) -> admission_pb2.AdmitReply:  # noqa: N802
+        return await self._admit(request)
+
+    async def Extend(  # noqa: N802
+        self, request: admission_pb2.ExtendRequest, context: Any
+    ) -> admission_pb2.ExtendReply:
+        return await self._extend(request)
+
+    def _admit(self, request: admission_pb2.AdmitRequest) -> Awaitable[admission_pb2.AdmitReply]:
+        return self._answer_admit(call_request(request))
+
+    async def _answer_admit(self, request: CallRequest) -> admission_pb2.AdmitReply:
+        outcome = await self._app.admit(request)
+        if isinstance(outcome, Refused):
+            return admission_pb2.AdmitReply(
+                refused=refused_message(outcome.refuse, outcome.sip_status), policy_revision=outcome.policy_revision
+            )
+        return admitted_reply(outcome)
+
+    def _extend(self, request: admission_pb2.ExtendRequest) -> Awaitable[admission_pb2.ExtendReply]:
+        return self._answer_extend(
+            ExtendRequest(
+                uuid_of(request.hold_id, "hold_id"),
+                text_of(request.call_id, "call_id", CALL_ID_CHARS_MAX),
+                uuid_of(request.account_id, "account_id"),
+                seconds_of(request.answered_at_s, "answered_at_s"),
+                min(request.granted_s, SECONDS_MAX),
+                trace_id_of(trace.traceparent()),
+            )
+        )
+
+    async def _answer_extend(self, request: ExtendRequest) -> admission_pb2.ExtendReply:
+        outcome = await self._app.extend(request)
+        if isinstance(outcome, Refused):
+            return admission_pb2.ExtendReply(refused=refused_message(outcome.refuse, outcome.sip_status))
+        return extended_reply(outcome)
+
+
+def call_request(request: admission_pb2.AdmitRequest) -> CallRequest:
+    """The request, checked. Raises Invalid with the field."""
+    destination = request.destination
+    if request.local:
+        text_of(destination, "destination", TEXT_CHARS_MAX)
+    elif not (2 <= len(destination) <= DIGITS_MAX and destination.isascii() and destination.isdigit()):
+        raise Invalid('destination must be 2 to 15 digits of E.164, without "+"', field="destination")
+    return CallRequest(
+        uuid_of(request.hold_id, "hold_id"),
+        text_of(request.call_id, "call_id", CALL_ID_CHARS_MAX),
+        uuid_of(request.account_id, "account_id"),
+        destination,
+        text_of(request.dialled, "dialled", TEXT_CHARS_MAX),
+        text_of(request.caller_number, "caller_number", TEXT_CHARS_MAX),
+        text_of(request.source_address, "source_address", TEXT_CHARS_MAX),
+        text_of(request.edge, "edge", TEXT_CHARS_MAX),
+        request.local,
+        seconds_of(request.at_s, "at_s"),
+        trace_id_of(trace.traceparent()),
+    )
+
+
+def admitted_reply(outcome: Admitted) -> admission_pb2.AdmitReply:
+    hold = outcome.hold
+    return admission_pb2.AdmitReply(
+        admitted=admission_pb2.Admitted(
+            hold_id=str(hold.id),
+            granted_s=hold.granted_s,
+            final=hold.final,
+            max_duration_s=hold.max_duration_s,
+            routes=[_route(route) for route in outcome.routes],
+            expires_at_s=hold.expires_at_s,
+        ),
+        policy_revision=outcome.policy_revision,
+    )
+
+
+def extended_reply(outcome: Extended) -> admission_pb2.ExtendReply:
+    hold = outcome.hold
+    return admission_pb2.ExtendReply(
+        extended=admission_pb2.Extended(granted_s=hold.granted_s, final=hold.final, expires_at_s=hold.expires_at_s)
+    )
+
+
+def _route(route: Route) -> rating_pb2.Route:
+    message = rating_pb2.Route(
+        trunk=route.trunk,
+        address=route.address,
+        add_prefix=route.add_prefix,
+        strip_digits=route.strip_digits,
+        carrier_account_id=route.carrier_account_id,
+    )
+    if route.cost is not None:
+        message.cost.MergeFromString(price_bytes(route.cost))
+    return message
+
+
+def uuid_of(text: str, field: str) -> UUID:
+    value = ids.parse(text)
+    if value is None:
+        raise Invalid(f"{field} must be a UUID", field=field)
+    return value
+
+
+def text_of(text: str, field: str, chars_max: int) -> str:
+    # PostgreSQL holds no NUL in text, and a protobuf string may have one.
+    if len(text) > chars_max or "\0" in text:
+        raise Invalid(f"{field} is longer than {chars_max} characters, or has a NUL in it", field=field)
+    return text
+
+
+# What a date of the database and of Python can hold, by far: the year 2100.
+_AT_S_MAX: Final = 4_102_444_800.0
+
+
+def seconds_of(at_s: float, field: str) -> float:
+    """A moment; not a number is none (every comparison with it is false)."""
+    if not 0.0 <= at_s <= _AT_S_MAX:
+        raise Invalid(f"{field} must be seconds since 1970", field=field)
+    return at_s
+
+
+def trace_id_of(traceparent: str) -> str:
+    """The 32 digits of a W3C traceparent, or ""."""
+    context = trace.TraceContext.parse(traceparent) if traceparent else None
+    return context.trace_id if context is not None else ""

@@ -1,0 +1,157 @@
+"""Events: ends and starts of calls, other services' decisions in; changes of accounts out."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+from uuid import UUID, uuid5
+
+from nats.aio.msg import Msg
+
+from callwarden.api.events.v1 import events_pb2
+from callwarden.call_admission.adapters.admission_grpc import (
+    CALL_ID_CHARS_MAX,
+    TEXT_CHARS_MAX,
+    seconds_of,
+    text_of,
+    uuid_of,
+)
+from callwarden.call_admission.adapters.quotes_grpc import GrpcQuotes
+from callwarden.call_admission.app import CallAdmission
+from callwarden.call_admission.core.book import Note
+from callwarden.call_admission.core.calls import Ended, Started
+from callwarden.common.bus import Bus, Delivery, Poison, Publisher, Stream
+from callwarden.common.runtime import Runtime
+from callwarden.kernel import ids
+
+STARTED: Final = "calls.started"
+ENDED: Final = "calls.ended"
+DECISION: Final = "security.decision"
+ACCOUNT_CHANGED: Final = "security.account_changed"
+RATING_CHANGED: Final = "rating.changed"
+
+# In hand at a time, over both kinds: four batches' worth, so that one is always full while another is under way.
+CALLS_CONCURRENCY: Final = 512
+DECISIONS_CONCURRENCY: Final = 256
+DECISION_BYTES_MAX: Final = 16 * 1024  # ours have 0.6 KB; it is kept as it comes
+_NOTES: Final = UUID("6d1cf5be-3d2f-4c0e-9a55-6a3c7a1f0c11")  # namespace of ids for events that bring none
+
+
+class CallEvents:
+    """Hands what JetStream delivers to the app; each is acknowledged when it is committed, and may come again."""
+
+    def __init__(self, app: CallAdmission) -> None:
+        self._app = app
+
+    async def call(self, delivery: Delivery) -> None:
+        """calls.started and calls.ended, in the order of the stream."""
+        if delivery.subject == STARTED:
+            await self._app.started(_started(delivery.payload))
+        elif delivery.subject == ENDED:
+            await self._app.ended(_ended(delivery.payload))
+        else:
+            raise Poison(f"nobody knows {delivery.subject}")
+
+    async def decision(self, delivery: Delivery) -> None:
+        """security.decision: what the edge or auth refused."""
+        await self._app.note(_note(delivery))
+
+
+def _started(payload: bytes) -> Started:
+    try:
+        event = events_pb2.CallStarted.FromString(payload)
+    except ValueError as error:  # protobuf's DecodeError
+        raise Poison("not a CallStarted") from error
+    return Started(
+        uuid_of(event.hold_id, "hold_id"),
+        uuid_of(event.account_id, "account_id"),
+        seconds_of(event.answered_at_s, "answered_at_s"),
+        text_of(event.trunk, "trunk", TEXT_CHARS_MAX),
+    )
+
+
+def _ended(payload: bytes) -> Ended:
+    try:
+        event = events_pb2.CallEnded.FromString(payload)
+    except ValueError as error:
+        raise Poison("not a CallEnded") from error
+    return Ended(
+        uuid_of(event.hold_id, "hold_id"),
+        uuid_of(event.account_id, "account_id"),
+        seconds_of(event.answered_at_s, "answered_at_s") or None,
+        seconds_of(event.ended_at_s, "ended_at_s"),
+        text_of(event.reason, "reason", TEXT_CHARS_MAX),
+        event.sip_status if event.sip_status < 1_000 else 0,
+        text_of(event.trunk, "trunk", TEXT_CHARS_MAX),
+    )
+
+
+def _note(delivery: Delivery) -> Note:
+    if len(delivery.payload) > DECISION_BYTES_MAX:
+        raise Poison("a decision of this size is none")
+    try:
+        event = events_pb2.DecisionMade.FromString(delivery.payload)
+    except ValueError as error:
+        raise Poison("not a DecisionMade") from error
+    decision = event.decision
+    return Note(
+        ids.parse(event.event_id) or uuid5(_NOTES, delivery.message_id or str(delivery.sequence)),
+        text_of(event.call_id, "call_id", CALL_ID_CHARS_MAX),
+        ids.parse(decision.account),
+        seconds_of(decision.at_s, "decision.at_s"),
+        text_of(decision.outcome, "decision.outcome", TEXT_CHARS_MAX),
+        None,
+        decision.SerializeToString(),
+    )
+
+
+def consume(runtime: Runtime, bus: Bus, app: CallAdmission) -> None:
+    """Has both streams consumed until the process stops; all processes share one durable consumer each."""
+    events = CallEvents(app)
+    for name, stream, subject, handler, concurrency in (
+        ("call-admission", Stream.CALLS, "calls.*", events.call, CALLS_CONCURRENCY),
+        ("call-admission-decisions", Stream.SECURITY, DECISION, events.decision, DECISIONS_CONCURRENCY),
+    ):
+        runtime.spawn(
+            f"consume-{subject}", bus.consume(stream, name, subject, handler, concurrency=concurrency), drains=True
+        )
+
+
+class NatsNews:
+    """Implements ports.News."""
+
+    def __init__(self, publisher: Publisher, new_id: Callable[[], UUID]) -> None:
+        self._publisher = publisher
+        self._new_id = new_id
+
+    def account_changed(self, account_id: UUID, what: str, realm: str) -> None:
+        event = events_pb2.AccountChanged(account_id=str(account_id), what=what, realm=realm)
+        self._publisher.publish(ACCOUNT_CHANGED, event.SerializeToString(), message_id=str(self._new_id()))
+
+
+# Of an account's changes, those that move routes; rating reads them anew when it hears of them, at the same moment.
+_MOVES_ROUTES: Final = frozenset({"trunk", "status"})
+_RATING_RELOADS_S: Final = 2.0
+
+
+async def follow_rating(bus: Bus, quotes: GrpcQuotes) -> None:
+    """Forgets prices and routes when they change; all of them after NATS was away, since what was said isn't kept."""
+
+    async def rating_changed(message: Msg) -> None:
+        try:
+            deck = events_pb2.DeckChanged.FromString(message.data).deck
+        except ValueError:  # protobuf's DecodeError
+            deck = ""
+        quotes.forget(deck)
+
+    async def account_changed(message: Msg) -> None:
+        event = events_pb2.AccountChanged.FromString(message.data)
+        if event.what in _MOVES_ROUTES:
+            quotes.forget("")
+            asyncio.get_running_loop().call_later(_RATING_RELOADS_S, quotes.forget, "")
+
+    async def back() -> None:
+        quotes.forget("")
+
+    await bus.subscribe(RATING_CHANGED, rating_changed)
+    await bus.subscribe(ACCOUNT_CHANGED, account_changed)
+    bus.on_reconnect(back)

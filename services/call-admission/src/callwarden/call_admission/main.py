@@ -1,0 +1,57 @@
+"""The process: `callwarden-call-admission`, or `python -m callwarden.call_admission.main`."""
+
+import os
+import random
+from uuid import UUID
+
+from callwarden.api.admission.v1 import admission_pb2_grpc
+from callwarden.call_admission.adapters import events_nats, metrics
+from callwarden.call_admission.adapters.accounts_grpc import AccountGrpc
+from callwarden.call_admission.adapters.accounts_sql import SqlAccounts
+from callwarden.call_admission.adapters.admission_grpc import AdmissionGrpc
+from callwarden.call_admission.adapters.books_sql import SESSION, SqlBooks
+from callwarden.call_admission.adapters.policy_source import CompiledPolicies
+from callwarden.call_admission.adapters.quotes_grpc import SERVICE as RATING
+from callwarden.call_admission.adapters.quotes_grpc import GrpcQuotes
+from callwarden.call_admission.app import AccountDesk, CallAdmission
+from callwarden.call_admission.settings import Settings
+from callwarden.common.rpc.stream import StreamPool
+from callwarden.common.runtime import Runtime, run_service
+from callwarden.kernel import ids
+from callwarden.limits.rendezvous import ranking
+
+# One for the group commit, one for the reaper's look; a third in case one of them is being given up.
+HOT_CONNECTIONS = 3
+
+
+async def wire(settings: Settings, runtime: Runtime) -> None:
+    bus = await runtime.bus()
+    database = await runtime.database()
+    session = SESSION if database.dialect == "postgresql" else None
+    books = SqlBooks(await runtime.open(await database.hot(connections=HOT_CONNECTIONS, session=session)))
+    rating = StreamPool(RATING, settings.targets(), ranking, tls=runtime.tls, metrics=runtime.metrics)
+    quotes = GrpcQuotes(await runtime.open(rating), settings.quotes_cached_max)
+    policies = CompiledPolicies(await runtime.policies())
+    app = CallAdmission(books, quotes, policies, runtime.clock, random.random)
+    news = events_nats.NatsNews(await runtime.open(bus.publisher()), new_id)
+    desk = AccountDesk(SqlAccounts(database), news, runtime.clock, new_id)
+    metrics.register(runtime.metrics, app, quotes)
+    admission_pb2_grpc.add_AdmissionServiceServicer_to_server(AdmissionGrpc(app), runtime.server)
+    admission_pb2_grpc.add_AccountServiceServicer_to_server(AccountGrpc(desk), runtime.server)
+    runtime.ready_when("database", lambda: app.is_up)
+    runtime.spawn("group-commit", app.run())
+    runtime.spawn("reaper", app.reap())
+    await events_nats.follow_rating(bus, quotes)
+    events_nats.consume(runtime, bus, app)
+
+
+def new_id() -> UUID:
+    return ids.from_bytes(os.urandom(16))
+
+
+def main() -> None:
+    run_service("call-admission", Settings, wire)
+
+
+if __name__ == "__main__":
+    main()
