@@ -127,7 +127,7 @@ class Extension:
     request: ExtendRequest
 
 
-Command: TypeAlias = "Admission | Extension | Started | Ended | Expired | Note"
+Command: TypeAlias = Admission | Extension | Started | Ended | Expired | Note
 
 
 @dataclass(slots=True)
@@ -173,7 +173,7 @@ class NoHold:
     """The call to be extended isn't running (any more)."""
 
 
-Outcome: TypeAlias = "Admitted | Extended | Refused | NeedsQuote | Done | Ignored | NoHold"
+Outcome: TypeAlias = Admitted | Extended | Refused | NeedsQuote | Done | Ignored | NoHold
 
 
 def account_of(command: Command) -> UUID | None:
