@@ -1,1 +1,1 @@
-"""Counts messages and failures per address, and bans."""
+"""rate-guard: who sends too much, or guesses. See README.md."""

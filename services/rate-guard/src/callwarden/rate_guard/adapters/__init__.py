@@ -1,0 +1,1 @@
+"""rate-guard's way out: gRPC and NATS."""

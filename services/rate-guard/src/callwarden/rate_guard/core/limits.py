@@ -1,0 +1,49 @@
+"""The policy's limits on addresses, compiled once when it is swapped. What the fields mean: callwarden.policy.model."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from callwarden.limits.windows import Window
+from callwarden.policy.model import PolicySpec
+from callwarden.rate_guard.core.addresses import Networks
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many of what within which window; one more bans."""
+
+    messages: Window
+    messages_max: int
+    wrong: Window
+    wrong_max: int
+    failures: Window
+    failures_address_max: int
+    failures_known_address_max: int
+    failures_known_endpoint_max: int
+    ban_s: int
+    """How long a ban that a counter caused lasts."""
+    never: Networks
+    """The policy's allowed addresses and our own: never banned."""
+
+    @property
+    def longest_s(self) -> float:
+        """Older than this nothing counts any more."""
+        return max(window.period_s + window.width_s for window in (self.messages, self.wrong, self.failures))
+
+
+def compile_limits(spec: PolicySpec, own: Iterable[str] = ()) -> Limits:
+    """`own`: addresses and networks of this installation, of which an attacker may make us see messages."""
+    # reenabledosblocked: counters end after that time, too, so no window is longer.
+    end_s = spec.messages.reset_after
+    return Limits(
+        messages=Window(min(spec.messages.per_address.period, end_s)),
+        messages_max=spec.messages.per_address.max,
+        wrong=Window(min(spec.messages.wrong_per_address.period, end_s)),
+        wrong_max=spec.messages.wrong_per_address.max,
+        failures=Window(min(spec.auth_failures.period, end_s)),
+        failures_address_max=spec.auth_failures.per_address.max,
+        failures_known_address_max=spec.auth_failures.per_known_address.max,
+        failures_known_endpoint_max=spec.auth_failures.per_known_endpoint.max,
+        ban_s=spec.messages.reset_after,
+        never=Networks((*spec.firewall.allow, *own)),
+    )

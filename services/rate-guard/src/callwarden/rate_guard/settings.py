@@ -1,0 +1,43 @@
+"""What rate-guard is told by its environment."""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from callwarden.common import settings
+from callwarden.rate_guard.core.addresses import Networks
+from callwarden.rate_guard.core.counters import ADDRESSES_MAX, ENDPOINTS_MAX
+
+
+class Settings(settings.Settings):
+    """The process's settings and these; every name gets the prefix CALLWARDEN_."""
+
+    own_addresses: str = ""
+    """Addresses and networks of this installation, with commas: edges, switches, carriers, the cluster's nodes. Never
+    banned, whatever an attacker makes seem to come from there."""
+
+    advertise: str = ""
+    """host:port at which the edges reach this process. Empty: grpc_listen's host (the pod's address where it listens on
+    all) and the port it got."""
+
+    addresses_max: Annotated[int, Field(ge=1_000, le=10_000_000)] = ADDRESSES_MAX
+    """Addresses with counters, 0.6 KB each. When there are more, harmless ones are forgotten first."""
+
+    endpoints_max: Annotated[int, Field(ge=1_000, le=10_000_000)] = ENDPOINTS_MAX
+    """Endpoints (address and port) with counters, 0.4 KB each."""
+
+    @field_validator("own_addresses")
+    @classmethod
+    def _is_networks(cls, value: str) -> str:
+        try:
+            Networks(_parts(value))
+        except ValueError:
+            raise ValueError("write addresses or networks with commas, such as 192.0.2.7,10.0.0.0/8") from None
+        return value
+
+    def own_networks(self) -> tuple[str, ...]:
+        return _parts(self.own_addresses)
+
+
+def _parts(value: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, value.split(","))))
