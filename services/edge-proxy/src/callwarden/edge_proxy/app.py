@@ -62,7 +62,8 @@ class EdgeApp:
         self._transport: Transport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._scanners: asyncio.Queue[ScannerSeen] = asyncio.Queue(BANS_WAITING_MAX)
-        self._ticking = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0  # when it rings
         self._idle = asyncio.Event()
 
     def attach(self, transport: Transport) -> None:
@@ -78,7 +79,7 @@ class EdgeApp:
         self._perform()
 
     def _tick(self) -> None:
-        self._ticking = False
+        self._timer = None
         clock = self._clock
         self.edge.handle_timers(clock.monotonic_s(), clock.now_s())
         self._perform()
@@ -89,8 +90,7 @@ class EdgeApp:
         asks = self._take()
         for ask in asks:
             self._start(ask)
-        if not self._ticking:
-            self._set_tick()
+        self._set_tick()
 
     def _take(self) -> list[Ask]:
         """Do the effects; the questions among them are left to the caller."""
@@ -110,12 +110,20 @@ class EdgeApp:
         return asks
 
     def _set_tick(self) -> None:
-        """One timer for all, set only while something is waited for: an idle edge sleeps."""
+        """One timer for all, set only while something is waited for: an idle edge sleeps. What is due earlier than the
+        timer brings it forward: the next slice of a call is, after an extension that set it to the cut.
+        """
         next_s = self.edge.next_timer_s()
         if next_s is None:
             return
-        self._ticking = True
-        asyncio.get_running_loop().call_later(max(TICK_S, next_s - self._clock.monotonic_s()), self._tick)
+        timer = self._timer
+        if timer is not None:
+            if next_s >= self._timer_s - TICK_S:
+                return
+            timer.cancel()
+        now_s = self._clock.monotonic_s()
+        self._timer_s = max(now_s + TICK_S, next_s)
+        self._timer = asyncio.get_running_loop().call_later(self._timer_s - now_s, self._tick)
 
     # Questions.
 
@@ -141,8 +149,7 @@ class EdgeApp:
             following = asks[0] if asks else None
             for other in asks[1:]:
                 self._start(other)
-        if not self._ticking:
-            self._set_tick()
+        self._set_tick()
 
     async def _answer(self, ask: Ask) -> Answer:
         question = ask.question
