@@ -120,6 +120,7 @@ def test_a_nonce_is_fresh_then_stale() -> None:
     assert KEYS.check(nonce, NOW_S + 60.0, 60.0) is Freshness.FRESH
     assert KEYS.check(nonce, NOW_S + 60.1, 60.0) is Freshness.STALE
     assert KEYS.check(nonce, NOW_S - 5.0, 60.0) is Freshness.FRESH  # another pod's clock is ahead
+    assert KEYS.check(nonce, NOW_S - 61.0, 60.0) is Freshness.STALE
 
 
 def test_a_nonce_of_one_pod_is_good_at_all_pods_that_share_the_keys() -> None:

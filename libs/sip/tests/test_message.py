@@ -321,6 +321,16 @@ def test_vias_and_routes_in_one_line_are_taken_from_its_front() -> None:
     assert [str(route) for route in message.routes] == ["<sip:e;lr>"]
 
 
+def test_the_top_via_is_stamped_though_others_stand_in_its_line() -> None:
+    message = options()
+    message.set("Via", "SIP/2.0/UDP a;branch=z9hG4bKa, SIP/2.0/UDP b;branch=z9hG4bKb")
+    message.stamp_source("192.0.2.1", 5060)
+    assert [str(via) for via in message.vias] == [
+        "SIP/2.0/UDP a;branch=z9hG4bKa;received=192.0.2.1",
+        "SIP/2.0/UDP b;branch=z9hG4bKb",
+    ]
+
+
 def test_a_missing_max_forwards_is_added_and_zero_stays_zero() -> None:
     message = options()
     assert message.decrement_max_forwards() == 70

@@ -182,6 +182,14 @@ def test_a_cancel_is_answered_by_the_layer_and_told_once() -> None:
     assert len(layer) == 0
 
 
+def test_a_cancel_that_comes_again_after_its_own_transaction_is_told_no_second_time() -> None:
+    layer = TransactionLayer()
+    accepted(layer, request())
+    layer.receive(following(request(), "CANCEL"), CALLER, 1.0)
+    run_clock(layer, 40.0)
+    assert kinds(layer.receive(following(request(), "CANCEL"), CALLER, 40.0)) == [Send]
+
+
 def test_a_cancel_after_the_final_answer_changes_nothing() -> None:
     layer = TransactionLayer()
     invite = request()
@@ -443,6 +451,7 @@ def test_a_full_layer_still_answers_a_cancel() -> None:
     assert sent(outputs) == ["SIP/2.0 200 OK"]
     assert outputs[1:] == [Cancelled(server)]
     assert len(layer) == 1
+    assert kinds(layer.receive(following(invite, "CANCEL"), CALLER, 0.1)) == [Send]
 
 
 def test_a_request_is_not_accepted_twice_and_a_branch_not_used_twice() -> None:

@@ -162,4 +162,4 @@ class Layer(RuleBasedStateMachine):
 
 
 TestLayer = Layer.TestCase
-TestLayer.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLayer.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

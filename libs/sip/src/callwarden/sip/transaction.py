@@ -137,7 +137,11 @@ class _Transaction:
 class ServerTransaction(_Transaction):
     """A request that we answer."""
 
-    __slots__ = ()
+    __slots__ = ("_cancelled",)
+
+    def __init__(self, kind: Kind, state: State, key: str, request: Request, peer: Peer, silent: bool = False) -> None:
+        super().__init__(kind, state, key, request, peer, silent)
+        self._cancelled = False  # told
 
 
 class ClientTransaction(_Transaction):
@@ -437,7 +441,8 @@ class TransactionLayer:
             self._run(server, Event.SEND_SUCCESS, ok, now_s, out)
         else:
             out.append(Send(ok.to_bytes(), invite.peer))
-        if invite.state is State.PROCEEDING:
+        if invite.state is State.PROCEEDING and not invite._cancelled:
+            invite._cancelled = True
             out.append(Cancelled(invite))
 
 
