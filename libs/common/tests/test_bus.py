@@ -62,10 +62,9 @@ async def test_declaring_again_keeps_what_is_in_and_brings_changes(bus: Bus, mon
     assert await bus.kv(Bucket.BANS).get("a") is not None
 
 
-async def test_a_server_that_is_not_there_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callwarden.common.bus.connection.START_TIMEOUT_S", 0.3)
+async def test_a_server_that_is_not_there_is_a_clear_error() -> None:
     with pytest.raises(Unavailable, match=r"^NATS at nats://…@127\.0\.0\.1:1 is not available$"):
-        async with Bus("nats://user:hunter2@127.0.0.1:1", name="test"):
+        async with Bus("nats://user:hunter2@127.0.0.1:1", name="test", start_timeout_s=0.3):
             pytest.fail("connected to nobody")
 
 

@@ -29,7 +29,7 @@ class StatusServer:
     def __init__(self, listen: str, pages: dict[str, Page]) -> None:
         self._host, self._port = split_listen(listen)
         self._pages = pages
-        self._connections = 0
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def __aenter__(self) -> "StatusServer":
         self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=REQUEST_BYTES_MAX)
@@ -39,11 +39,16 @@ class StatusServer:
     async def __aexit__(self, *exc_info: object) -> None:
         self._server.close()
         await self._server.wait_closed()
+        for writer in self._connections.values():
+            writer.close()
+        await asyncio.gather(*self._connections)  # each ends with its connection
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections[task] = writer
         try:
-            if self._connections <= CONNECTIONS_MAX:
+            if len(self._connections) <= CONNECTIONS_MAX:
                 async with asyncio.timeout(REQUEST_TIMEOUT_S):
                     head = await reader.readuntil(b"\r\n\r\n")
                     writer.write(self._answer(head))
@@ -51,7 +56,7 @@ class StatusServer:
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # whoever asked has gone or talks nonsense
         finally:
-            self._connections -= 1
+            del self._connections[task]
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()

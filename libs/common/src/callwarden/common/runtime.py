@@ -109,6 +109,7 @@ class Runtime:
                 replicas=self.settings.nats_replicas,
                 metrics=self.metrics,
                 stopping=self.stopping,
+                start_timeout_s=self.settings.start_timeout_s,
             )
             self._bus = asyncio.get_running_loop().create_task(self.open(bus))
         return await asyncio.shield(self._bus)

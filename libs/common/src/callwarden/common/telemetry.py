@@ -6,6 +6,7 @@ endpoint: it costs 0.3 s of start-up and 20 MB, and without a collector nobody r
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -176,8 +177,9 @@ def otlp_metrics(metrics: Metrics, started_ns: int, now_ns: int) -> "list[OtlpMe
                         sum=sample.value,
                         bucket_counts=sample.counts,
                         explicit_bounds=metric.buckets,
-                        min=float("nan"),
-                        max=float("nan"),
+                        # Not kept; the exporter leaves out what is None, whatever its annotation says.
+                        min=None,  # type: ignore[arg-type]
+                        max=None,  # type: ignore[arg-type]
                     )
                     for sample in samples
                 ],
@@ -231,17 +233,16 @@ class Telemetry:
                 provider.force_flush(int(FLUSH_TIMEOUT_S * 1000))
                 provider.shutdown()
 
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_TIMEOUT_S):
-                    await asyncio.get_running_loop().run_in_executor(None, flush)
+            await _in_thread("telemetry-flush", flush)
 
     async def _export_metrics(self) -> None:
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
         from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-        exporter = OTLPMetricExporter(endpoint=self._endpoint, insecure=_insecure(self._endpoint))
-        loop = asyncio.get_running_loop()
+        exporter = OTLPMetricExporter(
+            endpoint=self._endpoint, insecure=_insecure(self._endpoint), timeout=FLUSH_TIMEOUT_S
+        )
 
         def send() -> None:
             assert self._resource is not None
@@ -255,9 +256,29 @@ class Telemetry:
             except asyncio.CancelledError:
                 stopping = True  # one last time, then out
             metrics = otlp_metrics(self._metrics, self._started_ns, time.time_ns())
-            # In a thread: the exporter blocks and retries by itself.
-            await loop.run_in_executor(None, send)
+            await _in_thread("telemetry-metrics", send)
         exporter.shutdown()
+
+
+async def _in_thread(name: str, work: Callable[[], None]) -> None:
+    """Run what blocks and retries by itself, for at most FLUSH_TIMEOUT_S; then leave it alone.
+
+    A daemon thread instead of the loop's executor, which the end of the process would wait for.
+    """
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FLUSH_TIMEOUT_S):
+            await done.wait()
 
 
 def _insecure(endpoint: str) -> bool:

@@ -22,7 +22,6 @@ from callwarden.kernel.errors import Unavailable
 
 log = get_logger(__name__)
 
-START_TIMEOUT_S: Final = 15.0  # A first connection; whoever starts us starts us again.
 RECONNECT_EVERY_S: Final = 0.2  # A NATS that restarts is back in 1 s; bans must reach the edge within a second of that.
 PING_INTERVAL_S: Final = 5  # with 2 outstanding: a dead server is noticed in 10 to 15 s
 REQUEST_TIMEOUT_S: Final = 5.0
@@ -45,6 +44,7 @@ class Bus:
         metrics: Metrics | None = None,
         stopping: asyncio.Event | None = None,
         declare: bool = True,
+        start_timeout_s: float = 15.0,
     ) -> None:
         """`url` may be several with commas. `stopping` ends consumers. `declare`: make streams and buckets as they
         are said to be; False only for tools that look at a system without touching it.
@@ -53,6 +53,7 @@ class Bus:
         self._name = name
         self._replicas = replicas
         self._declare = declare
+        self._start_timeout_s = start_timeout_s
         self.metrics = metrics or Metrics()
         self.stopping = stopping or asyncio.Event()
         self.client = Client()
@@ -67,10 +68,10 @@ class Bus:
         return self.client.is_connected
 
     async def __aenter__(self) -> "Bus":
-        """Connect and declare. Raises Unavailable after START_TIMEOUT_S."""
+        """Connect and declare. Raises Unavailable after `start_timeout_s`."""
         where = ", ".join(map(redact_url, self._urls))
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
+            async with asyncio.timeout(self._start_timeout_s):
                 await self.client.connect(
                     self._urls,
                     name=self._name,

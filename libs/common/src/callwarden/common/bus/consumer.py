@@ -1,9 +1,9 @@
 """Events from JetStream to a handler: at least once, over all processes that share a durable name.
 
 What the handler does decides: it returns → acknowledged; it raises Poison or an Invalid → never again (counted,
-logged); it raises Unavailable, TimedOut, Exhausted or Conflict → again as long as the stream keeps it, since a database
-that is away for an hour is no fault of the event; it raises anything else → again after a growing pause, and given up as
-poison after FAILURES_MAX such failures. The stream still holds what was given up, until its age.
+logged); it raises Unavailable, TimedOut, Exhausted or Conflict → again as long as the stream keeps it, since a
+database that is away for an hour is no fault of the event; it raises anything else → again after a growing pause, and
+given up as poison after FAILURES_MAX such failures. The stream still holds what was given up, until its age.
 
 nats.py's own `fetch(n)` waits for all n until its time-out once the first has come, so we pull ourselves: one request
 for as many as we have room for, and each message is handled as it arrives.
