@@ -88,7 +88,7 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     edge_metrics.observe(runtime.metrics, edge)
 
     directory = LocationsNats(bus.kv(Bucket.LOCATIONS), edge.locations.put, edge.locations.remove)
-    bans = BansNats(bus.kv(Bucket.BANS), edge.screen)
+    bans = BansNats(bus.kv(Bucket.BANS), edge.screen, edge.counters)
     guard = RateGuardGrpc(
         guards,
         bus.kv(Bucket.MEMBERS),

@@ -7,6 +7,7 @@ from google.protobuf.message import DecodeError
 from callwarden.api.events.v1 import events_pb2
 from callwarden.common.bus import Deleted, KeyValue, Put, Synced, parts_of
 from callwarden.common.logs import get_logger
+from callwarden.edge_proxy.core.counters import Counters
 from callwarden.edge_proxy.core.screen import Screen
 
 log = get_logger(__name__)
@@ -15,9 +16,10 @@ log = get_logger(__name__)
 class BansNats:
     """Follows the bucket."""
 
-    def __init__(self, bucket: KeyValue, screen: Screen) -> None:
+    def __init__(self, bucket: KeyValue, screen: Screen, counters: Counters) -> None:
         self._bucket = bucket
         self._screen = screen
+        self._counters = counters
         self.synced = asyncio.Event()
 
     async def follow(self) -> None:
@@ -39,6 +41,7 @@ class BansNats:
                     except ValueError:
                         continue
                     self._screen.unban(address)
+                    self._counters.forget(address)
                     log.info("ban.lifted", address=address)
                 case Synced():
                     self.synced.set()

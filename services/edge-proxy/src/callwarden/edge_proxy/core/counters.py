@@ -115,6 +115,11 @@ class Counters:
     def succeeded(self, host: str, port: int, username: str, now_s: float) -> None:
         self._use(host, now_s).endpoint(port, username).successes += 1
 
+    def forget(self, host: str) -> None:
+        """A ban of the address was lifted: its counters start from zero here, too, or our own limit would stay."""
+        self._table.remove(host)
+        self._unreported.pop(host, None)
+
     def take_report(self, now_s: float) -> list[AddressReport]:
         """The sums since the last time; they begin anew."""
         if not self._unreported:
