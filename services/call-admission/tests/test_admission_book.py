@@ -1,0 +1,510 @@
+"""The book keeps its invariants under any order of commands, whatever is repeated, late, early or lost."""
+
+from dataclasses import dataclass, field, replace
+from datetime import date
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+
+from callwarden.call_admission.core.book import (
+    Admission,
+    Admitted,
+    Book,
+    Changes,
+    Command,
+    Done,
+    Extended,
+    Extension,
+    Ignored,
+    Loaded,
+    NeedsQuote,
+    NoHold,
+    Outcome,
+    Refused,
+    Standing,
+)
+from callwarden.call_admission.core.calls import CallRequest, Ended, Expired, ExtendRequest, Hold, Quote, Route, Started
+from callwarden.call_admission.core.days import day_of
+from callwarden.call_admission.core.policy import AdmissionPolicy, Policies
+from callwarden.call_admission.core.settle import Settlement, talk_s
+from callwarden.call_admission.core.snapshot import Account, AccountType
+from callwarden.kernel.tariff import Price, RateGroup, Window
+from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.policy.bundle import default_set
+
+NOW_S = 1_767_653_900.0  # 100 s before midnight in Berlin
+PRICE = Price("EUR", (Window(0, (RateGroup(0, 60_000, 60, 1),)),))
+PEAK = Price(
+    "EUR",
+    (
+        Window(0, (RateGroup(0, 30_000, 60, 6),), 500),
+        Window(int(NOW_S) + 90, (RateGroup(0, 90_000, 60, 1),), 1_000),
+    ),
+)
+POLICY: AdmissionPolicy = Policies(default_set()).for_realm("")
+
+
+@dataclass
+class Database:
+    """The tables, and a transaction as the real one makes it: read, apply, write."""
+
+    accounts: dict[UUID, Account]
+    holds: dict[UUID, Hold] = field(default_factory=dict)
+    records: dict[UUID, Settlement] = field(default_factory=dict)
+    entries: dict[UUID, tuple[UUID, int]] = field(default_factory=dict)
+    spent: dict[tuple[UUID, date], int] = field(default_factory=dict)
+    refused: dict[UUID, Refuse] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def transact(self, commands: list[Command], now_s: float, policy: AdmissionPolicy = POLICY) -> list[Outcome]:
+        standings = {}
+        for key, account in self.accounts.items():
+            mine = [hold for hold in self.holds.values() if hold.account_id == key]
+            held_by_day: dict[date, int] = {}
+            for hold in mine:
+                held_by_day[hold.spend_day] = held_by_day.get(hold.spend_day, 0) + hold.held_micros
+            spent_by_day = {day: micros for (owner, day), micros in self.spent.items() if owner == key}
+            lines = sum(hold.expires_at_s > now_s for hold in mine)
+            standings[key] = Standing.of(account, lines, held_by_day, spent_by_day)
+        book = Book(
+            Loaded(standings, dict(self.holds), set(self.records), dict(self.refused)), lambda realm: policy, now_s
+        )
+        outcomes = [book.apply(command) for command in commands]
+        self._write(book.changes)
+        return outcomes
+
+    def _write(self, changes: Changes) -> None:
+        for hold_id, new in changes.holds.items():
+            assert hold_id not in self.holds
+            self.holds[hold_id] = new.hold
+        for hold_id, hold in changes.updated.items():
+            assert hold_id in self.holds
+            self.holds[hold_id] = hold
+        for settlement in changes.settled:
+            assert settlement.hold_id not in self.records, "settled twice"
+            del self.holds[settlement.hold_id]
+            self.records[settlement.hold_id] = settlement
+            if settlement.price_micros:
+                self.entries[settlement.hold_id] = settlement.account_id, -settlement.price_micros
+        for key in {*changes.balances, *changes.held}:
+            account = self.accounts[key]
+            self.accounts[key] = replace(
+                account,
+                balance_micros=account.balance_micros + changes.balances.get(key, 0),
+                held_micros=account.held_micros + changes.held.get(key, 0),
+            )
+        for day, micros in changes.spent.items():
+            self.spent[day] = self.spent.get(day, 0) + micros
+        for note in changes.notes:
+            self.notes.append(note.outcome)
+            if note.decision is not None and note.outcome == "refuse" and note.decision.refused is not None:
+                self.refused[note.id] = note.decision.refused
+
+
+def account(key: int = 1, **changes: object) -> Account:
+    base = Account(
+        id=UUID(int=key),
+        realm="example.org",
+        name=f"account-{key}",
+        type=AccountType.ENDUSER,
+        active=True,
+        currency="EUR",
+        time_zone="Europe/Berlin",
+        prepaid=True,
+        deck="retail",
+        balance_micros=1_000_000,
+        held_micros=0,
+        overdraft_micros=0,
+        max_lines=5,
+        daily_micros=None,
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def database(*accounts: Account) -> Database:
+    return Database({each.id: each for each in accounts or (account(),)})
+
+
+def admission(hold: int, key: int = 1, *, at_s: float = NOW_S, price: Price = PRICE, deck: str = "retail") -> Admission:
+    request = CallRequest(
+        UUID(int=hold), f"call-{hold}", UUID(int=key), "493012345678", "030", "4930", "192.0.2.7", "edge", False, at_s
+    )
+    return Admission(request, Quote(deck, "49", price, (Route("carrier", "192.0.2.1:5060"),), at_s + 60))
+
+
+def extension(hold: int, granted_s: int, answered_at_s: float = NOW_S, key: int = 1) -> Extension:
+    return Extension(ExtendRequest(UUID(int=hold), f"call-{hold}", UUID(int=key), answered_at_s, granted_s))
+
+
+def ended(hold: int, answered_at_s: float | None, ended_at_s: float, key: int = 1) -> Ended:
+    return Ended(UUID(int=hold), UUID(int=key), answered_at_s, ended_at_s, "caller-bye", 200, "carrier")
+
+
+def admitted(outcome: Outcome) -> Hold:
+    assert isinstance(outcome, Admitted)
+    return outcome.hold
+
+
+def reason(outcome: Outcome) -> Reason:
+    assert isinstance(outcome, Refused)
+    return outcome.refuse.reason
+
+
+# ------------------------------------------------------------------ one batch, many calls
+
+
+@pytest.mark.setting("maxlines")
+@pytest.mark.parametrize("batch", [1, 7, 1000])
+def test_of_a_thousand_requests_on_five_lines_exactly_five_are_admitted_however_they_are_batched(batch: int) -> None:
+    tables = database()
+    commands: list[Command] = [admission(number) for number in range(1, 1001)]
+    outcomes = [o for i in range(0, 1000, batch) for o in tables.transact(commands[i : i + batch], NOW_S)]
+    assert sum(isinstance(outcome, Admitted) for outcome in outcomes) == 5
+    assert {reason(outcome) for outcome in outcomes[5:]} == {Reason.LINES}
+
+
+@pytest.mark.setting("credit")
+@pytest.mark.parametrize("batch", [1, 3, 200])
+def test_credit_for_seven_first_slices_admits_seven(batch: int) -> None:
+    tables = database(account(balance_micros=7 * 60_000, max_lines=500))
+    commands: list[Command] = [admission(number) for number in range(1, 201)]
+    outcomes = [o for i in range(0, 200, batch) for o in tables.transact(commands[i : i + batch], NOW_S)]
+    assert [reason(outcome) for outcome in outcomes[7:]] == [Reason.CREDIT] * 193
+    assert tables.accounts[UUID(int=1)].held_micros == 7 * 60_000
+
+
+def test_one_accounts_calls_take_nothing_from_anothers() -> None:
+    tables = database(account(1, max_lines=1), account(2, max_lines=1))
+    outcomes = tables.transact([admission(1, 1), admission(2, 2), admission(3, 1), admission(4, 2)], NOW_S)
+    assert [type(outcome) for outcome in outcomes] == [Admitted, Admitted, Refused, Refused]
+
+
+# ------------------------------------------------------------------ asked twice
+
+
+def test_the_same_admission_asked_twice_holds_once_and_answers_alike() -> None:
+    tables = database()
+    first, again = tables.transact([admission(1), admission(1)], NOW_S)
+    (later,) = tables.transact([admission(1)], NOW_S + 5)
+    assert admitted(first) == admitted(again) == admitted(later)
+    assert len(tables.holds) == 1
+
+
+def test_a_refusal_asked_again_is_answered_alike_even_when_a_line_is_free_by_then() -> None:
+    tables = database(account(max_lines=1))
+    tables.transact([admission(1)], NOW_S)
+    (refused,) = tables.transact([admission(2)], NOW_S)
+    tables.transact([ended(1, None, NOW_S + 1)], NOW_S + 1)
+    (again,) = tables.transact([admission(2)], NOW_S + 2)
+    assert refused == again
+    assert tables.notes == ["refuse"]
+
+
+def test_an_admission_repeated_after_its_call_is_over_brings_nothing_back() -> None:
+    tables = database()
+    outcomes = tables.transact([admission(1), ended(1, None, NOW_S), admission(1)], NOW_S)
+    assert outcomes[2] == Ignored("settled")
+    assert not tables.holds
+
+
+def test_a_hold_id_that_another_account_uses_is_not_answered_with_its_call() -> None:
+    tables = database(account(1), account(2))
+    outcomes = tables.transact([admission(1, 1), admission(1, 2)], NOW_S)
+    assert outcomes[1] == Ignored("settled")
+    assert tables.transact([extension(1, 60, key=2)], NOW_S) == [NoHold()]
+    assert tables.transact([ended(1, None, NOW_S, key=2)], NOW_S) == [Ignored("unknown")]
+
+
+def test_an_extension_asked_twice_grants_once() -> None:
+    tables = database()
+    tables.transact([admission(1)], NOW_S)
+    first, again = tables.transact([extension(1, 60), extension(1, 60)], NOW_S + 55)
+    assert isinstance(first, Extended)
+    assert first == again
+    assert first.hold.granted_s == 120
+    assert tables.accounts[UUID(int=1)].held_micros == 120_000
+
+
+def test_an_account_whose_price_list_has_changed_asks_for_the_new_price() -> None:
+    tables = database(account(deck="wholesale"))
+    assert tables.transact([admission(1)], NOW_S) == [NeedsQuote("wholesale")]
+    assert not tables.holds
+
+
+def test_a_call_of_nobody_is_refused_and_noted() -> None:
+    tables = database()
+    (outcome,) = tables.transact([admission(1, key=77)], NOW_S)
+    assert reason(outcome) is Reason.ACCOUNT_UNKNOWN
+    assert tables.notes == ["refuse"]
+
+
+# ------------------------------------------------------------------ slices
+
+
+@pytest.mark.setting("credit")
+def test_a_call_is_extended_until_the_credit_is_used_up_and_no_second_more() -> None:
+    tables = database(account(balance_micros=150_000))
+    tables.transact([admission(1)], NOW_S)
+    (first,) = tables.transact([extension(1, 60)], NOW_S + 55)
+    assert isinstance(first, Extended)
+    assert (first.hold.granted_s, first.hold.final) == (120, False)
+    (last,) = tables.transact([extension(1, 120)], NOW_S + 115)
+    assert isinstance(last, Extended)
+    assert (last.hold.granted_s, last.hold.final) == (150, True)
+    (none,) = tables.transact([extension(1, 150)], NOW_S + 148)
+    assert reason(none) is Reason.CREDIT
+    assert tables.notes == ["cut", "cut"]
+    tables.transact([ended(1, NOW_S, NOW_S + 150.2)], NOW_S + 151)
+    assert tables.accounts[UUID(int=1)].balance_micros == 0
+    assert tables.records[UUID(int=1)].billed_s == 150
+
+
+@pytest.mark.setting("call-timeout")
+def test_a_call_ends_at_its_longest_talk_time_whatever_the_credit() -> None:
+    short = replace(POLICY, talk_s_max=90)
+    tables = database()
+    tables.transact([admission(1)], NOW_S, short)
+    (last,) = tables.transact([extension(1, 60)], NOW_S + 55, short)
+    assert isinstance(last, Extended)
+    assert (last.hold.granted_s, last.hold.final) == (90, True)
+    (none,) = tables.transact([extension(1, 90)], NOW_S + 85, short)
+    assert reason(none) is Reason.DURATION
+
+
+@pytest.mark.setting("call-timeout")
+def test_a_longer_talk_time_granted_later_does_not_lengthen_a_running_call() -> None:
+    tables = database()
+    tables.transact([admission(1)], NOW_S, replace(POLICY, talk_s_max=60))
+    (none,) = tables.transact([extension(1, 60)], NOW_S + 55)
+    assert reason(none) is Reason.DURATION
+
+
+def test_the_calls_of_a_disabled_account_end_with_what_they_have_paid_for() -> None:
+    tables = database()
+    tables.transact([admission(1)], NOW_S)
+    tables.accounts[UUID(int=1)] = replace(tables.accounts[UUID(int=1)], active=False)
+    (outcome,) = tables.transact([extension(1, 60)], NOW_S + 55)
+    assert reason(outcome) is Reason.ACCOUNT_DISABLED
+
+
+def test_an_extension_of_a_call_that_is_not_running_grants_nothing() -> None:
+    tables = database()
+    tables.transact([admission(1)], NOW_S)
+    (hold,) = tables.holds.values()
+    assert tables.transact([extension(1, 60)], hold.expires_at_s) == [NoHold()]
+    assert tables.transact([extension(2, 60)], NOW_S) == [NoHold()]
+
+
+# ------------------------------------------------------------------ ends
+
+
+@pytest.mark.parametrize(
+    ("talked_s", "counted_s"), [(0.0, 0), (0.0004, 0), (0.001, 1), (1.0, 1), (1.0004, 1), (1.001, 2), (-3.0, 0)]
+)
+def test_a_begun_second_counts_to_the_millisecond(talked_s: float, counted_s: int) -> None:
+    assert talk_s(NOW_S, NOW_S + talked_s) == counted_s
+
+
+def test_an_end_told_twice_settles_once() -> None:
+    tables = database()
+    tables.transact([admission(1)], NOW_S)
+    outcomes = tables.transact([ended(1, NOW_S, NOW_S + 10), ended(1, NOW_S, NOW_S + 10)], NOW_S + 10)
+    assert outcomes == [Done(), Ignored("settled")]
+    assert tables.transact([ended(1, NOW_S, NOW_S + 10)], NOW_S + 20) == [Ignored("settled")]
+    assert tables.entries == {UUID(int=1): (UUID(int=1), -10_000)}
+
+
+def test_an_end_that_overtakes_its_start_settles_the_whole_call() -> None:
+    tables = database()
+    tables.transact([admission(1)], NOW_S)
+    late = Started(UUID(int=1), UUID(int=1), NOW_S + 2, "carrier")
+    outcomes = tables.transact([ended(1, NOW_S + 2, NOW_S + 12), late], NOW_S + 12)
+    assert outcomes == [Done(), Ignored("settled")]
+    assert tables.records[UUID(int=1)].price_micros == 10_000
+
+
+def test_an_edge_that_does_not_know_the_answer_leaves_it_to_the_hold() -> None:
+    tables = database()
+    tables.transact([admission(1), Started(UUID(int=1), UUID(int=1), NOW_S + 2, "other")], NOW_S)
+    tables.transact([ended(1, None, NOW_S + 12)], NOW_S + 12)
+    assert tables.records[UUID(int=1)].price_micros == 10_000
+
+
+def test_an_unanswered_call_costs_nothing_and_frees_its_line() -> None:
+    tables = database(account(max_lines=1))
+    tables.transact([admission(1)], NOW_S)
+    assert [type(o) for o in tables.transact([ended(1, None, NOW_S + 9), admission(2)], NOW_S + 9)] == [Done, Admitted]
+    assert tables.records[UUID(int=1)].price_micros == 0
+    assert not tables.entries
+
+
+def test_time_past_the_grant_is_not_charged() -> None:
+    tables = database()
+    tables.transact([admission(1)], NOW_S)
+    tables.transact([ended(1, NOW_S, NOW_S + 75)], NOW_S + 75)
+    record = tables.records[UUID(int=1)]
+    assert (record.duration_s, record.billed_s, record.price_micros) == (75, 60, 60_000)
+
+
+def test_a_call_belongs_to_the_day_on_which_it_began() -> None:
+    tables = database()
+    tables.transact([admission(1)], NOW_S)
+    tables.transact([ended(1, NOW_S + 95, NOW_S + 155)], NOW_S + 155)
+    assert tables.spent == {(UUID(int=1), date(2026, 1, 5)): 60_000}
+
+
+@pytest.mark.setting("maxdailycredit")
+def test_the_daily_limit_counts_running_and_settled_calls_and_begins_anew_at_midnight() -> None:
+    tables = database(account(daily_micros=100_000))
+    tables.transact([admission(1)], NOW_S)
+    (second,) = tables.transact([admission(2)], NOW_S)
+    assert (admitted(second).granted_s, admitted(second).final) == (40, True)
+    assert reason(tables.transact([admission(3)], NOW_S)[0]) is Reason.DAILY_SPEND
+    tables.transact([ended(1, NOW_S, NOW_S + 20), ended(2, NOW_S, NOW_S + 20)], NOW_S + 20)
+    assert admitted(tables.transact([admission(4, at_s=NOW_S + 21)], NOW_S + 21)[0]).granted_s == 60
+    assert reason(tables.transact([admission(5, at_s=NOW_S + 22)], NOW_S + 22)[0]) is Reason.DAILY_SPEND
+    assert admitted(tables.transact([admission(6, at_s=NOW_S + 101)], NOW_S + 101)[0]).granted_s == 60
+
+
+# ------------------------------------------------------------------ nobody ends it
+
+
+def test_an_answered_call_that_nobody_ends_is_settled_at_what_it_was_granted() -> None:
+    tables = database()
+    tables.transact([admission(1), Started(UUID(int=1), UUID(int=1), NOW_S + 4, "carrier")], NOW_S + 4)
+    (hold,) = tables.holds.values()
+    expire = Expired(UUID(int=1), UUID(int=1))
+    assert tables.transact([expire], hold.expires_at_s - 0.1) == [Ignored("not-expired")]
+    assert tables.transact([expire], hold.expires_at_s) == [Done()]
+    record = tables.records[UUID(int=1)]
+    assert (record.reason, record.duration_s, record.price_micros) == ("expired", 60, 60_000)
+    assert tables.transact([ended(1, NOW_S + 4, NOW_S + 9)], hold.expires_at_s + 5) == [Ignored("settled")]
+
+
+def test_an_unanswered_call_that_nobody_ends_gives_all_back() -> None:
+    tables = database(account(max_lines=1))
+    tables.transact([admission(1)], NOW_S)
+    (hold,) = tables.holds.values()
+    # Its line is free from its last moment on, before the reaper comes.
+    (after,) = tables.transact([admission(2)], hold.expires_at_s)
+    assert isinstance(after, Admitted)
+    tables.transact([Expired(UUID(int=1), UUID(int=1))], hold.expires_at_s)
+    assert tables.accounts[UUID(int=1)].held_micros == 60_000
+    assert tables.records[UUID(int=1)].price_micros == 0
+
+
+def test_late_news_of_an_answer_brings_the_line_back_into_the_count() -> None:
+    tables = database(account(max_lines=1))
+    tables.transact([admission(1)], NOW_S)
+    (hold,) = tables.holds.values()
+    late_s = hold.expires_at_s + 1
+    news = Started(UUID(int=1), UUID(int=1), late_s - 30, "carrier")
+    assert [type(o) for o in tables.transact([news, admission(2)], late_s)] == [Done, Refused]
+
+
+# ------------------------------------------------------------------ any order at all
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Two accounts, calls in every state, commands in every order and in batches of every size."""
+
+    calls = Bundle("calls")
+
+    @initialize(
+        balance=st.integers(0, 400_000),
+        lines=st.integers(0, 4),
+        daily=st.none() | st.integers(0, 300_000),
+        prepaid=st.booleans(),
+    )
+    def open_accounts(self, balance: int, lines: int, daily: int | None, prepaid: bool) -> None:
+        first = account(1, balance_micros=balance, max_lines=lines, daily_micros=daily, prepaid=prepaid)
+        self.tables = database(first, account(2, balance_micros=100_000, max_lines=2))
+        self.credited = {first.id: balance, UUID(int=2): 100_000}
+        self.limits = {first.id: lines, UUID(int=2): 2}
+        self.now_s = NOW_S
+        self.last = 0
+        self.batch: list[Command] = []
+        self.revived = False
+
+    @rule(target=calls, key=st.sampled_from([1, 1, 1, 2]), price=st.sampled_from([PRICE, PEAK]))
+    def call(self, key: int, price: Price) -> tuple[int, int]:
+        self.last += 1
+        self.batch.append(admission(self.last, key, at_s=self.now_s, price=price))
+        return self.last, key
+
+    @rule(call=calls)
+    def call_again(self, call: tuple[int, int]) -> None:
+        self.batch.append(admission(call[0], call[1], at_s=self.now_s))
+
+    @rule(call=calls, ago_s=st.integers(0, 200))
+    def answer(self, call: tuple[int, int], ago_s: int) -> None:
+        hold = self.tables.holds.get(UUID(int=call[0]))
+        self.revived |= hold is not None and hold.expires_at_s <= self.now_s
+        self.batch.append(Started(UUID(int=call[0]), UUID(int=call[1]), self.now_s - ago_s, "carrier"))
+
+    @rule(call=calls, ago_s=st.integers(0, 100), stale=st.booleans())
+    def extend(self, call: tuple[int, int], ago_s: int, stale: bool) -> None:
+        hold = self.tables.holds.get(UUID(int=call[0]))
+        granted_s = 0 if stale or hold is None else hold.granted_s
+        self.batch.append(extension(call[0], granted_s, self.now_s - ago_s, call[1]))
+
+    @rule(call=calls, answered=st.none() | st.integers(0, 200))
+    def end(self, call: tuple[int, int], answered: int | None) -> None:
+        answered_at_s = None if answered is None else self.now_s - answered
+        self.batch.append(ended(call[0], answered_at_s, self.now_s, call[1]))
+
+    @rule()
+    def reap(self) -> None:
+        for hold in list(self.tables.holds.values()):
+            if hold.expires_at_s <= self.now_s:
+                self.batch.append(Expired(hold.id, hold.account_id))
+
+    @rule(seconds=st.sampled_from([1, 30, 70, 300]))
+    def wait(self, seconds: int) -> None:
+        self.commit()
+        self.now_s += seconds
+
+    @rule()
+    def commit(self) -> None:
+        before = {key: self.lines_in_use(key) for key in self.tables.accounts}
+        self.tables.transact(self.batch, self.now_s)
+        self.batch = []
+        for key, limit in self.limits.items():
+            # A late answer may bring a line back that was given away when it had expired; nothing else may.
+            assert self.revived or self.lines_in_use(key) <= max(limit, before[key])
+
+    def lines_in_use(self, key: UUID) -> int:
+        return sum(h.account_id == key and h.expires_at_s > self.now_s for h in self.tables.holds.values())
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        if not hasattr(self, "tables"):
+            return
+        for key, found in self.tables.accounts.items():
+            entries = sum(amount for owner, amount in self.tables.entries.values() if owner == key)
+            assert found.balance_micros == self.credited[key] + entries
+            held = sum(hold.held_micros for hold in self.tables.holds.values() if hold.account_id == key)
+            assert found.held_micros == held
+            if found.prepaid:
+                assert found.balance_micros - found.held_micros >= 0
+            spent = {day: micros for (owner, day), micros in self.tables.spent.items() if owner == key}
+            assert sum(spent.values()) == -entries
+            if found.daily_micros is not None:
+                for day, micros in spent.items():
+                    assert micros <= found.daily_micros, day
+        assert not set(self.tables.holds) & set(self.tables.records)
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
+
+
+@given(st.integers(0, 100), st.sampled_from(["UTC", "Asia/Tokyo", "America/Los_Angeles"]))
+def test_a_held_day_is_the_day_of_the_start(hours: int, zone: str) -> None:
+    at_s = NOW_S + hours * 3_600
+    tables = database(account(time_zone=zone))
+    (outcome,) = tables.transact([admission(1, at_s=at_s)], at_s)
+    assert admitted(outcome).spend_day == day_of(at_s, zone)
