@@ -4,6 +4,7 @@ In: the order of things. Out: how a quote is made (core), where decks are kept a
 """
 
 import asyncio
+import gc
 import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
@@ -170,6 +171,7 @@ class Rating:
         """Read what differs from the store, and swap the catalogue whole. Unavailable."""
         async with self._refreshing:
             decks = dict(self._catalogue.decks)
+            compiled = False
             heads = await self._store.heads()
             for _ in range(_READS_MAX):
                 for head in heads:
@@ -177,6 +179,7 @@ class Rating:
                         deck = await self._compile(head)
                         if deck is not None:
                             decks[head.name] = deck
+                            compiled = True
                 before, heads = heads, await self._store.heads()
                 if heads == before:
                     break
@@ -185,6 +188,12 @@ class Rating:
             names = {head.name for head in heads}
             routes = RouteTable(await self._store.routes())
             self._catalogue = Catalogue({name: deck for name, deck in decks.items() if name in names}, routes)
+            if compiled:
+                # Else every full collection looks at each prefix again: 70 ms without an answer, for 300,000.
+                # What is frozen is still freed when nobody refers to it any more.
+                del decks
+                gc.collect()
+                gc.freeze()
 
     async def _compile(self, head: DeckHead) -> Deck | None:
         """None where what is kept can't be charged, which an import would have refused; the version before stays."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import and_, delete, func, not_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -212,7 +212,8 @@ class SqlDecks:
                 raise Invalid("calls come in by this trunk, none go out to it", field="trunk")
             if row.cost_deck and not await connection.scalar(select(deck.c.name).where(deck.c.name == row.cost_deck)):
                 raise NotFound("there is no such deck", field="cost_deck")
-            if (await connection.scalar(select(func.count()).select_from(route)) or 0) >= ROUTE_ROWS_MAX:
+            others = not_(and_(route.c.prefix == row.prefix, route.c.trunk == row.trunk))
+            if (await connection.scalar(select(func.count()).select_from(route).where(others)) or 0) >= ROUTE_ROWS_MAX:
                 raise Exhausted(f"there are {ROUTE_ROWS_MAX} routes already")
             values = {"priority": row.priority, "cost_deck": row.cost_deck}
             await connection.execute(

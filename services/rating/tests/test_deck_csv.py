@@ -1,0 +1,168 @@
+"""A deck is read from CSV as it is meant, and every wrong line is named."""
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callwarden.rating.core import deck_csv
+from callwarden.rating.core.deck import DeckRow, Tariff
+from callwarden.rating.core.deck_csv import LineError, decode, read
+
+HEADER = "prefix,description,rate\n"
+EXAMPLE = Path(__file__).resolve().parents[3] / "deploy" / "examples" / "rates.csv"
+
+
+def rows(text: str, *, has_peak: bool = False) -> list[DeckRow]:
+    found = list(read(text, has_peak=has_peak))
+    assert not [item for item in found if isinstance(item, LineError)]
+    return [item for item in found if isinstance(item, DeckRow)]
+
+
+def errors(text: str, *, has_peak: bool = False) -> list[tuple[int, str]]:
+    """Line and field of each error."""
+    return [(item.line, item.field) for item in read(text, has_peak=has_peak) if isinstance(item, LineError)]
+
+
+def test_what_is_not_written_has_its_default() -> None:
+    assert rows("prefix,rate\n49,0.06\n") == [DeckRow("49", "", Tariff(60_000))]
+    assert rows("prefix,rate,unit_s,free_s,minimum\n49,0.06,,,\n") == [DeckRow("49", "", Tariff(60_000))]
+
+
+def test_every_column_goes_where_it_belongs() -> None:
+    text = (
+        "off_peak_connect_fee,off_peak_rate,minimum,free_s,next_increment_s,first_increment_s,unit_s,connect_fee,rate,"
+        "description,prefix\n0.09,0.08,0.07,6,5,4,3,0.02,0.01,Somewhere,881\n"
+    )
+    tariff = Tariff(10_000, 3, 20_000, 4, 5, 6, 70_000, 80_000, 90_000)
+    assert rows(text, has_peak=True) == [DeckRow("881", "Somewhere", tariff)]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_spreadsheets_write_their_own_separator(mark: str) -> None:
+    text = f"prefix{mark}description{mark}rate\r\n+49{mark}Germany{mark}0.06\r\n"
+    assert rows(text) == [DeckRow("49", "Germany", Tariff(60_000))]
+
+
+def test_empty_lines_comments_and_a_mark_at_the_beginning_do_not_count() -> None:
+    text = decode(b"\xef\xbb\xbf# a list, of prices\n\nprefix,description,rate\n# Europe\n49,Germany,0.06\n\n,,\n")
+    assert isinstance(text, str)
+    assert [row.prefix for row in rows(text)] == ["49"]
+
+
+def test_quotes_hold_separators_and_line_breaks_do_not_shift_line_numbers() -> None:
+    assert rows(HEADER + '44,"Guernsey, Jersey",0.1\n')[0].description == "Guernsey, Jersey"
+    assert errors(HEADER + '44,"two\nlines",0.1\nx,,1\n') == [(3, "description"), (4, "prefix")]
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        (",Nowhere,1", "prefix"),
+        ("abc,,1", "prefix"),
+        ("049,,1", "prefix"),
+        ("1234567890123456,,1", "prefix"),
+        ("٤٩,,1", "prefix"),
+        ("++49,,1", "prefix"),
+        ("49,,", "rate"),
+        ("49,,-0.01", "rate"),
+        ("49,,1e3", "rate"),
+        ("49,,0.0000001", "rate"),
+        ("49,,1000000.000001", "rate"),
+        ('49,,"0,06"', "rate"),
+        ("49,,NaN", "rate"),
+        ("49,\x1b[31mred,1", "description"),
+        ("49," + "x" * 129 + ",1", "description"),
+        ("49,1", ""),
+        ("49,,1,2", ""),
+    ],
+)
+def test_a_wrong_cell_is_named_and_the_others_are_still_looked_at(line: str, field: str) -> None:
+    assert errors(f"{HEADER}44,,1\n{line}\n33,,1\n34,,x\n") == [(3, field), (5, "rate")]
+
+
+@pytest.mark.parametrize("column", ["unit_s", "first_increment_s", "next_increment_s", "free_s"])
+@pytest.mark.parametrize("cell", ["-1", "1.5", "86401", "999999", "x", "²"])
+def test_seconds_are_whole_and_bounded(column: str, cell: str) -> None:
+    assert errors(f"prefix,rate,{column}\n49,1,{cell}\n") == [(2, column)]
+
+
+def test_only_free_seconds_may_be_none() -> None:
+    assert errors("prefix,rate,unit_s\n49,1,0\n") == [(2, "unit_s")]
+    assert rows("prefix,rate,free_s\n49,1,0\n")[0].tariff.free_s == 0
+
+
+@pytest.mark.parametrize("column", ["off_peak_rate", "off_peak_connect_fee"])
+def test_an_off_peak_price_that_would_never_be_charged_is_an_error(column: str) -> None:
+    text = f"prefix,rate,{column}\n49,1,0.5\n33,1,\n"
+    assert errors(text) == [(2, column)]
+    assert len(rows(text, has_peak=True)) == 2
+
+
+def test_a_prefix_that_stands_twice_says_where() -> None:
+    found = list(read(HEADER + "49,,1\n44,,1\n+49,,2\n", has_peak=False))
+    assert found[2] == LineError(4, "prefix", "stands on line 2 already")
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("", ""),
+        ("\n\n", ""),
+        ("49,0.06\n", "49"),
+        ("prefix,description\n49,x\n", "rate"),
+        ("rate\n1\n", "prefix"),
+        ("prefix,rate,rate\n49,1,1\n", "rate"),
+        ("prefix,rate,price\n49,1,1\n", "price"),
+    ],
+)
+def test_without_a_good_first_line_nothing_is_read(text: str, field: str) -> None:
+    found = list(read(text, has_peak=False))
+    assert len(found) == 1
+    assert isinstance(found[0], LineError)
+    assert found[0].field == field
+
+
+def test_a_first_line_alone_is_no_deck() -> None:
+    assert errors(HEADER) == [(1, "")]
+
+
+def test_more_rows_than_a_deck_may_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deck_csv, "ROWS_MAX", 2)
+    assert errors(HEADER + "49,,1\n44,,1\n33,,1\n34,,1\n") == [(4, "")]
+
+
+def test_an_endless_line_and_an_open_quote_end_the_reading() -> None:
+    assert errors(HEADER + "49," + "x" * 5_000 + ",1\n44,,1\n") == [(2, "")]
+    assert errors(HEADER + '49,"' + "x\n" * 100_000)[0][1] == ""
+
+
+def test_what_is_not_utf_8_says_on_which_line() -> None:
+    assert decode(b"prefix,rate\n49,1\n44,\xff\n") == LineError(3, "", "is not UTF-8")
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=300))
+def test_any_text_is_read_to_its_end(text: str) -> None:
+    for body in (text, HEADER + text):
+        for item in read(body, has_peak=True):
+            assert isinstance(item, DeckRow | LineError)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_text_or_a_line_that_is_not(content: bytes) -> None:
+    assert isinstance(decode(content), str | LineError)
+
+
+def test_a_long_list_is_read_in_its_order() -> None:
+    prefixes = random.Random(1).sample(range(10**6, 10**7), 20_000)
+    text = HEADER + "".join(f"{prefix},x,0.1\n" for prefix in prefixes)
+    assert [row.prefix for row in rows(text)] == [str(prefix) for prefix in prefixes]
+
+
+def test_the_example_is_a_good_deck() -> None:
+    found = {row.prefix: row for row in rows(EXAMPLE.read_text())}
+    assert len(found) > 40
+    assert found["49"].tariff.rate_micros < found["4917"].tariff.rate_micros < found["49900"].tariff.rate_micros
+    assert {"1", "44", "447", "881", "882", "212", "49900"} <= set(found)

@@ -1,0 +1,298 @@
+"""Rating follows its store, imports all or nothing, and goes on with what it has while the store is away."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from callwarden.kernel.errors import CallwardenError, Invalid, NotFound, Unavailable
+from callwarden.kernel.tariff import cost
+from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.rating import app as app_module
+from callwarden.rating.adapters.decks_memory import MemoryDecks
+from callwarden.rating.app import ERRORS_MAX, Imported, Rating
+from callwarden.rating.core import deck_csv
+from callwarden.rating.core.deck import DeckHead, DeckRow, Tariff
+from callwarden.rating.core.deck_csv import LineError
+from callwarden.rating.core.quotes import Quote
+from callwarden.rating.core.routes import Carrier, RouteRow
+from callwarden.testing.clock import FakeClock
+
+RETAIL = DeckHead("retail", "EUR")
+HEADER = b"prefix,description,rate\n"
+GERMANY = HEADER + b"49,Germany,0.06\n"
+
+
+class Announced:
+    """ports.Announcer that remembers."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[str, int]] = []
+
+    async def changed(self, deck: str, version: int) -> None:
+        self.changes.append((deck, version))
+
+
+class House:
+    """One process on a store that others may share."""
+
+    def __init__(self, store: MemoryDecks, clock: FakeClock, refresh_every_s: float = 3_600.0) -> None:
+        self.store = store
+        self.announced = Announced()
+        self.app = Rating(store, self.announced, clock, quote_valid_s=300.0, refresh_every_s=refresh_every_s)
+
+    def price_of_a_minute(self, number: str = "493012345") -> int | Reason:
+        found = self.app.quote("retail", number, 0)
+        return found.reason if isinstance(found, Refuse) else cost(found.price, 0, 60)
+
+
+@pytest.fixture
+def store() -> MemoryDecks:
+    store = MemoryDecks()
+    store.carriers["world"] = Carrier("world", "192.0.2.1:5060", "account")
+    return store
+
+
+@pytest.fixture
+async def house(store: MemoryDecks, fake_clock: FakeClock) -> House:
+    """With a route to everywhere and no deck."""
+    house = House(store, fake_clock)
+    await house.app.refresh()
+    await house.app.set_route(RouteRow("", "world"))
+    house.announced.changes.clear()
+    return house
+
+
+async def test_an_imported_deck_prices_the_next_call(house: House) -> None:
+    assert house.price_of_a_minute() is Reason.NO_RATE
+    assert await house.app.import_deck(RETAIL, GERMANY) == Imported(1, 1)
+    assert house.price_of_a_minute() == 60_000
+    assert await house.app.import_deck(RETAIL, HEADER + b"49,Germany,0.03\n44,UK,0.02\n") == Imported(2, 2)
+    assert house.price_of_a_minute() == 30_000
+    assert house.announced.changes == [("retail", 1), ("retail", 2)]
+    assert [(deck.head.name, deck.head.version, deck.rows) for deck in house.app.decks()] == [("retail", 2, 2)]
+
+
+async def test_a_bad_line_imports_nothing(house: House) -> None:
+    await house.app.import_deck(RETAIL, GERMANY)
+    result = await house.app.import_deck(RETAIL, HEADER + b"49,Germany,0.01\n44,UK,free\n44,UK,0.01\n44,UK,0.01\n")
+    assert isinstance(result, list)
+    assert [(error.line, error.field) for error in result] == [(3, "rate"), (5, "prefix")]
+    assert house.price_of_a_minute() == 60_000
+    assert house.announced.changes == [("retail", 1)]
+
+
+async def test_a_file_of_bad_lines_names_the_first_of_them(house: House) -> None:
+    result = await house.app.import_deck(RETAIL, HEADER + b"x,,\n" * 10_000)
+    assert isinstance(result, list)
+    assert len(result) == ERRORS_MAX
+    assert await house.app.import_deck(RETAIL, b"\xff") == [LineError(1, "", "is not UTF-8")]
+
+
+async def test_a_deck_of_many_pages_is_imported_whole(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "PAGE_ROWS", 7)
+    rows = b"".join(b"%d,,0.01\n" % number for number in range(1_000, 1_500))
+    assert await house.app.import_deck(RETAIL, HEADER + rows) == Imported(500, 1)
+    assert house.app.decks()[0].rows == 500
+
+
+@pytest.mark.parametrize(
+    ("head", "field"),
+    [
+        (DeckHead("", "EUR"), "name"),
+        (DeckHead("a b", "EUR"), "name"),
+        (DeckHead("a" * 65, "EUR"), "name"),
+        (DeckHead("../retail", "EUR\n"), "name"),
+        (DeckHead("retail", "euro"), "currency"),
+        (DeckHead("retail", "EUR", time_zone="Mars/Olympus"), "time_zone"),
+        (DeckHead("retail", "EUR", time_zone="../../etc/passwd"), "time_zone"),
+        (DeckHead("retail", "EUR", time_zone="x" * 10_000), "time_zone"),
+        (DeckHead("retail", "EUR", time_zone="a\0b"), "time_zone"),
+        (DeckHead("retail", "EUR", peak_hours="at noon"), "peak_hours"),
+    ],
+)
+async def test_a_deck_that_cannot_be_is_refused(house: House, head: DeckHead, field: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        await house.app.import_deck(head, GERMANY)
+    assert caught.value.field == field
+    assert house.app.decks() == []
+
+
+async def test_a_file_too_large_is_not_looked_at(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deck_csv, "BYTES_MAX", len(GERMANY) - 1)
+    with pytest.raises(Invalid) as caught:
+        await house.app.import_deck(RETAIL, GERMANY)
+    assert caught.value.field == "csv"
+
+
+@pytest.mark.parametrize("number", ["", "4", "+4930", "049", "49 30", "4930x", "1" * 16, "٤٩٣٠"])
+async def test_what_is_no_number_is_an_error_and_not_a_refusal(house: House, number: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        house.app.quote("retail", number, 0)
+    assert caught.value.field == "destination"
+
+
+@pytest.mark.parametrize("at_s", [float("nan"), float("inf"), -1.0, 1e18])
+async def test_what_is_no_moment_is_an_error(house: House, at_s: float) -> None:
+    with pytest.raises(Invalid) as caught:
+        house.app.quote("retail", "4930", at_s)
+    assert caught.value.field == "at_s"
+
+
+async def test_no_moment_means_now(house: House, fake_clock: FakeClock) -> None:
+    await house.app.import_deck(RETAIL, GERMANY)
+    found = house.app.quote("retail", "4930", 0)
+    assert isinstance(found, Quote)
+    assert found.valid_until_s == fake_clock.now_s() + 300.0
+
+
+async def test_a_simulated_call_is_of_a_possible_length(house: House) -> None:
+    await house.app.import_deck(RETAIL, GERMANY)
+    found = house.app.simulate("retail", "4930", 0, 86_400)
+    assert not isinstance(found, Refuse)
+    assert found.cost_micros == 86_400_000
+    with pytest.raises(Invalid):
+        house.app.simulate("retail", "4930", 0, 86_401)
+
+
+@pytest.mark.parametrize(
+    ("row", "error", "field"),
+    [
+        (RouteRow("+49", "world"), Invalid, "prefix"),
+        (RouteRow("0", "world"), Invalid, "prefix"),
+        (RouteRow("49", "world", 65_536), Invalid, "priority"),
+        (RouteRow("49", "moon"), NotFound, "trunk"),
+        (RouteRow("49", "world", 0, "no such deck"), NotFound, "cost_deck"),
+    ],
+)
+async def test_a_route_that_cannot_be_is_refused(
+    house: House, row: RouteRow, error: type[CallwardenError], field: str
+) -> None:
+    with pytest.raises(error) as caught:
+        await house.app.set_route(row)
+    assert caught.value.field == field
+    assert house.announced.changes == []
+
+
+async def test_a_route_is_used_at_once_and_gone_at_once(house: House) -> None:
+    await house.app.import_deck(RETAIL, GERMANY)
+    assert await house.app.delete_route("", "world")
+    assert house.price_of_a_minute() is Reason.NO_ROUTE
+    await house.app.set_route(RouteRow("49", "world"))
+    assert house.price_of_a_minute() == 60_000
+    assert await house.app.list_routes() == [RouteRow("49", "world")]
+    assert house.announced.changes == [("retail", 1), ("", 0), ("", 0)]
+    assert not await house.app.delete_route("", "world")
+    assert house.announced.changes == [("retail", 1), ("", 0), ("", 0)]
+
+
+@asynccontextmanager
+async def following(house: House) -> AsyncIterator[None]:
+    task = asyncio.create_task(house.app.follow())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def turns() -> None:
+    """Let everything that is due run."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_another_process_follows_when_it_is_told(house: House, fake_clock: FakeClock) -> None:
+    other = House(house.store, fake_clock)
+    await other.app.refresh()
+    async with following(other):
+        await house.app.import_deck(RETAIL, GERMANY)
+        await turns()
+        assert other.price_of_a_minute() is Reason.NO_RATE
+        other.app.changed()
+        await turns()
+        assert other.price_of_a_minute() == 60_000
+
+
+async def test_another_process_follows_by_itself_when_the_news_was_lost(house: House, fake_clock: FakeClock) -> None:
+    other = House(house.store, fake_clock, refresh_every_s=0.001)
+    await other.app.refresh()
+    await house.app.import_deck(RETAIL, GERMANY)
+    refreshed = asyncio.Event()
+    read = other.store.routes
+
+    async def routes() -> Sequence[object]:
+        refreshed.set()
+        return await read()
+
+    other.store.routes = routes  # type: ignore[method-assign, assignment]
+    async with following(other), asyncio.timeout(10):
+        await refreshed.wait()
+        await turns()
+    assert other.price_of_a_minute() == 60_000
+
+
+async def test_while_the_store_is_away_the_last_prices_go_on(house: House) -> None:
+    await house.app.import_deck(RETAIL, GERMANY)
+    house.store.down = True
+    with pytest.raises(Unavailable):
+        await house.app.import_deck(RETAIL, HEADER + b"49,,0.01\n")
+    with pytest.raises(Unavailable):
+        await house.app.set_route(RouteRow("49", "world"))
+    async with following(house):
+        house.app.changed()
+        await turns()
+        assert house.app.refresh_failures == 1
+        assert house.price_of_a_minute() == 60_000
+        house.store.down = False
+        await house.store.replace(RETAIL, _page(DeckRow("49", "", Tariff(10_000))))
+        house.app.changed()
+        await turns()
+    assert house.price_of_a_minute() == 10_000
+
+
+async def test_an_import_that_cannot_be_read_back_is_done_all_the_same(house: House) -> None:
+    write = house.store.replace
+
+    async def replace_then_die(head: DeckHead, pages: AsyncIterator[Sequence[DeckRow]]) -> int:
+        version = await write(head, pages)
+        house.store.down = True
+        return version
+
+    house.store.replace = replace_then_die  # type: ignore[method-assign]
+    assert await house.app.import_deck(RETAIL, GERMANY) == Imported(1, 1)
+    assert house.announced.changes == [("retail", 1)]
+    house.store.down = False
+    async with following(house):
+        await turns()
+    assert house.price_of_a_minute() == 60_000
+
+
+async def test_a_deck_replaced_while_it_is_read_is_read_again(house: House) -> None:
+    await house.store.replace(RETAIL, _page(DeckRow("49", "", Tariff(1)), DeckRow("44", "", Tariff(1))))
+    read = house.store.rows
+
+    async def rows(name: str, version: int) -> AsyncIterator[Sequence[DeckRow]]:
+        house.store.rows = read  # type: ignore[method-assign]
+        await house.store.replace(RETAIL, _page(DeckRow("49", "", Tariff(2))))
+        async for page in read(name, version):  # Nothing is left of the version that was asked for.
+            yield page
+
+    house.store.rows = rows  # type: ignore[method-assign]
+    await house.app.refresh()
+    assert house.price_of_a_minute() == 2
+    assert house.app.decks()[0].head.version == 2
+
+
+async def test_a_kept_deck_that_makes_no_sense_does_not_end_the_others(house: House) -> None:
+    await house.app.import_deck(RETAIL, GERMANY)
+    await house.store.replace(DeckHead("broken", "EUR", time_zone="Mars/Olympus"), _page(DeckRow("1", "", Tariff(1))))
+    await house.store.replace(RETAIL, _page(DeckRow("49", "", Tariff(5))))
+    await house.app.refresh()
+    assert [deck.head.name for deck in house.app.decks()] == ["retail"]
+    assert house.price_of_a_minute() == 5
+
+
+async def _page(*rows: DeckRow) -> AsyncIterator[Sequence[DeckRow]]:
+    yield rows
