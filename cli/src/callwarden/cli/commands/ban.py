@@ -82,11 +82,9 @@ def remove(
 
 
 def _show(bans: "list[BanEntry]") -> None:
-    table = output.Rows("address", "reason", "evidence", "by", "since", "until")
+    table = output.Rows("address", "reason", "evidence", "by", "since", "for another")
     now_s = time.time()
     for ban in sorted(bans, key=lambda ban: ban.since_s):
-        until = (
-            f"{output.clock(ban.until_s)} (in {output.duration(ban.until_s - now_s)})" if ban.until_s else "for good"
-        )
-        table.add(ban.address, ban.reason, ban.evidence, ban.by, output.clock(ban.since_s), until)
+        left = output.duration(max(0.0, ban.until_s - now_s)) if ban.until_s else "good"
+        table.add(ban.address, ban.reason, ban.evidence, ban.by, output.clock(ban.since_s), left)
     output.show(table)

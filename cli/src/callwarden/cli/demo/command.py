@@ -7,19 +7,18 @@ import sys
 from pathlib import Path
 from typing import Final
 
-COLUMNS: Final = "110"  # What its tables fold at; nobody's terminal is asked.
 TIMEOUT_S: Final = 20.0
 
 
-async def run(state_dir: Path, *arguments: str) -> tuple[int, str]:
-    """Exit code and all that was printed."""
+async def run(state_dir: Path, *arguments: str, columns: int = 110) -> tuple[int, str]:
+    """Exit code and all that was printed, in tables of that width."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CALLWARDEN_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "callwarden.cli.main", "--state-dir", str(state_dir), *arguments),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**environment, "COLUMNS": COLUMNS, "NO_COLOR": "1"},
+        env={**environment, "COLUMNS": str(columns), "NO_COLOR": "1"},
         start_new_session=True,
     )
     try:

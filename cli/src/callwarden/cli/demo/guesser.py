@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-ANSWER_TIMEOUT_S: Final = 2.0
 # What a silence is judged by: any answer over the loopback comes within milliseconds.
-SILENCE_S: Final = 1.0
+ANSWER_TIMEOUT_S: Final = 1.5
 
 _PARAMETER = re.compile(r'(\w+)="?([^",]*)"?')
 
@@ -61,11 +60,11 @@ class Guesser(asyncio.DatagramProtocol):
         kind = "Authorization" if first.status == 401 else "Proxy-Authorization"
         return await self._ask(user, f"{kind}: {self._credentials(user, password, first.challenge)}\r\n")
 
-    async def knock(self, user: str, timeout_s: float = ANSWER_TIMEOUT_S) -> Answer | None:
+    async def knock(self, user: str) -> Answer | None:
         """A REGISTER without credentials; None if nobody answers."""
-        return await self._ask(user, "", timeout_s)
+        return await self._ask(user, "")
 
-    async def _ask(self, user: str, authorization: str, timeout_s: float = ANSWER_TIMEOUT_S) -> Answer | None:
+    async def _ask(self, user: str, authorization: str) -> Answer | None:
         assert self._transport is not None
         self._sequence += 1
         branch = f"z9hG4bK{secrets.token_hex(8)}"
@@ -84,7 +83,7 @@ class Guesser(asyncio.DatagramProtocol):
         )
         self._transport.sendto(request.encode(), self._target)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 while True:
                     answer = _read(await self._answers.get(), branch)
                     if answer is not None and answer.status >= 200:

@@ -8,6 +8,7 @@ to a process, which is why a phone is one. The parent's side is callwarden.cli.d
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import sys
 import time
@@ -51,6 +52,7 @@ class Phone:
             baresip.Config(
                 net_interface=address,
                 max_concurrent_calls=None,
+                sip_trace=True,
                 extra_config_text=f"sip_listen {listen}\n",
             )
         )
@@ -171,6 +173,9 @@ def main() -> None:
     # Only our lines may go to standard output; whatever the native stack prints goes to the log.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    # Every SIP message as the phone saw it, with its time: what a puzzle is solved by.
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("baresip.native.sip").setLevel(logging.DEBUG)
     asyncio.run(serve(out))
 
 

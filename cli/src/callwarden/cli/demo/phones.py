@@ -65,7 +65,7 @@ class Call:
         return self.closed_at_s - self.answered_at_s if self.answered_at_s and self.closed_at_s else 0.0
 
     async def outcome(self, timeout_s: float = 15.0) -> int:
-        """Wait until it is answered or refused; the final status. TimeoutError."""
+        """Wait until it is answered or refused; the final status. PhoneFailed if neither comes."""
         waits = [asyncio.ensure_future(event.wait()) for event in (self._answered, self._closed)]
         try:
             done, _ = await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -73,13 +73,16 @@ class Call:
             for wait in waits:
                 wait.cancel()
         if not done:
-            raise TimeoutError
+            raise PhoneFailed(f"{self.phone.user} got no final answer from {self.peer} within {timeout_s:g} s")
         return self.status
 
     async def closed(self, timeout_s: float = 30.0) -> None:
-        """Wait for its end, whoever ends it. TimeoutError."""
-        async with asyncio.timeout(timeout_s):
-            await self._closed.wait()
+        """Wait for its end, whoever ends it. PhoneFailed if it doesn't come."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._closed.wait()
+        except TimeoutError as error:
+            raise PhoneFailed(f"the call of {self.phone.user} didn't end within {timeout_s:g} s") from error
 
     async def hang_up(self) -> None:
         """End it and wait for its end."""

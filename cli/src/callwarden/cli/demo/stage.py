@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from callwarden.api.admission.v1.admission_pb2 import Account, Call
 
 _CALLS_SHOWN: Final = 6
+INDENT: Final = 6  # Of facts below their step.
+_PLAIN_COLUMNS: Final = 110
 _REFRESH_HZ: Final = 8.0
 
 
@@ -32,7 +34,7 @@ class Stage:
         self._live = Live(console=console, auto_refresh=False, transient=True) if is_live else None
         self._title = ""
         self._began_s = 0.0
-        self._facts: list[RenderableType] = []
+        self._facts: list[Text] = []
         self._accounts: Sequence[Account] = ()
         self._calls: Sequence[Call] = ()
         self._spinner = Spinner("dots", style="cyan")
@@ -56,14 +58,14 @@ class Stage:
     def heading(self, text: str, below: str) -> None:
         self._console.print()
         self._console.print(f"[bold]{text}[/]")
-        self._console.print(Text(below, style=output.DIM))
+        self._print(Text(below, style=output.DIM))
         self._console.print()
 
     def step(self, title: str) -> None:
         """Something begins."""
         self._title, self._began_s, self._facts = title, time.monotonic(), []
         if self._live is None:
-            self._console.print(f"… {title}")
+            self._print(Text(f"… {title}"))
         self.refresh()
 
     def fact(self, text: str) -> None:
@@ -74,7 +76,7 @@ class Stage:
         """A command was run; what it printed."""
         self._add(Text.assemble(("$ ", output.DIM), (line, "cyan")))
         for text in shown.rstrip("\n").splitlines():
-            self._add(Text("  " + text, style=output.DIM))
+            self._add(Text(f"  {text}".rstrip(), style=output.DIM))
 
     def done(self) -> None:
         """What began has held."""
@@ -94,28 +96,33 @@ class Stage:
         if self._live is not None:
             self._live.update(self._now(), refresh=True)
 
-    def say(self, renderable: RenderableType) -> None:
-        self._console.print(renderable)
+    @property
+    def command_columns(self) -> int:
+        """How wide the output of a command may be, so that it isn't folded again."""
+        return _PLAIN_COLUMNS if self._live is None else max(60, self._console.width - INDENT - 2)
 
-    def _add(self, fact: RenderableType) -> None:
+    def _add(self, fact: Text) -> None:
         if self._live is None:
-            self._console.print(Padding(fact, (0, 0, 0, 4)))
+            self._print(Text("    ").append_text(fact))
         else:
             self._facts.append(fact)
             self.refresh()
 
+    def _print(self, line: Text) -> None:
+        """One line, whatever its length: a file or a pipe has no width."""
+        self._console.print(line, soft_wrap=True)
+
     def _close(self, sign: str, style: str) -> None:
-        took_s = time.monotonic() - self._began_s
-        head = Text.assemble((f" {sign} ", style), (self._title, "bold"), (f"  {took_s:.1f} s", output.DIM))
+        took = f"{time.monotonic() - self._began_s:.1f} s"
         title, facts = self._title, self._facts
         self._title, self._facts = "", []
         if self._live is None:
-            self._console.print(f"{sign} {title} ({took_s:.1f} s)")
+            self._print(Text(f"{sign} {title} ({took})"))
             return
         self.refresh()
-        self._console.print(head)
+        self._console.print(Text.assemble((f" {sign} ", style), (title, "bold"), (f"  {took}", output.DIM)))
         for fact in facts:
-            self._console.print(Padding(fact, (0, 0, 0, 6)))
+            self._console.print(Padding(fact, (0, 0, 0, INDENT), expand=False))
 
     def _now(self) -> RenderableType:
         parts: list[RenderableType] = []
@@ -124,7 +131,7 @@ class Stage:
             took = f"{time.monotonic() - self._began_s:.0f} s"
             head.add_row(" ", self._spinner, Text(self._title, style="bold"), Text(took, style=output.DIM))
             parts.append(head)
-            parts += [Padding(fact, (0, 0, 0, 6)) for fact in self._facts]
+            parts += [Padding(fact, (0, 0, 0, INDENT), expand=False) for fact in self._facts]
         if self._accounts:
             parts += [Text(), Padding(self._accounts_table(), (0, 0, 0, 3))]
         if self._calls:

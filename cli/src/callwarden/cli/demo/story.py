@@ -325,8 +325,11 @@ async def _answered(world: World, caller: str, called: str) -> Call:
 
 async def _picked_up(world: World, phone: str, call: Call) -> Call:
     """The same call as the called phone sees it."""
-    async with asyncio.timeout(5.0):
-        other = await world.phones[phone].incoming.get()
+    try:
+        async with asyncio.timeout(5.0):
+            other = await world.phones[phone].incoming.get()
+    except TimeoutError as error:
+        raise Broken(f"the call never came to {phone}") from error
     holds(other.call_id == call.call_id, f"{phone} got another call")
     return other
 
@@ -360,7 +363,7 @@ async def _account(world: World, name: str) -> pb.Account:
 
 async def _run(world: World, *arguments: str, shown_as: str = "") -> str:
     """The real command in a process of its own; what it printed. Broken if it fails."""
-    code, printed = await command.run(world.state_dir, *arguments)
+    code, printed = await command.run(world.state_dir, *arguments, columns=world.stage.command_columns)
     world.stage.command(f"callwarden {shown_as or ' '.join(arguments)}", printed)
     holds(code == 0, f"callwarden {arguments[0]} ended with exit code {code}")
     return printed
