@@ -1,8 +1,8 @@
 """A world without sockets for the edge's core: user agents, a network that delivers at once, a clock to turn, and the
 services it asks, as plain functions.
 
-Nothing of the edge is replaced here: what is asked of auth is answered by checking the digest, calls are admitted as the
-test says.
+Nothing of the edge is replaced here: what is asked of auth is answered by checking the digest, calls are admitted as
+the test says.
 """
 
 from collections import deque

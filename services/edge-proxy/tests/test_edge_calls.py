@@ -1,26 +1,506 @@
-"""Calls from the INVITE to their end, seen from both sides."""
+"""Calls from the INVITE to their end, seen from all sides."""
 
-from callwarden.edge_proxy.core.effects import AdmitCall
+import pytest
+from edge_world import PASSWORD, REALM, SDP, Agent, World
 
-from edge_world import REALM, World
+from callwarden.edge_proxy.core.effects import AdmitCall, Admitted, Extended, Identity, Refused, Unreachable
+from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.sip import build
+from callwarden.sip.message import Request
+
+NUMBER = "+49301234567"
+
+
+def hang_up(world: World, caller: Agent, callee: Agent, talk_bye: Request) -> None:
+    caller.send(talk_bye)
+    callee.respond(callee.got("BYE"), 200)
+    caller.response(200)
 
 
 def test_a_local_call_is_set_up_acknowledged_and_ended() -> None:
     world = World()
     alice = world.registered("alice", "192.0.2.1")
-    bob = world.registered("bob", "192.0.2.2", numbers=("+4930222",))
+    bob = world.registered("bob", "192.0.2.2")
     talk = world.talk(alice, bob, "bob")
     (question,) = [asked for asked in world.asked if isinstance(asked, AdmitCall)]
-    assert question.local
-    assert question.destination == "bob"
-    assert question.account_id == "account-alice"
+    assert (question.local, question.destination, question.account_id) == (True, "bob", "account-alice")
+    assert talk.incoming.uri_text == "sip:bob@192.0.2.2:5060"
     world.advance(10)
-    alice.send(talk.from_caller("BYE", cseq=9))
-    bob.respond(bob.got("BYE"), 200)
-    alice.response(200)
+    hang_up(world, alice, bob, talk.from_caller("BYE", cseq=9))
     (started,), (ended,) = world.started, world.ended
     assert started.hold_id == ended.hold_id == question.hold_id
     assert ended.reason == "caller-bye"
     assert ended.ended_at_s - ended.answered_at_s == 10
     assert len(world.edge.calls) == 0
-    assert REALM not in talk.incoming.uri_text
+
+
+def test_a_call_to_another_accounts_number_stays_local() -> None:
+    world = World()
+    alice = world.registered("alice", "192.0.2.1")
+    bob = world.registered("bob", "192.0.2.2", numbers=("+4930222",))
+    world.invite(alice, "0049 30-222".replace(" ", ""))
+    assert bob.got("INVITE").uri_text == "sip:bob@192.0.2.2:5060"
+    (question,) = [asked for asked in world.asked if isinstance(asked, AdmitCall)]
+    assert (question.local, question.destination, question.dialled) == (True, "bob", "004930-222")
+
+
+def test_a_number_that_is_nobodys_goes_to_the_carrier_as_its_route_wants_it() -> None:
+    world = World()
+    alice = world.registered("alice", "192.0.2.1", numbers=("+4930111",))
+    carrier = world.carrier()
+    world.routes = (world.routes[0]._replace(add_prefix="99#", strip_digits=2),)
+    world.invite(alice, NUMBER)
+    invite = carrier.got("INVITE")
+    assert invite.uri_text == "sip:99#301234567@198.51.100.1:5060"
+    (question,) = [asked for asked in world.asked if isinstance(asked, AdmitCall)]
+    assert (question.local, question.destination, question.caller_number) == (False, "49301234567", "+4930111")
+    assert "proxy-authorization" not in invite  # a carrier has no business with our users' digests
+    assert invite.body == SDP
+
+
+def test_the_callee_hangs_up() -> None:
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    talk = world.talk(alice, bob, "bob")
+    hang_up(world, bob, alice, talk.from_callee("BYE"))
+    assert [ended.reason for ended in world.ended] == ["callee-bye"]
+
+
+def test_a_bye_that_is_refused_does_not_stop_the_clock() -> None:
+    """Else a caller could send one that the callee must refuse, and talk on for nothing."""
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    talk = world.talk(alice, bob, "bob")
+    alice.send(talk.from_caller("BYE", cseq=1))
+    bob.respond(bob.got("BYE"), 500)
+    alice.response(500)
+    assert not world.ended
+    assert len(world.edge.calls) == 1
+    hang_up(world, alice, bob, talk.from_caller("BYE", cseq=9))
+    assert len(world.ended) == 1
+
+
+@pytest.mark.parametrize("answer", [481, None])
+def test_a_bye_to_a_side_that_knows_nothing_or_is_gone_ends_the_call(answer: int | None) -> None:
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    talk = world.talk(alice, bob, "bob")
+    alice.send(talk.from_caller("BYE", cseq=9))
+    if answer is None:
+        world.advance(33)
+    else:
+        bob.respond(bob.got("BYE"), answer)
+    (ended,) = world.ended
+    assert ended.reason == "caller-bye"
+    assert ended.ended_at_s == ended.answered_at_s  # when it was asked for, not when nobody answered
+
+
+# Not answered.
+
+
+@pytest.mark.parametrize("status", [486, 480, 404, 603])
+def test_what_the_callee_answers_comes_to_the_caller(status: int) -> None:
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    invite = world.invite(alice, "bob")
+    incoming = bob.got("INVITE")
+    bob.respond(incoming, 180)
+    alice.response(180)
+    bob.respond(incoming, status)
+    assert bob.got("ACK").cseq.number == invite.cseq.number  # the edge's own, hop by hop
+    alice.send(build.ack(invite, alice.response(status)))
+    (ended,) = world.ended
+    assert (ended.reason, ended.sip_status, ended.answered_at_s) == ("rejected", status, 0.0)
+    assert not world.started
+
+
+def test_cancel_while_it_rings() -> None:
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    invite = world.invite(alice, "bob")
+    incoming = bob.got("INVITE")
+    bob.respond(incoming, 180)
+    alice.response(180)
+    alice.send(build.cancel(invite))
+    assert alice.response(200).cseq.method == "CANCEL"
+    bob.respond(bob.got("CANCEL"), 200)
+    bob.respond(incoming, 487)
+    bob.got("ACK")
+    alice.response(487)
+    assert [(ended.reason, ended.sip_status) for ended in world.ended] == [("cancelled", 487)]
+
+
+def test_cancel_before_a_word_from_the_callee_waits_for_one() -> None:
+    """RFC 3261 9.1: no CANCEL before a provisional answer."""
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    invite = world.invite(alice, "bob")
+    incoming = bob.got("INVITE")
+    alice.send(build.cancel(invite))
+    alice.response(200)
+    alice.response(487)
+    assert not bob.inbox
+    bob.respond(incoming, 180)
+    bob.got("CANCEL")
+    assert len(world.ended) == 1
+
+
+def test_cancel_while_admission_is_asked_releases_the_hold_after_its_answer() -> None:
+    """An end that is told before its hold is made would be lost, and the line with it."""
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    first = alice.request("INVITE", f"sip:bob@{REALM}")
+    alice.send(first)
+    again = alice.with_credentials(first, alice.response(407))
+    world.hold_answers = True
+    alice.send(again)
+    alice.response(100)
+    world.release()  # auth
+    alice.send(build.cancel(again))
+    alice.response(200)
+    alice.response(487)
+    assert not world.ended
+    world.release()  # call-admission: admitted
+    assert [(ended.reason, ended.sip_status) for ended in world.ended] == [("cancelled", 487)]
+    assert not bob.inbox
+    assert len(world.edge.calls) == 0
+
+
+def test_an_answer_that_crosses_the_cancel_wins() -> None:
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    invite = world.invite(alice, "bob")
+    incoming = bob.got("INVITE")
+    bob.respond(incoming, 180)
+    alice.response(180)
+    alice.send(build.cancel(invite))
+    alice.response(200)
+    bob.respond(incoming, 200)
+    alice.response(200)
+    assert len(world.started) == 1
+
+
+@pytest.mark.setting("call-init-timeout")
+def test_a_target_that_says_nothing_is_left_for_the_next_route() -> None:
+    world = World({"session": {"callInitTimeout": "5s"}})
+    alice = world.registered("alice", "192.0.2.1")
+    dead, good = world.carrier("198.51.100.1", trunk="dead"), world.carrier("198.51.100.2", trunk="good")
+    world.invite(alice, NUMBER)
+    first = dead.got("INVITE")
+    world.advance(4.9)
+    assert not good.inbox
+    world.advance(0.2)
+    second = good.got("INVITE")
+    assert second.via.branch != first.via.branch
+    good.respond(second, 200)
+    alice.response(200)
+    assert world.started[0].trunk == "good"
+
+
+@pytest.mark.setting("call-init-timeout")
+def test_a_target_that_wakes_up_after_it_was_left_is_cancelled() -> None:
+    world = World({"session": {"callInitTimeout": "5s"}})
+    alice = world.registered("alice", "192.0.2.1")
+    slow, good = world.carrier("198.51.100.1"), world.carrier("198.51.100.2")
+    world.invite(alice, NUMBER)
+    invite = slow.got("INVITE")
+    world.advance(5.1)
+    good.got("INVITE")
+    slow.inbox.clear()
+    slow.respond(invite, 180)
+    slow.got("CANCEL")
+    assert not alice.inbox
+
+
+@pytest.mark.setting("call-init-timeout")
+def test_when_no_target_says_anything_the_caller_hears_408() -> None:
+    world = World({"session": {"callInitTimeout": "5s"}})
+    alice = world.registered("alice", "192.0.2.1")
+    world.registered("bob", "192.0.2.2")
+    world.invite(alice, "bob")
+    world.advance(5.1)
+    alice.response(408)
+    assert [(ended.reason, ended.sip_status) for ended in world.ended] == [("timeout", 408)]
+
+
+@pytest.mark.setting("ring-timeout")
+def test_a_call_that_rings_too_long_is_cancelled_and_its_hold_released() -> None:
+    world = World({"session": {"ringTimeout": "30s"}})
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    world.invite(alice, "bob")
+    incoming = bob.got("INVITE")
+    bob.respond(incoming, 180)
+    alice.response(180)
+    world.advance(29.9)
+    assert not bob.inbox
+    world.advance(0.2)
+    bob.respond(bob.got("CANCEL"), 200)
+    bob.respond(incoming, 487)
+    alice.response(408)
+    assert [(ended.reason, ended.sip_status) for ended in world.ended] == [("ring-timeout", 408)]
+
+
+def test_an_answer_after_the_ring_timeout_is_acknowledged_and_ended_at_once() -> None:
+    """Nobody else would: the caller has its 408."""
+    world = World({"session": {"ringTimeout": "30s"}})
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    world.invite(alice, "bob")
+    incoming = bob.got("INVITE")
+    bob.respond(incoming, 180)
+    world.advance(30.1)
+    bob.got("CANCEL")
+    answer = bob.respond(incoming, 200)
+    ack, bye = bob.got("ACK"), bob.got("BYE")
+    assert ack.to.tag == bye.to.tag == answer.to.tag
+    assert ack.from_.tag == "caller"
+    assert bye.cseq.number == ack.cseq.number + 1
+    bob.respond(bye, 200)
+    bob.send(answer)
+    assert bob.got("ACK").to_bytes() == ack.to_bytes()
+    assert not bob.inbox
+    assert not world.started
+
+
+# Several targets (RFC 3261 16.6 to 16.7, one after the other).
+
+
+@pytest.mark.parametrize("status", [408, 500, 503, 302, 407])
+def test_a_route_that_fails_leads_to_the_next(status: int) -> None:
+    world = World()
+    alice = world.registered("alice", "192.0.2.1")
+    bad, good = world.carrier("198.51.100.1"), world.carrier("198.51.100.2")
+    world.invite(alice, NUMBER)
+    bad.respond(bad.got("INVITE"), status, contact=False)
+    bad.got("ACK")
+    good.respond(good.got("INVITE"), 200)
+    alice.response(200)
+
+
+@pytest.mark.parametrize(("status", "heard"), [(503, 500), (500, 500), (302, 502), (407, 502)])
+def test_when_the_last_route_fails_the_caller_hears_what_concerns_him(status: int, heard: int) -> None:
+    world = World()
+    alice = world.registered("alice", "192.0.2.1")
+    carrier = world.carrier()
+    world.invite(alice, NUMBER)
+    carrier.respond(carrier.got("INVITE"), status, contact=False)
+    assert alice.response(heard).get("proxy-authenticate") is None
+
+
+def test_a_carriers_word_about_the_callee_is_final() -> None:
+    world = World()
+    alice = world.registered("alice", "192.0.2.1")
+    first, second = world.carrier("198.51.100.1"), world.carrier("198.51.100.2")
+    world.invite(alice, NUMBER)
+    first.respond(first.got("INVITE"), 486)
+    alice.response(486)
+    assert not second.inbox
+
+
+def test_all_phones_of_a_user_are_tried_one_after_the_other_and_the_best_answer_is_kept() -> None:
+    world = World()
+    alice = world.registered("alice", "192.0.2.1")
+    desk = world.registered("bob", "192.0.2.2", 5060)
+    mobile = world.registered("bob", "192.0.2.2", 5070)
+    world.invite(alice, "bob")
+    mobile.respond(mobile.got("INVITE"), 480)  # registered last, tried first
+    desk.respond(desk.got("INVITE"), 500)
+    alice.response(480)
+
+
+def test_a_decline_stops_the_search() -> None:
+    world = World()
+    alice = world.registered("alice", "192.0.2.1")
+    desk = world.registered("bob", "192.0.2.2", 5060)
+    mobile = world.registered("bob", "192.0.2.2", 5070)
+    world.invite(alice, "bob")
+    mobile.respond(mobile.got("INVITE"), 603)
+    alice.response(603)
+    assert not [message for message in desk.inbox if isinstance(message, Request)]
+
+
+# Retransmissions.
+
+
+def test_a_repeated_invite_is_answered_and_not_passed_on_twice() -> None:
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    invite = world.invite(alice, "bob")
+    incoming = bob.got("INVITE")
+    bob.respond(incoming, 180)
+    alice.response(180)
+    alice.send(invite)
+    alice.response(180)
+    assert not bob.inbox
+    assert len([asked for asked in world.asked if isinstance(asked, AdmitCall)]) == 1
+
+
+def test_an_invite_that_nobody_hears_is_sent_again() -> None:
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    world.invite(alice, "bob")
+    world.advance(1.6)
+    assert len(bob.raw) == 4 + 1  # two answers to REGISTER, then T1 and 2 T1 later
+    assert bob.raw[-1] == bob.raw[-2] == bob.raw[-3]
+
+
+def test_a_repeated_200_is_passed_on_each_time() -> None:
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    world.invite(alice, "bob")
+    answer = bob.respond(bob.got("INVITE"), 200)
+    alice.response(200)
+    bob.send(answer)
+    alice.response(200)
+    assert len(world.started) == 1
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        (Reason.LINES, 486),
+        (Reason.CREDIT, 403),
+        (Reason.DAILY_SPEND, 403),
+        (Reason.PREMIUM, 403),
+        (Reason.NO_ROUTE, 503),
+        (Reason.ACCOUNT_DISABLED, 403),
+    ],
+)
+def test_a_refused_call_gets_the_status_of_its_reason_and_no_more(reason: Reason, status: int) -> None:
+    world = World()
+    alice = world.registered("alice", "192.0.2.1")
+    world.admit = lambda question: Refused(Refuse(reason, "some-rule", counter="secret", value=5, limit=5))
+    world.invite(alice, NUMBER)
+    answer = alice.response(status)
+    assert "reason" not in answer
+    assert b"secret" not in answer.to_bytes()
+    assert not world.ended  # no hold, nothing to end
+    assert not world.decided  # call-admission keeps its own decisions
+
+
+@pytest.mark.setting("quotadiscreason")
+def test_policy_chooses_the_status_of_a_refusal_for_a_quota() -> None:
+    world = World({"spend": {"rejectStatus": 402}})
+    alice = world.registered("alice", "192.0.2.1")
+    world.admit = lambda question: Refused(Refuse(Reason.CREDIT, "credit"))
+    world.invite(alice, NUMBER)
+    alice.response(402)
+
+
+@pytest.mark.setting("quotadiscreason")
+def test_a_trunk_hears_the_reason_and_a_full_trunk_503() -> None:
+    world = World()
+    switch = world.agent("203.0.113.5", 5060, "switch")
+    world.trunks["203.0.113.5"] = _trunk()
+    world.admit = lambda question: Refused(Refuse(Reason.LINES, "lines", window="now"))
+    switch.send(switch.request("INVITE", f"sip:{NUMBER}@{REALM}"))
+    switch.response(100)
+    answer = switch.response(503)
+    assert answer.get("reason") == 'SIP;cause=503;text="lines: lines now"'
+    assert answer.get("retry-after") == "2"
+
+
+def _trunk() -> Identity:
+    return Identity("account-switch", "traffic-sender", (), "", 60)
+
+
+def test_when_admission_is_dead_calls_are_refused_and_come_again() -> None:
+    world = World()
+    alice = world.registered("alice", "192.0.2.1")
+    world.admit = lambda question: Unreachable()
+    world.invite(alice, NUMBER)
+    assert alice.response(503).get("retry-after") == "5"
+    assert [decided.refuse.reason for decided in world.decided] == [Reason.UNAVAILABLE]
+    # The hold may stand all the same: only the answer was lost.
+    assert [ended.sip_status for ended in world.ended] == [503]
+
+
+def test_when_auth_is_dead_calls_are_refused_and_come_again() -> None:
+    world = World()
+    alice = world.registered("alice", "192.0.2.1")
+    first = alice.request("INVITE", f"sip:{NUMBER}@{REALM}")
+    alice.send(first)
+    again = alice.with_credentials(first, alice.response(407))
+    world.hold_answers = True
+    alice.send(again)
+    alice.response(100)
+    world.release(Unreachable())
+    assert alice.response(503).get("retry-after") == "5"
+    assert len(world.edge.calls) == 0
+
+
+def test_a_draining_edge_takes_no_new_calls_and_lets_running_ones_end() -> None:
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    talk = world.talk(alice, bob, "bob")
+    world.edge.drain()
+    alice.send(alice.request("INVITE", f"sip:bob@{REALM}", call_id="another"))
+    assert "retry-after" in alice.response(503)
+    hang_up(world, alice, bob, talk.from_caller("BYE", cseq=9))
+    assert len(world.ended) == 1
+
+
+def test_what_is_left_when_the_drain_is_over_is_cut() -> None:
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    world.talk(alice, bob, "bob")
+    world.edge.cut_all("edge-drain", world.now_s, world.wall_s)
+    world.settle()
+    alice.got("BYE")
+    bob.got("BYE")
+    assert [ended.reason for ended in world.ended] == ["edge-drain"]
+
+
+def test_every_end_is_told_once() -> None:
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    talk = world.talk(alice, bob, "bob")
+    alice.send(talk.from_caller("BYE", cseq=9))
+    bob.send(talk.from_callee("BYE"))  # both at once
+    bob.respond(bob.got("BYE"), 200)
+    alice_bye = next(message for message in alice.inbox if isinstance(message, Request))
+    alice.respond(alice_bye, 200)
+    assert len(world.ended) == 1
+
+
+def test_an_extension_after_the_end_changes_nothing() -> None:
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    talk = world.talk(alice, bob, "bob")
+    world.hold_answers = True
+    world.advance(58)
+    hang_up(world, alice, bob, talk.from_caller("BYE", cseq=9))
+    world.release(Extended(120, final=False))
+    world.advance(200)
+    assert len(world.ended) == 1
+    assert len(world.edge.calls) == 0
+
+
+def test_a_wrong_password_is_asked_again_like_an_unknown_user() -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1")
+    nobody = world.agent("192.0.2.3", 5060, "nobody")
+    answers = []
+    for agent, password in ((alice, "guess"), (nobody, PASSWORD)):
+        first = agent.request("INVITE", f"sip:{NUMBER}@{REALM}")
+        agent.send(first)
+        agent.send(agent.with_credentials(first, agent.response(407), password))
+        agent.response(100)
+        answers.append([key for key, _ in agent.response(407).headers()])
+    assert answers[0] == answers[1]
+    assert [decided.refuse.reason for decided in world.decided] == [Reason.CREDENTIALS] * 2
+    assert not world.ended
+
+
+def test_admission_final_grants_are_not_asked_to_grow() -> None:
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    world.admit = lambda question: Admitted(7, True, 7_200, ())
+    world.talk(alice, bob, "bob")
+    world.advance(6.9)
+    assert not alice.inbox
+    world.advance(0.2)
+    alice.got("BYE")
+    assert [ended.reason for ended in world.ended] == ["cut-credit"]

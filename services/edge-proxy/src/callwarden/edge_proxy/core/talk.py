@@ -116,13 +116,13 @@ class Talk:
         if call.is_ended:
             return
         call.extending = False
-        if isinstance(answer, Extended):
+        if isinstance(answer, Refused):
+            call.final = True
+            call.final_reason = answer.refuse.reason.value
+        elif isinstance(answer, Extended) and (answer.final or answer.granted_s > call.granted_s):
             # Never backwards: an answer to a question asked twice may be old.
             call.granted_s = max(call.granted_s, answer.granted_s)
             call.final = answer.final
-        elif isinstance(answer, Refused):
-            call.final = True
-            call.final_reason = answer.refuse.reason.value
         else:
             self._calls.wheel.set(call, min(self._context.now_s + ASK_AGAIN_S, self._cut_at_s(call)))
             return

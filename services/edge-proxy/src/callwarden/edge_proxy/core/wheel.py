@@ -28,6 +28,10 @@ class Wheel(Generic[T]):
         self._due: dict[int, set[T]] = {}
         self._ticks: list[int] = []  # a heap of the keys of _due
 
+    def __len__(self) -> int:
+        """Alarms that are set."""
+        return sum(map(len, self._due.values()))
+
     def set(self, owner: T, at_s: float) -> None:
         """Ring `owner` at `at_s` or up to TICK_S later, and not at any time set before."""
         if owner.tick:
@@ -48,7 +52,7 @@ class Wheel(Generic[T]):
         owner.tick = 0
 
     def next_s(self) -> float | None:
-        """When something may be due next; None: nothing is waited for."""
+        """When something may be due next; None: nothing is waited for. Early where all of a tick were cancelled."""
         return self._ticks[0] * TICK_S if self._ticks else None
 
     def take_due(self, now_s: float) -> list[T]:
