@@ -21,10 +21,10 @@ class Settings(settings.Settings):
     all) and the port it got."""
 
     addresses_max: Annotated[int, Field(ge=1_000, le=10_000_000)] = ADDRESSES_MAX
-    """Addresses with counters, 0.6 KB each. When there are more, harmless ones are forgotten first."""
+    """Addresses with counters, 0.7 KB each. When there are more, harmless ones are forgotten first."""
 
     endpoints_max: Annotated[int, Field(ge=1_000, le=10_000_000)] = ENDPOINTS_MAX
-    """Endpoints (address and port) with counters, 0.4 KB each."""
+    """Endpoints (address and port) with counters, 0.7 KB each."""
 
     @field_validator("own_addresses")
     @classmethod

@@ -28,7 +28,7 @@ def key_of_member(instance: str) -> str:
 @asynccontextmanager
 async def membership(kv: KeyValue, member: events_pb2.Member) -> AsyncIterator[None]:
     """A member while inside; the others know at once when it ends."""
-    task = asyncio.create_task(_beat(kv, member), name="heartbeat")
+    task = asyncio.create_task(beat(kv, member), name="heartbeat")
     try:
         yield
     finally:
@@ -39,7 +39,8 @@ async def membership(kv: KeyValue, member: events_pb2.Member) -> AsyncIterator[N
             log.debug("member.not_removed", error=repr(error))
 
 
-async def _beat(kv: KeyValue, member: events_pb2.Member) -> None:
+async def beat(kv: KeyValue, member: events_pb2.Member) -> None:
+    """Says again and again that the member lives. Runs until it is cancelled."""
     while True:
         try:
             await kv.put(key_of_member(member.instance), member.SerializeToString(), ttl_s=TTL_S)

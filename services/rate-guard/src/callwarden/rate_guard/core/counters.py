@@ -24,8 +24,8 @@ from callwarden.policy.values import format_duration
 from callwarden.rate_guard.core.addresses import address_of, endpoint
 from callwarden.rate_guard.core.limits import Limits
 
-ADDRESSES_MAX: Final = 50_000  # Of 0.6 KB: 30 MB in each process; an address is in one of them only.
-ENDPOINTS_MAX: Final = 50_000  # Of 0.4 KB.
+ADDRESSES_MAX: Final = 32_768  # Of 0.7 KB each: 23 MB in each process; an address is in one of them only.
+ENDPOINTS_MAX: Final = 32_768  # The same.
 # How long it is remembered without anything new that an account has authenticated from there: phones register hourly.
 KNOWN_TTL_S: Final = 86_400.0
 NAMES_MAX: Final = (

@@ -1,0 +1,313 @@
+"""Counting what edges report and banning, over bans in memory, which keep the same contract as those in NATS."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+
+from callwarden.kernel.errors import Exhausted, Invalid, Unavailable
+from callwarden.limits.rendezvous import ShardMap
+from callwarden.policy.bundle import Document, PolicySet
+from callwarden.rate_guard import app as app_module
+from callwarden.rate_guard.adapters.bans_memory import MemoryBans
+from callwarden.rate_guard.app import RateGuard
+from callwarden.rate_guard.core.bans import Ban
+from callwarden.rate_guard.core.counters import AddressReport, Counters, EndpointReport
+from callwarden.rate_guard.core.limits import Limits, compile_limits
+from callwarden.testing.clock import FakeClock
+
+HERE, THERE = "192.0.2.7", "192.0.2.8"
+
+
+def limits(allow: tuple[str, ...] = ()) -> Limits:
+    spec: dict[str, Any] = {
+        "messages": {"perAddress": {"max": 10, "period": "3m"}},
+        "authFailures": {"perKnownEndpoint": {"max": 2}},
+        "firewall": {"allow": list(allow)},
+    }
+    return compile_limits(PolicySet.build(1, [Document("test", spec)]).for_realm(""))
+
+
+class Told:
+    """ports.Events that remembers."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str]] = []
+
+    def banned(self, ban: Ban) -> None:
+        self.said.append(("banned", ban.target))
+
+    def unbanned(self, ban: Ban) -> None:
+        self.said.append(("unbanned", ban.target))
+
+
+class House:
+    """A member with all around it."""
+
+    def __init__(self, me: str = "me", kept: MemoryBans | None = None) -> None:
+        self.clock = FakeClock()
+        self.kept = kept or MemoryBans(self.clock)
+        self.told = Told()
+        self.guard = RateGuard(me, self.kept, self.told, self.clock, Counters(limits()))
+        self.sequence = 0
+
+    def count(self, *reports: AddressReport) -> list[str]:
+        self.sequence += 1
+        return self.guard.count("edge", self.sequence, list(reports))
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        task = asyncio.ensure_future(self.guard.write_bans())
+        await turn()
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    @property
+    def banned(self) -> list[str]:
+        return [ban.target for ban in self.guard.bans]
+
+
+async def turn() -> None:
+    """Lets everything that is ready run; nothing here waits for anything else."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def messages(count: int, address: str = HERE) -> AddressReport:
+    return AddressReport(address, count, 0, [])
+
+
+def endpoint_of(address: str, failures: int, successes: int = 0) -> AddressReport:
+    return AddressReport(address, 0, 0, [EndpointReport(5060, "alice", failures, successes)])
+
+
+async def test_who_passes_a_limit_is_banned_kept_and_told() -> None:
+    house = House()
+    async with house.writing():
+        house.count(messages(10), messages(10, THERE))
+        await turn()
+        assert house.kept.kept == {}
+        house.count(messages(1))
+        await turn()
+    ban = house.kept.kept[HERE]
+    assert (ban.reason, ban.evidence, ban.by) == ("rate", "11 messages in 3m, limit 10", "counter")
+    assert (ban.since_s, ban.until_s) == (house.clock.now_s(), house.clock.now_s() + 21_600)
+    assert house.told.said == [("banned", HERE)]
+    assert house.banned == [HERE]
+    assert house.guard.counts.banned == {"rate": 1}
+
+
+async def test_a_report_that_is_delivered_twice_counts_once() -> None:
+    house = House()
+    for _ in range(5):
+        house.guard.count("edge", 1, [messages(6)])
+    house.guard.count("other edge", 1, [messages(4)])
+    assert house.banned == []
+    house.guard.count("edge", 2, [messages(1)])
+    assert house.banned == [HERE]
+    assert house.guard.counts.duplicates == 4
+
+
+async def test_what_another_member_owns_is_handed_back_and_not_counted() -> None:
+    house = House()
+    house.guard.members_are(["me", "other"])
+    mine, others = list[str](), list[str]()
+    for number in range(100):
+        address = f"192.0.2.{number}"
+        (mine if ShardMap(["me", "other"]).owner_of(address) == "me" else others).append(address)
+    assert mine
+    assert others
+    reports = [messages(11, address) for address in (*mine, *others)]
+    assert house.count(*reports) == others
+    assert house.banned == mine
+    # Also when it comes twice: the first answer may have been lost.
+    house.sequence -= 1
+    assert house.count(*reports) == others
+
+
+async def test_a_member_alone_or_not_yet_one_counts_what_it_gets() -> None:
+    for members in ([], ["me"], ["other"]):
+        house = House()
+        house.guard.members_are(members)
+        assert house.count(messages(11)) == []
+        assert house.banned == [HERE]
+
+
+async def test_an_address_that_is_banned_is_not_counted_again() -> None:
+    house = House()
+    async with house.writing():
+        for _ in range(10):
+            house.count(messages(11))
+            await turn()
+    assert house.told.said == [("banned", HERE)]
+
+
+async def test_the_failures_of_a_banned_endpoint_do_not_count_for_its_neighbours() -> None:
+    house = House()
+    house.count(endpoint_of(HERE, 0, 1))
+    house.count(endpoint_of(HERE, 3))
+    assert house.banned == [f"{HERE}:5060"]
+    before = house.guard.counters.addresses.peek(HERE)
+    assert before is not None
+    assert before.failures is not None
+    counted = before.failures.total
+    for _ in range(1_000):
+        house.count(endpoint_of(HERE, 3))
+    assert before.failures.total == counted
+    assert house.banned == [f"{HERE}:5060"]
+
+
+@pytest.mark.setting("reenabledosblocked")
+async def test_a_ban_ends_by_itself_and_everything_begins_anew() -> None:
+    house = House()
+    house.count(messages(11))
+    house.clock.advance(21_599)
+    assert house.banned == [HERE]
+    house.clock.advance(1)
+    assert house.banned == []
+    house.guard.expire_now()  # Nobody told that it is gone.
+    house.count(messages(10))
+    assert house.banned == []
+    house.count(messages(1))
+    assert house.banned == [HERE]
+
+
+@pytest.mark.setting("firewall-static")
+async def test_an_allowed_address_is_never_banned_by_a_counter_and_one_that_becomes_allowed_is_let_in() -> None:
+    house = House()
+    async with house.writing():
+        house.count(messages(11), messages(11, THERE))
+        await turn()
+        assert house.banned == [HERE, THERE]
+        house.guard.apply(limits(allow=(HERE,)))
+        await turn()
+        assert house.banned == [THERE]
+        assert set(house.kept.kept) == {THERE}
+        for _ in range(100):
+            house.count(messages(100))
+        await turn()
+    assert house.banned == [THERE]
+    assert house.guard.counts.not_banned == 100
+
+
+@pytest.mark.setting("delbanned")
+async def test_one_ban_is_lifted_with_those_on_its_endpoints_and_its_counters() -> None:
+    house = House()
+    async with house.writing():
+        house.count(endpoint_of(HERE, 0, 1))
+        house.count(endpoint_of(HERE, 3))
+        house.count(messages(11), messages(11, THERE))
+        house.count(messages(10, "192.0.2.9"))
+        await turn()
+        assert house.banned == [f"{HERE}:5060", HERE, THERE]
+        assert await house.guard.remove_bans(HERE) == [HERE, f"{HERE}:5060"]
+        assert house.banned == [THERE]
+        assert set(house.kept.kept) == {THERE}
+        assert house.told.said[-2:] == [("unbanned", HERE), ("unbanned", f"{HERE}:5060")]
+        house.count(messages(10))
+        assert house.banned == [THERE]
+        assert await house.guard.remove_bans(HERE) == []
+
+
+@pytest.mark.setting("delbanned")
+async def test_all_bans_are_lifted() -> None:
+    house = House()
+    async with house.writing():
+        for number in range(200):
+            house.count(messages(11, f"192.0.2.{number}"))
+        await turn()
+        await house.guard.add_ban("203.0.113.1", "", 0)
+        assert len(await house.guard.remove_all_bans()) == 201
+    assert house.banned == []
+    assert house.kept.kept == {}
+
+
+async def test_a_ban_of_another_member_is_listed_honoured_and_lifted_here() -> None:
+    one = House("one")
+    other = House("other", one.kept)
+    async with one.writing():
+        one.count(messages(11))
+        await turn()
+    ban = one.kept.kept[HERE]
+    # Its watch has not told it yet.
+    assert await other.guard.remove_bans(HERE) == [HERE]
+    await one.kept.put(ban)
+    other.guard.ban_seen(ban)
+    assert other.banned == [HERE]
+    assert other.count(messages(100)) == []
+    assert other.told.said == [("unbanned", HERE)]
+    # And the counters of whoever owns the address begin anew.
+    one.guard.ban_gone(HERE)
+    one.count(messages(9))
+    one.guard.unban_heard(HERE)
+    one.count(messages(10))
+    assert one.banned == []
+
+
+async def test_a_ban_by_hand_goes_before_a_counters_and_stays() -> None:
+    house = House()
+    async with house.writing():
+        house.count(messages(11))
+        ban = await house.guard.add_ban(HERE, "by court order", 0)
+        await turn()
+    assert house.kept.kept[HERE] == ban
+    assert (ban.by, ban.until_s) == ("operator", 0.0)
+    house.clock.advance(1e8)
+    assert house.banned == [HERE]
+
+
+async def test_what_cannot_be_banned_by_hand_is_said_why() -> None:
+    house = House()
+    house.guard.apply(limits(allow=("192.0.2.0/28",)))
+    for target in (HERE, "nonsense", "192.0.2.0/24"):
+        with pytest.raises(Invalid):
+            await house.guard.add_ban(target, "", 0)
+    with pytest.raises(Invalid):
+        await house.guard.remove_bans("nonsense")
+    assert house.banned == []
+
+
+async def test_bans_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "BANS_MAX", 3)
+    house = House()
+    for number in range(5):
+        house.count(messages(11, f"192.0.2.{number}"))
+    assert len(house.banned) == 3
+    assert house.guard.counts.not_banned == 2
+    with pytest.raises(Exhausted):
+        await house.guard.add_ban("203.0.113.1", "", 0)
+    await house.guard.add_ban("192.0.2.0", "in place of another", 0)
+
+
+async def test_while_the_store_is_away_bans_hold_here_and_are_written_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app_module, "RETRY_S", 0.0)
+    house = House()
+    house.kept.down = True
+    async with house.writing():
+        house.count(messages(11))
+        await turn()
+        assert house.banned == [HERE]
+        assert house.told.said == []
+        with pytest.raises(Unavailable):
+            await house.guard.add_ban(THERE, "", 0)
+        assert house.banned == [HERE]
+        house.kept.down = False
+        await turn()
+    assert set(house.kept.kept) == {HERE}
+    assert house.told.said == [("banned", HERE)]
+
+
+async def test_a_ban_that_was_not_written_yet_does_not_outlive_its_lifting() -> None:
+    house = House()
+    house.count(messages(11))
+    assert await house.guard.remove_bans(HERE) == [HERE]
+    async with house.writing():
+        await turn()
+    assert house.kept.kept == {}
+    assert house.banned == []
