@@ -22,6 +22,8 @@ from callwarden.limits.rendezvous import ranking
 
 # One for the group commit, one for the reaper's look; a third in case one of them is being given up.
 HOT_CONNECTIONS = 3
+# For rating at start: started together, it may be ready a moment later. Without it cached prices go on.
+PEERS_TIMEOUT_S = 5.0
 
 
 async def wire(settings: Settings, runtime: Runtime) -> None:
@@ -31,6 +33,7 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     books = SqlBooks(await runtime.open(await database.hot(connections=HOT_CONNECTIONS, session=session)))
     rating = StreamPool(RATING, settings.targets(), ranking, tls=runtime.tls, metrics=runtime.metrics)
     quotes = GrpcQuotes(await runtime.open(rating), settings.quotes_cached_max)
+    await rating.wait_up(PEERS_TIMEOUT_S)
     policies = CompiledPolicies(await runtime.policies())
     app = CallAdmission(books, quotes, policies, runtime.clock, random.random)
     news = events_nats.NatsNews(await runtime.open(bus.publisher()), new_id)

@@ -32,7 +32,7 @@ from callwarden.limits import rendezvous
 
 log = get_logger(__name__)
 
-SYNC_TIMEOUT_S: Final = 5.0  # For locations and bans at start; without them a call is refused that needn't be.
+SYNC_TIMEOUT_S: Final = 5.0  # For locations, bans and peers at start; without them a call is refused that needn't be.
 
 
 async def wire(settings: Settings, runtime: Runtime) -> None:
@@ -123,6 +123,7 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
         async with asyncio.timeout(SYNC_TIMEOUT_S):
             await directory.synced.wait()
             await bans.synced.wait()
+    await asyncio.gather(*(pool.wait_up(SYNC_TIMEOUT_S) for pool in (auth, admission, guards)))
     app.attach(udp)
     runtime.ready_details["sip_port"] = udp.port
     udp.start()

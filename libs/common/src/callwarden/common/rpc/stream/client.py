@@ -90,6 +90,8 @@ class StreamClient:
         self._in_flight_max = in_flight_max
         self._rng = rng
         self._connection: _Connection | None = None  # where new calls go; None while there is none
+        self.stands = asyncio.Event()
+        """Set while the stream is open, as the server has confirmed."""
         self._has_connection = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._metrics = metrics = metrics or Metrics()

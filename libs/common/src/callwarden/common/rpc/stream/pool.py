@@ -3,6 +3,7 @@
 Affinity is for speed only (an account's rows are hot in one process, DESIGN.md D2); any target answers rightly.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeAlias
@@ -67,6 +68,19 @@ class StreamPool:
         gone = [self._clients.pop(target) for target in set(self._clients) - set(targets)]
         for _, stack in gone:
             await stack.aclose()
+
+    async def wait_up(self, timeout_s: float) -> bool:
+        """Wait until every target is connected, at most `timeout_s`; whether all are.
+
+        For a start: processes that are started together would refuse their first calls for a second otherwise. Whoever
+        is still away then is tried again and again, and nobody waits for it any more.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*(client.stands.wait() for client, _ in self._clients.values()))
+        except TimeoutError:
+            return False
+        return True
 
     async def call(
         self,
