@@ -2,8 +2,8 @@
 
 ``python libs/sip/benchmarks/call.py`` prints a table.  The call is a phone's with digest: INVITE, 407, ACK, INVITE with
 credentials, 100, 180, 200, ACK, BYE, 200.  That is 9 datagrams in and 8 out, with tags, branches and Call-ID of its own
-each time, so that caches meet what they meet in service.  No socket and no decision is in the figures.  CPU time of this
-process, best of several rounds; a busy machine doubles it.
+each time, so that caches meet what they meet in service.  No socket and no decision is in the figures.  CPU time of
+this process, best of several rounds; a busy machine doubles it.
 """
 
 from __future__ import annotations

@@ -317,6 +317,7 @@ def test_vias_and_routes_in_one_line_are_taken_from_its_front() -> None:
     message.pop_route()
     message.pop_route()
     assert message.routes == []
+    message.pop_route()
     message.push_route("sip:e;lr")
     assert [str(route) for route in message.routes] == ["<sip:e;lr>"]
 

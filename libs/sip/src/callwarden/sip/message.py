@@ -255,7 +255,7 @@ class Message:
             self._read["via"] = via
 
     def pop_via(self) -> None:
-        """Take the top Via away."""
+        """Take the top Via away; none is no error."""
         self._pop_first("via")
 
     def set_top_via(self, via: Via) -> None:
@@ -277,7 +277,7 @@ class Message:
         self._read.pop("record-route", None)
 
     def pop_route(self) -> None:
-        """Take the top Route away."""
+        """Take the top Route away; none is no error."""
         self._pop_first("route")
 
     def push_route(self, uri: str) -> None:
@@ -297,6 +297,8 @@ class Message:
 
     def _pop_first(self, key: str) -> None:
         keys, lines = self._keys, self._lines
+        if key not in keys:
+            return
         at = keys.index(key)
         line = lines[at]
         if "," in line and len(elements := split_list(_value(line))) > 1:
