@@ -313,14 +313,13 @@ class _Connection:
                 if asked[0].done():  # cancelled, and has not had its turn to say so
                     del pending[item_id]
                     continue
-                add(
-                    id=item_id,
-                    method=method,
-                    timeout_ms=max(1, int((deadline_s - now_s) * 1000)),
-                    traceparent=scope.traceparent,
-                    call_id=scope.call_id,
-                    payload=payload,
+                item = add(
+                    id=item_id, method=method, timeout_ms=max(1, int((deadline_s - now_s) * 1000)), payload=payload
                 )
+                if scope.traceparent:  # a field that is set to '' costs 0.3 µs, too
+                    item.traceparent = scope.traceparent
+                if scope.call_id:
+                    item.call_id = scope.call_id
             else:
                 continue
             items += 1
