@@ -24,7 +24,7 @@ def test_the_seeds_hold(seed: Path) -> None:
 @pytest.mark.integration
 @pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None,
-    reason="atheris is not installed (it has no wheel for this Python: use 3.11 to 3.13)",
+    reason="no atheris: pip install 'atheris>=3.0,<3.1' (Python 3.11 to 3.13)",
 )
 def test_a_seeded_run_of_the_fuzzer_finds_nothing(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
