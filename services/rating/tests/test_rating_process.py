@@ -1,0 +1,285 @@
+"""Two processes of rating on a real NATS and PostgreSQL: what one imports the other quotes; killed in the middle."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+
+import asyncpg
+import nats
+import pytest
+
+from callwarden.api.events.v1 import events_pb2
+from callwarden.api.rating.v1 import rating_pb2, rating_pb2_grpc
+from callwarden.common.rpc.client import channel, unary
+from callwarden.common.rpc.stream import StreamClient
+from callwarden.kernel.errors import CallwardenError, Invalid, NotFound, Unavailable
+from callwarden.local.system import LocalSystem
+from callwarden.testing.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+StartSystem = Callable[..., Awaitable[LocalSystem]]
+SERVICE = "callwarden.api.rating.v1.RatingService"
+HEADER = "prefix,description,rate,off_peak_rate\n"
+# 2026-01-05, a Monday: noon and 21:00 in Berlin.
+NOON_S, EVENING_S = 1_767_610_800.0, 1_767_643_200.0
+
+
+class House:
+    """Two rating processes, a carrier's trunk "world" and a sender's "office"."""
+
+    def __init__(self, system: LocalSystem, database: asyncpg.Connection) -> None:
+        self.system = system
+        self.database = database
+        self.stubs: list[rating_pb2_grpc.RatingServiceStub] = []
+        self.streams: list[StreamClient] = []
+
+    async def import_(self, csv: str, *, name: str = "retail", process: int = 0) -> rating_pb2.ImportDeckReply:
+        request = rating_pb2.ImportDeckRequest(
+            name=name,
+            currency="EUR",
+            csv=csv.encode(),
+            peak_hours="Mon-Fri 08:00-20:00",
+            time_zone="Europe/Berlin",
+            rounding=rating_pb2.Rounding(method=rating_pb2.Rounding.DOWN, decimals=4),
+        )
+        reply: rating_pb2.ImportDeckReply = await unary(self.stubs[process].ImportDeck, request, timeout_s=60)
+        return reply
+
+    async def route(self, prefix: str, trunk: str = "world", *, process: int = 0, cost_deck: str = "") -> None:
+        request = rating_pb2.SetRouteRequest(prefix=prefix, trunk=trunk, cost_deck=cost_deck)
+        await unary(self.stubs[process].SetRoute, request)
+
+    async def quote(
+        self, number: str, *, process: int = 0, deck: str = "retail", at_s: float = NOON_S
+    ) -> rating_pb2.QuoteReply:
+        """On the stream."""
+        request = rating_pb2.QuoteRequest(deck=deck, destination=number, at_s=at_s)
+        return await self.streams[process].call("Quote", request, rating_pb2.QuoteReply, timeout_s=10)
+
+    async def rate(self, number: str, *, process: int = 0) -> int | str:
+        """The rate of the first window, or why there is none."""
+        reply = await self.quote(number, process=process)
+        return reply.refused or int(reply.quote.price.windows[0].groups[0].rate_micros)
+
+
+@pytest.fixture
+async def house(local_system: StartSystem) -> AsyncIterator[House]:
+    system = await local_system(services={"rating"}, processes={"rating": 2})
+    async with AsyncExitStack() as stack:
+        database = await asyncpg.connect(system.database_url.replace("+asyncpg", ""))
+        stack.push_async_callback(database.close)
+        found = House(system, database)
+        for target in system.targets("rating"):
+            opened = await stack.enter_async_context(channel(target))
+            found.stubs.append(rating_pb2_grpc.RatingServiceStub(opened))
+            found.streams.append(await stack.enter_async_context(StreamClient(opened, SERVICE, target=target)))
+        owner = uuid.uuid4()
+        await database.execute(
+            "INSERT INTO account (id, realm, name, type, currency, prepaid)"
+            " VALUES ($1, 'r', 'c', 'carrier', 'EUR', false)",
+            owner,
+        )
+        for name, direction in (("world", "carrier"), ("office", "traffic-sender")):
+            await database.execute(
+                "INSERT INTO trunk (name, direction, account_id, address, tech_prefix, add_prefix, strip_digits)"
+                " VALUES ($1, $2, $3, '192.0.2.1:5060', '77#', '00', 0)",
+                name,
+                direction,
+                owner,
+            )
+        yield found
+
+
+async def test_what_one_process_imports_the_other_quotes(house: House) -> None:
+    assert await house.rate("4930", process=1) == "no-rate"
+    reply = await house.import_(HEADER + "49,Germany,0.06,0.03\n")
+    assert (reply.rows, reply.version, list(reply.errors)) == (1, 1, [])
+    assert await house.rate("4930") == "no-route"
+    await house.route("")
+
+    async def other(expected: int) -> bool:
+        return await house.rate("4930", process=1) == expected
+
+    assert await house.rate("4930") == 60_000
+    await eventually(lambda: other(60_000))
+    await house.import_(HEADER + "49,Germany,0.05,\n", process=1)
+    assert await house.rate("4930", process=1) == 50_000
+
+    async def first(expected: int) -> bool:
+        return await house.rate("4930") == expected
+
+    await eventually(lambda: first(50_000))
+
+
+async def test_a_quote_says_everything_about_price_and_route(house: House) -> None:
+    await house.import_(HEADER + "49,Germany,0.06,0.03\n")
+    await house.import_(HEADER + "4,Europe,0.01,\n", name="wholesale")
+    await house.route("49", cost_deck="wholesale")
+    quote = (await house.quote("4930", at_s=EVENING_S)).quote
+    assert (quote.prefix, quote.description, quote.deck, quote.deck_version) == ("49", "Germany", "retail", 1)
+    assert quote.valid_until_s == EVENING_S + 300
+    assert (quote.price.currency, quote.price.rounding.method) == ("EUR", rating_pb2.Rounding.DOWN)
+    assert quote.price.rounding.decimals == 4
+    assert [window.name for window in quote.price.windows] == ["off-peak", "peak", "off-peak"]
+    assert [window.groups[0].rate_micros for window in quote.price.windows] == [30_000, 60_000, 30_000]
+    (route,) = quote.routes
+    assert (route.trunk, route.address, route.add_prefix) == ("world", "192.0.2.1:5060", "77#00")
+    assert route.cost.windows[0].groups[0].rate_micros == 10_000
+    unary_reply = await unary(
+        house.stubs[0].Quote, rating_pb2.QuoteRequest(deck="retail", destination="4930", at_s=EVENING_S)
+    )
+    assert unary_reply.quote == quote
+
+
+async def test_a_simulation_adds_it_up(house: House) -> None:
+    await house.import_(HEADER + "49,Germany,0.06,0.03\n")
+    request = rating_pb2.SimulateRequest(deck="retail", destination="4930", at_s=NOON_S, duration_s=61)
+    simulated = (await unary(house.stubs[0].Simulate, request)).simulation
+    assert (simulated.cost_micros, simulated.billed_s) == (61_000, 61)
+    request.destination = "33123"
+    assert (await unary(house.stubs[0].Simulate, request)).refused == "no-rate"
+
+
+async def test_bad_requests_name_their_field(house: House) -> None:
+    reply = await house.import_(HEADER + "49,Germany,dear,\n44,UK,0.01,\nxx,,1,\n")
+    assert [(error.line, error.field) for error in reply.errors] == [(2, "rate"), (4, "prefix")]
+    assert (reply.rows, reply.version) == (0, 0)
+    stub = house.stubs[0]
+    calls: list[tuple[Awaitable[object], type[CallwardenError], str]] = [
+        (house.import_(HEADER, name="a deck"), Invalid, "name"),
+        (house.route("49", "office"), Invalid, "trunk"),
+        (house.route("49", "nowhere"), NotFound, "trunk"),
+        (house.route("+49"), Invalid, "prefix"),
+        (house.route("49", cost_deck="none"), NotFound, "cost_deck"),
+        (unary(stub.Quote, rating_pb2.QuoteRequest(deck="retail", destination="+49")), Invalid, "destination"),
+        (unary(stub.Simulate, rating_pb2.SimulateRequest(destination="49", duration_s=2**31)), Invalid, "duration_s"),
+        (
+            unary(
+                stub.ImportDeck,
+                rating_pb2.ImportDeckRequest(name="x", currency="EUR", rounding=rating_pb2.Rounding(decimals=7)),
+            ),
+            Invalid,
+            "rounding.decimals",
+        ),
+    ]
+    for call, error, field in calls:
+        with pytest.raises(error) as caught:
+            await call
+        assert caught.value.field == field
+    assert (await unary(stub.ListDecks, rating_pb2.ListDecksRequest())).decks == []
+    assert (await unary(stub.ListRoutes, rating_pb2.ListRoutesRequest())).routes == []
+
+
+async def test_a_carrier_that_is_disabled_gets_no_more_calls(house: House) -> None:
+    await house.import_(HEADER + "49,Germany,0.06,\n")
+    await house.route("")
+    await house.database.execute("UPDATE trunk SET enabled = false")
+    connection = await nats.connect(house.system.nats_url)
+    # What call-admission says when a trunk was changed.
+    changed = events_pb2.AccountChanged(account_id="x", what="trunk")
+    await connection.publish("security.account_changed", changed.SerializeToString())
+    await connection.publish("security.account_changed", b"\xff\xff")  # a bad one ends nothing
+    await connection.flush()
+
+    async def nowhere() -> bool:
+        return [await house.rate("4930", process=process) for process in (0, 1)] == ["no-route", "no-route"]
+
+    await eventually(nowhere)
+    await house.database.execute("UPDATE trunk SET enabled = true")
+    await connection.publish("security.account_changed", changed.SerializeToString())
+    await connection.flush()
+
+    async def back() -> bool:
+        return [await house.rate("4930", process=process) for process in (0, 1)] == [60_000, 60_000]
+
+    await eventually(back)
+    await connection.close()
+    request = rating_pb2.DeleteRouteRequest(prefix="", trunk="world")
+    assert (await unary(house.stubs[0].DeleteRoute, request)).deleted
+    assert await house.rate("4930") == "no-route"
+
+
+def large(rows: int, rate: str) -> str:
+    return HEADER + "".join(
+        f"{10_000_000 + number},{'Somewhere in the far north' * 4} {number % 97},{rate},\n" for number in range(rows)
+    )
+
+
+def parts(csv: str, size: int = 1_000_000) -> Iterator[rating_pb2.ImportDeckRequest]:
+    content = csv.encode()
+    for start in range(0, len(content), size):
+        part = rating_pb2.ImportDeckRequest(csv=content[start : start + size])
+        if start == 0:
+            part.name, part.currency, part.peak_hours = "retail", "EUR", "Mon-Fri 08:00-20:00"
+        yield part
+
+
+async def test_a_list_larger_than_a_message_comes_in_parts(house: House) -> None:
+    csv = large(40_000, "0.01")
+    assert len(csv) > 4 * 1024 * 1024
+    reply = await unary(house.stubs[0].ImportDeckParts, parts(csv), timeout_s=60)
+    assert (reply.rows, list(reply.errors)) == (40_000, [])
+    await house.route("")
+    assert await house.rate("10020000123") == 10_000
+
+    async def other() -> bool:
+        decks = (await unary(house.stubs[1].ListDecks, rating_pb2.ListDecksRequest())).decks
+        return [deck.rows for deck in decks] == [40_000]
+
+    await eventually(other, timeout_s=30)
+    with pytest.raises(Invalid):
+        await unary(house.stubs[0].ImportDeckParts, iter(()))
+
+
+async def test_a_process_killed_in_the_middle_of_an_import_leaves_the_deck_as_it_was(house: House) -> None:
+    await house.import_(HEADER + "49,Germany,0.06,\n")
+    await house.route("")
+    importing = asyncio.ensure_future(house.import_(large(20_000, "0.01")))
+
+    async def rows() -> int:
+        return int(await house.database.fetchval("SELECT count(*) FROM deck_row"))
+
+    async def half_written() -> bool:
+        return 1 < await rows() < 20_000
+
+    await eventually(half_written, interval_s=0.001)
+    await house.system.kill("rating", 0)
+    with pytest.raises(CallwardenError):
+        await importing
+    assert await rows() > 1
+    await house.system.restart("rating", 0)
+
+    async def as_before() -> bool:
+        try:
+            return await house.rate("4930") == 60_000
+        except Unavailable:  # The stream is connecting again.
+            return False
+
+    await eventually(as_before)
+    assert (await house.import_(HEADER + "49,Germany,0.05,\n", process=1)).rows == 1
+    assert await rows() == 1  # What the killed one had written is gone, too.
+
+
+async def test_without_a_database_what_is_known_goes_on(local_system: StartSystem) -> None:
+    system = await local_system(services={"rating"}, own_postgres=True)
+    async with channel(system.targets("rating")[0]) as opened:
+        stub = rating_pb2_grpc.RatingServiceStub(opened)
+        request = rating_pb2.ImportDeckRequest(name="retail", currency="EUR", csv=b"prefix,rate\n49,0.06\n")
+        await unary(stub.ImportDeck, request, timeout_s=30)
+        await system.kill("postgres")
+        simulate = rating_pb2.SimulateRequest(deck="retail", destination="4930", at_s=NOON_S, duration_s=60)
+        assert (await unary(stub.Simulate, simulate)).simulation.cost_micros == 60_000
+        with pytest.raises(CallwardenError):
+            await unary(stub.ImportDeck, request, timeout_s=10)
+        await system.restart("postgres")
+
+        async def imported() -> bool:
+            try:
+                reply = await unary(stub.ImportDeck, request, timeout_s=10)
+            except CallwardenError:
+                return False
+            return bool(reply.rows == 1)
+
+        await eventually(imported, timeout_s=30)
