@@ -12,6 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+# SIPp 3.6 answers the first challenge of a response only, and only if it is MD5; ours offer SHA-256 first.
+MD5_POLICY: Final = """
+apiVersion: callwarden.io/v1
+kind: SecurityPolicy
+metadata: {name: md5}
+spec: {authentication: {digest: {algorithms: 0}}}
+"""
+
 SCENARIOS: Final = Path(__file__).with_name("scenarios")
 _COUNTS = re.compile(
     r"^\s*(Successful call|Failed call|Total Calls created|Retransmissions?)\s*\|\s*\S*\s*\|\s*(\d+)", re.M
