@@ -80,7 +80,7 @@ class Edge:
         context, tally = self.context, self.tally
         context.now_s, context.wall_s = now_s, wall_s
         tally.datagrams += 1
-        drop = self.screen.judge_address(host, wall_s)
+        drop = self.screen.judge_address(host, port, wall_s)
         if drop is not None:
             if drop is Drop.BANNED:
                 tally.bans_dropped += 1
