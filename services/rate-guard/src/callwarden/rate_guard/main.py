@@ -24,12 +24,12 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     events = NatsEvents(await runtime.open(bus.publisher()))
     policies = await runtime.policies()
     own = settings.own_networks()
-    # Addresses belong to no realm: the settings for all of them hold.
-    counters = Counters(compile_limits(policies.for_realm(""), own), settings.addresses_max, settings.endpoints_max)
+    limits = compile_limits(policies.for_realm(settings.realm), own)
+    counters = Counters(limits, settings.addresses_max, settings.endpoints_max)
     app = RateGuard(settings.instance, NatsBans(bans, runtime.clock), events, runtime.clock, counters)
 
     def policy_changed(policy_set: PolicySet) -> None:
-        app.apply(compile_limits(policy_set.for_realm(""), own))
+        app.apply(compile_limits(policy_set.for_realm(settings.realm), own))
 
     policies.on_change(policy_changed)
     metrics.register(runtime.metrics, app)

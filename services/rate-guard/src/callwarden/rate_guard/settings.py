@@ -12,6 +12,10 @@ from callwarden.rate_guard.core.counters import ADDRESSES_MAX, ENDPOINTS_MAX
 class Settings(settings.Settings):
     """The process's settings and these; every name gets the prefix CALLWARDEN_."""
 
+    realms: str = Field(default="callwarden.local", min_length=1, max_length=4_096)
+    """Domains served, with commas, as the edges have them. An address has no realm: the first one's policy holds for
+    what it does, here as at the edges."""
+
     own_addresses: str = ""
     """Addresses and networks of this installation, with commas: edges, switches, carriers, the cluster's nodes. Never
     banned, whatever an attacker makes seem to come from there."""
@@ -34,6 +38,11 @@ class Settings(settings.Settings):
         except ValueError:
             raise ValueError("write addresses or networks with commas, such as 192.0.2.7,10.0.0.0/8") from None
         return value
+
+    @property
+    def realm(self) -> str:
+        """Whose policy holds for addresses."""
+        return self.realms.partition(",")[0].strip().lower()
 
     def own_networks(self) -> tuple[str, ...]:
         return _parts(self.own_addresses)
