@@ -7,6 +7,7 @@ in callwarden.testing.sipp and in the demo.
 
 import asyncio
 import contextlib
+import socket
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -65,6 +66,8 @@ class Phones:
             lambda: _Protocol(self._receive), local_addr=self._bind
         )
         self.host, self.port = self._transport.get_extra_info("sockname")[:2]
+        # A thousand answers at once, of which a 200 that the kernel dropped would be lost: this callee doesn't repeat it.
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
         return self
 
     async def __aexit__(
