@@ -66,7 +66,7 @@ class Phones:
             lambda: _Protocol(self._receive), local_addr=self._bind
         )
         self.host, self.port = self._transport.get_extra_info("sockname")[:2]
-        # A thousand answers at once, of which a 200 that the kernel dropped would be lost: this callee doesn't repeat it.
+        # A thousand answers come at once; a 200 that the kernel drops is lost, for this callee doesn't repeat it.
         self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * 1024 * 1024)
         return self
 
