@@ -1,6 +1,7 @@
 """The coalescing stream: answers reach who asked, time and load are bounded, ends are told."""
 
 import asyncio
+import gc
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -16,9 +17,9 @@ from callwarden.common import trace
 from callwarden.common.metrics import Metric, Metrics
 from callwarden.common.rpc.client import channel
 from callwarden.common.rpc.stream import StreamClient
-from callwarden.common.rpc.stream.bounds import GOODBYE_ID, IN_FLIGHT_MAX, ITEM_BYTES_MAX
+from callwarden.common.rpc.stream.bounds import GOODBYE_ID, IN_FLIGHT_MAX, ITEM_BYTES_MAX, STREAMS_WORTH
 from callwarden.common.rpc.stream.client import BREAKS, CALLS, FRAMES, NotSent
-from callwarden.common.rpc.stream.servicer import DROPPED
+from callwarden.common.rpc.stream.servicer import DROPPED, RUNNING
 from callwarden.kernel.errors import (
     Conflict,
     Denied,
@@ -84,6 +85,10 @@ HANDLERS = pytest.mark.parametrize("handler", [echo, echo_later, echo_future])
 
 def total(metrics: Metrics, metric: Metric) -> float:
     return sum(sample.value for found, samples in metrics.collect() if found is metric for sample in samples)
+
+
+def samples_of(metrics: Metrics, metric: Metric) -> list[float]:
+    return [sample.value for found, samples in metrics.collect() if found is metric for sample in samples]
 
 
 def value(metrics: Metrics, metric: Metric, *labels: str) -> float:
@@ -176,8 +181,14 @@ async def test_a_handler_that_gives_no_message_is_an_internal_error(serve: Serve
     def nothing_at_once(request: Any) -> None:
         return None
 
-    client = await clients.to((await serve({"Count": nothing, "ListBans": nothing_at_once})).target)
-    for method in ("Count", "ListBans"):
+    def nothing_future(request: Any) -> "asyncio.Future[None]":
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
+
+    handlers = {"Count": nothing, "ListBans": nothing_at_once, "AddBan": nothing_future}
+    client = await clients.to((await serve(handlers)).target)
+    for method in handlers:
         with pytest.raises(Internal):
             await client.call(method, pb.CountRequest(), pb.CountReply, timeout_s=30)
 
@@ -248,6 +259,25 @@ async def test_work_whose_caller_is_cancelled_is_cancelled(serve: Serve, clients
     assert value(served.metrics, DROPPED, "cancelled") == 1
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+async def test_work_that_is_given_up_before_its_first_step_leaves_no_warning(
+    serve: Serve, raw_stream: Any, recwarn: pytest.WarningsRecorder
+) -> None:
+    async def never(request: Any) -> pb.CountReply:
+        raise AssertionError("it was cancelled in the same message")
+
+    served = await serve({"Count": never, "ListBans": echo})
+    stream = await raw_stream(served)
+    await stream.send(
+        stream_pb2.Item(id=1, method="Count"),
+        stream_pb2.Item(id=1, cancel=True),
+        stream_pb2.Item(id=2, method="ListBans"),
+    )
+    assert [item.id for item in await stream.read(1)] == [2]
+    assert value(served.metrics, DROPPED, "cancelled") == 1
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn if "never awaited" in str(warning.message)] == []
 
 
 async def test_work_whose_client_is_gone_is_cancelled(serve: Serve, clients: Clients, hanging: Hanging) -> None:
@@ -362,6 +392,33 @@ async def test_a_server_with_too_much_to_do_says_no_and_serves_what_it_has(serve
     assert [type(error) for error in refused] == [Exhausted] * 4
     release.set()
     assert [reply.not_owned[0] for reply in await asyncio.gather(*calls[:8])] == list("01234567")
+
+
+async def test_all_streams_together_are_bounded(serve: Serve, clients: Clients) -> None:
+    hanging = Hanging(as_future=False)
+    served = await serve({"Count": hanging, "ListBans": echo}, in_flight_max=2)
+    most = 2 * STREAMS_WORTH
+    every = [await clients.to(served.target) for _ in range(STREAMS_WORTH + 1)]
+    calls = [asyncio.create_task(count(client)) for client in every for _ in range(2)]
+    refused = await first_ended(calls, 2)
+    assert [type(call.exception()) for call in refused] == [Exhausted] * 2
+    assert hanging.calls == most
+    running = [call for call in calls if call not in refused]
+    running[0].cancel()
+    await hanging.cancelled.wait()
+    assert value(served.metrics, DROPPED, "cancelled") == 1
+    for call in running:
+        call.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    await eventually(lambda: samples_of(served.metrics, RUNNING) == [0], what="nothing is left")
+
+
+async def first_ended(calls: list[Any], wanted: int) -> list[Any]:
+    done: set[Any] = set()
+    while len(done) < wanted:
+        newly, _ = await asyncio.wait(set(calls) - done, return_when=asyncio.FIRST_COMPLETED)
+        done |= newly
+    return [call for call in calls if call in done]
 
 
 async def test_requests_and_replies_beyond_the_size_bound_are_errors(serve: Serve, clients: Clients) -> None:

@@ -5,7 +5,7 @@ So hot methods share one stream: what is asked while nothing is under way is sen
 is being written waits for the next one and goes together. Nothing waits for a timer, and load makes it cheaper.
 
 The law of one stream:
-- The client chooses ids, unique among its items in flight; id 0 is the stream's own (below).
+- The client counts ids up and uses none twice; id 0 is the stream's own (below).
 - Each request is answered by exactly one item with its id, in any order, or not at all: when its time has passed,
   when it was cancelled, or when the stream breaks. Who waits learns TimedOut or Unavailable then, from its own side.
 - Both sides hold a bounded number of items; beyond it a request is refused at once with Exhausted.

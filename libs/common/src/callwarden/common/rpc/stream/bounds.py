@@ -3,6 +3,7 @@
 from typing import Final
 
 IN_FLIGHT_MAX: Final = 4_096  # 20,000/s answered in 200 ms; whoever is further behind had better say no now.
+STREAMS_WORTH: Final = 4  # full streams that one process serves: 16,000 requests, about 64 MB of Tasks and messages
 FRAME_ITEMS_MAX: Final = 256  # 1 to 3 ms of work in one go; more would make small requests wait behind it.
 FRAME_BYTES_MAX: Final = 256 * 1024  # far below the 4 MiB a message may have
 ITEM_BYTES_MAX: Final = 1024 * 1024  # the largest single request or reply; pages go by unary calls

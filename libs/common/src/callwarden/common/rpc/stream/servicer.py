@@ -14,6 +14,7 @@ time has passed or the caller has cancelled, the Task or Future is cancelled and
 """
 
 import asyncio
+import inspect
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -36,6 +37,7 @@ from callwarden.common.rpc.stream.bounds import (
     GOODBYE_ID,
     IN_FLIGHT_MAX,
     ITEM_BYTES_MAX,
+    STREAMS_WORTH,
     SWEEP_S,
 )
 from callwarden.kernel.errors import Exhausted, Internal, Invalid
@@ -69,9 +71,13 @@ class StreamServicer:
     """
 
     def __init__(self, handlers: Mapping[str, tuple[Any, Handler]], *, in_flight_max: int = IN_FLIGHT_MAX) -> None:
-        """`handlers` by the method's short name: the request's message class, and what answers it."""
+        """`handlers` by the method's short name: the request's message class, and what answers it.
+
+        One stream may have `in_flight_max` requests being worked on, all together STREAMS_WORTH times that.
+        """
         self._handlers = dict(handlers)
         self._in_flight_max = in_flight_max
+        self._load = _Load(in_flight_max * STREAMS_WORTH)
         self._streams: set[_ServedStream] = set()
         self._measured: set[Metrics] = set()  # those that read this servicer already
 
@@ -81,7 +87,8 @@ class StreamServicer:
         """One client's stream, until it ends, breaks or is drained."""
         serving, method = SERVING.get() or (Serving(), "/Stream")  # the latter on a server without our interceptor
         self._measure(serving)
-        stream = _ServedStream(self._handlers, self._in_flight_max, serving, method.removesuffix("/Stream"))
+        service = method.removesuffix("/Stream")
+        stream = _ServedStream(self._handlers, self._in_flight_max, self._load, serving, service)
         self._streams.add(stream)
         tasks = (
             asyncio.create_task(stream.read(request_iterator), name="stream reader"),
@@ -104,7 +111,17 @@ class StreamServicer:
         if serving.metrics not in self._measured:
             self._measured.add(serving.metrics)
             serving.metrics.observe(STREAMS, lambda: len(self._streams))
-            serving.metrics.observe(RUNNING, lambda: sum(len(stream.running) for stream in self._streams))
+            serving.metrics.observe(RUNNING, lambda: self._load.running)
+
+
+class _Load:
+    """What all streams of a servicer work on together, and the most they may."""
+
+    __slots__ = ("most", "running")
+
+    def __init__(self, most: int) -> None:
+        self.running = 0
+        self.most = most
 
 
 class _Meter:
@@ -128,7 +145,15 @@ _Reply: TypeAlias = tuple[int, bytes, int, str, _Meter | None, float]
 class _ServedStream:
     """The state of one stream. `running` holds what is being worked on, with the time it has."""
 
-    def __init__(self, handlers: Mapping[str, tuple[Any, Handler]], in_flight_max: int, serving: Serving, service: str):
+    def __init__(
+        self,
+        handlers: Mapping[str, tuple[Any, Handler]],
+        in_flight_max: int,
+        load: "_Load",
+        serving: Serving,
+        service: str,
+    ) -> None:
+        self._load = load
         self._loop = asyncio.get_running_loop()
         self._in_flight_max = in_flight_max
         self._serving = serving
@@ -136,7 +161,7 @@ class _ServedStream:
             name: (request_type, handler, _Meter(serving, f"{service}/{name}"))
             for name, (request_type, handler) in handlers.items()
         }
-        self.running: dict[int, tuple[asyncio.Future[Any], float]] = {}
+        self.running: dict[int, tuple[asyncio.Future[Any], float, Any]] = {}
         self._replies: deque[_Reply] = deque()
         self._wake = asyncio.Event()
         self._written = asyncio.Event()
@@ -160,7 +185,7 @@ class _ServedStream:
                 while len(self._replies) >= self._in_flight_max:  # a client that does not read gets no more work done
                     self._written.clear()
                     await self._written.wait()
-        except Exception as error:  # of grpc: the stream is gone, and its handler is cancelled by grpc, too
+        except grpc.aio.BaseError as error:  # the stream is gone; anything else is ours, and told by Stream
             log.debug("stream.read_failed", error=repr(error))
         finally:
             self._client_done = True
@@ -173,7 +198,8 @@ class _ServedStream:
             self._reply(item_id, b"", grpc.StatusCode.UNIMPLEMENTED.value[0], "no such method", None, now_s)
             return
         request_type, handler, meter = found
-        if len(self.running) >= self._in_flight_max or item_id in self.running:
+        running = self.running
+        if len(running) >= self._in_flight_max or self._load.running >= self._load.most or item_id in running:
             self._fail(item_id, Exhausted("too many requests are under way"), meter, now_s)
             return
         deadline_s = now_s + (item.timeout_ms or TIMEOUT_DEFAULT_MS) / 1000
@@ -204,7 +230,8 @@ class _ServedStream:
         except Exception as error:
             self._fail(item_id, error, meter, now_s)
             return
-        self.running[item_id] = work, deadline_s
+        self.running[item_id] = work, deadline_s, result
+        self._load.running += 1
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
 
@@ -213,27 +240,35 @@ class _ServedStream:
         try:
             payload = (await result).SerializeToString()
         except asyncio.CancelledError:
-            if self.running.pop(item_id, None) is not None:  # somebody else cancelled it: the client still waits
+            if self._take(item_id):  # somebody else cancelled it: the client still waits
                 self._fail(item_id, Internal("cancelled"), meter, began_s)
             raise
         except Exception as error:
-            if self.running.pop(item_id, None) is not None:
+            if self._take(item_id):
                 self._fail(item_id, error, meter, began_s)
         else:
-            if self.running.pop(item_id, None) is not None:
+            if self._take(item_id):
                 self._succeed(item_id, payload, meter, began_s)
 
-    def _done(self, item_id: int, done: asyncio.Future[Any], meter: _Meter, began_s: float) -> None:
+    def _take(self, item_id: int) -> bool:
+        """Whether it is still ours to answer; it is no longer after this."""
         if self.running.pop(item_id, None) is None:
+            return False
+        self._load.running -= 1
+        return True
+
+    def _done(self, item_id: int, done: asyncio.Future[Any], meter: _Meter, began_s: float) -> None:
+        if not self._take(item_id):
             if not done.cancelled():
                 done.exception()  # given up: nobody will look at it
             return
         if done.cancelled():
             self._fail(item_id, Internal("cancelled"), meter, began_s)
-        elif (error := done.exception()) is not None:
-            self._fail(item_id, error, meter, began_s)
         else:
-            self._succeed(item_id, done.result().SerializeToString(), meter, began_s)
+            try:
+                self._succeed(item_id, done.result().SerializeToString(), meter, began_s)
+            except Exception as error:  # the handler's, or what it gave is no message
+                self._fail(item_id, error, meter, began_s)
 
     async def _traced(self, name: str, handler: Handler, request: Any) -> Any:
         with self._serving.tracer.span(f"{self._service}/{name}"):
@@ -297,15 +332,20 @@ class _ServedStream:
 
     def _sweep(self) -> None:
         now_s = time.monotonic()
-        for item_id in [item_id for item_id, (_, deadline_s) in self.running.items() if deadline_s <= now_s]:
+        for item_id in [item_id for item_id, (_, deadline_s, _) in self.running.items() if deadline_s <= now_s]:
             self._give_up(item_id, "expired")
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep) if self.running else None
 
     def _give_up(self, item_id: int, why: str) -> None:
         found = self.running.pop(item_id, None)
         if found is not None:
+            self._load.running -= 1
             self._serving.metrics.counter(DROPPED, why).value += 1
-            found[0].cancel()
+            work, _, awaited = found
+            work.cancel()
+            # A Task that is cancelled before its first step never comes to awaiting its coroutine.
+            if inspect.iscoroutine(awaited) and inspect.getcoroutinestate(awaited) == inspect.CORO_CREATED:
+                awaited.close()
             self._wake.set()
 
     def abandon(self) -> None:
