@@ -63,6 +63,8 @@ class ServiceProcess:
         self._ready_file = folder / "run" / f"{self.name}.json"
         self._drain_timeout_s = drain_timeout_s
         self._env = {
+            # Its C core writes lines of its own between our JSON, and reads this when it is imported.
+            "GRPC_VERBOSITY": "ERROR",
             **env,
             "CALLWARDEN_GRPC_LISTEN": self.address,
             "CALLWARDEN_METRICS_LISTEN": f"{LOOPBACK}:0",
