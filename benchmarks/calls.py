@@ -57,7 +57,8 @@ async def step(
         rate=rate,
         hold_ms=HOLD_MS,
         injection=users,
-        keys={"realm": DEFAULT_REALM},
+        called="493012345",
+        realm=DEFAULT_REALM,
         measure=True,
         timeout_s=SECONDS + 60,
     )
@@ -128,9 +129,7 @@ async def _provision(system: LocalSystem, carrier: str, folder: Path) -> Path:
             await asyncio.gather(
                 *(operator.account(name, lines=100, credit_micros=1_000_000_000) for name in names[start : start + 50])
             )
-    return sipp.users_file(
-        folder / "users.csv", [(name, PASSWORD, f"49301{number:06d}") for number, name in enumerate(names)]
-    )
+    return sipp.users_file(folder / "users.csv", [(name, PASSWORD) for name in names])
 
 
 async def _settled(system: LocalSystem) -> None:

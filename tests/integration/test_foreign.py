@@ -26,19 +26,18 @@ async def test_sipp_is_challenged_admitted_relayed_and_settled(
         users = [f"user{number}" for number in range(10)]
         for user in users:
             await s.operator.account(user, lines=100, credit_micros=100_000_000)
-        injection = sipp.users_file(
-            tmp_path / "users.csv", [(user, PASSWORD, f"49301{number:06d}") for number, user in enumerate(users)]
-        )
+        injection = sipp.users_file(tmp_path / "users.csv", [(user, PASSWORD) for user in users])
         result = await sipp.run(
             "caller.xml",
             s.system.sip_address,
             folder=tmp_path / "caller",
             local_port=free_udp_port(),
+            injection=injection,
+            called="493012345",
+            realm=DEFAULT_REALM,
             calls=CALLS,
             rate=50,
             hold_ms=500,
-            injection=injection,
-            keys={"realm": DEFAULT_REALM},
         )
         assert (result.successful, result.failed) == (CALLS, 0), result.errors
         await books_are_right(s)

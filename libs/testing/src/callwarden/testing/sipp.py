@@ -60,23 +60,25 @@ async def run(
     *,
     folder: Path,
     local_port: int,
+    injection: Path,
+    called: str,
+    realm: str,
     calls: int,
     rate: float,
     hold_ms: int = 0,
     simultaneous: int = 15_000,
-    injection: Path | None = None,
     local_host: str = "127.0.0.1",
     timeout_s: float = 120,
-    keys: dict[str, str] | None = None,
     measure: bool = False,
 ) -> Result:
-    """Runs a caller's scenario until all its calls have ended. `scenario` is the name of a file in scenarios/."""
+    """Runs a caller's scenario until all its calls have ended. `scenario` is the name of a file in scenarios/.
+
+    All calls go to one number: SIPp takes the digest's URI, which must be the request's, from its command line.
+    """
     arguments = _arguments(scenario, folder, local_host, local_port, timeout_s)
     arguments += ["-m", str(calls), "-r", f"{rate:g}", "-rp", "1000", "-l", str(simultaneous), "-d", str(hold_ms)]
-    if injection is not None:
-        arguments += ["-inf", str(injection)]
-    for key, value in (keys or {}).items():
-        arguments += ["-key", key, value]
+    arguments += ["-inf", str(injection), "-auth_uri", f"{called}@{realm}"]
+    arguments += ["-key", "called", called, "-key", "realm", realm]
     if measure:
         # SIPp's own response times have a resolution of 1 ms; the message log's stamps have microseconds.
         arguments += ["-trace_shortmsg"]
