@@ -9,7 +9,8 @@ from rich.console import Console, RenderableType
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.rating.v1 import rating_pb2
 from callwarden.cli import explanation, output, values
-from callwarden.cli.failure import Misuse
+from callwarden.cli.failure import Misuse, of_child
+from callwarden.local.process import ChildFailed
 
 
 def shown(renderable: RenderableType, width: int = 160) -> str:
@@ -138,6 +139,22 @@ def test_what_others_wrote_is_never_read_as_markup() -> None:
     text = shown(explanation.render("[blink]id", reply))
     for raw in ("[blink]id", "[red]x", "[bold]y[/]", "[/] unmatched", "[link=http://evil]click"):
         assert raw in text
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ("", "rating-0 ended"),
+        ("Traceback (most recent call last):\n  File x\nImportError: no y\n", "rating-0 ended: ImportError: no y"),
+        (
+            '{"event": "start"}\n{"event": "failed", "error": "no bus", "level": "error"}',
+            "rating-0 ended: failed: no bus",
+        ),
+        ("[1, 2]", "rating-0 ended: [1, 2]"),
+    ],
+)
+def test_a_process_that_ended_is_told_by_the_last_it_said(log: str, line: str) -> None:
+    assert of_child(ChildFailed("rating-0", "ended", log)) == line
 
 
 STRANGE = "\x1b[31mred\x07\r\x9b2J\x7f\t"

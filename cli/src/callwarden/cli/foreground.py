@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from callwarden.cli import output
-from callwarden.cli.failure import Failure
+from callwarden.cli.failure import Failure, of_child
 from callwarden.cli.state import STATE_VARIABLE
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run(state_dir: Path, sip_listen: str, log_level: str) -> None:
     except (KeysUnusable, NoOrdinaryUser, NoFreePort) as error:
         raise Failure(str(error)) from error
     except ChildFailed as error:
-        raise Failure(f"{error}\nAll logs are in {state_dir / 'log'}") from error
+        raise Failure(f"{of_child(error)}; its log is {state_dir / 'log' / error.name}.log") from error
     except PermissionError as error:
         raise Failure(f"{error.filename}: {error.strerror}") from error
 
@@ -67,7 +67,7 @@ async def _run(state_dir: Path, sip_listen: str, log_level: str) -> None:
     await starting
     watching: asyncio.Task[None] | None = None
     try:
-        console.print(f"[bold green]Callwarden runs[/] since {time.monotonic() - started_s:.1f} s\n")
+        console.print(f"[bold green]Callwarden runs[/], started in {time.monotonic() - started_s:.1f} s\n")
         console.print(_endpoints(system))
         console.print(_first_steps(system))
         watching = asyncio.create_task(supervise(system, lambda restart: _tell(console, restart)))

@@ -226,8 +226,8 @@ def _limits(lines: str, daily: str) -> Any:
 
 
 def _lines(account: "Account") -> str:
-    limit = str(account.limits.max_lines) if account.limits.HasField("max_lines") else "policy"
-    return f"{account.lines_in_use} of {limit}"
+    limit = f" of {account.limits.max_lines}" if account.limits.HasField("max_lines") else ""
+    return f"{account.lines_in_use}{limit}"
 
 
 def details(account: "Account") -> Any:
@@ -244,7 +244,7 @@ def details(account: "Account") -> Any:
             "credit": output.money(account.balance_micros, account.currency)
             + (f", of which {output.money(account.held_micros)} held by running calls" if account.held_micros else ""),
             "spent today": f"{output.money(account.spent_today_micros, account.currency)} (limit: {daily})",
-            "lines": f"{_lines(account)} in use",
+            "lines": f"{_lines(account)} in use" + ("" if limits.HasField("max_lines") else " (limit: policy)"),
             "time zone": account.time_zone,
         }
     )

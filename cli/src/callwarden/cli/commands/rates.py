@@ -1,5 +1,6 @@
 """`callwarden rates`: price lists."""
 
+import itertools
 import time
 from datetime import datetime
 from enum import StrEnum
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Price lists (decks): import, list, what would a call cost.")
 
-_IMPORT_TIMEOUT_S = 120.0  # 100,000 rows are parsed, checked and written in one transaction.
+_IMPORT_TIMEOUT_S = 300.0  # A million rows are parsed, checked and written in two minutes.
 _ERRORS_SHOWN = 20
-_REQUEST_BYTES = 64 * 1024  # Room for the rest of the request beside the file.
+_PART_BYTES = 1024 * 1024  # Of a file; a message between services has at most 4 MiB.
 
 
 class Round(StrEnum):
@@ -46,24 +47,23 @@ def import_(
     Example: [bold]callwarden rates import retail deploy/examples/rates.csv --currency EUR[/bold]
     """
     from callwarden.api.rating.v1 import rating_pb2 as pb
-    from callwarden.common.rpc.server import MESSAGE_BYTES_MAX
 
     try:
         content = file.read_bytes()
     except OSError as error:
         raise Failure(f"{file}: {error.strerror}") from error
-    if len(content) > MESSAGE_BYTES_MAX - _REQUEST_BYTES:
-        raise Failure(f"{file}: is {len(content):,} bytes; one import takes {MESSAGE_BYTES_MAX - _REQUEST_BYTES:,}")
     method = {Round.UP: pb.Rounding.UP, Round.MIDDLE: pb.Rounding.MIDDLE, Round.DOWN: pb.Rounding.DOWN}[round_]
-    request = pb.ImportDeckRequest(
+    first = pb.ImportDeckRequest(
         name=deck,
         currency=currency,
-        csv=content,
+        csv=content[:_PART_BYTES],
         peak_hours=peak_hours,
         time_zone=time_zone,
         rounding=pb.Rounding(method=method, decimals=decimals),
     )
-    reply = remote.speak(lambda system: remote.ask(system.rating.ImportDeck, request, timeout_s=_IMPORT_TIMEOUT_S))
+    rest = (content[start : start + _PART_BYTES] for start in range(_PART_BYTES, len(content), _PART_BYTES))
+    parts = itertools.chain([first], (pb.ImportDeckRequest(csv=part) for part in rest))
+    reply = remote.speak(lambda system: remote.ask(system.rating.ImportDeckParts, parts, timeout_s=_IMPORT_TIMEOUT_S))
     if as_ is Output.JSON:
         output.as_json(output.plain(reply))
     if reply.errors:

@@ -18,7 +18,7 @@ from callwarden.cli import output, state
 from callwarden.cli.demo import story
 from callwarden.cli.demo.phones import Phone, PhoneFailed
 from callwarden.cli.demo.stage import Stage
-from callwarden.cli.failure import Failure
+from callwarden.cli.failure import Failure, of_child
 from callwarden.cli.remote import Remote, ask
 from callwarden.kernel.errors import CallwardenError
 from callwarden.local import ports
@@ -96,13 +96,13 @@ async def _tell(folder: Path, stage: Stage) -> int:
                     await story.tell(world)
                 except (*_FAILURES, BaseExceptionGroup) as error:
                     failure = _first(error)
-                    stage.broken(str(failure) or type(failure).__name__)
+                    stage.broken(_said(failure))
                 stage.show((), ())
                 stage.step("Stopping everything")
             stage.done()
         except (ChildFailed, BaseExceptionGroup) as error:  # A service ended by itself, or had to be killed.
             failure = failure or _first(error)
-            stage.broken(str(_first(error)))
+            stage.broken(_said(_first(error)))
     return 1 if failure is not None else 0
 
 
@@ -111,6 +111,12 @@ def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, ChildFailed):
+        return of_child(error)
+    return str(error) or type(error).__name__
 
 
 async def _build(folder: Path, stage: Stage, stack: contextlib.AsyncExitStack) -> story.World:

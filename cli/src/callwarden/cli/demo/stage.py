@@ -32,6 +32,8 @@ class Stage:
     def __init__(self, console: Console, *, is_live: bool) -> None:
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True) if is_live else None
+        self.lines_default = 0
+        """Lines of an account without a limit of its own."""
         self._title = ""
         self._began_s = 0.0
         self._facts: list[Text] = []
@@ -75,8 +77,10 @@ class Stage:
     def command(self, line: str, shown: str) -> None:
         """A command was run; what it printed."""
         self._add(Text.assemble(("$ ", output.DIM), (line, "cyan")))
-        for text in shown.rstrip("\n").splitlines():
-            self._add(Text(f"  {text}".rstrip(), style=output.DIM))
+        for printed in shown.rstrip("\n").splitlines():
+            text = Text.from_ansi(printed) if self.has_colour else Text(printed)
+            text.rstrip()
+            self._add(Text("  ").append_text(text))
 
     def done(self) -> None:
         """What began has held."""
@@ -95,6 +99,11 @@ class Stage:
     def refresh(self) -> None:
         if self._live is not None:
             self._live.update(self._now(), refresh=True)
+
+    @property
+    def has_colour(self) -> bool:
+        """Whether colours of a command's output are shown."""
+        return self._live is not None and self._console.color_system is not None
 
     @property
     def command_columns(self) -> int:
@@ -139,10 +148,10 @@ class Stage:
         return Group(*parts)
 
     def _accounts_table(self) -> output.Rows:
-        table = output.Rows("account", "credit", "held", "lines in use", right=("credit", "held"))
+        table = output.Rows("account", "balance", "held", "lines in use", right=("balance", "held"))
         for account in self._accounts:
-            limit = account.limits.max_lines if account.limits.HasField("max_lines") else None
-            lines = f"{account.lines_in_use}" + (f" of {limit}" if limit is not None else "")
+            limit = account.limits.max_lines if account.limits.HasField("max_lines") else self.lines_default
+            lines = f"{account.lines_in_use} of {limit}"
             table.add(
                 account.name,
                 output.money(account.balance_micros, account.currency),

@@ -146,6 +146,7 @@ async def set_up(world: World) -> None:
             running = await store.await_acks(change.policies.revision)
             late = policies.behind(change.policies.revision, running)
             holds(bool(running) and not late, f"the policy doesn't run in {', '.join(late) or 'any service'}")
+            world.stage.lines_default = change.policies.for_realm(REALM).lines.max
 
     async with asyncio.TaskGroup() as group:
         for name, (credit_micros, lines) in wanted.items():
@@ -282,7 +283,7 @@ async def change_policy(world: World) -> None:
 
 async def explain(world: World) -> None:
     shown = await _run(world, "explain", world.refused_call)
-    holds("destination" in shown, "the explanation doesn't name the reason")
+    holds("destination" in shown and "4930" in shown, "the explanation doesn't name the reason")
 
 
 async def add_up(world: World) -> None:
@@ -363,7 +364,10 @@ async def _account(world: World, name: str) -> pb.Account:
 
 async def _run(world: World, *arguments: str, shown_as: str = "") -> str:
     """The real command in a process of its own; what it printed. Broken if it fails."""
-    code, printed = await command.run(world.state_dir, *arguments, columns=world.stage.command_columns)
-    world.stage.command(f"callwarden {shown_as or ' '.join(arguments)}", printed)
+    stage = world.stage
+    code, printed = await command.run(
+        world.state_dir, *arguments, columns=stage.command_columns, has_colour=stage.has_colour
+    )
+    stage.command(f"callwarden {shown_as or ' '.join(arguments)}", printed)
     holds(code == 0, f"callwarden {arguments[0]} ended with exit code {code}")
     return printed
