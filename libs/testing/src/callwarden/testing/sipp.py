@@ -45,11 +45,9 @@ class Result:
         return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
 
 
-def users_file(path: Path, users: Sequence[tuple[str, str, str]]) -> Path:
-    """An injection file of (user name, password, called number) in the order in which calls take them."""
-    lines = [
-        f"{user};[authentication username={user} password={password}];{called}" for user, password, called in users
-    ]
+def users_file(path: Path, users: Sequence[tuple[str, str]]) -> Path:
+    """An injection file of (user name, password) in the order in which calls take them."""
+    lines = [f"{user};[authentication username={user} password={password}]" for user, password in users]
     path.write_text("SEQUENTIAL\n" + "\n".join(lines) + "\n")
     return path
 
