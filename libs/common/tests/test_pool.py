@@ -133,6 +133,13 @@ async def test_targets_come_and_go(cluster: Cluster, serve: Serve) -> None:
     assert set(cluster.pool.targets) == {*kept, added.target}
 
 
+async def test_a_start_waits_for_all_targets_and_not_for_ever(cluster: Cluster) -> None:
+    assert await cluster.pool.wait_up(60)
+    assert all(client.up for client, _ in cluster.pool._clients.values())
+    await cluster.stop("a")
+    assert not await cluster.pool.wait_up(0.01)
+
+
 async def test_a_pool_without_targets_is_unavailable() -> None:
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(StreamPool(SERVICE, [], ranking))

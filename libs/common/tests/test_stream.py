@@ -325,6 +325,44 @@ async def test_trace_call_id_and_deadline_reach_the_handler(serve: Serve, client
     assert all(remaining_s is not None and 0 < remaining_s <= 20 for _, _, remaining_s in seen)
 
 
+@HANDLERS
+async def test_text_that_is_no_unicode_harms_no_other_request(serve: Serve, clients: Clients, handler: Any) -> None:
+    def refuse(request: Any) -> Any:
+        raise NotFound("no user \udc80")
+
+    client = await clients.to((await serve({"Count": handler, "ListBans": refuse})).target)
+    with trace.scope(call_id="\udc80", traceparent="\udcff"):
+        strange = count(client, "strange")
+        replies = await asyncio.gather(strange, count(client, "other"))
+    assert [reply.not_owned[0] for reply in replies] == ["strange", "other"]
+    with pytest.raises(NotFound, match=r"no user \?"):
+        await client.call("ListBans", pb.CountRequest(), pb.CountReply, timeout_s=30)
+
+
+async def test_a_writer_that_fails_ends_its_stream_and_the_next_one_works(
+    serve: Serve, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unpackable(int):
+        """A deadline that no arithmetic is possible with."""
+
+        def __sub__(self, other: Any) -> Any:
+            raise ZeroDivisionError
+
+    client = await clients.to((await serve({"Count": echo})).target)
+    await count(client)
+    broken = client._connection
+    assert broken is not None
+    asked = asyncio.create_task(count(client))
+    await asyncio.sleep(0)
+    item_id, method, payload, _, scope = broken.queue.pop()
+    broken.queue.append((item_id, method, payload, Unpackable(), scope))
+    with pytest.raises(Unavailable):
+        await asked
+    await broken.leaving
+    await eventually(lambda: client._connection not in (None, broken), what="it has another stream")
+    assert (await count(client, "again")).not_owned == ["again"]
+
+
 async def test_a_coroutine_keeps_its_own_scope_while_others_run(serve: Serve, clients: Clients) -> None:
     async def slow(request: pb.CountRequest) -> pb.CountReply:
         for _ in range(3):

@@ -61,6 +61,7 @@ class Bucket(Enum):
     DIALOGS = "dialogs"
     LOCATIONS = "locations"
     MEMBERS = "members"
+    COUNTERS = "counters"
 
 
 STREAMS: Final[dict[Stream, StreamSpec]] = {
@@ -80,6 +81,8 @@ BUCKETS: Final[dict[Bucket, BucketSpec]] = {
     Bucket.DIALOGS: BucketSpec(512 * _MIB, 16 * 1024, age_max_s=_DAY_S),
     Bucket.LOCATIONS: BucketSpec(1 * _GIB, 16 * 1024, age_max_s=_DAY_S),
     Bucket.MEMBERS: BucketSpec(4 * _MIB, 4096, age_max_s=_DAY_S),
+    # rate-guard's snapshots, one key a shard, 256 of them; a shard of 100 addresses has 3 KB.
+    Bucket.COUNTERS: BucketSpec(256 * _MIB, MESSAGE_BYTES_MAX * 3, age_max_s=_DAY_S),
 }
 
 

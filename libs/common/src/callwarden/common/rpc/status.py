@@ -37,7 +37,9 @@ _KIND_OF_CODE: Final = {code.value[0]: kind for kind, code in CODE_OF_KIND.items
 def to_status(error: BaseException) -> tuple[StatusCode, str, str]:
     """Status code, text and field for the caller. Only a CallwardenError speaks; anything else is a fixed text."""
     if isinstance(error, CallwardenError) and error.kind is not ErrorKind.INTERNAL:
-        return CODE_OF_KIND[error.kind], error.message[:MESSAGE_CHARS_MAX], error.field
+        # A message may repeat what somebody sent, which need not be Unicode; then no reply could carry it.
+        text = error.message[:MESSAGE_CHARS_MAX].encode("utf-8", "replace").decode()
+        return CODE_OF_KIND[error.kind], text, error.field
     if isinstance(error, TimeoutError):  # a deadline that we ourselves set, with asyncio.timeout
         return StatusCode.DEADLINE_EXCEEDED, "deadline exceeded", ""
     return StatusCode.INTERNAL, INTERNAL_TEXT, ""

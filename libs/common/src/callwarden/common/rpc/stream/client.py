@@ -90,8 +90,6 @@ class StreamClient:
         self._in_flight_max = in_flight_max
         self._rng = rng
         self._connection: _Connection | None = None  # where new calls go; None while there is none
-        self.stands = asyncio.Event()
-        """Set while the stream is open, as the server has confirmed."""
         self._has_connection = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._metrics = metrics = metrics or Metrics()
@@ -104,7 +102,7 @@ class StreamClient:
         return self._connection is not None
 
     async def connected(self) -> None:
-        """Return when there is a connection; for whoever has nothing to do without."""
+        """Return when the stream is open, as the server has confirmed; for whoever has nothing to do without."""
         await self._has_connection.wait()
 
     @property
@@ -244,6 +242,7 @@ class _Connection:
         """Open, write and read until the stream ends; never raises but when cancelled."""
         call = self._method(wait_for_ready=self._wait_for_ready)
         writer = asyncio.create_task(self._write(call))
+        writer.add_done_callback(lambda done: self._written(done, call))
         reason = "closed"
         try:
             while (frame := await call.read()) is not grpc.aio.EOF:
@@ -260,6 +259,11 @@ class _Connection:
             call.cancel()
             with suppress(asyncio.CancelledError):
                 await writer
+
+    def _written(self, writer: "asyncio.Task[None]", call: Any) -> None:
+        if not writer.cancelled() and (error := writer.exception()) is not None:
+            log.error("stream.write_failed", error=error, target=self._target)
+            call.cancel()  # a stream that can't ask had better be seen to be gone
 
     def _end(self, reason: str) -> None:
         self._ended = True
@@ -316,10 +320,12 @@ class _Connection:
                 item = add(
                     id=item_id, method=method, timeout_ms=max(1, int((deadline_s - now_s) * 1000)), payload=payload
                 )
-                if scope.traceparent:  # a field that is set to '' costs 0.3 µs, too
-                    item.traceparent = scope.traceparent
-                if scope.call_id:
-                    item.call_id = scope.call_id
+                # Whoever chose them may have put in what is no Unicode (a lone surrogate): then it goes without.
+                with suppress(ValueError):
+                    if scope.traceparent:  # a field that is set to '' costs 0.3 µs, too
+                        item.traceparent = scope.traceparent
+                    if scope.call_id:
+                        item.call_id = scope.call_id
             else:
                 continue
             items += 1

@@ -77,7 +77,7 @@ class StreamPool:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                await asyncio.gather(*(client.stands.wait() for client, _ in self._clients.values()))
+                await asyncio.gather(*(client.connected() for client, _ in self._clients.values()))
         except TimeoutError:
             return False
         return True
