@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2s
 
+from callwarden.sip.headers import MAX_FORWARDS_DEFAULT
 from callwarden.sip.malformed import Malformed
-from callwarden.sip.message import MAX_FORWARDS_DEFAULT, Request, Response, header_lines
+from callwarden.sip.message import Request, Response, header_lines
 from callwarden.sip.via import MAGIC_COOKIE
 
 Headers = Sequence[tuple[str, str]]

@@ -26,13 +26,47 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from callwarden.sip import build
 from callwarden.sip.message import Request, Response
+from callwarden.sip.outputs import (
+    AckReceived,
+    Cancelled,
+    Output,
+    Peer,
+    RequestReceived,
+    ResponseReceived,
+    Send,
+    StrayResponse,
+    Terminated,
+    TimedOut,
+    TransportFailed,
+)
 from callwarden.sip.tables import TABLES, Action, Event, Kind, State
 from callwarden.sip.timers import Timers
 from callwarden.sip.via import MAGIC_COOKIE
+
+__all__ = [
+    "AckReceived",
+    "Cancelled",
+    "ClientTransaction",
+    "Misuse",
+    "Output",
+    "Peer",
+    "RequestReceived",
+    "ResponseReceived",
+    "Send",
+    "ServerTransaction",
+    "StrayResponse",
+    "Terminated",
+    "TimedOut",
+    "TimerValues",
+    "TooManyTransactions",
+    "Transaction",
+    "TransactionLayer",
+    "TransportFailed",
+]
 
 TRANSACTIONS_MAX = 100_000  # 500 calls/s keep 3 × 32 s × 500 = 48,000 alive; an idle one takes about 1 KB.
 
@@ -58,26 +92,6 @@ class TimerValues:
     def give_up_s(self) -> float:
         """Timers B, F, H, J, L, M."""
         return 64 * self.t1_s
-
-
-class Peer(NamedTuple):
-    """Where a message came from or goes.  A NamedTuple because one is made for each datagram.
-
-    ``flow`` is the edge's own number for the socket or connection; the layer only hands it back.
-    """
-
-    host: str
-    port: int
-    transport: str = "UDP"
-    flow: int = 0
-
-    @property
-    def address(self) -> tuple[str, int]:
-        return self[:2]
-
-    @property
-    def is_reliable(self) -> bool:
-        return self.transport != "UDP"
 
 
 class _Transaction:
@@ -156,78 +170,6 @@ class ClientTransaction(_Transaction):
 
 
 Transaction = ServerTransaction | ClientTransaction
-
-
-class Send(NamedTuple):
-    """Put these bytes on the wire."""
-
-    data: bytes
-    to: Peer
-
-
-class RequestReceived(NamedTuple):
-    """A request that belongs to no transaction.  ACK never comes so; a CANCEL does if its INVITE is unknown (481)."""
-
-    request: Request
-    source: Peer
-
-
-class AckReceived(NamedTuple):
-    """An ACK that ends no failure of ours: to a 2xx (pass it on) or to nothing that we know (drop it)."""
-
-    request: Request
-    source: Peer
-
-
-class ResponseReceived(NamedTuple):
-    """An answer to a request we sent: each provisional, the final once, but a 2xx to INVITE each time it comes."""
-
-    transaction: ClientTransaction
-    response: Response
-
-
-class StrayResponse(NamedTuple):
-    """An answer to nothing we know.  A proxy drops it (RFC 6026 7.3)."""
-
-    response: Response
-    source: Peer
-
-
-class Cancelled(NamedTuple):
-    """The caller gave up.  Its CANCEL has its 200; cancel the branch and answer the INVITE with 487."""
-
-    transaction: ServerTransaction
-
-
-class TimedOut(NamedTuple):
-    """Nobody answered (client: take it for a 408), or nobody acknowledged our failure (server: nothing to do)."""
-
-    transaction: Transaction
-
-
-class TransportFailed(NamedTuple):
-    """What the transport reported by ``transport_failed`` ended this transaction (client: take it for a 503)."""
-
-    transaction: Transaction
-
-
-class Terminated(NamedTuple):
-    """The transaction is forgotten.  Always its last output."""
-
-    transaction: Transaction
-
-
-Output = (
-    Send
-    | RequestReceived
-    | AckReceived
-    | ResponseReceived
-    | StrayResponse
-    | Cancelled
-    | TimedOut
-    | TransportFailed
-    | Terminated
-)
 
 
 class TransactionLayer:
