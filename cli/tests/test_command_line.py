@@ -122,6 +122,17 @@ def test_a_dead_address_says_that_nobody_answers(
     assert "doesn't answer" in capsys.readouterr().err
 
 
+def test_half_of_mutual_tls_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLWARDEN_ADMISSION_TARGETS", "127.0.0.1:1")
+    monkeypatch.setenv("CALLWARDEN_TLS_CERT", "cert.pem")
+    assert run(["account", "list"]) == 1
+    assert "set all or none" in capsys.readouterr().err
+    monkeypatch.setenv("CALLWARDEN_TLS_KEY", "key.pem")
+    monkeypatch.setenv("CALLWARDEN_TLS_CA", "ca.pem")
+    assert run(["account", "list"]) == 1
+    assert "cert.pem: can't be read" in capsys.readouterr().err
+
+
 def test_an_unknown_service_is_named_with_its_variable(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,9 @@
 """Speaking to the services: channels by endpoint, errors as one line."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from callwarden.api.payment.v1.payment_pb2_grpc import PaymentServiceAsyncStub
     from callwarden.api.rateguard.v1.rateguard_pb2_grpc import RateGuardServiceAsyncStub
     from callwarden.api.rating.v1.rating_pb2_grpc import RatingServiceAsyncStub
+    from callwarden.common.rpc.server import TlsFiles
 
 Result = TypeVar("Result")
 
@@ -43,7 +46,7 @@ class Remote:
 
         if service not in self._channels:
             # Any process of a service answers; the first is as good as the others for one question.
-            self._channels[service] = channel(self.endpoints.of(service)[0])
+            self._channels[service] = channel(self.endpoints.of(service)[0], _tls(os.environ))
         return self._channels[service]
 
     @property
@@ -75,6 +78,21 @@ class Remote:
         from callwarden.api.payment.v1.payment_pb2_grpc import PaymentServiceStub
 
         return PaymentServiceStub(self._channel("payment"))
+
+
+def _tls(environment: Mapping[str, str]) -> "TlsFiles | None":
+    """Mutual TLS by the variables that the services use; all three or none. Failure for some."""
+    files = [environment.get(f"CALLWARDEN_TLS_{name}", "") for name in ("CERT", "KEY", "CA")]
+    if not any(files):
+        return None
+    if not all(files):
+        raise Failure("CALLWARDEN_TLS_CERT, CALLWARDEN_TLS_KEY and CALLWARDEN_TLS_CA belong together: set all or none")
+    from callwarden.common.rpc.server import TlsFiles
+
+    for file in files:
+        if not os.access(file, os.R_OK):
+            raise Failure(f"{file}: can't be read; the CALLWARDEN_TLS_ variables name it")
+    return TlsFiles(*map(Path, files))
 
 
 async def ask(method: Callable[..., Awaitable[Result]], request: Any, *, timeout_s: float = TIMEOUT_S) -> Result:

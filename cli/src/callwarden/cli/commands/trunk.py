@@ -57,7 +57,10 @@ def add(
     )
     owner = pb.Account(name=name, realm=realm, type=direction.value, currency=currency, deck=deck, time_zone="UTC")
     made = remote.speak(lambda system: operations.create_trunk(system, wanted, owner if account is None else None))
-    _show([made], as_)
+    if as_ is Output.JSON:
+        output.as_json(output.plain(made))
+    else:
+        _show([made], as_)
 
 
 @app.command("list")
