@@ -1,7 +1,7 @@
 """The kernel's words hold what their docstrings say."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.kernel import errors, ids, money
@@ -9,6 +9,7 @@ from callwarden.kernel.phone import E164, BadNumber, is_number
 
 
 @given(st.integers(-money.AMOUNT_MICROS_MAX, money.AMOUNT_MICROS_MAX))
+@settings(deadline=None)
 def test_an_amount_survives_being_written_and_read(micros: int) -> None:
     assert money.parse_amount(money.format_amount(micros)) == micros
 
@@ -36,6 +37,7 @@ def test_amounts_are_shown_with_their_currencys_decimals(micros: int, currency: 
 
 
 @given(st.text(max_size=40))
+@settings(deadline=None)
 def test_any_text_is_an_amount_or_a_bad_amount(text: str) -> None:
     try:
         assert abs(money.parse_amount(text)) <= money.AMOUNT_MICROS_MAX
@@ -58,6 +60,7 @@ def test_what_is_no_number_is_refused(text: str) -> None:
 
 
 @given(st.text(max_size=40))
+@settings(deadline=None)
 def test_any_text_is_a_number_or_a_bad_number(text: str) -> None:
     try:
         number = E164.parse(text)
@@ -72,6 +75,7 @@ def test_every_kind_of_error_has_its_class() -> None:
 
 
 @given(st.binary(min_size=16, max_size=16))
+@settings(deadline=None)
 def test_an_id_is_read_back_from_its_text(random_16: bytes) -> None:
     value = ids.from_bytes(random_16)
     assert ids.parse(str(value)) == value

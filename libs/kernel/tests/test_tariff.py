@@ -248,7 +248,7 @@ def _by_the_book(price: Price, at_s: int, duration_s: int) -> tuple[int, int]:
 
 
 @given(prices(), seconds)
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 def test_cost_is_what_the_rules_say_taken_one_increment_at_a_time(price: Price, duration_s: int) -> None:
     expected_cost, expected_billed = _by_the_book(price, START_S, duration_s)
     assert cost(price, START_S, duration_s) == expected_cost
@@ -256,6 +256,7 @@ def test_cost_is_what_the_rules_say_taken_one_increment_at_a_time(price: Price, 
 
 
 @given(prices(), seconds, seconds)
+@settings(deadline=None)
 def test_a_longer_call_never_costs_less(price: Price, one_s: int, other_s: int) -> None:
     shorter, longer = sorted((one_s, other_s))
     assert 0 <= cost(price, START_S, shorter) <= cost(price, START_S, longer)
@@ -263,7 +264,7 @@ def test_a_longer_call_never_costs_less(price: Price, one_s: int, other_s: int) 
 
 
 @given(prices(), st.one_of(st.integers(-5, 10 * MICROS), st.integers(0, 10**15)), seconds)
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 def test_money_buys_the_longest_call_it_can_pay_and_no_longer(price: Price, micros: int, limit_s: int) -> None:
     bought_s = affordable_s(price, START_S, micros, limit_s)
     assert 0 <= bought_s <= limit_s
@@ -273,11 +274,13 @@ def test_money_buys_the_longest_call_it_can_pay_and_no_longer(price: Price, micr
 
 
 @given(prices(), seconds)
+@settings(deadline=None)
 def test_what_a_call_costs_buys_that_call(price: Price, duration_s: int) -> None:
     assert affordable_s(price, START_S, cost(price, START_S, duration_s), duration_s) == duration_s
 
 
 @given(prices(), seconds, seconds, seconds)
+@settings(deadline=None)
 def test_slices_add_up_to_the_whole_call(price: Price, one_s: int, two_s: int, three_s: int) -> None:
     ends = (one_s, one_s + two_s, one_s + two_s + three_s)
     costs = [cost(price, START_S, end_s) for end_s in (0, *ends)]
@@ -287,6 +290,7 @@ def test_slices_add_up_to_the_whole_call(price: Price, one_s: int, two_s: int, t
 
 
 @given(prices(), seconds, st.integers(0, 10**9))
+@settings(deadline=None)
 def test_no_float_ever_comes_out(price: Price, duration_s: int, micros: int) -> None:
     at_s = START_S + 0.75
     amounts = (cost(price, at_s, duration_s), billed_s(price, at_s, duration_s), affordable_s(price, at_s, micros, 99))

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.rating.core import deck_csv
@@ -144,6 +144,7 @@ def test_what_is_not_utf_8_says_on_which_line() -> None:
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=300))
+@settings(deadline=None)
 def test_any_text_is_read_to_its_end(text: str) -> None:
     for body in (text, HEADER + text):
         for item in read(body, has_peak=True):
@@ -151,6 +152,7 @@ def test_any_text_is_read_to_its_end(text: str) -> None:
 
 
 @given(st.binary(max_size=300))
+@settings(deadline=None)
 def test_any_bytes_are_text_or_a_line_that_is_not(content: bytes) -> None:
     assert isinstance(decode(content), str | LineError)
 

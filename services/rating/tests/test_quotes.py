@@ -5,7 +5,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.kernel.tariff import RateGroup, Rounding, RoundingMethod, cost
@@ -191,6 +191,7 @@ numbers = st.integers(1, 10**15 - 1).map(str)
 
 
 @given(st.sets(numbers, min_size=1, max_size=60), numbers)
+@settings(deadline=None)
 def test_a_match_is_what_looking_at_every_prefix_finds(prefixes: set[str], number: str) -> None:
     deck = compile_deck(*(DeckRow(prefix, prefix, Tariff(1)) for prefix in prefixes))
     expected = max((prefix for prefix in prefixes if number.startswith(prefix)), key=len, default=None)
@@ -201,6 +202,7 @@ def test_a_match_is_what_looking_at_every_prefix_finds(prefixes: set[str], numbe
 
 
 @given(st.text(max_size=20))
+@settings(deadline=None)
 def test_a_prefix_is_what_a_number_can_begin_with(text: str) -> None:
     expected = 1 <= len(text) <= 15 and all(letter in "0123456789" for letter in text) and text[0] != "0"
     assert is_prefix(text) is expected
