@@ -88,6 +88,16 @@ def test_an_offender_that_was_pushed_out_of_the_inner_queue_returns_with_its_nex
     assert "a" in some
 
 
+def test_hot_keys_can_be_told_from_others() -> None:
+    some = table()
+    for key in ("a", "b", "c"):
+        some.use(key, 0.0)
+    some.heat("c")
+    some.heat("a")
+    assert [key for key in "abcd" if some.is_hot(key)] == ["a", "c"]
+    assert [key for key, _ in some.hot_items()] == ["c", "a"]
+
+
 def test_the_longest_unused_goes_first() -> None:
     some = table(capacity=3)
     for key in ("a", "b", "c"):

@@ -90,6 +90,15 @@ def test_a_snapshot_loses_nothing_and_survives_another_clock(
     assert restored.count(window, other_clock_s + window.period_s + 2 * window.width_s) == 0
 
 
+def test_a_snapshot_is_added_to_what_was_counted_meanwhile() -> None:
+    window, counter, restored = Window(160.0), SlidingCounter(), SlidingCounter()
+    for now_s in (5.0, 100.0, 150.0):
+        counter.add(window, now_s, 10)
+    restored.add(window, 1_000.0, 3)
+    restored.load(window, 1_001.0, counter.dump(151.0))
+    assert restored.count(window, 1_001.0) == 33
+
+
 @given(shapes, steps)
 def test_memory_is_bounded_by_the_parts(window: Window, gaps: list[tuple[int, int]]) -> None:
     counter, now_s = SlidingCounter(), 0.0

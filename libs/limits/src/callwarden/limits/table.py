@@ -123,6 +123,14 @@ class Table(Generic[E]):
         entry.used_s = self._newest_s
         self._hot[key] = entry
 
+    def is_hot(self, key: str) -> bool:
+        """Whether the key is there and in the inner queue."""
+        return key in self._hot
+
+    def hot_items(self) -> Iterator[tuple[str, E]]:
+        """The entries of the inner queue, the longest unused first. Don't change the table meanwhile."""
+        yield from self._hot.items()
+
     def remove(self, key: str) -> E | None:
         """Takes the key out and returns its entry, if there was one."""
         entry = self._hot.pop(key, None)

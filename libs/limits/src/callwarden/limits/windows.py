@@ -16,6 +16,7 @@ addresses with a few messages cost little.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -101,10 +102,9 @@ class SlidingCounter:
             for part, count in zip(self._parts, self._counts, strict=True)
         ]
 
-    def load(self, window: Window, now_s: float, dumped: list[tuple[float, int]]) -> None:
-        """Replaces the counts by those of a `dump`, as young as they can have been: restoring mints nothing."""
-        self.clear()
-        self._width_s = window.width_s
+    def load(self, window: Window, now_s: float, dumped: Iterable[tuple[float, int]]) -> None:
+        """Adds the counts of a `dump`, as young as they can have been: restoring mints nothing. What was counted here
+        before makes the older ones of them as young as its own newest."""
         for age_s, count in sorted(dumped, reverse=True):
             self.add(window, now_s - max(0.0, age_s), count)
 
