@@ -12,6 +12,7 @@ from callwarden.limits.rendezvous import ShardMap
 from callwarden.policy.bundle import Document, PolicySet
 from callwarden.rate_guard import app as app_module
 from callwarden.rate_guard.adapters.bans_memory import MemoryBans
+from callwarden.rate_guard.adapters.snapshots_memory import MemorySnapshots
 from callwarden.rate_guard.app import RateGuard
 from callwarden.rate_guard.core.bans import Ban
 from callwarden.rate_guard.core.counters import AddressReport, Counters, EndpointReport
@@ -46,11 +47,18 @@ class Told:
 class House:
     """A member with all around it."""
 
-    def __init__(self, me: str = "me", kept: MemoryBans | None = None) -> None:
-        self.clock = FakeClock()
+    def __init__(
+        self,
+        me: str = "me",
+        kept: MemoryBans | None = None,
+        snapshots: MemorySnapshots | None = None,
+        clock: FakeClock | None = None,
+    ) -> None:
+        self.clock = clock or FakeClock()
         self.kept = kept or MemoryBans(self.clock)
         self.told = Told()
-        self.guard = RateGuard(me, self.kept, self.told, self.clock, Counters(limits()))
+        self.snapshots = snapshots or MemorySnapshots()
+        self.guard = RateGuard(me, self.kept, self.told, self.snapshots, self.clock, Counters(limits()))
         self.sequence = 0
 
     def count(self, *reports: AddressReport) -> list[str]:
@@ -311,3 +319,124 @@ async def test_a_ban_that_was_not_written_yet_does_not_outlive_its_lifting() -> 
         await turn()
     assert house.kept.kept == {}
     assert house.banned == []
+
+
+@asynccontextmanager
+async def loading(house: House) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(house.guard.load_snapshots())
+    await turn()
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_a_member_that_starts_anew_goes_on_counting_where_it_was_saved() -> None:
+    first = House()
+    first.guard.members_are(["me"])
+    async with loading(first):
+        first.count(messages(9), endpoint_of(THERE, 0, 1))
+        first.count(endpoint_of(THERE, 2))
+        assert await first.guard.save_now() == 2
+        assert await first.guard.save_now() == 0  # Nothing has happened since.
+        first.count(messages(1))  # Lost with the process.
+    first.clock.advance(60)
+    second = House(snapshots=first.snapshots, clock=first.clock)
+    async with loading(second):
+        second.guard.members_are(["me"])
+        await turn()
+        second.count(messages(1))
+        assert second.banned == []
+        second.count(messages(1), endpoint_of(THERE, 1))
+        assert second.banned == [HERE, f"{THERE}:5060"]
+
+
+async def test_shards_that_move_are_forgotten_here_and_loaded_there_and_nothing_counts_twice() -> None:
+    one = House("one")
+    two = House("two", snapshots=one.snapshots, clock=one.clock)
+    addresses = [f"192.0.2.{number}" for number in range(60)]
+    async with loading(one), loading(two):
+        one.guard.members_are(["one"])
+        await turn()
+        one.count(*(messages(6, address) for address in addresses))
+        await one.guard.save_now()
+        for members in (["one", "two"], ["one"], ["one", "two"], ["two"], ["one", "two"]):
+            for each in (one, two):
+                each.guard.members_are(members)
+            await turn()
+        moved = set(two.count(*(messages(4, address) for address in addresses)))
+        kept = set(one.count(*(messages(4, address) for address in addresses)))
+        assert moved | kept == set(addresses)
+        assert not moved & kept
+        assert one.banned == two.banned == []  # 6 + 4, and not 6 + 6 + 4.
+        two.count(*(messages(1, address) for address in addresses))
+        one.count(*(messages(1, address) for address in addresses))
+        assert sorted(one.banned + two.banned) == sorted(addresses)
+
+
+async def test_a_late_heartbeat_costs_no_counts() -> None:
+    house = House()
+    async with loading(house):
+        house.guard.members_are(["me", "other"])
+        mine = next(a for a in (f"192.0.2.{n}" for n in range(99)) if ShardMap(["me", "other"]).owner_of(a) == "me")
+        house.count(messages(9, mine))
+        await house.guard.save_now()
+        house.guard.members_are(["other"])
+        house.guard.members_are(["me", "other"])
+        await turn()
+        house.count(messages(1, mine))
+        assert house.banned == []
+        house.count(messages(1, mine))
+        assert house.banned == [mine]
+
+
+async def test_what_is_not_loaded_yet_is_not_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "RETRY_S", 0.0)
+    first = House()
+    first.guard.members_are(["me"])
+    async with loading(first):
+        first.count(messages(9))
+        await first.guard.save_now()
+    second = House(snapshots=first.snapshots, clock=first.clock)
+    second.snapshots.down = True
+    async with loading(second):
+        second.guard.members_are(["me"])
+        await turn()
+        second.count(messages(2, HERE))
+        assert await second.guard.save_now() == 0
+        second.snapshots.down = False
+        await turn()
+        assert await second.guard.save_now() == 1
+        second.count(messages(1))
+        assert second.banned == [HERE]
+
+
+async def test_a_lifted_ban_stays_lifted_over_a_restart() -> None:
+    first = House()
+    first.guard.members_are(["me"])
+    async with first.writing(), loading(first):
+        first.count(messages(9))
+        await first.guard.save_now()
+        first.guard.unban_heard(HERE)
+        assert await first.guard.save_now() == 1
+    second = House(snapshots=first.snapshots, clock=first.clock)
+    async with loading(second):
+        second.guard.members_are(["me"])
+        await turn()
+        second.count(messages(10))
+        assert second.banned == []
+
+
+async def test_saving_goes_on_until_the_process_stops_and_then_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    house, stopping = House(), asyncio.Event()
+    house.guard.members_are(["me"])
+    async with loading(house):
+        task = asyncio.ensure_future(house.guard.save_snapshots(stopping))
+        await turn()
+        house.count(messages(9))
+        stopping.set()
+        await task
+    assert len(house.snapshots.kept) == 1
+    house.snapshots.down = True
+    house.count(messages(1))
+    await house.guard.save_snapshots(stopping)  # Stopping already: returns, whatever fails.

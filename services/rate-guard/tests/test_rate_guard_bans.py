@@ -16,11 +16,14 @@ from callwarden.policy.bundle import default_set
 from callwarden.rate_guard.adapters import members_nats
 from callwarden.rate_guard.adapters.bans_memory import MemoryBans
 from callwarden.rate_guard.adapters.bans_nats import NatsBans, NatsEvents, follow_bans, follow_unbans
+from callwarden.rate_guard.adapters.snapshots_memory import MemorySnapshots
+from callwarden.rate_guard.adapters.snapshots_nats import NatsSnapshots
 from callwarden.rate_guard.app import RateGuard
 from callwarden.rate_guard.core.bans import PERMANENT, Ban
 from callwarden.rate_guard.core.counters import AddressReport, Counters
 from callwarden.rate_guard.core.limits import compile_limits
-from callwarden.rate_guard.ports import Bans
+from callwarden.rate_guard.core.snapshot import BYTES_MAX
+from callwarden.rate_guard.ports import Bans, Snapshots
 from callwarden.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -86,9 +89,32 @@ async def test_a_ban_goes_by_itself_at_its_end(bans: Bans) -> None:
     assert await bans.get("192.0.2.70") is not None
 
 
+@pytest_asyncio.fixture(params=["memory", pytest.param("nats", marks=pytest.mark.integration)])
+async def snapshots(request: pytest.FixtureRequest) -> AsyncIterator[Snapshots]:
+    if request.param == "memory":
+        yield MemorySnapshots()
+        return
+    from callwarden.local.nats import NatsServer
+
+    async with (
+        NatsServer(request.getfixturevalue("state_dir") / "nats") as server,
+        Bus(server.url, name="test") as connected,
+    ):
+        yield NatsSnapshots(connected.kv(Bucket.COUNTERS))
+
+
+async def test_the_snapshot_of_a_shard_is_the_last_that_was_put(snapshots: Snapshots) -> None:
+    assert await snapshots.get(0) is None
+    for data in (b"\0first", b"x" * BYTES_MAX):
+        await snapshots.put(0, data)
+        await snapshots.put(255, b"another")
+        assert await snapshots.get(0) == data
+    assert await snapshots.get(255) == b"another"
+
+
 def member(bus: Bus) -> RateGuard:
     counters = Counters(compile_limits(default_set().for_realm("")))
-    return RateGuard("one", NatsBans(bus.kv(Bucket.BANS), CLOCK), Silent(), CLOCK, counters)
+    return RateGuard("one", NatsBans(bus.kv(Bucket.BANS), CLOCK), Silent(), MemorySnapshots(), CLOCK, counters)
 
 
 class Silent:

@@ -190,6 +190,35 @@ async def test_when_a_member_dies_the_others_take_its_shards_and_no_ban_is_lost(
         await eventually(h.lists(2, *addresses))
 
 
+async def test_counters_survive_a_restart_and_move_to_another_member(state_dir: Path) -> None:
+    async with house(state_dir, processes=2) as h:
+        addresses = [f"192.0.2.{number}" for number in range(20)]
+        owners = {address: await h.owner(address, 2) for address in addresses}
+        assert set(owners.values()) == {0, 1}
+        for address, owner in owners.items():
+            await h.count(owner, (address, LIMIT))
+        await h.system.stop("rate-guard", 1)
+        await eventually(h.shared_by(0))
+        moved = [address for address, owner in owners.items() if owner == 1]
+
+        async def are_banned() -> bool:
+            await h.count(0, *((address, 1) for address in moved))
+            return await h.listed(0) == sorted(moved)
+
+        await eventually(are_banned)
+        await h.system.restart("rate-guard", 0)
+        kept = [address for address, owner in owners.items() if owner == 0]
+
+        async def are_banned_too() -> bool:
+            try:
+                await h.count(0, *((address, 1) for address in kept))
+            except Unavailable:
+                return False
+            return await h.listed(0) == sorted(addresses)
+
+        await eventually(are_banned_too)
+
+
 @pytest.mark.setting("firewall-static", "maxsubsmsgcount")
 async def test_another_policy_holds_at_once(state_dir: Path) -> None:
     async with house(state_dir, processes=1) as h:
@@ -214,7 +243,7 @@ async def test_what_is_decided_while_nats_is_away_is_kept_when_it_is_back(state_
         await h.count(0, ("192.0.2.7", LIMIT + 1))
         assert await h.listed(0) == ["192.0.2.7"]
         with pytest.raises(CallwardenError):
-            await unary(h.stubs[0].AddBan, pb.AddBanRequest(address="192.0.2.8"), timeout_s=10.0)
+            await unary(h.stubs[0].AddBan, pb.AddBanRequest(address="192.0.2.8"), timeout_s=0.5)
         await h.system.restart("nats")
 
         async def is_kept() -> bool:

@@ -12,6 +12,7 @@ from callwarden.policy.bundle import PolicySet
 from callwarden.rate_guard.adapters import bans_nats, members_nats, metrics
 from callwarden.rate_guard.adapters.bans_nats import NatsBans, NatsEvents
 from callwarden.rate_guard.adapters.grpc_server import RateGuardGrpc
+from callwarden.rate_guard.adapters.snapshots_nats import NatsSnapshots
 from callwarden.rate_guard.app import RateGuard
 from callwarden.rate_guard.core.counters import Counters
 from callwarden.rate_guard.core.limits import compile_limits
@@ -26,7 +27,8 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     own = settings.own_networks()
     limits = compile_limits(policies.for_realm(settings.realm), own)
     counters = Counters(limits, settings.addresses_max, settings.endpoints_max)
-    app = RateGuard(settings.instance, NatsBans(bans, runtime.clock), events, runtime.clock, counters)
+    snapshots = NatsSnapshots(bus.kv(Bucket.COUNTERS))
+    app = RateGuard(settings.instance, NatsBans(bans, runtime.clock), events, snapshots, runtime.clock, counters)
 
     def policy_changed(policy_set: PolicySet) -> None:
         app.apply(compile_limits(policy_set.for_realm(settings.realm), own))
@@ -39,11 +41,13 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     runtime.spawn("bans-write", app.write_bans())
     runtime.spawn("expire", app.expire())
     runtime.spawn("members-follow", members_nats.follow_members(members, app))
-    runtime.spawn("member", _be_member(settings, runtime, members), drains=True)
+    runtime.spawn("snapshots-load", app.load_snapshots())
+    runtime.spawn("member", _be_member(settings, runtime, app, members), drains=True)
 
 
-async def _be_member(settings: Settings, runtime: Runtime, members: KeyValue) -> None:
-    """From when we can be reached until we stop; then the edges report to others before we stop answering."""
+async def _be_member(settings: Settings, runtime: Runtime, app: RateGuard, members: KeyValue) -> None:
+    """From when we can be reached until we stop; then the edges report to others before we stop answering, and those
+    find our last snapshots."""
     while not runtime.server.port:  # noqa: ASYNC110 - bound when everything is wired, in a moment; nothing tells of it
         await asyncio.sleep(0.01)
     member = events_pb2.Member(
@@ -53,7 +57,7 @@ async def _be_member(settings: Settings, runtime: Runtime, members: KeyValue) ->
         started_at_s=runtime.clock.now_s(),
     )
     async with members_nats.membership(members, member):
-        await runtime.stopping.wait()
+        await app.save_snapshots(runtime.stopping)
 
 
 def _reached_at(listen: str, port: int) -> str:

@@ -29,3 +29,15 @@ class Events(Protocol):
     def unbanned(self, ban: Ban) -> None:
         """Also tells the owner of the address's counters to begin anew."""
         ...
+
+
+class Snapshots(Protocol):
+    """Where the counters of each shard are kept for whoever owns it next. Raises Unavailable if it can't be reached."""
+
+    async def put(self, shard: int, data: bytes) -> None:
+        """Keeps the data in place of what was there, for a day."""
+        ...
+
+    async def get(self, shard: int) -> bytes | None:
+        """What was put last."""
+        ...
