@@ -6,7 +6,9 @@ Used by the commands and by the demo. Single questions stand in the commands the
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.auth.v1 import auth_pb2
 from callwarden.api.payment.v1 import payment_pb2
+from callwarden.cli.failure import Failure
 from callwarden.cli.remote import Remote, ask
+from callwarden.kernel.errors import CallwardenError, Conflict, NotFound
 
 
 async def create_account(
@@ -15,29 +17,44 @@ async def create_account(
     """The account as it stands in the end. An empty password: no phone registers with it."""
     account = await ask(system.accounts.CreateAccount, pb.CreateAccountRequest(account=wanted))
     if password:
-        await ask(
-            system.auth.SetPassword,
-            auth_pb2.SetPasswordRequest(
-                account_id=account.id, username=wanted.name, realm=wanted.realm, password=password
-            ),
+        request = auth_pb2.SetPasswordRequest(
+            account_id=account.id, username=wanted.name, realm=wanted.realm, password=password
         )
+        try:
+            await ask(system.auth.SetPassword, request)
+        except (CallwardenError, Failure) as error:
+            raise Failure(
+                f"the account is created, but has no password and no credit yet: {error};"
+                f" go on with `callwarden account passwd {wanted.name}`"
+            ) from error
     if credit_micros:
-        await ask(
-            system.payment.TopUp,
-            payment_pb2.TopUpRequest(
-                account=account.id,
-                amount_micros=credit_micros,
-                currency=wanted.currency,
-                key=f"first-credit-{account.id}",
-                note="first credit",
-            ),
-        )
+        try:
+            await ask(
+                system.payment.TopUp,
+                payment_pb2.TopUpRequest(
+                    account=account.id,
+                    amount_micros=credit_micros,
+                    currency=wanted.currency,
+                    key=f"first-credit-{account.id}",
+                    note="first credit",
+                ),
+            )
+        except (CallwardenError, Failure) as error:
+            raise Failure(
+                f"the account is created, but has no credit yet: {error}; go on with `callwarden topup {wanted.name}`"
+            ) from error
         account = await ask(system.accounts.GetAccount, pb.GetAccountRequest(account=account.id))
     return account
 
 
 async def create_trunk(system: Remote, wanted: pb.Trunk, owner: pb.Account | None = None) -> pb.Trunk:
-    """The trunk; with `owner` an account is made for it first."""
+    """The trunk; with `owner` an account is made for it first, unless one of that name and type is there."""
     if owner is not None:
-        wanted.account = (await ask(system.accounts.CreateAccount, pb.CreateAccountRequest(account=owner))).id
+        try:
+            account = await ask(system.accounts.GetAccount, pb.GetAccountRequest(account=owner.name))
+            if account.type != owner.type:
+                raise Conflict(f"account {owner.name} is of type {account.type}: name another one with --account")
+        except NotFound:
+            account = await ask(system.accounts.CreateAccount, pb.CreateAccountRequest(account=owner))
+        wanted.account = account.id
     return await ask(system.accounts.CreateTrunk, wanted)

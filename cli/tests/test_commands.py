@@ -1,0 +1,115 @@
+"""Every command against a running system: what it does, what it says, how it ends."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from callwarden.cli import state
+from callwarden.cli.main import run
+from callwarden.local.system import LocalSystem
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+RATES = "prefix,description,rate\n4930,Berlin,0.60\n44,United Kingdom,0.30\n"
+POLICY = "apiVersion: callwarden.io/v1\nkind: SecurityPolicy\nmetadata: {name: p}\nspec: {lines: {max: 7}}\n"
+# In this order; exit code, and what is said then (on standard output for 0, on standard error otherwise).
+STORY: list[tuple[str, int, str]] = [
+    ("account list", 0, "no accounts"),
+    ("account show alice", 1, "no account alice"),
+    ("account create alice --password secret123 --credit 5 --number +442079460101 --lines 3", 0, "5.00 EUR"),
+    ("account create alice --password secret123", 1, "already"),
+    ("account create bob --no-password --number +442079460101", 1, "another account's"),
+    ("account create al!ce --no-password", 1, "name"),
+    ("account create carol --password x", 1, "callwarden account passwd carol"),
+    ("account passwd carol --password secret123", 0, "password of carol@callwarden.local set"),
+    ("account passwd nobody --password secret123", 1, "no account nobody"),
+    ("account set alice --lines none --daily 10 --add-number +442079460109", 0, "+442079460109"),
+    ("account set alice --remove-number +442079460109 --deck retail", 0, "retail"),
+    ("account set alice --status sleeping", 1, "active or disabled"),
+    ("account list --limit 1", 0, "more with --after alice"),
+    ("topup alice 1.50 --key k1 --note thanks", 0, "6.50 EUR"),
+    ("topup alice 1.50 --key k1", 0, "credited before"),
+    ("topup alice 2 --key k1", 1, "another payment"),
+    ("topup alice 1 --currency USD", 1, "EUR"),
+    ("topup nobody 1", 1, "no account nobody"),
+    ("trunk list", 0, "no trunks"),
+    ("trunk add berlin --address nonsense", 1, "host:port"),
+    ("trunk add berlin --address 127.0.0.1:5999", 0, "berlin"),
+    ("trunk add alice --address 127.0.0.1:5999", 1, "--account"),
+    ("trunk list", 0, "127.0.0.1:5999"),
+    ("route list", 0, "no routes"),
+    ("route set 49 nowhere", 1, "trunk"),
+    ("route set all berlin", 0, "calls to all numbers go to berlin"),
+    ("route set +49 berlin --priority 2", 0, "calls to +49 go to berlin"),
+    ("route list", 0, "berlin"),
+    ("rates list", 0, "no decks"),
+    ("rates import retail bad.csv", 1, "1 bad lines"),
+    ("rates list", 0, "no decks"),
+    ("rates import retail rates.csv", 0, "2 rates imported, version 1"),
+    ("rates import retail missing.csv", 1, "No such file"),
+    ("rates list", 0, "retail"),
+    ("rates simulate retail +493023125042 90s", 0, "0.90 EUR"),
+    ("rates simulate retail +13023125042 90s", 1, "no-rate"),
+    ("policy status", 0, "revision 0"),
+    ("policy apply -f policy.yaml", 0, "revision 1"),
+    ("policy apply -f policy.yaml", 0, "policy p unchanged"),
+    ("policy status", 0, "revision 1"),
+    ("policy show", 0, "max: 7"),
+    ("policy delete p", 0, "revision 2"),
+    ("ban list", 0, "nobody is banned"),
+    ("ban add 192.0.2.66 --for 1h --reason guessing", 0, "guessing"),
+    ("ban list", 0, "192.0.2.66"),
+    ("ban remove 192.0.2.67", 1, "not banned"),
+    ("ban remove 192.0.2.66", 0, "heard again"),
+    ("ban list", 0, "nobody is banned"),
+    ("ban remove --all", 0, "nobody was banned"),
+    ("call list", 0, "no calls"),
+    ("call list --running", 0, "no calls run now"),
+    ("explain 3c26a7b0e1d94f6a@192.0.2.7", 1, "nothing is known"),
+    ("ledger check", 0, "The books are right"),
+    ("ledger check nobody", 1, "no account nobody"),
+    ("trunk remove berlin", 1, "route"),
+]
+LISTS = ["account list", "trunk list", "rates list", "route list", "ban list", "call list"]
+
+
+async def test_a_day_of_an_operator(
+    state_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("CALLWARDEN_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.chdir(tmp_path)
+    for file, text in (("rates.csv", RATES), ("bad.csv", f"{RATES}49,Germany,dear\n"), ("policy.yaml", POLICY)):
+        await asyncio.to_thread((tmp_path / file).write_text, text)
+    async with LocalSystem(state_dir):
+
+        async def command(line: str) -> tuple[int, str, str]:
+            code = await asyncio.to_thread(run, ["--state-dir", str(state_dir), *line.split()])
+            shown = capsys.readouterr()
+            return code, shown.out, shown.err
+
+        for line, expected_code, expected in STORY:
+            code, out, err = await command(line)
+            assert code == expected_code, (line, out, err)
+            assert expected in (out if code == 0 else err), (line, out, err)
+            assert "Traceback" not in err
+        for line in LISTS:
+            code, out, _ = await command(f"{line} --output json")
+            assert code == 0
+            assert isinstance(json.loads(out), list), line
+        _, out, _ = await command("account show alice -o json")
+        alice = json.loads(out)
+        assert (alice["name"], alice["balance_micros"], alice["deck"]) == ("alice", 6_500_000, "retail")
+        assert alice["limits"] == {"max_lines": None, "daily_micros": 10_000_000}
+        _, out, _ = await command("policy status -o json")
+        services = {one["service"] for one in json.loads(out)["running"]}
+        assert {"edge-proxy", "auth", "rate-guard", "call-admission"} <= services
+        _, out, _ = await command("ledger check -o json")
+        assert json.loads(out)["right"] is True
+        _, out, _ = await command("rates simulate retail +493023125042 90s -o json")
+        assert json.loads(out)["simulation"]["cost_micros"] == 900_000
+    state.choose(None)
