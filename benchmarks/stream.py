@@ -1,7 +1,8 @@
 """What a request between two of our processes costs: a unary call against the coalescing stream, CPU on each side.
 
-Two processes on uvloop with the interceptors, metrics and bounds that services run with. The message is rate-guard's
-CountRequest with one address, about 60 bytes. Environment: BENCH_STREAM_SECONDS (each row, default 2).
+Two processes on uvloop with the interceptors, metrics, bounds and garbage collection that services run with. The
+message is rate-guard's CountRequest with one address, about 60 bytes. Environment: BENCH_STREAM_SECONDS (each row,
+default 2).
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from callwarden.common.rpc.client import channel, unary
 from callwarden.common.rpc.interceptors import Serving
 from callwarden.common.rpc.server import Server
 from callwarden.common.rpc.stream import StreamClient, StreamServicer
+from callwarden.common.runtime import tune_garbage_collection
 
 SECONDS: Final = float(os.environ.get("BENCH_STREAM_SECONDS", "2"))
 IN_FLIGHT: Final = (1, 64, 512)
@@ -76,6 +78,7 @@ async def serve() -> None:
     server = Server("127.0.0.1:0", Serving())
     rateguard_pb2_grpc.add_RateGuardServiceServicer_to_server(Example(), server)
     await server.start()
+    tune_garbage_collection()
     print(server.port, flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await server.drain(1)
@@ -121,6 +124,7 @@ async def ask(port: int, server_pid: int) -> list[list[Any]]:
     server = psutil.Process(server_pid)
     request = pb.CountRequest(edge="edge-0", sequence=1, counts=[pb.AddressCount(address="192.0.2.1", messages=3)])
     rows: list[list[Any]] = []
+    tune_garbage_collection()
     async with channel(f"127.0.0.1:{port}") as opened, StreamClient(opened, SERVICE) as stream:
         count = rateguard_pb2_grpc.RateGuardServiceStub(opened).Count
 

@@ -1,8 +1,11 @@
 """Fixtures of these tests."""
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest_asyncio
@@ -14,6 +17,7 @@ from callwarden.common.rpc.server import Server
 from callwarden.common.rpc.stream import Handler
 from callwarden.common.telemetry import Tracer
 
+from .child import Process, Start
 from .example_server import ExampleServicer, Serve, Served
 
 
@@ -34,3 +38,33 @@ async def serve() -> AsyncIterator[Serve]:
             return Served(server, servicer)
 
         yield start
+
+
+@pytest_asyncio.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """`process = await start("processes.py", "works", log_level="debug")`: script, arguments, settings."""
+    started: list[Process] = []
+
+    async def run(script: str, *arguments: str, **settings: str) -> Process:
+        ready_file = tmp_path / f"ready-{len(started)}.json"
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("CALLWARDEN_", "OTEL"))
+        }
+        environment |= {"CALLWARDEN_READY_FILE": str(ready_file), "CALLWARDEN_INSTANCE": "example-0"}
+        environment |= {f"CALLWARDEN_{name.upper()}": value for name, value in settings.items()}
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(Path(__file__).with_name(script)),
+            *arguments,
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        started.append(Process(child, ready_file))
+        return started[-1]
+
+    yield run
+    for process in started:
+        if process.child.returncode is None:
+            process.child.kill()
+            await process.ends()

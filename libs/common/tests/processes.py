@@ -30,6 +30,12 @@ async def resource(name: str, fails: bool = False) -> AsyncIterator[None]:
         raise RuntimeError(f"{name} does not close")
 
 
+class Lists(Settings):
+    """With a field that is read as JSON."""
+
+    realms: tuple[str, ...] = ()
+
+
 class Slow(StreamServicer, rateguard_pb2_grpc.RateGuardServiceServicer):
     """Answers Count when the process has been told to stop: what runs is finished."""
 
@@ -133,4 +139,4 @@ BEHAVIOURS: dict[str, Callable[[Settings, Runtime], Awaitable[None]]] = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    run_service("example", Settings, BEHAVIOURS[sys.argv[1]])
+    run_service("example", Lists, BEHAVIOURS[sys.argv[1]])

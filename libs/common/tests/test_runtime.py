@@ -1,18 +1,12 @@
 """The life of a real process: it says when it is ready, goes in the right order, and ends as it was told."""
 
 import asyncio
-import json
-import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
-import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from callwarden.api.rateguard.v1 import rateguard_pb2 as pb
@@ -22,107 +16,15 @@ from callwarden.common.rpc.client import channel
 from callwarden.common.rpc.stream import StreamClient
 from callwarden.local.nats import NatsServer
 
+from .child import Start, get
+
 pytestmark = pytest.mark.integration
 
 SERVICE = "callwarden.api.rateguard.v1.RateGuardService"
 
 
-class Process:
-    """A child that runs one behaviour of processes.py."""
-
-    def __init__(self, child: asyncio.subprocess.Process, ready_file: Path) -> None:
-        self.child = child
-        self.ready_file = ready_file
-        self.output: list[str] = []
-        self.logged: list[dict[str, Any]] = []
-        self.errors = ""
-        self._more = asyncio.Event()
-        self._readers = [asyncio.create_task(self._read_output()), asyncio.create_task(self._read_errors())]
-
-    async def _read_output(self) -> None:
-        assert self.child.stdout is not None
-        async for line in self.child.stdout:
-            self.output.append(line.decode().strip())
-            self._more.set()
-
-    async def _read_errors(self) -> None:
-        assert self.child.stderr is not None
-        async for line in self.child.stderr:
-            self.errors += line.decode()
-            if line.startswith(b"{"):
-                self.logged.append(json.loads(line))
-            self._more.set()
-
-    async def says(self, words: str) -> None:
-        await self._until(lambda: words in self.output)
-
-    async def logs(self, event: str) -> dict[str, Any]:
-        await self._until(lambda: any(line["event"] == event for line in self.logged))
-        return next(line for line in self.logged if line["event"] == event)
-
-    async def _until(self, seen: Callable[[], bool]) -> None:
-        while not seen():
-            assert not all(reader.done() for reader in self._readers), f"it ended: {self.output} {self.errors}"
-            self._more.clear()
-            more = asyncio.create_task(self._more.wait())
-            await asyncio.wait([more, *self._readers], return_when=asyncio.FIRST_COMPLETED)
-            more.cancel()
-
-    async def ready(self) -> dict[str, Any]:
-        await self.logs("service.ready")
-        content: dict[str, Any] = json.loads(self.ready_file.read_text())
-        return content
-
-    async def ends(self) -> int:
-        await asyncio.gather(*self._readers)
-        return await self.child.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        self.child.send_signal(number)
-
-
-Start = Callable[..., Awaitable[Process]]
-
-
-@pytest_asyncio.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    started: list[Process] = []
-
-    async def run(behaviour: str, **settings: str) -> Process:
-        ready_file = tmp_path / f"ready-{len(started)}.json"
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("CALLWARDEN_", "OTEL"))
-        }
-        environment |= {"CALLWARDEN_READY_FILE": str(ready_file), "CALLWARDEN_INSTANCE": "example-0"}
-        environment |= {f"CALLWARDEN_{name.upper()}": value for name, value in settings.items()}
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(Path(__file__).with_name("processes.py")),
-            behaviour,
-            env=environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        started.append(Process(child, ready_file))
-        return started[-1]
-
-    yield run
-    for process in started:
-        if process.child.returncode is None:
-            process.child.kill()
-            await process.ends()
-
-
-async def get(port: int, path: str, method: str = "GET") -> tuple[int, str]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"{method} {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
-    head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
-    writer.close()
-    return int(head.split()[1]), body
-
-
 async def test_it_says_where_it_is_and_that_it_is_ready(start: Start) -> None:
-    process = await start("works")
+    process = await start("processes.py", "works")
     ready = await process.ready()
     assert ready["pid"] == process.child.pid
     assert (ready["service"], ready["instance"], ready["sip_port"]) == ("example", "example-0", 5060)
@@ -143,7 +45,7 @@ async def test_it_says_where_it_is_and_that_it_is_ready(start: Start) -> None:
 async def test_told_to_stop_it_goes_in_the_right_order_and_finishes_what_it_has(
     start: Start, number: signal.Signals
 ) -> None:
-    process = await start("works", drain_timeout_s="30")
+    process = await start("processes.py", "works", drain_timeout_s="30")
     ready = await process.ready()
     async with channel(f"127.0.0.1:{ready['grpc_port']}") as opened, StreamClient(opened, SERVICE) as stream:
         stub: Any = rateguard_pb2_grpc.RateGuardServiceStub(opened)
@@ -164,7 +66,7 @@ async def test_told_to_stop_it_goes_in_the_right_order_and_finishes_what_it_has(
 
 
 async def test_what_does_not_finish_in_time_is_cut_off(start: Start) -> None:
-    process = await start("hangs", drain_timeout_s="0.1")
+    process = await start("processes.py", "hangs", drain_timeout_s="0.1")
     ready = await process.ready()
     async with channel(f"127.0.0.1:{ready['grpc_port']}") as opened:
         stub: Any = rateguard_pb2_grpc.RateGuardServiceStub(opened)
@@ -177,7 +79,7 @@ async def test_what_does_not_finish_in_time_is_cut_off(start: Start) -> None:
 
 
 async def test_a_second_signal_ends_it_at_once(start: Start) -> None:
-    process = await start("hangs", drain_timeout_s="600")
+    process = await start("processes.py", "hangs", drain_timeout_s="600")
     ready = await process.ready()
     async with channel(f"127.0.0.1:{ready['grpc_port']}") as opened:
         stub: Any = rateguard_pb2_grpc.RateGuardServiceStub(opened)
@@ -192,7 +94,7 @@ async def test_a_second_signal_ends_it_at_once(start: Start) -> None:
 
 
 async def test_while_it_drains_it_is_not_ready(start: Start) -> None:
-    process = await start("hangs", drain_timeout_s="600")
+    process = await start("processes.py", "hangs", drain_timeout_s="600")
     ready = await process.ready()
     async with channel(f"127.0.0.1:{ready['grpc_port']}") as opened:
         stub: Any = rateguard_pb2_grpc.RateGuardServiceStub(opened)
@@ -209,7 +111,7 @@ async def test_while_it_drains_it_is_not_ready(start: Start) -> None:
 
 
 async def test_told_to_stop_before_it_is_ready_it_stops(start: Start) -> None:
-    process = await start("never_starts")
+    process = await start("processes.py", "never_starts")
     await process.says("starting")
     process.signal(signal.SIGTERM)
     assert await process.ends() == 0
@@ -218,7 +120,7 @@ async def test_told_to_stop_before_it_is_ready_it_stops(start: Start) -> None:
 
 
 async def test_a_background_task_that_fails_ends_the_process_with_its_error(start: Start) -> None:
-    process = await start("fails_in_background")
+    process = await start("processes.py", "fails_in_background")
     assert await process.ends() == 1
     line = next(line for line in process.logged if line["event"] == "task.failed")
     assert (line["task"], line["error"]) == ("follower", "the follower fell over")
@@ -227,7 +129,7 @@ async def test_a_background_task_that_fails_ends_the_process_with_its_error(star
 
 
 async def test_a_mistake_at_start_is_told_with_its_traceback(start: Start) -> None:
-    process = await start("fails_at_start")
+    process = await start("processes.py", "fails_at_start")
     assert await process.ends() == 1
     line = next(line for line in process.logged if line["event"] == "service.start_failed")
     assert "traceback" in line
@@ -235,7 +137,7 @@ async def test_a_mistake_at_start_is_told_with_its_traceback(start: Start) -> No
 
 
 async def test_what_is_missing_at_start_is_one_clear_line(start: Start) -> None:
-    process = await start("lacks_something")
+    process = await start("processes.py", "lacks_something")
     assert await process.ends() == 1
     line = next(line for line in process.logged if line["event"] == "service.start_failed")
     assert line["error"] == "the rating service is not available"
@@ -244,16 +146,16 @@ async def test_what_is_missing_at_start_is_one_clear_line(start: Start) -> None:
 
 
 async def test_an_address_in_use_is_one_clear_line(start: Start) -> None:
-    first = await start("works")
+    first = await start("processes.py", "works")
     port = (await first.ready())["grpc_port"]
-    second = await start("works", grpc_listen=f"127.0.0.1:{port}")
+    second = await start("processes.py", "works", grpc_listen=f"127.0.0.1:{port}")
     assert await second.ends() == 1
     line = next(line for line in second.logged if line["event"] == "service.start_failed")
     assert line["error"] == f"can't listen on 127.0.0.1:{port} for gRPC"
 
 
 async def test_wrong_settings_are_a_line_each_without_their_values(start: Start) -> None:
-    process = await start("works", grpc_listen="hunter2", drain_timeout_s="-1")
+    process = await start("processes.py", "works", grpc_listen="hunter2", drain_timeout_s="-1")
     assert await process.ends() == 2
     lines = process.errors.splitlines()
     assert [line.partition(": ")[2].partition(":")[0] for line in lines] == [
@@ -264,8 +166,16 @@ async def test_wrong_settings_are_a_line_each_without_their_values(start: Start)
     assert "Traceback" not in process.errors
 
 
+async def test_a_list_that_does_not_parse_is_one_clear_line(start: Start) -> None:
+    process = await start("processes.py", "works", realms="hunter2")
+    assert await process.ends() == 2
+    (line,) = process.errors.splitlines()
+    assert "realms" in line
+    assert "hunter2" not in line
+
+
 async def test_a_consumer_finishes_what_it_has_taken(start: Start, nats_server: NatsServer) -> None:
-    process = await start("uses_nats", nats_url=nats_server.url)
+    process = await start("processes.py", "uses_nats", nats_url=nats_server.url)
     await process.ready()
     async with Bus(nats_server.url, name="test") as bus, bus.publisher() as events:
         events.publish("calls.ended", b"", message_id="hold.ended")
@@ -278,7 +188,9 @@ async def test_a_consumer_finishes_what_it_has_taken(start: Start, nats_server: 
 
 
 async def test_without_nats_it_does_not_start_and_says_why(start: Start) -> None:
-    process = await start("uses_nats", nats_url="nats://user:hunter2@127.0.0.1:1", start_timeout_s="0.3")
+    process = await start(
+        "processes.py", "uses_nats", nats_url="nats://user:hunter2@127.0.0.1:1", start_timeout_s="0.3"
+    )
     line = await process.logs("service.start_failed")
     assert line["error"] == "NATS at nats://…@127.0.0.1:1 is not available"
     assert "hunter2" not in process.errors
@@ -286,7 +198,7 @@ async def test_without_nats_it_does_not_start_and_says_why(start: Start) -> None
 
 
 async def test_a_collector_that_is_away_does_not_hold_up_the_end(start: Start) -> None:
-    process = await start("works", otlp_endpoint="http://127.0.0.1:1", trace_sample_ratio="1")
+    process = await start("processes.py", "works", otlp_endpoint="http://127.0.0.1:1", trace_sample_ratio="1")
     await process.ready()
     process.signal(signal.SIGTERM)
     assert await process.ends() == 0
@@ -294,7 +206,9 @@ async def test_a_collector_that_is_away_does_not_hold_up_the_end(start: Start) -
 
 
 async def test_the_database_is_there_when_asked_for(start: Start, postgres_url: str) -> None:
-    process = await start("uses_database", database_url=postgres_url.replace("postgresql://", "postgresql+asyncpg://"))
+    process = await start(
+        "processes.py", "uses_database", database_url=postgres_url.replace("postgresql://", "postgresql+asyncpg://")
+    )
     await process.ready()
     assert process.output == ["selected 1"]
     process.signal(signal.SIGTERM)
