@@ -23,7 +23,7 @@ from callwarden.limits.rendezvous import ranking
 # One for the group commit, one for the reaper's look; a third in case one of them is being given up.
 HOT_CONNECTIONS = 3
 # For rating at start: started together, it may be ready a moment later. Without it cached prices go on.
-PEERS_TIMEOUT_S = 5.0
+PEERS_TIMEOUT_S = 15.0
 
 
 async def wire(settings: Settings, runtime: Runtime) -> None:
