@@ -88,6 +88,7 @@ class Call:
         "caller_number",
         "caller_tag",
         "cancelled",
+        "cookie",
         "dialled",
         "extending",
         "final",
@@ -134,6 +135,7 @@ class Call:
         self.targets: list[Target] = []
         self.target: Target | None = None
         self.attempt = 0
+        self.cookie = ""  # of the present attempt
         self.branch: ClientTransaction | None = None
         self.ringing = False
         self.best: Response | None = None
@@ -182,6 +184,7 @@ class Calls:
 
     def __init__(self) -> None:
         self._by_hold: dict[UUID, Call] = {}
+        self._by_cookie: dict[str, Call] = {}
         self._closed: dict[UUID, None] = {}
         self.wheel: Wheel[Call] = Wheel()
 
@@ -198,12 +201,23 @@ class Calls:
     def get(self, hold_id: UUID) -> Call | None:
         return self._by_hold.get(hold_id)
 
+    def give_cookie(self, call: Call, text: str) -> None:
+        """The cookie of the call's present attempt."""
+        self._by_cookie.pop(call.cookie, None)
+        call.cookie = text
+        self._by_cookie[text] = call
+
+    def find_cookie(self, text: str) -> Call | None:
+        """The call with this cookie. As nobody can guess one, having it is as good as its signature (20 µs less)."""
+        return self._by_cookie.get(text)
+
     def all(self) -> list[Call]:
         return list(self._by_hold.values())
 
     def close(self, call: Call) -> None:
         """The call is over; its hold is remembered for a while."""
         self.wheel.cancel(call)
+        self._by_cookie.pop(call.cookie, None)
         if self._by_hold.pop(call.hold_id, None) is not None:
             self.close_unknown(call.hold_id)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from callwarden.edge_proxy.core.rules import Rules
-from callwarden.sip.digest import Credentials, Freshness, NonceKeys, challenges, parse_credentials, parse_fields
+from callwarden.sip.digest import Credentials, Freshness, NonceKeys, challenges, parse_credentials
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request
 from callwarden.sip.uri import parse_uri
@@ -46,20 +46,20 @@ class Challenger:
 
     def examine(self, request: Request, name: str, rules: Rules, host: str, wall_s: float) -> Credentials | Fault:
         """The request's credentials for a realm of ours (header `name`), if they are worth asking about."""
+        fault = Fault.NONE
         for value in request.get_all(name):
             try:
-                if parse_fields(value).get("realm") not in self._realms:
-                    continue  # for another proxy on the way (RFC 3261 22.3)
+                credentials = parse_credentials(value)
             except Malformed:
-                return Fault.WRONG
-            return self._examine(value, request, rules, host, wall_s)
-        return Fault.NONE
+                fault = Fault.WRONG
+                continue
+            if credentials.realm in self._realms:  # others are for another proxy on the way (RFC 3261 22.3)
+                return self._examine(credentials, request, rules, host, wall_s)
+        return fault
 
-    def _examine(self, value: str, request: Request, rules: Rules, host: str, wall_s: float) -> Credentials | Fault:
-        try:
-            credentials = parse_credentials(value)
-        except Malformed:
-            return Fault.WRONG
+    def _examine(
+        self, credentials: Credentials, request: Request, rules: Rules, host: str, wall_s: float
+    ) -> Credentials | Fault:
         if self._keys.check(credentials.nonce, wall_s, rules.nonce_lifetime_s, host) is not Freshness.FRESH:
             return Fault.STALE
         if credentials.algorithm not in rules.accepted or not _is_for(credentials.uri, request):
@@ -95,14 +95,15 @@ class Uses:
 
 
 def _is_for(uri: str, request: Request) -> bool:
-    """Whether credentials for `uri` were made for this request (RFC 7616 3.4.6): same user at the same host.
+    """Whether credentials for `uri` were made for this request (RFC 7616 3.4.6).
 
-    Ports and parameters differ in many phones; a number that differs would let captured credentials call elsewhere.
+    A number that differs would let captured credentials call elsewhere. Hosts, ports and parameters differ in many
+    phones, and some name no user at all; those can't be used twice anyway (`Uses`).
     """
     if uri == request.uri_text:
         return True
     try:
-        theirs, ours = parse_uri(uri), request.uri
-        return theirs.username == ours.username and theirs.host.lower() == ours.host.lower()
+        user = parse_uri(uri).username
+        return not user or user == request.uri.username
     except Malformed:
         return False

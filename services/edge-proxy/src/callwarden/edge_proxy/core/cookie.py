@@ -11,6 +11,7 @@ Out: Record-Route itself (`forwarding`), and what a request with a cookie may do
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from hashlib import blake2b, blake2s
 from hmac import compare_digest
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -122,6 +123,7 @@ def _hide(key: bytes, head: bytes, data: bytes) -> bytes:
     return (int.from_bytes(data, "big") ^ int.from_bytes(stream, "big")).to_bytes(len(data), "big")
 
 
+@lru_cache(maxsize=4_096)  # The same phones and carriers come again; 5 µs each time otherwise.
 def _pack(address: Address) -> bytes:
     return ip_address(address[0]).packed + address[1].to_bytes(2, "big")
 
@@ -129,13 +131,15 @@ def _pack(address: Address) -> bytes:
 def _unpack(data: bytes, flags: int) -> tuple[Address | None, Address | None]:
     caller = callee = None
     if flags & _CALLER:
-        caller, data = _take(data, 18 if flags & _CALLER_V6 else 6)
+        size = 18 if flags & _CALLER_V6 else 6
+        caller, data = _address(data[:size]), data[size:]
     if flags & _CALLEE:
-        callee, data = _take(data, 18 if flags & _CALLEE_V6 else 6)
+        callee = _address(data[: 18 if flags & _CALLEE_V6 else 6])
     return caller, callee
 
 
-def _take(data: bytes, size: int) -> tuple[Address, bytes]:
-    packed = data[: size - 2]
-    host = IPv4Address(packed) if size == 6 else IPv6Address(packed)
-    return (str(host), int.from_bytes(data[size - 2 : size], "big")), data[size:]
+@lru_cache(maxsize=4_096)
+def _address(data: bytes) -> Address:
+    packed = data[:-2]
+    host = IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
+    return str(host), int.from_bytes(data[-2:], "big")

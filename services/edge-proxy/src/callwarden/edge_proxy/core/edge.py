@@ -150,43 +150,50 @@ class Edge:
     # To whom.
 
     def _take(self, outputs: list[Output]) -> None:
-        context = self.context
+        """By type and in order of how often they come: class patterns cost three times as much here."""
         for output in outputs:
-            match output:
-                case Send():
-                    context.effects.append(output)
-                case RequestReceived(request, source):
-                    self._request(request, source)
-                case ResponseReceived(transaction, response):
-                    owner = transaction.context
-                    if isinstance(owner, Call):
-                        self._setup.response(owner, transaction, response)
-                    elif isinstance(owner, Passage):
-                        self._relay.response(owner, response)
-                    elif isinstance(owner, LateAnswer):
-                        owner.again(context)
-                case AckReceived(request, source):
-                    self._relay.ack(request, source)
-                case Cancelled(server):
-                    owner = server.context
-                    if isinstance(owner, Call):
-                        self._setup.cancelled(owner)
-                    elif isinstance(owner, Passage):
-                        self._relay.cancelled(owner)
-                case TimedOut(transaction) | TransportFailed(transaction):
-                    owner = transaction.context
-                    if isinstance(transaction, ServerTransaction):
-                        continue  # our failure was never acknowledged: nothing is waiting for it
-                    if isinstance(owner, Call):
-                        self._setup.timed_out(owner, transaction)
-                    elif isinstance(owner, Passage):
-                        self._relay.timed_out(owner)
-                case StrayResponse():
-                    self.tally.strays += 1
-                case Terminated():
-                    pass
-                case _:
-                    assert_never(output)
+            kind = type(output)
+            if kind is Send:
+                self.context.effects.append(output)
+            elif kind is Terminated:
+                output.transaction.context = None  # type: ignore[union-attr]  # a cycle less for the collector
+            else:
+                self._take_rare(output)
+
+    def _take_rare(self, output: Output) -> None:
+        match output:
+            case RequestReceived(request, source):
+                self._request(request, source)
+            case ResponseReceived(transaction, response):
+                owner = transaction.context
+                if isinstance(owner, Call):
+                    self._setup.response(owner, transaction, response)
+                elif isinstance(owner, Passage):
+                    self._relay.response(owner, response)
+                elif isinstance(owner, LateAnswer):
+                    owner.again(self.context)
+            case AckReceived(request, source):
+                self._relay.ack(request, source)
+            case Cancelled(server):
+                owner = server.context
+                if isinstance(owner, Call):
+                    self._setup.cancelled(owner)
+                elif isinstance(owner, Passage):
+                    self._relay.cancelled(owner)
+            case TimedOut(transaction) | TransportFailed(transaction):
+                owner = transaction.context
+                if isinstance(transaction, ServerTransaction):
+                    return  # our failure was never acknowledged: nothing is waiting for it
+                if isinstance(owner, Call):
+                    self._setup.timed_out(owner, transaction)
+                elif isinstance(owner, Passage):
+                    self._relay.timed_out(owner)
+            case StrayResponse():
+                self.tally.strays += 1
+            case Send() | Terminated():
+                pass  # taken above
+            case _:
+                assert_never(output)
 
     def _request(self, request: Request, source: Peer) -> None:
         context = self.context

@@ -32,6 +32,15 @@ def is_ours(uri: Uri) -> bool:
     return PARAMETER in uri.params
 
 
+def routes_beyond(response: Response) -> list[Uri]:
+    """The routes of the proxies behind us, nearest first, from the Record-Route of an answer that comes from there."""
+    if response._keys.count("record-route") == 1 and "," not in (response.get("record-route") or ""):
+        return []  # ours alone, as nearly always
+    routes = [route.uri for route in response.record_routes]
+    first_ours = next((at for at, uri in enumerate(routes) if is_ours(uri)), 0)
+    return routes[:first_ours][::-1]
+
+
 def next_hop(routes: list[Uri], contact: Uri | None) -> tuple[str, int] | None:
     """Where requests to one side go: its first route, else its Contact."""
     uri = routes[0] if routes else contact

@@ -128,6 +128,12 @@ class Relay:
         text = uri.params.get(cookie.PARAMETER) if uri is not None else None
         if not text:
             return None
+        call = self._calls.find_cookie(text)
+        if call is not None and call.call_id == request.call_id:
+            if request.from_.tag == call.caller_tag:
+                return Cookie(call.hold_id, True, None)
+            if request.to.tag == call.caller_tag:
+                return Cookie(call.hold_id, False, None)
         return cookie.read(context.keys, text, request.call_id, request.from_.tag, request.to.tag, context.wall_s)
 
     def _judge(self, fault: CookieFault | None, source: Peer) -> int:

@@ -272,6 +272,7 @@ class Setup:
             callee=(target.host, target.port),
             attempt=call.attempt,
         )
+        self._calls.give_cookie(call, text)
         copy = forwarding.forward(context, call.request, uri=target.uri, cookie=text)
         if not call.is_trunk:
             forwarding.clean_identity(copy)

@@ -61,10 +61,8 @@ class Talk:
         assert call.server is not None
         try:
             if not call.callee.is_phone:
-                routes = [route.uri for route in response.record_routes]
-                first_ours = next((at for at, uri in enumerate(routes) if ending.is_ours(uri)), 0)
                 contact = response.contacts[0].uri if response.contacts else None
-                if hop := ending.next_hop(routes[:first_ours][::-1], contact):
+                if hop := ending.next_hop(ending.routes_beyond(response), contact):
                     call.callee.peer = Peer(*hop)
             if not call.caller.is_phone:
                 invite = call.server.request

@@ -69,8 +69,7 @@ def fingerprint(request: Request) -> str:
 
 
 def _is_loop(request: Request, sent_by: str) -> bool:
-    values = request.get_all("via")
-    if len(values) == 1 and "," not in values[0] and request.via.sent_by != sent_by:
+    if request._keys.count("via") == 1 and request.via.sent_by != sent_by and "," not in (request.get("via") or ""):
         return False
     own = [via.branch or "" for via in request.vias if via.sent_by.lower() == sent_by]
     if not own:
