@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import and_, delete, exists, func, or_, select, update
+from sqlalchemy import and_, delete, func, or_, select, update
+from sqlalchemy import exists as sql_exists
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from callwarden.auth.core.sealing import Sealed
+from callwarden.auth.core.sealing import SEALED_BYTES, Sealed
 from callwarden.auth.core.trunks import TRUNKS_MAX, SenderTrunk
 from callwarden.auth.core.users import Account, UserKey
 from callwarden.auth.ports import Stored
@@ -24,13 +25,18 @@ log = get_logger(__name__)
 
 NUMBERS_MAX: Final = 1_000  # They go with every verdict; who owns more shows them by his trunk's policy.
 
+# Gives a row for each wanted user, existing or not, and looks into every table for each: who doesn't exist costs the
+# database, the wire and us the same work, and isn't found out by the time it takes (measured: 15 of 1,050 µs at the client).
 _LOOK_UP: Final = f"""
-    SELECT c.realm, c.username, c.sealed_ha1, c.key_id, a.id, a.type, a.status,
-           ARRAY(SELECT n.number FROM account_number n WHERE n.account_id = a.id ORDER BY n.number LIMIT {NUMBERS_MAX})
+    SELECT wanted.realm, wanted.username, a.id IS NOT NULL, coalesce(c.sealed_ha1, $3), coalesce(c.key_id, $4),
+           coalesce(a.id, $5), coalesce(a.type, 'enduser'), coalesce(a.status, 'active'),
+           ARRAY(SELECT n.number FROM account_number n WHERE n.account_id = coalesce(c.account_id, $5)
+                 ORDER BY n.number LIMIT {NUMBERS_MAX})
     FROM unnest($1::text[], $2::text[]) AS wanted (realm, username)
-    JOIN credential c ON c.realm = wanted.realm AND c.username = wanted.username
-    JOIN account a ON a.id = c.account_id
+    LEFT JOIN credential c ON c.realm = wanted.realm AND c.username = wanted.username
+    LEFT JOIN account a ON a.id = coalesce(c.account_id, $5)
 """  # noqa: S608 - the one thing filled in is a number of ours
+_NOBODY: Final = bytes(SEALED_BYTES), "0" * 16, UUID(int=0)
 
 
 class SqlAccounts:
@@ -42,18 +48,22 @@ class SqlAccounts:
 
     async def look_up(self, users: Sequence[UserKey]) -> Mapping[UserKey, Stored]:
         async def work(connection: Any) -> Any:
-            return await connection.fetch(_LOOK_UP, [user.realm for user in users], [user.username for user in users])
+            realms, names = [user.realm for user in users], [user.username for user in users]
+            return await connection.fetch(_LOOK_UP, realms, names, *_NOBODY)
 
-        return {
-            UserKey(realm, username): Stored(Sealed(sealed, key_id), _account(id_, kind, status, numbers))
-            for realm, username, sealed, key_id, id_, kind, status, numbers in await self._hot.run("look-up", work)
-        }
+        rows = [
+            (exists, UserKey(realm, username), Stored(Sealed(sealed, key_id), _account(id_, kind, status, numbers)))
+            for realm, username, exists, sealed, key_id, id_, kind, status, numbers in await self._hot.run(
+                "look-up", work
+            )
+        ]
+        return {user: stored for exists, user, stored in rows if exists}
 
     async def sender_trunks(self) -> list[SenderTrunk]:
         async def work(connection: AsyncConnection) -> list[SenderTrunk]:
             is_sender = and_(trunk.c.direction == "traffic-sender", trunk.c.enabled)
             numbers: dict[UUID, list[str]] = {}
-            owners = exists().where(trunk.c.account_id == account_number.c.account_id, is_sender)
+            owners = sql_exists().where(trunk.c.account_id == account_number.c.account_id, is_sender)
             owned = await connection.execute(
                 select(account_number.c.account_id, account_number.c.number)
                 .where(owners)

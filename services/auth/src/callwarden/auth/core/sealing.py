@@ -21,7 +21,7 @@ KEY_BYTES: Final = 32
 SALT_BYTES: Final = 12  # NIST SP 800-38D section 8.2.2: random nonces of 96 bits are good for 2^32 seals a key.
 _TAG_BYTES: Final = 16
 _HA1_BYTES: Final = (16, 32, 32)
-_SEALED_BYTES: Final = SALT_BYTES + sum(_HA1_BYTES) + _TAG_BYTES
+SEALED_BYTES: Final = SALT_BYTES + sum(_HA1_BYTES) + _TAG_BYTES
 
 
 class BadKey(ValueError):
@@ -73,7 +73,7 @@ class SealingKeys:
         opener = self._by_id.get(sealed.key_id)
         if opener is None:
             raise CannotOpen("sealed with a key that isn't configured")
-        if len(sealed.value) != _SEALED_BYTES:
+        if len(sealed.value) != SEALED_BYTES:
             raise CannotOpen("not a sealed value")
         try:
             plain = opener.cipher.decrypt(sealed.value[:SALT_BYTES], sealed.value[SALT_BYTES:], _bound_to(key))
