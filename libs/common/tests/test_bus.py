@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from nats.errors import OutboundBufferLimitError
 from nats.js.errors import NotFoundError
 
 from callwarden.common import trace
@@ -16,7 +17,7 @@ from callwarden.common.bus import publisher as publisher_module
 from callwarden.common.bus.consumer import CONSUMED
 from callwarden.common.bus.ordered import OrderedConsumer
 from callwarden.common.bus.publisher import PUBLISHED, Publisher
-from callwarden.common.bus.streams import BUCKETS, STREAMS, declare
+from callwarden.common.bus.streams import BUCKETS, MESSAGE_BYTES_MAX, STREAMS, declare
 from callwarden.common.metrics import Metrics
 from callwarden.kernel.errors import Conflict, Exhausted, Invalid, TimedOut, Unavailable
 from callwarden.local.nats import NatsServer
@@ -296,8 +297,47 @@ async def test_an_event_is_acknowledged_or_refused_for_who_waits(bus: Bus) -> No
     async with bus.publisher() as events:
         await events.publish_acknowledged("payments.done", b"x", message_id="1")
         assert await messages_in(bus, Stream.PAYMENTS) == 1
+        await bus.jetstream.delete_stream("PAYMENTS")
         with pytest.raises(Unavailable):
-            await events.publish_acknowledged("nobody.takes.this", b"x", message_id="2")
+            await events.publish_acknowledged("payments.done", b"x", message_id="2")
+
+
+@pytest.mark.parametrize(
+    ("subject", "payload", "message_id"),
+    [
+        ("nobody.takes.this", b"", "1"),
+        ("calls", b"", "1"),
+        ("calls.ended", b"x" * (MESSAGE_BYTES_MAX + 1), "1"),
+        ("calls.ended", b"", ""),
+        ("calls.ended", b"", "1\r\nNats-Rollup: all"),
+        ("calls.ended", b"", "\u00e4"),
+    ],
+)
+async def test_what_could_never_be_sent_is_refused_at_once(
+    bus: Bus, tmp_path: Path, subject: str, payload: bytes, message_id: str
+) -> None:
+    spool = Spool(tmp_path)
+    async with bus.publisher(spool) as events:
+        with pytest.raises(Invalid):
+            events.publish(subject, payload, message_id=message_id)
+        with pytest.raises(Invalid):
+            await events.publish_acknowledged(subject, payload, message_id=message_id)
+        assert len(spool) == 0
+
+
+async def test_a_full_disk_leaves_events_in_memory_and_they_arrive(
+    bus: Bus, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with bus.publisher(Spool(tmp_path, bytes_max=600)) as events:
+        await nats_server.kill()
+        await disconnected(bus)
+        for number in range(30):
+            events.publish("calls.ended", b"x" * 100, message_id=str(number))
+        await nats_server.restart()
+        await eventually(lambda: bus.connected)
+        await events.flush()
+        assert await messages_in(bus, Stream.CALLS) == 30
+    assert bus.metrics.counter(PUBLISHED, "lost").value == 0
 
 
 # While NATS is away
@@ -342,6 +382,75 @@ async def test_what_is_not_sent_when_the_process_ends_is_sent_by_the_next(
     async with Bus(nats_server.url, name="next") as next_bus, next_bus.publisher(Spool(tmp_path)) as events:
         await events.flush()
         assert await messages_in(next_bus, Stream.CALLS) == 20
+
+
+async def test_a_send_that_fails_in_the_middle_loses_nothing(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, sent = bus.client.publish, 0
+
+    async def failing_once(*args: Any, **options: Any) -> None:
+        nonlocal sent
+        sent += 1
+        if sent == 5:
+            raise OutboundBufferLimitError
+        await publish(*args, **options)
+
+    monkeypatch.setattr(bus.client, "publish", failing_once)
+    monkeypatch.setattr(publisher_module, "ACK_TIMEOUT_S", 0.2)
+    async with bus.publisher(Spool(tmp_path)) as events:
+        for number in range(20):
+            events.publish("calls.ended", b"", message_id=str(number))
+        await events.flush()
+        assert await messages_in(bus, Stream.CALLS) == 20
+
+
+async def test_an_end_in_the_middle_of_sending_loses_nothing(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, sent = bus.client.publish, 0
+
+    async def hanging(*args: Any, **options: Any) -> None:
+        nonlocal sent
+        sent += 1
+        if sent == 5:
+            await asyncio.Event().wait()
+        await publish(*args, **options)
+
+    monkeypatch.setattr(publisher_module, "CLOSE_WAIT_S", 0.1)
+    with monkeypatch.context() as patched:
+        patched.setattr(bus.client, "publish", hanging)
+        async with bus.publisher(Spool(tmp_path)) as events:
+            for number in range(20):
+                events.publish("calls.ended", b"", message_id=str(number))
+    async with bus.publisher(Spool(tmp_path)) as events:
+        await events.flush()
+    assert await messages_in(bus, Stream.CALLS) == 20
+
+
+async def test_a_spool_that_cannot_be_sent_stays_and_is_sent_later(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that takes messages and acknowledges none, then one that does."""
+    monkeypatch.setattr(publisher_module, "ACK_TIMEOUT_S", 0.2)
+    spool = Spool(tmp_path)
+    for number in range(20):
+        spool.append("calls.ended", str(number), b"")
+    publish, tried = bus.client.publish, asyncio.Event()
+
+    async def nowhere(*args: Any, **options: Any) -> None:
+        tried.set()
+
+    async with AsyncExitStack() as stack:
+        with monkeypatch.context() as patched:
+            patched.setattr(bus.client, "publish", nowhere)
+            events = await stack.enter_async_context(bus.publisher(spool))
+            events.publish("calls.ended", b"", message_id="20")
+            await tried.wait()
+            assert len(spool) == 21
+        assert bus.client.publish == publish
+        await events.flush()
+    assert await messages_in(bus, Stream.CALLS) == 21
 
 
 async def test_without_a_spool_events_wait_in_memory_within_bounds(

@@ -8,6 +8,7 @@ second sending harmless (Nats-Msg-Id; the stream remembers them for its duplicat
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from nats.js import api
 
 from callwarden.common import trace
 from callwarden.common.bus.spool import Spool
+from callwarden.common.bus.streams import MESSAGE_BYTES_MAX, STREAMS
 from callwarden.common.logs import get_logger
 from callwarden.common.metrics import Metric, Metrics
-from callwarden.kernel.errors import Exhausted, Unavailable
+from callwarden.kernel.errors import Exhausted, Invalid, Unavailable
 
 log = get_logger(__name__)
 
@@ -33,15 +35,17 @@ CLOSE_WAIT_S: Final = 2.0
 SPOOL_BATCH: Final = 256
 CHECK_EVERY_S: Final = 0.5
 
+_PREFIXES: Final = tuple(subject.removesuffix(">") for spec in STREAMS.values() for subject in spec.subjects)
+
 PUBLISHED = Metric(
     "callwarden_bus_published_total", "counter", "{messages}", "Events by what became of them.", labels=("result",)
 )
 WAITING = Metric("callwarden_bus_publish_waiting", "gauge", "{messages}", "Events not acknowledged yet.", ("where",))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Event:
-    """Mutable: `sent_s` (monotonic) is set on each sending."""
+    """Mutable: `sent_s` (monotonic) is set on each sending. With `done` somebody looks after it until it is."""
 
     subject: str
     message_id: str
@@ -64,7 +68,7 @@ class Publisher:
         self._client = client
         self._on_reconnect = on_reconnect
         self._spool = spool
-        self._waiting: list[_Event] = []
+        self._waiting: deque[_Event] = deque()
         self._unacked: dict[int, _Event] = {}
         self._last_token = 0
         self._wake = asyncio.Event()
@@ -107,17 +111,42 @@ class Publisher:
             await self._subscription.unsubscribe()
 
     def publish(self, subject: str, payload: bytes, *, message_id: str) -> None:
-        """Send an event, once NATS takes it. Raises Exhausted only when spool (or, without one, memory) is full."""
-        event = _Event(subject, message_id, payload, trace.headers())
-        if self._spool is not None and (len(self._spool) or not self._client.is_connected):
-            self._spool_one(event)  # behind the others, or the order is lost
-        elif len(self._waiting) >= WAITING_MAX:
-            if self._spool is None:
-                raise Exhausted("too many events wait for NATS")
-            self._spool_one(event)
-        else:
-            self._waiting.append(event)
+        """Send an event, once NATS takes it. Raises Exhausted only when neither disk nor memory have room for it.
+
+        Raises Invalid for what could never be sent and would hold up all that come after it.
+        """
+        event = self._event(subject, payload, message_id)
+        behind_others = self._spool is not None and (len(self._spool) > 0 or not self._client.is_connected)
+        if not (behind_others and self._spooled_one(event)):
+            self._keep(event)
         self._wake.set()
+
+    def _event(self, subject: str, payload: bytes, message_id: str) -> _Event:
+        if not subject.startswith(_PREFIXES):
+            raise Invalid(f"no stream takes {subject}", field="subject")
+        if len(payload) > MESSAGE_BYTES_MAX:
+            raise Invalid(f"an event of {len(payload)} bytes is larger than {MESSAGE_BYTES_MAX}", field="payload")
+        if not message_id or not message_id.isascii() or not message_id.isprintable():
+            raise Invalid("a message id is printable ASCII", field="message_id")  # it stands in a header
+        return _Event(subject, message_id, payload, trace.headers())
+
+    def _keep(self, event: _Event) -> None:
+        """In memory, or on disk when there is no room."""
+        if len(self._waiting) < WAITING_MAX:
+            self._waiting.append(event)
+        elif self._spool is None or not self._spooled_one(event):
+            raise Exhausted("too many events wait for NATS")
+
+    def _spooled_one(self, event: _Event) -> bool:
+        """Whether the disk took it."""
+        assert self._spool is not None
+        try:
+            self._spool.append(event.subject, event.message_id, event.payload)
+        except (Exhausted, OSError) as error:
+            log.error("publisher.spool_failed", error=error, with_traceback=False, waiting=len(self._waiting))
+            return False
+        self._spooled.value += 1
+        return True
 
     async def publish_acknowledged(
         self, subject: str, payload: bytes, *, message_id: str, timeout_s: float = ACK_TIMEOUT_S
@@ -125,7 +154,7 @@ class Publisher:
         """Send an event now and return when JetStream has it. Raises Unavailable; then it may have it nevertheless."""
         if not self._client.is_connected:
             raise Unavailable("NATS is not available")
-        event = _Event(subject, message_id, payload, trace.headers())
+        event = self._event(subject, payload, message_id)
         event.done = asyncio.get_running_loop().create_future()
         self._waiting.append(event)
         self._wake.set()
@@ -137,9 +166,10 @@ class Publisher:
 
     async def flush(self) -> None:
         """Return when everything published so far is acknowledged or on disk because NATS is away."""
-        while (self._waiting or self._unacked or (self._spool is not None and len(self._spool))) and (
-            self._client.is_connected or self._spool is None
-        ):
+        while self._waiting or self._unacked or (self._spool is not None and len(self._spool)):
+            if self._spool is not None and not self._client.is_connected:
+                self._set_aside()
+                return
             self._acked.clear()
             await self._acked.wait()
 
@@ -156,7 +186,7 @@ class Publisher:
                 await self._send_spooled()
             except nats.errors.Error as error:
                 log.debug("publisher.send_failed", error=repr(error))
-            except OSError as error:  # the disk of the spool
+            except OSError as error:  # the disk of the spool, read or cut
                 log.error("publisher.spool_failed", error=error)
 
     def _check(self) -> None:
@@ -172,34 +202,21 @@ class Publisher:
         """What was sent or waits goes to the spool, oldest first, or waits (again) in memory."""
         events = [*self._unacked.values(), *self._waiting]
         self._unacked.clear()
-        self._waiting = []
+        self._waiting.clear()
         for event in events:
             if event.done is not None:
                 if not event.done.done():
                     event.done.set_exception(Unavailable("NATS is not available"))
-            elif self._spool is None:
-                self._waiting.append(event)
-            else:
-                try:
-                    self._spool_one(event)
-                except (Exhausted, OSError) as error:
-                    self._lost.value += 1
-                    log.error("publisher.lost", error=error, message_id=event.message_id)
+            elif self._spool is None or not self._spooled_one(event):
+                self._waiting.append(event)  # bounded: it was in memory before
         self._acked.set()
-
-    def _spool_one(self, event: _Event) -> None:
-        assert self._spool is not None
-        self._spool.append(event.subject, event.message_id, event.payload)
-        self._spooled.value += 1
 
     async def _send_waiting(self) -> None:
         while self._waiting and self._client.is_connected and len(self._unacked) < UNACKED_MAX:
-            room = UNACKED_MAX - len(self._unacked)
-            batch, self._waiting = self._waiting[:room], self._waiting[room:]
-            for event in batch:
-                await self._send(event)
+            await self._send(self._waiting.popleft())
 
     async def _send(self, event: _Event) -> None:
+        # Known as sent before it is, so that whatever happens in between it is sent again.
         self._last_token = token = self._last_token + 1
         event.sent_s = time.monotonic()
         self._unacked[token] = event
@@ -211,18 +228,18 @@ class Publisher:
         spool = self._spool
         while spool is not None and len(spool) and self._client.is_connected and not self._unacked:
             records = spool.read(SPOOL_BATCH)
-            loop = asyncio.get_running_loop()
-            events = [_Event(record.subject, record.message_id, record.payload, ()) for record in records]
-            for event in events:
-                event.done = loop.create_future()
-                await self._send(event)
-            done, _ = await asyncio.wait(
-                [event.done for event in events if event.done is not None], timeout=ACK_TIMEOUT_S
-            )
-            failed = [one for one in done if one.exception() is not None]
-            if failed or len(done) < len(events):
-                for token in [token for token, event in self._unacked.items() if event in events]:
+            answers: list[asyncio.Future[None]] = []
+            try:
+                for record in records:
+                    answers.append(asyncio.get_running_loop().create_future())
+                    await self._send(_Event(record.subject, record.message_id, record.payload, (), done=answers[-1]))
+                await asyncio.wait(answers, timeout=ACK_TIMEOUT_S)
+            finally:
+                # What is not acknowledged stays on disk; nobody else has to look after it.
+                for token in [token for token, event in self._unacked.items() if event.done in answers]:
                     del self._unacked[token]
+                refused = [one for one in answers if not one.done() or one.exception() is not None]
+            if refused:
                 await asyncio.sleep(CHECK_EVERY_S)
                 return
             spool.acknowledge(records[-1].end)
@@ -243,9 +260,7 @@ class Publisher:
         else:
             # No stream (yet), or one that is full: it stays ours.
             log.warning("publisher.refused", reason=error, message_id=event.message_id)
-            if self._spool is not None:
-                self._spool_one(event)
-            else:
+            if self._spool is None or not self._spooled_one(event):
                 self._waiting.append(event)
         self._acked.set()
         if self._waiting or (self._spool is not None and len(self._spool)):
