@@ -243,3 +243,10 @@ def test_sip_check_gives_the_reason_of_a_refusal(tmp_path: Path, capsys: pytest.
 def test_sip_check_says_when_there_is_no_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["sip", "check", "missing.txt"]) == 1
     assert "missing.txt: No such file" in capsys.readouterr().err
+
+
+def test_sip_check_tells_a_text_file_from_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "invite.txt"
+    file.write_bytes(INVITE.replace(b"\r\n", b"\n"))
+    assert run(["sip", "check", str(file)]) == 1
+    assert "CR LF" in capsys.readouterr().err

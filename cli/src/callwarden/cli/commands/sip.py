@@ -40,5 +40,8 @@ def check(file: Annotated[str, typer.Argument(help="File with one message; [bold
     try:
         described = describe(parse(data))
     except Malformed as error:
-        raise Failure(f"refused: {error.reason}") from error
+        # What an editor saves by itself, and RFC 3261 section 7 doesn't allow.
+        is_unix = b"\n" in data and b"\r\n" not in data
+        hint = " (its lines end with LF, SIP's with CR LF: `sed -i 's/$/\\r/'` changes them)" if is_unix else ""
+        raise Failure(f"refused: {error.reason}{hint}") from error
     output.as_json(described)
