@@ -1,13 +1,14 @@
 """Two processes of auth on a real NATS and PostgreSQL: what one changes, the other knows; settings; metrics."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import nats
@@ -15,6 +16,9 @@ import pytest
 
 from callwarden.api.auth.v1 import auth_pb2, auth_pb2_grpc
 from callwarden.api.events.v1 import events_pb2
+from callwarden.auth.core.digest import ha1s_of
+from callwarden.auth.core.sealing import SALT_BYTES, SealingKeys
+from callwarden.auth.core.users import UserKey
 from callwarden.common.rpc.client import channel, unary
 from callwarden.common.rpc.stream import StreamClient
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
@@ -123,7 +127,18 @@ async def test_what_one_process_changes_the_other_knows(state_dir: Path) -> None
 
 async def test_events_that_were_missed_while_nats_was_away_are_made_up_for(state_dir: Path) -> None:
     async with house(state_dir) as h:
-        await h.set_password("correct horse")
+        # Not by SetPassword, whose event could still be on its way and empty the cache.
+        user = UserKey(REALM, "alice")
+        keys = SealingKeys(h.system.keys.credential_key)
+        sealed = keys.seal(user, ha1s_of(user, "correct horse"), os.urandom(SALT_BYTES))
+        await h.execute(
+            "INSERT INTO credential (realm, username, account_id, sealed_ha1, key_id) VALUES ($1, $2, $3, $4, $5)",
+            user.realm,
+            user.username,
+            UUID(h.account_id),
+            sealed.value,
+            sealed.key_id,
+        )
         assert await h.verdict("correct horse") == h.account_id
         await h.system.kill("nats")
         await h.execute("UPDATE account SET status = 'disabled'")
