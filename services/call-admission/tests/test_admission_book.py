@@ -499,7 +499,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
+TestAnyOrder.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
 
 @given(st.integers(0, 100), st.sampled_from(["UTC", "Asia/Tokyo", "America/Los_Angeles"]))

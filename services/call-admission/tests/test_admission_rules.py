@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callwarden.call_admission.core.calls import CallRequest, NoQuote, Quote, Route
+from callwarden.call_admission.core.calls import CallRequest, NoQuote, Quote, Route, is_free
 from callwarden.call_admission.core.days import UnknownZone, day_of
 from callwarden.call_admission.core.decide import Admit, Decided, decide
 from callwarden.call_admission.core.number_plan import Kind, kind_of
@@ -16,7 +16,7 @@ from callwarden.call_admission.core.policy import AdmissionPolicy, Policies
 from callwarden.call_admission.core.rules import RULES, Finding, Question
 from callwarden.call_admission.core.rules.destinations import longest_prefix
 from callwarden.call_admission.core.rules.rule import refused
-from callwarden.call_admission.core.slices import cost_max, is_free, possible_answers
+from callwarden.call_admission.core.slices import cost_max, possible_answers
 from callwarden.call_admission.core.snapshot import Account, AccountType, Snapshot
 from callwarden.kernel.tariff import Price, RateGroup, Window, cost, free
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult

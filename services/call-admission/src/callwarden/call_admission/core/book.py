@@ -9,7 +9,7 @@ after that.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from typing import TypeAlias
 from uuid import UUID, uuid5
@@ -32,7 +32,7 @@ from callwarden.call_admission.core.decide import Decided, decide, decide_extens
 from callwarden.call_admission.core.policy import AdmissionPolicy
 from callwarden.call_admission.core.settle import Settlement, settle, settle_expired
 from callwarden.call_admission.core.snapshot import Account, Snapshot
-from callwarden.kernel.verdict import Mode, Reason, Refuse
+from callwarden.kernel.verdict import Reason, Refuse
 
 _MONEY_REASONS = frozenset({Reason.CREDIT, Reason.DAILY_SPEND})
 
@@ -251,7 +251,7 @@ class Book:
         day = day_of(request.start_s, account.time_zone)
         snapshot = self._snapshot(standing, day, None if request.local else quote)
         decided = decide(snapshot, request, policy)
-        if Mode.REPORT in policy.modes.values():
+        if policy.reports:
             self.changes.reported += decided.reported
         verdict = decided.verdict
         if isinstance(verdict, Refuse):
@@ -312,9 +312,14 @@ class Book:
         if verdict.final and verdict.granted_s < hold.max_duration_s:
             self._note_cut(command, account.name, decided, policy.revision)
         more_micros = verdict.held_micros - hold.held_micros
-        extended = replace(
-            hold, granted_s=verdict.granted_s, held_micros=verdict.held_micros, final=verdict.final
-        ).answered(request.answered_at_s, policy.grace_s)
+        extended = hold.granted(
+            request.answered_at_s,
+            verdict.granted_s,
+            verdict.held_micros,
+            hold.trunk,
+            policy.grace_s,
+            final=verdict.final,
+        )
         self._update(standing, hold, extended)
         self._hold_money(standing, hold.spend_day, more_micros)
         return Extended(extended)
@@ -334,9 +339,14 @@ class Book:
         if hold is None or standing is None:
             return self._not_running(event.hold_id)
         policy = self._policy_for(standing.account.realm)
-        answered = hold.answered(event.answered_at_s, policy.grace_s)
-        if event.trunk and event.trunk != hold.trunk:
-            answered = replace(answered, trunk=event.trunk)
+        answered = hold.granted(
+            event.answered_at_s,
+            hold.granted_s,
+            hold.held_micros,
+            event.trunk or hold.trunk,
+            policy.grace_s,
+            final=hold.final,
+        )
         if answered != hold:
             self._update(standing, hold, answered)
         return Done()

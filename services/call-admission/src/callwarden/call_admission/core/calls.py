@@ -3,7 +3,7 @@
 Out: deciding (decide), slicing (slices), settling (settle), and how these values travel (adapters).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Final
 from uuid import UUID
@@ -36,6 +36,21 @@ class Quote:
     price: Price
     routes: tuple[Route, ...]
     valid_until_s: float
+    is_free: bool = field(init=False)
+    """Known once for all calls that the quote serves."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_free", is_free(self.price))
+
+
+def is_free(price: Price) -> bool:
+    """Whether no call at this price can cost anything."""
+    if price.maximum_micros == 0:
+        return True
+    return not price.minimum_micros and all(
+        not window.connect_fee_micros and all(not group.rate_micros for group in window.groups)
+        for window in price.windows
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +124,12 @@ class Expired:
     account_id: UUID
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hold:
-    """One line and the money for `granted_s` seconds of talk, until `expires_at_s`."""
+    """One line and the money for `granted_s` seconds of talk, until `expires_at_s`.
+
+    A value: it isn't changed, another one is made. Not frozen, because that costs 2 µs each time.
+    """
 
     id: UUID
     account_id: UUID
@@ -126,19 +144,24 @@ class Hold:
     price: Price
     trunk: str
 
-    def answered(self, at_s: float, grace_s: int) -> "Hold":
-        """The hold of an answered call: it lasts to the end of what is granted. The first known answer stays."""
+    def granted(
+        self, at_s: float, granted_s: int, held_micros: int, trunk: str, grace_s: int, *, final: bool
+    ) -> "Hold":
+        """The hold of an answered call: it lasts to the end of what is granted. The first known answer stays.
+
+        Written out: dataclasses.replace() costs 5 µs.
+        """
         answered_at_s = at_s if self.answered_at_s is None else self.answered_at_s
-        return replace(
-            self,
-            answered_at_s=answered_at_s,
-            expires_at_s=answered_at_s + self.granted_s + grace_s + EXPIRY_MARGIN_S,
-        )
+        return Hold(
+            self.id, self.account_id, self.created_at_s, answered_at_s,
+            answered_at_s + granted_s + grace_s + EXPIRY_MARGIN_S, granted_s, self.max_duration_s, final, held_micros,
+            self.spend_day, self.price, trunk,
+        )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decision:
-    """What was decided about a call, with every rule: what `explain` shows."""
+    """What was decided about a call, with every rule: what `explain` shows. A value, as Hold is."""
 
     at_s: float
     outcome: str

@@ -13,7 +13,7 @@ from typing import Final
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneNumber, PhoneNumberType, number_type
 from phonenumbers.phonemetadata import PhoneMetadata, PhoneNumberDesc
 
-# 15 µs are saved for each number called again; an entry is about 250 bytes.
+# 2 µs (of an ordinary number) to 20 µs are saved for each number called again; an entry is about 250 bytes.
 KINDS_CACHED: Final = 32_768
 _COUNTRY_CODE_DIGITS_MAX: Final = 3
 _NON_GEOGRAPHIC: Final = "001"  # phonenumbers' region of country codes that are no country's (UN M.49: the world)
@@ -28,14 +28,14 @@ class Kind(Enum):
 @lru_cache(KINDS_CACHED)
 def kind_of(digits: str) -> Kind:
     """The kind of an E.164 number, given as digits without "+"."""
-    code = next((int(digits[:n]) for n in range(1, _COUNTRY_CODE_DIGITS_MAX + 1) if int(digits[:n]) in _CODES), None)
-    if code is None:
+    code = next((code for n in range(1, _COUNTRY_CODE_DIGITS_MAX + 1) if (code := digits[:n]) in _REGIONS), "")
+    national = digits[len(code) :]
+    if not code or _suspicious(code).match(national) is None:
         return Kind.OTHER
-    national = digits[len(str(code)) :]
     zeros = len(national) - len(national.lstrip("0"))
     number = PhoneNumber(
-        country_code=code,
-        national_number=int(national or "0"),
+        country_code=int(code),
+        national_number=int(national),
         italian_leading_zero=True if zeros else None,
         number_of_leading_zeros=zeros if zeros > 1 else None,
     )
@@ -49,13 +49,23 @@ def kind_of(digits: str) -> Kind:
     return Kind.OTHER
 
 
-def _kind_by_beginning(code: int, national: str) -> Kind:
-    for region in _CODES[code]:
-        metadata = (
-            PhoneMetadata.metadata_for_nongeo_region(code)
-            if region == _NON_GEOGRAPHIC
-            else PhoneMetadata.metadata_for_region(region)
-        )
+@lru_cache(256)  # There are about 215 country codes.
+def _suspicious(code: str) -> re.Pattern[str]:
+    """What every premium or shared-cost number of the country code begins like: one look spares most numbers the rest
+    (1 µs instead of 15)."""
+    patterns = {
+        pattern
+        for region in _REGIONS[code]
+        if (metadata := _metadata(code, region)) is not None
+        for pattern in (_pattern(metadata.premium_rate), _pattern(metadata.shared_cost))
+        if pattern is not None
+    }
+    return re.compile("|".join(f"(?:{pattern})" for pattern in sorted(patterns)) or _NOTHING)
+
+
+def _kind_by_beginning(code: str, national: str) -> Kind:
+    for region in _REGIONS[code]:
+        metadata = _metadata(code, region)
         if metadata is None:
             continue
         if _begins_like(metadata.premium_rate, national):
@@ -66,9 +76,19 @@ def _kind_by_beginning(code: int, national: str) -> Kind:
 
 
 def _begins_like(description: PhoneNumberDesc | None, national: str) -> bool:
-    if description is None or description.national_number_pattern is None:
-        return False
-    return re.match(description.national_number_pattern, national) is not None
+    pattern = _pattern(description)
+    return pattern is not None and re.match(pattern, national) is not None
 
 
-_CODES: Final[dict[int, tuple[str, ...]]] = COUNTRY_CODE_TO_REGION_CODE
+def _pattern(description: PhoneNumberDesc | None) -> str | None:
+    return description.national_number_pattern if description is not None else None
+
+
+def _metadata(code: str, region: str) -> PhoneMetadata | None:
+    if region == _NON_GEOGRAPHIC:
+        return PhoneMetadata.metadata_for_nongeo_region(int(code))
+    return PhoneMetadata.metadata_for_region(region)
+
+
+_NOTHING: Final = r"(?!)"
+_REGIONS: Final = {str(code): regions for code, regions in COUNTRY_CODE_TO_REGION_CODE.items()}

@@ -43,6 +43,8 @@ class AdmissionPolicy:
     block_satellite: bool
     allowed_prefixes: frozenset[str]
     blocked_prefixes: frozenset[str]
+    reports: bool
+    """Whether some rule is only reported."""
 
     @classmethod
     def of(cls, spec: PolicySpec, revision: int) -> "AdmissionPolicy":
@@ -62,6 +64,7 @@ class AdmissionPolicy:
             block_satellite=fraud.block_satellite,
             allowed_prefixes=frozenset(fraud.destinations.allow),
             blocked_prefixes=frozenset(fraud.destinations.block),
+            reports=any(getattr(spec.modes, name) == "Report" for name in type(spec.modes).model_fields),
         )
 
 

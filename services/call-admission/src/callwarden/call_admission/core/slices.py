@@ -7,7 +7,6 @@ the hold (book). Prices are those of callwarden.kernel.tariff, whose cost never 
 from dataclasses import dataclass
 from typing import Final
 
-from callwarden.call_admission.core.policy import SlicePolicy
 from callwarden.kernel.tariff import Price, affordable_s, cost
 
 # A call that costs nothing needs no money slice, but its line must come back if its edge dies: it is granted in leases.
@@ -35,16 +34,6 @@ class Slice:
     held_micros: int
     final: bool
     """Nothing further will be granted."""
-
-
-def is_free(price: Price) -> bool:
-    """Whether no call at this price can cost anything."""
-    if price.maximum_micros == 0:
-        return True
-    return not price.minimum_micros and all(
-        not window.connect_fee_micros and all(not group.rate_micros for group in window.groups)
-        for window in price.windows
-    )
 
 
 def possible_answers(price: Price, start_s: float, setup_s_max: int) -> tuple[float, ...]:
@@ -86,13 +75,3 @@ def cut_to_size(
     if bounds.cap_micros is not None and micros > bounds.cap_micros:
         micros = max(bounds.cap_micros, 0)
     return Slice(total_s, micros, final=total_s < limit_s or total_s >= bounds.talk_s_max)
-
-
-def first_s(price: Price, sizes: SlicePolicy) -> int:
-    """How much to ask for before a call goes on."""
-    return FREE_LEASE_S if is_free(price) else sizes.first_s
-
-
-def next_s(price: Price, sizes: SlicePolicy) -> int:
-    """How much more to ask for while it runs."""
-    return FREE_LEASE_S if is_free(price) else sizes.next_s

@@ -1,6 +1,7 @@
 """The longest talk time of one call."""
 
 from functools import lru_cache
+from typing import Final
 
 from callwarden.call_admission.core.policy import AdmissionPolicy
 from callwarden.call_admission.core.rules.rule import Finding, Question, refused
@@ -9,8 +10,12 @@ from callwarden.kernel.verdict import Mode, Reason, RuleResult
 
 
 @lru_cache(256)
-def _bounded(mode: Mode, talk_s_max: int) -> Finding:
+def _bounded(is_enforced: bool, talk_s_max: int) -> Finding:
+    mode = Mode.ENFORCE if is_enforced else Mode.REPORT
     return Finding(RuleResult("duration", mode, None, "seconds", 0, talk_s_max, "call"), talk_s_max=talk_s_max)
+
+
+_ENFORCE: Final = Mode.ENFORCE
 
 
 class Duration:
@@ -23,7 +28,7 @@ class Duration:
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
         limit_s = policy.talk_s_max
         if question.least_s <= limit_s or question.least_s <= policy.slice.minimum_s:
-            return _bounded(mode, limit_s)
+            return _bounded(mode is _ENFORCE, limit_s)
         text = f"The call has had the {limit_s} s that one may last."
         return refused(
             self.name, mode, Reason.DURATION, text,

@@ -5,8 +5,7 @@ of its mode in policy (spec.modes), and what explain, metrics and simulations sh
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Protocol
+from typing import Final, Protocol
 
 from callwarden.call_admission.core.policy import AdmissionPolicy
 from callwarden.call_admission.core.snapshot import Snapshot
@@ -51,17 +50,23 @@ class Rule(Protocol):
         ...
 
 
-# The same few hundred findings come again for every call; shared, since nothing in them changes (0.1 instead of 2 µs).
-@lru_cache(1_024)
+# The same few dozen findings come again for every call; shared, since nothing in them changes (0.15 instead of 2 µs).
+# The keys hold no mode: hashing an Enum is a Python function (0.3 µs).
+_PASSED: Final[tuple[dict[str, Finding], dict[str, Finding]]] = ({}, {})
+_SKIPPED: Final[tuple[dict[tuple[str, str], Finding], dict[tuple[str, str], Finding]]] = ({}, {})
+_ENFORCE: Final = Mode.ENFORCE
+
+
 def passed(rule: str, mode: Mode) -> Finding:
     """Nothing to say against the call, and no number to show."""
-    return Finding(RuleResult(rule, mode))
+    known = _PASSED[mode is _ENFORCE]
+    return known.get(rule) or known.setdefault(rule, Finding(RuleResult(rule, mode)))
 
 
-@lru_cache(1_024)
 def skipped(rule: str, mode: Mode, why: str) -> Finding:
-    """The rule doesn't apply to this call. `why` is a fixed text."""
-    return Finding(RuleResult(rule, mode, skipped=why))
+    """The rule doesn't apply to this call. `why` is a fixed text, of which there are a dozen."""
+    known = _SKIPPED[mode is _ENFORCE]
+    return known.get((rule, why)) or known.setdefault((rule, why), Finding(RuleResult(rule, mode, skipped=why)))
 
 
 def refused(
