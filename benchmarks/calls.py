@@ -138,7 +138,7 @@ async def _settled(system: LocalSystem) -> None:
         async def nothing_open() -> bool:
             return (await operator.audit()).open_holds == 0
 
-        await eventually(nothing_open, timeout_s=60, what="all holds settled")
+        await eventually(nothing_open, timeout_s=180, interval_s=0.2, what="all holds settled")
 
 
 async def _books(system: LocalSystem) -> str:
