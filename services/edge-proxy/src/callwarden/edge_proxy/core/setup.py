@@ -274,6 +274,7 @@ class Setup:
         )
         self._calls.give_cookie(call, text)
         copy = forwarding.forward(context, call.request, uri=target.uri, cookie=text)
+        copy.remove("route")  # where a new call goes is ours to say (no open relay)
         if not call.is_trunk:
             forwarding.clean_identity(copy)
         try:

@@ -1,0 +1,277 @@
+"""The small parts of the edge's core: cookies, keys, statuses, the wheel, counters, used nonces."""
+
+from uuid import UUID
+
+import pytest
+from edge_world import MASTER, REALM, START_S, policy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from callwarden.edge_proxy.core import cookie
+from callwarden.edge_proxy.core.call import TABLE, Call, Event, Impossible, State
+from callwarden.edge_proxy.core.challenge import USES_MAX, Uses
+from callwarden.edge_proxy.core.cookie import Cookie, CookieFault
+from callwarden.edge_proxy.core.counters import ENDPOINTS_MAX, Counters
+from callwarden.edge_proxy.core.keys import BadKeys, derive, parse_masters
+from callwarden.edge_proxy.core.rules import RuleBook, contains
+from callwarden.edge_proxy.core.statuses import ANSWERS, QUOTAS, answer_for
+from callwarden.edge_proxy.core.wheel import TICK_S, Wheel
+from callwarden.kernel.verdict import Reason
+from callwarden.sip.build import REASONS
+
+KEYS = derive([MASTER])
+HOLD = UUID("9a06b950-af52-4b41-b13f-f3222176d61e")
+
+hosts = st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str))
+addresses = st.one_of(st.none(), st.tuples(hosts, st.integers(0, 65_535)))
+
+
+# Cookies.
+
+
+@given(st.uuids(), addresses, addresses, st.text(min_size=1, max_size=80), st.integers(0, 40))
+def test_a_cookie_says_what_was_put_in_to_each_side(
+    hold_id: UUID, caller: cookie.Address | None, callee: cookie.Address | None, call_id: str, attempt: int
+) -> None:
+    text = cookie.issue(KEYS, hold_id, START_S + 60, call_id, "caller", caller=caller, callee=callee, attempt=attempt)
+    assert text.isascii()
+    assert text.replace("-", "").replace("_", "").isalnum()
+    assert cookie.read(KEYS, text, call_id, "caller", "callee", START_S) == Cookie(hold_id, True, callee)
+    assert cookie.read(KEYS, text, call_id, "callee", "caller", START_S) == Cookie(hold_id, False, caller)
+
+
+def issued(**more: object) -> str:
+    values: dict[str, object] = {"caller": ("192.0.2.1", 5060), "callee": ("192.0.2.2", 5060), **more}
+    return cookie.issue(KEYS, HOLD, START_S + 60, "call-1", "caller", **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call_id", "from_tag", "to_tag"),
+    [("call-2", "caller", "callee"), ("call-1", "x", "y"), ("call-1", None, None), ("call-", "1caller", "callee")],
+)
+def test_a_cookie_is_good_for_its_own_dialog_only(call_id: str, from_tag: str | None, to_tag: str | None) -> None:
+    assert cookie.read(KEYS, issued(), call_id, from_tag, to_tag, START_S) is CookieFault.FORGED
+
+
+@given(st.integers(0, 57), st.characters(codec="ascii", categories=["L", "N"]))
+def test_a_cookie_with_one_letter_changed_is_forged(at: int, letter: str) -> None:
+    text = issued()
+    changed = text[:at] + letter + text[at + 1 :]
+    if changed != text:
+        assert cookie.read(KEYS, changed, "call-1", "caller", "callee", START_S) is CookieFault.FORGED
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_no_cookie(text: str) -> None:
+    assert cookie.read(KEYS, text, "call-1", "caller", "callee", START_S) is CookieFault.FORGED
+
+
+def test_a_cookie_ends() -> None:
+    text = issued()
+    assert isinstance(cookie.read(KEYS, text, "call-1", "caller", "callee", START_S + 60), Cookie)
+    assert cookie.read(KEYS, text, "call-1", "caller", "callee", START_S + 61) is CookieFault.EXPIRED
+
+
+def test_a_cookie_of_another_key_is_forged_and_of_an_old_key_is_not() -> None:
+    text = issued()
+    other = bytes(32)
+    assert cookie.read(derive([other]), text, "call-1", "caller", "callee", START_S) is CookieFault.FORGED
+    assert isinstance(cookie.read(derive([other, MASTER]), text, "call-1", "caller", "callee", START_S), Cookie)
+
+
+def test_two_attempts_of_one_call_hide_their_addresses_under_different_streams() -> None:
+    assert issued(attempt=1)[30:40] != issued(attempt=2)[30:40]
+
+
+# Keys.
+
+
+def test_each_use_has_a_key_of_its_own() -> None:
+    keys = derive([MASTER])
+    assert len({keys.tags, keys.cookies[keys.cookie_number], keys.nonces.keys[keys.cookie_number], MASTER}) == 4
+
+
+@pytest.mark.parametrize("text", ["zz", "00" * 15, "0x12", "5ec2e7 5ec2e7"])
+def test_bad_master_keys_are_refused_without_being_shown(text: str) -> None:
+    with pytest.raises(BadKeys) as caught:
+        parse_masters(text)
+    assert text not in str(caught.value)
+    with pytest.raises(BadKeys):
+        parse_masters(" , ")
+
+
+def test_the_keys_never_show_in_text() -> None:
+    assert MASTER.hex() not in repr(derive([MASTER]))
+    assert "tags" not in repr(derive([MASTER]))
+
+
+# Statuses.
+
+
+def test_every_reason_has_an_answer_that_sip_knows() -> None:
+    assert set(ANSWERS) == set(Reason)
+    for reason in Reason:
+        for is_trunk in (False, True):
+            answer = answer_for(reason, is_trunk=is_trunk, quota_status=403)
+            assert answer.status in REASONS
+            assert 400 <= answer.status <= 699
+            assert (answer.retry_after_s > 0) >= (answer.status == 503)
+
+
+@pytest.mark.setting("quotadiscreason")
+def test_only_refusals_for_money_and_quotas_follow_the_policys_status() -> None:
+    changed = {reason for reason in Reason if answer_for(reason, is_trunk=False, quota_status=599).status == 599}
+    assert changed == QUOTAS
+
+
+def test_a_full_line_is_busy_to_a_subscriber_and_503_to_a_trunk() -> None:
+    assert answer_for(Reason.LINES, is_trunk=False, quota_status=403).status == 486
+    assert answer_for(Reason.LINES, is_trunk=True, quota_status=403).status == 503
+
+
+@given(st.sampled_from(Reason), st.integers(-1, 1_000))
+def test_a_wanted_status_is_taken_if_it_is_a_refusal(reason: Reason, wanted: int) -> None:
+    answer = answer_for(reason, is_trunk=False, quota_status=403, wanted=wanted)
+    assert 400 <= answer.status <= 699
+    if 400 <= wanted <= 699:
+        assert answer.status == wanted
+
+
+# The state of a call.
+
+
+def test_the_table_of_calls_leads_to_the_end_from_everywhere_and_from_there_nowhere() -> None:
+    for state in State:
+        assert ((state, Event.ENDED) in TABLE) == (state is not State.ENDED)
+    call = Call(HOLD, "call-1", "", None, None, None)  # type: ignore[arg-type]
+    with pytest.raises(Impossible):
+        call.step(Event.ANSWERED)
+    call.step(Event.ENDED)
+    with pytest.raises(Impossible):
+        call.step(Event.ENDED)
+
+
+# The wheel.
+
+
+class Sleeper:
+    def __init__(self) -> None:
+        self.tick = 0
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.one_of(st.none(), st.floats(0, 100))), max_size=40))
+def test_every_alarm_rings_once_on_time_and_never_early(times: list[tuple[float, float | None]]) -> None:
+    wheel: Wheel[Sleeper] = Wheel()
+    due: dict[Sleeper, float] = {}
+    for first_s, then_s in times:
+        sleeper = Sleeper()
+        wheel.set(sleeper, first_s)
+        if then_s is not None:
+            wheel.set(sleeper, then_s)
+        due[sleeper] = first_s if then_s is None else then_s
+    rung: list[Sleeper] = []
+    while (next_s := wheel.next_s()) is not None:
+        for sleeper in wheel.take_due(next_s):
+            assert due[sleeper] <= next_s <= due[sleeper] + TICK_S + 1e-6
+            rung.append(sleeper)
+    assert len(rung) == len(due) == len(set(rung))
+
+
+def test_a_cancelled_alarm_is_gone_at_once() -> None:
+    wheel: Wheel[Sleeper] = Wheel()
+    sleeper = Sleeper()
+    wheel.set(sleeper, 10)
+    wheel.cancel(sleeper)
+    wheel.cancel(sleeper)
+    assert len(wheel) == 0
+    assert wheel.take_due(11) == []
+
+
+# Networks.
+
+
+@pytest.mark.setting("firewall-static")
+@pytest.mark.parametrize(
+    ("host", "inside"),
+    [
+        ("192.0.2.77", True),
+        ("192.0.3.1", False),
+        ("2001:db8::9", True),
+        ("2001:db9::", False),
+        ("::ffff:192.0.2.1", True),
+    ],
+)
+def test_networks_hold_addresses_of_both_families(host: str, inside: bool) -> None:
+    book = RuleBook.compile(policy({"firewall": {"deny": ["192.0.2.0/24", "2001:db8::/32"]}}), (REALM,))
+    assert contains(book.default.deny, host) is inside
+
+
+# Counters.
+
+
+def counters(spec: dict[str, object] | None = None) -> Counters:
+    return Counters(RuleBook.compile(policy(spec), (REALM,)).default)
+
+
+def test_sums_are_reported_once() -> None:
+    counted = counters()
+    for _ in range(3):
+        assert counted.message("192.0.2.1", 1.0)
+    counted.wrong("192.0.2.1", 1.0)
+    counted.failed("192.0.2.1", 5060, "alice", 1.0)
+    (report,) = counted.take_report(1.0)
+    assert (report.host, report.messages, report.wrong) == ("192.0.2.1", 3, 1)
+    assert [(port, name, sums.failures) for port, name, sums in report.endpoints] == [(5060, "alice", 1)]
+    assert counted.take_report(1.1) == []
+
+
+def test_invented_names_do_not_fill_the_memory_and_still_count() -> None:
+    counted = counters()
+    for number in range(ENDPOINTS_MAX + 500):
+        counted.failed("192.0.2.1", 5060, f"guess{number}", 1.0)
+    (report,) = counted.take_report(1.0)
+    assert len(report.endpoints) == ENDPOINTS_MAX + 1
+    assert sum(sums.failures for _, _, sums in report.endpoints) == ENDPOINTS_MAX + 500
+
+
+@pytest.mark.parametrize(
+    ("spec", "act"),
+    [
+        ({"messages": {"perAddress": {"max": 5, "period": "60s"}}}, "message"),
+        ({"messages": {"wrongPerAddress": {"max": 5, "period": "60s"}}}, "wrong"),
+        ({"authFailures": {"period": "60s", "perAddress": {"max": 5}}}, "failed"),
+    ],
+)
+def test_an_edge_that_is_alone_holds_every_limit_itself(spec: dict[str, object], act: str) -> None:
+    counted = counters(spec)
+    passed = 0
+    for _ in range(20):
+        passed += counted.message("192.0.2.1", 1.0)
+        if act == "wrong":
+            counted.wrong("192.0.2.1", 1.0)
+        elif act == "failed":
+            counted.failed("192.0.2.1", 5060, "alice", 1.0)
+    assert passed == 5 if act == "message" else passed == 6
+    assert counted.message("192.0.2.2", 1.0)
+    assert counted.message("192.0.2.1", 70.0)
+
+
+# Used nonces.
+
+
+def test_a_nonce_is_used_once_with_each_count() -> None:
+    uses = Uses()
+    assert uses.is_first("nonce", "00000001", 1.0, 300)
+    assert not uses.is_first("nonce", "00000001", 2.0, 300)
+    assert uses.is_first("nonce", "00000002", 2.0, 300)
+    assert uses.is_first("nonce", "0000000a", 2.0, 300)
+    assert not uses.is_first("nonce", "0000000A", 2.0, 300)
+
+
+def test_uses_are_remembered_for_the_nonces_life_and_in_bounded_memory() -> None:
+    uses = Uses()
+    assert uses.is_first("first", "1", 0.0, 300)
+    assert not uses.is_first("first", "1", 299.0, 300)
+    for number in range(3 * USES_MAX):
+        uses.is_first(str(number), "1", 300.0, 300)
+    assert len(uses._new) + len(uses._old) <= 2 * USES_MAX

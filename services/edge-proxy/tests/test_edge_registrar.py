@@ -1,0 +1,244 @@
+"""The registrar over the wire (RFC 3261 10.3), and who may register what."""
+
+import pytest
+from edge_world import PASSWORD, REALM, Agent, World
+
+from callwarden.edge_proxy.core.effects import StoreLocation, Unreachable
+from callwarden.edge_proxy.core.locations import Location
+from callwarden.edge_proxy.core.registrar import BINDINGS_MAX
+from callwarden.sip.message import Request, Response
+
+
+def register(agent: Agent, *, contacts: list[str] | None = None, expires: str | None = None, cseq: int = 1) -> Request:
+    request = agent.request(
+        "REGISTER", f"sip:{REALM}", to=f"<sip:{agent.user}@{REALM}>", call_id=f"reg-{agent.user}", cseq=cseq
+    )
+    if contacts is not None:
+        request.remove("contact")
+        for contact in contacts:
+            request.add("Contact", contact)
+    if expires is not None:
+        request.set("Expires", expires)
+    return request
+
+
+def send(agent: Agent, request: Request) -> Response:
+    """Through the challenge; the final answer."""
+    agent.send(request)
+    agent.send(agent.with_credentials(request, agent.response(401)))
+    answer = agent.next()
+    assert isinstance(answer, Response)
+    return answer
+
+
+def location(world: World, user: str) -> Location | None:
+    return world.edge.locations.get(REALM, user)
+
+
+def uris(world: World, user: str) -> list[str]:
+    found = location(world, user)
+    return [binding.uri for binding in found.bindings] if found else []
+
+
+def test_a_phone_registers_and_is_told_its_bindings() -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1", numbers=("+4930111",))
+    answer = send(alice, register(alice, expires="600"))
+    assert answer.status == 200
+    assert answer.get("contact") == "<sip:alice@192.0.2.1:5060>;expires=600"
+    found = location(world, "alice")
+    assert found is not None
+    assert found.numbers == ("+4930111",)
+    assert found.bindings[0].received == ("192.0.2.1", 5060)
+    assert [(change.location, change.expires_s) for change in world.told(StoreLocation)] == [(found, 600)]
+
+
+def test_a_contacts_own_expires_goes_before_the_header_and_is_bounded() -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1")
+    answer = send(
+        alice, register(alice, contacts=["<sip:a@192.0.2.1>;expires=120", "<sip:b@192.0.2.1>;expires=999999"])
+    )
+    assert [value.rpartition("=")[2] for value in answer.get_all("contact")] == ["7200", "120"]
+
+
+def test_a_time_too_short_is_refused_with_the_least() -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1")
+    answer = send(alice, register(alice, expires="30"))
+    assert (answer.status, answer.get("min-expires")) == (423, "60")
+    assert uris(world, "alice") == []
+
+
+def test_refreshing_moves_a_binding_and_does_not_double_it() -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1")
+    send(alice, register(alice))
+    world.advance(100)
+    send(alice, register(alice, contacts=["<sip:alice@192.0.2.1:5060>"], cseq=5))
+    found = location(world, "alice")
+    assert found is not None
+    (binding,) = found.bindings
+    assert binding.expires_s == world.wall_s + 3_600
+
+
+def test_unregistering_one_phone_leaves_the_others() -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1")
+    send(alice, register(alice, contacts=["<sip:desk@192.0.2.1>", "<sip:mobile@192.0.2.1>"]))
+    answer = send(alice, register(alice, contacts=["<sip:desk@192.0.2.1>;expires=0"], cseq=5))
+    assert answer.status == 200
+    assert uris(world, "alice") == ["sip:mobile@192.0.2.1"]
+
+
+def test_a_star_unregisters_all() -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1")
+    send(alice, register(alice, contacts=["<sip:desk@192.0.2.1>", "<sip:mobile@192.0.2.1>"]))
+    answer = send(alice, register(alice, contacts=["*"], expires="0", cseq=5))
+    assert answer.status == 200
+    assert "contact" not in answer
+    assert location(world, "alice") is None
+    assert world.told(StoreLocation)[-1].location.bindings == ()
+
+
+@pytest.mark.parametrize(("contacts", "expires"), [(["*"], "600"), (["*", "<sip:a@192.0.2.1>"], "0"), (["*"], None)])
+def test_a_star_must_stand_alone_and_expire_now(contacts: list[str], expires: str | None) -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1")
+    send(alice, register(alice))
+    assert send(alice, register(alice, contacts=contacts, expires=expires, cseq=5)).status == 400
+    assert len(uris(world, "alice")) == 1
+
+
+def test_without_contact_the_bindings_are_told_and_stay() -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1")
+    send(alice, register(alice))
+    answer = send(alice, register(alice, contacts=[], cseq=5))
+    assert len(answer.get_all("contact")) == 1
+    assert len(world.told(StoreLocation)) == 1
+
+
+@pytest.mark.parametrize("contacts", [["<sip:alice@192.0.2.1:5060>;expires=0"], ["*"]])
+def test_an_update_that_was_overtaken_changes_nothing(contacts: list[str]) -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1")
+    send(alice, register(alice, cseq=10))
+    answer = send(alice, register(alice, contacts=contacts, expires="0", cseq=3))
+    assert answer.status == 500
+    assert len(uris(world, "alice")) == 1
+
+
+def test_the_oldest_binding_goes_when_there_are_too_many() -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1")
+    for number in range(BINDINGS_MAX + 2):
+        send(alice, register(alice, contacts=[f"<sip:alice@192.0.2.1:{6000 + number}>"], cseq=2 * number + 1))
+    found = uris(world, "alice")
+    assert len(found) == BINDINGS_MAX
+    assert found[0].endswith(str(6000 + BINDINGS_MAX + 1))
+    assert "sip:alice@192.0.2.1:6000" not in found
+
+
+def test_too_many_contacts_at_once_are_refused() -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1")
+    contacts = [f"<sip:alice@192.0.2.1:{6000 + number}>" for number in range(BINDINGS_MAX + 1)]
+    assert send(alice, register(alice, contacts=contacts)).status == 403
+
+
+@pytest.mark.parametrize("contact", ["<tel:+4930>", "<mailto:a@b>", "<sip:a@192.0.2.1?subject=x", "<sip:>"])
+def test_a_contact_that_nobody_can_call_is_refused(contact: str) -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1")
+    assert send(alice, register(alice, contacts=[contact])).status == 400
+    assert uris(world, "alice") == []
+
+
+def test_a_binding_ends_by_itself() -> None:
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    world.advance(3_601)
+    world.invite(alice, "bob")
+    alice.response(404)
+    assert not [message for message in bob.inbox if isinstance(message, Request)]
+
+
+def test_nobody_registers_for_another() -> None:
+    world = World()
+    mallory = world.user("mallory", "192.0.2.66")
+    request = register(mallory)
+    request.set("To", f"<sip:alice@{REALM}>")
+    assert send(mallory, request).status == 403
+    assert location(world, "alice") is None
+    (decided,) = world.decided
+    assert (decided.method, decided.refuse.rule) == ("REGISTER", "registration")
+
+
+def test_a_user_registers_by_its_number_too() -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1", numbers=("+4930111",))
+    request = register(alice)
+    request.set("To", f"<sip:4930111@{REALM}>")
+    assert send(alice, request).status == 200
+    assert len(uris(world, "alice")) == 1
+
+
+@pytest.mark.parametrize("user", ["alice", "nobody"])
+def test_a_wrong_password_and_an_unknown_user_are_asked_again_alike(user: str) -> None:
+    world = World()
+    world.user("alice", "192.0.2.9")
+    agent = world.agent("192.0.2.1", 5060, user)
+    request = register(agent)
+    agent.send(request)
+    agent.send(agent.with_credentials(request, agent.response(401), "guess"))
+    answer = agent.response(401)
+    assert len(answer.get_all("www-authenticate")) == 2
+    assert "stale" not in (answer.get("www-authenticate") or "")
+    reports = world.edge.counters.take_report(world.now_s)
+    assert [(name, sums.failures) for report in reports for _, name, sums in report.endpoints if name] == [(user, 1)]
+
+
+def test_the_first_challenge_is_no_failure_and_a_success_is_told() -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1")
+    send(alice, register(alice))
+    (report,) = world.edge.counters.take_report(world.now_s)
+    assert sum(sums.failures for _, _, sums in report.endpoints) == 0
+    assert [(name, sums.successes) for _, name, sums in report.endpoints if sums.successes] == [("alice", 1)]
+    assert report.wrong == 0
+
+
+def test_when_auth_is_dead_registered_phones_stay_and_others_come_again() -> None:
+    world = World()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    request = register(alice, cseq=20)
+    alice.send(request)
+    again = alice.with_credentials(request, alice.response(401))
+    world.hold_answers = True
+    alice.send(again)
+    world.release(Unreachable())
+    assert alice.response(503).get("retry-after") == "5"
+    world.hold_answers = False
+    world.invite(bob, "alice")
+    alice.got("INVITE")
+
+
+def test_a_foreign_domain_is_not_registered_here() -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1")
+    alice.send(alice.request("REGISTER", "sip:example.org", to="<sip:alice@example.org>"))
+    alice.response(403)
+
+
+def test_a_repeated_register_is_answered_from_memory() -> None:
+    world = World()
+    alice = world.user("alice", "192.0.2.1")
+    request = register(alice)
+    alice.send(request)
+    again = alice.with_credentials(request, alice.response(401), PASSWORD)
+    alice.send(again)
+    alice.send(again)
+    assert alice.response(200).to_bytes() == alice.response(200).to_bytes()
+    assert len(world.told(StoreLocation)) == 1
