@@ -6,7 +6,9 @@ LISTEN, no temporary tables, no advisory locks; a transaction that was left open
 rolled back.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -81,7 +83,7 @@ class HotPool:
         """
 
         async def attempt() -> T:
-            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+            async with self._acquire() as connection:
                 return await work(connection)
 
         return await self._retry.run(name, attempt)
@@ -94,10 +96,20 @@ class HotPool:
 
         async def attempt() -> T:
             # The session's default is SERIALIZABLE already; naming it here would lengthen BEGIN for nothing.
-            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection, connection.transaction():
+            async with self._acquire() as connection, connection.transaction():
                 return await work(connection)
 
         return await self._retry.run(name, attempt)
+
+    @asynccontextmanager
+    async def _acquire(self) -> AsyncIterator[Any]:
+        # Not acquire(timeout=…): that makes a Task each time (wait_for), 20 µs of a transaction's 200.
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            connection = await self._pool.acquire()
+        try:
+            yield connection
+        finally:
+            await self._pool.release(connection)
 
 
 async def _leave_as_it_is(connection: Any) -> None:
