@@ -9,6 +9,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Final
 from uuid import UUID
 
@@ -57,15 +58,25 @@ from callwarden.kernel.verdict import Reason
 
 log = get_logger(__name__)
 
-# Measured: 256 in one transaction take 10 ms; more would make the first wait for the last without saving anything.
-BATCH_MAX: Final = 256
+# Of each kind of command in one transaction. Measured: 256 take 10 ms; more would make the first wait for the last
+# without saving anything.
+LANE_BATCH_MAX: Final = 256
 # At 5,000/s two seconds of work: who would wait longer has given up by then.
 QUEUE_MAX: Final = 10_000
-# Events that nobody waits for gather this long, unless a batch goes anyway: lines come back within it.
-PATIENCE_S: Final = 0.02
 # The next batch begins no sooner than this after the last one began: at 500 calls/s a transaction then carries two or
-# three admissions instead of one, which saves a third of the CPU, for 1 ms of delay on average.
-PACE_S: Final = 0.003
+# three admissions instead of one, which saves a third of the CPU, for 2 ms of delay on average.
+PACE_S: Final = 0.004
+
+
+class Patience(Enum):
+    """How long a command may gather company, in seconds: each kind of write costs a round trip, whether for one row or
+    for a hundred."""
+
+    NONE = 0.0  # somebody waits for the answer
+    SHORT = 0.02  # ends: lines come back within it
+    LONG = 0.5  # starts: they only matter should the edge die, and until then the hold lasts anyway
+
+
 # The start of a call is the edge's word, unless its clock is further than this from ours.
 CLOCKS_APART_S: Final = 60.0
 # After a failure of the database everybody is refused at once for this long, instead of queueing for the time-out.
@@ -118,6 +129,26 @@ class _Waiting:
     rounds: int = 0
 
 
+@dataclass(slots=True)
+class _Lane:
+    """Commands of one patience, in the order in which they came."""
+
+    patience_s: float
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    timer: asyncio.TimerHandle | None = None
+    is_due: bool = False
+
+    def take(self, batch: list[_Waiting]) -> None:
+        """Moves what is due to the batch, at most LANE_BATCH_MAX."""
+        taken = 0
+        while self.waiting and taken < LANE_BATCH_MAX:
+            waiting = self.waiting.popleft()
+            if not waiting.done.done():  # cancelled: nobody waits any more
+                batch.append(waiting)
+                taken += 1
+        self.is_due = bool(self.waiting)
+
+
 class CallAdmission:
     """Decides calls. `run` has to run for anything to be answered, `reap` for what nobody ends."""
 
@@ -134,9 +165,9 @@ class CallAdmission:
         self._policies = policies
         self._clock = clock
         self._rng = rng
-        self._queue: deque[_Waiting] = deque()
+        # Starts before ends, so that a call that was short is told in its order where one batch has both.
+        self._lanes = {patience: _Lane(patience.value) for patience in (Patience.LONG, Patience.NONE, Patience.SHORT)}
         self._wake = asyncio.Event()
-        self._patience: asyncio.TimerHandle | None = None
         self._refuse_until_s = 0.0  # monotonic
         self._decks: OrderedDict[UUID, str] = OrderedDict()
         self.counts = Counts()
@@ -144,7 +175,7 @@ class CallAdmission:
     @property
     def queued(self) -> int:
         """Commands that wait for the next batch."""
-        return len(self._queue)
+        return sum(len(lane.waiting) for lane in self._lanes.values())
 
     @property
     def is_up(self) -> bool:
@@ -203,14 +234,14 @@ class CallAdmission:
     async def started(self, event: Started) -> None:
         """Takes in that a call was answered. Returns when that is committed. Raises Unavailable, Exhausted."""
         event.answered_at_s = self._not_ahead(event.answered_at_s)
-        self._count_ignored(await self._submit(event, patient=True))
+        self._count_ignored(await self._submit(event, Patience.LONG))
 
     async def ended(self, event: Ended) -> None:
         """Settles a call, once however often it is told. Returns when that is committed."""
         event.ended_at_s = self._not_ahead(event.ended_at_s)
         if event.answered_at_s is not None:
             event.answered_at_s = min(event.answered_at_s, event.ended_at_s)
-        outcome = await self._submit(event, patient=True)
+        outcome = await self._submit(event, Patience.SHORT)
         if isinstance(outcome, Ignored):
             self._count_ignored(outcome)
             if outcome.why == "unknown":
@@ -220,7 +251,7 @@ class CallAdmission:
 
     async def note(self, note: Note) -> None:
         """Keeps another service's decision for `explain`. Returns when that is committed."""
-        await self._submit(note, patient=True)
+        await self._submit(note, Patience.SHORT)
 
     def _count_ignored(self, outcome: Outcome) -> None:
         if isinstance(outcome, Ignored):
@@ -245,20 +276,27 @@ class CallAdmission:
 
     # ------------------------------------------------------------------ the queue
 
-    def _submit(self, command: Command, *, patient: bool = False) -> asyncio.Future[Outcome]:
+    def _submit(self, command: Command, patience: Patience = Patience.NONE) -> asyncio.Future[Outcome]:
         """The outcome, once it is committed. Cancelled before its batch begins, it isn't begun."""
         loop = asyncio.get_running_loop()
         if self._refuse_until_s and loop.time() < self._refuse_until_s:
             raise Unavailable("the database is not available")
-        if len(self._queue) >= QUEUE_MAX:
+        lane = self._lanes[patience]
+        if len(lane.waiting) >= QUEUE_MAX:
             raise Exhausted("too many calls wait to be decided")
         done: asyncio.Future[Outcome] = loop.create_future()
-        self._queue.append(_Waiting(command, done))
-        if not patient or len(self._queue) >= BATCH_MAX:
+        lane.waiting.append(_Waiting(command, done))
+        if not lane.patience_s or len(lane.waiting) >= LANE_BATCH_MAX:
+            lane.is_due = True
             self._wake.set()
-        elif self._patience is None:
-            self._patience = loop.call_later(PATIENCE_S, self._wake.set)
+        elif lane.timer is None:
+            lane.timer = loop.call_later(lane.patience_s, self._due, lane)
         return done
+
+    def _due(self, lane: "_Lane") -> None:
+        lane.timer = None
+        lane.is_due = True
+        self._wake.set()
 
     async def run(self) -> None:
         """Decides batch after batch, for ever."""
@@ -271,25 +309,22 @@ class CallAdmission:
                 if pause_s > 0:
                     await asyncio.sleep(pause_s)
                 began_s = loop.time()
-                if self._patience is not None:
-                    self._patience.cancel()
-                    self._patience = None
                 batch = self._take()
-                if not self._queue:
+                if not any(lane.is_due for lane in self._lanes.values()):
                     self._wake.clear()
                 if batch:
                     await self._decide(batch)
         finally:
-            waiting, self._queue = list(self._queue), deque()
-            _fail(waiting, Unavailable("call-admission is stopping"))
+            for lane in self._lanes.values():
+                waiting, lane.waiting = list(lane.waiting), deque()
+                _fail(waiting, Unavailable("call-admission is stopping"))
 
     def _take(self) -> list[_Waiting]:
-        queue = self._queue
+        """The next batch: what is due."""
         batch: list[_Waiting] = []
-        while queue and len(batch) < BATCH_MAX:
-            waiting = queue.popleft()
-            if not waiting.done.done():  # cancelled: nobody waits any more
-                batch.append(waiting)
+        for lane in self._lanes.values():
+            if lane.is_due:
+                lane.take(batch)
         return batch
 
     async def _decide(self, batch: list[_Waiting]) -> None:
@@ -336,12 +371,14 @@ class CallAdmission:
     def _again(self, batch: list[_Waiting], error: Conflict) -> None:
         """Other processes came between, again and again: back to the head of the queue, a bounded number of times."""
         self.counts.failed_batches += 1
+        lane = self._lanes[Patience.NONE]
         for waiting in reversed(batch):
             waiting.rounds += 1
             if waiting.rounds < CONFLICT_ROUNDS:
-                self._queue.appendleft(waiting)
+                lane.waiting.appendleft(waiting)
             else:
                 _fail([waiting], Unavailable("the account is in too much use"))
+        lane.is_due = bool(lane.waiting)
         self._wake.set()
         log.warning("batch.conflict", error=error, size=len(batch))
 
@@ -372,7 +409,7 @@ class CallAdmission:
     async def reap_once(self) -> int:
         """Settles the holds that have expired, at most REAP_BATCH; how many were found."""
         found = await self._books.expired(self._clock.now_s(), REAP_BATCH)
-        outcomes = await asyncio.gather(*(self._submit(command, patient=True) for command in found))
+        outcomes = await asyncio.gather(*(self._submit(command, Patience.SHORT) for command in found))
         for outcome in outcomes:
             if isinstance(outcome, Ignored):
                 self._count_ignored(outcome)

@@ -29,8 +29,8 @@ DECISION: Final = "security.decision"
 ACCOUNT_CHANGED: Final = "security.account_changed"
 RATING_CHANGED: Final = "rating.changed"
 
-# In hand at a time, over both kinds: four batches' worth, so that one is always full while another is under way.
-CALLS_CONCURRENCY: Final = 512
+# In hand at a time: starts gather for half a second, so this is 8,000 calls/s; 3 KB each.
+CALLS_CONCURRENCY: Final = 4_096
 DECISIONS_CONCURRENCY: Final = 256
 DECISION_BYTES_MAX: Final = 16 * 1024  # ours have 0.6 KB; it is kept as it comes
 _NOTES: Final = UUID("6d1cf5be-3d2f-4c0e-9a55-6a3c7a1f0c11")  # namespace of ids for events that bring none
