@@ -106,11 +106,6 @@ class StreamClient:
         await self._has_connection.wait()
 
     @property
-    def connected(self) -> bool:
-        """Whether a stream stands now: unlike `up`, not while a first connection is still being tried."""
-        return self._connection is not None and self._connection.opened.done() and self._connection.opened.result()
-
-    @property
     def in_flight(self) -> int:
         """Requests that wait for an answer on the current connection."""
         return len(self._connection.pending) if self._connection else 0

@@ -55,11 +55,6 @@ class StreamPool:
         """All targets, whether they are up or not."""
         return tuple(self._clients)
 
-    @property
-    def connected(self) -> bool:
-        """Whether any target has a stream that stands: what a service that can do nothing without waits for at start."""
-        return any(client.connected for client, _ in self._clients.values())
-
     async def update(self, targets: Sequence[str]) -> None:
         """Use exactly these targets from now on; connections to those that stay are kept."""
         for target in set(targets) - set(self._clients):
