@@ -1,0 +1,297 @@
+"""Accounts and trunks are taken whole or refused with the field named; what is known of calls is shown."""
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from callwarden.call_admission.adapters.accounts_sql import SqlAccounts
+from callwarden.call_admission.app import AccountDesk
+from callwarden.call_admission.core.accounts import (
+    AccountChange,
+    AccountRef,
+    NewAccount,
+    Trunk,
+    check_account,
+    check_change,
+    check_trunk,
+    page_size,
+)
+from callwarden.common.sql import Database
+from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound
+from callwarden.testing.clock import FakeClock
+
+ALICE: dict[str, Any] = {
+    "realm": "example.org", "name": "alice", "type_": "enduser", "status": "", "currency": "EUR",
+    "time_zone": "Europe/Berlin", "prepaid": True, "deck": "retail", "max_lines": 5, "daily_micros": None,
+    "numbers": ("+49 30 1234",),
+}  # fmt: skip
+BERLIN: dict[str, Any] = {
+    "name": "berlin", "address": "192.0.2.10:5060", "direction": "carrier", "account": "carrier-account",
+    "tech_prefix": "", "strip_digits": 0, "add_prefix": "", "enabled": True,
+}  # fmt: skip
+
+
+def account(**changes: Any) -> NewAccount:
+    return check_account(**(ALICE | changes))
+
+
+def trunk(**changes: Any) -> Trunk:
+    return check_trunk(**(BERLIN | changes))
+
+
+def change(**changes: Any) -> AccountChange:
+    nothing: dict[str, Any] = dict.fromkeys(("status", "deck", "max_lines", "daily_micros"))
+    return check_change(**(nothing | {"clear": (), "add_numbers": (), "remove_numbers": ()} | changes))
+
+
+# ------------------------------------------------------------------ at the door
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", ""),
+        ("name", "a" * 65),
+        ("name", "a b"),
+        ("name", "a@b"),
+        ("name", str(uuid.UUID(int=1))),
+        ("realm", ""),
+        ("realm", "a b"),
+        ("type", "administrator"),
+        ("status", "asleep"),
+        ("currency", "euro"),
+        ("time_zone", "Mars/Olympus"),
+        ("deck", "a deck"),
+        ("max_lines", 1_000_001),
+        ("daily_micros", -1),
+        ("numbers", ("12a",)),
+        ("numbers", ("0",)),
+    ],
+)
+def test_what_is_wrong_with_an_account_is_named(field: str, value: object) -> None:
+    with pytest.raises(Invalid) as raised:
+        account(**{f"{field}_" if field == "type" else field: value})
+    assert raised.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "a/b"),
+        ("address", "192.0.2.10"),
+        ("address", "192.0.2.10:0"),
+        ("address", "192.0.2.10:65536"),
+        ("address", "a b:5060"),
+        ("direction", "enduser"),
+        ("account", ""),
+        ("tech_prefix", "12a"),
+        ("strip_digits", 16),
+        ("add_prefix", "+49"),
+    ],
+)
+def test_what_is_wrong_with_a_trunk_is_named(field: str, value: object) -> None:
+    with pytest.raises(Invalid) as raised:
+        trunk(**{field: value})
+    assert raised.value.field == field
+
+
+@pytest.mark.parametrize("address", ["[2001:db8::1]:5060", "sip.example.org:5061"])
+def test_a_trunk_may_be_a_name_or_an_ipv6_address(address: str) -> None:
+    assert trunk(address=address).address == address
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("clear", {"clear": ("everything",)}),
+        ("max_lines", {"clear": ("max_lines",), "max_lines": 3}),
+        ("status", {"status": ""}),
+        ("add_numbers", {"add_numbers": ("x",)}),
+    ],
+)
+def test_what_is_wrong_with_a_change_is_named(field: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(Invalid) as raised:
+        change(**changes)
+    assert raised.value.field == field
+
+
+def test_numbers_are_brought_to_e164_and_kept_once() -> None:
+    assert account(numbers=("+49 30 1234", "0049301234", "4930-5678")).numbers == ("49301234", "49305678")
+
+
+@pytest.mark.parametrize("text", ["alice", "alice@example.org", "alice@EXAMPLE.org", str(uuid.UUID(int=5))])
+def test_an_account_is_named_by_id_name_or_name_and_realm(text: str) -> None:
+    assert str(AccountRef.parse(text)) == text.lower()
+
+
+@pytest.mark.parametrize("text", ["", "a b", "@example.org", "alice@a b", "alice'; DROP TABLE account; --"])
+def test_other_ways_to_name_an_account_are_refused(text: str) -> None:
+    with pytest.raises(Invalid):
+        AccountRef.parse(text)
+
+
+def test_pages_are_bounded() -> None:
+    assert page_size(0) == 100
+    with pytest.raises(Invalid):
+        page_size(1_001)
+
+
+# ------------------------------------------------------------------ the desk, on a database
+
+
+class Heard:
+    """Implements ports.News by a list."""
+
+    def __init__(self) -> None:
+        self.news: list[tuple[UUID, str]] = []
+
+    def account_changed(self, account_id: UUID, what: str, realm: str) -> None:
+        self.news.append((account_id, what))
+
+
+@pytest_asyncio.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with Database(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def desk(database: Database, heard: Heard, fake_clock: FakeClock) -> AccountDesk:
+    return AccountDesk(SqlAccounts(database), heard, fake_clock, uuid.uuid4)
+
+
+async def test_what_was_created_is_shown(desk: AccountDesk, heard: Heard) -> None:
+    made = await desk.create(account(daily_micros=7))
+    for ref in ("alice", "alice@example.org", str(made.id)):
+        found = await desk.get(AccountRef.parse(ref))
+        assert found == made
+    assert (made.account, made.balance_micros, made.lines_in_use) == (account(daily_micros=7), 0, 0)
+    assert heard.news == [(made.id, "numbers")]
+
+
+@pytest.mark.parametrize(
+    ("second", "field"),
+    [({"numbers": ()}, "name"), ({"name": "bob"}, "numbers"), ({"name": "bob", "realm": "other.org"}, "numbers")],
+)
+async def test_what_is_taken_is_named_and_nothing_is_written(
+    desk: AccountDesk, second: dict[str, Any], field: str
+) -> None:
+    await desk.create(account())
+    with pytest.raises(Conflict) as raised:
+        await desk.create(account(**({"numbers": ("49301234", "49309999")} | second)))
+    assert raised.value.field == field
+    assert [view.account.name for view in await desk.list("", 10)] == ["alice"]
+
+
+async def test_a_name_in_two_realms_must_be_said_with_its_realm(desk: AccountDesk) -> None:
+    await desk.create(account())
+    await desk.create(account(realm="other.org", numbers=()))
+    with pytest.raises(Conflict):
+        await desk.get(AccountRef.parse("alice"))
+    assert (await desk.get(AccountRef.parse("alice@other.org"))).account.realm == "other.org"
+
+
+async def test_accounts_are_listed_page_by_page(desk: AccountDesk) -> None:
+    for name in ("c", "a", "b"):
+        await desk.create(account(name=name, numbers=()))
+    await desk.create(account(name="b", realm="zzz.org", numbers=()))
+    first = await desk.list("", 2)
+    assert [view.account.name for view in first] == ["a", "b"]
+    rest = await desk.list(f"b@{first[-1].account.realm}", 2)
+    assert [(view.account.name, view.account.realm) for view in rest] == [("b", "zzz.org"), ("c", "example.org")]
+
+
+async def test_only_what_is_named_changes(desk: AccountDesk, heard: Heard) -> None:
+    made = await desk.create(account(daily_micros=7))
+    heard.news.clear()
+    ref = AccountRef.parse("alice")
+    changed = await desk.update(ref, change(max_lines=2, status="disabled"))
+    assert changed.account == replace(made.account, max_lines=2, active=False)
+    assert [what for _, what in heard.news] == ["status", "limits"]
+    cleared = await desk.update(ref, change(clear=("max_lines", "daily_micros"), deck="other"))
+    assert (cleared.account.max_lines, cleared.account.daily_micros, cleared.account.deck) == (None, None, "other")
+
+
+async def test_numbers_come_and_go_whole(desk: AccountDesk) -> None:
+    await desk.create(account())
+    await desk.create(account(name="bob", numbers=("4940",)))
+    ref = AccountRef.parse("alice")
+    changed = await desk.update(ref, change(add_numbers=("4950", "49301234"), remove_numbers=()))
+    assert changed.account.numbers == ("49301234", "4950")
+    changed = await desk.update(ref, change(add_numbers=("4960",), remove_numbers=("4950",)))
+    assert changed.account.numbers == ("49301234", "4960")
+    bad: Sequence[tuple[AccountChange, type[CallwardenError]]] = (
+        (change(add_numbers=("4970", "4940"), max_lines=1), Conflict),
+        (change(remove_numbers=("4960", "4940"), max_lines=1), Invalid),
+    )
+    for wrong, error in bad:
+        with pytest.raises(error) as raised:
+            await desk.update(ref, wrong)
+        assert raised.value.field in ("numbers", "remove_numbers")
+        assert await desk.get(ref) == changed
+
+
+async def test_what_is_not_there_is_not_found(desk: AccountDesk) -> None:
+    for ref in ("nobody", str(uuid.uuid4())):
+        with pytest.raises(NotFound):
+            await desk.get(AccountRef.parse(ref))
+        with pytest.raises(NotFound):
+            await desk.update(AccountRef.parse(ref), change(max_lines=1))
+
+
+async def test_trunks_belong_to_accounts_of_their_kind(desk: AccountDesk, heard: Heard) -> None:
+    await desk.create(account())
+    carrier = await desk.create(account(name="carrier-account", type_="carrier", prepaid=False, numbers=()))
+    heard.news.clear()
+    made = await desk.create_trunk(trunk())
+    assert await desk.trunks() == [made]
+    assert heard.news == [(carrier.id, "trunk")]
+    with pytest.raises(Conflict):
+        await desk.create_trunk(trunk())
+    with pytest.raises(Invalid) as raised:
+        await desk.create_trunk(trunk(name="other", account="alice"))
+    assert raised.value.field == "account"
+    with pytest.raises(NotFound):
+        await desk.create_trunk(trunk(name="other", account="nobody"))
+    assert await desk.delete_trunk("berlin")
+    assert not await desk.delete_trunk("berlin")
+    assert await desk.trunks() == []
+
+
+async def test_a_trunk_that_routes_lead_to_stays(desk: AccountDesk, database_url: str) -> None:
+    await desk.create(account(name="carrier-account", type_="carrier", prepaid=False, numbers=()))
+    await desk.create_trunk(trunk())
+    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    await connection.execute("INSERT INTO route (prefix, trunk) VALUES ('49', 'berlin')")
+    await connection.close()
+    with pytest.raises(Conflict) as raised:
+        await desk.delete_trunk("berlin")
+    assert "+49" in raised.value.message
+
+
+async def test_an_account_whose_books_are_wrong_is_named(desk: AccountDesk, database_url: str) -> None:
+    made = await desk.create(account())
+    await desk.create(account(name="bob", numbers=()))
+    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    await connection.execute("UPDATE account SET balance_micros = 5 WHERE id = $1", made.id)
+    await connection.close()
+    audit = await desk.audit(None)
+    assert (audit.accounts, audit.balance_sum_micros, audit.ledger_sum_micros) == (2, 5, 0)
+    assert audit.mismatched == ("alice",)
+    assert (await desk.audit(AccountRef.parse("bob"))).mismatched == ()
+
+
+async def test_nothing_is_known_of_a_call_that_never_was(desk: AccountDesk) -> None:
+    explained = await desk.explain("never")
+    assert (explained.decisions, explained.call) == ((), None)

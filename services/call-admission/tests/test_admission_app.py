@@ -1,0 +1,627 @@
+"""The group commit on a real PostgreSQL: batches, retries, what a failure does to whom, events in any order."""
+
+import asyncio
+import itertools
+import random
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+
+from callwarden.call_admission import app as app_module
+from callwarden.call_admission.adapters.accounts_sql import SqlAccounts
+from callwarden.call_admission.adapters.books_sql import SESSION, SqlBooks
+from callwarden.call_admission.app import CallAdmission
+from callwarden.call_admission.core.accounts import AccountChange, Audit, NewAccount, check_account
+from callwarden.call_admission.core.book import Admitted, Book, Changes, Extended, Loaded, Note, Refused, Standing
+from callwarden.call_admission.core.calls import (
+    CallRequest,
+    Ended,
+    Expired,
+    ExtendRequest,
+    NoQuote,
+    Quote,
+    Route,
+    Started,
+)
+from callwarden.call_admission.core.policy import Policies
+from callwarden.call_admission.ports import Books, Read
+from callwarden.common.metrics import Metrics
+from callwarden.common.sql import Database, HotPool
+from callwarden.common.sql.retry import RETRIES
+from callwarden.kernel.errors import Conflict, Exhausted, Internal, NotFound, Unavailable
+from callwarden.kernel.tariff import Price, RateGroup, Window
+from callwarden.kernel.verdict import Reason
+from callwarden.policy.bundle import Document, PolicySet, default_set
+from callwarden.testing.clock import FakeClock
+
+T = TypeVar("T")
+
+PRICE = Price("EUR", (Window(0, (RateGroup(0, 60_000, 60, 1),)),))
+LATER_PRICE = Price("EUR", (Window(0, (RateGroup(0, 120_000, 60, 1),)),))
+numbers = itertools.count()
+
+
+class PriceList:
+    """Implements ports.Quotes by a dictionary: deck → price. Knows nothing before it was asked, as rating's client."""
+
+    def __init__(self, decks: dict[str, Price]) -> None:
+        self.decks = decks
+        self.asked: list[tuple[str, str]] = []
+
+    def known(self, deck: str, destination: str, at_s: float) -> Quote | NoQuote | None:
+        return None
+
+    async def ask(self, deck: str, destination: str, at_s: float) -> Quote | NoQuote:
+        self.asked.append((deck, destination))
+        await asyncio.sleep(0)
+        price = self.decks.get(deck)
+        if price is None:
+            return NoQuote(deck, Reason.NO_RATE)
+        return Quote(deck, destination[:2], price, (Route("carrier", "192.0.2.1:5060"),), at_s + 60)
+
+
+@dataclass
+class Site:
+    """One process's app and the database beneath."""
+
+    database: Database
+    books: SqlBooks
+    accounts: SqlAccounts
+    app: CallAdmission
+    clock: FakeClock
+    quotes: PriceList
+    metrics: Metrics
+    tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+
+    async def account(self, **changes: Any) -> UUID:
+        number = next(numbers)
+        values: dict[str, Any] = {
+            "realm": "example.org", "name": f"a{number}", "type_": "enduser", "status": "", "currency": "EUR",
+            "time_zone": "Europe/Berlin", "prepaid": True, "deck": "retail", "max_lines": 5, "daily_micros": None,
+            "numbers": (),
+        }  # fmt: skip
+        credit = changes.pop("credit_micros", 1_000_000)
+        new: NewAccount = check_account(**(values | changes))
+        account_id = uuid.uuid4()
+        await self.accounts.create(account_id, new)
+        if credit:
+            await self.top_up(account_id, credit)
+        return account_id
+
+    async def top_up(self, account_id: UUID, micros: int) -> None:
+        """As payment does it."""
+
+        async def work(connection: Any) -> None:
+            await connection.execute(
+                "INSERT INTO ledger_entry (id, account_id, kind, reference, amount_micros) "
+                "VALUES ($1, $2, 'top-up', $3, $4)",
+                uuid.uuid4(), account_id, str(uuid.uuid4()), micros,
+            )  # fmt: skip
+            await connection.execute(
+                "UPDATE account SET balance_micros = balance_micros + $2 WHERE id = $1", account_id, micros
+            )
+
+        async with await self.database.hot(connections=1) as pool:
+            await pool.transaction("top-up", work)
+
+    async def audit(self, account_id: UUID | None = None) -> Audit:
+        """The books, which must be right whatever happened."""
+        audit = await self.accounts.audit(account_id)
+        assert audit.mismatched == ()
+        assert audit.balance_sum_micros == audit.ledger_sum_micros
+        assert audit.held_sum_micros == audit.hold_rows_sum_micros
+        return audit
+
+    def request(self, account_id: UUID, hold_id: UUID | None = None, **changes: Any) -> CallRequest:
+        number = next(numbers)
+        base = CallRequest(
+            hold_id or uuid.uuid4(), f"call-{number}", account_id, "493012345678", "030", "4930", "192.0.2.7", "edge-0",
+            False, self.clock.now_s(),
+        )  # fmt: skip
+        return replace(base, **changes)
+
+    async def admit(self, account_id: UUID, **changes: Any) -> UUID:
+        outcome = await self.app.admit(self.request(account_id, **changes))
+        assert isinstance(outcome, Admitted)
+        return outcome.hold.id
+
+    def ended(self, hold_id: UUID, account_id: UUID, talked_s: float | None) -> Ended:
+        now_s = self.clock.now_s()
+        answered_at_s = None if talked_s is None else now_s - talked_s
+        return Ended(hold_id, account_id, answered_at_s, now_s, "caller-bye", 200, "carrier")
+
+
+@pytest_asyncio.fixture
+async def site(database_url: str, fake_clock: FakeClock) -> AsyncIterator[Site]:
+    async with running(database_url, fake_clock) as opened:
+        yield opened
+
+
+class running:  # noqa: N801 - reads as a function
+    """A process's app on a database: `async with running(url, clock) as site`."""
+
+    def __init__(
+        self,
+        url: str,
+        clock: FakeClock,
+        *,
+        policy: PolicySet | None = None,
+        around: Callable[[SqlBooks], Books] = lambda books: books,
+    ) -> None:
+        self._url, self._clock, self._policy, self._around = url, clock, policy or default_set(), around
+
+    async def __aenter__(self) -> Site:
+        self._metrics = Metrics()
+        self._database = Database(self._url, metrics=self._metrics)
+        self._pool: HotPool = await self._database.hot(connections=3, session=SESSION)
+        books = SqlBooks(self._pool)
+        quotes = PriceList({"retail": PRICE, "later": LATER_PRICE})
+        app = CallAdmission(self._around(books), quotes, Policies(self._policy), self._clock, random.Random(1).random)
+        self._task = asyncio.create_task(app.run())
+        return Site(self._database, books, SqlAccounts(self._database), app, self._clock, quotes, self._metrics)
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._pool.aclose()
+        await self._database.engine.dispose()
+
+
+def policy(**spec: object) -> PolicySet:
+    document = Document.from_object(
+        {"apiVersion": "callwarden.io/v1", "kind": "SecurityPolicy", "metadata": {"name": "p"}, "spec": spec}
+    )
+    return PolicySet.build(3, [document])
+
+
+# ------------------------------------------------------------------ calls
+
+
+@pytest.mark.setting("credit")
+async def test_a_call_is_admitted_extended_and_settled_to_the_micro(site: Site) -> None:
+    account_id = await site.account()
+    admitted = await site.app.admit(site.request(account_id))
+    assert isinstance(admitted, Admitted)
+    assert admitted.routes[0].trunk == "carrier"
+    hold_id = admitted.hold.id
+    answered_at_s = site.clock.now_s()
+    await site.app.started(Started(hold_id, account_id, answered_at_s, "carrier"))
+    site.clock.advance(55)
+    extended = await site.app.extend(ExtendRequest(hold_id, "call", account_id, answered_at_s, 60))
+    assert isinstance(extended, Extended)
+    assert extended.hold.granted_s == 120
+    assert (await site.audit()).held_sum_micros == 120_000
+    site.clock.advance(20)
+    await site.app.ended(site.ended(hold_id, account_id, 75))
+    audit = await site.audit()
+    assert (audit.open_holds, audit.held_sum_micros, audit.balance_sum_micros) == (0, 0, 1_000_000 - 75_000)
+    (record,) = await site.accounts.calls(account_id, 0.0, 10, running=False)
+    assert (record.state, record.duration_s, record.price_micros) == ("settled", 75, 75_000)
+    view = await site.accounts.get(account_id, site.clock.now_s())
+    assert (view.spent_today_micros, view.lines_in_use) == (75_000, 0)
+
+
+@pytest.mark.setting("maxlines")
+async def test_of_a_thousand_at_once_five_are_admitted_and_all_refusals_are_kept(site: Site) -> None:
+    account_id = await site.account()
+    requests = [site.request(account_id) for _ in range(1000)]
+    outcomes = await asyncio.gather(*(site.app.admit(request) for request in requests))
+    refused = [(r, o) for r, o in zip(requests, outcomes, strict=True) if isinstance(o, Refused)]
+    assert len(refused) == 995
+    assert {outcome.refuse.reason for _, outcome in refused} == {Reason.LINES}
+    explained = await site.accounts.explain(refused[500][0].call_id)
+    assert explained.call is not None
+    assert (explained.call.state, explained.call.reason) == ("refused", "lines")
+    # Few transactions, since what waits is decided together.
+    assert site.app.counts.batches < 50
+
+
+@pytest.mark.setting("maxlines")
+@pytest.mark.parametrize("processes", [2, 4])
+async def test_processes_on_one_database_admit_no_more_than_one_would(
+    database_url: str, fake_clock: FakeClock, processes: int
+) -> None:
+    opened = [running(database_url, fake_clock) for _ in range(processes)]
+    sites = [await each.__aenter__() for each in opened]
+    try:
+        account_id = await sites[0].account(credit_micros=7 * 60_000, max_lines=100)
+        other_id = await sites[0].account(max_lines=5)
+        asked = [
+            site.app.admit(site.request(each)) for site, each in itertools.product(sites, [account_id, other_id] * 60)
+        ]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        admitted = [o.hold.account_id for o in outcomes if isinstance(o, Admitted)]
+        assert [admitted.count(each) for each in (account_id, other_id)] == [7, 5]
+        assert {type(outcome) for outcome in outcomes} <= {Admitted, Refused}
+        assert (await sites[0].audit(account_id)).held_sum_micros == 7 * 60_000
+        # They did meet: the database refused some transactions (40001), and they were tried again.
+        retries = sum(site.metrics.counter(RETRIES, "admission").value for site in sites)
+        assert retries > 0
+    finally:
+        for each in opened:
+            await each.__aexit__()
+
+
+async def test_the_price_list_that_holds_is_the_one_in_the_database(site: Site) -> None:
+    account_id = await site.account()
+    await site.admit(account_id)
+    change = AccountChange(deck="later")
+    await site.accounts.update(account_id, change)
+    outcome = await site.app.admit(site.request(account_id))
+    assert isinstance(outcome, Admitted)
+    assert outcome.hold.price == LATER_PRICE
+    assert [deck for deck, _ in site.quotes.asked] == ["retail", "retail", "later"]
+
+
+async def test_an_account_without_a_price_list_has_no_rate(site: Site) -> None:
+    outcome = await site.app.admit(site.request(await site.account(deck="")))
+    assert isinstance(outcome, Refused)
+    assert outcome.refuse.reason is Reason.NO_RATE
+    assert site.quotes.asked == []
+
+
+async def test_a_local_call_asks_nobody_for_a_price(site: Site) -> None:
+    account_id = await site.account(credit_micros=0)
+    await site.admit(account_id, local=True, destination="bob")
+    assert site.quotes.asked == []
+
+
+async def test_nobodys_call_is_refused(site: Site) -> None:
+    outcome = await site.app.admit(site.request(uuid.uuid4()))
+    assert isinstance(outcome, Refused)
+    assert outcome.refuse.reason is Reason.ACCOUNT_UNKNOWN
+
+
+@pytest.mark.setting("quotadiscreason")
+async def test_a_refusal_for_money_carries_the_status_that_policy_wants(
+    database_url: str, fake_clock: FakeClock
+) -> None:
+    wanted = policy(spend={"rejectStatus": 402}, lines={"max": 1})
+    async with running(database_url, fake_clock, policy=wanted) as site:
+        outcome = await site.app.admit(site.request(await site.account(credit_micros=0)))
+        assert isinstance(outcome, Refused)
+        assert (outcome.refuse.reason, outcome.sip_status, outcome.policy_revision) == (Reason.CREDIT, 402, 3)
+        no_lines = await site.app.admit(site.request(await site.account(max_lines=0)))
+        assert isinstance(no_lines, Refused)
+        assert no_lines.sip_status == 0
+
+
+async def test_a_reported_rule_is_counted(database_url: str, fake_clock: FakeClock) -> None:
+    async with running(database_url, fake_clock, policy=policy(modes={"lines": "Report"})) as site:
+        account_id = await site.account(max_lines=1)
+        for _ in range(3):
+            await site.admit(account_id)
+        assert site.app.counts.reported == {"lines": 2}
+
+
+# ------------------------------------------------------------------ again
+
+
+async def test_asked_again_by_another_process_the_answer_is_the_same(database_url: str, fake_clock: FakeClock) -> None:
+    async with running(database_url, fake_clock) as one, running(database_url, fake_clock) as other:
+        account_id = await one.account(max_lines=1)
+        request = one.request(account_id)
+        first = await one.app.admit(request)
+        again = await other.app.admit(replace(request))
+        assert isinstance(first, Admitted)
+        assert isinstance(again, Admitted)
+        assert (first.hold, first.routes) == (again.hold, again.routes)
+        second = one.request(account_id)
+        refused = await one.app.admit(second)
+        await one.app.ended(one.ended(first.hold.id, account_id, None))
+        assert await other.app.admit(replace(second)) == refused
+        with pytest.raises(Conflict):
+            await other.app.admit(replace(request))
+        assert (await one.audit()).open_holds == 0
+
+
+async def test_an_extension_asked_again_by_another_process_grants_once(
+    database_url: str, fake_clock: FakeClock
+) -> None:
+    async with running(database_url, fake_clock) as one, running(database_url, fake_clock) as other:
+        account_id = await one.account()
+        hold_id = await one.admit(account_id)
+        request = ExtendRequest(hold_id, "call", account_id, fake_clock.now_s(), 60)
+        outcomes = await asyncio.gather(one.app.extend(replace(request)), other.app.extend(replace(request)))
+        assert [o.hold.granted_s for o in outcomes if isinstance(o, Extended)] == [120, 120]
+        assert (await one.audit()).held_sum_micros == 120_000
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_an_end_delivered_many_times_to_many_processes_is_settled_once(
+    database_url: str, fake_clock: FakeClock, processes: int
+) -> None:
+    opened = [running(database_url, fake_clock) for _ in range(processes)]
+    sites = [await each.__aenter__() for each in opened]
+    try:
+        account_id = await sites[0].account()
+        hold_id = await sites[0].admit(account_id)
+        event = sites[0].ended(hold_id, account_id, 30)
+        await asyncio.gather(*(site.app.ended(replace(event)) for site in sites for _ in range(5)))
+        await sites[-1].app.ended(replace(event))
+        audit = await sites[0].audit()
+        assert (audit.balance_sum_micros, audit.entries, audit.open_holds) == (1_000_000 - 30_000, 2, 0)
+        assert sum(site.app.counts.settled for site in sites) == 1
+        assert sum(site.app.counts.ignored.get("settled", 0) for site in sites) == 5 * processes
+    finally:
+        for each in opened:
+            await each.__aexit__()
+
+
+async def test_an_end_before_its_start_settles_and_the_start_is_ignored(site: Site) -> None:
+    account_id = await site.account()
+    hold_id = await site.admit(account_id)
+    await site.app.ended(site.ended(hold_id, account_id, 12))
+    await site.app.started(Started(hold_id, account_id, site.clock.now_s() - 12, "carrier"))
+    assert site.app.counts.ignored == {"settled": 1}
+    assert (await site.audit()).balance_sum_micros == 1_000_000 - 12_000
+
+
+async def test_an_end_of_a_call_that_nobody_knows_is_counted(site: Site) -> None:
+    await site.app.ended(site.ended(uuid.uuid4(), await site.account(), 12))
+    assert site.app.counts.ignored == {"unknown": 1}
+
+
+# ------------------------------------------------------------------ the reaper
+
+
+async def test_the_reaper_settles_what_nobody_ends_and_a_late_end_changes_nothing(site: Site) -> None:
+    account_id = await site.account()
+    answered, ringing = await site.admit(account_id), await site.admit(account_id)
+    await site.app.started(Started(answered, account_id, site.clock.now_s(), "carrier"))
+    site.clock.advance(74)
+    assert await site.app.reap_once() == 0
+    site.clock.advance(1)
+    assert await site.app.reap_once() == 1
+    site.clock.advance(400)
+    assert await site.app.reap_once() == 1
+    audit = await site.audit()
+    assert (audit.open_holds, audit.balance_sum_micros) == (0, 1_000_000 - 60_000)
+    await site.app.ended(site.ended(answered, account_id, 20))
+    await site.app.ended(site.ended(ringing, account_id, None))
+    assert (await site.audit()).balance_sum_micros == 1_000_000 - 60_000
+    records = await site.accounts.calls(account_id, 0.0, 10, running=False)
+    assert {(record.state, record.reason) for record in records} == {("expired", "expired")}
+
+
+async def test_an_extension_between_the_reapers_look_and_its_commit_saves_the_call(
+    database_url: str, fake_clock: FakeClock
+) -> None:
+    async with running(database_url, fake_clock, around=LateLook) as site:
+        account_id = await site.account()
+        hold_id = await site.admit(account_id)
+        await site.app.started(Started(hold_id, account_id, fake_clock.now_s(), "carrier"))
+        fake_clock.advance(50)
+        await site.app.extend(ExtendRequest(hold_id, "call", account_id, fake_clock.now_s() - 50, 60))
+        assert await site.app.reap_once() == 1
+        assert site.app.counts.ignored == {"not-expired": 1}
+        assert (await site.audit()).open_holds == 1
+
+
+class LateLook:
+    """The books as a reaper sees them whose look was a while ago: it finds holds that expire within the hour."""
+
+    def __init__(self, books: SqlBooks) -> None:
+        self._books = books
+
+    async def update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+        return await self._books.update(read, work)
+
+    async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
+        return await self._books.expired(now_s + 3_600, limit)
+
+
+# ------------------------------------------------------------------ failures
+
+
+async def test_a_request_that_cannot_be_written_does_not_take_its_neighbours_with_it(site: Site) -> None:
+    account_id = await site.account()
+    # A NUL, which PostgreSQL holds in no text; the door (adapters.admission_grpc) lets none in.
+    bad = site.request(account_id, caller_number="a\0b")
+    outcomes = await asyncio.gather(
+        site.app.admit(site.request(account_id)),
+        site.app.admit(bad),
+        site.app.admit(site.request(account_id)),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [Admitted, Internal, Admitted]
+    assert (await site.audit()).open_holds == 2
+
+
+async def test_a_command_that_cannot_be_decided_does_not_take_its_neighbours_with_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account_id = await site.account()
+    right = Book.apply
+
+    def apply(book: Book, command: Any) -> Any:
+        if isinstance(command, Ended) and command.reason == "nobody's":
+            raise ZeroDivisionError
+        return right(book, command)
+
+    monkeypatch.setattr(Book, "apply", apply)
+    hold_id = await site.admit(account_id)
+    outcomes = await asyncio.gather(
+        site.app.ended(replace(site.ended(hold_id, account_id, 1), reason="nobody's")),
+        site.app.ended(site.ended(hold_id, account_id, 1)),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [Internal, type(None)]
+
+
+class Gate:
+    """The books behind a gate: while it is closed, whoever asks waits there."""
+
+    def __init__(self, books: SqlBooks) -> None:
+        self._books = books
+        self.open = asyncio.Event()
+        self.open.set()
+        self.waiting = asyncio.Event()
+
+    async def update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+        self.waiting.set()
+        await self.open.wait()
+        return await self._books.update(read, work)
+
+    async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
+        return await self._books.expired(now_s, limit)
+
+
+async def test_what_is_cancelled_before_its_batch_begins_is_not_done(database_url: str, fake_clock: FakeClock) -> None:
+    gates: list[Gate] = []
+
+    def gate(books: SqlBooks) -> Gate:
+        gates.append(Gate(books))
+        return gates[0]
+
+    async with running(database_url, fake_clock, around=gate) as site:
+        account_id = await site.account()
+        gates[0].open.clear()
+        first = asyncio.create_task(site.app.admit(site.request(account_id)))
+        await gates[0].waiting.wait()
+        given_up = asyncio.create_task(site.app.admit(site.request(account_id, local=True)))
+        kept = asyncio.create_task(site.app.admit(site.request(account_id, local=True)))
+        await asyncio.sleep(0)  # one turn: both are asked
+        assert site.app.queued == 2
+        given_up.cancel()
+        gates[0].open.set()
+        assert isinstance(await first, Admitted)
+        assert isinstance(await kept, Admitted)
+        assert (await site.audit()).open_holds == 2
+
+
+async def test_more_than_the_queue_holds_is_refused_at_once(
+    database_url: str, fake_clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "QUEUE_MAX", 3)
+    gates: list[Gate] = []
+
+    def gate(books: SqlBooks) -> Gate:
+        gates.append(Gate(books))
+        return gates[0]
+
+    async with running(database_url, fake_clock, around=gate) as site:
+        account_id = await site.account()
+        gates[0].open.clear()
+        asked = [asyncio.create_task(site.app.admit(site.request(account_id, local=True)))]
+        await gates[0].waiting.wait()
+        asked += [asyncio.create_task(site.app.admit(site.request(account_id, local=True))) for _ in range(4)]
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        gates[0].open.set()
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Admitted"] * 4 + ["Exhausted"]
+        assert any(isinstance(outcome, Exhausted) for outcome in outcomes)
+
+
+class Away:
+    """A database that is away as long as a test wants."""
+
+    def __init__(self, books: SqlBooks) -> None:
+        self._books = books
+        self.is_away = False
+        self.asked = 0
+
+    async def update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+        self.asked += 1
+        if self.is_away:
+            raise Unavailable("the database is not available")
+        return await self._books.update(read, work)
+
+    async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
+        return await self._books.expired(now_s, limit)
+
+
+async def test_without_the_database_all_are_refused_soon_and_nothing_is_guessed(
+    database_url: str, fake_clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "PAUSE_AFTER_FAILURE_S", 3_600.0)
+    made: list[Away] = []
+
+    def away(books: SqlBooks) -> Away:
+        made.append(Away(books))
+        return made[0]
+
+    async with running(database_url, fake_clock, around=away) as site:
+        account_id = await site.account()
+        made[0].is_away = True
+        outcomes = await asyncio.gather(
+            *(site.app.admit(site.request(account_id)) for _ in range(20)), return_exceptions=True
+        )
+        assert {type(outcome) for outcome in outcomes} == {Unavailable}
+        assert not site.app.is_up
+        asked = made[0].asked
+        with pytest.raises(Unavailable):
+            await site.app.admit(site.request(account_id))
+        assert made[0].asked == asked, "while it is known to be away nobody waits for it"
+
+
+async def test_when_the_process_stops_who_waits_is_told(database_url: str, fake_clock: FakeClock) -> None:
+    gates: list[Gate] = []
+
+    def gate(books: SqlBooks) -> Gate:
+        gates.append(Gate(books))
+        return gates[0]
+
+    async with running(database_url, fake_clock, around=gate) as site:
+        account_id = await site.account()
+        gates[0].open.clear()
+        first = asyncio.create_task(site.app.admit(site.request(account_id)))
+        await gates[0].waiting.wait()
+        waiting = asyncio.create_task(site.app.admit(site.request(account_id, local=True)))
+        await asyncio.sleep(0)
+        assert site.app.queued == 1
+    with pytest.raises(Unavailable):
+        await waiting
+    first.cancel()
+
+
+# ------------------------------------------------------------------ what else is told
+
+
+async def test_a_clock_that_is_ahead_makes_no_hold_last_for_ever(site: Site) -> None:
+    account_id = await site.account()
+    hold_id = await site.admit(account_id, start_s=site.clock.now_s() + 10_000)
+    ahead_s = site.clock.now_s() + 10_000
+    await site.app.started(Started(hold_id, account_id, ahead_s, "carrier"))
+    (running_call,) = await site.accounts.calls(account_id, 0.0, 10, running=True)
+    assert running_call.started_at_s == site.clock.now_s()
+    assert running_call.answered_at_s == site.clock.now_s()
+
+
+async def test_an_extension_of_a_call_that_is_over_is_not_found(site: Site) -> None:
+    account_id = await site.account()
+    hold_id = await site.admit(account_id)
+    await site.app.ended(site.ended(hold_id, account_id, 1))
+    with pytest.raises(NotFound):
+        await site.app.extend(ExtendRequest(hold_id, "call", account_id, site.clock.now_s(), 60))
+
+
+async def test_another_services_decision_is_kept_once_and_explained(site: Site) -> None:
+    note = Note(uuid.uuid4(), "call-from-the-edge", None, site.clock.now_s(), "refuse", None, b"\x12\x04edge")
+    await asyncio.gather(site.app.note(note), site.app.note(note))
+    explained = await site.accounts.explain("call-from-the-edge")
+    assert explained.decisions == (b"\x12\x04edge",)
+
+
+async def test_what_is_held_in_memory_is_what_the_database_gives_back(site: Site) -> None:
+    """Every column of a hold survives the way to the database and back."""
+    account_id = await site.account()
+    outcome = await site.app.admit(site.request(account_id))
+    assert isinstance(outcome, Admitted)
+
+    hold = outcome.hold
+    read = app_module.Batch([account_id], [account_id], [hold.id], site.clock.now_s())
+
+    def work(loaded: Loaded) -> tuple[Changes, Loaded]:
+        return Changes(), loaded
+
+    loaded = await site.books.update(read, work)
+    assert loaded.holds == {hold.id: hold}
+    standing: Standing = loaded.standings[account_id]
+    assert (standing.lines, standing.held_micros) == (1, 60_000)
+    assert standing.held_by_day == {hold.spend_day: 60_000}
