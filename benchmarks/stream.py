@@ -1,4 +1,5 @@
-"""What a request between two of our processes costs: a unary call against the coalescing stream, CPU on each side.
+"""What a request between two of our processes costs: a unary call, the coalescing stream over gRPC, and the same over
+a direct connection. CPU on each side.
 
 Two processes on uvloop with the interceptors, metrics, bounds and garbage collection that services run with. The
 message is rate-guard's CountRequest with one address, about 60 bytes. Environment: BENCH_STREAM_SECONDS (each row,
@@ -125,7 +126,13 @@ async def ask(port: int, server_pid: int) -> list[list[Any]]:
     request = pb.CountRequest(edge="edge-0", sequence=1, counts=[pb.AddressCount(address="192.0.2.1", messages=3)])
     rows: list[list[Any]] = []
     tune_garbage_collection()
-    async with channel(f"127.0.0.1:{port}") as opened, StreamClient(opened, SERVICE) as stream:
+    target = f"127.0.0.1:{port}"
+    async with (
+        channel(target) as opened,
+        StreamClient(opened, SERVICE) as stream,  # without host:port it can't leave gRPC
+        StreamClient(opened, SERVICE, target=target) as direct,
+    ):
+        await direct.connected()
         count = rateguard_pb2_grpc.RateGuardServiceStub(opened).Count
 
         async def by_unary() -> None:
@@ -139,6 +146,7 @@ async def ask(port: int, server_pid: int) -> list[list[Any]]:
             "stream, answered at once": by_stream("Count"),
             "stream, by a Future": by_stream("AddBan"),
             "stream, by a coroutine": by_stream("ListBans"),
+            "direct, answered at once": lambda: direct.call("Count", request, pb.CountReply, timeout_s=5),
         }
         for name, way in ways.items():
             for in_flight in IN_FLIGHT:

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from callwarden.api.rateguard.v1 import rateguard_pb2_grpc
@@ -21,16 +22,18 @@ from .child import Process, Start
 from .example_server import ExampleServicer, Serve, Served
 
 
-@pytest_asyncio.fixture
-async def serve() -> AsyncIterator[Serve]:
-    """`served = await serve({"Count": handler})`; `port=` to come back at the same place."""
+@pytest_asyncio.fixture(params=["direct", "grpc"])
+async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
+    """`served = await serve({"Count": handler})`; `port=` to come back at the same place. Each test runs twice: with
+    streams that go on over a direct connection, and without.
+    """
     async with AsyncExitStack() as stack:
 
         async def start(
             handlers: Mapping[str, Handler], *, port: int = 0, tracer: Tracer | None = None, **options: Any
         ) -> Served:
             serving = Serving(asyncio.Event(), tracer or Tracer(None, 0.0), Metrics())
-            server = Server(f"127.0.0.1:{port}", serving)
+            server = Server(f"127.0.0.1:{port}", serving, direct=request.param == "direct")
             servicer = ExampleServicer(handlers, **options)
             rateguard_pb2_grpc.add_RateGuardServiceServicer_to_server(servicer, server)
             await server.start()

@@ -17,6 +17,7 @@ import grpc.aio
 from callwarden.common import trace
 from callwarden.common.logs import get_logger
 from callwarden.common.metrics import Metric, Metrics
+from callwarden.common.rpc.direct import DirectListener
 from callwarden.common.rpc.status import to_status
 from callwarden.common.telemetry import Tracer
 from callwarden.kernel.errors import CallwardenError, ErrorKind, TimedOut
@@ -39,6 +40,8 @@ class Serving:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     tracer: Tracer = field(default_factory=lambda: Tracer(None, 0.0))
     metrics: Metrics = field(default_factory=Metrics)
+    direct: DirectListener = field(default_factory=DirectListener)
+    """Where streams may go on beside gRPC; offered once the server has started it."""
 
 
 # Set for each RPC: the server it came to, and the full name of the method.

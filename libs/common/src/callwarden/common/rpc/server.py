@@ -43,8 +43,10 @@ _SERVER_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
 class Server(grpc.aio.Server):
     """Hand it to a generated `add_…Servicer_to_server(servicer, server)`; the runtime starts and drains it."""
 
-    def __init__(self, listen: str, serving: Serving, tls: "TlsFiles | None" = None) -> None:
+    def __init__(self, listen: str, serving: Serving, tls: "TlsFiles | None" = None, *, direct: bool = True) -> None:
+        """`direct`: offer streams a bare connection beside gRPC, see rpc.direct; never with `tls`."""
         self.serving = serving
+        self._direct = direct and tls is None
         self._listen = listen
         self._tls = tls
         self._services: list[str] = []
@@ -73,6 +75,8 @@ class Server(grpc.aio.Server):
                 self.port = self._server.add_secure_port(self._listen, self._tls.server_credentials())
         except RuntimeError as error:
             raise Invalid(f"can't listen on {self._listen} for gRPC", field="grpc_listen") from error
+        if self._direct:
+            await self.serving.direct.start(self._listen.rpartition(":")[0].strip("[]"))
         await self._server.start()
         for name in ("", *self._services):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -99,6 +103,7 @@ class Server(grpc.aio.Server):
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new RPCs, let running ones finish for at most `timeout_s`, then cancel them."""
+        self.serving.direct.stop()
         self.serving.stopping.set()  # the streams tell their clients to go elsewhere, see rpc/stream.py
         await self._server.stop(timeout_s)
 

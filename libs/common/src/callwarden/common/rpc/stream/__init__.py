@@ -12,6 +12,9 @@ The law of one stream:
 - A server that shuts down sends {id: 0, status: 14}: the client sends what is new elsewhere, waits for what it has
   asked, and closes. Until it has, the server answers.
 
+Where there is no mutual TLS the frames leave gRPC for a bare TCP connection, see `callwarden.common.rpc.direct`; all of
+the above holds there, too.
+
 `client` and `pool` ask, `servicer` answers; benchmarks/stream.py measures.
 """
 

@@ -16,6 +16,7 @@ from callwarden.api.stream.v1 import stream_pb2
 from callwarden.common import trace
 from callwarden.common.logs import get_logger
 from callwarden.common.metrics import Metric, Metrics
+from callwarden.common.rpc import direct
 from callwarden.common.rpc.interceptors import bounded_timeout_s
 from callwarden.common.rpc.status import to_error
 from callwarden.common.rpc.stream.bounds import (
@@ -204,6 +205,8 @@ class _Connection:
         self.opened: asyncio.Future[bool] = self._loop.create_future()
         self.leaving: asyncio.Future[None] = self._loop.create_future()  # nothing new any more
         self._wake = asyncio.Event()
+        self._link: direct.Link | None = None  # where frames go instead of the gRPC stream, once it stands
+        self._flushing = False
         self._last_id = GOODBYE_ID
         self._ended = False
         self._sweeper: asyncio.TimerHandle | None = None
@@ -217,7 +220,7 @@ class _Connection:
         waiter = self._loop.create_future()
         self.pending[item_id] = waiter, deadline_s
         self.queue.append((item_id, method, payload, deadline_s, trace.current_scope()))
-        self._wake.set()
+        self._notify()
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
         try:
@@ -226,8 +229,32 @@ class _Connection:
         except asyncio.CancelledError:
             if self.pending.pop(item_id, None) is not None and not self._ended:
                 self.queue.append((item_id, "", b"", 0.0, trace.current_scope()))
-                self._wake.set()
+                self._notify()
             raise
+
+    def _notify(self) -> None:
+        """Something waits to be written."""
+        if self._link is None:
+            self._wake.set()
+        elif not self._flushing:
+            # In the next turn of the loop: what is asked in this one goes together.
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        link = self._link
+        if link is None or self._ended:
+            return
+        try:
+            while self.queue and not link.paused:
+                frame = self._pack()
+                if frame.items:
+                    self._frames.value += 1
+                    link.send(frame.SerializeToString())
+        except Exception as error:  # as a failed writer of the gRPC stream: one that can't ask had better be gone
+            log.error("stream.write_failed", error=error, target=self._target)
+            link.abort()
 
     def fail(self, error: CallwardenError) -> None:
         """Tell everybody who waits."""
@@ -288,8 +315,12 @@ class _Connection:
         # A failure here is the stream's end, which `run` sees and reports.
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
             await call.wait_for_connection()  # our servers send their headers at once
+            self._link = link = await direct.connect(self._target, tuple(await call.initial_metadata()))
             if not self.opened.done():
                 self.opened.set_result(True)
+            if link is not None:
+                await self._write_direct(call, link)
+                return
             while True:
                 while self.queue:
                     frame = self._pack()
@@ -302,6 +333,35 @@ class _Connection:
                     return
                 self._wake.clear()
                 await self._wake.wait()
+
+    async def _write_direct(self, call: Any, link: direct.Link) -> None:
+        """Writing and reading are callbacks of the link; this waits for the end, whichever side brings it."""
+        link.attach(self._receive_bytes, self._notify)
+        self._notify()
+        try:
+            while not (self.goodbye and not self.pending):
+                self._wake.clear()
+                woken = self._loop.create_task(self._wake.wait())
+                try:
+                    await asyncio.wait({woken, link.lost}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    woken.cancel()
+                if link.lost.done():
+                    call.cancel()  # one way lost is the stream lost
+                    return
+            await call.done_writing()
+        finally:
+            link.close()
+
+    def _receive_bytes(self, data: bytes) -> None:
+        try:
+            frame = stream_pb2.Frame.FromString(data)
+        except DecodeError:
+            log.warning("stream.direct_garbled", target=self._target)
+            if self._link is not None:
+                self._link.abort()
+            return
+        self._receive(frame)
 
     def _pack(self) -> stream_pb2.Frame:
         frame = stream_pb2.Frame()

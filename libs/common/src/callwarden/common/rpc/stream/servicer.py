@@ -29,6 +29,7 @@ from callwarden.api.stream.v1 import stream_pb2
 from callwarden.common import trace
 from callwarden.common.logs import get_logger
 from callwarden.common.metrics import Counter, Histogram, Metric, Metrics
+from callwarden.common.rpc import direct
 from callwarden.common.rpc.interceptors import RPC_SECONDS, RPCS, SERVING, Serving, log_failure
 from callwarden.common.rpc.status import INTERNAL_TEXT, to_status
 from callwarden.common.rpc.stream.bounds import (
@@ -94,12 +95,14 @@ class StreamServicer:
             asyncio.create_task(stream.read(request_iterator), name="stream reader"),
             asyncio.create_task(stream.say_goodbye(), name="stream drain"),
         )
+        token, offer = serving.direct.offer(stream.adopt) if serving.direct.port else (b"", ())
         try:
-            await context.send_initial_metadata(())  # tells the client that the stream stands
+            await context.send_initial_metadata(offer)  # tells the client that the stream stands
             while (frame := await stream.next_frame()) is not None:
                 yield frame
         finally:
             self._streams.discard(stream)
+            serving.direct.withdraw(token)
             for task in tasks:
                 task.cancel()
             stream.abandon()
@@ -165,6 +168,8 @@ class _ServedStream:
         self._replies: deque[_Reply] = deque()
         self._wake = asyncio.Event()
         self._written = asyncio.Event()
+        self._link: direct.Link | None = None  # where replies go instead of the gRPC stream, once it stands
+        self._flushing = False
         self._client_done = False
         self._goodbye = False
         self._sweeper: asyncio.TimerHandle | None = None
@@ -175,13 +180,7 @@ class _ServedStream:
         """Begin the work of each request as it comes; returns when the client has closed its side."""
         try:
             async for frame in frames:
-                now_s = time.monotonic()
-                for item in frame.items:
-                    method = item.method  # reading a field costs 0.15 µs: none is read twice
-                    if method or not item.cancel:
-                        self._begin(item, method, now_s)
-                    else:
-                        self._give_up(item.id, "cancelled")
+                self._take_frame(frame)
                 while len(self._replies) >= self._in_flight_max:  # a client that does not read gets no more work done
                     self._written.clear()
                     await self._written.wait()
@@ -190,6 +189,57 @@ class _ServedStream:
         finally:
             self._client_done = True
             self._wake.set()
+
+    def _take_frame(self, frame: stream_pb2.Frame) -> None:
+        now_s = time.monotonic()
+        for item in frame.items:
+            method = item.method  # reading a field costs 0.15 µs: none is read twice
+            if method or not item.cancel:
+                self._begin(item, method, now_s)
+            else:
+                self._give_up(item.id, "cancelled")
+
+    def adopt(self, link: direct.Link) -> None:
+        """The client has come by its direct connection: frames come and go there from now on."""
+        self._link = link
+        link.attach(self._take_bytes, self._notify)
+
+    def _take_bytes(self, data: bytes) -> None:
+        link = self._link
+        try:
+            frame = stream_pb2.Frame.FromString(data)
+        except DecodeError:
+            log.warning("stream.direct_garbled", service=self._service)
+            if link is not None:
+                link.abort()
+            return
+        self._take_frame(frame)
+        if link is not None and len(self._replies) >= self._in_flight_max:
+            link.hold_reading(True)  # a client that does not read gets no more work done
+
+    def _notify(self) -> None:
+        """Something waits to be written."""
+        if self._link is None:
+            self._wake.set()
+        elif not self._flushing:
+            # In the next turn of the loop: what is answered in this one goes together.
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        link = self._link
+        if link is None:
+            return
+        try:
+            while self._replies and not link.paused:
+                link.send(self._pack().SerializeToString())
+        except Exception as error:  # a stream that can't answer had better be seen to be gone
+            log.error("stream.write_failed", error=error, service=self._service)
+            link.abort()
+            return
+        if len(self._replies) < self._in_flight_max:
+            link.hold_reading(False)
 
     def _begin(self, item: stream_pb2.Item, method: str, now_s: float) -> None:
         item_id = item.id
@@ -291,11 +341,11 @@ class _ServedStream:
         self, item_id: int, payload: bytes, status: int, text: str, meter: _Meter | None, began_s: float
     ) -> None:
         self._replies.append((item_id, payload, status, text, meter, began_s))
-        self._wake.set()
+        self._notify()
 
     async def next_frame(self) -> stream_pb2.Frame | None:
         """What is ready to be written, waiting for it if nothing is; None when all is said."""
-        while not self._replies:
+        while not self._replies or self._link is not None:
             if self._goodbye:
                 self._goodbye = False
                 goodbye = stream_pb2.Frame()
@@ -305,6 +355,9 @@ class _ServedStream:
                 return None
             self._wake.clear()
             await self._wake.wait()
+        return self._pack()
+
+    def _pack(self) -> stream_pb2.Frame:
         frame = stream_pb2.Frame()
         add = frame.items.add
         now_s = time.monotonic()
@@ -354,3 +407,5 @@ class _ServedStream:
             self._sweeper.cancel()
         for item_id in list(self.running):
             self._give_up(item_id, "stream ended")
+        if self._link is not None:
+            self._link.close()
