@@ -122,7 +122,7 @@ async def _run(folder: Path) -> list[Table]:
 async def _provision(system: LocalSystem, carrier: str, folder: Path) -> Path:
     async with Operator(system) as operator:
         await operator.deck()
-        await operator.apply_policy(sipp.MD5_POLICY)
+        await operator.apply_policy(sipp.POLICY)
         await operator.carrier(carrier)
         names = [f"user{number}" for number in range(ACCOUNTS)]
         for start in range(0, ACCOUNTS, 50):

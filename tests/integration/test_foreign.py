@@ -22,7 +22,7 @@ async def test_sipp_is_challenged_admitted_relayed_and_settled(
     async with site() as s, sipp.Answerer("answerer.xml", tmp_path / "carrier", free_udp_port()) as carrier:
         # A longer prefix than the site's own carrier: these calls go to SIPp.
         await s.operator.carrier(carrier.address, name="sipp", prefix="49301")
-        await s.operator.apply_policy(sipp.MD5_POLICY)
+        await s.operator.apply_policy(sipp.POLICY)
         users = [f"user{number}" for number in range(10)]
         for user in users:
             await s.operator.account(user, lines=100, credit_micros=100_000_000)

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-# SIPp 3.6 answers the first challenge of a response only, and only if it is MD5; ours offer SHA-256 first.
-MD5_POLICY: Final = """
+# SIPp 3.6 answers the first challenge of a response only, and only if it is MD5; ours offer SHA-256 first. All its
+# calls come from one address, which the limits for a stranger would ban.
+POLICY: Final = """
 apiVersion: callwarden.io/v1
 kind: SecurityPolicy
-metadata: {name: md5}
-spec: {authentication: {digest: {algorithms: 0}}}
+metadata: {name: sipp}
+spec:
+  authentication: {digest: {algorithms: 0}}
+  firewall: {allow: [127.0.0.0/8]}
 """
 
 SCENARIOS: Final = Path(__file__).with_name("scenarios")
