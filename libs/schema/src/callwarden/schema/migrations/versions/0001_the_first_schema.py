@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("balance_micros", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("held_micros", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("overdraft_micros", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("version", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("max_lines", sa.Integer(), nullable=True),
         sa.Column("daily_micros", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
