@@ -68,7 +68,7 @@ class Database:
                 held_by_day[hold.spend_day] = held_by_day.get(hold.spend_day, 0) + hold.held_micros
             spent_by_day = {day: micros for (owner, day), micros in self.spent.items() if owner == key}
             lines = sum(hold.expires_at_s > now_s for hold in mine)
-            standings[key] = Standing.of(account, lines, held_by_day, spent_by_day)
+            standings[key] = Standing.of(account, 0, lines, held_by_day, spent_by_day)
         book = Book(
             Loaded(standings, dict(self.holds), set(self.records), dict(self.refused)), lambda realm: policy, now_s
         )

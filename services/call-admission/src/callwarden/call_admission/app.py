@@ -9,7 +9,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from math import inf
 from typing import Final
 from uuid import UUID
 
@@ -66,22 +66,17 @@ QUEUE_MAX: Final = 10_000
 # The next batch begins no sooner than this after the last one began: at 500 calls/s a transaction then carries two or
 # three admissions instead of one, which saves a third of the CPU, for 2 ms of delay on average.
 PACE_S: Final = 0.004
+TIMER_EARLY_S: Final = 0.001  # uvloop's timers tick in milliseconds
 
 
-class Patience(Enum):
-    """How long a command may gather company, in seconds: each kind of write costs a round trip, whether for one row or
-    for a hundred."""
-
-    NONE = 0.0  # somebody waits for the answer
-    SHORT = 0.02  # ends: lines come back within it
-    LONG = 0.5  # starts: they only matter should the edge die, and until then the hold lasts anyway
-
-
+# Events that nobody waits for gather company: a write costs the same for one row as for twenty.
+ENDS_GATHER_S: Final = 0.02  # lines come back within it
+STARTS_GATHER_S: Final = 0.5  # they only matter should the edge die, and until then the hold lasts anyway
 # The start of a call is the edge's word, unless its clock is further than this from ours.
 CLOCKS_APART_S: Final = 60.0
 # After a failure of the database everybody is refused at once for this long, instead of queueing for the time-out.
 PAUSE_AFTER_FAILURE_S: Final = 0.25
-CONFLICT_ROUNDS: Final = 4  # of the books' own attempts each, before a batch is told that it is refused
+CONFLICT_ROUNDS: Final = 4  # of the books' own attempts each, before a batch is refused
 DECKS_KNOWN_MAX: Final = 100_000  # which deck an account has: 150 bytes each
 QUOTE_ROUNDS: Final = 3  # an account's deck may change while rating is asked for the last one; not again and again
 REAP_EVERY_S: Final = 2.0
@@ -129,24 +124,26 @@ class _Waiting:
     rounds: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Lane:
-    """Commands of one patience, in the order in which they came."""
+    """Commands of one kind, in the order in which they came. Times are the loop's."""
 
-    patience_s: float
+    gather_s: float
+    """How long the first waits for company."""
     waiting: deque[_Waiting] = field(default_factory=deque)
-    timer: asyncio.TimerHandle | None = None
-    is_due: bool = False
+    due_s: float = inf
+    """When the next batch is to begin; inf while nobody waits."""
+    began_s: float = -inf
 
-    def take(self, batch: list[_Waiting]) -> None:
-        """Moves what is due to the batch, at most LANE_BATCH_MAX."""
-        taken = 0
-        while self.waiting and taken < LANE_BATCH_MAX:
+    def take(self) -> list[_Waiting]:
+        """The next batch, at most LANE_BATCH_MAX; what was cancelled is left out: nobody waits for it any more."""
+        batch: list[_Waiting] = []
+        while self.waiting and len(batch) < LANE_BATCH_MAX:
             waiting = self.waiting.popleft()
-            if not waiting.done.done():  # cancelled: nobody waits any more
+            if not waiting.done.done():
                 batch.append(waiting)
-                taken += 1
-        self.is_due = bool(self.waiting)
+        self.due_s = inf
+        return batch
 
 
 class CallAdmission:
@@ -165,8 +162,10 @@ class CallAdmission:
         self._policies = policies
         self._clock = clock
         self._rng = rng
-        # Starts before ends, so that a call that was short is told in its order where one batch has both.
-        self._lanes = {patience: _Lane(patience.value) for patience in (Patience.LONG, Patience.NONE, Patience.SHORT)}
+        # One for each kind of write, so that a batch is one statement.
+        self._admissions, self._extensions = _Lane(0.0), _Lane(0.0)
+        self._starts, self._ends = _Lane(STARTS_GATHER_S), _Lane(ENDS_GATHER_S)
+        self._lanes = (self._admissions, self._extensions, self._starts, self._ends)
         self._wake = asyncio.Event()
         self._refuse_until_s = 0.0  # monotonic
         self._decks: OrderedDict[UUID, str] = OrderedDict()
@@ -175,7 +174,7 @@ class CallAdmission:
     @property
     def queued(self) -> int:
         """Commands that wait for the next batch."""
-        return sum(len(lane.waiting) for lane in self._lanes.values())
+        return sum(len(lane.waiting) for lane in self._lanes)
 
     @property
     def is_up(self) -> bool:
@@ -196,7 +195,7 @@ class CallAdmission:
         if not request.local and (deck := self._decks.get(request.account_id)) is not None:
             quote = await self._quote(deck, request)
         for _ in range(QUOTE_ROUNDS):
-            outcome = await self._submit(Admission(request, quote))
+            outcome = await self._submit(self._admissions, Admission(request, quote))
             match outcome:
                 case Admitted():
                     self.counts.admitted += 1
@@ -218,7 +217,7 @@ class CallAdmission:
         Raises NotFound if the call isn't running, Unavailable, Exhausted.
         """
         request.answered_at_s = self._not_ahead(request.answered_at_s)
-        outcome = await self._submit(Extension(request))
+        outcome = await self._submit(self._extensions, Extension(request))
         match outcome:
             case Extended():
                 self.counts.extended += 1
@@ -234,14 +233,14 @@ class CallAdmission:
     async def started(self, event: Started) -> None:
         """Takes in that a call was answered. Returns when that is committed. Raises Unavailable, Exhausted."""
         event.answered_at_s = self._not_ahead(event.answered_at_s)
-        self._count_ignored(await self._submit(event, Patience.LONG))
+        self._count_ignored(await self._submit(self._starts, event))
 
     async def ended(self, event: Ended) -> None:
         """Settles a call, once however often it is told. Returns when that is committed."""
         event.ended_at_s = self._not_ahead(event.ended_at_s)
         if event.answered_at_s is not None:
             event.answered_at_s = min(event.answered_at_s, event.ended_at_s)
-        outcome = await self._submit(event, Patience.SHORT)
+        outcome = await self._submit(self._ends, event)
         if isinstance(outcome, Ignored):
             self._count_ignored(outcome)
             if outcome.why == "unknown":
@@ -251,7 +250,7 @@ class CallAdmission:
 
     async def note(self, note: Note) -> None:
         """Keeps another service's decision for `explain`. Returns when that is committed."""
-        await self._submit(note, Patience.SHORT)
+        await self._submit(self._ends, note)
 
     def _count_ignored(self, outcome: Outcome) -> None:
         if isinstance(outcome, Ignored):
@@ -276,58 +275,52 @@ class CallAdmission:
 
     # ------------------------------------------------------------------ the queue
 
-    def _submit(self, command: Command, patience: Patience = Patience.NONE) -> asyncio.Future[Outcome]:
+    def _submit(self, lane: "_Lane", command: Command) -> asyncio.Future[Outcome]:
         """The outcome, once it is committed. Cancelled before its batch begins, it isn't begun."""
         loop = asyncio.get_running_loop()
-        if self._refuse_until_s and loop.time() < self._refuse_until_s:
+        now_s = loop.time()
+        if now_s < self._refuse_until_s:
             raise Unavailable("the database is not available")
-        lane = self._lanes[patience]
         if len(lane.waiting) >= QUEUE_MAX:
             raise Exhausted("too many calls wait to be decided")
         done: asyncio.Future[Outcome] = loop.create_future()
         lane.waiting.append(_Waiting(command, done))
-        if not lane.patience_s or len(lane.waiting) >= LANE_BATCH_MAX:
-            lane.is_due = True
-            self._wake.set()
-        elif lane.timer is None:
-            lane.timer = loop.call_later(lane.patience_s, self._due, lane)
+        if len(lane.waiting) == 1:
+            self._due(lane, max(now_s + lane.gather_s, lane.began_s + PACE_S))
+        elif len(lane.waiting) == LANE_BATCH_MAX:
+            self._due(lane, now_s)
         return done
 
-    def _due(self, lane: "_Lane") -> None:
-        lane.timer = None
-        lane.is_due = True
-        self._wake.set()
+    def _due(self, lane: "_Lane", at_s: float) -> None:
+        """Has the lane's next batch begin then (loop time)."""
+        loop = asyncio.get_running_loop()
+        lane.due_s = at_s
+        if at_s <= loop.time():
+            self._wake.set()
+        else:
+            loop.call_at(at_s, self._wake.set)
 
     async def run(self) -> None:
-        """Decides batch after batch, for ever."""
+        """Decides batch after batch, for ever. One at a time: two at once would meet in the same accounts."""
         loop = asyncio.get_running_loop()
-        began_s = 0.0
         try:
             while True:
                 await self._wake.wait()
-                pause_s = began_s + PACE_S - loop.time()
-                if pause_s > 0:
-                    await asyncio.sleep(pause_s)
-                began_s = loop.time()
-                batch = self._take()
-                if not any(lane.is_due for lane in self._lanes.values()):
-                    self._wake.clear()
-                if batch:
-                    await self._decide(batch)
+                self._wake.clear()
+                # A timer may ring a moment early; who is due within it may as well go now.
+                while due := [lane for lane in self._lanes if lane.due_s <= loop.time() + TIMER_EARLY_S]:
+                    lane = min(due, key=lambda lane: lane.due_s)
+                    lane.began_s = loop.time()
+                    if batch := lane.take():
+                        await self._decide(lane, batch)
+                    if lane.waiting:
+                        self._due(lane, lane.began_s + PACE_S)
         finally:
-            for lane in self._lanes.values():
+            for lane in self._lanes:
                 waiting, lane.waiting = list(lane.waiting), deque()
                 _fail(waiting, Unavailable("call-admission is stopping"))
 
-    def _take(self) -> list[_Waiting]:
-        """The next batch: what is due."""
-        batch: list[_Waiting] = []
-        for lane in self._lanes.values():
-            if lane.is_due:
-                lane.take(batch)
-        return batch
-
-    async def _decide(self, batch: list[_Waiting]) -> None:
+    async def _decide(self, lane: _Lane, batch: list[_Waiting]) -> None:
         self.counts.batches += 1
         self.counts.commands += len(batch)
         try:
@@ -336,7 +329,7 @@ class CallAdmission:
             self._refuse_until_s = asyncio.get_running_loop().time() + PAUSE_AFTER_FAILURE_S
             self._failed(batch, error)
         except Conflict as error:
-            self._again(batch, error)
+            self._again(lane, batch, error)
         except Exception as error:  # the boundary: some change can't be written; find out whose
             log.error("batch.failed", error=error, size=len(batch))
             await self._one_by_one(batch)
@@ -368,18 +361,15 @@ class CallAdmission:
         log.warning("batch.unavailable", error=error, size=len(batch))
         _fail(batch, error)
 
-    def _again(self, batch: list[_Waiting], error: Conflict) -> None:
+    def _again(self, lane: _Lane, batch: list[_Waiting], error: Conflict) -> None:
         """Other processes came between, again and again: back to the head of the queue, a bounded number of times."""
         self.counts.failed_batches += 1
-        lane = self._lanes[Patience.NONE]
         for waiting in reversed(batch):
             waiting.rounds += 1
             if waiting.rounds < CONFLICT_ROUNDS:
                 lane.waiting.appendleft(waiting)
             else:
                 _fail([waiting], Unavailable("the account is in too much use"))
-        lane.is_due = bool(lane.waiting)
-        self._wake.set()
         log.warning("batch.conflict", error=error, size=len(batch))
 
     async def _one_by_one(self, batch: list[_Waiting]) -> None:
@@ -409,7 +399,7 @@ class CallAdmission:
     async def reap_once(self) -> int:
         """Settles the holds that have expired, at most REAP_BATCH; how many were found."""
         found = await self._books.expired(self._clock.now_s(), REAP_BATCH)
-        outcomes = await asyncio.gather(*(self._submit(command, Patience.SHORT) for command in found))
+        outcomes = await asyncio.gather(*(self._submit(self._ends, command) for command in found))
         for outcome in outcomes:
             if isinstance(outcome, Ignored):
                 self._count_ignored(outcome)

@@ -30,7 +30,9 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     bus = await runtime.bus()
     database = await runtime.database()
     session = SESSION if database.dialect == "postgresql" else None
-    books = SqlBooks(await runtime.open(await database.hot(connections=HOT_CONNECTIONS, session=session)))
+    books = SqlBooks(
+        await runtime.open(await database.hot(connections=HOT_CONNECTIONS, session=session)), runtime.metrics
+    )
     rating = StreamPool(RATING, settings.targets(), ranking, tls=runtime.tls, metrics=runtime.metrics)
     quotes = GrpcQuotes(await runtime.open(rating), settings.quotes_cached_max)
     await rating.wait_up(PEERS_TIMEOUT_S)

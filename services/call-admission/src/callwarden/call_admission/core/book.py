@@ -42,6 +42,8 @@ class Standing:
     """An account as it was read, and moved on by each command of the batch."""
 
     account: Account
+    version: int
+    """Of the account's holds, as it was read."""
     held_micros: int
     lines: int
     held_by_day: dict[date, int] = field(default_factory=dict)
@@ -51,10 +53,10 @@ class Standing:
 
     @classmethod
     def of(
-        cls, account: Account, lines: int = 0, held_by_day: dict[date, int] | None = None,
+        cls, account: Account, version: int = 0, lines: int = 0, held_by_day: dict[date, int] | None = None,
         spent_by_day: dict[date, int] | None = None,
     ) -> "Standing":  # fmt: skip
-        return cls(account, account.held_micros, lines, held_by_day or {}, spent_by_day or {})
+        return cls(account, version, account.held_micros, lines, held_by_day or {}, spent_by_day or {})
 
 
 @dataclass(slots=True)
@@ -103,6 +105,8 @@ class Changes:
     holds: dict[UUID, NewHold] = field(default_factory=dict)
     updated: dict[UUID, Hold] = field(default_factory=dict)
     settled: list[Settlement] = field(default_factory=list)
+    versions: dict[UUID, int] = field(default_factory=dict)
+    """Of every account whose holds change: what was read, and must still hold when it is written."""
     balances: dict[UUID, int] = field(default_factory=dict)
     held: dict[UUID, int] = field(default_factory=dict)
     spent: dict[tuple[UUID, date], int] = field(default_factory=dict)
@@ -276,6 +280,7 @@ class Book:
         prefix = quote.prefix if isinstance(quote, Quote) else ""
         self.changes.holds[hold.id] = NewHold(hold, request, prefix, decision)
         self._holds[hold.id] = hold
+        self.changes.versions[account.id] = standing.version
         standing.lines += 1
         self._hold_money(standing, day, hold.held_micros)
         return Admitted(hold, routes, policy.revision)
@@ -378,6 +383,7 @@ class Book:
         changes.updated.pop(hold.id, None)
         self._settled.add(hold.id)
         changes.settled.append(settlement)
+        changes.versions[account_id] = standing.version
         if hold.expires_at_s > self._now_s:
             standing.lines -= 1  # An expired one wasn't counted any more.
         self._hold_money(standing, day, -hold.held_micros)
@@ -401,6 +407,7 @@ class Book:
         # News of an answer that was late brings back a call that had expired.
         standing.lines += (hold.expires_at_s > self._now_s) - (before.expires_at_s > self._now_s)
         self._holds[hold.id] = hold
+        self.changes.versions[hold.account_id] = standing.version
         new = self.changes.holds.get(hold.id)
         if new is not None:
             new.hold = hold
