@@ -32,6 +32,9 @@ from callwarden.sip.transaction import Send
 log = get_logger(__name__)
 
 TICK_S: Final = 0.02  # SIP's shortest timer is 500 ms; a finer tick only costs.
+TICK_MAX_S: Final = (
+    0.05  # Nothing is due sooner after it is set than a cut 0.5 s ahead; that one is 50 ms late at most.
+)
 FLUSH_S: Final = 0.05  # DESIGN D4
 QUESTIONS_MAX: Final = 20_000  # Under way at once; more are answered 503 without being asked.
 BANS_WAITING_MAX: Final = 1_000  # Scanners to be reported; a flood of forged ones must not pile up.
@@ -62,8 +65,7 @@ class EdgeApp:
         self._transport: Transport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._scanners: asyncio.Queue[ScannerSeen] = asyncio.Queue(BANS_WAITING_MAX)
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_s = 0.0  # when it rings
+        self._ticking = False
         self._idle = asyncio.Event()
 
     def attach(self, transport: Transport) -> None:
@@ -79,7 +81,7 @@ class EdgeApp:
         self._perform()
 
     def _tick(self) -> None:
-        self._timer = None
+        self._ticking = False
         clock = self._clock
         self.edge.handle_timers(clock.monotonic_s(), clock.now_s())
         self._perform()
@@ -110,20 +112,19 @@ class EdgeApp:
         return asks
 
     def _set_tick(self) -> None:
-        """One timer for all, set only while something is waited for: an idle edge sleeps. What is due earlier than the
-        timer brings it forward: the next slice of a call is, after an extension that set it to the cut.
+        """One timer for all, set only while something is waited for: an idle edge sleeps.
+
+        It rings every TICK_MAX_S at least, so that what is set meanwhile and due earlier isn't late by more: looking
+        for the earliest after each datagram took 3 % of a call.
         """
+        if self._ticking:
+            return
         next_s = self.edge.next_timer_s()
         if next_s is None:
             return
-        timer = self._timer
-        if timer is not None:
-            if next_s >= self._timer_s - TICK_S:
-                return
-            timer.cancel()
-        now_s = self._clock.monotonic_s()
-        self._timer_s = max(now_s + TICK_S, next_s)
-        self._timer = asyncio.get_running_loop().call_later(self._timer_s - now_s, self._tick)
+        self._ticking = True
+        wait_s = min(max(TICK_S, next_s - self._clock.monotonic_s()), TICK_MAX_S)
+        asyncio.get_running_loop().call_later(wait_s, self._tick)
 
     # Questions.
 

@@ -21,7 +21,7 @@ class Settings(CommonSettings):
     sip_advertised: str = Field(default="", pattern=r"^$|^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.\-]+):[0-9]{1,5}$")
     """host:port that others reach us by, named in Via and Record-Route. Needed where sip_listen is a wildcard."""
 
-    realms: str = Field(default="callwarden.local", min_length=1, max_length=4_096)
+    realms: str = Field(default="callwarden.local", max_length=4_096, pattern=r"^[A-Za-z0-9.,_ \-]+$")
     """Domains served, with commas; the first is the digest realm where a request names none of them."""
 
     spool_dir: Path = Path("spool")

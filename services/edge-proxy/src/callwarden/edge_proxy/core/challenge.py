@@ -8,7 +8,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from callwarden.edge_proxy.core.rules import Rules
-from callwarden.sip.digest import Credentials, Freshness, NonceKeys, challenges, parse_credentials
+from callwarden.sip.digest import Credentials, Freshness, NonceKeys, parse_credentials
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request
 from callwarden.sip.uri import parse_uri
@@ -42,7 +42,12 @@ class Challenger:
         # Bound to the address: a nonce seen on the wire is worth nothing elsewhere, and whoever answers a challenge
         # has shown that packets reach him there.
         nonce = self._keys.issue(wall_s, self._chance(_SALT_BYTES), host)
-        return [(name, str(challenge)) for challenge in challenges(realm, nonce, rules.offered, stale=stale)]
+        more = ", stale=true" if stale else ""
+        # As str(Challenge) has it; the realm is ours and needs no escapes. 3 µs less for each.
+        return [
+            (name, f'Digest realm="{realm}", nonce="{nonce}", algorithm={algorithm}, qop="auth"{more}')
+            for algorithm in rules.offered
+        ]
 
     def examine(self, request: Request, name: str, rules: Rules, host: str, wall_s: float) -> Credentials | Fault:
         """The request's credentials for a realm of ours (header `name`), if they are worth asking about."""

@@ -10,9 +10,9 @@ In: which part a message goes to. Out: what each part does with it (`registratio
 """
 
 from collections.abc import Callable
-from typing import assert_never
+from typing import Any
 
-from callwarden.edge_proxy.core import validation
+from callwarden.edge_proxy.core import tags, validation
 from callwarden.edge_proxy.core.call import Call, Calls, State
 from callwarden.edge_proxy.core.challenge import Challenger
 from callwarden.edge_proxy.core.context import SERVER_NAME, Context, Site
@@ -150,50 +150,52 @@ class Edge:
     # To whom.
 
     def _take(self, outputs: list[Output]) -> None:
-        """By type and in order of how often they come: class patterns cost three times as much here."""
+        effects = self.context.effects
         for output in outputs:
             kind = type(output)
             if kind is Send:
-                self.context.effects.append(output)
-            elif kind is Terminated:
-                output.transaction.context = None  # type: ignore[union-attr]  # a cycle less for the collector
+                effects.append(output)
             else:
-                self._take_rare(output)
+                _TAKE[kind](self, output)
+                effects = self.context.effects
 
-    def _take_rare(self, output: Output) -> None:
-        match output:
-            case RequestReceived(request, source):
-                self._request(request, source)
-            case ResponseReceived(transaction, response):
-                owner = transaction.context
-                if isinstance(owner, Call):
-                    self._setup.response(owner, transaction, response)
-                elif isinstance(owner, Passage):
-                    self._relay.response(owner, response)
-                elif isinstance(owner, LateAnswer):
-                    owner.again(self.context)
-            case AckReceived(request, source):
-                self._relay.ack(request, source)
-            case Cancelled(server):
-                owner = server.context
-                if isinstance(owner, Call):
-                    self._setup.cancelled(owner)
-                elif isinstance(owner, Passage):
-                    self._relay.cancelled(owner)
-            case TimedOut(transaction) | TransportFailed(transaction):
-                owner = transaction.context
-                if isinstance(transaction, ServerTransaction):
-                    return  # our failure was never acknowledged: nothing is waiting for it
-                if isinstance(owner, Call):
-                    self._setup.timed_out(owner, transaction)
-                elif isinstance(owner, Passage):
-                    self._relay.timed_out(owner)
-            case StrayResponse():
-                self.tally.strays += 1
-            case Send() | Terminated():
-                pass  # taken above
-            case _:
-                assert_never(output)
+    def _take_request(self, output: RequestReceived) -> None:
+        self._request(output.request, output.source)
+
+    def _take_response(self, output: ResponseReceived) -> None:
+        owner = output.transaction.context
+        kind = type(owner)
+        if kind is Call:
+            self._setup.response(owner, output.transaction, output.response)
+        elif kind is Passage:
+            self._relay.response(owner, output.response)
+        elif kind is LateAnswer:
+            owner.again(self.context)
+
+    def _take_ack(self, output: AckReceived) -> None:
+        self._relay.ack(output.request, output.source)
+
+    def _take_cancelled(self, output: Cancelled) -> None:
+        owner = output.transaction.context
+        if isinstance(owner, Call):
+            self._setup.cancelled(owner)
+        elif isinstance(owner, Passage):
+            self._relay.cancelled(owner)
+
+    def _take_time_out(self, output: TimedOut | TransportFailed) -> None:
+        transaction, owner = output.transaction, output.transaction.context
+        if isinstance(transaction, ServerTransaction):
+            return  # our failure was never acknowledged: nothing is waiting for it
+        if isinstance(owner, Call):
+            self._setup.timed_out(owner, transaction)
+        elif isinstance(owner, Passage):
+            self._relay.timed_out(owner)
+
+    def _take_stray(self, output: StrayResponse) -> None:
+        self.tally.strays += 1
+
+    def _take_terminated(self, output: Terminated) -> None:
+        output.transaction.context = None  # a cycle less for the collector
 
     def _request(self, request: Request, source: Peer) -> None:
         context = self.context
@@ -204,7 +206,7 @@ class Edge:
         method = request.method
         if method == "CANCEL":
             context.answer_stateless(request, source, 481)
-        elif request.to.tag is not None:
+        elif tags.to_tag(request) is not None:
             self._relay.request(request, source)
         elif method == "INVITE":
             self._setup.invite(request, source)
@@ -265,3 +267,16 @@ class Edge:
                 context.answer_stateless(request, source, error.status, error.reason)
             except Malformed:
                 return  # its Via can't be read, either
+
+
+# By type: class patterns cost three times as much, nine times a call.
+_TAKE: dict[type, Callable[[Edge, Any], None]] = {
+    RequestReceived: Edge._take_request,
+    ResponseReceived: Edge._take_response,
+    AckReceived: Edge._take_ack,
+    Cancelled: Edge._take_cancelled,
+    TimedOut: Edge._take_time_out,
+    TransportFailed: Edge._take_time_out,
+    StrayResponse: Edge._take_stray,
+    Terminated: Edge._take_terminated,
+}

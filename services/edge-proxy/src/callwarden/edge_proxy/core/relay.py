@@ -7,7 +7,7 @@ that the sender chose. In: passing on. Out: the call's clock (`talk`).
 
 from dataclasses import dataclass
 
-from callwarden.edge_proxy.core import cookie, forwarding, validation
+from callwarden.edge_proxy.core import cookie, forwarding, tags, validation
 from callwarden.edge_proxy.core.call import Call, Calls, Side
 from callwarden.edge_proxy.core.context import Context
 from callwarden.edge_proxy.core.cookie import Cookie, CookieFault
@@ -17,7 +17,7 @@ from callwarden.edge_proxy.core.talk import Talk
 from callwarden.sip import build
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request, Response
-from callwarden.sip.nameaddr import parse_name_addr
+from callwarden.sip.nameaddr import NameAddr, parse_name_addr
 from callwarden.sip.transaction import ClientTransaction, Peer, Send, ServerTransaction, TooManyTransactions
 from callwarden.sip.uri import Uri
 from callwarden.sip.via import PORT_DEFAULT
@@ -49,6 +49,7 @@ class Relay:
         self._context = context
         self._calls = calls
         self._talk = talk
+        self._route_prefix = f"<sip:{context.site.address};lr;{cookie.PARAMETER}="
 
     def request(self, request: Request, source: Peer) -> None:
         """A request with a tag in To, but ACK."""
@@ -118,23 +119,38 @@ class Relay:
     def _read(self, request: Request) -> Cookie | CookieFault | None:
         """The cookie of the request: in its top Route, or in its Request-URI where a strict router put it (16.4)."""
         context = self._context
+        text = self._only_route(request) or self._routed(request)
+        if not text:
+            return None
+        from_tag, to_tag = tags.from_tag(request), tags.to_tag(request)
+        call = self._calls.find_cookie(text)
+        if call is not None and call.call_id == request.call_id:
+            if from_tag == call.caller_tag:
+                return Cookie(call.hold_id, True, None)
+            if to_tag == call.caller_tag:
+                return Cookie(call.hold_id, False, None)
+        return cookie.read(context.keys, text, request.call_id, from_tag, to_tag, context.wall_s)
+
+    def _only_route(self, request: Request) -> str | None:
+        """The cookie where the one Route is ours as we wrote it, which is nearly always: nothing is taken apart."""
+        if request._keys.count("route") != 1:
+            return None
+        value = request.get("route") or ""
+        prefix = self._route_prefix
+        if not value.startswith(prefix) or not value.endswith(">"):
+            return None
+        text = value[len(prefix) : -1]
+        return text if text.replace("-", "").replace("_", "").isalnum() else None
+
+    def _routed(self, request: Request) -> str | None:
         uri: Uri | None = None
         if "route" in request:
             top = request.routes[0].uri
-            if context.site.is_us(top):
+            if self._context.site.is_us(top):
                 uri = top
-        if uri is None and cookie.PARAMETER in request.uri.params and context.site.is_us(request.uri):
+        if uri is None and cookie.PARAMETER in request.uri.params and self._context.site.is_us(request.uri):
             uri = request.uri
-        text = uri.params.get(cookie.PARAMETER) if uri is not None else None
-        if not text:
-            return None
-        call = self._calls.find_cookie(text)
-        if call is not None and call.call_id == request.call_id:
-            if request.from_.tag == call.caller_tag:
-                return Cookie(call.hold_id, True, None)
-            if request.to.tag == call.caller_tag:
-                return Cookie(call.hold_id, False, None)
-        return cookie.read(context.keys, text, request.call_id, request.from_.tag, request.to.tag, context.wall_s)
+        return uri.params.get(cookie.PARAMETER) if uri is not None else None
 
     def _judge(self, fault: CookieFault | None, source: Peer) -> int:
         """The status for a request whose cookie is worth nothing."""
@@ -150,6 +166,10 @@ class Relay:
 
     def _prepare(self, request: Request, found: Cookie, call: Call | None, branch: str | None) -> tuple[Request, Peer]:
         """The copy for the next hop (16.4, 16.6), and where that is."""
+        if self._only_route(request) is not None:
+            copy = forwarding.forward(self._context, request, uri=request.uri_text, branch=branch)
+            copy.remove("route")
+            return copy, self._next(request, [], found, call)
         routes = request.routes if "route" in request else []
         uri = request.uri_text
         drop_last = False
@@ -173,14 +193,18 @@ class Relay:
                 copy.add("Route", str(route))
         elif routes:
             copy.pop_route()
+        return copy, self._next(request, rest, found, call)
+
+    def _next(self, request: Request, rest: list[NameAddr], found: Cookie, call: Call | None) -> Peer:
+        """Where the other side is."""
         side = None if call is None else self._receiver(call, found)
         if side is not None:
-            return copy, side.peer
+            return side.peer
         if found.target is not None:
-            return copy, Peer(*found.target)
+            return Peer(*found.target)
         # A carrier known by name only, and a call that this edge doesn't know.
         hop = rest[0].uri if rest else request.uri
-        return copy, Peer(hop.host.strip("[]"), hop.port or PORT_DEFAULT)
+        return Peer(hop.host.strip("[]"), hop.port or PORT_DEFAULT)
 
     @staticmethod
     def _sender(call: Call, found: Cookie) -> Side | None:

@@ -5,7 +5,7 @@ In: new INVITEs outside a dialog. Out: the call once it is answered (`talk`), re
 
 from functools import partial
 
-from callwarden.edge_proxy.core import callers, cookie, forwarding, validation
+from callwarden.edge_proxy.core import callers, cookie, forwarding, tags, validation
 from callwarden.edge_proxy.core.call import Call, Calls, Event, State, Target
 from callwarden.edge_proxy.core.challenge import Challenger, Fault
 from callwarden.edge_proxy.core.context import Context, unavailable
@@ -111,7 +111,7 @@ class Setup:
             context.book.for_realm(realm),
         )
         server.context = call
-        call.caller_tag = request.from_.tag or ""
+        call.caller_tag = tags.from_tag(request) or ""
         self._calls.add(call)
         context.tally.calls_started += 1
         return call

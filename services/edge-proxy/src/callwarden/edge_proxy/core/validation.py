@@ -6,6 +6,7 @@ In: one request. Out: who may send it, where it goes.
 from hashlib import blake2s
 from typing import NamedTuple
 
+from callwarden.edge_proxy.core import tags
 from callwarden.sip.build import Headers
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request
@@ -44,8 +45,8 @@ def check(request: Request, sent_by: str) -> Fault | None:
             return Fault(416)
         if request.max_forwards == 0:
             return Fault(483)
-        _ = request.from_
-        _ = request.to
+        tags.from_tag(request)
+        tags.to_tag(request)
         if "proxy-require" in request:
             # We support no option of any proxy extension (16.3 step 5).
             return Fault(420, None, [("Unsupported", ", ".join(request.elements("proxy-require")))])
@@ -62,7 +63,7 @@ def fingerprint(request: Request) -> str:
     It ends our branches, so that a request which comes back unchanged is known, and one that was given another target
     in between (a spiral) passes.
     """
-    text = f"{request.uri_text}|{request.call_id}|{request.cseq}|{request.from_.tag}|{request.to.tag}"
+    text = f"{request.uri_text}|{request.call_id}|{request.cseq}|{tags.from_tag(request)}|{tags.to_tag(request)}"
     if "route" in request:
         text += "|".join(request.get_all("route"))
     return blake2s(text.encode(), digest_size=4).hexdigest()
