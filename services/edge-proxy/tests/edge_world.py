@@ -8,7 +8,7 @@ the test says.
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
-from uuid import UUID
+from uuid import NAMESPACE_DNS, UUID, uuid5
 
 from callwarden.edge_proxy.core.context import Site
 from callwarden.edge_proxy.core.edge import Edge
@@ -46,6 +46,11 @@ START_S = 1_767_614_400.0
 SDP = b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0 8\r\n"
 
 T = TypeVar("T")
+
+
+def account_id(user: str) -> str:
+    """The account of a subscriber of that name."""
+    return str(uuid5(NAMESPACE_DNS, user))
 
 
 class Chance:
@@ -208,7 +213,7 @@ class World:
 
     def user(self, name: str, host: str, port: int = 5060, *, numbers: tuple[str, ...] = ()) -> Agent:
         """A subscriber with a phone that isn't registered."""
-        self.users[name] = Identity(f"account-{name}", "enduser", numbers, "", 60)
+        self.users[name] = Identity(account_id(name), "enduser", numbers, "", 60)
         return self.agent(host, port, name)
 
     def registered(self, name: str, host: str, port: int = 5060, *, numbers: tuple[str, ...] = ()) -> Agent:

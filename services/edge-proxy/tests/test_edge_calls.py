@@ -1,7 +1,7 @@
 """Calls from the INVITE to their end, seen from all sides."""
 
 import pytest
-from edge_world import PASSWORD, REALM, SDP, Agent, World
+from edge_world import PASSWORD, REALM, SDP, Agent, World, account_id
 
 from callwarden.edge_proxy.core.effects import AdmitCall, Admitted, Extended, Identity, Refused, Unreachable
 from callwarden.kernel.verdict import Reason, Refuse
@@ -23,7 +23,7 @@ def test_a_local_call_is_set_up_acknowledged_and_ended() -> None:
     bob = world.registered("bob", "192.0.2.2")
     talk = world.talk(alice, bob, "bob")
     (question,) = [asked for asked in world.asked if isinstance(asked, AdmitCall)]
-    assert (question.local, question.destination, question.account_id) == (True, "bob", "account-alice")
+    assert (question.local, question.destination, question.account_id) == (True, "bob", account_id("alice"))
     assert talk.incoming.uri_text == "sip:bob@192.0.2.2:5060"
     world.advance(10)
     hang_up(world, alice, bob, talk.from_caller("BYE", cseq=9))

@@ -1,7 +1,7 @@
 """Who gets in: screening, challenges, callers and called, trunks, and what nobody gets an answer to."""
 
 import pytest
-from edge_world import PASSWORD, REALM, SDP, START_S, Agent, World
+from edge_world import PASSWORD, REALM, SDP, START_S, Agent, World, account_id
 
 from callwarden.edge_proxy.core.effects import AdmitCall, Identity, ScannerSeen, Unreachable, VerifyDigest, VerifySource
 from callwarden.kernel.verdict import Reason
@@ -576,7 +576,7 @@ def test_a_refusal_tells_its_whole_chain() -> None:
         ("caller-id", True),
         ("called", False),
     ]
-    assert decided.account_id == "account-alice"
+    assert decided.account_id == account_id("alice")
     assert decided.at_s == START_S
     assert decided.traceparent.startswith("00-")
 

@@ -29,15 +29,38 @@ addresses = st.one_of(st.none(), st.tuples(hosts, st.integers(0, 65_535)))
 # Cookies.
 
 
-@given(st.uuids(), addresses, addresses, st.text(min_size=1, max_size=80), st.integers(0, 40))
+@given(
+    st.uuids(),
+    addresses,
+    addresses,
+    st.text(min_size=1, max_size=80),
+    st.integers(0, 40),
+    st.one_of(st.just(""), st.uuids().map(str)),
+)
 def test_a_cookie_says_what_was_put_in_to_each_side(
-    hold_id: UUID, caller: cookie.Address | None, callee: cookie.Address | None, call_id: str, attempt: int
+    hold_id: UUID,
+    caller: cookie.Address | None,
+    callee: cookie.Address | None,
+    call_id: str,
+    attempt: int,
+    account_id: str,
 ) -> None:
-    text = cookie.issue(KEYS, hold_id, START_S + 60, call_id, "caller", caller=caller, callee=callee, attempt=attempt)
+    text = cookie.issue(
+        KEYS,
+        hold_id,
+        START_S + 60,
+        call_id,
+        "caller",
+        caller=caller,
+        callee=callee,
+        account_id=account_id,
+        attempt=attempt,
+    )
+    assert len(text) <= 128
     assert text.isascii()
     assert text.replace("-", "").replace("_", "").isalnum()
-    assert cookie.read(KEYS, text, call_id, "caller", "callee", START_S) == Cookie(hold_id, True, callee)
-    assert cookie.read(KEYS, text, call_id, "callee", "caller", START_S) == Cookie(hold_id, False, caller)
+    assert cookie.read(KEYS, text, call_id, "caller", "callee", START_S) == Cookie(hold_id, True, callee, account_id)
+    assert cookie.read(KEYS, text, call_id, "callee", "caller", START_S) == Cookie(hold_id, False, caller, account_id)
 
 
 def issued(**more: object) -> str:

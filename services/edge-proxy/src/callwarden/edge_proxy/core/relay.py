@@ -257,7 +257,7 @@ class Relay:
                 CallEnded(
                     passage.cookie.hold_id,
                     passage.call_id,
-                    "",
+                    passage.cookie.account_id,
                     0.0,
                     passage.begun_wall_s,
                     why,

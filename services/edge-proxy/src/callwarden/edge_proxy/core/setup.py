@@ -270,6 +270,7 @@ class Setup:
             call.caller_tag,
             caller=call.source.address,
             callee=(target.host, target.port),
+            account_id=call.account_id,
             attempt=call.attempt,
         )
         self._calls.give_cookie(call, text)

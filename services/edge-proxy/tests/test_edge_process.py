@@ -1,0 +1,192 @@
+"""The edge as a process among the others: what happens to it, and to those it needs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from callwarden.local.system import LocalSystem
+from callwarden.testing.operator import DEFAULT_REALM, PASSWORD, Operator
+from callwarden.testing.phones import Call, Phones
+from callwarden.testing.waiting import eventually
+
+pytestmark = pytest.mark.integration
+
+EDGES = 2
+# Slices are short, so that calls are extended, and holds of calls nobody ends expire, within a test.
+POLICY = """
+apiVersion: callwarden.io/v1
+kind: SecurityPolicy
+metadata: {name: short}
+spec:
+  spend: {slice: {first: 3s, next: 3s, minimum: 1s}, grace: 2s}
+  session: {ringTimeout: 5s, callInitTimeout: 5s}
+"""
+
+
+class Site:
+    """A system with two edges, an operator, a carrier, and the callers alice and bob."""
+
+    def __init__(self, system: LocalSystem, operator: Operator, carrier: Phones) -> None:
+        self.system, self.operator, self.carrier = system, operator, carrier
+
+    async def call(self, phones: Phones, to: str = "4930123456", user: str = "alice") -> Call:
+        call = phones.call(user, PASSWORD, DEFAULT_REALM, to)
+        assert await call.status == 200
+        return call
+
+    async def settled(self, call: Call) -> str:
+        """How the call's record says that it ended."""
+
+        async def record() -> str:
+            found = [one for one in await self.operator.calls() if one.call_id == call.call_id]
+            return found[0].reason if found and found[0].state in ("settled", "expired") else ""
+
+        reason: str = await eventually(record, timeout_s=30, what="the call is settled")
+        return reason
+
+
+@pytest_asyncio.fixture
+async def site(state_dir: Path) -> AsyncIterator[Site]:
+    async with (
+        LocalSystem(state_dir, processes={"edge-proxy": EDGES}, drain_timeout_s=4.0) as system,
+        Phones(system.sip_address) as carrier,
+        Operator(system) as operator,
+    ):
+        await operator.deck()
+        await operator.carrier(carrier.address)
+        await operator.apply_policy(POLICY)
+        for user, numbers in (("alice", ()), ("bob", ("+4930222",))):
+            await operator.account(user, lines=20, credit_micros=100_000_000, numbers=numbers)
+        yield Site(system, operator, carrier)
+
+
+async def test_who_registers_at_one_edge_is_called_through_the_other_by_name_and_number(site: Site) -> None:
+    first, second = site.system.sip_addresses
+    async with Phones(first) as bobs, Phones(second) as alices:
+        assert await bobs.register("bob", PASSWORD, DEFAULT_REALM) == 200
+
+        async def rings() -> bool:
+            call = alices.call("alice", PASSWORD, DEFAULT_REALM, "bob")
+            return await call.status == 200 and await alices.hang_up(call) == 200
+
+        await eventually(rings, what="the other edge knows bob")
+        by_number = await site.call(alices, "004930222")
+        assert await alices.hang_up(by_number) == 200
+        assert await site.settled(by_number) == "caller-bye"
+        assert bobs.incoming >= 2
+        assert site.carrier.incoming == 0
+        assert await bobs.register("bob", PASSWORD, DEFAULT_REALM, expires_s=0) == 200
+
+        async def gone() -> bool:
+            return await alices.call("alice", PASSWORD, DEFAULT_REALM, "bob").status == 404
+
+        await eventually(gone, what="the other edge has forgotten bob")
+
+
+async def test_an_edge_that_was_killed_lets_its_calls_end_when_it_is_back(site: Site) -> None:
+    async with Phones(site.system.sip_address) as phones:
+        call = await site.call(phones)
+        await site.system.kill("edge-proxy")
+        await site.system.restart("edge-proxy")
+        assert await phones.hang_up(call) == 200
+        assert await site.settled(call) in ("caller-bye", "expired")
+        account = await site.operator.get("alice")
+        assert (account.lines_in_use, account.held_micros) == (0, 0)
+
+
+async def test_another_edge_passes_and_settles_a_bye_by_its_cookie(site: Site) -> None:
+    """As behind a load balancer that moves a phone, or when an edge is gone for good."""
+    first, second = site.system.sip_addresses
+    async with Phones(first) as phones:
+        call = await site.call(phones)
+        host, _, port = second.rpartition(":")
+        phones._proxy = (host, int(port))
+        # Its Route names the first edge, which is what a phone would send; the second one isn't that.
+        call.routes = tuple(route.replace(first, second) for route in call.routes)
+        assert await phones.hang_up(call) == 200
+        assert await site.settled(call) == "caller-bye"
+
+
+async def test_calls_come_about_and_end_while_nats_is_away_and_are_settled_after(site: Site) -> None:
+    async with Phones(site.system.sip_address) as phones:
+        running = await site.call(phones)
+        await site.system.kill("nats")
+        assert await phones.hang_up(running) == 200
+        during = await site.call(phones)
+        assert await phones.hang_up(during) == 200
+        await site.system.restart("nats")
+        assert await site.settled(running) == "caller-bye"
+        assert await site.settled(during) == "caller-bye"
+        account = await site.operator.get("alice")
+        assert (account.lines_in_use, account.held_micros) == (0, 0)
+
+
+async def test_a_call_goes_on_through_a_restart_of_admission(site: Site) -> None:
+    async with Phones(site.system.sip_address) as phones:
+        call = await site.call(phones)
+        await site.system.kill("call-admission")
+        await site.system.restart("call-admission")
+
+        async def extended() -> bool:
+            (one,) = [one for one in await site.operator.calls(running=True) if one.call_id == call.call_id]
+            return one.duration_s >= 0 and not call.cut and await held() > first_held
+
+        async def held() -> int:
+            return int((await site.operator.get("alice")).held_micros)
+
+        first_held = await held()
+        await eventually(extended, timeout_s=20, what="the call has its next slice")
+        assert await phones.hang_up(call) == 200
+        assert await site.settled(call) == "caller-bye"
+
+
+async def test_without_admission_a_call_is_cut_after_its_grace_and_the_next_is_refused(site: Site) -> None:
+    async with Phones(site.system.sip_address) as phones:
+        call = await site.call(phones)
+        await site.system.kill("call-admission")
+        assert await phones.call("alice", PASSWORD, DEFAULT_REALM, "4930999").status == 503
+        async with asyncio.timeout(30):
+            await call.ended.wait()
+        assert call.cut
+        await site.system.restart("call-admission")
+        assert await site.settled(call) in ("cut-unavailable", "expired")
+
+
+async def test_an_edge_that_is_told_to_stop_drains(site: Site) -> None:
+    """No new calls, running ones may end; what doesn't is cut, and nothing is lost."""
+    async with Phones(site.system.sip_address) as phones:
+        ends, stays = await site.call(phones), await site.call(phones, "4930777")
+        stopping = asyncio.ensure_future(site.system.stop("edge-proxy"))
+
+        async def refuses() -> bool:
+            return await phones.call("alice", PASSWORD, DEFAULT_REALM, "4930888").status == 503
+
+        await eventually(refuses, what="the edge refuses new calls")
+        assert await phones.hang_up(ends) == 200
+        async with asyncio.timeout(20):
+            await stays.ended.wait()
+        await stopping  # with exit code 0
+        assert stays.cut
+        assert await site.settled(ends) == "caller-bye"
+        assert await site.settled(stays) == "edge-drain"
+
+
+async def test_wrong_settings_are_one_clear_line() -> None:
+    import sys
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        "-m",
+        "callwarden.edge_proxy.main",
+        env={"PATH": "/usr/bin", "CALLWARDEN_NONCE_KEY": "5ec2e7", "CALLWARDEN_SIP_LISTEN": "127.0.0.1:0"},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, shown = await process.communicate()
+    assert process.returncode == 2
+    assert shown.count(b"\n") == 1
+    assert b"nonce_key" in shown
+    assert b"5ec2e7" not in shown
