@@ -36,6 +36,7 @@ from callwarden.kernel.errors import (
     TimedOut,
     Unavailable,
 )
+from callwarden.testing.waiting import eventually
 
 from .example_server import ExampleServicer, Serve
 
@@ -94,8 +95,9 @@ async def test_a_caller_gets_the_error_as_it_was_raised(serve: Serve, kind: Erro
             await unary(stub_of(opened).Count, pb.CountRequest())
     assert (caught.value.message, caught.value.field) == ("no such rate", "prefix")
     method = "/callwarden.api.rateguard.v1.RateGuardService/Count"
-    assert served.metrics.counter(RPCS, method, CODE_OF_KIND[kind].name).value == 1
-    assert served.metrics.histogram(RPC_SECONDS, method).count == 1
+    # The caller may have its answer before the server has counted it.
+    await eventually(lambda: served.metrics.counter(RPCS, method, CODE_OF_KIND[kind].name).value == 1)
+    await eventually(lambda: served.metrics.histogram(RPC_SECONDS, method).count == 1)
 
 
 async def test_a_caller_learns_nothing_of_an_unforeseen_exception(serve: Serve) -> None:

@@ -80,6 +80,11 @@ class Logger:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
 
+    @property
+    def verbose(self) -> bool:
+        """Whether debug lines are written: a hot path asks once and makes none otherwise."""
+        return self._logger.isEnabledFor(logging.DEBUG)
+
     def debug(self, event: str, /, **fields: object) -> None:
         if self._logger.isEnabledFor(logging.DEBUG):
             self._write(logging.DEBUG, event, fields, None)

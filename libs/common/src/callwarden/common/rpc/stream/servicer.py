@@ -175,6 +175,7 @@ class _ServedStream:
         self._sweeper: asyncio.TimerHandle | None = None
         self._service = service
         self._tracing = serving.tracer.enabled
+        self._verbose = log.verbose
 
     async def read(self, frames: AsyncIterator[stream_pb2.Frame]) -> None:
         """Begin the work of each request as it comes; returns when the client has closed its side."""
@@ -256,6 +257,8 @@ class _ServedStream:
         # Set in the reader's own context: a plain function sees it, a Task copies it.
         traceparent = item.traceparent
         trace.set_scope(trace.Scope(traceparent, item.call_id, deadline_s))
+        if self._verbose:
+            log.debug("stream.request", method=f"{self._service}/{method}")
         try:
             request = request_type.FromString(item.payload)
         except DecodeError:
