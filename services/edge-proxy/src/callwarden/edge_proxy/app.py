@@ -27,6 +27,7 @@ from callwarden.edge_proxy.core.effects import (
 from callwarden.edge_proxy.ports import Admission, Directory, Events, Guard, Identities, Transport
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Exhausted
+from callwarden.limits.bucket import Bucket, Rate
 from callwarden.sip.transaction import Send
 
 log = get_logger(__name__)
@@ -38,6 +39,7 @@ TICK_MAX_S: Final = (
 FLUSH_S: Final = 0.05  # DESIGN D4
 QUESTIONS_MAX: Final = 20_000  # Under way at once; more are answered 503 without being asked.
 BANS_WAITING_MAX: Final = 1_000  # Scanners to be reported; a flood of forged ones must not pile up.
+COMPLAINTS: Final = Rate(per_second=1, burst=10)  # Log lines when a dead service fails 500 questions a second.
 DRAIN_MARGIN_S: Final = 1.0  # Of the drain time, for BYEs and events.
 
 
@@ -67,6 +69,7 @@ class EdgeApp:
         self._scanners: asyncio.Queue[ScannerSeen] = asyncio.Queue(BANS_WAITING_MAX)
         self._ticking = False
         self._idle = asyncio.Event()
+        self._complaints = Bucket()
 
     def attach(self, transport: Transport) -> None:
         """Where datagrams leave from now on."""
@@ -166,7 +169,8 @@ class EdgeApp:
             assert isinstance(question, VerifySource)
             return await self._identities.verify_source(question)
         except CallwardenError as error:
-            log.warning("question.unanswered", error=error, question=type(question).__name__)
+            if not self._complaints.take(COMPLAINTS, self._clock.monotonic_s()):
+                log.warning("question.unanswered", error=error, question=type(question).__name__)
             return Unreachable(overloaded=isinstance(error, Exhausted))
 
     # What happened.

@@ -13,16 +13,21 @@ _plain = re.compile(r'(?:"[^"\\<>]*"|[A-Za-z0-9 .\-]*)[ \t]*<sips?:[^<>"\s]+>;ta
 
 def from_tag(request: Request) -> str | None:
     """The tag in From. Raises Malformed."""
-    return _tag(request, "from")
+    return _tag(request, "from", "@from-tag")
 
 
 def to_tag(request: Request) -> str | None:
     """The tag in To. Raises Malformed."""
-    return _tag(request, "to")
+    return _tag(request, "to", "@to-tag")
 
 
-def _tag(request: Request, name: str) -> str | None:
+def _tag(request: Request, name: str, key: str) -> str | None:
+    # Kept with what else was read of the message: each is asked for four times on a request's way.
+    read = request._read
+    if key in read:
+        tag: str | None = read[key]
+        return tag
     found = _plain(request.get(name) or "")
-    if found is not None:
-        return found[1]
-    return (request.from_ if name == "from" else request.to).tag
+    tag = found[1] if found is not None else (request.from_ if name == "from" else request.to).tag
+    read[key] = tag
+    return tag
