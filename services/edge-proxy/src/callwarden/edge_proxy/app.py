@@ -18,13 +18,16 @@ from callwarden.edge_proxy.core.effects import (
     CallStarted,
     Decided,
     ExtendCall,
+    ForgetRecord,
     ScannerSeen,
     StoreLocation,
+    StoreRecord,
     Unreachable,
     VerifyDigest,
     VerifySource,
 )
-from callwarden.edge_proxy.ports import Admission, Directory, Events, Guard, Identities, Transport
+from callwarden.edge_proxy.core.records import Record
+from callwarden.edge_proxy.ports import Admission, Directory, Events, Guard, Identities, Records, Transport
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Exhausted
 from callwarden.limits.bucket import Bucket, Rate
@@ -55,6 +58,7 @@ class EdgeApp:
         admission: Admission,
         guard: Guard,
         directory: Directory,
+        records: Records,
         events: Events,
     ) -> None:
         self.edge = edge
@@ -63,6 +67,7 @@ class EdgeApp:
         self._admission = admission
         self._guard = guard
         self._directory = directory
+        self._records = records
         self._events = events
         self._transport: Transport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,6 +86,11 @@ class EdgeApp:
         """One that came in. Called from the socket's callback: does all it can at once, without a task."""
         clock = self._clock
         self.edge.receive(data, host, port, clock.monotonic_s(), clock.now_s())
+        self._perform()
+
+    def adopt(self, record: Record) -> None:
+        """Go on with a call whose edge died."""
+        self.edge.adopt(record, self._clock.monotonic_s(), self._clock.now_s())
         self._perform()
 
     def _tick(self) -> None:
@@ -204,6 +214,12 @@ class EdgeApp:
     def _store(self, change: StoreLocation) -> None:
         self._directory.store(change)
 
+    def _store_record(self, change: StoreRecord) -> None:
+        self._records.store(change)
+
+    def _forget_record(self, change: ForgetRecord) -> None:
+        self._records.forget(change.hold_id)
+
     def _scanner(self, scanner: ScannerSeen) -> None:
         if not self._scanners.full():
             self._scanners.put_nowait(scanner)
@@ -248,5 +264,7 @@ _TELL: dict[type, Callable[[EdgeApp, object], None]] = {
     CallEnded: EdgeApp._ended,  # type: ignore[dict-item]
     Decided: EdgeApp._decided,  # type: ignore[dict-item]
     StoreLocation: EdgeApp._store,  # type: ignore[dict-item]
+    StoreRecord: EdgeApp._store_record,  # type: ignore[dict-item]
+    ForgetRecord: EdgeApp._forget_record,  # type: ignore[dict-item]
     ScannerSeen: EdgeApp._scanner,  # type: ignore[dict-item]
 }

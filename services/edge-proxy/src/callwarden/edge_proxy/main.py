@@ -22,6 +22,7 @@ from callwarden.edge_proxy.adapters.bans_nats import BansNats
 from callwarden.edge_proxy.adapters.events_nats import EventsNats
 from callwarden.edge_proxy.adapters.locations_nats import LocationsNats
 from callwarden.edge_proxy.adapters.rate_guard_grpc import RateGuardGrpc
+from callwarden.edge_proxy.adapters.records_nats import RecordsNats
 from callwarden.edge_proxy.adapters.udp import UdpSocket
 from callwarden.edge_proxy.app import EdgeApp
 from callwarden.edge_proxy.core.context import Site
@@ -99,6 +100,13 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
         runtime.metrics,
         runtime.tls,
     )
+    records = RecordsNats(
+        bus.kv(Bucket.DIALOGS),
+        bus.kv(Bucket.MEMBERS),
+        settings.instance,
+        runtime.clock,
+        lambda record: app.adopt(record),
+    )
     app = EdgeApp(
         edge,
         runtime.clock,
@@ -106,6 +114,7 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
         admission=AdmissionGrpc(admission, settings.admission_timeout_s, settings.instance),
         guard=guard,
         directory=directory,
+        records=records,
         events=EventsNats(publisher, settings.instance, runtime.metrics),
     )
 
@@ -113,14 +122,19 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
         if events_pb2.AccountChanged.FromString(message.data).what in ("trunk", "status"):
             edge.sources.forget()
 
+    async def drain() -> None:
+        await app.drain(runtime.stopping, settings.drain_timeout_s)
+        await records.say_goodbye()
+
     await bus.subscribe("security.account_changed", account_changed)
     runtime.spawn("locations-follow", directory.follow())
     runtime.spawn("locations-write", directory.write())
     runtime.spawn("bans-follow", bans.follow())
     runtime.spawn("members-follow", guard.follow())
+    runtime.spawn("records-write", records.write())
     runtime.spawn("report-counts", app.report_counts())
     runtime.spawn("report-scanners", app.report_scanners())
-    runtime.spawn("drain", app.drain(runtime.stopping, settings.drain_timeout_s), drains=True)
+    runtime.spawn("drain", drain(), drains=True)
     with suppress(TimeoutError):
         async with asyncio.timeout(SYNC_TIMEOUT_S):
             await directory.synced.wait()
@@ -134,6 +148,8 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     app.attach(udp)
     runtime.ready_details["sip_port"] = udp.port
     udp.start()
+    runtime.spawn("alive", records.stay_alive())
+    runtime.spawn("records-follow", records.follow())
     log.info("edge.listening", host=listen_host, port=udp.port, advertised=edge.context.site.address)
 
 

@@ -4,6 +4,7 @@ Every failure to answer is a CallwardenError: Unavailable, TimedOut or Exhausted
 """
 
 from typing import Protocol
+from uuid import UUID
 
 from callwarden.edge_proxy.core.counters import AddressReport
 from callwarden.edge_proxy.core.effects import (
@@ -19,6 +20,7 @@ from callwarden.edge_proxy.core.effects import (
     Rejected,
     ScannerSeen,
     StoreLocation,
+    StoreRecord,
     VerifyDigest,
     VerifySource,
 )
@@ -66,6 +68,18 @@ class Directory(Protocol):
 
     def store(self, change: StoreLocation) -> None:
         """Keep a location, or forget one without bindings. Returns at once; done when NATS is there."""
+        ...
+
+
+class Records(Protocol):
+    """Running calls, kept so that another process can go on with them."""
+
+    def store(self, change: StoreRecord) -> None:
+        """Keep a record. Returns at once; where it can't be kept the call has no heir."""
+        ...
+
+    def forget(self, hold_id: UUID) -> None:
+        """The call is over."""
         ...
 
 

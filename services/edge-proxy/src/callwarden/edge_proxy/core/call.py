@@ -9,6 +9,7 @@ from uuid import UUID
 
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.edge_proxy.core.wheel import Wheel
+from callwarden.sip.dialog import Dialog
 from callwarden.sip.message import Request, Response
 from callwarden.sip.transaction import ClientTransaction, Peer, ServerTransaction
 
@@ -90,6 +91,7 @@ class Call:
         "cancelled",
         "cookie",
         "dialled",
+        "dialogs",
         "extending",
         "final",
         "final_reason",
@@ -99,6 +101,7 @@ class Call:
         "is_trunk",
         "max_s",
         "placed",
+        "recorded",
         "ringing",
         "rules",
         "server",
@@ -111,12 +114,18 @@ class Call:
     )
 
     def __init__(
-        self, hold_id: UUID, call_id: str, traceparent: str, server: ServerTransaction, source: Peer, rules: Rules
+        self,
+        hold_id: UUID,
+        call_id: str,
+        traceparent: str,
+        server: ServerTransaction | None,
+        source: Peer,
+        rules: Rules,
     ) -> None:
         self.hold_id = hold_id
         self.call_id = call_id
         self.traceparent = traceparent
-        self.server: ServerTransaction | None = server
+        self.server = server
         self.source = source
         self.rules = rules
         self.state = State.ASKING
@@ -151,6 +160,8 @@ class Call:
         self.caller: Side | None = None
         self.callee: Side | None = None
         # What a dialog is made of, of the INVITE and its 200 as they came: read only if the edge must cut the call.
+        self.dialogs: tuple[Dialog, Dialog] | None = None  # instead, where another edge read it
+        self.recorded = False  # another process could go on with it
         self.invite_bytes = b""
         self.answer_bytes = b""
 

@@ -20,6 +20,7 @@ from callwarden.edge_proxy.core.effects import Ask, ScannerSeen
 from callwarden.edge_proxy.core.ending import LateAnswer
 from callwarden.edge_proxy.core.keys import Keys
 from callwarden.edge_proxy.core.locations import Locations
+from callwarden.edge_proxy.core.records import Record
 from callwarden.edge_proxy.core.registration import Registration
 from callwarden.edge_proxy.core.relay import Passage, Relay
 from callwarden.edge_proxy.core.rules import RuleBook
@@ -139,6 +140,11 @@ class Edge:
         for call in self.calls.all():
             if call.state is State.TALKING:
                 self._talk.cut(call, why)
+
+    def adopt(self, record: Record, now_s: float, wall_s: float) -> None:
+        """Go on with a call of an edge that died, or of this one before it was restarted."""
+        self.context.now_s, self.context.wall_s = now_s, wall_s
+        self._talk.adopt(record)
 
     def take_effects(self) -> list[object]:
         """What is to be done, in order; asked for after each call of the above."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from callwarden.edge_proxy.core.locations import Location
+from callwarden.edge_proxy.core.records import Record
 from callwarden.kernel.verdict import Reason, Refuse, RuleResult
 from callwarden.sip.digest import Credentials
 
@@ -184,6 +185,21 @@ class StoreLocation:
 
     location: Location
     expires_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecord:
+    """Keep what another process needs to go on with this call; it is worth nothing after `expires_s` seconds."""
+
+    record: Record
+    expires_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetRecord:
+    """The call is over."""
+
+    hold_id: UUID
 
 
 @dataclass(frozen=True, slots=True)

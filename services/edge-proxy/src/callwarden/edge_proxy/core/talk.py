@@ -5,10 +5,21 @@ In: the clock of a call. Out: how it came about (`setup`), requests that pass in
 
 from functools import partial
 
-from callwarden.edge_proxy.core import ending
+from callwarden.edge_proxy.core import dialogs, ending
 from callwarden.edge_proxy.core.call import Call, Calls, Event, Side, State
 from callwarden.edge_proxy.core.context import Context
-from callwarden.edge_proxy.core.effects import CallEnded, CallStarted, ExtendCall, Extended, Refused, Unreachable
+from callwarden.edge_proxy.core.effects import (
+    CallEnded,
+    CallStarted,
+    ExtendCall,
+    Extended,
+    ForgetRecord,
+    Refused,
+    StoreRecord,
+    Unreachable,
+)
+from callwarden.edge_proxy.core.records import Record, call_of, record_of
+from callwarden.limits.bucket import Bucket, Rate
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Response
 from callwarden.sip.transaction import ClientTransaction, Peer, TooManyTransactions
@@ -17,6 +28,10 @@ EXTEND_MARGIN_S = 2.0  # Time for a question, a failover to another pod and a se
 EXTEND_SHARE = 0.1  # Of what is granted: of long slices more, so that a restart of call-admission goes unnoticed.
 EXTEND_MARGIN_MAX_S = 10.0
 ASK_AGAIN_S = 1.0  # While call-admission can't be reached.
+RECORD_AFTER_S = 3.0  # Most calls that are only tried are over by then, and cost nothing.
+# A record takes 150 µs; beyond this rate calls get theirs a second later.
+RECORDS = Rate(per_second=200, burst=200)
+RECORD_MARGIN_S = 60.0
 
 
 class Talk:
@@ -25,6 +40,7 @@ class Talk:
     def __init__(self, context: Context, calls: Calls) -> None:
         self._context = context
         self._calls = calls
+        self._records = Bucket()
 
     # Begin.
 
@@ -39,8 +55,8 @@ class Talk:
             invite = server.request
             call.step(Event.ANSWERED)
             call.answered_s, call.answered_wall_s = context.now_s, context.wall_s
-            call.invite_bytes = ending.skeleton(f"INVITE {invite.uri_text} SIP/2.0", invite)
-            call.answer_bytes = ending.skeleton("SIP/2.0 200 OK", response)
+            call.invite_bytes = dialogs.skeleton(f"INVITE {invite.uri_text} SIP/2.0", invite)
+            call.answer_bytes = dialogs.skeleton("SIP/2.0 200 OK", response)
             call.caller = Side(call.source, not call.is_trunk, invite.cseq.number)
             call.callee = Side(Peer(target.host, target.port), target.is_phone, 0)
             self._find_trunk_hops(call, response)
@@ -62,12 +78,12 @@ class Talk:
         try:
             if not call.callee.is_phone:
                 contact = response.contacts[0].uri if response.contacts else None
-                if hop := ending.next_hop(ending.routes_beyond(response), contact):
+                if hop := dialogs.next_hop(dialogs.routes_beyond(response), contact):
                     call.callee.peer = Peer(*hop)
             if not call.caller.is_phone:
                 invite = call.server.request
                 contact = invite.contacts[0].uri if invite.contacts else None
-                if hop := ending.next_hop([route.uri for route in invite.record_routes], contact):
+                if hop := dialogs.next_hop([route.uri for route in invite.record_routes], contact):
                     call.caller.peer = Peer(*hop)
         except Malformed:
             return  # where the INVITE went, or came from, is as good a guess
@@ -101,12 +117,15 @@ class Talk:
         else:
             if not call.extending and self._wants_more(call) and now_s >= self._extend_at_s(call):
                 self._extend(call)
+            if not call.recorded and now_s >= call.answered_s + RECORD_AFTER_S:
+                self._record(call)
             self._set_alarm(call)
 
-    def _extend(self, call: Call) -> None:
+    def _extend(self, call: Call, known_s: int | None = None) -> None:
         call.extending = True
+        granted_s = call.granted_s if known_s is None else known_s
         question = ExtendCall(
-            call.hold_id, call.account_id, call.answered_wall_s, call.granted_s, call.call_id, call.traceparent
+            call.hold_id, call.account_id, call.answered_wall_s, granted_s, call.call_id, call.traceparent
         )
         self._context.ask(question, partial(self._extended, call))
 
@@ -124,6 +143,31 @@ class Talk:
         else:
             self._calls.wheel.set(call, min(self._context.now_s + ASK_AGAIN_S, self._cut_at_s(call)))
             return
+        self._set_alarm(call)
+
+    def _record(self, call: Call) -> None:
+        """Have the call known beyond this process, which may die."""
+        context = self._context
+        if self._records.take(RECORDS, context.now_s):
+            return
+        call.recorded = True
+        record = record_of(call)
+        if record is not None:
+            left_s = call.answered_s + call.max_s - context.now_s
+            context.effects.append(StoreRecord(record, left_s + RECORD_MARGIN_S))
+
+    def adopt(self, record: Record) -> None:
+        """Go on with a call whose edge died: what it may still talk is asked for at once."""
+        context = self._context
+        if self._calls.get(record.hold_id) is not None or self._calls.was_closed(record.hold_id):
+            return
+        call = call_of(record, context.book.default, context.new_traceparent(), context.now_s, context.wall_s)
+        self._calls.add(call)
+        context.tally.calls_adopted += 1
+        if self._wants_more(call):
+            # Its slice may have ended while nobody watched: the question decides, and the grace runs from now.
+            call.granted_s = max(call.granted_s, int(context.now_s - call.answered_s))
+            self._extend(call, record.granted_s)
         self._set_alarm(call)
 
     def _wants_more(self, call: Call) -> bool:
@@ -144,6 +188,8 @@ class Talk:
         at_s = self._cut_at_s(call)
         if self._wants_more(call) and not call.extending:
             at_s = min(at_s, self._extend_at_s(call))
+        if not call.recorded:
+            at_s = min(at_s, max(call.answered_s + RECORD_AFTER_S, self._context.now_s + ASK_AGAIN_S))
         self._calls.wheel.set(call, min(at_s, call.admitted_s + call.rules.absolute_timeout_s))
 
     # End.
@@ -174,7 +220,10 @@ class Talk:
                 call.traceparent,
             )
         )
+        if call.recorded:
+            context.effects.append(ForgetRecord(call.hold_id))
         self._calls.close(call)
         call.server = None
+        call.dialogs = None
         call.invite_bytes = call.answer_bytes = b""
         call.caller = call.callee = None

@@ -8,6 +8,7 @@ class Tally:
         "acks_dropped",
         "agents_dropped",
         "bans_dropped",
+        "calls_adopted",
         "calls_answered",
         "calls_cut",
         "calls_failed",
@@ -36,6 +37,7 @@ class Tally:
     acks_dropped: int
     agents_dropped: int
     bans_dropped: int
+    calls_adopted: int
     calls_answered: int
     calls_cut: int
     calls_failed: int

@@ -1,0 +1,223 @@
+"""Running calls in NATS KV `dialogs`, and the taking over of a dead edge's (DESIGN D6). See `ports.Records`.
+
+Each edge says in KV `members` that it lives. Where one's word has run out, the others look up its records, and each
+takes those that fall to it by rendezvous hashing. An edge that starts takes back what it had under its own name. A
+record is taken by rewriting it at the revision that was read, so that of two who try one gets it.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+from uuid import UUID
+
+from google.protobuf.message import DecodeError
+
+from callwarden.api.events.v1 import events_pb2
+from callwarden.common.bus import Deleted, KeyValue, Put, Synced, key_of
+from callwarden.common.logs import get_logger
+from callwarden.edge_proxy.core.effects import StoreRecord
+from callwarden.edge_proxy.core.records import Leg, Record
+from callwarden.kernel.clock import Clock
+from callwarden.kernel.errors import CallwardenError, Conflict
+from callwarden.limits.rendezvous import ShardMap
+
+log = get_logger(__name__)
+
+SERVICE: Final = "edge-proxy"
+ALIVE_EVERY_S: Final = 2.0
+# An edge that is too busy, or whose NATS restarts, isn't dead yet; a call runs on for its slice meanwhile.
+ALIVE_TTL_S: Final = 10.0
+# After a restart of NATS everybody's word has run out; whoever lives says so again before this is over.
+PATIENCE_S: Final = 5.0
+WRITES_MAX: Final = 32
+WAITING_MAX: Final = 50_000  # As many as there can be calls.
+TAKEN_TTL_S: Final = 3_600.0  # Of a record that was taken over; its owner writes it anew while the call runs.
+
+
+class RecordsNats:
+    """Writes, follows, takes over."""
+
+    def __init__(
+        self,
+        dialogs: KeyValue,
+        members: KeyValue,
+        edge: str,
+        clock: Clock,
+        adopt: Callable[[Record], None],
+        *,
+        alive_ttl_s: float = ALIVE_TTL_S,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._dialogs, self._members = dialogs, members
+        self._edge = edge
+        self._clock = clock
+        self._adopt = adopt
+        self._alive_ttl_s, self._patience_s = alive_ttl_s, patience_s
+        self._leaving = False
+        self._wanted: dict[UUID, StoreRecord | None] = {}  # None: to be forgotten
+        self._writing: set[UUID] = set()
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._alive: dict[str, str] = {}  # KV key → edge
+
+    # Writing.
+
+    def store(self, change: StoreRecord) -> None:
+        if len(self._wanted) < WAITING_MAX:
+            self._wanted[change.record.hold_id] = change
+            self._wake.set()
+
+    def forget(self, hold_id: UUID) -> None:
+        self._wanted[hold_id] = None
+        self._wake.set()
+
+    async def write(self) -> None:
+        """Store what is wanted; for ever. What can't be stored is left out: it is a net under a rope."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            for hold_id in [hold_id for hold_id in self._wanted if hold_id not in self._writing]:
+                if len(self._writing) >= WRITES_MAX:
+                    break
+                self._writing.add(hold_id)
+                self._spawn(self._write_one(hold_id, self._wanted.pop(hold_id)))
+
+    async def _write_one(self, hold_id: UUID, change: StoreRecord | None) -> None:
+        try:
+            if change is None:
+                await self._dialogs.delete(str(hold_id))
+            else:
+                value = _encode(change.record, self._edge).SerializeToString()
+                await self._dialogs.put(str(hold_id), value, ttl_s=change.expires_s)
+        except CallwardenError as error:
+            log.debug("record.not_written", error=repr(error), hold=hold_id)
+        finally:
+            self._writing.discard(hold_id)
+            self._wake.set()
+
+    # Living and dying.
+
+    async def stay_alive(self) -> None:
+        """Say that we live; for ever."""
+        member = events_pb2.Member(service=SERVICE, instance=self._edge, started_at_s=self._clock.now_s())
+        value = member.SerializeToString()
+        while not self._leaving:
+            try:
+                await self._members.put(key_of(SERVICE, self._edge), value, ttl_s=self._alive_ttl_s)
+            except CallwardenError as error:
+                log.debug("member.not_said", error=repr(error))
+            await asyncio.sleep(min(ALIVE_EVERY_S, self._alive_ttl_s / 3))
+
+    async def say_goodbye(self) -> None:
+        """A stopped edge has cut its calls: nobody need look for them."""
+        self._leaving = True
+        try:
+            await self._members.delete(key_of(SERVICE, self._edge))
+        except CallwardenError as error:
+            log.debug("member.not_said", error=repr(error))
+
+    async def follow(self) -> None:
+        """Take back our own records, then those of edges that die; for ever."""
+        await self._take_of(self._edge)
+        synced = False
+        async for change in self._members.watch():
+            match change:
+                case Put(key, value, _):
+                    try:
+                        member = events_pb2.Member.FromString(value)
+                    except DecodeError:
+                        continue
+                    if member.service == SERVICE:
+                        self._alive[key] = member.instance
+                case Deleted(key, _):
+                    edge = self._alive.pop(key, None)
+                    if edge is not None and edge != self._edge:
+                        self._spawn(self._take_later(edge))
+                case Synced():
+                    if not synced:
+                        synced = True
+                        await self._take_orphans()
+
+    async def _take_later(self, edge: str) -> None:
+        await asyncio.sleep(self._patience_s)
+        if edge not in self._alive.values():
+            await self._take_of(edge)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _take_orphans(self) -> None:
+        """Of edges that died while nobody looked, all of us included."""
+        living = set(self._alive.values()) | {self._edge}
+        await self._take(lambda edge: edge not in living)
+
+    async def _take_of(self, edge: str) -> None:
+        await self._take(lambda owner: owner == edge)
+
+    async def _take(self, is_wanted: Callable[[str], bool]) -> None:
+        try:
+            found = await self._dialogs.items()
+        except CallwardenError as error:
+            log.warning("records.not_read", error=error)
+            return
+        heirs = ShardMap({*self._alive.values(), self._edge})
+        taken = 0
+        for key, put in found.items():
+            try:
+                value = events_pb2.Dialog.FromString(put.value)
+                record = _decode(value)
+            except (DecodeError, ValueError):
+                continue
+            if not is_wanted(value.edge) or (value.edge != self._edge and heirs.owner_of(key) != self._edge):
+                continue
+            value.edge = self._edge
+            try:
+                await self._dialogs.put(key, value.SerializeToString(), ttl_s=TAKEN_TTL_S, revision=put.revision)
+            except Conflict:
+                continue  # another one was faster
+            except CallwardenError as error:
+                log.warning("record.not_taken", error=error)
+                continue
+            self._adopt(record)
+            taken += 1
+        if taken:
+            log.info("calls.adopted", count=taken)
+
+
+def _encode(record: Record, edge: str) -> events_pb2.Dialog:
+    return events_pb2.Dialog(
+        hold_id=str(record.hold_id),
+        call_id=record.call_id,
+        account_id=record.account_id,
+        answered_at_s=record.answered_at_s,
+        granted_s=record.granted_s,
+        edge=edge,
+        caller=_encode_leg(record.caller),
+        callee=_encode_leg(record.callee),
+    )
+
+
+def _encode_leg(leg: Leg) -> events_pb2.DialogLeg:
+    return events_pb2.DialogLeg(
+        uri=leg.header, target=leg.target, address=f"{leg.host} {leg.port}", cseq=leg.cseq, route_set=leg.routes
+    )
+
+
+def _decode(value: events_pb2.Dialog) -> Record:
+    """Raises ValueError."""
+    return Record(
+        UUID(value.hold_id),
+        value.call_id,
+        value.account_id,
+        value.answered_at_s,
+        value.granted_s,
+        _decode_leg(value.caller),
+        _decode_leg(value.callee),
+    )
+
+
+def _decode_leg(value: events_pb2.DialogLeg) -> Leg:
+    host, _, port = value.address.partition(" ")
+    return Leg(value.uri, value.target, host, int(port), value.cseq, tuple(value.route_set))

@@ -1,0 +1,102 @@
+"""What another process needs to know of a running call to go on with its clock and to cut it (DESIGN D6).
+
+In: making a record of a call, and a call of a record. Out: where records are kept, who takes a dead edge's (adapters).
+"""
+
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from callwarden.edge_proxy.core import dialogs
+from callwarden.edge_proxy.core.call import Call, Side, State
+from callwarden.edge_proxy.core.rules import Rules
+from callwarden.sip.dialog import Dialog
+from callwarden.sip.malformed import Malformed
+from callwarden.sip.transaction import Peer
+
+# A record isn't written anew for each request of a call. Numbers must grow and need not follow each other (RFC 3261
+# 12.2.2), so the BYE of who takes over jumps ahead of all that may have been used.
+CSEQ_AHEAD = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One side: its From or To value with tag, its Contact, where it is, its last number, and the routes to it."""
+
+    header: str
+    target: str
+    host: str
+    port: int
+    cseq: int
+    routes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A running call."""
+
+    hold_id: UUID
+    call_id: str
+    account_id: str
+    answered_at_s: float
+    granted_s: int
+    caller: Leg
+    callee: Leg
+
+
+def record_of(call: Call) -> Record | None:
+    """The record of a running call; None where its sides gave no Contact, so that nobody could cut it anyway."""
+    assert call.caller is not None
+    assert call.callee is not None
+    try:
+        as_caller, as_callee = dialogs.dialogs_of(call)
+    except Malformed:
+        return None
+    return Record(
+        call.hold_id,
+        call.call_id,
+        call.account_id,
+        call.answered_wall_s,
+        call.granted_s,
+        _leg(as_caller.local, as_callee, call.caller),
+        _leg(as_callee.local, as_caller, call.callee),
+    )
+
+
+def _leg(header: str, towards: Dialog, side: Side) -> Leg:
+    return Leg(header, side.target or towards.target, *side.peer.address, side.cseq, towards.routes)
+
+
+def call_of(record: Record, rules: Rules, traceparent: str, now_s: float, wall_s: float) -> Call:
+    """The call as whoever takes it over runs it. Its limits beyond what is granted are asked for at once (`talk`)."""
+    peer = Peer(record.caller.host, record.caller.port)
+    call = Call(record.hold_id, record.call_id, traceparent, None, peer, rules)
+    call.state = State.TALKING
+    call.account_id = record.account_id
+    call.answered_wall_s = record.answered_at_s
+    call.answered_s = now_s - (wall_s - record.answered_at_s)
+    call.admitted_s = call.answered_s
+    call.granted_s = record.granted_s
+    call.max_s = rules.call_timeout_s
+    call.placed = call.recorded = True
+    caller, callee = record.caller, record.callee
+    call.caller, call.callee = _side(caller), _side(callee)
+    base = Dialog(record.call_id, caller.header, callee.header, callee.target, callee.routes, caller.cseq, callee.cseq)
+    call.dialogs = (
+        base,
+        replace(
+            base,
+            local=callee.header,
+            remote=caller.header,
+            target=caller.target,
+            routes=caller.routes,
+            local_cseq=callee.cseq,
+            remote_cseq=caller.cseq,
+        ),
+    )
+    return call
+
+
+def _side(leg: Leg) -> Side:
+    # A phone behind a NAT is where its packets come from and not where its Contact says.
+    is_phone = f"@{leg.host}:{leg.port}" not in leg.target
+    return Side(Peer(leg.host, leg.port), is_phone, leg.cseq + CSEQ_AHEAD)
