@@ -4,13 +4,13 @@ The write goes through only if no account has moved since it was read: each has 
 raises, and a write that finds another one than was read fails whole and is tried again from the read. So a batch takes
 two round trips where a transaction with locks takes five, and what was decided is as exact: docs/decisions tells more.
 
-Each statement takes arrays and writes many rows. CockroachDB lets no statement change one table twice, so new, changed
+Each statement writes many rows. CockroachDB lets no statement change one table twice, so new, changed
 and ended holds take three; the app makes batches of one kind, and a mixed one is written in an explicit transaction.
 """
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -47,98 +47,119 @@ CONFLICTS = Metric(
 )
 
 # For the planner of PostgreSQL. These statements look up keys; a plan made while the tables were small would read them
-# whole ever after, and a statement that has read a whole table conflicts with all that write to it.
-SESSION: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
+# whole ever after, and a statement that has read a whole table conflicts with all that write to it. One plan serves for
+# all arguments: made anew for each execution, as the planner else decides, planning takes longer than running.
+SESSION: Final = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+}
 
-# Accounts with lines and days, and holds with what is known by their ids; told apart by the second column.
+_COUNTED: Final = """
+SELECT a.*, d.day, d.lines, d.held, d.spent, {nothing} FROM a LEFT JOIN (
+  SELECT account_id, day, sum(lines)::int8 AS lines, sum(held)::int8 AS held, sum(spent)::int8 AS spent FROM (
+    SELECT account_id, spend_day AS day, count(*) FILTER (WHERE expires_at > $3) AS lines,
+           sum(held_micros) AS held, 0 AS spent
+    FROM hold WHERE account_id = ANY($4::uuid[]) GROUP BY account_id, spend_day
+    UNION ALL
+    SELECT account_id, day, 0, 0, spent_micros
+    FROM spend_day WHERE account_id = ANY($4::uuid[]) AND day BETWEEN $5 AND $6
+  ) AS both_kinds GROUP BY account_id, day
+) AS d ON d.account_id = a.id"""
+_UNCOUNTED: Final = (
+    "SELECT a.*, NULL::date AS day, NULL::int8 AS lines, NULL::int8 AS held, NULL::int8 AS spent, {nothing} FROM a"
+)
+# One statement for accounts (with lines and days, where they are asked for) and for holds with what is known by their
+# ids, told apart by the second column.
 _READ: Final = """
 WITH a AS (
   SELECT id, realm, name, type, status, currency, time_zone, prepaid, deck, balance_micros, held_micros,
          overdraft_micros, max_lines, daily_micros, version
   FROM account WHERE id = ANY($1::uuid[])
 )
-SELECT a.*, d.day, d.lines, d.held, d.spent, NULL::uuid AS hold_account_id, NULL::timestamptz AS created_at,
-       NULL::timestamptz AS answered_at, NULL::timestamptz AS expires_at, NULL::int4 AS granted_s,
-       NULL::int4 AS max_duration_s, NULL::bool AS final, NULL::bytea AS price, NULL::text AS trunk,
-       NULL::bool AS settled, NULL::bytea AS body
-FROM a LEFT JOIN (
-  SELECT account_id, day, sum(lines)::int8 AS lines, sum(held)::int8 AS held, sum(spent)::int8 AS spent FROM (
-    SELECT account_id, spend_day AS day, count(*) FILTER (WHERE expires_at > $3) AS lines,
-           sum(held_micros) AS held, 0 AS spent
-    FROM hold WHERE account_id = ANY($2::uuid[]) GROUP BY account_id, spend_day
-    UNION ALL
-    SELECT account_id, day, 0, 0, spent_micros
-    FROM spend_day WHERE account_id = ANY($2::uuid[]) AND day BETWEEN $4 AND $5
-  ) AS both_kinds GROUP BY account_id, day
-) AS d ON d.account_id = a.id
+{accounts}
 UNION ALL
 SELECT w.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, h.held_micros, NULL, NULL, NULL, NULL, h.spend_day,
        NULL, NULL, NULL, h.account_id, h.created_at, h.answered_at, h.expires_at, h.granted_s, h.max_duration_s,
        h.final, h.price, h.trunk, c.id IS NOT NULL, n.body
-FROM unnest($6::uuid[]) AS w(id)
+FROM unnest($2::uuid[]) AS w(id)
 LEFT JOIN hold AS h ON h.id = w.id
 LEFT JOIN cdr AS c ON c.id = w.id
 LEFT JOIN decision AS n ON n.id = w.id
 WHERE h.id IS NOT NULL OR c.id IS NOT NULL OR n.id IS NOT NULL
 """
+_NOTHING: Final = """NULL::uuid AS hold_account_id, NULL::timestamptz AS created_at, NULL::timestamptz AS answered_at,
+       NULL::timestamptz AS expires_at, NULL::int4 AS granted_s, NULL::int4 AS max_duration_s, NULL::bool AS final,
+       NULL::bytea AS price, NULL::text AS trunk, NULL::bool AS settled, NULL::bytea AS body"""
+_READ_COUNTED: Final = _READ.format(accounts=_COUNTED.format(nothing=_NOTHING))
+_READ_UNCOUNTED: Final = _READ.format(accounts=_UNCOUNTED.format(nothing=_NOTHING))
 _HOLD_COLUMNS_FROM: Final = 19
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One change of a statement, as a common table expression over rows that come as arrays. `{rows}` stands for them;
-    a part without types has none of its own and reads another part's."""
+    """One change of a statement, as a common table expression over rows. `{rows}` stands for them, named as `columns`
+    (name and type) says; a part without columns has no rows of its own and reads another part's."""
 
     name: str
-    types: tuple[str, ...]
+    columns: str
     sql: str
     is_counted: bool = False
     """It must change as many rows as it was given."""
 
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        """Name and type of each column."""
+        return [(field.split()[0], field.split()[1]) for field in self.columns.split(",") if field]
+
 
 MOVED = Part(
     "moved",
-    ("uuid", "int8", "int8", "int8"),
+    "id uuid, version int8, gained int8, held int8",
     """UPDATE account SET balance_micros = account.balance_micros + m.gained,
     held_micros = account.held_micros + m.held, version = account.version + 1
-  FROM {rows} AS m(id, version, gained, held)
-  WHERE account.id = m.id AND account.version = m.version RETURNING account.id""",
+  FROM {rows} AS m WHERE account.id = m.id AND account.version = m.version RETURNING account.id""",
     is_counted=True,
 )
+_HOLD_COLUMNS: Final = """id uuid, account_id uuid, call_id text, destination text, dialled text, caller_number text,
+    source_address text, edge text, created_at timestamptz, answered_at timestamptz, expires_at timestamptz,
+    granted_s int4, max_duration_s int4, final bool, held_micros int8, spend_day date, price bytea, prefix text,
+    trunk text, policy_revision int8, trace_id text, decision bytea"""
 HOLDS = Part(
     "holds",
-    ("uuid", "uuid", *["text"] * 6, *["timestamptz"] * 3, "int4", "int4", "bool", "int8", "date", "bytea", "text",
-     "text", "int8", "text", "bytea"),
+    _HOLD_COLUMNS,
     """INSERT INTO hold (id, account_id, call_id, destination, dialled, caller_number, source_address, edge, created_at,
     answered_at, expires_at, granted_s, max_duration_s, final, held_micros, spend_day, price, prefix, trunk,
-    policy_revision, trace_id, decision) SELECT * FROM {rows} AS n""",
-)  # fmt: skip
+    policy_revision, trace_id, decision) SELECT * FROM {rows} AS n WHERE n.id IS NOT NULL""",
+)
 UPDATED = Part(
     "updated",
-    ("uuid", "timestamptz", "timestamptz", "int4", "bool", "int8", "text"),
+    """id uuid, answered_at timestamptz, expires_at timestamptz, granted_s int4, final bool, held_micros int8,
+    trunk text""",
     """UPDATE hold SET answered_at = n.answered_at, expires_at = n.expires_at, granted_s = n.granted_s,
     final = n.final, held_micros = n.held_micros, trunk = n.trunk
-  FROM {rows} AS n(id, answered_at, expires_at, granted_s, final, held_micros, trunk)
-  WHERE hold.id = n.id RETURNING hold.id""",
+  FROM {rows} AS n WHERE hold.id = n.id RETURNING hold.id""",
     is_counted=True,
 )
 ENDS = Part(
     "ends",
-    ("uuid", "uuid", "timestamptz", "timestamptz", "int4", "int4", "int8", "text", "text", "text", "int4"),
-    """SELECT * FROM {rows} AS s(id, account_id, answered_at, ended_at, duration_s, billed_s, price, currency, trunk,
-    reason, sip_status)""",
+    """id uuid, account_id uuid, answered_at timestamptz, ended_at timestamptz, duration_s int4, billed_s int4,
+    price int8, currency text, trunk text, reason text, sip_status int4""",
+    "SELECT * FROM {rows} AS n WHERE n.id IS NOT NULL",
 )
-GONE = Part("gone", (), "DELETE FROM hold USING ends WHERE hold.id = ends.id RETURNING hold.*")
+GONE = Part("gone", "", "DELETE FROM hold USING ends WHERE hold.id = ends.id RETURNING hold.*")
 ENTRIES = Part(
     "entries",
-    (),
+    "",
     """INSERT INTO ledger_entry (id, account_id, kind, reference, amount_micros)
   SELECT id, account_id, 'call', id::text, -price FROM ends WHERE price > 0""",
 )
 # The record takes over from the hold what doesn't change, without its coming here first.
 RECORDS = Part(
     "records",
-    (),
+    "",
     """INSERT INTO cdr (id, account_id, call_id, destination, dialled, caller_number, source_address, edge, started_at,
     answered_at, ended_at, duration_s, billed_s, price_micros, currency, prefix, trunk, reason, sip_status,
     policy_revision, trace_id, decision)
@@ -150,33 +171,52 @@ RECORDS = Part(
 )
 DAYS = Part(
     "days",
-    ("uuid", "date", "int8"),
-    """INSERT INTO spend_day (account_id, day, spent_micros) SELECT * FROM {rows} AS n
+    "account_id uuid, day date, spent int8",
+    """INSERT INTO spend_day (account_id, day, spent_micros) SELECT * FROM {rows} AS n WHERE n.account_id IS NOT NULL
   ON CONFLICT (account_id, day) DO UPDATE SET spent_micros = spend_day.spent_micros + excluded.spent_micros""",
 )
 NOTES = Part(
     "notes",
-    ("uuid", "text", "uuid", "timestamptz", "text", "bytea"),
+    "id uuid, call_id text, account_id uuid, at timestamptz, outcome text, body bytea",
     """INSERT INTO decision (id, call_id, account_id, at, outcome, body) SELECT * FROM {rows} AS n
-  ON CONFLICT (id) DO NOTHING""",
+  WHERE n.id IS NOT NULL ON CONFLICT (id) DO NOTHING""",
 )
 
+# So many rows are written out as VALUES, the rest of a size filled up with NULLs; more go as arrays. 22 arrays of one
+# element cost 30 µs here and 150 in PostgreSQL, 22 values 5 and 20; prepared are four sizes instead of every number.
+SIZES: Final = (1, 2, 4, 8)
 
-@lru_cache(64)  # There are eight combinations.
-def statement(*names: str) -> str:
-    """The named parts as one statement; its arguments are the parts' arrays in order, then how many rows each counted
-    part must change. One that changes fewer fails, by dividing by zero: the portable way to say "all or nothing"."""
+
+def size_of(rows: int) -> int:
+    """The size that holds so many rows; 0: arrays."""
+    return next((size for size in SIZES if rows <= size), 0)
+
+
+@lru_cache(256)  # Eight combinations of parts in five sizes.
+def statement(size: int, *names: str) -> str:
+    """The named parts as one statement, made of this module's texts and nothing else (hence the noqa below).
+
+    Its arguments are the parts' rows (of size 0: columns) in order, then how many rows each counted part must change.
+    One that changes fewer fails, by dividing by zero: the portable way to say "all or nothing".
+    """
     number = 0
     expressions, conditions = [], []
     for name in names:
         part = PARTS[name]
-        arrays = ", ".join(f"${number + index}::{kind}[]" for index, kind in enumerate(part.types, 1))
-        number += len(part.types)
-        expressions.append(f"{name} AS (\n  {part.sql.format(rows=f'unnest({arrays})')}\n)")
+        fields = part.fields
+        rows = []
+        for _ in range(size or 1):
+            array = "" if size else "[]"
+            rows.append(", ".join(f"${number + index}::{kind}{array}" for index, (_, kind) in enumerate(fields, 1)))
+            number += len(fields)
+        source = f"VALUES ({'), ('.join(rows)})" if size else f"SELECT * FROM unnest({rows[0]})"  # noqa: S608
+        columns = ", ".join(column for column, _ in fields)
+        source = f"(SELECT * FROM ({source}) AS v({columns}))"  # noqa: S608
+        expressions.append(f"{name} AS (\n  {part.sql.format(rows=source)}\n)")
     for name in names:
         if PARTS[name].is_counted:
             number += 1
-            conditions.append(f"(SELECT count(*) FROM {name}) = ${number}::int8")  # noqa: S608 - a name of PARTS
+            conditions.append(f"(SELECT count(*) FROM {name}) = ${number}::int8")  # noqa: S608
     condition = " AND ".join(conditions) or "true"
     return f"WITH {', '.join(expressions)}\nSELECT 1 / (CASE WHEN {condition} THEN 1 ELSE 0 END)"
 
@@ -236,9 +276,13 @@ async def _load(connection: Any, read: Read) -> Loaded:
     loaded = Loaded({}, {})
     if not read.accounts and not read.holds:
         return loaded  # notes only
-    first, last = days_around(read.now_s)
-    arguments = (read.accounts, read.counted, _time(read.now_s), first, last, read.holds)
-    for row in await connection.fetch(_READ, *arguments):
+    if read.counted:
+        first, last = days_around(read.now_s)
+        arguments = (read.accounts, read.holds, _time(read.now_s), read.counted, first, last)
+        rows = await connection.fetch(_READ_COUNTED, *arguments)
+    else:
+        rows = await connection.fetch(_READ_UNCOUNTED, read.accounts, read.holds)
+    for row in rows:
         if row[1] is not None:
             _add_standing(loaded.standings, row)
         else:
@@ -283,59 +327,77 @@ def _add_hold(loaded: Loaded, row: Any) -> None:
             loaded.refused[id_] = refuse_from(decision.refused)
 
 
-_Columns = list[Any]
-# The names of a write's parts, their arrays, and how many rows each counted one must change.
-_Write = tuple[tuple[str, ...], _Columns, tuple[int, ...]]
+_Row = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class _Write:
+    """One statement to be: the names of its parts, the rows of those that have some, and the rows that each counted
+    part must change."""
+
+    names: list[str]
+    rows: list[tuple[str, list[_Row]]]
+    counts: list[int]
+
+    async def run(self, connection: Any) -> None:
+        size = size_of(max(len(rows) for _, rows in self.rows))
+        arguments: list[Any] = []
+        for name, rows in self.rows:
+            width = _WIDTHS[name]
+            if size:
+                for row in rows:
+                    arguments += row
+                arguments += [None] * (width * (size - len(rows)))
+            else:
+                arguments += map(list, zip(*rows, strict=True)) if rows else [[] for _ in range(width)]
+        await connection.fetchval(statement(size, *self.names), *arguments, *self.counts)
+
+
+_WIDTHS: Final = {name: len(part.fields) for name, part in PARTS.items()}
 
 
 async def _write(connection: Any, changes: Changes) -> None:
     writes = _writes_of(changes)
-    if not writes:
-        return
     if len(writes) == 1:
-        names, columns, counts = writes[0]
-        await connection.fetchval(statement(*names), *columns, *counts)
-        return
-    async with connection.transaction():
-        for names, columns, counts in writes:
-            await connection.fetchval(statement(*names), *columns, *counts)
+        await writes[0].run(connection)
+    elif writes:
+        async with connection.transaction():
+            for write in writes:
+                await write.run(connection)
 
 
 def _writes_of(changes: Changes) -> list[_Write]:
     """One for each kind of change; money and notes go with the first."""
     writes: list[_Write] = []
     if changes.holds:
-        writes.append((("holds",), _hold_columns(changes.holds.values()), ()))
+        writes.append(_Write(["holds"], [("holds", [_hold_row(new) for new in changes.holds.values()])], []))
     if changes.updated:
-        writes.append((("updated",), _update_columns(changes.updated.values()), (len(changes.updated),)))
+        rows = [_update_row(hold) for hold in changes.updated.values()]
+        writes.append(_Write(["updated"], [("updated", rows)], [len(rows)]))
     if changes.settled:
-        columns = _end_columns(changes.settled) + _day_columns(changes)
-        writes.append((("ends", "gone", "entries", "records", "days"), columns, (len(changes.settled),)))
+        rows = [_end_row(settlement) for settlement in changes.settled]
+        days = [(account, day, changes.spent[account, day]) for account, day in sorted(changes.spent)]
+        names = ["ends", "gone", "entries", "records", "days"]
+        writes.append(_Write(names, [("ends", rows), ("days", days)], [len(rows)]))
     if changes.versions:
-        names, columns, counts = writes[0]
-        writes[0] = ("moved", *names), _moved_columns(changes) + columns, (len(changes.versions), *counts)
+        # In the order of keys, in which everybody locks them.
+        moved = [
+            (account, changes.versions[account], changes.balances.get(account, 0), changes.held.get(account, 0))
+            for account in sorted(changes.versions)
+        ]
+        first = writes[0]
+        first.names.insert(0, "moved")
+        first.rows.insert(0, ("moved", moved))
+        first.counts.insert(0, len(moved))
     if changes.notes:
-        names, columns, counts = writes[0] if writes else ((), [], ())
-        writes[:1] = [((*names, "notes"), columns + _note_columns(changes.notes), counts)]
+        if not writes:
+            writes.append(_Write([], [], []))
+        writes[0].names.append("notes")
+        writes[0].rows.append(("notes", [_note_row(note) for note in changes.notes]))
     return writes
 
 
-def _moved_columns(changes: Changes) -> _Columns:
-    # In the order of keys, in which everybody locks them.
-    accounts = sorted(changes.versions)
-    return [
-        accounts,
-        [changes.versions[account] for account in accounts],
-        [changes.balances.get(account, 0) for account in accounts],
-        [changes.held.get(account, 0) for account in accounts],
-    ]
-
-
-def _hold_columns(new: Iterable[NewHold]) -> _Columns:
-    return [list(column) for column in zip(*map(_hold_row, new), strict=True)]
-
-
-def _hold_row(new: NewHold) -> tuple[Any, ...]:
+def _hold_row(new: NewHold) -> _Row:
     hold, request = new.hold, new.request
     return (
         hold.id, hold.account_id, request.call_id, request.destination, request.dialled, request.caller_number,
@@ -346,42 +408,24 @@ def _hold_row(new: NewHold) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _update_columns(holds: Iterable[Hold]) -> _Columns:
-    rows = [
-        (
-            hold.id, _time_or_none(hold.answered_at_s), _time(hold.expires_at_s), hold.granted_s, hold.final,
-            hold.held_micros, hold.trunk,
-        )
-        for hold in holds
-    ]  # fmt: skip
-    return [list(column) for column in zip(*rows, strict=True)]
+def _update_row(hold: Hold) -> _Row:
+    return (
+        hold.id, _time_or_none(hold.answered_at_s), _time(hold.expires_at_s), hold.granted_s, hold.final,
+        hold.held_micros, hold.trunk,
+    )  # fmt: skip
 
 
-def _end_columns(settled: Sequence[Settlement]) -> _Columns:
-    rows = [
-        (
-            s.hold_id, s.account_id, _time_or_none(s.answered_at_s), _time(s.ended_at_s), s.duration_s, s.billed_s,
-            s.price_micros, s.currency, s.trunk, s.reason, s.sip_status,
-        )
-        for s in settled
-    ]  # fmt: skip
-    return [list(column) for column in zip(*rows, strict=True)]
+def _end_row(settlement: Settlement) -> _Row:
+    s = settlement
+    return (
+        s.hold_id, s.account_id, _time_or_none(s.answered_at_s), _time(s.ended_at_s), s.duration_s, s.billed_s,
+        s.price_micros, s.currency, s.trunk, s.reason, s.sip_status,
+    )  # fmt: skip
 
 
-def _day_columns(changes: Changes) -> _Columns:
-    days = sorted(changes.spent)
-    return [[account for account, _ in days], [day for _, day in days], [changes.spent[day] for day in days]]
-
-
-def _note_columns(notes: Sequence[Note]) -> _Columns:
-    rows = [
-        (
-            note.id, note.call_id, note.account_id, _time(note.at_s), note.outcome,
-            note.body if note.decision is None else decision_bytes(note.decision),
-        )
-        for note in notes
-    ]  # fmt: skip
-    return [list(column) for column in zip(*rows, strict=True)]
+def _note_row(note: Note) -> _Row:
+    body = note.body if note.decision is None else decision_bytes(note.decision)
+    return (note.id, note.call_id, note.account_id, _time(note.at_s), note.outcome, body)
 
 
 def _time(at_s: float) -> datetime:
