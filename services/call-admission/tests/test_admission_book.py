@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from datetime import date
+from math import inf
 from uuid import UUID
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
+from callwarden.call_admission.adapters.books_sql import is_checked
+from callwarden.call_admission.adapters.memory import AGE_S_MAX, Memory
+from callwarden.call_admission.app import Batch
 from callwarden.call_admission.core.book import (
     Admission,
     Admitted,
@@ -58,8 +62,51 @@ class Database:
     spent: dict[tuple[UUID, date], int] = field(default_factory=dict)
     refused: dict[UUID, Refuse] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    versions: dict[UUID, int] = field(default_factory=dict)
+    remembered: int = 0
 
-    def transact(self, commands: list[Command], now_s: float, policy: AdmissionPolicy = POLICY) -> list[Outcome]:
+    def transact(
+        self,
+        commands: list[Command],
+        now_s: float,
+        policy: AdmissionPolicy = POLICY,
+        memory: Memory | None = None,
+    ) -> list[Outcome]:
+        """As adapters.books_sql does it: from memory if that suffices and nothing has moved, else read."""
+        read = Batch.of(commands, now_s)
+        loaded = memory.take(read) if memory is not None else None
+        if memory is not None and loaded is not None:
+            book = Book(loaded, lambda realm: policy, now_s)
+            outcomes = [book.apply(command) for command in commands]
+            if is_checked(read, book.changes) and self._would_write(book.changes):
+                self._write(book.changes)
+                memory.keep(read, loaded, book.changes, is_whole=True)
+                self.remembered += 1
+                return outcomes
+        loaded = self._load(now_s)
+        book = Book(loaded, lambda realm: policy, now_s)
+        outcomes = [book.apply(command) for command in commands]
+        assert self._would_write(book.changes)
+        self._write(book.changes)
+        if memory is not None:
+            memory.keep(read, loaded, book.changes, is_whole=bool(read.counted))
+        return outcomes
+
+    def _would_write(self, changes: Changes) -> bool:
+        """The conditions of the statement, and the keys and CHECKs of the tables."""
+        known = {*self.holds, *self.records, *self.refused}
+        return (
+            all(self.versions.get(key, 0) == version for key, version in changes.versions.items())
+            and not known & set(changes.holds)
+            and all(
+                not found.prepaid
+                or found.balance_micros + changes.balances.get(key, 0) >= found.held_micros + changes.held.get(key, 0)
+                for key in changes.versions
+                if (found := self.accounts[key])
+            )
+        )
+
+    def _load(self, now_s: float) -> Loaded:
         standings = {}
         for key, account in self.accounts.items():
             mine = [hold for hold in self.holds.values() if hold.account_id == key]
@@ -67,14 +114,11 @@ class Database:
             for hold in mine:
                 held_by_day[hold.spend_day] = held_by_day.get(hold.spend_day, 0) + hold.held_micros
             spent_by_day = {day: micros for (owner, day), micros in self.spent.items() if owner == key}
-            lines = sum(hold.expires_at_s > now_s for hold in mine)
-            standings[key] = Standing.of(account, 0, lines, held_by_day, spent_by_day)
-        book = Book(
-            Loaded(standings, dict(self.holds), set(self.records), dict(self.refused)), lambda realm: policy, now_s
-        )
-        outcomes = [book.apply(command) for command in commands]
-        self._write(book.changes)
-        return outcomes
+            alive = [hold.expires_at_s for hold in mine if hold.expires_at_s > now_s]
+            standing = Standing.of(account, self.versions.get(key, 0), len(alive), held_by_day, spent_by_day)
+            standing.lines_until_s = min(alive, default=inf)
+            standings[key] = standing
+        return Loaded(standings, dict(self.holds), set(self.records), dict(self.refused))
 
     def _write(self, changes: Changes) -> None:
         for hold_id, new in changes.holds.items():
@@ -89,6 +133,8 @@ class Database:
             self.records[settlement.hold_id] = settlement
             if settlement.price_micros:
                 self.entries[settlement.hold_id] = settlement.account_id, -settlement.price_micros
+        for key in changes.versions:
+            self.versions[key] = self.versions.get(key, 0) + 1
         for key in {*changes.balances, *changes.held}:
             account = self.accounts[key]
             self.accounts[key] = replace(
@@ -405,6 +451,61 @@ def test_late_news_of_an_answer_brings_the_line_back_into_the_count() -> None:
     assert [type(o) for o in tables.transact([news, admission(2)], late_s)] == [Done, Refused]
 
 
+# ------------------------------------------------------------------ what is remembered
+
+
+def test_a_yes_on_what_is_remembered_needs_no_reading_and_a_no_does() -> None:
+    tables, memory = database(account(max_lines=3)), Memory()
+    for number in range(1, 4):
+        assert isinstance(tables.transact([admission(number)], NOW_S, POLICY, memory)[0], Admitted)
+    assert tables.remembered == 2
+    assert reason(tables.transact([admission(4)], NOW_S, POLICY, memory)[0]) is Reason.LINES
+    assert tables.transact([ended(1, NOW_S, NOW_S)], NOW_S, POLICY, memory) == [Done()]
+    assert tables.remembered == 2
+
+
+@pytest.mark.setting("maxlines")
+def test_what_another_process_has_moved_is_not_decided_on_from_memory() -> None:
+    tables, memories = database(account(max_lines=3)), (Memory(), Memory())
+    outcomes = [tables.transact([admission(n)], NOW_S, POLICY, memories[n % 2])[0] for n in range(1, 9)]
+    assert [type(outcome) for outcome in outcomes] == [Admitted] * 3 + [Refused] * 5
+
+
+@pytest.mark.setting("credit")
+def test_a_top_up_counts_at_once_though_the_balance_is_remembered() -> None:
+    tables, memory = database(account(balance_micros=60_000)), Memory()
+    tables.transact([admission(1)], NOW_S, POLICY, memory)
+    tables.accounts[UUID(int=1)] = replace(tables.accounts[UUID(int=1)], balance_micros=160_000)
+    (second,) = tables.transact([admission(2)], NOW_S, POLICY, memory)
+    assert admitted(second).granted_s == 60
+
+
+def test_a_line_that_expires_is_not_remembered() -> None:
+    tables, memory = database(account(max_lines=1)), Memory()
+    (first,) = tables.transact([admission(1)], NOW_S, POLICY, memory)
+    later_s = admitted(first).expires_at_s
+    (second,) = tables.transact([admission(2)], later_s, POLICY, memory)
+    assert isinstance(second, Admitted)
+
+
+def test_an_id_that_is_over_or_refused_is_found_though_it_is_not_remembered() -> None:
+    tables, memory = database(account(max_lines=2)), Memory()
+    tables.transact([admission(1)], NOW_S, POLICY, memory)
+    tables.transact([ended(1, NOW_S, NOW_S + 5)], NOW_S + 5, POLICY, memory)
+    tables.transact([admission(2)], NOW_S + 5, POLICY, memory)
+    assert tables.transact([admission(1)], NOW_S + 5, POLICY, memory) == [Ignored("settled")]
+
+
+def test_memory_is_bounded_and_forgets_what_is_old() -> None:
+    memory = Memory(accounts_max=3)
+    tables = database(*(account(key) for key in range(1, 10)))
+    for key in range(1, 10):
+        tables.transact([admission(key, key)], NOW_S, POLICY, memory)
+    assert len(memory) == 3
+    old = Batch.of([admission(99, 9)], NOW_S + AGE_S_MAX + 1)
+    assert memory.take(old) is None
+
+
 # ------------------------------------------------------------------ any order at all
 
 
@@ -428,6 +529,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.last = 0
         self.batch: list[Command] = []
         self.revived = False
+        # Two processes, each with what it remembers: small, so that it forgets, too.
+        self.memories = (Memory(accounts_max=2, holds_max=3), Memory(accounts_max=1, holds_max=2))
 
     @rule(target=calls, key=st.sampled_from([1, 1, 1, 2]), price=st.sampled_from([PRICE, PEAK]))
     def call(self, key: int, price: Price) -> tuple[int, int]:
@@ -467,10 +570,25 @@ class AnyOrder(RuleBasedStateMachine):
         self.commit()
         self.now_s += seconds
 
-    @rule()
-    def commit(self) -> None:
+    @rule(key=st.sampled_from([1, 2]), micros=st.integers(1, 100_000))
+    def top_up(self, key: int, micros: int) -> None:
+        """By payment, which moves no version."""
+        found = self.tables.accounts[UUID(int=key)]
+        self.tables.accounts[found.id] = replace(found, balance_micros=found.balance_micros + micros)
+        self.credited[found.id] += micros
+
+    @rule(lines=st.integers(0, 4))
+    def change_lines(self, lines: int) -> None:
+        """By an operator, which moves the version."""
+        found = self.tables.accounts[UUID(int=1)]
+        self.tables.accounts[found.id] = replace(found, max_lines=lines)
+        self.tables.versions[found.id] = self.tables.versions.get(found.id, 0) + 1
+        self.limits[found.id] = lines
+
+    @rule(process=st.sampled_from([0, 0, 1]))
+    def commit(self, process: int = 0) -> None:
         before = {key: self.lines_in_use(key) for key in self.tables.accounts}
-        self.tables.transact(self.batch, self.now_s)
+        self.tables.transact(self.batch, self.now_s, POLICY, self.memories[process])
         self.batch = []
         for key, limit in self.limits.items():
             # A late answer may bring a line back that was given away when it had expired; nothing else may.

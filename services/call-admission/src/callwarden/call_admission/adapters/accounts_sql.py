@@ -140,6 +140,8 @@ class SqlAccounts:
             if (await connection.execute(locked)).first() is None:
                 raise NotFound(f"there is no account {account_id}", field="account")
             if values:
+                # Who decides on what it remembers of the account must find out.
+                values["version"] = account.c.version + 1
                 await connection.execute(update(account).where(account.c.id == account_id).values(**values))
             if change.remove_numbers:
                 await _remove_numbers(connection, account_id, change.remove_numbers)

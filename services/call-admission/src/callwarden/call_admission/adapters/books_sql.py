@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
 import asyncpg
 
 from callwarden.api.admission.v1 import admission_pb2
+from callwarden.call_admission.adapters.memory import Memory
 from callwarden.call_admission.adapters.messages import decision_bytes, price_bytes, price_from, refuse_from
 from callwarden.call_admission.core.book import Changes, Loaded, NewHold, Note, Standing
 from callwarden.call_admission.core.calls import Expired, Hold
@@ -58,18 +59,20 @@ SESSION: Final = {
 }
 
 _COUNTED: Final = """
-SELECT a.*, d.day, d.lines, d.held, d.spent, {nothing} FROM a LEFT JOIN (
-  SELECT account_id, day, sum(lines)::int8 AS lines, sum(held)::int8 AS held, sum(spent)::int8 AS spent FROM (
+SELECT a.*, d.day, d.lines, d.until, d.held, d.spent, {nothing} FROM a LEFT JOIN (
+  SELECT account_id, day, sum(lines)::int8 AS lines, min(until) AS until, sum(held)::int8 AS held,
+         sum(spent)::int8 AS spent FROM (
     SELECT account_id, spend_day AS day, count(*) FILTER (WHERE expires_at > $3) AS lines,
-           sum(held_micros) AS held, 0 AS spent
+           min(expires_at) FILTER (WHERE expires_at > $3) AS until, sum(held_micros) AS held, 0 AS spent
     FROM hold WHERE account_id = ANY($4::uuid[]) GROUP BY account_id, spend_day
     UNION ALL
-    SELECT account_id, day, 0, 0, spent_micros
+    SELECT account_id, day, 0, NULL, 0, spent_micros
     FROM spend_day WHERE account_id = ANY($4::uuid[]) AND day BETWEEN $5 AND $6
   ) AS both_kinds GROUP BY account_id, day
 ) AS d ON d.account_id = a.id"""
 _UNCOUNTED: Final = (
-    "SELECT a.*, NULL::date AS day, NULL::int8 AS lines, NULL::int8 AS held, NULL::int8 AS spent, {nothing} FROM a"
+    "SELECT a.*, NULL::date AS day, NULL::int8 AS lines, NULL::timestamptz AS until, NULL::int8 AS held, "
+    "NULL::int8 AS spent, {nothing} FROM a"
 )
 # One statement for accounts (with lines and days, where they are asked for) and for holds with what is known by their
 # ids, told apart by the second column.
@@ -82,7 +85,7 @@ WITH a AS (
 {accounts}
 UNION ALL
 SELECT w.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, h.held_micros, NULL, NULL, NULL, NULL, h.spend_day,
-       NULL, NULL, NULL, h.account_id, h.created_at, h.answered_at, h.expires_at, h.granted_s, h.max_duration_s,
+       NULL, NULL, NULL, NULL, h.account_id, h.created_at, h.answered_at, h.expires_at, h.granted_s, h.max_duration_s,
        h.final, h.price, h.trunk, c.id IS NOT NULL, n.body
 FROM unnest($2::uuid[]) AS w(id)
 LEFT JOIN hold AS h ON h.id = w.id
@@ -95,7 +98,7 @@ _NOTHING: Final = """NULL::uuid AS hold_account_id, NULL::timestamptz AS created
        NULL::bytea AS price, NULL::text AS trunk, NULL::bool AS settled, NULL::bytea AS body"""
 _READ_COUNTED: Final = _READ.format(accounts=_COUNTED.format(nothing=_NOTHING))
 _READ_UNCOUNTED: Final = _READ.format(accounts=_UNCOUNTED.format(nothing=_NOTHING))
-_HOLD_COLUMNS_FROM: Final = 19
+_HOLD_COLUMNS_FROM: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ class Part:
     columns: str
     sql: str
     is_counted: bool = False
-    """It must change as many rows as it was given."""
+    """It must change (or find) as many rows as the write says."""
 
     @property
     def fields(self) -> list[tuple[str, str]]:
@@ -133,6 +136,15 @@ HOLDS = Part(
     """INSERT INTO hold (id, account_id, call_id, destination, dialled, caller_number, source_address, edge, created_at,
     answered_at, expires_at, granted_s, max_duration_s, final, held_micros, spend_day, price, prefix, trunk,
     policy_revision, trace_id, decision) SELECT * FROM {rows} AS n WHERE n.id IS NOT NULL""",
+)
+# An id that has a record or a refusal already must not become a hold again.
+ASKED = Part("asked", "id uuid", "SELECT * FROM {rows} AS n WHERE n.id IS NOT NULL")
+KNOWN = Part(
+    "known",
+    "",
+    """SELECT c.id FROM asked JOIN cdr AS c ON c.id = asked.id
+  UNION ALL SELECT d.id FROM asked JOIN decision AS d ON d.id = asked.id""",
+    is_counted=True,
 )
 UPDATED = Part(
     "updated",
@@ -192,7 +204,7 @@ def size_of(rows: int) -> int:
     return next((size for size in SIZES if rows <= size), 0)
 
 
-@lru_cache(256)  # Eight combinations of parts in five sizes.
+@lru_cache(256)  # A dozen combinations of parts in five sizes.
 def statement(size: int, *names: str) -> str:
     """The named parts as one statement, made of this module's texts and nothing else (hence the noqa below).
 
@@ -221,12 +233,15 @@ def statement(size: int, *names: str) -> str:
     return f"WITH {', '.join(expressions)}\nSELECT 1 / (CASE WHEN {condition} THEN 1 ELSE 0 END)"
 
 
-PARTS: Final = {part.name: part for part in (MOVED, HOLDS, UPDATED, ENDS, GONE, ENTRIES, RECORDS, DAYS, NOTES)}
+PARTS: Final = {
+    part.name: part for part in (MOVED, HOLDS, ASKED, KNOWN, UPDATED, ENDS, GONE, ENTRIES, RECORDS, DAYS, NOTES)
+}
 
 _EXPIRED: Final = "SELECT id, account_id FROM hold WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2"
 _TYPES: Final = {kind.value: kind for kind in AccountType}
 # What a write meets when somebody has come between: a version that has moved; money that is gone (a CHECK); a hold that
 # is there already. Reading again tells.
+_CameBetween: TypeAlias = Exception
 _CAME_BETWEEN: Final = (asyncpg.DivisionByZeroError, asyncpg.CheckViolationError, asyncpg.UniqueViolationError)
 
 
@@ -237,28 +252,44 @@ class SqlBooks:
         self._pool = pool
         self._rng = rng
         self._conflicts = (metrics or Metrics()).counter(CONFLICTS)
+        self._memory = Memory()
+        self.remembered = 0
+        """Batches that needed no read."""
 
     async def update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
-        async def attempt(connection: Any) -> T:
-            changes, result = work(await _load(connection, read))
-            await _write(connection, changes)
-            return result
-
         try:
             async with asyncio.timeout(UPDATE_TIMEOUT_S):
+                remembered = self._memory.take(read)
+                if remembered is not None:
+                    changes, result = work(remembered)
+                    if is_checked(read, changes) and not await self._write(read, remembered, changes, is_read=False):
+                        self.remembered += 1
+                        return result
+                between: _CameBetween | None = None
                 for number in range(ATTEMPTS_MAX):
-                    try:
-                        return await self._pool.run("admission", attempt)
-                    except _CAME_BETWEEN as error:
-                        self._conflicts.value += 1
-                        between = error
+                    loaded = await self._pool.run("admission-read", lambda connection: _load(connection, read))
+                    changes, result = work(loaded)
+                    between = await self._write(read, loaded, changes, is_read=True)
+                    if between is None:
+                        return result
                     # Full jitter: those who collided must not meet again.
                     await asyncio.sleep(min(PAUSE_FIRST_S * 2**number, PAUSE_MAX_S) * self._rng())
         except TimeoutError as error:
             raise Unavailable("the database doesn't answer") from error
-        if isinstance(between, asyncpg.DivisionByZeroError):
+        if between is None or isinstance(between, asyncpg.DivisionByZeroError):
             raise Conflict("others have come between too often") from between
         raise between  # a CHECK that nobody's coming between explains: our own mistake, found by the database
+
+    async def _write(self, read: Read, loaded: Loaded, changes: Changes, *, is_read: bool) -> _CameBetween | None:
+        """None when it was written; else what says that somebody has come between since `loaded` was true."""
+        try:
+            await self._pool.run("admission-write", lambda connection: _write(connection, changes, is_read=is_read))
+        except _CAME_BETWEEN as error:
+            self._conflicts.value += 1
+            between: _CameBetween = error
+            return between
+        self._memory.keep(read, loaded, changes, is_whole=not is_read or bool(read.counted))
+        return None
 
     async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
         async def attempt(connection: Any) -> list[Expired]:
@@ -294,7 +325,7 @@ def _add_standing(standings: dict[UUID, Standing], row: Any) -> None:
     # By position, and one Standing for the account's rows (one for each day that has something).
     (
         id_, realm, name, type_, status, currency, time_zone, prepaid, deck, balance, held, overdraft, max_lines, daily,
-        version, day, lines, held_day, spent, *_,
+        version, day, lines, until, held_day, spent, *_,
     ) = row  # fmt: skip
     standing = standings.get(id_)
     if standing is None:
@@ -305,6 +336,8 @@ def _add_standing(standings: dict[UUID, Standing], row: Any) -> None:
         standing = standings[id_] = Standing.of(account, version)
     if day is not None:
         standing.lines += lines
+        if until is not None:
+            standing.lines_until_s = min(standing.lines_until_s, until.timestamp())
         standing.held_by_day[day] = held_day
         standing.spent_by_day[day] = spent
 
@@ -325,6 +358,11 @@ def _add_hold(loaded: Loaded, row: Any) -> None:
         decision = admission_pb2.Decision.FromString(body)
         if decision.outcome == "refuse":
             loaded.refused[id_] = refuse_from(decision.refused)
+
+
+def is_checked(read: Read, changes: Changes) -> bool:
+    """Whether writing the changes shows that all they stand on was true: no account is told no, and each is moved."""
+    return not changes.doubtful and changes.versions.keys() >= set(read.accounts)
 
 
 _Row = tuple[Any, ...]
@@ -356,8 +394,8 @@ class _Write:
 _WIDTHS: Final = {name: len(part.fields) for name, part in PARTS.items()}
 
 
-async def _write(connection: Any, changes: Changes) -> None:
-    writes = _writes_of(changes)
+async def _write(connection: Any, changes: Changes, *, is_read: bool) -> None:
+    writes = _writes_of(changes, is_read=is_read)
     if len(writes) == 1:
         await writes[0].run(connection)
     elif writes:
@@ -366,11 +404,16 @@ async def _write(connection: Any, changes: Changes) -> None:
                 await write.run(connection)
 
 
-def _writes_of(changes: Changes) -> list[_Write]:
-    """One for each kind of change; money and notes go with the first."""
+def _writes_of(changes: Changes, *, is_read: bool) -> list[_Write]:
+    """One for each kind of change; money and notes go with the first. `is_read`: the ids of new holds were looked for
+    just now; else the write looks for them itself."""
     writes: list[_Write] = []
     if changes.holds:
         writes.append(_Write(["holds"], [("holds", [_hold_row(new) for new in changes.holds.values()])], []))
+        if not is_read:
+            writes[0].names += ["asked", "known"]
+            writes[0].rows.append(("asked", [(hold_id,) for hold_id in changes.holds]))
+            writes[0].counts.append(0)
     if changes.updated:
         rows = [_update_row(hold) for hold in changes.updated.values()]
         writes.append(_Write(["updated"], [("updated", rows)], [len(rows)]))

@@ -11,7 +11,8 @@ after that.
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TypeAlias
+from math import inf
+from typing import Final, TypeAlias
 from uuid import UUID, uuid5
 
 from callwarden.call_admission.core.calls import (
@@ -44,19 +45,27 @@ class Standing:
     account: Account
     version: int
     """Of the account's holds, as it was read."""
+    balance_micros: int
     held_micros: int
     lines: int
-    held_by_day: dict[date, int] = field(default_factory=dict)
-    spent_by_day: dict[date, int] = field(default_factory=dict)
-    balance_delta_micros: int = 0
-    """What this batch adds to the balance; not in `account` yet."""
+    lines_until_s: float
+    """Until this moment no hold that `lines` counts expires."""
+    held_by_day: dict[date, int]
+    spent_by_day: dict[date, int]
 
     @classmethod
     def of(
-        cls, account: Account, version: int = 0, lines: int = 0, held_by_day: dict[date, int] | None = None,
+        cls,
+        account: Account,
+        version: int = 0,
+        lines: int = 0,
+        held_by_day: dict[date, int] | None = None,
         spent_by_day: dict[date, int] | None = None,
-    ) -> "Standing":  # fmt: skip
-        return cls(account, version, account.held_micros, lines, held_by_day or {}, spent_by_day or {})
+    ) -> "Standing":
+        return cls(
+            account, version, account.balance_micros, account.held_micros, lines, inf, held_by_day or {},
+            spent_by_day or {},
+        )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -111,6 +120,9 @@ class Changes:
     held: dict[UUID, int] = field(default_factory=dict)
     spent: dict[tuple[UUID, date], int] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
+    doubtful: set[UUID] = field(default_factory=set)
+    """Accounts that were told no, or less than they asked for. Where what was read is older than the transaction, that
+    must be decided again on what is true now; a yes needn't, since it is only written if nothing has moved."""
     reported: list[str] = field(default_factory=list)
     """Rules that would have refused, had they been enforced: not written, counted."""
 
@@ -177,6 +189,9 @@ class NoHold:
     """The call to be extended isn't running (any more)."""
 
 
+_DOUBTFUL: Final = (Refused, NeedsQuote, Ignored, NoHold)
+_TOLD: Final = (Started, Ended, Expired)
+
 Outcome: TypeAlias = Admitted | Extended | Refused | NeedsQuote | Done | Ignored | NoHold
 
 
@@ -214,6 +229,12 @@ class Book:
 
     def apply(self, command: Command) -> Outcome:
         """What the command is answered; its changes are kept for writing, whole or not at all."""
+        outcome = self._apply(command)
+        if isinstance(outcome, _DOUBTFUL) and not isinstance(command, Note):
+            self.changes.doubtful.add(command.account_id if isinstance(command, _TOLD) else command.request.account_id)
+        return outcome
+
+    def _apply(self, command: Command) -> Outcome:
         match command:
             case Admission():
                 return self._admit(command)
@@ -282,6 +303,9 @@ class Book:
         self._holds[hold.id] = hold
         self.changes.versions[account.id] = standing.version
         standing.lines += 1
+        standing.lines_until_s = min(standing.lines_until_s, hold.expires_at_s)
+        if hold.final and hold.granted_s < hold.max_duration_s:
+            self.changes.doubtful.add(account.id)
         self._hold_money(standing, day, hold.held_micros)
         return Admitted(hold, routes, policy.revision)
 
@@ -336,6 +360,7 @@ class Book:
         note_id = uuid5(request.hold_id, f"cut.{request.granted_s}")
         refused = verdict if isinstance(verdict, Refuse) else None
         decision = Decision(self._now_s, "cut", refused, decided.rules, revision, account, trace_id=request.trace_id)
+        self.changes.doubtful.add(request.account_id)
         self.changes.notes.append(Note.of(note_id, request.call_id, request.account_id, decision))
 
     def _start(self, event: Started) -> Outcome:
@@ -389,7 +414,7 @@ class Book:
         self._hold_money(standing, day, -hold.held_micros)
         price_micros = settlement.price_micros
         if price_micros:
-            standing.balance_delta_micros -= price_micros
+            standing.balance_micros -= price_micros
             standing.spent_by_day[day] = standing.spent_by_day.get(day, 0) + price_micros
             changes.balances[account_id] = changes.balances.get(account_id, 0) - price_micros
             changes.spent[account_id, day] = changes.spent.get((account_id, day), 0) + price_micros
@@ -406,6 +431,7 @@ class Book:
     def _update(self, standing: Standing, before: Hold, hold: Hold) -> None:
         # News of an answer that was late brings back a call that had expired.
         standing.lines += (hold.expires_at_s > self._now_s) - (before.expires_at_s > self._now_s)
+        standing.lines_until_s = min(standing.lines_until_s, hold.expires_at_s)
         self._holds[hold.id] = hold
         self.changes.versions[hold.account_id] = standing.version
         new = self.changes.holds.get(hold.id)
@@ -425,7 +451,7 @@ class Book:
     def _snapshot(self, standing: Standing, day: date, quote: Quote | NoQuote | None) -> Snapshot:
         return Snapshot(
             account=standing.account,
-            balance_micros=standing.account.balance_micros + standing.balance_delta_micros,
+            balance_micros=standing.balance_micros,
             held_micros=standing.held_micros,
             lines=standing.lines,
             day=day,
