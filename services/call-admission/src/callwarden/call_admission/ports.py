@@ -1,6 +1,4 @@
-"""What call-admission needs of the world, in its own words. Each docstring is the contract; tests/contracts.py runs
-over all that implement one.
-"""
+"""What call-admission needs of the world, in its own words. Each docstring is the contract."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
@@ -24,7 +22,7 @@ T = TypeVar("T")
 
 
 class Read(Protocol):
-    """What has to be read for a batch. Each key once, in order: rows are locked in that order by everybody."""
+    """What a batch stands on. Each key once and in order, so that everybody locks rows in the same one."""
 
     @property
     def accounts(self) -> Sequence[UUID]:
@@ -51,11 +49,11 @@ class Books(Protocol):
     """Where accounts, holds, ledger and records are kept."""
 
     async def update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
-        """Reads, calls `work` with what was read, and writes the changes that it returns: all in one serializable
-        transaction, so that nothing that was read has changed when it commits. Returns work's other result.
+        """Calls `work` with what the batch stands on and writes the changes that it returns, all or nothing, and only
+        if nothing they stand on has changed by then. Returns work's other result.
 
-        `work` is called again, with what is read then, when another transaction came between; it must have no effect
-        beside its result. Raises Unavailable if the database can't be asked or doesn't answer in time; it may have
+        `work` is called again, with what is true then, when somebody came between; it must have no effect beside its
+        result. It may be given what was true a while ago; what `Changes.doubtful` names is then decided again. Raises Unavailable if the database can't be asked or doesn't answer in time; it may have
         committed then, and commands are such that doing them again is harmless. Raises Conflict when too many others
         came between. Anything else means that some change can't be written; then nothing was.
         """
