@@ -41,6 +41,28 @@ def test_an_allowed_address_is_neither_banned_nor_limited() -> None:
         agent.response(200)
 
 
+def test_the_answers_of_a_carrier_do_not_count_against_it_but_answers_that_nobody_asked_for_do() -> None:
+    world = World()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    # Only now, so that alice's own messages don't matter.
+    world.apply({"messages": {"perAddress": {"max": 3, "period": "60s"}}, "firewall": {"allow": ["192.0.2.1"]}})
+    for number in range(5):
+        talk = world.talk(alice, carrier, NUMBER, call_id=f"call-{number}")
+        alice.send(talk.from_caller("BYE", cseq=9))
+        carrier.respond(carrier.got("BYE"), 200)
+        alice.response(200)
+        carrier.inbox.clear()
+    assert (len(world.ended), world.edge.tally.rate_dropped) == (5, 0)
+
+    stray = build.response(carrier.request("OPTIONS", f"sip:{REALM}"), 200)
+    for _ in range(5):
+        carrier.send(stray)
+    assert world.edge.tally.strays == 5
+    assert world.edge.tally.rate_dropped == 2
+    (report,) = [report for report in world.edge.counters.take_report(world.now_s) if report.host == "198.51.100.1"]
+    assert report.messages == 5
+
+
 def test_a_ban_holds_until_its_end_and_can_be_lifted() -> None:
     world = World()
     agent = world.agent("192.0.2.1", user="a")

@@ -50,14 +50,17 @@ class RateGuardGrpc:
         edge: str,
         metrics: Metrics,
         tls: TlsFiles | None,
+        first_sequence: int = 0,
     ) -> None:
-        """`pool` ranks by `only`; `targets` stand in for members."""
+        """`pool` ranks by `only`; `targets` stand in for members. Reports are numbered from `first_sequence` on, which
+        must be above all numbers of an earlier process of this name: else its first reports pass for repetitions.
+        """
         self._pool = pool
         self._members_bucket = members
         self._targets = targets
         self._edge = edge
         self._tls = tls
-        self._sequence = 0
+        self._sequence = first_sequence
         self._addresses: dict[str, str] = {}  # instance → host:port
         self._by_key: dict[str, str] = {}  # KV key → instance
         self._map = ShardMap(targets)

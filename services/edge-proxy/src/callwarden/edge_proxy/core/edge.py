@@ -49,6 +49,7 @@ from callwarden.sip.transaction import (
 
 # What keeps a NAT open (RFC 5626 3.5.1 and what phones make of it): nothing to answer over UDP, nothing wrong.
 _KEEPALIVES = frozenset({b"\r\n\r\n", b"\r\n", b"\0\0\0\0", b"\0"})
+_ANSWER = b"SIP/2.0 "
 _OPTIONS_HEADERS = [
     ("Allow", validation.ALLOW),
     ("Accept", "application/sdp"),
@@ -88,8 +89,9 @@ class Edge:
             else:
                 tally.denied_dropped += 1
             return
-        if not self.counters.message(host, now_s) and not self.screen.is_allowed(host):
-            tally.rate_dropped += 1
+        # An answer is most likely one that we asked for, and a carrier's answers must not ban it: it is counted when it
+        # turns out that nobody asked (`_take_stray`), or that it isn't SIP.
+        if not data.startswith(_ANSWER) and not self._counted(host):
             return
         if data in _KEEPALIVES:
             return
@@ -199,6 +201,14 @@ class Edge:
 
     def _take_stray(self, output: StrayResponse) -> None:
         self.tally.strays += 1
+        self._counted(output.source.host)
+
+    def _counted(self, host: str) -> bool:
+        """Counts a message that nobody asked for; whether it is to be served."""
+        if self.counters.message(host, self.context.now_s) or self.screen.is_allowed(host):
+            return True
+        self.tally.rate_dropped += 1
+        return False
 
     def _take_terminated(self, output: Terminated) -> None:
         output.transaction.context = None  # a cycle less for the collector

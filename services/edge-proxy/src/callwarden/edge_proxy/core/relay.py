@@ -54,7 +54,7 @@ class Relay:
     def request(self, request: Request, source: Peer) -> None:
         """A request with a tag in To, but ACK."""
         context = self._context
-        fault = validation.check(request, context.site.address)
+        fault = validation.check(request, context.site.address, inside=True)
         if fault is not None:
             context.counters.wrong(source.host, context.now_s)
             context.answer_stateless(request, source, fault.status, fault.reason, fault.headers)

@@ -37,16 +37,24 @@ class Fault(NamedTuple):
     headers: Headers = ()
 
 
-def check(request: Request, sent_by: str) -> Fault | None:
-    """The checks of RFC 3261 16.3 but for authentication; None: it may go on. `sent_by` is how we name ourselves."""
+def check(request: Request, sent_by: str, *, inside: bool = False) -> Fault | None:
+    """The checks of RFC 3261 16.3 but for authentication; None: it may go on. `sent_by` is how we name ourselves.
+
+    Of a request `inside` a call only the tags count; of another one From and To are read whole, for what is decided
+    about it later has no place to say that they can't be.
+    """
     try:
         uri = request.uri
         if uri.scheme not in ("sip", "tel"):
             return Fault(416)
         if request.max_forwards == 0:
             return Fault(483)
-        tags.from_tag(request)
-        tags.to_tag(request)
+        if inside:
+            tags.from_tag(request)
+            tags.to_tag(request)
+        else:
+            _ = request.from_.uri.username
+            _ = request.to.uri.username
         if "proxy-require" in request:
             # We support no option of any proxy extension (16.3 step 5).
             return Fault(420, None, [("Unsupported", ", ".join(request.elements("proxy-require")))])
