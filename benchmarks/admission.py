@@ -1,7 +1,6 @@
 """What a call costs in call-admission: admitted over a stream, started and ended over NATS, settled. CPU a process.
 
-The real processes (call-admission, rating, payment, PostgreSQL, NATS); this process plays the edge on one stream client.
-Calls arrive evenly spaced, spread over accounts, and last as long as BENCH_ADMISSION_CALL_S. Environment:
+The real processes (call-admission, rating, payment, PostgreSQL, NATS); this process plays the edge. Calls arrive evenly spaced, spread over accounts, and last as long as BENCH_ADMISSION_CALL_S. Environment:
 BENCH_ADMISSION_SECONDS (each row, default 8), BENCH_ADMISSION_RATES (calls/s with commas), BENCH_ADMISSION_PROCESSES,
 BENCH_ADMISSION_FSYNC (1: the database syncs to disk).
 """
@@ -26,6 +25,7 @@ from callwarden.common.rpc.stream import StreamPool
 from callwarden.limits.rendezvous import ranking
 from callwarden.local.system import LocalSystem
 from callwarden.testing.operator import Operator
+from callwarden.testing.waiting import eventually
 
 SECONDS: Final = float(os.environ.get("BENCH_ADMISSION_SECONDS", "8"))
 RATES: Final = tuple(int(rate) for rate in os.environ.get("BENCH_ADMISSION_RATES", "100,250,500,1000,2000").split(","))
@@ -112,8 +112,12 @@ def cpu_of(system: LocalSystem, name: str) -> float:
 
 
 async def settled(operator: Operator) -> None:
-    while (await operator.audit()).open_holds:
-        await asyncio.sleep(0.1)
+    """Returns when no call runs any more."""
+
+    async def all_of_them() -> bool:
+        return not (await operator.audit()).open_holds
+
+    await eventually(all_of_them, timeout_s=120.0, interval_s=0.1)
 
 
 async def measure(system: LocalSystem, operator: Operator) -> list[list[str | int | float]]:

@@ -53,9 +53,11 @@ class Books(Protocol):
         if nothing they stand on has changed by then. Returns work's other result.
 
         `work` is called again, with what is true then, when somebody came between; it must have no effect beside its
-        result. It may be given what was true a while ago; what `Changes.doubtful` names is then decided again. Raises Unavailable if the database can't be asked or doesn't answer in time; it may have
-        committed then, and commands are such that doing them again is harmless. Raises Conflict when too many others
-        came between. Anything else means that some change can't be written; then nothing was.
+        result. It may be given what was true a while ago; what `Changes.doubtful` names is then decided again.
+
+        Raises Unavailable if the database can't be asked or doesn't answer in time; it may have written then, and
+        commands are such that doing them again is harmless. Raises Conflict when others came between too often.
+        Anything else means that some change can't be written; then nothing was.
         """
         ...
 

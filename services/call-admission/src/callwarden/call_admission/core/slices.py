@@ -37,25 +37,32 @@ class Slice:
 
 
 def possible_answers(price: Price, start_s: float, setup_s_max: int) -> tuple[float, ...]:
-    """Moments of answer that between them show the most that a call begun at `start_s` may cost.
+    """Moments of answer that between them show the most that a call begun at `start_s` may cost; the first two are the
+    earliest and the last.
 
     The money is held before anybody knows when the callee answers, and peak hours may begin while it rings. Between two
-    changes of price the cost only moves one way with the moment of answer, so the ends and both sides of each change
-    are enough.
+    changes of price (of the connect fee; of the rate, free seconds earlier; of the rate at the call's end, see
+    cost_max) the cost moves one way with the moment of answer, but for an increment and its rounding: so the ends and
+    both sides of each change are looked at. Should a call cost that increment more than was held, it isn't charged.
     """
     windows = price.windows
     if len(windows) == 1:  # most decks
         return (start_s,)
     last_s = start_s + setup_s_max
     changes = [window.from_s for window in windows if start_s < window.from_s <= last_s]
-    return (start_s, last_s, *changes, *(change - 1.0 for change in changes if change - 1.0 > start_s))
+    candidates = [start_s, last_s]
+    for change in changes:
+        candidates += (change, change - 1.0, change - price.free_s)
+    return tuple(answer_s for answer_s in candidates if answer_s >= start_s)
 
 
 def cost_max(price: Price, answers: tuple[float, ...], talk_s: int) -> int:
-    """The most that `talk_s` seconds cost over these moments of answer."""
+    """The most that `talk_s` seconds cost over these moments of answer, and those that let it end at a change."""
     if len(answers) == 1:
         return cost(price, answers[0], talk_s)
-    return max(cost(price, answer_s, talk_s) for answer_s in answers)
+    start_s, last_s = answers[0], answers[1]
+    ends = [answer_s for window in price.windows if start_s < (answer_s := float(window.from_s - talk_s)) < last_s]
+    return max(cost(price, answer_s, talk_s) for answer_s in (*answers, *ends))
 
 
 def cut_to_size(
@@ -69,7 +76,7 @@ def cut_to_size(
     budget_micros = bounds.budget_micros
     if budget_micros is not None and micros > budget_micros:
         total_s = min(affordable_s(price, answer_s, budget_micros, limit_s) for answer_s in answers)
-        micros = cost_max(price, answers, total_s)
+        micros = min(cost_max(price, answers, total_s), budget_micros)
     if total_s <= granted_s:
         return None
     if bounds.cap_micros is not None and micros > bounds.cap_micros:
