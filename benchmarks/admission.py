@@ -1,8 +1,9 @@
 """What a call costs in call-admission: admitted over a stream, started and ended over NATS, settled. CPU a process.
 
-The real processes (call-admission, rating, payment, PostgreSQL, NATS); this process plays the edge. Calls arrive evenly spaced, spread over accounts, and last as long as BENCH_ADMISSION_CALL_S. Environment:
-BENCH_ADMISSION_SECONDS (each row, default 8), BENCH_ADMISSION_RATES (calls/s with commas), BENCH_ADMISSION_PROCESSES,
-BENCH_ADMISSION_FSYNC (1: the database syncs to disk).
+The real processes (call-admission, rating, payment, PostgreSQL, NATS); this process plays the edge. Calls arrive evenly
+spaced, spread over accounts, and last BENCH_ADMISSION_CALL_S. Environment: BENCH_ADMISSION_SECONDS (each row, default
+8), BENCH_ADMISSION_RATES (calls/s with commas), BENCH_ADMISSION_PROCESSES, BENCH_ADMISSION_FSYNC (1: the database syncs
+to disk).
 """
 
 import asyncio
