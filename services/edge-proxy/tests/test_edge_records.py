@@ -162,9 +162,12 @@ class Edge:
         return self
 
     async def die(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # More than once: a cancellation that meets nats-py while it flushes is swallowed there.
+        left = set(self._tasks)
+        while left:
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=0.2)
 
 
 async def stored(bus: Bus, count: int) -> None:
