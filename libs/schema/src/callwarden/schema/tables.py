@@ -60,8 +60,8 @@ account = Table(
     Column("held_micros", BigInteger, nullable=False, server_default="0"),
     # How far below zero a prepaid account may go; 0 for nearly all.
     Column("overdraft_micros", BigInteger, nullable=False, server_default="0"),
-    # Grows by one whenever the account's holds change, so that call-admission can read, decide, and write only if nothing
-    # came between.
+    # Grows by one whenever the account's holds change, so that call-admission can read, decide, and write only if
+    # nothing came between.
     Column("version", BigInteger, nullable=False, server_default="0"),
     # NULL: the policy's default holds.
     Column("max_lines", Integer),
