@@ -13,7 +13,7 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup demo up test test-unit check lint types layers proto proto-check format lock bench bench-admission fuzz docs clean
+.PHONY: help setup demo up test test-unit check lint types layers proto proto-check format lock bench fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
