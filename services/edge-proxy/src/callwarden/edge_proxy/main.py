@@ -1,7 +1,6 @@
 """The edge-proxy process: settings, wiring, start."""
 
 import asyncio
-import gc
 import os
 from contextlib import suppress
 from typing import Final
@@ -12,6 +11,7 @@ from callwarden.api.events.v1 import events_pb2
 from callwarden.common.bus import Bucket, Spool
 from callwarden.common.logs import get_logger
 from callwarden.common.rpc.stream import StreamPool
+from callwarden.common.rpc.stream.pool import Ranking
 from callwarden.common.runtime import Runtime, run_service
 from callwarden.common.settings import split_listen
 from callwarden.edge_proxy.adapters import admission_grpc, auth_grpc, rate_guard_grpc
@@ -34,7 +34,6 @@ from callwarden.limits import rendezvous
 
 log = get_logger(__name__)
 
-GC_THRESHOLD: Final = 50_000  # Objects; at 1 KB each what a collection may come late for.
 SYNC_TIMEOUT_S: Final = 15.0  # For locations, bans and peers at start; without them a call is refused that needn't be.
 
 
@@ -42,33 +41,13 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     bus = await runtime.bus()
     policies = await runtime.policies()
     publisher = await runtime.open(bus.publisher(Spool(settings.spool_dir)))
-    auth = await runtime.open(
-        StreamPool(
-            auth_grpc.SERVICE,
-            targets(settings.auth_targets),
-            rendezvous.ranking,
-            tls=runtime.tls,
-            metrics=runtime.metrics,
-        )
-    )
-    admission = await runtime.open(
-        StreamPool(
-            admission_grpc.SERVICE,
-            targets(settings.admission_targets),
-            rendezvous.ranking,
-            tls=runtime.tls,
-            metrics=runtime.metrics,
-        )
-    )
-    guards = await runtime.open(
-        StreamPool(
-            rate_guard_grpc.SERVICE,
-            targets(settings.rate_guard_targets),
-            rate_guard_grpc.only,
-            tls=runtime.tls,
-            metrics=runtime.metrics,
-        )
-    )
+
+    def pool(service: str, addresses: str, ranking: Ranking) -> StreamPool:
+        return StreamPool(service, targets(addresses), ranking, tls=runtime.tls, metrics=runtime.metrics)
+
+    auth = await runtime.open(pool(auth_grpc.SERVICE, settings.auth_targets, rendezvous.ranking))
+    admission = await runtime.open(pool(admission_grpc.SERVICE, settings.admission_targets, rendezvous.ranking))
+    guards = await runtime.open(pool(rate_guard_grpc.SERVICE, settings.rate_guard_targets, rate_guard_grpc.only))
 
     listen_host, listen_port = split_listen(settings.sip_listen)
     udp = UdpSocket(
@@ -141,12 +120,7 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
         async with asyncio.timeout(SYNC_TIMEOUT_S):
             await directory.synced.wait()
             await bans.synced.wait()
-    await asyncio.gather(*(pool.wait_up(SYNC_TIMEOUT_S) for pool in (auth, admission, guards)))
-    # Measured: 60 of 520 µs a call went into collections of short-lived objects, few of which are in cycles. What is
-    # there by now stays for ever.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 50)
+    await asyncio.gather(*(peers.wait_up(SYNC_TIMEOUT_S) for peers in (auth, admission, guards)))
     app.attach(udp)
     runtime.ready_details["sip_port"] = udp.port
     udp.start()
