@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from callwarden.kernel import hours as peak
 from callwarden.kernel.tariff import RateGroup, Rounding, RoundingMethod, cost
 from callwarden.kernel.verdict import Reason, Refuse
-from callwarden.rating.core import peak
 from callwarden.rating.core.deck import Deck, DeckBuilder, DeckHead, DeckRow, Tariff, is_prefix
 from callwarden.rating.core.quotes import Catalogue, Quote, quote, simulate
 from callwarden.rating.core.routes import ROUTES_MAX, Carrier, Route, RouteRow, RouteTable

@@ -1,11 +1,15 @@
-"""The kinds of value that a policy field can have beyond JSON's own: durations, amounts, networks, rule modes."""
+"""The kinds of value that a policy field can have beyond JSON's own: durations, amounts, networks, hours."""
 
 import ipaddress
 import re
+from datetime import UTC
 from typing import Annotated, Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
+from callwarden.kernel.hours import BadPeakHours
+from callwarden.kernel.hours import parse as parse_hours
 from callwarden.kernel.money import BadAmount, format_amount, parse_amount
 
 _DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?", re.ASCII)
@@ -82,3 +86,49 @@ Network = Annotated[str, AfterValidator(_network)]
 
 NumberPrefix = Annotated[str, AfterValidator(_prefix)]
 """The first digits of an E.164 number, without "+"."""
+
+
+def _peak_hours(value: str) -> str:
+    try:
+        parse_hours(value, UTC)
+    except BadPeakHours as error:
+        raise ValueError(f"write hours such as Mon-Fri 08:00-20:00: {error.reason}") from error
+    return value.strip()
+
+
+def _time_zone(value: str) -> str:
+    if value:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError("write an IANA time zone such as Europe/Berlin") from error
+    return value
+
+
+_COUNTRY = re.compile(r"[A-Z]{2}", re.ASCII)
+_LIST_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+
+def _country(value: str) -> str:
+    if _COUNTRY.fullmatch(value.upper()) is None:
+        raise ValueError("write a country as two letters of ISO 3166, such as DE")
+    return value.upper()
+
+
+def _list_name(value: str) -> str:
+    if _LIST_NAME.fullmatch(value) is None:
+        raise ValueError("write a list's name, 1 to 64 of A-Z a-z 0-9 . _ -")
+    return value
+
+
+PeakHours = Annotated[str, AfterValidator(_peak_hours)]
+"""Hours of a week, as callwarden.kernel.hours reads them; empty: none given."""
+
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+"""An IANA name; empty: none given."""
+
+Country = Annotated[str, AfterValidator(_country)]
+"""ISO 3166-1 alpha-2, in capitals."""
+
+ListName = Annotated[str, AfterValidator(_list_name)]
+"""The name of a number list."""

@@ -14,14 +14,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from callwarden.common.logs import get_logger
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Invalid
+from callwarden.kernel.hours import BadPeakHours, PeakHours
+from callwarden.kernel.hours import parse as parse_hours
 from callwarden.kernel.money import BadCurrency, parse_currency
 from callwarden.kernel.phone import DIGITS_MAX
 from callwarden.kernel.tariff import BadPrice
 from callwarden.kernel.verdict import Refuse
-from callwarden.rating.core import deck_csv, peak, quotes
+from callwarden.rating.core import deck_csv, quotes
 from callwarden.rating.core.deck import Deck, DeckBuilder, DeckHead, DeckRow, is_name, is_prefix
 from callwarden.rating.core.deck_csv import LineError
-from callwarden.rating.core.peak import BadPeakHours, PeakHours
 from callwarden.rating.core.quotes import Catalogue, Quote, Simulation
 from callwarden.rating.core.routes import PRIORITY_MAX, RouteRow, RouteTable
 from callwarden.rating.ports import Announcer, Store
@@ -231,7 +232,7 @@ def _check(head: DeckHead) -> PeakHours | None:
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise Invalid(f"unknown time zone {head.time_zone[:64]!r}", field="time_zone") from error
     try:
-        return peak.parse(head.peak_hours, zone)
+        return parse_hours(head.peak_hours, zone)
     except BadPeakHours as error:
         raise Invalid(error.reason, field="peak_hours") from error
 

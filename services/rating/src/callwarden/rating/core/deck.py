@@ -1,7 +1,7 @@
 """Decks: price lists, compiled for longest-prefix match in little memory.
 
 In: a row's tariff, the compiled deck, the price that holds at a moment. Out: reading CSV (deck_csv), when it is peak
-(peak), what a call then costs (callwarden.kernel.tariff).
+(callwarden.kernel.hours), what a call then costs (callwarden.kernel.tariff).
 """
 
 import re
@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from callwarden.kernel.hours import PeakHours
 from callwarden.kernel.phone import DIGITS_MAX
 from callwarden.kernel.tariff import Price, RateGroup, Rounding, Window
-from callwarden.rating.core.peak import PeakHours
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _PREFIX = re.compile(rf"[1-9]\d{{0,{DIGITS_MAX - 1}}}", re.ASCII)

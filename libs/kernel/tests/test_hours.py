@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callwarden.rating.core.peak import BadPeakHours, PeakHours, parse
+from callwarden.kernel.hours import BadPeakHours, PeakHours, parse
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
