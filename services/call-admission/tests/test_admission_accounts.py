@@ -11,7 +11,6 @@ import pytest
 import pytest_asyncio
 
 from callwarden.call_admission.adapters.accounts_sql import SqlAccounts
-from callwarden.call_admission.app import AccountDesk
 from callwarden.call_admission.core.accounts import (
     AccountChange,
     AccountRef,
@@ -22,6 +21,7 @@ from callwarden.call_admission.core.accounts import (
     check_trunk,
     page_size,
 )
+from callwarden.call_admission.desk import AccountDesk
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound
 from callwarden.testing.clock import FakeClock

@@ -13,7 +13,8 @@ from callwarden.call_admission.adapters.books_sql import SESSION, SqlBooks
 from callwarden.call_admission.adapters.policy_source import CompiledPolicies
 from callwarden.call_admission.adapters.quotes_grpc import SERVICE as RATING
 from callwarden.call_admission.adapters.quotes_grpc import GrpcQuotes
-from callwarden.call_admission.app import AccountDesk, CallAdmission
+from callwarden.call_admission.app import CallAdmission
+from callwarden.call_admission.desk import AccountDesk
 from callwarden.call_admission.settings import Settings
 from callwarden.common.rpc.stream import StreamPool
 from callwarden.common.runtime import Runtime, run_service

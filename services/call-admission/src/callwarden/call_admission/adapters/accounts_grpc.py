@@ -5,7 +5,6 @@ from typing import Any
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.admission.v1 import admission_pb2_grpc
 from callwarden.call_admission.adapters.admission_grpc import CALL_ID_CHARS_MAX, seconds_of, text_of
-from callwarden.call_admission.app import AccountDesk
 from callwarden.call_admission.core.accounts import (
     AccountRef,
     AccountView,
@@ -17,6 +16,7 @@ from callwarden.call_admission.core.accounts import (
     check_trunk,
     page_size,
 )
+from callwarden.call_admission.desk import AccountDesk
 
 
 class AccountGrpc(admission_pb2_grpc.AccountServiceServicer):
