@@ -107,7 +107,7 @@ async def test_a_day_of_an_operator(
         assert alice["limits"] == {"max_lines": None, "daily_micros": 10_000_000}
         _, out, _ = await command("policy status -o json")
         services = {one["service"] for one in json.loads(out)["running"]}
-        assert {"edge-proxy", "auth", "rate-guard", "call-admission"} <= services
+        assert services == {"edge-proxy", "auth", "rate-guard", "call-admission", "rating", "payment"}
         _, out, _ = await command("ledger check -o json")
         assert json.loads(out)["right"] is True
         _, out, _ = await command("rates simulate retail +493023125042 90s -o json")

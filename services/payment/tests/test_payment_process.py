@@ -8,9 +8,12 @@ import asyncpg
 import pytest
 
 from callwarden.api.payment.v1 import payment_pb2, payment_pb2_grpc
+from callwarden.api.policy.v1 import policy_pb2
+from callwarden.common.bus import Bucket, Bus
 from callwarden.common.rpc.client import channel, unary
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound, Unavailable
 from callwarden.local.system import LocalSystem
+from callwarden.policy.bundle import Document
 from callwarden.testing.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -80,6 +83,30 @@ async def test_a_process_killed_in_the_middle_loses_and_doubles_nothing(house: "
     assert await house.database.fetchval("SELECT balance_micros FROM account") == 100 * 1_000_000
     assert await house.database.fetchval("SELECT sum(amount_micros) FROM ledger_entry") == 100 * 1_000_000
     assert await house.database.fetchval("SELECT count(*) FROM payment") == 100
+
+
+async def test_every_process_acknowledges_a_policy_and_keeps_the_last_good_one(house: "House") -> None:
+    async with Bus(house.system.nats_url, name="test", declare=False) as bus:
+
+        async def apply(value: bytes) -> None:
+            await bus.kv(Bucket.POLICY).put("bundle", value)
+
+        async def acknowledged() -> list[tuple[str, int]]:
+            acks = [policy_pb2.Ack.FromString(ack.value) for ack in (await bus.kv(Bucket.POLICY_ACKS).items()).values()]
+            return [(ack.service, ack.revision) for ack in acks]
+
+        async def wanted() -> bool:
+            return await acknowledged() == [("payment", revision)] * 2
+
+        revision = 0
+        await eventually(wanted)
+        for revision in (7, 8):
+            bundle = policy_pb2.Bundle(revision=revision)
+            bundle.documents.add(name="lines", json=Document("lines", {"lines": {"max": revision}}).to_json())
+            await apply(bundle.SerializeToString())
+            await eventually(wanted)
+            await apply(b"no bundle")  # and the next one is taken all the same
+        assert (await house.top_up(pay("alice", "k"))).balance_micros == 1_000_000
 
 
 class House:

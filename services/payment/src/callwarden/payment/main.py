@@ -12,6 +12,8 @@ from callwarden.payment.settings import Settings
 
 
 async def wire(settings: Settings, runtime: Runtime) -> None:
+    # No field of the policy is payment's yet. It acknowledges each revision all the same: status shows every process.
+    await runtime.policies()
     app = Payment(SqlBooks(await runtime.database(), os.urandom))
     metrics.register(runtime.metrics, app)
     payment_pb2_grpc.add_PaymentServiceServicer_to_server(PaymentGrpc(app), runtime.server)

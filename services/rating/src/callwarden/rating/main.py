@@ -12,6 +12,7 @@ from callwarden.rating.settings import Settings
 
 async def wire(settings: Settings, runtime: Runtime) -> None:
     bus = await runtime.bus()
+    await runtime.policies()
     app = Rating(
         SqlDecks(await runtime.database()),
         NatsAnnouncer(bus),
