@@ -8,6 +8,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -204,6 +205,67 @@ class AccountChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AccountChanged: _TypeAlias = AccountChanged  # noqa: Y015
+
+@_typing.final
+class Unbilled(_message.Message):
+    """security.unbilled (stream SECURITY; the event billing.unbilled): rating was asked for prices that it doesn't have. Raised
+    at the first question and then at most once a minute for one deck and prefix, with the questions meanwhile.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Severity:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Unbilled._Severity.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        LOW: Unbilled._Severity.ValueType  # 0
+        ERROR: Unbilled._Severity.ValueType  # 1
+        CRITICAL: Unbilled._Severity.ValueType  # 2
+
+    class Severity(_Severity, metaclass=_SeverityEnumTypeWrapper):
+        """spec.billing.notBilledSeverity."""
+
+    LOW: Unbilled.Severity.ValueType  # 0
+    ERROR: Unbilled.Severity.ValueType  # 1
+    CRITICAL: Unbilled.Severity.ValueType  # 2
+
+    DECK_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    AT_S_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    deck: _builtins.str
+    """The account's price list as it was asked for; empty: the account has none."""
+    prefix: _builtins.str
+    """First six digits of the numbers that were asked for. "" with deck "*": several, beyond what is told apart."""
+    at_s: _builtins.float
+    """The first question of those counted here."""
+    severity: Global___Unbilled.Severity.ValueType
+    """The highest of those counted here; the policies of the accounts' realms say it."""
+    count: _builtins.int
+    """Questions since the last such event. A caller of rating keeps a refusal for seconds: calls may have been more."""
+    text: _builtins.str
+    """Why the first had no price, one sentence for people."""
+    def __init__(
+        self,
+        *,
+        deck: _builtins.str = ...,
+        prefix: _builtins.str = ...,
+        at_s: _builtins.float = ...,
+        severity: Global___Unbilled.Severity.ValueType = ...,
+        count: _builtins.int = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_s", b"at_s", "count", b"count", "deck", b"deck", "prefix", b"prefix", "severity", b"severity", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Unbilled: _TypeAlias = Unbilled  # noqa: Y015
 
 @_typing.final
 class DeckChanged(_message.Message):

@@ -26,22 +26,34 @@ class QuoteRequest(_message.Message):
     DECK_FIELD_NUMBER: _builtins.int
     DESTINATION_FIELD_NUMBER: _builtins.int
     AT_S_FIELD_NUMBER: _builtins.int
+    PARENT_DECK_FIELD_NUMBER: _builtins.int
+    ACCOUNT_REALM_FIELD_NUMBER: _builtins.int
+    RESELLER_FIELD_NUMBER: _builtins.int
     deck: _builtins.str
     """Name of the price list (deck) the caller is charged by."""
     destination: _builtins.str
     """E.164 digits without "+"."""
     at_s: _builtins.float
     """Start of the call, seconds since 1970 UTC."""
+    parent_deck: _builtins.str
+    """Price list that the caller's reseller is charged by; empty: there is none. It never decides whether there is a quote."""
+    account_realm: _builtins.str
+    """Realm of the account, for its policy (spec.billing)."""
+    reseller: _builtins.bool
+    """The account stands under a reseller: spec.billing.exactMatch 1 holds for it."""
     def __init__(
         self,
         *,
         deck: _builtins.str = ...,
         destination: _builtins.str = ...,
         at_s: _builtins.float = ...,
+        parent_deck: _builtins.str = ...,
+        account_realm: _builtins.str = ...,
+        reseller: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_s", b"at_s", "deck", b"deck", "destination", b"destination"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_realm", b"account_realm", "at_s", b"at_s", "deck", b"deck", "destination", b"destination", "parent_deck", b"parent_deck", "reseller", b"reseller"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -53,8 +65,13 @@ class QuoteReply(_message.Message):
 
     QUOTE_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     refused: _builtins.str
-    """A Reason value: "no-rate" (no prefix matches) or "no-route"."""
+    """A Reason value: "no-rate" (no prefix matches, or none that is exact where spec.billing.exactMatch demands it) or
+    "no-route".
+    """
+    text: _builtins.str
+    """Why it is refused, one sentence for people; empty with a quote."""
     @_builtins.property
     def quote(self) -> Global___Quote: ...
     def __init__(
@@ -62,10 +79,11 @@ class QuoteReply(_message.Message):
         *,
         quote: Global___Quote | None = ...,
         refused: _builtins.str = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quote", b"quote", "refused", b"refused", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["quote", b"quote", "refused", b"refused", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quote", b"quote", "refused", b"refused", "result", b"result", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["quote", "refused"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
@@ -84,6 +102,11 @@ class Quote(_message.Message):
     DECK_FIELD_NUMBER: _builtins.int
     DECK_VERSION_FIELD_NUMBER: _builtins.int
     VALID_UNTIL_S_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    PARENT_PRICED_FIELD_NUMBER: _builtins.int
+    PARENT_PREFIX_FIELD_NUMBER: _builtins.int
+    PARENT_PRICE_FIELD_NUMBER: _builtins.int
+    VALID_PREFIX_LENGTH_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
     """The prefix that matched in the deck."""
     description: _builtins.str
@@ -92,12 +115,29 @@ class Quote(_message.Message):
     deck_version: _builtins.int
     valid_until_s: _builtins.float
     """The answer may be used again for the same destination until then, seconds since 1970."""
+    exact: _builtins.bool
+    """The price is for the very destination that is routed: neither the routes nor any of their cost decks know a longer
+    prefix of this number than `prefix`. False where a carrier tells apart (and may charge more for) what the deck
+    prices by a shorter prefix. A price for the whole number is always exact.
+    """
+    parent_priced: _builtins.bool
+    """`parent_deck` of the request has a rate for the number."""
+    parent_prefix: _builtins.str
+    """The prefix that matched there, and its price; in the parent deck's currency, which may be another one."""
+    valid_prefix_length: _builtins.int
+    """Every number that begins with as many first digits as this one's has the same answer (all fields, routes and costs),
+    until valid_until_s or rating.changed: deck, parent deck, routes and cost decks hold no longer prefix that begins
+    with them. 0: only this very number. Whoever keeps answers by prefix keeps them apart by all other fields of the
+    request, too. At most the length of the number.
+    """
     @_builtins.property
     def price(self) -> Global___Price: ...
     @_builtins.property
     def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Route]:
         """In the order in which they are to be tried; empty for a local destination."""
 
+    @_builtins.property
+    def parent_price(self) -> Global___Price: ...
     def __init__(
         self,
         *,
@@ -108,10 +148,15 @@ class Quote(_message.Message):
         deck: _builtins.str = ...,
         deck_version: _builtins.int = ...,
         valid_until_s: _builtins.float = ...,
+        exact: _builtins.bool = ...,
+        parent_priced: _builtins.bool = ...,
+        parent_prefix: _builtins.str = ...,
+        parent_price: Global___Price | None = ...,
+        valid_prefix_length: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parent_price", b"parent_price", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deck", b"deck", "deck_version", b"deck_version", "description", b"description", "prefix", b"prefix", "price", b"price", "routes", b"routes", "valid_until_s", b"valid_until_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deck", b"deck", "deck_version", b"deck_version", "description", b"description", "exact", b"exact", "parent_prefix", b"parent_prefix", "parent_price", b"parent_price", "parent_priced", b"parent_priced", "prefix", b"prefix", "price", b"price", "routes", b"routes", "valid_prefix_length", b"valid_prefix_length", "valid_until_s", b"valid_until_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -478,7 +523,10 @@ class SimulateReply(_message.Message):
 
     SIMULATION_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     refused: _builtins.str
+    text: _builtins.str
+    """Why it is refused, one sentence for people; empty with a simulation."""
     @_builtins.property
     def simulation(self) -> Global___Simulation: ...
     def __init__(
@@ -486,10 +534,11 @@ class SimulateReply(_message.Message):
         *,
         simulation: Global___Simulation | None = ...,
         refused: _builtins.str = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused", "result", b"result", "simulation", b"simulation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused", "result", b"result", "simulation", b"simulation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused", "result", b"result", "simulation", b"simulation", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["simulation", "refused"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
