@@ -166,11 +166,11 @@ def set_(
         if count is None:
             request.clear.append("max_lines")
         else:
-            request.max_lines = count
+            request.limits.max_lines = count
     if daily == "none":
         request.clear.append("daily_micros")
     elif daily is not None:
-        request.daily_micros = values.amount(daily, name="--daily")
+        request.limits.daily_micros = values.amount(daily, name="--daily")
     if request == pb.UpdateAccountRequest(account=account):
         raise Misuse("nothing to change: name at least one option, such as --lines 5")
     changed = remote.speak(lambda system: remote.ask(system.accounts.UpdateAccount, request))

@@ -43,7 +43,7 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     desk = AccountDesk(SqlAccounts(database), news, runtime.clock, new_id)
     metrics.register(runtime.metrics, app, quotes)
     admission_pb2_grpc.add_AdmissionServiceServicer_to_server(AdmissionGrpc(app), runtime.server)
-    admission_pb2_grpc.add_AccountServiceServicer_to_server(AccountGrpc(desk), runtime.server)
+    admission_pb2_grpc.add_AccountServiceServicer_to_server(AccountGrpc(desk), runtime.server)  # type: ignore[abstract]
     runtime.ready_when("database", lambda: app.is_up)
     runtime.spawn("group-commit", app.run())
     runtime.spawn("reaper", app.reap())

@@ -54,8 +54,8 @@ class AccountGrpc(admission_pb2_grpc.AccountServiceServicer):
         change = check_change(
             status=request.status if request.HasField("status") else None,
             deck=request.deck if request.HasField("deck") else None,
-            max_lines=request.max_lines if request.HasField("max_lines") else None,
-            daily_micros=request.daily_micros if request.HasField("daily_micros") else None,
+            max_lines=request.limits.max_lines if request.limits.HasField("max_lines") else None,
+            daily_micros=request.limits.daily_micros if request.limits.HasField("daily_micros") else None,
             clear=request.clear,
             add_numbers=request.add_numbers,
             remove_numbers=request.remove_numbers,

@@ -288,12 +288,16 @@ class Account(_message.Message):
     NUMBERS_FIELD_NUMBER: _builtins.int
     LINES_IN_USE_FIELD_NUMBER: _builtins.int
     SPENT_TODAY_MICROS_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
+    LISTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     """Unique within its realm; 1 to 64 characters of [A-Za-z0-9._-]."""
     realm: _builtins.str
     type: _builtins.str
-    """"enduser", "traffic-sender" or "carrier"."""
+    """"enduser", "traffic-sender", "carrier" or "reseller"."""
     status: _builtins.str
     """"active" or "disabled"."""
     currency: _builtins.str
@@ -302,7 +306,7 @@ class Account(_message.Message):
     """IANA name; days and months of its limits are counted there."""
     prepaid: _builtins.bool
     deck: _builtins.str
-    """Deck that prices its calls."""
+    """Deck that prices its calls; empty: its reseller's."""
     balance_micros: _builtins.int
     """Output only: credit, and what running calls hold of it."""
     held_micros: _builtins.int
@@ -310,10 +314,20 @@ class Account(_message.Message):
     """Output only: calls now."""
     spent_today_micros: _builtins.int
     """Output only: settled and held today."""
+    parent: _builtins.str
+    """The reseller that it belongs to: name or id; of the same realm and currency. Empty: none."""
+    shards: _builtins.int
+    """More than 1: its counters are split over so many rows, for an account that one row can't carry."""
     @_builtins.property
     def limits(self) -> Global___Limits: ...
     @_builtins.property
     def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def profile(self) -> Global___Profile: ...
+    @_builtins.property
+    def lists(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Number lists that hold for its calls beside the policy's."""
+
     def __init__(
         self,
         *,
@@ -332,10 +346,14 @@ class Account(_message.Message):
         numbers: _abc.Iterable[_builtins.str] | None = ...,
         lines_in_use: _builtins.int = ...,
         spent_today_micros: _builtins.int = ...,
+        parent: _builtins.str = ...,
+        profile: Global___Profile | None = ...,
+        shards: _builtins.int = ...,
+        lists: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "profile", b"profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_micros", b"balance_micros", "currency", b"currency", "deck", b"deck", "held_micros", b"held_micros", "id", b"id", "limits", b"limits", "lines_in_use", b"lines_in_use", "name", b"name", "numbers", b"numbers", "prepaid", b"prepaid", "realm", b"realm", "spent_today_micros", b"spent_today_micros", "status", b"status", "time_zone", b"time_zone", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_micros", b"balance_micros", "currency", b"currency", "deck", b"deck", "held_micros", b"held_micros", "id", b"id", "limits", b"limits", "lines_in_use", b"lines_in_use", "lists", b"lists", "name", b"name", "numbers", b"numbers", "parent", b"parent", "prepaid", b"prepaid", "profile", b"profile", "realm", b"realm", "shards", b"shards", "spent_today_micros", b"spent_today_micros", "status", b"status", "time_zone", b"time_zone", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -343,32 +361,135 @@ Global___Account: _TypeAlias = Account  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
+    """Unset: the policy's limit holds, or there is none."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_LINES_FIELD_NUMBER: _builtins.int
     DAILY_MICROS_FIELD_NUMBER: _builtins.int
+    MAX_LINES_OFF_PEAK_FIELD_NUMBER: _builtins.int
+    MAX_PER_SECOND_FIELD_NUMBER: _builtins.int
+    MONTHLY_MICROS_FIELD_NUMBER: _builtins.int
+    MONTHLY_INCREMENT_MICROS_FIELD_NUMBER: _builtins.int
+    MONTHLY_CEILING_MICROS_FIELD_NUMBER: _builtins.int
+    TALK_DAY_S_FIELD_NUMBER: _builtins.int
+    TALK_MONTH_S_FIELD_NUMBER: _builtins.int
     max_lines: _builtins.int
+    """Calls at the same time; outside peak hours."""
     daily_micros: _builtins.int
+    """Spend of a calendar day in the account's zone."""
+    max_lines_off_peak: _builtins.int
+    max_per_second: _builtins.int
+    """New calls within a second."""
+    monthly_micros: _builtins.int
+    """Spend of a calendar month; what is added to it after each month with calls; how far it grows."""
+    monthly_increment_micros: _builtins.int
+    monthly_ceiling_micros: _builtins.int
+    talk_day_s: _builtins.int
+    """Talk time; of a carrier what it terminates."""
+    talk_month_s: _builtins.int
     def __init__(
         self,
         *,
         max_lines: _builtins.int | None = ...,
         daily_micros: _builtins.int | None = ...,
+        max_lines_off_peak: _builtins.int | None = ...,
+        max_per_second: _builtins.int | None = ...,
+        monthly_micros: _builtins.int | None = ...,
+        monthly_increment_micros: _builtins.int | None = ...,
+        monthly_ceiling_micros: _builtins.int | None = ...,
+        talk_day_s: _builtins.int | None = ...,
+        talk_month_s: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_daily_micros", b"_daily_micros", "_max_lines", b"_max_lines", "daily_micros", b"daily_micros", "max_lines", b"max_lines"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_daily_micros", b"_daily_micros", "_max_lines", b"_max_lines", "_max_lines_off_peak", b"_max_lines_off_peak", "_max_per_second", b"_max_per_second", "_monthly_ceiling_micros", b"_monthly_ceiling_micros", "_monthly_increment_micros", b"_monthly_increment_micros", "_monthly_micros", b"_monthly_micros", "_talk_day_s", b"_talk_day_s", "_talk_month_s", b"_talk_month_s", "daily_micros", b"daily_micros", "max_lines", b"max_lines", "max_lines_off_peak", b"max_lines_off_peak", "max_per_second", b"max_per_second", "monthly_ceiling_micros", b"monthly_ceiling_micros", "monthly_increment_micros", b"monthly_increment_micros", "monthly_micros", b"monthly_micros", "talk_day_s", b"talk_day_s", "talk_month_s", b"talk_month_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_daily_micros", b"_daily_micros", "_max_lines", b"_max_lines", "daily_micros", b"daily_micros", "max_lines", b"max_lines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_daily_micros", b"_daily_micros", "_max_lines", b"_max_lines", "_max_lines_off_peak", b"_max_lines_off_peak", "_max_per_second", b"_max_per_second", "_monthly_ceiling_micros", b"_monthly_ceiling_micros", "_monthly_increment_micros", b"_monthly_increment_micros", "_monthly_micros", b"_monthly_micros", "_talk_day_s", b"_talk_day_s", "_talk_month_s", b"_talk_month_s", "daily_micros", b"daily_micros", "max_lines", b"max_lines", "max_lines_off_peak", b"max_lines_off_peak", "max_per_second", b"max_per_second", "monthly_ceiling_micros", b"monthly_ceiling_micros", "monthly_increment_micros", b"monthly_increment_micros", "monthly_micros", b"monthly_micros", "talk_day_s", b"talk_day_s", "talk_month_s", b"talk_month_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__daily_micros: _TypeAlias = _typing.Literal["daily_micros"]  # noqa: Y015
     _WhichOneofArgType__daily_micros: _TypeAlias = _typing.Literal["_daily_micros", b"_daily_micros"]  # noqa: Y015
     _WhichOneofReturnType__max_lines: _TypeAlias = _typing.Literal["max_lines"]  # noqa: Y015
     _WhichOneofArgType__max_lines: _TypeAlias = _typing.Literal["_max_lines", b"_max_lines"]  # noqa: Y015
+    _WhichOneofReturnType__max_lines_off_peak: _TypeAlias = _typing.Literal["max_lines_off_peak"]  # noqa: Y015
+    _WhichOneofArgType__max_lines_off_peak: _TypeAlias = _typing.Literal["_max_lines_off_peak", b"_max_lines_off_peak"]  # noqa: Y015
+    _WhichOneofReturnType__max_per_second: _TypeAlias = _typing.Literal["max_per_second"]  # noqa: Y015
+    _WhichOneofArgType__max_per_second: _TypeAlias = _typing.Literal["_max_per_second", b"_max_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__monthly_ceiling_micros: _TypeAlias = _typing.Literal["monthly_ceiling_micros"]  # noqa: Y015
+    _WhichOneofArgType__monthly_ceiling_micros: _TypeAlias = _typing.Literal["_monthly_ceiling_micros", b"_monthly_ceiling_micros"]  # noqa: Y015
+    _WhichOneofReturnType__monthly_increment_micros: _TypeAlias = _typing.Literal["monthly_increment_micros"]  # noqa: Y015
+    _WhichOneofArgType__monthly_increment_micros: _TypeAlias = _typing.Literal["_monthly_increment_micros", b"_monthly_increment_micros"]  # noqa: Y015
+    _WhichOneofReturnType__monthly_micros: _TypeAlias = _typing.Literal["monthly_micros"]  # noqa: Y015
+    _WhichOneofArgType__monthly_micros: _TypeAlias = _typing.Literal["_monthly_micros", b"_monthly_micros"]  # noqa: Y015
+    _WhichOneofReturnType__talk_day_s: _TypeAlias = _typing.Literal["talk_day_s"]  # noqa: Y015
+    _WhichOneofArgType__talk_day_s: _TypeAlias = _typing.Literal["_talk_day_s", b"_talk_day_s"]  # noqa: Y015
+    _WhichOneofReturnType__talk_month_s: _TypeAlias = _typing.Literal["talk_month_s"]  # noqa: Y015
+    _WhichOneofArgType__talk_month_s: _TypeAlias = _typing.Literal["_talk_month_s", b"_talk_month_s"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__daily_micros) -> _WhichOneofReturnType__daily_micros | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_lines) -> _WhichOneofReturnType__max_lines | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_lines_off_peak) -> _WhichOneofReturnType__max_lines_off_peak | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_per_second) -> _WhichOneofReturnType__max_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_ceiling_micros) -> _WhichOneofReturnType__monthly_ceiling_micros | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_increment_micros) -> _WhichOneofReturnType__monthly_increment_micros | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_micros) -> _WhichOneofReturnType__monthly_micros | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__talk_day_s) -> _WhichOneofReturnType__talk_day_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__talk_month_s) -> _WhichOneofReturnType__talk_month_s | None: ...
 
 Global___Limits: _TypeAlias = Limits  # noqa: Y015
+
+@_typing.final
+class Profile(_message.Message):
+    """Who a subscriber is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTRY_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
+    country: _builtins.str
+    """ISO 3166 alpha-2, such as DE."""
+    email: _builtins.str
+    phone: _builtins.str
+    verified: _builtins.bool
+    """Whether somebody has checked these."""
+    def __init__(
+        self,
+        *,
+        country: _builtins.str | None = ...,
+        email: _builtins.str | None = ...,
+        phone: _builtins.str | None = ...,
+        verified: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_email", b"_email", "_phone", b"_phone", "_verified", b"_verified", "country", b"country", "email", b"email", "phone", b"phone", "verified", b"verified"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_email", b"_email", "_phone", b"_phone", "_verified", b"_verified", "country", b"country", "email", b"email", "phone", b"phone", "verified", b"verified"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__country: _TypeAlias = _typing.Literal["country"]  # noqa: Y015
+    _WhichOneofArgType__country: _TypeAlias = _typing.Literal["_country", b"_country"]  # noqa: Y015
+    _WhichOneofReturnType__email: _TypeAlias = _typing.Literal["email"]  # noqa: Y015
+    _WhichOneofArgType__email: _TypeAlias = _typing.Literal["_email", b"_email"]  # noqa: Y015
+    _WhichOneofReturnType__phone: _TypeAlias = _typing.Literal["phone"]  # noqa: Y015
+    _WhichOneofArgType__phone: _TypeAlias = _typing.Literal["_phone", b"_phone"]  # noqa: Y015
+    _WhichOneofReturnType__verified: _TypeAlias = _typing.Literal["verified"]  # noqa: Y015
+    _WhichOneofArgType__verified: _TypeAlias = _typing.Literal["_verified", b"_verified"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__country) -> _WhichOneofReturnType__country | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__email) -> _WhichOneofReturnType__email | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__phone) -> _WhichOneofReturnType__phone | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__verified) -> _WhichOneofReturnType__verified | None: ...
+
+Global___Profile: _TypeAlias = Profile  # noqa: Y015
 
 @_typing.final
 class CreateAccountRequest(_message.Message):
@@ -417,19 +538,29 @@ class ListAccountsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    REALM_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """1 to 1000; 0: 100."""
     after: _builtins.str
     """Name after which to go on."""
+    type: _builtins.str
+    """Only those of this type, realm, reseller (name or id); empty: all."""
+    realm: _builtins.str
+    parent: _builtins.str
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         after: _builtins.str = ...,
+        type: _builtins.str = ...,
+        realm: _builtins.str = ...,
+        parent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "page_size", b"page_size", "parent", b"parent", "realm", b"realm", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -462,59 +593,235 @@ class UpdateAccountRequest(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     DECK_FIELD_NUMBER: _builtins.int
-    MAX_LINES_FIELD_NUMBER: _builtins.int
-    DAILY_MICROS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    PREPAID_FIELD_NUMBER: _builtins.int
     CLEAR_FIELD_NUMBER: _builtins.int
     ADD_NUMBERS_FIELD_NUMBER: _builtins.int
     REMOVE_NUMBERS_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
+    ADD_LISTS_FIELD_NUMBER: _builtins.int
+    REMOVE_LISTS_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     status: _builtins.str
     """Only set fields change."""
     deck: _builtins.str
-    max_lines: _builtins.int
-    daily_micros: _builtins.int
+    prepaid: _builtins.bool
+    currency: _builtins.str
+    """Only before the account's first ledger entry."""
+    time_zone: _builtins.str
+    parent: _builtins.str
+    shards: _builtins.int
+    @_builtins.property
+    def limits(self) -> Global___Limits: ...
     @_builtins.property
     def clear(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Takes the limit away (the policy's default holds again): "max_lines", "daily_micros"."""
+        """Takes these away: names of limits ("max_lines"; the policy's hold again), "parent", "country", "email", "phone"."""
 
     @_builtins.property
     def add_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def remove_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def profile(self) -> Global___Profile: ...
+    @_builtins.property
+    def add_lists(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def remove_lists(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         account: _builtins.str = ...,
         status: _builtins.str | None = ...,
         deck: _builtins.str | None = ...,
-        max_lines: _builtins.int | None = ...,
-        daily_micros: _builtins.int | None = ...,
+        limits: Global___Limits | None = ...,
+        prepaid: _builtins.bool | None = ...,
         clear: _abc.Iterable[_builtins.str] | None = ...,
         add_numbers: _abc.Iterable[_builtins.str] | None = ...,
         remove_numbers: _abc.Iterable[_builtins.str] | None = ...,
+        currency: _builtins.str | None = ...,
+        time_zone: _builtins.str | None = ...,
+        parent: _builtins.str | None = ...,
+        profile: Global___Profile | None = ...,
+        shards: _builtins.int | None = ...,
+        add_lists: _abc.Iterable[_builtins.str] | None = ...,
+        remove_lists: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_daily_micros", b"_daily_micros", "_deck", b"_deck", "_max_lines", b"_max_lines", "_status", b"_status", "daily_micros", b"daily_micros", "deck", b"deck", "max_lines", b"max_lines", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_currency", b"_currency", "_deck", b"_deck", "_parent", b"_parent", "_prepaid", b"_prepaid", "_shards", b"_shards", "_status", b"_status", "_time_zone", b"_time_zone", "currency", b"currency", "deck", b"deck", "limits", b"limits", "parent", b"parent", "prepaid", b"prepaid", "profile", b"profile", "shards", b"shards", "status", b"status", "time_zone", b"time_zone"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_daily_micros", b"_daily_micros", "_deck", b"_deck", "_max_lines", b"_max_lines", "_status", b"_status", "account", b"account", "add_numbers", b"add_numbers", "clear", b"clear", "daily_micros", b"daily_micros", "deck", b"deck", "max_lines", b"max_lines", "remove_numbers", b"remove_numbers", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_currency", b"_currency", "_deck", b"_deck", "_parent", b"_parent", "_prepaid", b"_prepaid", "_shards", b"_shards", "_status", b"_status", "_time_zone", b"_time_zone", "account", b"account", "add_lists", b"add_lists", "add_numbers", b"add_numbers", "clear", b"clear", "currency", b"currency", "deck", b"deck", "limits", b"limits", "parent", b"parent", "prepaid", b"prepaid", "profile", b"profile", "remove_lists", b"remove_lists", "remove_numbers", b"remove_numbers", "shards", b"shards", "status", b"status", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__daily_micros: _TypeAlias = _typing.Literal["daily_micros"]  # noqa: Y015
-    _WhichOneofArgType__daily_micros: _TypeAlias = _typing.Literal["_daily_micros", b"_daily_micros"]  # noqa: Y015
+    _WhichOneofReturnType__currency: _TypeAlias = _typing.Literal["currency"]  # noqa: Y015
+    _WhichOneofArgType__currency: _TypeAlias = _typing.Literal["_currency", b"_currency"]  # noqa: Y015
     _WhichOneofReturnType__deck: _TypeAlias = _typing.Literal["deck"]  # noqa: Y015
     _WhichOneofArgType__deck: _TypeAlias = _typing.Literal["_deck", b"_deck"]  # noqa: Y015
-    _WhichOneofReturnType__max_lines: _TypeAlias = _typing.Literal["max_lines"]  # noqa: Y015
-    _WhichOneofArgType__max_lines: _TypeAlias = _typing.Literal["_max_lines", b"_max_lines"]  # noqa: Y015
+    _WhichOneofReturnType__parent: _TypeAlias = _typing.Literal["parent"]  # noqa: Y015
+    _WhichOneofArgType__parent: _TypeAlias = _typing.Literal["_parent", b"_parent"]  # noqa: Y015
+    _WhichOneofReturnType__prepaid: _TypeAlias = _typing.Literal["prepaid"]  # noqa: Y015
+    _WhichOneofArgType__prepaid: _TypeAlias = _typing.Literal["_prepaid", b"_prepaid"]  # noqa: Y015
+    _WhichOneofReturnType__shards: _TypeAlias = _typing.Literal["shards"]  # noqa: Y015
+    _WhichOneofArgType__shards: _TypeAlias = _typing.Literal["_shards", b"_shards"]  # noqa: Y015
     _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
     _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    _WhichOneofReturnType__time_zone: _TypeAlias = _typing.Literal["time_zone"]  # noqa: Y015
+    _WhichOneofArgType__time_zone: _TypeAlias = _typing.Literal["_time_zone", b"_time_zone"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__daily_micros) -> _WhichOneofReturnType__daily_micros | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__currency) -> _WhichOneofReturnType__currency | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__deck) -> _WhichOneofReturnType__deck | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_lines) -> _WhichOneofReturnType__max_lines | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parent) -> _WhichOneofReturnType__parent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prepaid) -> _WhichOneofReturnType__prepaid | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shards) -> _WhichOneofReturnType__shards | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__time_zone) -> _WhichOneofReturnType__time_zone | None: ...
 
 Global___UpdateAccountRequest: _TypeAlias = UpdateAccountRequest  # noqa: Y015
+
+@_typing.final
+class ImportAccountsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CSV_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    KEEP_GOING_FIELD_NUMBER: _builtins.int
+    REALM_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    csv: _builtins.bytes
+    dry_run: _builtins.bool
+    """Check all of it, write nothing."""
+    keep_going: _builtins.bool
+    """Take the good lines although others are bad."""
+    realm: _builtins.str
+    """For lines, or files, without these columns."""
+    currency: _builtins.str
+    def __init__(
+        self,
+        *,
+        csv: _builtins.bytes = ...,
+        dry_run: _builtins.bool = ...,
+        keep_going: _builtins.bool = ...,
+        realm: _builtins.str = ...,
+        currency: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["csv", b"csv", "currency", b"currency", "dry_run", b"dry_run", "keep_going", b"keep_going", "realm", b"realm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportAccountsRequest: _TypeAlias = ImportAccountsRequest  # noqa: Y015
+
+@_typing.final
+class ImportAccountsReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREATED_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    ERRORS_TOTAL_FIELD_NUMBER: _builtins.int
+    created: _builtins.int
+    """Accounts created (with dry_run: that would be)."""
+    errors_total: _builtins.int
+    """All of them."""
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineError]:
+        """At most 1,000 of them."""
+
+    def __init__(
+        self,
+        *,
+        created: _builtins.int = ...,
+        errors: _abc.Iterable[Global___LineError] | None = ...,
+        errors_total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "errors", b"errors", "errors_total", b"errors_total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportAccountsReply: _TypeAlias = ImportAccountsReply  # noqa: Y015
+
+@_typing.final
+class LineError(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINE_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    line: _builtins.int
+    """The first line is 1."""
+    field: _builtins.str
+    """The column; empty: the whole line."""
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        line: _builtins.int = ...,
+        field: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "line", b"line", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LineError: _TypeAlias = LineError  # noqa: Y015
+
+@_typing.final
+class ExportAccountsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    REALM_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """As in ListAccountsRequest."""
+    realm: _builtins.str
+    parent: _builtins.str
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        realm: _builtins.str = ...,
+        parent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "realm", b"realm", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportAccountsRequest: _TypeAlias = ExportAccountsRequest  # noqa: Y015
+
+@_typing.final
+class ExportPart(_message.Message):
+    """The next bytes of a file (UTF-8)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportPart: _TypeAlias = ExportPart  # noqa: Y015
 
 @_typing.final
 class Trunk(_message.Message):
@@ -528,6 +835,9 @@ class Trunk(_message.Message):
     STRIP_DIGITS_FIELD_NUMBER: _builtins.int
     ADD_PREFIX_FIELD_NUMBER: _builtins.int
     ENABLED_FIELD_NUMBER: _builtins.int
+    ONLY_LOCAL_FIELD_NUMBER: _builtins.int
+    ALLOW_PREFIXES_FIELD_NUMBER: _builtins.int
+    BLOCK_PREFIXES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 64 characters of [A-Za-z0-9._-]."""
     address: _builtins.str
@@ -540,6 +850,14 @@ class Trunk(_message.Message):
     strip_digits: _builtins.int
     add_prefix: _builtins.str
     enabled: _builtins.bool
+    only_local: _builtins.bool
+    """Calls of this traffic sender reach local users and numbers only, never a carrier."""
+    @_builtins.property
+    def allow_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Prefixes (digits) that its calls may go to, if not empty, and those that they may not."""
+
+    @_builtins.property
+    def block_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -551,14 +869,94 @@ class Trunk(_message.Message):
         strip_digits: _builtins.int = ...,
         add_prefix: _builtins.str = ...,
         enabled: _builtins.bool = ...,
+        only_local: _builtins.bool = ...,
+        allow_prefixes: _abc.Iterable[_builtins.str] | None = ...,
+        block_prefixes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "add_prefix", b"add_prefix", "address", b"address", "direction", b"direction", "enabled", b"enabled", "name", b"name", "strip_digits", b"strip_digits", "tech_prefix", b"tech_prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "add_prefix", b"add_prefix", "address", b"address", "allow_prefixes", b"allow_prefixes", "block_prefixes", b"block_prefixes", "direction", b"direction", "enabled", b"enabled", "name", b"name", "only_local", b"only_local", "strip_digits", b"strip_digits", "tech_prefix", b"tech_prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Trunk: _TypeAlias = Trunk  # noqa: Y015
+
+@_typing.final
+class UpdateTrunkRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    TECH_PREFIX_FIELD_NUMBER: _builtins.int
+    STRIP_DIGITS_FIELD_NUMBER: _builtins.int
+    ADD_PREFIX_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
+    ONLY_LOCAL_FIELD_NUMBER: _builtins.int
+    ADD_ALLOW_PREFIXES_FIELD_NUMBER: _builtins.int
+    REMOVE_ALLOW_PREFIXES_FIELD_NUMBER: _builtins.int
+    ADD_BLOCK_PREFIXES_FIELD_NUMBER: _builtins.int
+    REMOVE_BLOCK_PREFIXES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    address: _builtins.str
+    """Only set fields change."""
+    tech_prefix: _builtins.str
+    strip_digits: _builtins.int
+    add_prefix: _builtins.str
+    enabled: _builtins.bool
+    only_local: _builtins.bool
+    @_builtins.property
+    def add_allow_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def remove_allow_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def add_block_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def remove_block_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        address: _builtins.str | None = ...,
+        tech_prefix: _builtins.str | None = ...,
+        strip_digits: _builtins.int | None = ...,
+        add_prefix: _builtins.str | None = ...,
+        enabled: _builtins.bool | None = ...,
+        only_local: _builtins.bool | None = ...,
+        add_allow_prefixes: _abc.Iterable[_builtins.str] | None = ...,
+        remove_allow_prefixes: _abc.Iterable[_builtins.str] | None = ...,
+        add_block_prefixes: _abc.Iterable[_builtins.str] | None = ...,
+        remove_block_prefixes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_add_prefix", b"_add_prefix", "_address", b"_address", "_enabled", b"_enabled", "_only_local", b"_only_local", "_strip_digits", b"_strip_digits", "_tech_prefix", b"_tech_prefix", "add_prefix", b"add_prefix", "address", b"address", "enabled", b"enabled", "only_local", b"only_local", "strip_digits", b"strip_digits", "tech_prefix", b"tech_prefix"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_prefix", b"_add_prefix", "_address", b"_address", "_enabled", b"_enabled", "_only_local", b"_only_local", "_strip_digits", b"_strip_digits", "_tech_prefix", b"_tech_prefix", "add_allow_prefixes", b"add_allow_prefixes", "add_block_prefixes", b"add_block_prefixes", "add_prefix", b"add_prefix", "address", b"address", "enabled", b"enabled", "name", b"name", "only_local", b"only_local", "remove_allow_prefixes", b"remove_allow_prefixes", "remove_block_prefixes", b"remove_block_prefixes", "strip_digits", b"strip_digits", "tech_prefix", b"tech_prefix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__add_prefix: _TypeAlias = _typing.Literal["add_prefix"]  # noqa: Y015
+    _WhichOneofArgType__add_prefix: _TypeAlias = _typing.Literal["_add_prefix", b"_add_prefix"]  # noqa: Y015
+    _WhichOneofReturnType__address: _TypeAlias = _typing.Literal["address"]  # noqa: Y015
+    _WhichOneofArgType__address: _TypeAlias = _typing.Literal["_address", b"_address"]  # noqa: Y015
+    _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
+    _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
+    _WhichOneofReturnType__only_local: _TypeAlias = _typing.Literal["only_local"]  # noqa: Y015
+    _WhichOneofArgType__only_local: _TypeAlias = _typing.Literal["_only_local", b"_only_local"]  # noqa: Y015
+    _WhichOneofReturnType__strip_digits: _TypeAlias = _typing.Literal["strip_digits"]  # noqa: Y015
+    _WhichOneofArgType__strip_digits: _TypeAlias = _typing.Literal["_strip_digits", b"_strip_digits"]  # noqa: Y015
+    _WhichOneofReturnType__tech_prefix: _TypeAlias = _typing.Literal["tech_prefix"]  # noqa: Y015
+    _WhichOneofArgType__tech_prefix: _TypeAlias = _typing.Literal["_tech_prefix", b"_tech_prefix"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__add_prefix) -> _WhichOneofReturnType__add_prefix | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__address) -> _WhichOneofReturnType__address | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__only_local) -> _WhichOneofReturnType__only_local | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__strip_digits) -> _WhichOneofReturnType__strip_digits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tech_prefix) -> _WhichOneofReturnType__tech_prefix | None: ...
+
+Global___UpdateTrunkRequest: _TypeAlias = UpdateTrunkRequest  # noqa: Y015
 
 @_typing.final
 class ListTrunksRequest(_message.Message):
@@ -705,6 +1103,8 @@ class Call(_message.Message):
     POLICY_REVISION_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
     CALLER_NUMBER_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    CORRECTED_MICROS_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     call_id: _builtins.str
     account: _builtins.str
@@ -724,6 +1124,10 @@ class Call(_message.Message):
     policy_revision: _builtins.int
     trace_id: _builtins.str
     caller_number: _builtins.str
+    cost_micros: _builtins.int
+    """What the carrier that it went to takes for it."""
+    corrected_micros: _builtins.int
+    """What was charged or given back afterwards; the call's price is now price_micros + corrected_micros."""
     def __init__(
         self,
         *,
@@ -744,14 +1148,47 @@ class Call(_message.Message):
         policy_revision: _builtins.int = ...,
         trace_id: _builtins.str = ...,
         caller_number: _builtins.str = ...,
+        cost_micros: _builtins.int = ...,
+        corrected_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "answered_at_s", b"answered_at_s", "billed_s", b"billed_s", "call_id", b"call_id", "caller_number", b"caller_number", "currency", b"currency", "destination", b"destination", "duration_s", b"duration_s", "ended_at_s", b"ended_at_s", "hold_id", b"hold_id", "policy_revision", b"policy_revision", "price_micros", b"price_micros", "reason", b"reason", "started_at_s", b"started_at_s", "state", b"state", "trace_id", b"trace_id", "trunk", b"trunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "answered_at_s", b"answered_at_s", "billed_s", b"billed_s", "call_id", b"call_id", "caller_number", b"caller_number", "corrected_micros", b"corrected_micros", "cost_micros", b"cost_micros", "currency", b"currency", "destination", b"destination", "duration_s", b"duration_s", "ended_at_s", b"ended_at_s", "hold_id", b"hold_id", "policy_revision", b"policy_revision", "price_micros", b"price_micros", "reason", b"reason", "started_at_s", b"started_at_s", "state", b"state", "trace_id", b"trace_id", "trunk", b"trunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Call: _TypeAlias = Call  # noqa: Y015
+
+@_typing.final
+class ExportCallsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    SINCE_S_FIELD_NUMBER: _builtins.int
+    UNTIL_S_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """Id or name; empty: all."""
+    since_s: _builtins.float
+    """Calls that began from then until before then; 0: from the first, until now."""
+    until_s: _builtins.float
+    format: _builtins.str
+    """"csv" or "jsonl"."""
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        since_s: _builtins.float = ...,
+        until_s: _builtins.float = ...,
+        format: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "format", b"format", "since_s", b"since_s", "until_s", b"until_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportCallsRequest: _TypeAlias = ExportCallsRequest  # noqa: Y015
 
 @_typing.final
 class ExplainRequest(_message.Message):
@@ -846,6 +1283,382 @@ class Decision(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class ListDecisionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    SINCE_S_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    REPORTED_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """Id or name; empty: of all accounts."""
+    since_s: _builtins.float
+    page_size: _builtins.int
+    """1 to 1000; 0: 100."""
+    after: _builtins.str
+    """What the reply before gave as `next`."""
+    outcome: _builtins.str
+    """Only "admit", "refuse", "cut", …; empty: all."""
+    reported: _builtins.bool
+    """Only those in which a rule in mode Report would have refused."""
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        since_s: _builtins.float = ...,
+        page_size: _builtins.int = ...,
+        after: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        reported: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "after", b"after", "outcome", b"outcome", "page_size", b"page_size", "reported", b"reported", "since_s", b"since_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDecisionsRequest: _TypeAlias = ListDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class ListDecisionsReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    next: _builtins.str
+    """Goes into `after` for what comes next; empty: that was all."""
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecisionLine]: ...
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___DecisionLine] | None = ...,
+        next: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next", b"next"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDecisionsReply: _TypeAlias = ListDecisionsReply  # noqa: Y015
+
+@_typing.final
+class DecisionLine(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    call_id: _builtins.str
+    @_builtins.property
+    def decision(self) -> Global___Decision: ...
+    def __init__(
+        self,
+        *,
+        call_id: _builtins.str = ...,
+        decision: Global___Decision | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "decision", b"decision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecisionLine: _TypeAlias = DecisionLine  # noqa: Y015
+
+@_typing.final
+class ShowLimitsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """Id or name."""
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShowLimitsRequest: _TypeAlias = ShowLimitsRequest  # noqa: Y015
+
+@_typing.final
+class ShowLimitsReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    POLICY_REVISION_FIELD_NUMBER: _builtins.int
+    policy_revision: _builtins.int
+    @_builtins.property
+    def account(self) -> Global___Account: ...
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitUse]: ...
+    def __init__(
+        self,
+        *,
+        account: Global___Account | None = ...,
+        limits: _abc.Iterable[Global___LimitUse] | None = ...,
+        policy_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "limits", b"limits", "policy_revision", b"policy_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShowLimitsReply: _TypeAlias = ShowLimitsReply  # noqa: Y015
+
+@_typing.final
+class LimitUse(_message.Message):
+    """One limit and what is used of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    COUNTER_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    REMAINING_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    RESETS_AT_S_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """callwarden's name of the rule: the key in spec.modes."""
+    mode: _builtins.str
+    """"enforce", "report" or "off"."""
+    counter: _builtins.str
+    """What is counted: "calls", "spend", "credit", "talk", …"""
+    unit: _builtins.str
+    """"calls", "micros", "s"."""
+    used: _builtins.int
+    limit: _builtins.int
+    """Unset: no limit."""
+    remaining: _builtins.int
+    window: _builtins.str
+    """"now", "day 2026-11-24 Europe/Berlin", …"""
+    resets_at_s: _builtins.float
+    """When the count begins anew, seconds since 1970 UTC; 0: never by itself."""
+    source: _builtins.str
+    """Where the limit comes from: "account", "policy", "reseller NAME"."""
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        mode: _builtins.str = ...,
+        counter: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        used: _builtins.int = ...,
+        limit: _builtins.int | None = ...,
+        remaining: _builtins.int | None = ...,
+        window: _builtins.str = ...,
+        resets_at_s: _builtins.float = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_remaining", b"_remaining", "limit", b"limit", "remaining", b"remaining"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_remaining", b"_remaining", "counter", b"counter", "limit", b"limit", "mode", b"mode", "remaining", b"remaining", "resets_at_s", b"resets_at_s", "rule", b"rule", "source", b"source", "unit", b"unit", "used", b"used", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__remaining: _TypeAlias = _typing.Literal["remaining"]  # noqa: Y015
+    _WhichOneofArgType__remaining: _TypeAlias = _typing.Literal["_remaining", b"_remaining"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__remaining) -> _WhichOneofReturnType__remaining | None: ...
+
+Global___LimitUse: _TypeAlias = LimitUse  # noqa: Y015
+
+@_typing.final
+class SimulateCallRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    LOCAL_FIELD_NUMBER: _builtins.int
+    SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
+    AT_S_FIELD_NUMBER: _builtins.int
+    CALLER_NUMBER_FIELD_NUMBER: _builtins.int
+    TRUNK_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """Id or name."""
+    destination: _builtins.str
+    """E.164 digits without "+", or a local user name where `local` is set."""
+    local: _builtins.bool
+    source_address: _builtins.str
+    at_s: _builtins.float
+    """Seconds since 1970 UTC; 0: now."""
+    caller_number: _builtins.str
+    trunk: _builtins.str
+    """The trunk that it would come in from."""
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        destination: _builtins.str = ...,
+        local: _builtins.bool = ...,
+        source_address: _builtins.str = ...,
+        at_s: _builtins.float = ...,
+        caller_number: _builtins.str = ...,
+        trunk: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "at_s", b"at_s", "caller_number", b"caller_number", "destination", b"destination", "local", b"local", "source_address", b"source_address", "trunk", b"trunk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulateCallRequest: _TypeAlias = SimulateCallRequest  # noqa: Y015
+
+@_typing.final
+class SimulateCallReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADMITTED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    HELD_MICROS_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    held_micros: _builtins.int
+    """What admitted calls would hold at first."""
+    currency: _builtins.str
+    prefix: _builtins.str
+    """The prefix that prices it; empty: none."""
+    @_builtins.property
+    def admitted(self) -> Global___Admitted: ...
+    @_builtins.property
+    def refused(self) -> Global___Refused: ...
+    @_builtins.property
+    def decision(self) -> Global___Decision:
+        """Every rule with its numbers, as `Explain` shows them."""
+
+    @_builtins.property
+    def price(self) -> _rating_pb2.Price: ...
+    def __init__(
+        self,
+        *,
+        admitted: Global___Admitted | None = ...,
+        refused: Global___Refused | None = ...,
+        decision: Global___Decision | None = ...,
+        held_micros: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        prefix: _builtins.str = ...,
+        price: _rating_pb2.Price | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "decision", b"decision", "price", b"price", "refused", b"refused", "verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "currency", b"currency", "decision", b"decision", "held_micros", b"held_micros", "prefix", b"prefix", "price", b"price", "refused", b"refused", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_verdict: _TypeAlias = _typing.Literal["admitted", "refused"]  # noqa: Y015
+    _WhichOneofArgType_verdict: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_verdict) -> _WhichOneofReturnType_verdict | None: ...
+
+Global___SimulateCallReply: _TypeAlias = SimulateCallReply  # noqa: Y015
+
+@_typing.final
+class CorrectCallRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    PRICE_MICROS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    hold_id: _builtins.str
+    price_micros: _builtins.int
+    """What the call is to have cost in all."""
+    reason: _builtins.str
+    key: _builtins.str
+    """1 to 128 characters; asked twice, it is done once."""
+    def __init__(
+        self,
+        *,
+        hold_id: _builtins.str = ...,
+        price_micros: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold_id", b"hold_id", "key", b"key", "price_micros", b"price_micros", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CorrectCallRequest: _TypeAlias = CorrectCallRequest  # noqa: Y015
+
+@_typing.final
+class ReverseEntryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    entry_id: _builtins.str
+    reason: _builtins.str
+    key: _builtins.str
+    def __init__(
+        self,
+        *,
+        entry_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_id", b"entry_id", "key", b"key", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReverseEntryRequest: _TypeAlias = ReverseEntryRequest  # noqa: Y015
+
+@_typing.final
+class Correction(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    AMOUNT_MICROS_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    BALANCE_MICROS_FIELD_NUMBER: _builtins.int
+    DUPLICATE_FIELD_NUMBER: _builtins.int
+    entry_id: _builtins.str
+    """The reversing entry; empty where nothing had to change."""
+    account: _builtins.str
+    amount_micros: _builtins.int
+    """What it adds to the balance; below 0: takes from it."""
+    currency: _builtins.str
+    balance_micros: _builtins.int
+    duplicate: _builtins.bool
+    """It was done before, with this key."""
+    def __init__(
+        self,
+        *,
+        entry_id: _builtins.str = ...,
+        account: _builtins.str = ...,
+        amount_micros: _builtins.int = ...,
+        currency: _builtins.str = ...,
+        balance_micros: _builtins.int = ...,
+        duplicate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount_micros", b"amount_micros", "balance_micros", b"balance_micros", "currency", b"currency", "duplicate", b"duplicate", "entry_id", b"entry_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Correction: _TypeAlias = Correction  # noqa: Y015
 
 @_typing.final
 class RuleVerdict(_message.Message):

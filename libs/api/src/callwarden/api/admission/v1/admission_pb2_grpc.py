@@ -219,9 +219,24 @@ class AccountServiceStub:
                 request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.UpdateAccountRequest.SerializeToString,
                 response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Account.FromString,
                 _registered_method=True)
+        self.ImportAccounts = channel.stream_unary(
+                '/callwarden.api.admission.v1.AccountService/ImportAccounts',
+                request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ImportAccountsRequest.SerializeToString,
+                response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ImportAccountsReply.FromString,
+                _registered_method=True)
+        self.ExportAccounts = channel.unary_stream(
+                '/callwarden.api.admission.v1.AccountService/ExportAccounts',
+                request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExportAccountsRequest.SerializeToString,
+                response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExportPart.FromString,
+                _registered_method=True)
         self.CreateTrunk = channel.unary_unary(
                 '/callwarden.api.admission.v1.AccountService/CreateTrunk',
                 request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Trunk.SerializeToString,
+                response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Trunk.FromString,
+                _registered_method=True)
+        self.UpdateTrunk = channel.unary_unary(
+                '/callwarden.api.admission.v1.AccountService/UpdateTrunk',
+                request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.UpdateTrunkRequest.SerializeToString,
                 response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Trunk.FromString,
                 _registered_method=True)
         self.ListTrunks = channel.unary_unary(
@@ -239,10 +254,40 @@ class AccountServiceStub:
                 request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListCallsRequest.SerializeToString,
                 response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListCallsReply.FromString,
                 _registered_method=True)
+        self.ExportCalls = channel.unary_stream(
+                '/callwarden.api.admission.v1.AccountService/ExportCalls',
+                request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExportCallsRequest.SerializeToString,
+                response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExportPart.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/callwarden.api.admission.v1.AccountService/Explain',
                 request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExplainReply.FromString,
+                _registered_method=True)
+        self.ListDecisions = channel.unary_unary(
+                '/callwarden.api.admission.v1.AccountService/ListDecisions',
+                request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListDecisionsRequest.SerializeToString,
+                response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListDecisionsReply.FromString,
+                _registered_method=True)
+        self.ShowLimits = channel.unary_unary(
+                '/callwarden.api.admission.v1.AccountService/ShowLimits',
+                request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ShowLimitsRequest.SerializeToString,
+                response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ShowLimitsReply.FromString,
+                _registered_method=True)
+        self.Simulate = channel.unary_unary(
+                '/callwarden.api.admission.v1.AccountService/Simulate',
+                request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.SimulateCallRequest.SerializeToString,
+                response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.SimulateCallReply.FromString,
+                _registered_method=True)
+        self.CorrectCall = channel.unary_unary(
+                '/callwarden.api.admission.v1.AccountService/CorrectCall',
+                request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.CorrectCallRequest.SerializeToString,
+                response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Correction.FromString,
+                _registered_method=True)
+        self.ReverseEntry = channel.unary_unary(
+                '/callwarden.api.admission.v1.AccountService/ReverseEntry',
+                request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ReverseEntryRequest.SerializeToString,
+                response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Correction.FromString,
                 _registered_method=True)
         self.AuditLedger = channel.unary_unary(
                 '/callwarden.api.admission.v1.AccountService/AuditLedger',
@@ -279,7 +324,28 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportAccounts(self, request_iterator, context):
+        """Accounts of a CSV file, its parts in order (a message has at most 4 MiB): all or nothing, with an error for each bad
+        line, unless the good ones are wanted. All but `csv` is taken from the first message.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportAccounts(self, request, context):
+        """All accounts as such a file, in pieces.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateTrunk(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTrunk(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -303,8 +369,50 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportCalls(self, request, context):
+        """Records of settled calls, in pieces, by account and start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDecisions(self, request, context):
+        """Decisions about an account's calls, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShowLimits(self, request, context):
+        """Each limit of an account with what is used of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Simulate(self, request, context):
+        """What a call would get now, by the same rules, without placing it: nothing is written.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CorrectCall(self, request, context):
+        """Money back or more money for a call that was settled, by a reversing entry. Once for each key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReverseEntry(self, request, context):
+        """What is left of a ledger entry, taken back by another one. Once for each key.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -339,9 +447,24 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.UpdateAccountRequest.FromString,
                     response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Account.SerializeToString,
             ),
+            'ImportAccounts': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportAccounts,
+                    request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ImportAccountsRequest.FromString,
+                    response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ImportAccountsReply.SerializeToString,
+            ),
+            'ExportAccounts': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportAccounts,
+                    request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExportAccountsRequest.FromString,
+                    response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExportPart.SerializeToString,
+            ),
             'CreateTrunk': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTrunk,
                     request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Trunk.FromString,
+                    response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Trunk.SerializeToString,
+            ),
+            'UpdateTrunk': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTrunk,
+                    request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.UpdateTrunkRequest.FromString,
                     response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Trunk.SerializeToString,
             ),
             'ListTrunks': grpc.unary_unary_rpc_method_handler(
@@ -359,10 +482,40 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListCallsRequest.FromString,
                     response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListCallsReply.SerializeToString,
             ),
+            'ExportCalls': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportCalls,
+                    request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExportCallsRequest.FromString,
+                    response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExportPart.SerializeToString,
+            ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
                     request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExplainRequest.FromString,
                     response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExplainReply.SerializeToString,
+            ),
+            'ListDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDecisions,
+                    request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListDecisionsRequest.FromString,
+                    response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListDecisionsReply.SerializeToString,
+            ),
+            'ShowLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowLimits,
+                    request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ShowLimitsRequest.FromString,
+                    response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ShowLimitsReply.SerializeToString,
+            ),
+            'Simulate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Simulate,
+                    request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.SimulateCallRequest.FromString,
+                    response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.SimulateCallReply.SerializeToString,
+            ),
+            'CorrectCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.CorrectCall,
+                    request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.CorrectCallRequest.FromString,
+                    response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Correction.SerializeToString,
+            ),
+            'ReverseEntry': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReverseEntry,
+                    request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ReverseEntryRequest.FromString,
+                    response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Correction.SerializeToString,
             ),
             'AuditLedger': grpc.unary_unary_rpc_method_handler(
                     servicer.AuditLedger,
@@ -490,6 +643,60 @@ class AccountService:
             _registered_method=True)
 
     @staticmethod
+    def ImportAccounts(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/callwarden.api.admission.v1.AccountService/ImportAccounts',
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ImportAccountsRequest.SerializeToString,
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ImportAccountsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/callwarden.api.admission.v1.AccountService/ExportAccounts',
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExportAccountsRequest.SerializeToString,
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExportPart.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateTrunk(request,
             target,
             options=(),
@@ -505,6 +712,33 @@ class AccountService:
             target,
             '/callwarden.api.admission.v1.AccountService/CreateTrunk',
             callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Trunk.SerializeToString,
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Trunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTrunk(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/callwarden.api.admission.v1.AccountService/UpdateTrunk',
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.UpdateTrunkRequest.SerializeToString,
             callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Trunk.FromString,
             options,
             channel_credentials,
@@ -598,6 +832,33 @@ class AccountService:
             _registered_method=True)
 
     @staticmethod
+    def ExportCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/callwarden.api.admission.v1.AccountService/ExportCalls',
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExportCallsRequest.SerializeToString,
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExportPart.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Explain(request,
             target,
             options=(),
@@ -614,6 +875,141 @@ class AccountService:
             '/callwarden.api.admission.v1.AccountService/Explain',
             callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExplainRequest.SerializeToString,
             callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ExplainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/callwarden.api.admission.v1.AccountService/ListDecisions',
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListDecisionsRequest.SerializeToString,
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListDecisionsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShowLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/callwarden.api.admission.v1.AccountService/ShowLimits',
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ShowLimitsRequest.SerializeToString,
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ShowLimitsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Simulate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/callwarden.api.admission.v1.AccountService/Simulate',
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.SimulateCallRequest.SerializeToString,
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.SimulateCallReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CorrectCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/callwarden.api.admission.v1.AccountService/CorrectCall',
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.CorrectCallRequest.SerializeToString,
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Correction.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReverseEntry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/callwarden.api.admission.v1.AccountService/ReverseEntry',
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ReverseEntryRequest.SerializeToString,
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Correction.FromString,
             options,
             channel_credentials,
             insecure,

@@ -90,11 +90,30 @@ class AccountServiceStub:
     GetAccount: _grpc.UnaryUnaryMultiCallable[_admission_pb2.GetAccountRequest, _admission_pb2.Account]
     ListAccounts: _grpc.UnaryUnaryMultiCallable[_admission_pb2.ListAccountsRequest, _admission_pb2.ListAccountsReply]
     UpdateAccount: _grpc.UnaryUnaryMultiCallable[_admission_pb2.UpdateAccountRequest, _admission_pb2.Account]
+    ImportAccounts: _grpc.StreamUnaryMultiCallable[_admission_pb2.ImportAccountsRequest, _admission_pb2.ImportAccountsReply]
+    """Accounts of a CSV file, its parts in order (a message has at most 4 MiB): all or nothing, with an error for each bad
+    line, unless the good ones are wanted. All but `csv` is taken from the first message.
+    """
+    ExportAccounts: _grpc.UnaryStreamMultiCallable[_admission_pb2.ExportAccountsRequest, _admission_pb2.ExportPart]
+    """All accounts as such a file, in pieces."""
     CreateTrunk: _grpc.UnaryUnaryMultiCallable[_admission_pb2.Trunk, _admission_pb2.Trunk]
+    UpdateTrunk: _grpc.UnaryUnaryMultiCallable[_admission_pb2.UpdateTrunkRequest, _admission_pb2.Trunk]
     ListTrunks: _grpc.UnaryUnaryMultiCallable[_admission_pb2.ListTrunksRequest, _admission_pb2.ListTrunksReply]
     DeleteTrunk: _grpc.UnaryUnaryMultiCallable[_admission_pb2.DeleteTrunkRequest, _admission_pb2.DeleteTrunkReply]
     ListCalls: _grpc.UnaryUnaryMultiCallable[_admission_pb2.ListCallsRequest, _admission_pb2.ListCallsReply]
+    ExportCalls: _grpc.UnaryStreamMultiCallable[_admission_pb2.ExportCallsRequest, _admission_pb2.ExportPart]
+    """Records of settled calls, in pieces, by account and start."""
     Explain: _grpc.UnaryUnaryMultiCallable[_admission_pb2.ExplainRequest, _admission_pb2.ExplainReply]
+    ListDecisions: _grpc.UnaryUnaryMultiCallable[_admission_pb2.ListDecisionsRequest, _admission_pb2.ListDecisionsReply]
+    """Decisions about an account's calls, the newest first."""
+    ShowLimits: _grpc.UnaryUnaryMultiCallable[_admission_pb2.ShowLimitsRequest, _admission_pb2.ShowLimitsReply]
+    """Each limit of an account with what is used of it."""
+    Simulate: _grpc.UnaryUnaryMultiCallable[_admission_pb2.SimulateCallRequest, _admission_pb2.SimulateCallReply]
+    """What a call would get now, by the same rules, without placing it: nothing is written."""
+    CorrectCall: _grpc.UnaryUnaryMultiCallable[_admission_pb2.CorrectCallRequest, _admission_pb2.Correction]
+    """Money back or more money for a call that was settled, by a reversing entry. Once for each key."""
+    ReverseEntry: _grpc.UnaryUnaryMultiCallable[_admission_pb2.ReverseEntryRequest, _admission_pb2.Correction]
+    """What is left of a ledger entry, taken back by another one. Once for each key."""
     AuditLedger: _grpc.UnaryUnaryMultiCallable[_admission_pb2.AuditLedgerRequest, _admission_pb2.AuditLedgerReply]
     """The sum of all ledger entries against the balances: what the books say."""
 
@@ -107,11 +126,30 @@ class AccountServiceAsyncStub(AccountServiceStub):
     GetAccount: _aio.UnaryUnaryMultiCallable[_admission_pb2.GetAccountRequest, _admission_pb2.Account]  # type: ignore[assignment]
     ListAccounts: _aio.UnaryUnaryMultiCallable[_admission_pb2.ListAccountsRequest, _admission_pb2.ListAccountsReply]  # type: ignore[assignment]
     UpdateAccount: _aio.UnaryUnaryMultiCallable[_admission_pb2.UpdateAccountRequest, _admission_pb2.Account]  # type: ignore[assignment]
+    ImportAccounts: _aio.StreamUnaryMultiCallable[_admission_pb2.ImportAccountsRequest, _admission_pb2.ImportAccountsReply]  # type: ignore[assignment]
+    """Accounts of a CSV file, its parts in order (a message has at most 4 MiB): all or nothing, with an error for each bad
+    line, unless the good ones are wanted. All but `csv` is taken from the first message.
+    """
+    ExportAccounts: _aio.UnaryStreamMultiCallable[_admission_pb2.ExportAccountsRequest, _admission_pb2.ExportPart]  # type: ignore[assignment]
+    """All accounts as such a file, in pieces."""
     CreateTrunk: _aio.UnaryUnaryMultiCallable[_admission_pb2.Trunk, _admission_pb2.Trunk]  # type: ignore[assignment]
+    UpdateTrunk: _aio.UnaryUnaryMultiCallable[_admission_pb2.UpdateTrunkRequest, _admission_pb2.Trunk]  # type: ignore[assignment]
     ListTrunks: _aio.UnaryUnaryMultiCallable[_admission_pb2.ListTrunksRequest, _admission_pb2.ListTrunksReply]  # type: ignore[assignment]
     DeleteTrunk: _aio.UnaryUnaryMultiCallable[_admission_pb2.DeleteTrunkRequest, _admission_pb2.DeleteTrunkReply]  # type: ignore[assignment]
     ListCalls: _aio.UnaryUnaryMultiCallable[_admission_pb2.ListCallsRequest, _admission_pb2.ListCallsReply]  # type: ignore[assignment]
+    ExportCalls: _aio.UnaryStreamMultiCallable[_admission_pb2.ExportCallsRequest, _admission_pb2.ExportPart]  # type: ignore[assignment]
+    """Records of settled calls, in pieces, by account and start."""
     Explain: _aio.UnaryUnaryMultiCallable[_admission_pb2.ExplainRequest, _admission_pb2.ExplainReply]  # type: ignore[assignment]
+    ListDecisions: _aio.UnaryUnaryMultiCallable[_admission_pb2.ListDecisionsRequest, _admission_pb2.ListDecisionsReply]  # type: ignore[assignment]
+    """Decisions about an account's calls, the newest first."""
+    ShowLimits: _aio.UnaryUnaryMultiCallable[_admission_pb2.ShowLimitsRequest, _admission_pb2.ShowLimitsReply]  # type: ignore[assignment]
+    """Each limit of an account with what is used of it."""
+    Simulate: _aio.UnaryUnaryMultiCallable[_admission_pb2.SimulateCallRequest, _admission_pb2.SimulateCallReply]  # type: ignore[assignment]
+    """What a call would get now, by the same rules, without placing it: nothing is written."""
+    CorrectCall: _aio.UnaryUnaryMultiCallable[_admission_pb2.CorrectCallRequest, _admission_pb2.Correction]  # type: ignore[assignment]
+    """Money back or more money for a call that was settled, by a reversing entry. Once for each key."""
+    ReverseEntry: _aio.UnaryUnaryMultiCallable[_admission_pb2.ReverseEntryRequest, _admission_pb2.Correction]  # type: ignore[assignment]
+    """What is left of a ledger entry, taken back by another one. Once for each key."""
     AuditLedger: _aio.UnaryUnaryMultiCallable[_admission_pb2.AuditLedgerRequest, _admission_pb2.AuditLedgerReply]  # type: ignore[assignment]
     """The sum of all ledger entries against the balances: what the books say."""
 
@@ -147,9 +185,34 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admission_pb2.Account, _abc.Awaitable[_admission_pb2.Account]]: ...
 
     @_abc_1.abstractmethod
+    def ImportAccounts(
+        self,
+        request_iterator: _MaybeAsyncIterator[_admission_pb2.ImportAccountsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_admission_pb2.ImportAccountsReply, _abc.Awaitable[_admission_pb2.ImportAccountsReply]]:
+        """Accounts of a CSV file, its parts in order (a message has at most 4 MiB): all or nothing, with an error for each bad
+        line, unless the good ones are wanted. All but `csv` is taken from the first message.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportAccounts(
+        self,
+        request: _admission_pb2.ExportAccountsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admission_pb2.ExportPart], _abc.AsyncIterator[_admission_pb2.ExportPart]]:
+        """All accounts as such a file, in pieces."""
+
+    @_abc_1.abstractmethod
     def CreateTrunk(
         self,
         request: _admission_pb2.Trunk,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admission_pb2.Trunk, _abc.Awaitable[_admission_pb2.Trunk]]: ...
+
+    @_abc_1.abstractmethod
+    def UpdateTrunk(
+        self,
+        request: _admission_pb2.UpdateTrunkRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admission_pb2.Trunk, _abc.Awaitable[_admission_pb2.Trunk]]: ...
 
@@ -175,11 +238,59 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admission_pb2.ListCallsReply, _abc.Awaitable[_admission_pb2.ListCallsReply]]: ...
 
     @_abc_1.abstractmethod
+    def ExportCalls(
+        self,
+        request: _admission_pb2.ExportCallsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admission_pb2.ExportPart], _abc.AsyncIterator[_admission_pb2.ExportPart]]:
+        """Records of settled calls, in pieces, by account and start."""
+
+    @_abc_1.abstractmethod
     def Explain(
         self,
         request: _admission_pb2.ExplainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admission_pb2.ExplainReply, _abc.Awaitable[_admission_pb2.ExplainReply]]: ...
+
+    @_abc_1.abstractmethod
+    def ListDecisions(
+        self,
+        request: _admission_pb2.ListDecisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admission_pb2.ListDecisionsReply, _abc.Awaitable[_admission_pb2.ListDecisionsReply]]:
+        """Decisions about an account's calls, the newest first."""
+
+    @_abc_1.abstractmethod
+    def ShowLimits(
+        self,
+        request: _admission_pb2.ShowLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admission_pb2.ShowLimitsReply, _abc.Awaitable[_admission_pb2.ShowLimitsReply]]:
+        """Each limit of an account with what is used of it."""
+
+    @_abc_1.abstractmethod
+    def Simulate(
+        self,
+        request: _admission_pb2.SimulateCallRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admission_pb2.SimulateCallReply, _abc.Awaitable[_admission_pb2.SimulateCallReply]]:
+        """What a call would get now, by the same rules, without placing it: nothing is written."""
+
+    @_abc_1.abstractmethod
+    def CorrectCall(
+        self,
+        request: _admission_pb2.CorrectCallRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admission_pb2.Correction, _abc.Awaitable[_admission_pb2.Correction]]:
+        """Money back or more money for a call that was settled, by a reversing entry. Once for each key."""
+
+    @_abc_1.abstractmethod
+    def ReverseEntry(
+        self,
+        request: _admission_pb2.ReverseEntryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admission_pb2.Correction, _abc.Awaitable[_admission_pb2.Correction]]:
+        """What is left of a ledger entry, taken back by another one. Once for each key."""
 
     @_abc_1.abstractmethod
     def AuditLedger(
