@@ -297,6 +297,35 @@ route = Table(
     Column("cost_deck", Text, nullable=False, server_default=""),
 )
 
+number_list = Table(
+    "number_list",
+    metadata,
+    Column("name", Text, primary_key=True),
+    # The version of number_list_entry that holds; an import writes a new one and then points here: all or nothing.
+    Column("version", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("side", Text, nullable=False),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("entries", BigInteger, nullable=False),
+    # The file or URL that it was imported from.
+    Column("source", Text, nullable=False, server_default=""),
+    _at("updated_at", default_now=True),
+    CheckConstraint("kind IN ('block', 'allow')", name="kind_known"),
+    CheckConstraint("side IN ('called', 'calling', 'both')", name="side_known"),
+    CheckConstraint("entries >= 0", name="entries_not_negative"),
+)
+
+number_list_entry = Table(
+    "number_list_entry",
+    metadata,
+    Column("list", Text, primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    # "4930123456" a number, "4990*" a prefix, "4990?555*" with a wildcard for one digit.
+    Column("pattern", Text, primary_key=True),
+    Column("note", Text, nullable=False, server_default=""),
+)
+"""Without a foreign key: rows of a version are written before number_list points to it."""
+
 __all__ = [
     "account",
     "account_number",
@@ -308,6 +337,8 @@ __all__ = [
     "hold",
     "ledger_entry",
     "metadata",
+    "number_list",
+    "number_list_entry",
     "payment",
     "route",
     "spend_day",

@@ -94,6 +94,29 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("deck", "version", "prefix", name=op.f("pk_deck_row")),
     )
     op.create_table(
+        "number_list",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("side", sa.Text(), nullable=False),
+        sa.Column("description", sa.Text(), server_default="", nullable=False),
+        sa.Column("entries", sa.BigInteger(), nullable=False),
+        sa.Column("source", sa.Text(), server_default="", nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint("kind IN ('block', 'allow')", name=op.f("ck_number_list_kind_known")),
+        sa.CheckConstraint("side IN ('called', 'calling', 'both')", name=op.f("ck_number_list_side_known")),
+        sa.CheckConstraint("entries >= 0", name=op.f("ck_number_list_entries_not_negative")),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_number_list")),
+    )
+    op.create_table(
+        "number_list_entry",
+        sa.Column("list", sa.Text(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("pattern", sa.Text(), nullable=False),
+        sa.Column("note", sa.Text(), server_default="", nullable=False),
+        sa.PrimaryKeyConstraint("list", "version", "pattern", name=op.f("pk_number_list_entry")),
+    )
+    op.create_table(
         "account_number",
         sa.Column("number", sa.Text(), nullable=False),
         sa.Column("account_id", sa.Uuid(), nullable=False),
@@ -263,6 +286,8 @@ def downgrade() -> None:
     op.drop_table("cdr")
     op.drop_index("ix_account_number_account_id", table_name="account_number")
     op.drop_table("account_number")
+    op.drop_table("number_list_entry")
+    op.drop_table("number_list")
     op.drop_table("deck_row")
     op.drop_table("deck")
     op.drop_index("ix_decision_call_id", table_name="decision")
