@@ -75,6 +75,11 @@ class CallEnded(_message.Message):
     TRUNK_FIELD_NUMBER: _builtins.int
     EDGE_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    CALLER_NUMBER_FIELD_NUMBER: _builtins.int
+    SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
+    REALM_FIELD_NUMBER: _builtins.int
+    LOCAL_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     call_id: _builtins.str
     account_id: _builtins.str
@@ -88,6 +93,15 @@ class CallEnded(_message.Message):
     trunk: _builtins.str
     edge: _builtins.str
     traceparent: _builtins.str
+    destination: _builtins.str
+    """As the admission had them, for statistics of callers and targets; empty: not known to this edge."""
+    caller_number: _builtins.str
+    source_address: _builtins.str
+    """The source's address."""
+    realm: _builtins.str
+    """The realm whose policy held."""
+    local: _builtins.bool
+    """The destination was one of our own users."""
     def __init__(
         self,
         *,
@@ -101,10 +115,15 @@ class CallEnded(_message.Message):
         trunk: _builtins.str = ...,
         edge: _builtins.str = ...,
         traceparent: _builtins.str = ...,
+        destination: _builtins.str = ...,
+        caller_number: _builtins.str = ...,
+        source_address: _builtins.str = ...,
+        realm: _builtins.str = ...,
+        local: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "answered_at_s", b"answered_at_s", "call_id", b"call_id", "edge", b"edge", "ended_at_s", b"ended_at_s", "hold_id", b"hold_id", "reason", b"reason", "sip_status", b"sip_status", "traceparent", b"traceparent", "trunk", b"trunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "answered_at_s", b"answered_at_s", "call_id", b"call_id", "caller_number", b"caller_number", "destination", b"destination", "edge", b"edge", "ended_at_s", b"ended_at_s", "hold_id", b"hold_id", "local", b"local", "realm", b"realm", "reason", b"reason", "sip_status", b"sip_status", "source_address", b"source_address", "traceparent", b"traceparent", "trunk", b"trunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -290,6 +309,30 @@ class DeckChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeckChanged: _TypeAlias = DeckChanged  # noqa: Y015
+
+@_typing.final
+class ListChanged(_message.Message):
+    """lists.changed (core NATS): a number list has a new version, or is gone (0); every call-admission process reloads."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIST_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    list: _builtins.str
+    version: _builtins.int
+    def __init__(
+        self,
+        *,
+        list: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["list", b"list", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListChanged: _TypeAlias = ListChanged  # noqa: Y015
 
 @_typing.final
 class Location(_message.Message):
