@@ -17,6 +17,7 @@ class AccountType(Enum):
     ENDUSER = "enduser"
     TRAFFIC_SENDER = "traffic-sender"
     CARRIER = "carrier"
+    RESELLER = "reseller"
 
 
 @dataclass(frozen=True, slots=True)
