@@ -31,6 +31,8 @@ def test_a_local_call_is_set_up_acknowledged_and_ended() -> None:
     assert started.hold_id == ended.hold_id == question.hold_id
     assert ended.reason == "caller-bye"
     assert ended.ended_at_s - ended.answered_at_s == 10
+    told = (ended.destination, ended.caller_number, ended.source, ended.local)
+    assert told == (question.destination, question.caller_number, question.source, True)
     assert len(world.edge.calls) == 0
 
 
@@ -111,6 +113,7 @@ def test_what_the_callee_answers_comes_to_the_caller(status: int) -> None:
     alice.send(build.ack(invite, alice.response(status)))
     (ended,) = world.ended
     assert (ended.reason, ended.sip_status, ended.answered_at_s) == ("rejected", status, 0.0)
+    assert ended.destination
     assert not world.started
 
 

@@ -50,6 +50,10 @@ class EventsNats:
             trunk=event.trunk,
             edge=self._edge,
             traceparent=event.traceparent,
+            destination=event.destination,
+            caller_number=event.caller_number,
+            source_address=event.source,
+            local=event.local,
         )
         self._publish("calls.ended", message.SerializeToString(), f"{hold_id}.ended")
 

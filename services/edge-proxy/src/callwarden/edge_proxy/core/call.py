@@ -90,6 +90,7 @@ class Call:
         "caller_tag",
         "cancelled",
         "cookie",
+        "destination",
         "dialled",
         "dialogs",
         "extending",
@@ -98,6 +99,7 @@ class Call:
         "granted_s",
         "hold_id",
         "invite_bytes",
+        "is_local",
         "is_trunk",
         "max_s",
         "placed",
@@ -136,6 +138,8 @@ class Call:
         self.caller_number = ""
         self.caller_tag = ""
         self.dialled = ""
+        self.destination = ""  # as call-admission was asked for it
+        self.is_local = False
         # Setting up.
         self.cancelled = False
         self.placed = False  # a hold may exist: the end must be told

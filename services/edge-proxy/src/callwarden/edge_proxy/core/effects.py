@@ -161,6 +161,11 @@ class CallEnded(NamedTuple):
     sip_status: int
     trunk: str
     traceparent: str
+    # For statistics of callers and targets; empty where this edge doesn't know them.
+    destination: str = ""
+    caller_number: str = ""
+    source: str = ""
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,6 +199,7 @@ class Setup:
             self._refuse(call, called, (*passed, "caller-id"))
             return
         call.dialled = called.dialled
+        call.destination, call.is_local = called.destination, called.local
         call.targets = list(called.targets)
         call.placed = call.asking = True
         question = AdmitCall(
@@ -476,6 +477,10 @@ class Setup:
                 status,
                 call.trunk,
                 call.traceparent,
+                call.destination,
+                call.caller_number,
+                call.source.host,
+                call.is_local,
             )
         )
 

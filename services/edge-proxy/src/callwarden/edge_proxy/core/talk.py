@@ -218,6 +218,10 @@ class Talk:
                 0,
                 call.trunk,
                 call.traceparent,
+                call.destination,
+                call.caller_number,
+                call.source.host,
+                call.is_local,
             )
         )
         if call.recorded:

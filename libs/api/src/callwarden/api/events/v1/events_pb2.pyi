@@ -78,7 +78,6 @@ class CallEnded(_message.Message):
     DESTINATION_FIELD_NUMBER: _builtins.int
     CALLER_NUMBER_FIELD_NUMBER: _builtins.int
     SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
-    REALM_FIELD_NUMBER: _builtins.int
     LOCAL_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     call_id: _builtins.str
@@ -98,8 +97,6 @@ class CallEnded(_message.Message):
     caller_number: _builtins.str
     source_address: _builtins.str
     """The source's address."""
-    realm: _builtins.str
-    """The realm whose policy held."""
     local: _builtins.bool
     """The destination was one of our own users."""
     def __init__(
@@ -118,12 +115,11 @@ class CallEnded(_message.Message):
         destination: _builtins.str = ...,
         caller_number: _builtins.str = ...,
         source_address: _builtins.str = ...,
-        realm: _builtins.str = ...,
         local: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "answered_at_s", b"answered_at_s", "call_id", b"call_id", "caller_number", b"caller_number", "destination", b"destination", "edge", b"edge", "ended_at_s", b"ended_at_s", "hold_id", b"hold_id", "local", b"local", "realm", b"realm", "reason", b"reason", "sip_status", b"sip_status", "source_address", b"source_address", "traceparent", b"traceparent", "trunk", b"trunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "answered_at_s", b"answered_at_s", "call_id", b"call_id", "caller_number", b"caller_number", "destination", b"destination", "edge", b"edge", "ended_at_s", b"ended_at_s", "hold_id", b"hold_id", "local", b"local", "reason", b"reason", "sip_status", b"sip_status", "source_address", b"source_address", "traceparent", b"traceparent", "trunk", b"trunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
