@@ -309,6 +309,8 @@ number_list = Table(
     Column("entries", BigInteger, nullable=False),
     # The file or URL that it was imported from.
     Column("source", Text, nullable=False, server_default=""),
+    # Names of trunks for whose calls it holds, with commas.
+    Column("trunks", Text, nullable=False, server_default=""),
     _at("updated_at", default_now=True),
     CheckConstraint("kind IN ('block', 'allow')", name="kind_known"),
     CheckConstraint("side IN ('called', 'calling', 'both')", name="side_known"),

@@ -30,6 +30,7 @@ class ImportListRequest(_message.Message):
     COLUMN_FIELD_NUMBER: _builtins.int
     PREFIXES_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    TRUNKS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 64 characters of [A-Za-z0-9._-]."""
     kind: _builtins.str
@@ -44,6 +45,10 @@ class ImportListRequest(_message.Message):
     prefixes: _builtins.bool
     """Entries without "*" or "?" are prefixes, too."""
     content: _builtins.bytes
+    @_builtins.property
+    def trunks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Trunks for whose calls the list holds, whoever's they are."""
+
     def __init__(
         self,
         *,
@@ -55,10 +60,11 @@ class ImportListRequest(_message.Message):
         column: _builtins.str = ...,
         prefixes: _builtins.bool = ...,
         content: _builtins.bytes = ...,
+        trunks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "content", b"content", "description", b"description", "kind", b"kind", "name", b"name", "prefixes", b"prefixes", "side", b"side", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["column", b"column", "content", b"content", "description", b"description", "kind", b"kind", "name", b"name", "prefixes", b"prefixes", "side", b"side", "source", b"source", "trunks", b"trunks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -167,6 +173,7 @@ class NumberList(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     UPDATED_AT_S_FIELD_NUMBER: _builtins.int
     LOADED_FIELD_NUMBER: _builtins.int
+    TRUNKS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.int
     kind: _builtins.str
@@ -177,6 +184,8 @@ class NumberList(_message.Message):
     updated_at_s: _builtins.float
     loaded: _builtins.bool
     """Whether the process that answers has this version in its memory."""
+    @_builtins.property
+    def trunks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -189,10 +198,11 @@ class NumberList(_message.Message):
         source: _builtins.str = ...,
         updated_at_s: _builtins.float = ...,
         loaded: _builtins.bool = ...,
+        trunks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "entries", b"entries", "kind", b"kind", "loaded", b"loaded", "name", b"name", "side", b"side", "source", b"source", "updated_at_s", b"updated_at_s", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "entries", b"entries", "kind", b"kind", "loaded", b"loaded", "name", b"name", "side", b"side", "source", b"source", "trunks", b"trunks", "updated_at_s", b"updated_at_s", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

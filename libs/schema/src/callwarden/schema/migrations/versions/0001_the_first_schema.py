@@ -102,6 +102,7 @@ def upgrade() -> None:
         sa.Column("description", sa.Text(), server_default="", nullable=False),
         sa.Column("entries", sa.BigInteger(), nullable=False),
         sa.Column("source", sa.Text(), server_default="", nullable=False),
+        sa.Column("trunks", sa.Text(), server_default="", nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("kind IN ('block', 'allow')", name=op.f("ck_number_list_kind_known")),
         sa.CheckConstraint("side IN ('called', 'calling', 'both')", name=op.f("ck_number_list_side_known")),
