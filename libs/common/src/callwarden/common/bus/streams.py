@@ -62,6 +62,7 @@ class Bucket(Enum):
     LOCATIONS = "locations"
     MEMBERS = "members"
     COUNTERS = "counters"
+    LISTED = "listed"
 
 
 STREAMS: Final[dict[Stream, StreamSpec]] = {
@@ -83,6 +84,8 @@ BUCKETS: Final[dict[Bucket, BucketSpec]] = {
     Bucket.MEMBERS: BucketSpec(4 * _MIB, 4096, age_max_s=_DAY_S),
     # rate-guard's snapshots, one key a shard, 256 of them; a shard of 100 addresses has 3 KB.
     Bucket.COUNTERS: BucketSpec(256 * _MIB, MESSAGE_BYTES_MAX * 3, age_max_s=_DAY_S),
+    # Numbers that are listed for a time, 400 bytes each; kept by their own time to live.
+    Bucket.LISTED: BucketSpec(64 * _MIB, 4096),
 }
 
 

@@ -77,7 +77,7 @@ class _Wrong(Exception):
 
 def read(parts: Iterable[bytes], *, column: str = "", prefixes: bool = False) -> Iterator[Entry | LineError]:
     """Each entry of a file that comes in parts, or what is wrong with a line. A file whose first line isn't understood
-    gives one error. The same entry may come several times."""
+    gives one error, an empty one nothing. The same entry may come several times."""
     limits = _Limits()
     delimiter = ""
     columns: _Columns | None = None
@@ -118,8 +118,6 @@ def read(parts: Iterable[bytes], *, column: str = "", prefixes: bool = False) ->
     except _Unreadable as error:
         yield LineError(error.line, error.reason)
         return
-    if not limits.entries and columns is None:
-        yield LineError(max(number, 1), "the file has no numbers")
 
 
 class _Limits:

@@ -1,0 +1,113 @@
+"""Number lists over NATS: that one has changed (plain messages, which may be lost), and what is listed for a time (the
+bucket `listed`, from which a number is gone by itself)."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from google.protobuf.message import DecodeError
+
+from callwarden.api.admission.v1 import lists_pb2
+from callwarden.api.events.v1 import events_pb2
+from callwarden.call_admission.adapters.lists_grpc import listed_message
+from callwarden.call_admission.core.lists import RESERVED, Listed, Side
+from callwarden.call_admission.number_lists import NumberLists
+from callwarden.common.bus import Bus, Deleted, KeyValue, Put
+from callwarden.common.bus.keys import key_of
+from callwarden.common.logs import get_logger
+from callwarden.kernel.clock import Clock
+from callwarden.kernel.errors import CallwardenError, Conflict
+
+log = get_logger(__name__)
+
+CHANGED: Final = "lists.changed"
+TTL_S_MIN: Final = 1.0  # The shortest that NATS knows.
+
+
+class NatsListNews:
+    """list_ports.ListNews."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def changed(self, name: str, version: int) -> None:
+        try:
+            await self._bus.publish(CHANGED, events_pb2.ListChanged(list=name, version=version).SerializeToString())
+        except CallwardenError as error:
+            log.warning("lists.change_not_announced", error=error, list=name)
+
+
+async def follow_changes(bus: Bus, lists: NumberLists) -> None:
+    """Has the lists told from now on, and also when NATS is back: what was said meanwhile wasn't heard."""
+
+    async def changed(_: Any) -> None:
+        lists.changed()
+
+    async def back() -> None:
+        lists.changed()
+
+    await bus.subscribe(CHANGED, changed)
+    bus.on_reconnect(back)
+
+
+class NatsListed:
+    """list_ports.ListedStore. The key is that of what is listed, the value an admission.v1.ListedNumber."""
+
+    def __init__(self, kv: KeyValue, clock: Clock) -> None:
+        self._kv = kv
+        self._clock = clock
+
+    async def put(self, listed: Listed) -> bool:
+        ttl_s = max(TTL_S_MIN, listed.until_s - self._clock.now_s())
+        try:
+            await self._kv.put(key_of(*listed.key), listed_message(listed).SerializeToString(), ttl_s=ttl_s, revision=0)
+        except Conflict:
+            return False
+        return True
+
+    async def delete(self, listed: Listed) -> None:
+        await self._kv.delete(key_of(*listed.key))
+
+    async def all(self) -> Sequence[Listed]:
+        found = [_read(entry) for entry in (await self._kv.items()).values()]
+        return [listed for listed in found if listed is not None]
+
+
+async def follow_listed(kv: KeyValue, lists: NumberLists, gone: Callable[[Listed], None]) -> None:
+    """Tells the lists what is listed, and `gone` what is no more. Runs until it is cancelled."""
+    known: dict[str, Listed] = {}
+    async for change in kv.watch():
+        match change:
+            case Put():
+                listed = _read(change)
+                if listed is not None and lists.listings.put(listed):
+                    known[change.key] = listed
+            case Deleted(key=key):
+                was = known.pop(key, None)
+                if was is not None:
+                    lists.listings.remove(was)
+                    gone(was)
+
+
+def _read(entry: Put) -> Listed | None:
+    try:
+        message = lists_pb2.ListedNumber.FromString(entry.value)
+        account_id = UUID(message.account_id) if message.account_id else None
+        side = Side(message.side)
+        if message.list not in RESERVED or not math.isfinite(message.until_s):
+            raise ValueError("not one of our lists")
+    except (DecodeError, ValueError):
+        log.warning("listed.unreadable", key=entry.key)
+        return None
+    return Listed(
+        message.list,
+        message.realm,
+        side,
+        message.number,
+        account_id,
+        message.reason,
+        message.evidence,
+        message.since_s,
+        message.until_s,
+    )
