@@ -472,6 +472,23 @@ def test_what_another_process_has_moved_is_not_decided_on_from_memory() -> None:
 
 
 @pytest.mark.setting("credit")
+def test_a_hold_that_another_process_has_moved_is_read_again_though_its_account_is_known_since() -> None:
+    tables, ours, other = database(), Memory(), Memory()
+    tables.transact([admission(1)], NOW_S, POLICY, ours)
+    tables.transact([extension(1, 60, NOW_S)], NOW_S, POLICY, other)
+    tables.transact([admission(2)], NOW_S, POLICY, ours)
+    tables.transact([admission(3)], NOW_S, POLICY, ours)
+    assert tables.remembered == 1
+    (outcome,) = tables.transact([extension(1, 120, NOW_S)], NOW_S, POLICY, ours)
+    assert isinstance(outcome, Extended)
+    assert outcome.hold.granted_s == 180
+    assert tables.accounts[UUID(int=1)].held_micros == sum(hold.held_micros for hold in tables.holds.values())
+    # From there on all changes are ours again.
+    tables.transact([extension(1, 180, NOW_S)], NOW_S, POLICY, ours)
+    assert tables.remembered == 2
+
+
+@pytest.mark.setting("credit")
 def test_a_top_up_counts_at_once_though_the_balance_is_remembered() -> None:
     tables, memory = database(account(balance_micros=60_000)), Memory()
     tables.transact([admission(1)], NOW_S, POLICY, memory)

@@ -4,9 +4,13 @@ In: which accounts and holds are remembered, for how long, and when that is enou
 (books_sql). What is remembered may be out of date: a write on it goes through only if the account's version is still
 the same, and a no is never given on it (callwarden.call_admission.core.book.Changes.doubtful). So memory saves a round
 trip for accounts that call all the time, a wholesale trunk or a benchmark, and costs a look in a dictionary for others.
+
+The version speaks for the account as it was read. A hold isn't read again with it, so it is remembered with the version
+at which it was true, and relied on only if every change of the account since then has been ours.
 """
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -21,17 +25,29 @@ HOLDS_MAX: Final = 20_000  # 0.6 KB each
 AGE_S_MAX: Final = 30.0
 
 
+@dataclass(slots=True)
+class _Seen:
+    """An account as of its last batch here."""
+
+    version: int
+    since: int
+    """From this version to `version` every change was made here: what was true of a hold then still is."""
+    standing: Standing | None
+    """None: to be read."""
+    at_s: float
+
+
 class Memory:
     """Accounts and holds by key, the longest unused forgotten first."""
 
     def __init__(self, accounts_max: int = ACCOUNTS_MAX, holds_max: int = HOLDS_MAX) -> None:
-        self._standings: OrderedDict[UUID, tuple[Standing, float]] = OrderedDict()
-        self._holds: OrderedDict[UUID, Hold] = OrderedDict()
+        self._accounts: OrderedDict[UUID, _Seen] = OrderedDict()
+        self._holds: OrderedDict[UUID, tuple[Hold, int]] = OrderedDict()
         self._accounts_max = accounts_max
         self._holds_max = holds_max
 
     def __len__(self) -> int:
-        return len(self._standings)
+        return len(self._accounts)
 
     def take(self, read: Read) -> Loaded | None:
         """What would be read, if all of it is remembered and can be relied on until it is written; else None.
@@ -41,32 +57,56 @@ class Memory:
         if not read.accounts:
             return None
         now_s = read.now_s
+        standings: dict[UUID, Standing] = {}
         for account_id in read.accounts:
-            found = self._standings.get(account_id)
-            if found is None or found[0].lines_until_s <= now_s or not 0 <= now_s - found[1] <= AGE_S_MAX:
+            seen = self._accounts.get(account_id)
+            standing = seen.standing if seen is not None else None
+            if (
+                seen is None
+                or standing is None
+                or standing.lines_until_s <= now_s
+                or not 0 <= now_s - seen.at_s <= AGE_S_MAX
+            ):
                 return None
-        standings = {account_id: self._standings.pop(account_id)[0] for account_id in read.accounts}
-        holds = {hold_id: hold for hold_id in read.holds if (hold := self._holds.pop(hold_id, None)) is not None}
+            standings[account_id] = standing
+        holds: dict[UUID, Hold] = {}
+        for hold_id in read.holds:
+            known = self._holds.get(hold_id)
+            if known is None:
+                continue
+            hold, version = known
+            seen = self._accounts.get(hold.account_id)
+            if seen is None or version < seen.since:
+                return None
+            holds[hold_id] = hold
+        for account_id in standings:
+            self._accounts[account_id].standing = None
+        for hold_id in holds:
+            del self._holds[hold_id]
         return Loaded(standings, holds)
 
     def keep(self, read: Read, loaded: Loaded, changes: Changes, *, is_whole: bool) -> None:
         """After a write that went through: what is true now. `is_whole`: lines and days of the accounts are known."""
         for account_id in read.accounts:
-            self._standings.pop(account_id, None)
+            before = self._accounts.pop(account_id, None)
             standing = loaded.standings.get(account_id)
-            if not is_whole or standing is None or account_id in changes.doubtful:
+            if standing is None:
                 continue
+            # Somebody else has been here, unless what was read is what we left.
+            since = before.since if before is not None and before.version == standing.version else standing.version
             if account_id in changes.versions:
                 standing.version += 1
-            self._standings[account_id] = standing, read.now_s
+            is_known = is_whole and account_id not in changes.doubtful
+            self._accounts[account_id] = _Seen(standing.version, since, standing if is_known else None, read.now_s)
         for hold_id in read.holds:
             # After the batch the book's holds are those that run; what was settled in it is no longer among them.
             hold = loaded.holds.get(hold_id)
-            if hold is None:
+            seen = self._accounts.get(hold.account_id) if hold is not None else None
+            if hold is None or seen is None or hold.account_id not in loaded.standings:
                 self._holds.pop(hold_id, None)
             else:
-                self._holds[hold_id] = hold
-        while len(self._standings) > self._accounts_max:
-            self._standings.popitem(last=False)
+                self._holds[hold_id] = hold, seen.version
+        while len(self._accounts) > self._accounts_max:
+            self._accounts.popitem(last=False)
         while len(self._holds) > self._holds_max:
             self._holds.popitem(last=False)
