@@ -16,6 +16,7 @@ class Reason(Enum):
     ACCOUNT_DISABLED = "account-disabled"
     ACCOUNT_UNKNOWN = "account-unknown"
     CALLER_ID = "caller-id"  # shows a number that isn't its own
+    CALLER_LISTED = "caller-listed"  # calls with a number that is on a list
     # how much traffic
     BANNED = "banned"
     RATE = "rate"

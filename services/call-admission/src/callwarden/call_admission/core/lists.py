@@ -462,6 +462,14 @@ class Lists:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What the lists rule looks at: all lists, and the number that the call shows as its own."""
+
+    lists: Lists
+    calling: str
+
+
 def _hit_of(listed: Listed) -> Hit:
     return Hit(
         listed.list,

@@ -29,6 +29,7 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.ACCOUNT_DISABLED: Answer(403),
     Reason.ACCOUNT_UNKNOWN: Answer(403),
     Reason.CALLER_ID: Answer(403, text="Caller ID Not Allowed"),
+    Reason.CALLER_LISTED: Answer(403),
     Reason.BANNED: Answer(403),
     Reason.RATE: Answer(503, OVERLOAD_RETRY_S),  # 429 means something else in SIP (RFC 3892)
     Reason.SCANNER: Answer(403),
