@@ -143,6 +143,8 @@ class Hold:
     spend_day: date
     price: Price
     trunk: str
+    marks: tuple[str, ...] = ()
+    """Velocity rules that the call was counted under (rules.velocity.marks): its end is counted under the same."""
 
     def granted(
         self, at_s: float, granted_s: int, held_micros: int, trunk: str, grace_s: int, *, final: bool
@@ -155,7 +157,7 @@ class Hold:
         return Hold(
             self.id, self.account_id, self.created_at_s, answered_at_s,
             answered_at_s + granted_s + grace_s + EXPIRY_MARGIN_S, granted_s, self.max_duration_s, final, held_micros,
-            self.spend_day, self.price, trunk,
+            self.spend_day, self.price, trunk, self.marks,
         )  # fmt: skip
 
 

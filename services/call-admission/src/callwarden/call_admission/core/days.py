@@ -1,8 +1,10 @@
-"""Calendar days in an account's time zone. Money is counted by the day on which its call began."""
+"""Calendar days and hours in a time zone. Money is counted by the day on which its call began."""
 
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from callwarden.kernel.hours import parse as parse_hours
 
 ZONES_MAX = 1_024  # The tz database has about 600 names.
 
@@ -37,6 +39,27 @@ QUARTER_S = 900
 @lru_cache(4 * ZONES_MAX)
 def _day_of(quarter: int, zone_name: str) -> date:
     return datetime.fromtimestamp(quarter * QUARTER_S, zone(zone_name)).date()
+
+
+def hour_of(at_s: float, zone_name: str) -> int:
+    """The hour that clocks in the zone show at the moment, 0 to 23. Raises UnknownZone."""
+    return _hour_of(int(at_s // QUARTER_S), zone_name)  # Zones differ from UTC by whole quarters of an hour.
+
+
+@lru_cache(4 * ZONES_MAX)
+def _hour_of(quarter: int, zone_name: str) -> int:
+    return datetime.fromtimestamp(quarter * QUARTER_S, zone(zone_name)).hour
+
+
+def is_within(hours: str, at_s: float, zone_name: str) -> bool:
+    """Whether the moment lies in these hours of a week ("Mon-Fri 08:00-20:00"; empty: always). Raises UnknownZone."""
+    return not hours or _is_within(hours, int(at_s // 60), zone_name)
+
+
+@lru_cache(4 * ZONES_MAX)
+def _is_within(hours: str, minute: int, zone_name: str) -> bool:
+    peak = parse_hours(hours, zone(zone_name))  # Policy has read it before: it can't be wrong.
+    return peak is None or peak.switches(minute * 60, minute * 60 + 1)[0][1]  # Hours switch at whole minutes.
 
 
 def days_around(at_s: float) -> tuple[date, date]:

@@ -10,7 +10,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final
 
-from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneNumber, PhoneNumberType, number_type
+from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneNumber, PhoneNumberType, number_type, region_code_for_number
 from phonenumbers.phonemetadata import PhoneMetadata, PhoneNumberDesc
 
 # 2 µs (of an ordinary number) to 20 µs are saved for each number called again; an entry is about 250 bytes.
@@ -47,6 +47,43 @@ def kind_of(digits: str) -> Kind:
         case PhoneNumberType.UNKNOWN:
             return _kind_by_beginning(code, national)
     return Kind.OTHER
+
+
+@lru_cache(KINDS_CACHED)
+def country_of(digits: str) -> str:
+    """The country (ISO 3166 alpha-2) of an E.164 number, given as digits without "+"; "+" and the country code where it
+    is no country's (satellite and international networks), "" where there is none.
+
+    Where several countries share a code, the number decides (+1 204 is CA, +1 212 US); one that is no number of any of
+    them counts as the main one's, so that a digit at its end hides nothing.
+    """
+    code = next((code for n in range(1, _COUNTRY_CODE_DIGITS_MAX + 1) if (code := digits[:n]) in _REGIONS), "")
+    if not code:
+        return ""
+    regions = _REGIONS[code]
+    if regions[0] == _NON_GEOGRAPHIC:
+        return f"+{code}"
+    national = digits[len(code) :]
+    if len(regions) == 1 or not national:
+        return regions[0]
+    for region in regions:
+        leading = _leading_digits(region)
+        if leading is not None and leading.match(national) is not None:
+            return region
+    zeros = len(national) - len(national.lstrip("0"))
+    number = PhoneNumber(
+        country_code=int(code),
+        national_number=int(national),
+        italian_leading_zero=True if zeros else None,
+        number_of_leading_zeros=zeros if zeros > 1 else None,
+    )
+    return region_code_for_number(number) or regions[0]
+
+
+@lru_cache(512)
+def _leading_digits(region: str) -> re.Pattern[str] | None:
+    metadata = PhoneMetadata.metadata_for_region(region)
+    return re.compile(metadata.leading_digits) if metadata is not None and metadata.leading_digits else None
 
 
 @lru_cache(256)  # There are about 215 country codes.

@@ -3,12 +3,17 @@
 Out: how it is read (adapters.store), and how a batch moves it on (book).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum
+from types import MappingProxyType
+from typing import Final, Protocol
 from uuid import UUID
 
 from callwarden.call_admission.core.calls import NoQuote, Quote
+from callwarden.call_admission.core.lists import Listing
+from callwarden.call_admission.core.usage import Usage
 
 
 class AccountType(Enum):
@@ -38,6 +43,55 @@ class Account:
     overdraft_micros: int
     max_lines: int | None
     daily_micros: int | None
+    lists: tuple[str, ...] = ()
+    """Number lists that hold for its calls beside the policy's."""
+
+
+class Shares(Protocol):
+    """One shard's part of its owner's limits (callwarden.limits.shards.Shard)."""
+
+    @property
+    def count(self) -> int: ...
+
+    def allowance(self, quantity: str, limit: int) -> int: ...
+
+
+@dataclass(slots=True)
+class Counted:
+    """One owner of counters as it was read: all of its counts, or those of one shard."""
+
+    owner: str
+    """Its kind, see usage.OWNERS."""
+    key: UUID
+    usage: Usage
+    shard: Shares | None = None
+    account: Account | None = None
+    """Of a reseller or a carrier."""
+
+    @property
+    def is_sharded(self) -> bool:
+        return self.shard is not None and self.shard.count > 1
+
+    def allowance(self, quantity: str, limit: int) -> int:
+        """What may be used of the limit here: the limit itself, or this shard's part of it."""
+        return limit if self.shard is None or self.shard.count <= 1 else self.shard.allowance(quantity, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTrunk:
+    """What is said of the trunk by which the call came in."""
+
+    name: str
+    only_local: bool = False
+    allowed_prefixes: frozenset[str] = frozenset()
+    blocked_prefixes: frozenset[str] = frozenset()
+
+
+_NOTHING: Final[Mapping[str, Counted]] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, Counted]:
+    return _NOTHING
 
 
 @dataclass(slots=True)
@@ -62,6 +116,15 @@ class Snapshot:
     """Held by running calls that began on that day."""
     quote: Quote | NoQuote | None
     """None: a local call, which costs nothing."""
+    listing: Listing | None = None
+    """Number lists; None: of a call that runs already."""
+    now_s: float = 0.0
+    counted: Mapping[str, Counted] = field(default_factory=_nothing)
+    """By kind of owner; the account's own is always there. Another that is absent: no limit needs it."""
+    carriers: Mapping[str, Counted] = field(default_factory=_nothing)
+    """By a route's carrier_account_id: carriers that have limits of talk time."""
+    trunk: SourceTrunk | None = None
+    """None: it came in by no trunk."""
 
     @property
     def available_micros(self) -> int:

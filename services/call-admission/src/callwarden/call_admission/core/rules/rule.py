@@ -7,6 +7,7 @@ of its mode in policy (spec.modes), and what explain, metrics and simulations sh
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from callwarden.call_admission.core.calls import Route
 from callwarden.call_admission.core.policy import AdmissionPolicy
 from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.tariff import Price
@@ -29,6 +30,17 @@ class Question:
 
 
 @dataclass(slots=True)
+class Bounded:
+    """A limit that is shared out to the shards of its owner, which is short of it or may soon be: `needed` more are
+    asked for than `owner`'s shard may leave."""
+
+    owner: str
+    quantity: str
+    limit: int
+    needed: int
+
+
+@dataclass(slots=True)
 class Finding:
     """A rule's result and, where it enforces them, the bounds it sets. None: it sets none."""
 
@@ -36,6 +48,9 @@ class Finding:
     budget_micros: int | None = None
     """Most that the call may cost in total."""
     talk_s_max: int | None = None
+    routes: tuple[Route, ...] | None = None
+    """The routes it leaves, where they are fewer."""
+    bounded: tuple[Bounded, ...] = ()
 
 
 class Rule(Protocol):
