@@ -63,12 +63,35 @@ account = Table(
     # Grows by one whenever the account's holds change, so that call-admission can read, decide, and write only if
     # nothing came between.
     Column("version", BigInteger, nullable=False, server_default="0"),
-    # NULL: the policy's default holds.
+    # What rules count beyond money and lines (call-admission's Usage as bytes); written with the version.
+    Column("usage", LargeBinary, nullable=False, server_default=text("''")),
+    # 0: one row carries the account. Above: its counters are shared out to so many rows of counter.
+    Column("shards", Integer, nullable=False, server_default="0"),
+    # The reseller that it belongs to, whose ceilings hold over all of its accounts.
+    Column("parent", Uuid, ForeignKey("account.id")),
+    # NULL: the policy's default holds, or there is no limit.
     Column("max_lines", Integer),
+    Column("max_lines_off_peak", Integer),
+    Column("max_per_second", Integer),
     Column("daily_micros", BigInteger),
+    Column("monthly_micros", BigInteger),
+    Column("monthly_increment_micros", BigInteger),
+    Column("monthly_ceiling_micros", BigInteger),
+    Column("talk_day_s", BigInteger),
+    Column("talk_month_s", BigInteger),
+    # The subscriber's country (ISO 3166), which is home to its calls; e-mail and telephone for reviews of payments.
+    Column("country", Text, nullable=False, server_default=""),
+    Column("email", Text, nullable=False, server_default=""),
+    Column("phone", Text, nullable=False, server_default=""),
+    Column("email_verified", Boolean, nullable=False, server_default=text("false")),
+    Column("phone_verified", Boolean, nullable=False, server_default=text("false")),
+    # Names of number lists that hold for this account beside policy's, with commas between.
+    Column("lists", Text, nullable=False, server_default=""),
     _at("created_at", default_now=True),
     UniqueConstraint("realm", "name"),
-    CheckConstraint("type IN ('enduser', 'traffic-sender', 'carrier')", name="type_known"),
+    Index("ix_account_parent", "parent"),
+    CheckConstraint("type IN ('enduser', 'traffic-sender', 'carrier', 'reseller')", name="type_known"),
+    CheckConstraint("shards BETWEEN 0 AND 64", name="shards_bounded"),
     CheckConstraint("status IN ('active', 'disabled')", name="status_known"),
     CheckConstraint("held_micros >= 0", name="held_not_negative"),
     CheckConstraint("overdraft_micros >= 0", name="overdraft_not_negative"),
@@ -76,8 +99,34 @@ account = Table(
     CheckConstraint("NOT prepaid OR balance_micros - held_micros >= -overdraft_micros", name="prepaid_never_overdrawn"),
     CheckConstraint("max_lines IS NULL OR max_lines >= 0", name="max_lines_not_negative"),
     CheckConstraint("daily_micros IS NULL OR daily_micros >= 0", name="daily_not_negative"),
+    CheckConstraint(
+        "coalesce(max_lines_off_peak, 0) >= 0 AND coalesce(max_per_second, 0) >= 0 AND coalesce(monthly_micros, 0) >= 0"
+        " AND coalesce(monthly_increment_micros, 0) >= 0 AND coalesce(monthly_ceiling_micros, 0) >= 0"
+        " AND coalesce(talk_day_s, 0) >= 0 AND coalesce(talk_month_s, 0) >= 0",
+        name="limits_not_negative",
+    ),
 )
 """Who calls and pays. `held_micros` is derived; it is kept here so that one CHECK bounds balance and holds together."""
+
+counter = Table(
+    "counter",
+    metadata,
+    # The account's id, or one made of the owner's name (UUID 5): a realm, the system, a source address, a carrier.
+    Column("scope", Uuid, primary_key=True),
+    Column("shard", BigInteger, primary_key=True),
+    Column("version", BigInteger, nullable=False, server_default="0"),
+    # Of a sharded account: held by its calls in this shard, and charged but not yet taken from the account's balance.
+    Column("held_micros", BigInteger, nullable=False, server_default="0"),
+    Column("spent_micros", BigInteger, nullable=False, server_default="0"),
+    # call-admission's Usage.
+    Column("usage", LargeBinary, nullable=False, server_default=text("''")),
+    # Room that this shard has borrowed (or lent, negative) beyond its fair part of each limit.
+    Column("transfers", LargeBinary, nullable=False, server_default=text("''")),
+    _at("updated_at", default_now=True),
+    CheckConstraint("held_micros >= 0", name="held_not_negative"),
+    CheckConstraint("spent_micros >= 0", name="spent_not_negative"),
+)
+"""What is counted for somebody whose row isn't account's, in as many rows as it needs not to be in anybody's way."""
 
 account_number = Table(
     "account_number",
@@ -112,6 +161,11 @@ trunk = Table(
     Column("strip_digits", Integer, nullable=False, server_default="0"),
     Column("add_prefix", Text, nullable=False, server_default=""),
     Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    # A traffic sender whose calls reach local users and numbers only.
+    Column("only_local", Boolean, nullable=False, server_default=text("false")),
+    # Number prefixes that calls of this trunk may, or may not, go to; with commas between.
+    Column("allow_prefixes", Text, nullable=False, server_default=""),
+    Column("block_prefixes", Text, nullable=False, server_default=""),
     CheckConstraint("direction IN ('carrier', 'traffic-sender')", name="direction_known"),
     CheckConstraint("strip_digits BETWEEN 0 AND 15", name="strip_digits_bounded"),
 )
@@ -146,6 +200,11 @@ hold = Table(
     Column("trunk", Text, nullable=False),
     Column("policy_revision", BigInteger, nullable=False),
     Column("trace_id", Text, nullable=False),
+    # The counters beside the account's that this call is counted in: it ends where it began, whatever policy says then.
+    Column("owners", LargeBinary, nullable=False, server_default=text("''")),
+    # What the carrier charges (protobuf Price); empty where nobody knows.
+    Column("cost", LargeBinary, nullable=False, server_default=text("''")),
+    Column("carrier_account_id", Uuid),
     # The decision chain of the admission (protobuf Decision), for explain.
     Column("decision", LargeBinary, nullable=False),
     CheckConstraint("held_micros >= 0", name="held_not_negative"),
@@ -161,7 +220,7 @@ ledger_entry = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("account_id", Uuid, ForeignKey("account.id"), nullable=False),
-    # "call", "top-up", "reversal"
+    # "call", "top-up", "reversal", "correction"
     Column("kind", Text, nullable=False),
     # The call's hold id, the payment's key, the reversed entry's id.
     Column("reference", Text, nullable=False),
@@ -172,7 +231,7 @@ ledger_entry = Table(
     _at("created_at", default_now=True),
     # Exactly once, whatever is delivered twice.
     UniqueConstraint("kind", "reference", "slice"),
-    CheckConstraint("kind IN ('call', 'top-up', 'reversal')", name="kind_known"),
+    CheckConstraint("kind IN ('call', 'top-up', 'reversal', 'correction')", name="kind_known"),
     CheckConstraint("kind <> 'top-up' OR amount_micros > 0", name="top_up_positive"),
     CheckConstraint("kind <> 'call' OR amount_micros <= 0", name="call_not_positive"),
     Index("ix_ledger_entry_account_id_created_at", "account_id", "created_at"),
@@ -221,6 +280,11 @@ cdr = Table(
     Column("billed_s", Integer, nullable=False),
     Column("price_micros", BigInteger, nullable=False),
     Column("currency", Text, nullable=False),
+    # What the carrier charges; NULL where nobody knows.
+    Column("cost_micros", BigInteger),
+    Column("carrier_account_id", Uuid),
+    # Names of the limits that this call met, with commas between.
+    Column("limits_hit", Text, nullable=False, server_default=""),
     Column("prefix", Text, nullable=False),
     Column("trunk", Text, nullable=False),
     # Why it ended: the edge's word, or "expired" where the reaper settled it.
@@ -332,6 +396,7 @@ __all__ = [
     "account",
     "account_number",
     "cdr",
+    "counter",
     "credential",
     "decision",
     "deck",

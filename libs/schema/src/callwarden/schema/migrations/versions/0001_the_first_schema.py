@@ -26,11 +26,37 @@ def upgrade() -> None:
         sa.Column("held_micros", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("overdraft_micros", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("version", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("usage", sa.LargeBinary(), server_default=sa.text("''"), nullable=False),
+        sa.Column("shards", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("parent", sa.Uuid(), nullable=True),
         sa.Column("max_lines", sa.Integer(), nullable=True),
+        sa.Column("max_lines_off_peak", sa.Integer(), nullable=True),
+        sa.Column("max_per_second", sa.Integer(), nullable=True),
         sa.Column("daily_micros", sa.BigInteger(), nullable=True),
+        sa.Column("monthly_micros", sa.BigInteger(), nullable=True),
+        sa.Column("monthly_increment_micros", sa.BigInteger(), nullable=True),
+        sa.Column("monthly_ceiling_micros", sa.BigInteger(), nullable=True),
+        sa.Column("talk_day_s", sa.BigInteger(), nullable=True),
+        sa.Column("talk_month_s", sa.BigInteger(), nullable=True),
+        sa.Column("country", sa.Text(), server_default="", nullable=False),
+        sa.Column("email", sa.Text(), server_default="", nullable=False),
+        sa.Column("phone", sa.Text(), server_default="", nullable=False),
+        sa.Column("email_verified", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("phone_verified", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("lists", sa.Text(), server_default="", nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("status IN ('active', 'disabled')", name=op.f("ck_account_status_known")),
-        sa.CheckConstraint("type IN ('enduser', 'traffic-sender', 'carrier')", name=op.f("ck_account_type_known")),
+        sa.CheckConstraint(
+            "type IN ('enduser', 'traffic-sender', 'carrier', 'reseller')", name=op.f("ck_account_type_known")
+        ),
+        sa.CheckConstraint("shards BETWEEN 0 AND 64", name=op.f("ck_account_shards_bounded")),
+        sa.CheckConstraint(
+            "coalesce(max_lines_off_peak, 0) >= 0 AND coalesce(max_per_second, 0) >= 0"
+            " AND coalesce(monthly_micros, 0) >= 0 AND coalesce(monthly_increment_micros, 0) >= 0 AND coalesce(monthly_ceiling_micros, 0) >= 0"
+            " AND coalesce(talk_day_s, 0) >= 0 AND coalesce(talk_month_s, 0) >= 0",
+            name=op.f("ck_account_limits_not_negative"),
+        ),
+        sa.ForeignKeyConstraint(["parent"], ["account.id"], name=op.f("fk_account_parent")),
         sa.CheckConstraint(
             "NOT prepaid OR balance_micros - held_micros >= -overdraft_micros",
             name=op.f("ck_account_prepaid_never_overdrawn"),
@@ -41,6 +67,21 @@ def upgrade() -> None:
         sa.CheckConstraint("overdraft_micros >= 0", name=op.f("ck_account_overdraft_not_negative")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_account")),
         sa.UniqueConstraint("realm", "name", name=op.f("uq_account_realm_name")),
+    )
+    op.create_index("ix_account_parent", "account", ["parent"], unique=False)
+    op.create_table(
+        "counter",
+        sa.Column("scope", sa.Uuid(), nullable=False),
+        sa.Column("shard", sa.BigInteger(), nullable=False),
+        sa.Column("version", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("held_micros", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("spent_micros", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("usage", sa.LargeBinary(), server_default=sa.text("''"), nullable=False),
+        sa.Column("transfers", sa.LargeBinary(), server_default=sa.text("''"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint("held_micros >= 0", name=op.f("ck_counter_held_not_negative")),
+        sa.CheckConstraint("spent_micros >= 0", name=op.f("ck_counter_spent_not_negative")),
+        sa.PrimaryKeyConstraint("scope", "shard", name=op.f("pk_counter")),
     )
     op.create_table(
         "decision",
@@ -142,6 +183,9 @@ def upgrade() -> None:
         sa.Column("billed_s", sa.Integer(), nullable=False),
         sa.Column("price_micros", sa.BigInteger(), nullable=False),
         sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("cost_micros", sa.BigInteger(), nullable=True),
+        sa.Column("carrier_account_id", sa.Uuid(), nullable=True),
+        sa.Column("limits_hit", sa.Text(), server_default="", nullable=False),
         sa.Column("prefix", sa.Text(), nullable=False),
         sa.Column("trunk", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
@@ -191,6 +235,9 @@ def upgrade() -> None:
         sa.Column("trunk", sa.Text(), nullable=False),
         sa.Column("policy_revision", sa.BigInteger(), nullable=False),
         sa.Column("trace_id", sa.Text(), nullable=False),
+        sa.Column("owners", sa.LargeBinary(), server_default=sa.text("''"), nullable=False),
+        sa.Column("cost", sa.LargeBinary(), server_default=sa.text("''"), nullable=False),
+        sa.Column("carrier_account_id", sa.Uuid(), nullable=True),
         sa.Column("decision", sa.LargeBinary(), nullable=False),
         sa.CheckConstraint("granted_s >= 0", name=op.f("ck_hold_granted_not_negative")),
         sa.CheckConstraint("held_micros >= 0", name=op.f("ck_hold_held_not_negative")),
@@ -212,7 +259,9 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("kind <> 'call' OR amount_micros <= 0", name=op.f("ck_ledger_entry_call_not_positive")),
         sa.CheckConstraint("kind <> 'top-up' OR amount_micros > 0", name=op.f("ck_ledger_entry_top_up_positive")),
-        sa.CheckConstraint("kind IN ('call', 'top-up', 'reversal')", name=op.f("ck_ledger_entry_kind_known")),
+        sa.CheckConstraint(
+            "kind IN ('call', 'top-up', 'reversal', 'correction')", name=op.f("ck_ledger_entry_kind_known")
+        ),
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_ledger_entry_account_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_ledger_entry")),
         sa.UniqueConstraint("kind", "reference", "slice", name=op.f("uq_ledger_entry_kind_reference_slice")),
@@ -237,6 +286,9 @@ def upgrade() -> None:
         sa.Column("strip_digits", sa.Integer(), server_default="0", nullable=False),
         sa.Column("add_prefix", sa.Text(), server_default="", nullable=False),
         sa.Column("enabled", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("only_local", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("allow_prefixes", sa.Text(), server_default="", nullable=False),
+        sa.Column("block_prefixes", sa.Text(), server_default="", nullable=False),
         sa.CheckConstraint("direction IN ('carrier', 'traffic-sender')", name=op.f("ck_trunk_direction_known")),
         sa.CheckConstraint("strip_digits BETWEEN 0 AND 15", name=op.f("ck_trunk_strip_digits_bounded")),
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_trunk_account_id")),
@@ -274,6 +326,7 @@ def downgrade() -> None:
     op.drop_table("payment")
     op.drop_table("trunk")
     op.drop_table("spend_day")
+    op.drop_table("counter")
     op.drop_index("ix_ledger_entry_account_id_created_at", table_name="ledger_entry")
     op.drop_table("ledger_entry")
     op.drop_index("ix_hold_expires_at", table_name="hold")
@@ -294,5 +347,6 @@ def downgrade() -> None:
     op.drop_index("ix_decision_call_id", table_name="decision")
     op.drop_index("ix_decision_account_id_at", table_name="decision")
     op.drop_table("decision")
+    op.drop_index("ix_account_parent", table_name="account")
     op.drop_table("account")
     # ### end Alembic commands ###
