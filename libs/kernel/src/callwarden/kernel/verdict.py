@@ -27,11 +27,23 @@ class Reason(Enum):
     LINES = "lines"
     CREDIT = "credit"
     DAILY_SPEND = "daily-spend"
+    MONTHLY_SPEND = "monthly-spend"
+    TALK_TIME = "talk-time"  # of a day or month
     DURATION = "duration"
+    ADDRESS_QUOTA = "address-quota"  # calls, talk time or cost of a source address
+    RESELLER_QUOTA = "reseller-quota"  # of all accounts of a reseller together
+    CEILING = "ceiling"  # calls at once of a realm or the whole system
+    VELOCITY = "velocity"
+    BASELINE = "baseline"  # out of line with the account's history
     # where to
     DESTINATION = "destination"  # blocked country, prefix or list
     PREMIUM = "premium"
     SATELLITE = "satellite"
+    NEW_DESTINATION = "new-destination"  # a country that the account hasn't called before
+    ONLY_LOCAL = "only-local"  # a trunk that reaches local numbers only
+    NOT_BILLED = "not-billed"  # priced, but not by a price list that is right for the call
+    NOT_PROFITABLE = "not-profitable"  # every route costs more than the call brings
+    ROUTE_COST = "route-cost"  # every route costs more a minute than policy allows
     NO_RATE = "no-rate"
     NO_ROUTE = "no-route"
     NOT_FOUND = "not-found"  # a local user who isn't registered

@@ -38,10 +38,22 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.LINES: Answer(486),
     Reason.CREDIT: Answer(403),
     Reason.DAILY_SPEND: Answer(403),
+    Reason.MONTHLY_SPEND: Answer(403),
+    Reason.TALK_TIME: Answer(403),
     Reason.DURATION: Answer(403),
+    Reason.ADDRESS_QUOTA: Answer(403),
+    Reason.RESELLER_QUOTA: Answer(403),
+    Reason.CEILING: Answer(503, LINES_RETRY_S),
+    Reason.VELOCITY: Answer(403),
+    Reason.BASELINE: Answer(403),
     Reason.DESTINATION: Answer(403),
     Reason.PREMIUM: Answer(403),
     Reason.SATELLITE: Answer(403),
+    Reason.NEW_DESTINATION: Answer(403),
+    Reason.ONLY_LOCAL: Answer(403),
+    Reason.NOT_BILLED: Answer(403),
+    Reason.NOT_PROFITABLE: Answer(503, OVERLOAD_RETRY_S),  # as without a route: another server may have one
+    Reason.ROUTE_COST: Answer(503, OVERLOAD_RETRY_S),
     Reason.NO_RATE: Answer(403),
     Reason.NO_ROUTE: Answer(503, OVERLOAD_RETRY_S),
     Reason.NOT_FOUND: Answer(404),
@@ -54,7 +66,12 @@ ANSWERS: dict[Reason, Answer] = {
 TRUNK_ANSWERS: dict[Reason, Answer] = {Reason.LINES: Answer(503, LINES_RETRY_S)}
 
 # Refusals whose status policy may set (spec.spend.rejectStatus).
-QUOTAS = frozenset({Reason.CREDIT, Reason.DAILY_SPEND, Reason.DURATION})
+QUOTAS = frozenset(
+    {
+        Reason.CREDIT, Reason.DAILY_SPEND, Reason.MONTHLY_SPEND, Reason.TALK_TIME, Reason.DURATION,
+        Reason.RESELLER_QUOTA, Reason.ADDRESS_QUOTA,
+    }
+)  # fmt: skip
 
 
 def answer_for(reason: Reason, *, is_trunk: bool, quota_status: int, wanted: int = 0, retry_after_s: int = 0) -> Answer:
