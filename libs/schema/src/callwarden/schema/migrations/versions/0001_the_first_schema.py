@@ -52,7 +52,8 @@ def upgrade() -> None:
         sa.CheckConstraint("shards BETWEEN 0 AND 64", name=op.f("ck_account_shards_bounded")),
         sa.CheckConstraint(
             "coalesce(max_lines_off_peak, 0) >= 0 AND coalesce(max_per_second, 0) >= 0"
-            " AND coalesce(monthly_micros, 0) >= 0 AND coalesce(monthly_increment_micros, 0) >= 0 AND coalesce(monthly_ceiling_micros, 0) >= 0"
+            " AND coalesce(monthly_micros, 0) >= 0 AND coalesce(monthly_increment_micros, 0) >= 0"
+            " AND coalesce(monthly_ceiling_micros, 0) >= 0"
             " AND coalesce(talk_day_s, 0) >= 0 AND coalesce(talk_month_s, 0) >= 0",
             name=op.f("ck_account_limits_not_negative"),
         ),
