@@ -27,7 +27,7 @@ class AccountType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who pays, with its limits. `max_lines`, `daily_micros` None: the policy's default holds."""
+    """Who pays, with its limits. None: the policy's default holds, or there is no limit."""
 
     id: UUID
     realm: str
@@ -45,6 +45,23 @@ class Account:
     daily_micros: int | None
     lists: tuple[str, ...] = ()
     """Number lists that hold for its calls beside the policy's."""
+    parent: UUID | None = None
+    """Its reseller."""
+    shards: int = 0
+    """Above 1: its counts are shared out to so many."""
+    max_lines_off_peak: int | None = None
+    max_per_second: int | None = None
+    monthly_micros: int | None = None
+    monthly_increment_micros: int | None = None
+    monthly_ceiling_micros: int | None = None
+    talk_day_s: int | None = None
+    talk_month_s: int | None = None
+    country: str = ""
+    """ISO 3166; home to its calls."""
+    email: str = ""
+    phone: str = ""
+    email_verified: bool = False
+    phone_verified: bool = False
 
 
 class Shares(Protocol):
