@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from callwarden.call_admission.adapters.accounts_sql import SqlAccounts
+from callwarden.call_admission.adapters.records_sql import SqlRecords
 from callwarden.call_admission.core.accounts import (
     AccountChange,
     AccountRef,
@@ -21,9 +22,11 @@ from callwarden.call_admission.core.accounts import (
     check_trunk,
     page_size,
 )
+from callwarden.call_admission.core.policy import AdmissionPolicy
 from callwarden.call_admission.desk import AccountDesk
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound
+from callwarden.policy.model import PolicySpec
 from callwarden.testing.clock import FakeClock
 
 ALICE: dict[str, Any] = {
@@ -155,6 +158,19 @@ class Heard:
         self.news.append((account_id, what))
 
 
+@dataclass
+class Ceilings:
+    """Implements ports.PolicySource by one policy for all realms."""
+
+    system: int | None = None
+    realm: int | None = None
+    revision: int = 0
+
+    def for_realm(self, realm: str) -> AdmissionPolicy:
+        policy = AdmissionPolicy.of(PolicySpec(), 0)
+        return replace(policy, accounts_max=self.system, realm_accounts_max=self.realm)
+
+
 @pytest_asyncio.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     async with Database(database_url) as opened:
@@ -168,7 +184,8 @@ def heard() -> Heard:
 
 @pytest.fixture
 def desk(database: Database, heard: Heard, fake_clock: FakeClock) -> AccountDesk:
-    return AccountDesk(SqlAccounts(database), heard, fake_clock, uuid.uuid4)
+    records = SqlRecords(database)
+    return AccountDesk(SqlAccounts(database), records, heard, Ceilings(), fake_clock, uuid.uuid4)
 
 
 async def test_what_was_created_is_shown(desk: AccountDesk, heard: Heard) -> None:

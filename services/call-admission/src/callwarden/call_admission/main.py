@@ -13,8 +13,10 @@ from callwarden.call_admission.adapters.books_sql import SESSION, SqlBooks
 from callwarden.call_admission.adapters.policy_source import CompiledPolicies
 from callwarden.call_admission.adapters.quotes_grpc import SERVICE as RATING
 from callwarden.call_admission.adapters.quotes_grpc import GrpcQuotes
+from callwarden.call_admission.adapters.records_sql import SqlRecords
 from callwarden.call_admission.app import CallAdmission
 from callwarden.call_admission.desk import AccountDesk
+from callwarden.call_admission.retention import Retention
 from callwarden.call_admission.settings import Settings
 from callwarden.common.rpc.stream import StreamPool
 from callwarden.common.runtime import Runtime, run_service
@@ -40,13 +42,17 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     policies = CompiledPolicies(await runtime.policies())
     app = CallAdmission(books, quotes, policies, runtime.clock, random.random)
     news = events_nats.NatsNews(await runtime.open(bus.publisher()), new_id)
-    desk = AccountDesk(SqlAccounts(database), news, runtime.clock, new_id)
+    records = SqlRecords(database)
+    desk = AccountDesk(SqlAccounts(database), records, news, policies, runtime.clock, new_id)
+    retention = Retention(records, settings.kept_days(), runtime.clock, random.random)
     metrics.register(runtime.metrics, app, quotes)
     admission_pb2_grpc.add_AdmissionServiceServicer_to_server(AdmissionGrpc(app), runtime.server)
     admission_pb2_grpc.add_AccountServiceServicer_to_server(AccountGrpc(desk), runtime.server)  # type: ignore[abstract]
     runtime.ready_when("database", lambda: app.is_up)
     runtime.spawn("group-commit", app.run())
     runtime.spawn("reaper", app.reap())
+    if retention.forgets:
+        runtime.spawn("retention", retention.run())
     await events_nats.follow_rating(bus, quotes)
     events_nats.consume(runtime, bus, app)
 

@@ -1,11 +1,14 @@
 """What call-admission needs of the world, in its own words. Each docstring is the contract."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
+from callwarden.call_admission.core.account_csv import Line, LineError
 from callwarden.call_admission.core.accounts import (
     AccountChange,
+    AccountFilter,
     AccountRef,
     AccountView,
     Audit,
@@ -13,10 +16,13 @@ from callwarden.call_admission.core.accounts import (
     Explanation,
     NewAccount,
     Trunk,
+    TrunkChange,
 )
 from callwarden.call_admission.core.book import Changes, Loaded
 from callwarden.call_admission.core.calls import Expired, NoQuote, Quote
+from callwarden.call_admission.core.corrections import Corrected
 from callwarden.call_admission.core.policy import AdmissionPolicy
+from callwarden.call_admission.core.records import CallRecord, Decisions, Place
 
 T = TypeVar("T")
 
@@ -91,8 +97,27 @@ class PolicySource(Protocol):
 class Accounts(Protocol):
     """Accounts, trunks and what is known of calls, for people. All methods raise Unavailable."""
 
-    async def create(self, account_id: UUID, account: NewAccount) -> None:
-        """Raises Conflict when the name or one of the numbers is taken; then nothing was written."""
+    async def create(self, account_id: UUID, account: NewAccount, ceilings: "Ceilings | None" = None) -> None:
+        """Raises Conflict when the name or one of the numbers is taken, Invalid when the reseller or the deck isn't one
+        for it, Exhausted when a ceiling is reached; then nothing was written."""
+        ...
+
+    async def check(self, lines: Sequence[Line], resellers: "Resellers") -> Sequence[LineError]:
+        """What stands in the way of creating these: as `create`, but all that is wrong, by line."""
+        ...
+
+    async def create_all(
+        self,
+        pages: Callable[[], Iterable[Sequence[Line]]],
+        new_id: Callable[[], UUID],
+        resellers: "Resellers",
+        ceilings: "Ceilings",
+    ) -> int:
+        """Creates all of them or none; how many. `pages` may be called again. Raises as `create`."""
+        ...
+
+    def pages(self, wanted: AccountFilter) -> AsyncIterator[Sequence[NewAccount]]:
+        """All that are meant, by realm and name."""
         ...
 
     async def find(self, ref: AccountRef) -> UUID:
@@ -103,17 +128,22 @@ class Accounts(Protocol):
         """Raises NotFound."""
         ...
 
-    async def list(self, after: str, limit: int, now_s: float) -> Sequence[AccountView]:
+    async def list(self, after: str, limit: int, now_s: float, wanted: AccountFilter) -> Sequence[AccountView]:
         """By name, then realm, after that name."""
         ...
 
     async def update(self, account_id: UUID, change: AccountChange) -> None:
-        """All of it or nothing. Raises NotFound; Conflict when a number is another account's; Invalid when a number to
-        be removed isn't the account's."""
+        """All of it or nothing. Raises NotFound; Conflict when a number is another account's, or the currency of an
+        account with ledger entries is to change; Invalid when what is to be removed isn't there, or the result can't be
+        meant."""
         ...
 
     async def create_trunk(self, trunk: Trunk, account_id: UUID) -> None:
         """Raises Conflict when the name is taken, Invalid when the account is of another kind, NotFound."""
+        ...
+
+    async def update_trunk(self, name: str, change: TrunkChange) -> tuple[Trunk, UUID]:
+        """All of it or nothing; the trunk as it is then, and its account. Raises NotFound, Invalid."""
         ...
 
     async def trunks(self) -> Sequence[Trunk]:
@@ -134,6 +164,64 @@ class Accounts(Protocol):
 
     async def audit(self, account_id: UUID | None) -> Audit:
         """One account's books, or all. Doesn't get into the way of calls."""
+        ...
+
+
+class Ceilings(Protocol):
+    """How many accounts there may be; None: any number."""
+
+    @property
+    def system(self) -> int | None: ...
+
+    def realm(self, name: str) -> int | None: ...
+
+
+KEPT: Final = ("cdr", "decision", "counter", "spend_day")
+"""What doesn't stay for ever."""
+
+Slice: TypeAlias = tuple[UUID, UUID | None]
+"""Account ids from the first up to the second; None: to the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reseller:
+    """One that an import itself makes."""
+
+    id: UUID
+    currency: str
+
+
+Resellers: TypeAlias = dict[tuple[str, str], Reseller]
+"""By realm and name."""
+
+
+class Records(Protocol):
+    """Calls that are over, and what was decided about calls. All methods raise Unavailable."""
+
+    def export(self, account_id: UUID | None, since_s: float, until_s: float) -> AsyncIterator[Sequence[CallRecord]]:
+        """Records of calls that began in that time, by account and start, page by page. What is settled meanwhile may
+        be among them."""
+        ...
+
+    async def decisions(
+        self, account_id: UUID, since_s: float, outcome: str, after: Place | None, limit: int
+    ) -> Decisions:
+        """The newest first, beginning after that place."""
+        ...
+
+    async def correct_call(self, hold_id: UUID, price_micros: int, note: str, key: str) -> Corrected:
+        """Makes a settled call cost so much, by a reversing entry: balance and spend of its day follow in the same
+        transaction. Once for each key. Raises NotFound; Conflict when the call still runs, the account can't bear it,
+        or the key has done something else."""
+        ...
+
+    async def reverse_entry(self, entry_id: UUID, note: str, key: str) -> Corrected:
+        """Takes back what is left of an entry, likewise. Raises as correct_call; Invalid for a reversal."""
+        ...
+
+    async def forget(self, kind: str, slice_: Slice, before_s: float, limit: int) -> int:
+        """Deletes at most `limit` rows of one of KEPT that are older, of accounts of the slice; how many it found.
+        Several processes may do so at once."""
         ...
 
 

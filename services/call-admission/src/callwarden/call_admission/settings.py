@@ -16,5 +16,26 @@ class Settings(settings.Settings):
     quotes_cached_max: Annotated[int, Field(ge=1_000, le=1_000_000)] = 50_000
     """Prices kept in memory, by price list and called number, 0.4 KB each."""
 
+    keep_cdr_days: Annotated[int, Field(ge=0, le=100_000)] = 400
+    """Call records are kept so many days; 0: for ever. Ledger entries always stay."""
+
+    keep_decision_days: Annotated[int, Field(ge=0, le=100_000)] = 30
+    """Refusals and cuts, for `callwarden explain`; 0: for ever. Decisions of admitted calls stay with their records."""
+
+    keep_counter_days: Annotated[int, Field(ge=0, le=100_000)] = 400
+    """Counters of addresses, realms and resellers that nothing was counted in for so long; 0: for ever."""
+
+    keep_spend_day_days: Annotated[int, Field(ge=0, le=100_000)] = 400
+    """Spend of an account's past days; 0: for ever."""
+
+    def kept_days(self) -> dict[str, int]:
+        """By what callwarden.call_admission.ports.KEPT names."""
+        return {
+            "cdr": self.keep_cdr_days,
+            "decision": self.keep_decision_days,
+            "counter": self.keep_counter_days,
+            "spend_day": self.keep_spend_day_days,
+        }
+
     def targets(self) -> tuple[str, ...]:
         return tuple(part for part in self.rating_targets.split(",") if part)

@@ -1,18 +1,38 @@
 """Accounts, trunks and questions about calls, in SQL for both databases. Cold: SQLAlchemy Core throughout."""
 
-from collections.abc import Sequence
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Row, Select, and_, delete, func, insert, literal, or_, select, true, tuple_, union_all, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.api.admission.v1 import admission_pb2
+from callwarden.call_admission.adapters.account_rows import (
+    account_of,
+    changed,
+    check_deck,
+    filtered,
+    numbers_and_parents,
+    parent_id_of,
+    parents_of,
+    reseller_of,
+    row_of,
+    trunk_of,
+    trunk_row,
+    wrong_lines,
+)
+from callwarden.call_admission.core.account_csv import Line, LineError
 from callwarden.call_admission.core.accounts import (
     MISMATCHED_MAX,
     AccountChange,
+    AccountFilter,
     AccountRef,
     AccountView,
     Audit,
@@ -20,16 +40,18 @@ from callwarden.call_admission.core.accounts import (
     Explanation,
     NewAccount,
     Trunk,
+    TrunkChange,
 )
 from callwarden.call_admission.core.days import day_of
 from callwarden.call_admission.core.settle import EXPIRED
-from callwarden.call_admission.core.snapshot import AccountType
+from callwarden.call_admission.ports import Ceilings, Resellers
 from callwarden.common.sql import Database
-from callwarden.kernel.errors import Conflict, Invalid, NotFound
+from callwarden.kernel.errors import Conflict, Exhausted, Invalid, NotFound
 from callwarden.schema.tables import (
     account,
     account_number,
     cdr,
+    counter,
     decision,
     hold,
     ledger_entry,
@@ -38,6 +60,9 @@ from callwarden.schema.tables import (
     trunk,
 )
 
+IMPORT_WRITE: Final = 2_000  # accounts in one statement
+EXPORT_PAGE: Final = 500
+_CREATING: Final = UUID("3a7e9a52-94a8-4c55-8d0e-5b9f2c6d1e07")  # the row in `counter` that says whose turn it is
 DECISIONS_MAX: Final = 100  # of one Call-ID; a caller that repeats a refused call with it fills no more than a page
 
 
@@ -47,23 +72,13 @@ class SqlAccounts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, account_id: UUID, new: NewAccount) -> None:
+    async def create(self, account_id: UUID, new: NewAccount, ceilings: Ceilings | None = None) -> None:
         async def work(connection: AsyncConnection) -> None:
-            await connection.execute(
-                insert(account).values(
-                    id=account_id,
-                    realm=new.realm,
-                    name=new.name,
-                    type=new.type.value,
-                    status="active" if new.active else "disabled",
-                    currency=new.currency,
-                    time_zone=new.time_zone,
-                    prepaid=new.prepaid,
-                    deck=new.deck,
-                    max_lines=new.max_lines,
-                    daily_micros=new.daily_micros,
-                )
-            )
+            if ceilings is not None:
+                await self._bear(connection, {new.realm: 1}, ceilings)
+            parent_id = await reseller_of(connection, new.parent, new.realm, new.currency) if new.parent else None
+            await check_deck(connection, new.deck, new.currency)
+            await connection.execute(insert(account).values(**row_of(account_id, new, parent_id)))
             if new.numbers:
                 rows = [{"number": number, "account_id": account_id} for number in new.numbers]
                 await connection.execute(insert(account_number), rows)
@@ -72,6 +87,30 @@ class SqlAccounts:
             await self._database.transaction("account-create", work)
         except IntegrityError as error:
             raise await self._taken(error, new.name, new.realm, new.numbers) from error
+
+    async def _bear(self, connection: AsyncConnection, more: Mapping[str, int], ceilings: Ceilings) -> None:
+        """Raises Exhausted if so many more accounts, by realm, would pass a ceiling.
+
+        Where there is one, accounts are created one after the other: each has to know how many there are. They are
+        counted outside the transaction, since one that reads all accounts would make the calls' transactions fail.
+        """
+        system = ceilings.system
+        realms = {realm: limit for realm in more if (limit := ceilings.realm(realm)) is not None}
+        if system is None and not realms:
+            return
+        turn = upsert(counter).values(scope=_CREATING, shard=0, version=1)
+        await connection.execute(
+            turn.on_conflict_do_update(
+                index_elements=[counter.c.scope, counter.c.shard], set_={"version": counter.c.version + 1}
+            )
+        )
+        if system is not None:
+            (row,) = await self._plain(select(func.count().label("there")).select_from(account))
+            _check_ceiling("the system", "spec.system.maxAccounts", row.there, sum(more.values()), system)
+        for realm, limit in realms.items():
+            of_realm = select(func.count().label("there")).where(account.c.realm == realm)
+            (row,) = await self._plain(of_realm)
+            _check_ceiling(f"realm {realm}", "spec.system.perRealm.maxAccounts", row.there, more[realm], limit)
 
     async def _taken(self, error: IntegrityError, name: str, realm: str, numbers: Sequence[str]) -> Exception:
         """Which of the unique things is taken; found by looking, since the drivers' texts differ."""
@@ -85,6 +124,69 @@ class SqlAccounts:
             return Conflict(f"number +{found} is another account's", field="numbers") if found is not None else None
 
         return await self._database.transaction("account-taken", work) or error
+
+    # ------------------------------------------------------------------ many at once
+
+    async def check(self, lines: Sequence[Line], resellers: Resellers) -> Sequence[LineError]:
+        if not lines:
+            return []
+        async with self._outside() as connection:
+            return await wrong_lines(connection, lines, resellers)
+
+    async def create_all(
+        self,
+        pages: Callable[[], Iterable[Sequence[Line]]],
+        new_id: Callable[[], UUID],
+        resellers: Resellers,
+        ceilings: Ceilings,
+    ) -> int:
+        async def work(connection: AsyncConnection) -> int:
+            more: Counter[str] = Counter()
+            accounts: list[dict[str, Any]] = []
+            numbers: list[dict[str, Any]] = []
+            for lines in pages():
+                parents = await self._parents([line.account for line in lines])
+                for new in (line.account for line in lines):
+                    made = resellers.get((new.realm, new.name))
+                    account_id = new_id() if made is None else made.id
+                    accounts.append(row_of(account_id, new, parent_id_of(new, parents, resellers)))
+                    numbers += [{"number": number, "account_id": account_id} for number in new.numbers]
+                    more[new.realm] += 1
+                if len(accounts) >= IMPORT_WRITE:
+                    await _insert(connection, accounts, numbers)
+                await asyncio.sleep(0)  # calls have their turn
+            await _insert(connection, accounts, numbers)
+            await self._bear(connection, more, ceilings)
+            return more.total()
+
+        try:
+            return await self._database.transaction("account-import", work)
+        except IntegrityError as error:
+            raise Conflict("an account of that name or number came in between: import again") from error
+
+    async def _parents(self, accounts: Sequence[NewAccount]) -> dict[str, Row[Any]]:
+        if not any(new.parent for new in accounts):
+            return {}
+        async with self._outside() as connection:
+            return await parents_of(connection, accounts)
+
+    async def pages(self, wanted: AccountFilter) -> AsyncIterator[Sequence[NewAccount]]:
+        last: tuple[str, str] | None = None
+        parent_id = None if wanted.parent is None else await self.find(wanted.parent)
+        while True:
+            query = filtered(select(account), wanted, parent_id).order_by(account.c.realm, account.c.name)
+            if last is not None:
+                query = query.where(tuple_(account.c.realm, account.c.name) > tuple_(*map(literal, last)))
+            async with self._outside() as connection:
+                rows = (await connection.execute(query.limit(EXPORT_PAGE))).all()
+                numbers, parents = await numbers_and_parents(connection, rows)
+            if rows:
+                yield [account_of(row, numbers, parents) for row in rows]
+                last = rows[-1].realm, rows[-1].name
+            if len(rows) < EXPORT_PAGE:
+                return
+
+    # ------------------------------------------------------------------ one account
 
     async def find(self, ref: AccountRef) -> UUID:
         query = select(account.c.id).limit(2)
@@ -111,8 +213,9 @@ class SqlAccounts:
             raise NotFound(f"there is no account {account_id}", field="account")
         return views[0]
 
-    async def list(self, after: str, limit: int, now_s: float) -> Sequence[AccountView]:
-        query = select(account).order_by(account.c.name, account.c.realm).limit(limit)
+    async def list(self, after: str, limit: int, now_s: float, wanted: AccountFilter) -> Sequence[AccountView]:
+        parent_id = None if wanted.parent is None else await self.find(wanted.parent)
+        query = filtered(select(account), wanted, parent_id).order_by(account.c.name, account.c.realm).limit(limit)
         if after:
             name, _, realm = after.partition("@")
             query = query.where(
@@ -127,19 +230,13 @@ class SqlAccounts:
         return await self._database.transaction("account-list", work)
 
     async def update(self, account_id: UUID, change: AccountChange) -> None:
-        values: dict[str, Any] = dict.fromkeys(change.clear)
-        if change.active is not None:
-            values["status"] = "active" if change.active else "disabled"
-        for name in ("deck", "max_lines", "daily_micros"):
-            if (value := getattr(change, name)) is not None:
-                values[name] = value
-
         async def work(connection: AsyncConnection) -> None:
             # Locked first, as calls do: the same order for everybody.
-            locked = select(account.c.id).where(account.c.id == account_id).with_for_update()
-            if (await connection.execute(locked)).first() is None:
+            locked = select(account).where(account.c.id == account_id).with_for_update()
+            before = (await connection.execute(locked)).one_or_none()
+            if before is None:
                 raise NotFound(f"there is no account {account_id}", field="account")
-            if values:
+            if values := await changed(connection, before, change):
                 # Who decides on what it remembers of the account must find out.
                 values["version"] = account.c.version + 1
                 await connection.execute(update(account).where(account.c.id == account_id).values(**values))
@@ -169,39 +266,28 @@ class SqlAccounts:
                 raise NotFound(f"there is no account {account_id}", field="account")
             if type_ != new.direction.value:
                 raise Invalid(f"the trunk is a {new.direction.value}, its account is of type {type_}", field="account")
-            await connection.execute(
-                insert(trunk).values(
-                    name=new.name,
-                    direction=new.direction.value,
-                    account_id=account_id,
-                    address=new.address,
-                    tech_prefix=new.tech_prefix,
-                    strip_digits=new.strip_digits,
-                    add_prefix=new.add_prefix,
-                    enabled=new.enabled,
-                )
-            )
+            await connection.execute(insert(trunk).values(name=new.name, account_id=account_id, **trunk_row(new)))
 
         try:
             await self._database.transaction("trunk-create", work)
         except IntegrityError as error:
             raise Conflict(f"there is a trunk {new.name} already", field="name") from error
 
+    async def update_trunk(self, name: str, change: TrunkChange) -> tuple[Trunk, UUID]:
+        async def work(connection: AsyncConnection) -> tuple[Trunk, UUID]:
+            query = select(trunk, account.c.name.label("owner")).join(account).where(trunk.c.name == name)
+            row = (await connection.execute(query.with_for_update(of=trunk))).one_or_none()
+            if row is None:
+                raise NotFound(f"there is no trunk {name}", field="name")
+            after = change.of(trunk_of(row))
+            await connection.execute(update(trunk).where(trunk.c.name == name).values(**trunk_row(after)))
+            return after, row.account_id
+
+        return await self._database.transaction("trunk-update", work)
+
     async def trunks(self) -> Sequence[Trunk]:
         query = select(trunk, account.c.name.label("owner")).join(account).order_by(trunk.c.name)
-        return [
-            Trunk(
-                row.name,
-                row.address,
-                AccountType(row.direction),
-                row.owner,
-                row.tech_prefix,
-                row.strip_digits,
-                row.add_prefix,
-                row.enabled,
-            )
-            for row in await self._fetch("trunk-list", query)
-        ]
+        return [trunk_of(row) for row in await self._fetch("trunk-list", query)]
 
     async def delete_trunk(self, name: str) -> UUID | None:
         async def work(connection: AsyncConnection) -> UUID | None:
@@ -286,12 +372,22 @@ class SqlAccounts:
         )
         # Each statement by itself, outside a serializable transaction: one statement sees one moment, and a reader of
         # whole tables in a serializable transaction would make the calls' transactions fail.
-        async with self._database.engine.connect() as plain:
-            connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
+        async with self._outside() as connection:
             row = (await connection.execute(sums)).one()
             names = (await connection.execute(wrong)).scalars().all()
         accounts, entry_rows, balance, entered, account_held, hold_rows_held, open_holds = (int(value) for value in row)
         return Audit(accounts, entry_rows, balance, entered, account_held, hold_rows_held, open_holds, tuple(names))
+
+    @asynccontextmanager
+    async def _outside(self) -> AsyncIterator[AsyncConnection]:
+        """A connection on which each statement stands by itself, outside any serializable transaction."""
+        async with self._database.engine.connect() as connection:
+            yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def _plain(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        async with self._outside() as connection:
+            rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
+            return rows
 
     async def _fetch(self, name: str, query: Select[Any]) -> Sequence[Row[Any]]:
         async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
@@ -310,13 +406,25 @@ async def _remove_numbers(connection: AsyncConnection, account_id: UUID, numbers
         raise Invalid(f"number +{missing[0]} isn't this account's", field="remove_numbers")
 
 
+async def _insert(connection: AsyncConnection, accounts: list[Any], numbers: list[Any]) -> None:
+    """Nothing is read: a transaction that only inserts new rows stands in no call's way."""
+    if accounts:
+        await connection.execute(insert(account), accounts)
+    if numbers:
+        await connection.execute(insert(account_number), numbers)
+    accounts.clear()
+    numbers.clear()
+
+
+def _check_ceiling(whose: str, field: str, there: int, more: int, limit: int) -> None:
+    if there + more > limit:
+        raise Exhausted(f"{whose} may have {limit:,} accounts and has {there:,} ({field})", field=field)
+
+
 async def _views(connection: AsyncConnection, query: Select[Any], now_s: float) -> list[AccountView]:
     rows = (await connection.execute(query)).all()
     ids = [row.id for row in rows]
-    numbers: dict[UUID, list[str]] = {}
-    of_accounts = select(account_number).where(account_number.c.account_id.in_(ids)).order_by(account_number.c.number)
-    for row in (await connection.execute(of_accounts)).all():
-        numbers.setdefault(row.account_id, []).append(row.number)
+    numbers, parents = await numbers_and_parents(connection, rows)
     now = datetime.fromtimestamp(now_s, UTC)
     lines = select(hold.c.account_id, func.count().label("lines")).where(
         hold.c.account_id.in_(ids), hold.c.expires_at > now
@@ -334,19 +442,7 @@ async def _views(connection: AsyncConnection, query: Select[Any], now_s: float) 
     return [
         AccountView(
             id=row.id,
-            account=NewAccount(
-                realm=row.realm,
-                name=row.name,
-                type=AccountType(row.type),
-                active=row.status == "active",
-                currency=row.currency,
-                time_zone=row.time_zone,
-                prepaid=row.prepaid,
-                deck=row.deck,
-                max_lines=row.max_lines,
-                daily_micros=row.daily_micros,
-                numbers=tuple(numbers.get(row.id, ())),
-            ),
+            account=account_of(row, numbers, parents),
             balance_micros=row.balance_micros,
             held_micros=row.held_micros,
             lines_in_use=in_use.get(row.id, 0),

@@ -453,41 +453,48 @@ class Profile(_message.Message):
     COUNTRY_FIELD_NUMBER: _builtins.int
     EMAIL_FIELD_NUMBER: _builtins.int
     PHONE_FIELD_NUMBER: _builtins.int
-    VERIFIED_FIELD_NUMBER: _builtins.int
+    EMAIL_VERIFIED_FIELD_NUMBER: _builtins.int
+    PHONE_VERIFIED_FIELD_NUMBER: _builtins.int
     country: _builtins.str
     """ISO 3166 alpha-2, such as DE."""
     email: _builtins.str
     phone: _builtins.str
-    verified: _builtins.bool
+    email_verified: _builtins.bool
     """Whether somebody has checked these."""
+    phone_verified: _builtins.bool
     def __init__(
         self,
         *,
         country: _builtins.str | None = ...,
         email: _builtins.str | None = ...,
         phone: _builtins.str | None = ...,
-        verified: _builtins.bool | None = ...,
+        email_verified: _builtins.bool | None = ...,
+        phone_verified: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_email", b"_email", "_phone", b"_phone", "_verified", b"_verified", "country", b"country", "email", b"email", "phone", b"phone", "verified", b"verified"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_email", b"_email", "_email_verified", b"_email_verified", "_phone", b"_phone", "_phone_verified", b"_phone_verified", "country", b"country", "email", b"email", "email_verified", b"email_verified", "phone", b"phone", "phone_verified", b"phone_verified"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_email", b"_email", "_phone", b"_phone", "_verified", b"_verified", "country", b"country", "email", b"email", "phone", b"phone", "verified", b"verified"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_country", b"_country", "_email", b"_email", "_email_verified", b"_email_verified", "_phone", b"_phone", "_phone_verified", b"_phone_verified", "country", b"country", "email", b"email", "email_verified", b"email_verified", "phone", b"phone", "phone_verified", b"phone_verified"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__country: _TypeAlias = _typing.Literal["country"]  # noqa: Y015
     _WhichOneofArgType__country: _TypeAlias = _typing.Literal["_country", b"_country"]  # noqa: Y015
     _WhichOneofReturnType__email: _TypeAlias = _typing.Literal["email"]  # noqa: Y015
     _WhichOneofArgType__email: _TypeAlias = _typing.Literal["_email", b"_email"]  # noqa: Y015
+    _WhichOneofReturnType__email_verified: _TypeAlias = _typing.Literal["email_verified"]  # noqa: Y015
+    _WhichOneofArgType__email_verified: _TypeAlias = _typing.Literal["_email_verified", b"_email_verified"]  # noqa: Y015
     _WhichOneofReturnType__phone: _TypeAlias = _typing.Literal["phone"]  # noqa: Y015
     _WhichOneofArgType__phone: _TypeAlias = _typing.Literal["_phone", b"_phone"]  # noqa: Y015
-    _WhichOneofReturnType__verified: _TypeAlias = _typing.Literal["verified"]  # noqa: Y015
-    _WhichOneofArgType__verified: _TypeAlias = _typing.Literal["_verified", b"_verified"]  # noqa: Y015
+    _WhichOneofReturnType__phone_verified: _TypeAlias = _typing.Literal["phone_verified"]  # noqa: Y015
+    _WhichOneofArgType__phone_verified: _TypeAlias = _typing.Literal["_phone_verified", b"_phone_verified"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__country) -> _WhichOneofReturnType__country | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__email) -> _WhichOneofReturnType__email | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__email_verified) -> _WhichOneofReturnType__email_verified | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__phone) -> _WhichOneofReturnType__phone | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__verified) -> _WhichOneofReturnType__verified | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__phone_verified) -> _WhichOneofReturnType__phone_verified | None: ...
 
 Global___Profile: _TypeAlias = Profile  # noqa: Y015
 
@@ -1295,7 +1302,7 @@ class ListDecisionsRequest(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     REPORTED_FIELD_NUMBER: _builtins.int
     account: _builtins.str
-    """Id or name; empty: of all accounts."""
+    """Id or name."""
     since_s: _builtins.float
     page_size: _builtins.int
     """1 to 1000; 0: 100."""

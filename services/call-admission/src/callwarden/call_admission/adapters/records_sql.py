@@ -1,0 +1,311 @@
+"""Records of calls in SQL for both databases: exported page by page, corrected by reversing entries, forgotten in time.
+
+Cold, so SQLAlchemy Core throughout; and out of the calls' way: what reads many rows does so outside a serializable
+transaction, one statement a page, because a reader of whole tables would make the calls' transactions fail.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import (
+    Row,
+    Select,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    true,
+    tuple_,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from callwarden.call_admission.core.corrections import Corrected, Entry, Purse, Reversal, reversal
+from callwarden.call_admission.core.days import day_of
+from callwarden.call_admission.core.records import CallRecord, Decided, Decisions, Place
+from callwarden.call_admission.ports import KEPT, Slice
+from callwarden.common.sql import Database
+from callwarden.kernel.errors import Conflict, Invalid, NotFound
+from callwarden.schema.tables import account, cdr, counter, decision, hold, ledger_entry, spend_day
+
+EXPORT_PAGE: Final = 1_000  # records, 0.5 KB each
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class SqlRecords:
+    """Implements ports.Records."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # ------------------------------------------------------------------ export
+
+    async def export(
+        self, account_id: UUID | None, since_s: float, until_s: float
+    ) -> AsyncIterator[Sequence[CallRecord]]:
+        last: Row[Any] | None = None
+        while True:
+            rows = await self._plain(_page(account_id, since_s, until_s, last))
+            if rows:
+                corrected = await self._corrected([row.id for row in rows])
+                yield [_record(row, corrected.get(str(row.id), 0)) for row in rows]
+                last = rows[-1]
+            if len(rows) < EXPORT_PAGE:
+                return
+
+    async def _corrected(self, ids: Sequence[UUID]) -> dict[str, int]:
+        query = (
+            select(ledger_entry.c.reference, func.sum(ledger_entry.c.amount_micros).label("micros"))
+            .where(ledger_entry.c.kind == "reversal", ledger_entry.c.reference.in_([str(id_) for id_ in ids]))
+            .group_by(ledger_entry.c.reference)
+        )
+        # An entry takes from the balance what it adds to the price.
+        return {row.reference: -int(row.micros) for row in await self._plain(query)}
+
+    async def _plain(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        """One statement sees one moment; it needs no transaction."""
+        async with self._database.engine.connect() as connection:
+            plain = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            rows: Sequence[Row[Any]] = (await plain.execute(query)).all()
+            return rows
+
+    # ------------------------------------------------------------------ decisions
+
+    async def decisions(
+        self, account_id: UUID, since_s: float, outcome: str, after: Place | None, limit: int
+    ) -> Decisions:
+        parts: list[Select[Any]] = []
+        for table, at, body in (
+            (decision, decision.c.at, decision.c.body),
+            (hold, hold.c.created_at, hold.c.decision),
+            (cdr, cdr.c.started_at, cdr.c.decision),
+        ):
+            query = select(at.label("at"), table.c.id, table.c.call_id, body.label("body")).where(
+                table.c.account_id == account_id, at >= _time(since_s)
+            )
+            if after is not None:
+                moment = _EPOCH + after.at_us * _MICROSECOND
+                query = query.where(or_(at < moment, and_(at == moment, table.c.id < after.id)))
+            if outcome and table is decision:
+                query = query.where(decision.c.outcome == outcome)
+            if not outcome or outcome == "admit" or table is decision:
+                parts.append(query.order_by(at.desc(), table.c.id.desc()).limit(limit + 1))
+        both = union_all(*(select(part.subquery()) for part in parts)).subquery()
+        newest = select(both).order_by(both.c.at.desc(), both.c.id.desc()).limit(limit + 1)
+        rows = await self._plain(newest)
+        page = rows[:limit]
+        following = Place((page[-1].at - _EPOCH) // _MICROSECOND, page[-1].id) if len(rows) > limit else None
+        return Decisions(tuple(Decided(row.call_id, row.body) for row in page), following)
+
+    # ------------------------------------------------------------------ corrections
+
+    async def correct_call(self, hold_id: UUID, price_micros: int, note: str, key: str) -> Corrected:
+        query = select(cdr.c.account_id, cdr.c.started_at).where(cdr.c.id == hold_id)
+        found = await self._plain(query)
+        if not found:
+            if await self._plain(select(hold.c.id).where(hold.c.id == hold_id)):
+                raise Conflict("the call still runs: correct it when it is over", field="hold_id")
+            raise NotFound("there is no record of this call", field="hold_id")
+        row = found[0]
+        return await self._reverse(row.account_id, str(hold_id), row.started_at, -price_micros, note, key)
+
+    async def reverse_entry(self, entry_id: UUID, note: str, key: str) -> Corrected:
+        query = select(
+            ledger_entry.c.account_id, ledger_entry.c.kind, ledger_entry.c.reference, ledger_entry.c.created_at
+        ).where(ledger_entry.c.id == entry_id)
+        found = await self._plain(query)
+        if not found:
+            raise NotFound("there is no such ledger entry", field="entry_id")
+        row = found[0]
+        if row.kind == "reversal":
+            raise Invalid("this entry is a reversal: correct the call, or top up", field="entry_id")
+        started = None
+        if row.kind == "call":
+            record = await self._plain(select(cdr.c.started_at).where(cdr.c.id == entry_id))
+            started = record[0].started_at if record else row.created_at
+        return await self._reverse(row.account_id, str(entry_id), started, 0, note, key)
+
+    async def _reverse(
+        self, account_id: UUID, reference: str, started: datetime | None, net_micros: int, note: str, key: str
+    ) -> Corrected:
+        """`started`: when the call began whose day's spend changes, too."""
+
+        async def work(connection: AsyncConnection) -> Corrected:
+            # Locked first, as by whatever changes an account's money; of two corrections the second sees the first.
+            locked = select(account).where(account.c.id == account_id).with_for_update()
+            owner = (await connection.execute(locked)).one()
+            if owner.shards:
+                raise Conflict(f"{owner.name} is sharded: take its shards away, correct, and shard it again")
+            entries = await connection.execute(
+                select(ledger_entry.c.id, ledger_entry.c.slice, ledger_entry.c.amount_micros).where(
+                    or_(
+                        and_(ledger_entry.c.kind == "reversal", ledger_entry.c.reference == reference),
+                        ledger_entry.c.id == UUID(reference),
+                    )
+                )
+            )
+            purse = Purse(
+                owner.name, owner.currency, owner.prepaid, owner.balance_micros, owner.held_micros,
+                owner.overdraft_micros,
+            )  # fmt: skip
+            made = reversal([Entry(row.id, row.slice, row.amount_micros) for row in entries], key, net_micros, purse)
+            if isinstance(made, Corrected):
+                return made
+            await _write_reversal(connection, account_id, reference, made, note)
+            if started is not None and made.amount_micros:
+                await _correct_day(connection, account_id, day_of(started.timestamp(), owner.time_zone), made)
+            return Corrected(
+                made.id, owner.name, made.amount_micros, owner.currency, owner.balance_micros + made.amount_micros,
+                duplicate=False,
+            )  # fmt: skip
+
+        try:
+            return await self._database.transaction("reverse", work)
+        except IntegrityError:
+            # The same key for another account at the same moment: no common row to wait for. It stands now.
+            try:
+                return await self._database.transaction("reverse", work)
+            except IntegrityError as error:
+                raise Conflict("this key was used for another correction", field="key") from error
+
+    # ------------------------------------------------------------------ retention
+
+    async def forget(self, kind: str, slice_: Slice, before_s: float, limit: int) -> int:
+        keys, owner, is_old = _FORGET[kind]
+        low, high = slice_
+        where = owner >= low
+        if high is not None:
+            where = and_(where, owner < high)
+        elif owner.nullable:
+            where = or_(where, owner.is_(None))  # the last slice takes what has no owner, too
+        old = is_old(_time(before_s))
+        found = [tuple(row) for row in await self._plain(select(*keys).where(where, old).limit(limit))]
+        if not found:
+            return 0
+
+        async def work(connection: AsyncConnection) -> int:
+            # By keys, so that it touches no other row; another process that has taken some of them leaves us fewer.
+            wanted = keys[0].in_([row[0] for row in found]) if len(keys) == 1 else tuple_(*keys).in_(found)
+            return int((await connection.execute(delete(keys[0].table).where(wanted, old))).rowcount)
+
+        await self._database.transaction(f"forget-{kind}", work)
+        return len(found)
+
+
+# Counters that are in use stay however old, and those that other rows of their owner or an account's shards rely on.
+_UNUSED_COUNTER: Final = and_(
+    counter.c.held_micros == 0,
+    counter.c.spent_micros == 0,
+    counter.c.transfers == b"",
+    ~exists().where(account.c.id == counter.c.scope),
+)
+_FORGET: Final[dict[str, tuple[tuple[Any, ...], Any, Any]]] = {
+    "cdr": ((cdr.c.id,), cdr.c.account_id, lambda before: cdr.c.started_at < before),
+    "counter": (
+        (counter.c.scope, counter.c.shard),
+        counter.c.scope,
+        lambda before: and_(counter.c.updated_at < before, _UNUSED_COUNTER),
+    ),
+    "decision": ((decision.c.id,), decision.c.account_id, lambda before: decision.c.at < before),
+    "spend_day": (
+        (spend_day.c.account_id, spend_day.c.day),
+        spend_day.c.account_id,
+        lambda before: spend_day.c.day < before.date(),
+    ),
+}
+assert _FORGET.keys() == set(KEPT)
+
+
+async def _write_reversal(
+    connection: AsyncConnection, account_id: UUID, reference: str, made: Reversal, note: str
+) -> None:
+    await connection.execute(
+        insert(ledger_entry).values(
+            id=made.id,
+            account_id=account_id,
+            kind="reversal",
+            reference=reference,
+            slice=made.slice,
+            amount_micros=made.amount_micros,
+            note=note,
+        )
+    )
+    # With a new version: who decides on what it remembers of the account must find out.
+    moved = {"balance_micros": account.c.balance_micros + made.amount_micros, "version": account.c.version + 1}
+    await connection.execute(update(account).where(account.c.id == account_id).values(**moved))
+
+
+async def _correct_day(connection: AsyncConnection, account_id: UUID, day: Any, made: Reversal) -> None:
+    more_micros = -made.amount_micros
+    values = {"account_id": account_id, "day": day, "spent_micros": max(more_micros, 0)}
+    # Not below nothing: the account's zone may have changed since, and the call been counted on a neighbouring day.
+    spent = func.greatest(spend_day.c.spent_micros + literal(more_micros), 0)
+    await connection.execute(
+        upsert(spend_day)
+        .values(**values)
+        .on_conflict_do_update(index_elements=[spend_day.c.account_id, spend_day.c.day], set_={"spent_micros": spent})
+    )
+
+
+def _page(account_id: UUID | None, since_s: float, until_s: float, last: Row[Any] | None) -> Select[Any]:
+    """In the order of the index on account and start: a page begins where the last one ended, at whatever depth."""
+    query = (
+        select(cdr, account.c.name.label("account"), account.c.realm)
+        .join(account, account.c.id == cdr.c.account_id)
+        .where(cdr.c.started_at >= _time(since_s), cdr.c.started_at < _time(until_s))
+        .where(true() if account_id is None else cdr.c.account_id == account_id)
+        .order_by(cdr.c.account_id, cdr.c.started_at, cdr.c.id)
+        .limit(EXPORT_PAGE)
+    )
+    if last is None:
+        return query
+    place = tuple_(literal(last.account_id), literal(last.started_at), literal(last.id))
+    return query.where(tuple_(cdr.c.account_id, cdr.c.started_at, cdr.c.id) > place)
+
+
+def _record(row: Row[Any], corrected_micros: int) -> CallRecord:
+    cost = row.cost_micros
+    return CallRecord(
+        hold_id=str(row.id),
+        call_id=row.call_id,
+        account_id=str(row.account_id),
+        account=row.account,
+        realm=row.realm,
+        destination=row.destination,
+        dialled=row.dialled,
+        caller_number=row.caller_number,
+        source_address=row.source_address,
+        edge=row.edge,
+        started_at_s=row.started_at.timestamp(),
+        answered_at_s=0.0 if row.answered_at is None else row.answered_at.timestamp(),
+        ended_at_s=row.ended_at.timestamp(),
+        duration_s=row.duration_s,
+        billed_s=row.billed_s,
+        price_micros=row.price_micros,
+        corrected_micros=corrected_micros,
+        cost_micros=cost,
+        margin_micros=None if cost is None else row.price_micros + corrected_micros - cost,
+        currency=row.currency,
+        prefix=row.prefix,
+        trunk=row.trunk,
+        carrier_account_id="" if row.carrier_account_id is None else str(row.carrier_account_id),
+        reason=row.reason,
+        sip_status=row.sip_status,
+        limits_hit=row.limits_hit,
+        policy_revision=row.policy_revision,
+        trace_id=row.trace_id,
+    )
+
+
+def _time(at_s: float) -> datetime:
+    return datetime.fromtimestamp(at_s, UTC)
