@@ -12,7 +12,8 @@ from callwarden.kernel import hours as peak
 from callwarden.kernel.tariff import RateGroup, Rounding, RoundingMethod, cost
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.rating.core.deck import Deck, DeckBuilder, DeckHead, DeckRow, Tariff, is_prefix
-from callwarden.rating.core.quotes import Catalogue, Quote, quote, simulate
+from callwarden.rating.core.prefixes import PrefixOrder, code_of
+from callwarden.rating.core.quotes import QUOTES_KEPT_MAX, Catalogue, Quote, not_exact, quote, simulate
 from callwarden.rating.core.routes import ROUTES_MAX, Carrier, Route, RouteRow, RouteTable
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -55,10 +56,9 @@ def test_the_longest_prefix_wins(number: str, prefix: str) -> None:
     assert ask(number).prefix == prefix
 
 
-def test_a_quote_says_what_priced_it_and_how_long_it_holds() -> None:
+def test_a_quote_says_what_priced_it() -> None:
     found = ask("493012345")
     assert (found.deck, found.deck_version, found.description) == ("retail", 3, "Germany")
-    assert found.valid_until_s == MONDAY_NOON_S + VALID_S
 
 
 def test_first_and_following_increments_become_two_groups_of_one_rate() -> None:
@@ -206,3 +206,138 @@ def test_a_match_is_what_looking_at_every_prefix_finds(prefixes: set[str], numbe
 def test_a_prefix_is_what_a_number_can_begin_with(text: str) -> None:
     expected = 1 <= len(text) <= 15 and all(letter in "0123456789" for letter in text) and text[0] != "0"
     assert is_prefix(text) is expected
+
+
+def quoted(catalogue: Catalogue, number: str, parent: str = "", deck: str = "retail") -> Quote:
+    found = quote(catalogue, deck, number, MONDAY_NOON_S, VALID_S, parent)
+    assert isinstance(found, Quote), found
+    return found
+
+
+WHOLESALE = compile_deck(
+    DeckRow("49", "Germany", Tariff(5_000)),
+    DeckRow("4917", "Germany mobile", Tariff(50_000)),
+    DeckRow("49176", "Germany, one network", Tariff(70_000)),
+    DeckRow("4930", "Berlin", Tariff(4_000)),
+    name="wholesale",
+)
+
+
+@pytest.mark.setting("vgetpriceexactmatch", "blocknotbilledcalls")
+@pytest.mark.parametrize(
+    ("number", "routed_prefix", "is_exact"),
+    [
+        ("4921112345", "49", True),  # priced and routed as Germany
+        ("4917012345", "4917", True),
+        ("4917612345", "49176", False),  # the carrier charges one network apart, the list has all mobiles
+        ("493012345", "4930", False),
+        ("4990012345", "49", True),  # told apart by the list alone
+        ("12025550123", "", True),  # routed anywhere, at no known cost
+        ("44201234567", "44", True),
+        ("49", "49", True),
+    ],
+)
+def test_a_price_is_exact_when_nobody_routes_by_a_longer_prefix(
+    number: str, routed_prefix: str, is_exact: bool
+) -> None:
+    deck = compile_deck(
+        DeckRow("49", "Germany", Tariff(19_000)),
+        DeckRow("4917", "Germany mobile", Tariff(89_000)),
+        DeckRow("49900", "Premium", Tariff(1_990_000)),
+        DeckRow("1", "North America", Tariff(10_000)),
+        DeckRow("44201234567", "One number", Tariff(10_000)),
+    )
+    routes = RouteTable([route("", "world", 1, "wholesale"), route("44", "london")])
+    found = quoted(Catalogue({"retail": deck, "wholesale": WHOLESALE}, routes), number)
+    assert (found.routed_prefix, found.is_exact) == (routed_prefix, is_exact)
+
+
+@pytest.mark.setting("vgetpriceexactmatch")
+def test_a_longer_prefix_of_a_route_makes_a_price_inexact_too_and_the_refusal_names_both() -> None:
+    found = quoted(Catalogue({"retail": RETAIL}, RouteTable([route("493", "berlin")])), "493012345")
+    assert not found.is_exact
+    refused = not_exact(found)
+    assert refused.reason is Reason.NO_RATE
+    assert "prefix 49," in refused.text
+    assert "routed by 493:" in refused.text
+
+
+@pytest.mark.setting("blocknotbilledcalls", "blocknotprofitablecalls")
+def test_the_parent_deck_is_asked_beside_and_decides_nothing() -> None:
+    parent = compile_deck(DeckRow("493", "Berlin", Tariff(12_000)), name="parent", peak_hours="Mon-Fri 08:00-20:00")
+    catalogue = Catalogue({"retail": RETAIL, "parent": parent}, ANYWHERE)
+    found = quoted(catalogue, "493012345", "parent")
+    assert found.parent_price is not None
+    assert (found.parent_prefix, cost(found.parent_price, MONDAY_NOON_S, 60)) == ("493", 12_000)
+    for number, name in (("4917012345", "parent"), ("493012345", ""), ("493012345", "no such deck")):
+        found = quoted(catalogue, number, name)
+        assert (found.parent_prefix, found.parent_price) == ("", None)
+        assert found.prefix
+
+
+@given(st.lists(numbers, max_size=40), numbers, st.integers(1, 15))
+@settings(deadline=None)
+def test_deciding_digits_are_the_fewest_that_no_longer_prefix_begins_with(
+    prefixes: list[str], number: str, at_least: int
+) -> None:
+    at_least = min(at_least, len(number))
+    expected = at_least
+    while expected <= len(number) and any(
+        len(prefix) > expected and prefix.startswith(number[:expected]) for prefix in prefixes
+    ):
+        expected += 1
+    assert PrefixOrder(prefixes).deciding(code_of(number), at_least) == expected
+
+
+few = st.text("123", min_size=1, max_size=6)
+tables = st.sets(few, max_size=12)
+
+
+@given(st.sets(few, min_size=1, max_size=12), tables, tables, tables, few, st.lists(few, min_size=1, max_size=30))
+@settings(deadline=None, max_examples=300)
+def test_every_number_that_begins_alike_has_the_same_answer(
+    retail: set[str], wholesale: set[str], parent: set[str], routed: set[str], number: str, others: list[str]
+) -> None:
+    def deck(name: str, prefixes: set[str]) -> Deck:
+        return compile_deck(*(DeckRow(prefix, prefix, Tariff(int(prefix))) for prefix in prefixes), name=name)
+
+    decks = {"retail": deck("retail", retail), "w": deck("w", wholesale), "parent": deck("parent", parent)}
+    table = RouteTable([route("", "world"), *(route(prefix, f"t{prefix}", 0, "w") for prefix in routed)])
+    found = quote(Catalogue(decks, table), "retail", number, MONDAY_NOON_S, VALID_S, "parent")
+    if not isinstance(found, Quote):
+        return
+    length = found.valid_prefix_length
+    assert length <= len(number)
+    alike = [number + other for other in others] if length else []
+    alike += [number[:length] + other for other in others] if length else []
+    for other in [number, *alike]:
+        assert quote(Catalogue(decks, table), "retail", other, MONDAY_NOON_S, VALID_S, "parent") == found
+    if length > 1:  # and one digit less would not do: some table goes on there
+        every = {
+            *retail,
+            *parent,
+            *routed,
+            *(wholesale if any(route.row.cost_deck for route in table.match(number)) else ()),
+        }
+        assert len(found.prefix) == length or any(
+            len(prefix) >= length and prefix.startswith(number[: length - 1]) for prefix in every
+        )
+
+
+@given(st.sets(few, min_size=1, max_size=12), st.lists(few, min_size=1, max_size=60))
+@settings(deadline=None)
+def test_what_is_remembered_is_what_would_be_found_anew(prefixes: set[str], numbers: list[str]) -> None:
+    deck = compile_deck(*(DeckRow(prefix, prefix, Tariff(1)) for prefix in prefixes))
+    kept = Catalogue({"retail": deck}, ANYWHERE)
+    for number in numbers:
+        fresh = quote(Catalogue({"retail": deck}, ANYWHERE), "retail", number, MONDAY_NOON_S, VALID_S)
+        assert quote(kept, "retail", number, MONDAY_NOON_S, VALID_S) == fresh
+
+
+def test_numbers_alike_share_one_answer_and_what_is_remembered_is_bounded() -> None:
+    rows = [DeckRow(str(10_000 + index), "", Tariff(1)) for index in range(QUOTES_KEPT_MAX + 10)]
+    catalogue = Catalogue({"retail": compile_deck(*rows)}, ANYWHERE)
+    assert quoted(catalogue, "1000077") is quoted(catalogue, "10000123456")
+    for row in rows:
+        quoted(catalogue, row.prefix + "77")
+    assert len(catalogue._kept) <= QUOTES_KEPT_MAX

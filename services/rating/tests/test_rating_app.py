@@ -9,6 +9,8 @@ import pytest
 from callwarden.kernel.errors import CallwardenError, Invalid, NotFound, Unavailable
 from callwarden.kernel.tariff import cost
 from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.policy.bundle import Document, default_set
+from callwarden.policy.model import PolicySpec
 from callwarden.rating import app as app_module
 from callwarden.rating.adapters.decks_memory import MemoryDecks
 from callwarden.rating.app import ERRORS_MAX, Imported, Rating
@@ -17,6 +19,7 @@ from callwarden.rating.core.deck import DeckHead, DeckRow, Tariff
 from callwarden.rating.core.deck_csv import LineError
 from callwarden.rating.core.quotes import Quote
 from callwarden.rating.core.routes import Carrier, RouteRow
+from callwarden.rating.core.unbilled import Severity, Unbilled
 from callwarden.testing.clock import FakeClock
 
 RETAIL = DeckHead("retail", "EUR")
@@ -34,13 +37,41 @@ class Announced:
         self.changes.append((deck, version))
 
 
+class Raised:
+    """ports.Events that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[Unbilled] = []
+
+    def unbilled(self, event: Unbilled) -> None:
+        self.events.append(event)
+
+
 class House:
     """One process on a store that others may share."""
 
     def __init__(self, store: MemoryDecks, clock: FakeClock, refresh_every_s: float = 3_600.0) -> None:
         self.store = store
         self.announced = Announced()
-        self.app = Rating(store, self.announced, clock, quote_valid_s=300.0, refresh_every_s=refresh_every_s)
+        self.raised = Raised()
+        self.policies = default_set()
+        self.app = Rating(
+            store,
+            self.announced,
+            self.raised,
+            self,
+            clock,
+            quote_valid_s=300.0,
+            refresh_every_s=refresh_every_s,
+        )
+
+    def for_realm(self, realm: str) -> PolicySpec:
+        """ports.Policies, of a set that the test may swap."""
+        return self.policies.for_realm(realm)
+
+    def apply(self, billing: dict[str, int], realm: str = "") -> None:
+        spec = {"billing": billing, "realm": realm}
+        self.policies = self.policies.with_applied([Document(f"billing-{realm or 'all'}", spec)])
 
     def price_of_a_minute(self, number: str = "493012345") -> int | Reason:
         found = self.app.quote("retail", number, 0)
@@ -144,7 +175,7 @@ async def test_no_moment_means_now(house: House, fake_clock: FakeClock) -> None:
     await house.app.import_deck(RETAIL, GERMANY)
     found = house.app.quote("retail", "4930", 0)
     assert isinstance(found, Quote)
-    assert found.valid_until_s == fake_clock.now_s() + 300.0
+    assert house.app.good_until_s(0) == fake_clock.now_s() + 300.0
 
 
 async def test_a_simulated_call_is_of_a_possible_length(house: House) -> None:
@@ -296,3 +327,77 @@ async def test_a_kept_deck_that_makes_no_sense_does_not_end_the_others(house: Ho
 
 async def _page(*rows: DeckRow) -> AsyncIterator[Sequence[DeckRow]]:
     yield rows
+
+
+@pytest.mark.setting("vgetpriceexactmatch")
+async def test_the_realm_s_policy_says_for_whom_a_price_must_be_exact(house: House) -> None:
+    await house.app.import_deck(RETAIL, GERMANY)
+    await house.app.set_route(RouteRow("4930", "world"))
+
+    def reason(*, is_resellers: bool, realm: str = "a.example") -> Reason | None:
+        found = house.app.quote("retail", "493012345", 0, realm=realm, is_resellers=is_resellers)
+        if isinstance(found, Refuse):
+            assert "4930" in found.text
+            return found.reason
+        return None
+
+    assert (reason(is_resellers=False), reason(is_resellers=True)) == (None, None)
+    house.apply({"exactMatch": 1})
+    assert (reason(is_resellers=False), reason(is_resellers=True)) == (None, Reason.NO_RATE)
+    house.apply({"exactMatch": 2})
+    assert (reason(is_resellers=False), reason(is_resellers=True)) == (Reason.NO_RATE, Reason.NO_RATE)
+    house.apply({"exactMatch": 0}, realm="b.example")
+    assert reason(is_resellers=True, realm="b.example") is None
+    assert reason(is_resellers=False) is Reason.NO_RATE
+    await house.app.import_deck(RETAIL, GERMANY + b"4930,Berlin,0.05\n")
+    assert reason(is_resellers=True) is None
+
+
+@pytest.mark.setting("notbilledcallerr")
+async def test_a_call_without_a_price_is_told_with_the_realm_s_severity(
+    house: House, fake_clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    await house.app.import_deck(RETAIL, GERMANY)
+    house.apply({"notBilledSeverity": 1}, realm="b.example")
+    house.apply({"notBilledSeverity": 2}, realm="c.example")
+    for realm, number in (("a.example", "33123456789"), ("b.example", "44123456789"), ("c.example", "34123456789")):
+        house.app.quote("retail", number, 0, realm=realm)
+    first, second, third = house.raised.events
+    assert (first.deck, first.prefix, first.severity, first.count) == ("retail", "331234", Severity.LOW, 1)
+    assert first.text == "the price list has no price for this number"
+    assert [second.severity, third.severity] == [Severity.ERROR, Severity.CRITICAL]
+    lines = [record for record in caplog.records if record.message == "billing.unbilled"]
+    assert [line.levelname for line in lines] == ["INFO", "ERROR", "ERROR"]
+    assert not any("33123456789" in str(line.__dict__) for line in lines)
+    for _ in range(9):
+        house.app.quote("retail", "33123499999", 0, realm="c.example")
+    house.app.quote("no deck!", "33123499999", 0)  # A name that no deck can have isn't repeated.
+    assert [event.deck for event in house.raised.events[3:]] == [""]
+    fake_clock.advance(60)
+    house.app.raise_due(fake_clock.now_s())
+    (event,) = house.raised.events[4:]
+    assert (event.deck, event.prefix, event.severity, event.count) == ("retail", "331234", Severity.CRITICAL, 9)
+    assert house.app.unbilled == {Severity.LOW: 2, Severity.ERROR: 1, Severity.CRITICAL: 10}
+
+
+@pytest.mark.setting("notbilledcallerr")
+async def test_a_call_with_a_price_but_no_route_is_not_unbilled(house: House) -> None:
+    await house.app.import_deck(RETAIL, GERMANY)
+    await house.app.delete_route("", "world")
+    found = house.app.quote("retail", "493012345", 0)
+    assert isinstance(found, Refuse)
+    assert found.reason is Reason.NO_ROUTE
+    house.app.simulate("retail", "33123456789", 0, 60)  # Nobody calls.
+    assert house.raised.events == []
+
+
+@pytest.mark.setting("notbilledcallerr")
+async def test_what_was_counted_is_told_when_the_process_ends(house: House) -> None:
+    reporting = asyncio.create_task(house.app.report_unbilled())
+    await asyncio.sleep(0)
+    for _ in range(3):
+        house.app.quote("retail", "33123456789", 0)
+    reporting.cancel()
+    await asyncio.gather(reporting, return_exceptions=True)
+    assert [event.count for event in house.raised.events] == [1, 2]

@@ -10,11 +10,14 @@ import nats
 import pytest
 
 from callwarden.api.events.v1 import events_pb2
+from callwarden.api.policy.v1 import policy_pb2
 from callwarden.api.rating.v1 import rating_pb2, rating_pb2_grpc
+from callwarden.common.bus import Bucket, Bus, Delivery, Stream
 from callwarden.common.rpc.client import channel, unary
 from callwarden.common.rpc.stream import StreamClient
 from callwarden.kernel.errors import CallwardenError, Invalid, NotFound, Unavailable
 from callwarden.local.system import LocalSystem
+from callwarden.policy.bundle import Document
 from callwarden.testing.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -131,6 +134,69 @@ async def test_a_quote_says_everything_about_price_and_route(house: House) -> No
         house.stubs[0].Quote, rating_pb2.QuoteRequest(deck="retail", destination="4930", at_s=EVENING_S)
     )
     assert unary_reply.quote == quote
+
+
+@pytest.mark.setting("blocknotbilledcalls", "blocknotprofitablecalls", "vgetpriceexactmatch")
+async def test_a_quote_says_how_exact_it_is_what_the_parent_charges_and_for_which_numbers_it_holds(
+    house: House,
+) -> None:
+    await house.import_(HEADER + "49,Germany,0.06,\n")
+    await house.import_(HEADER + "49,Germany,0.01,\n4930,Berlin,0.02,\n", name="wholesale")
+    await house.import_(HEADER + "491,Germany mobile,0.05,0.04\n", name="parent")
+    await house.route("", cost_deck="wholesale")
+
+    async def ask(number: str, parent: str = "parent") -> rating_pb2.Quote:
+        request = rating_pb2.QuoteRequest(deck="retail", destination=number, at_s=NOON_S, parent_deck=parent)
+        return (await house.streams[0].call("Quote", request, rating_pb2.QuoteReply, timeout_s=10)).quote
+
+    berlin = await ask("493012345")
+    assert (berlin.exact, berlin.parent_priced, berlin.parent_prefix) == (False, False, "")
+    assert not berlin.HasField("parent_price")
+    assert berlin.valid_prefix_length == 4
+    mobile = await ask("4917012345")
+    assert (mobile.exact, mobile.parent_priced, mobile.parent_prefix) == (True, True, "491")
+    assert [window.groups[0].rate_micros for window in mobile.parent_price.windows] == [50_000, 40_000, 50_000]
+    assert mobile.valid_prefix_length == 3
+    assert (await ask("4917", parent="")).valid_prefix_length == 3  # "4930" goes on after "49", whatever the parent
+    assert (await ask("493")).valid_prefix_length == 0
+    assert await ask("4930999") == berlin
+    for quote in (berlin, mobile):
+        assert quote.valid_until_s == NOON_S + 300
+
+
+@pytest.mark.setting("vgetpriceexactmatch", "notbilledcallerr")
+async def test_the_policy_demands_exact_prices_and_gives_calls_without_one_their_severity(house: House) -> None:
+    await house.import_(HEADER + "49,Germany,0.06,\n")
+    await house.route("493")
+    request = rating_pb2.QuoteRequest(deck="retail", destination="493012345", at_s=NOON_S, account_realm="sip.example")
+    assert (await unary(house.stubs[0].Quote, request)).quote.exact is False
+    async with Bus(house.system.nats_url, name="test", declare=False) as bus:
+        events: asyncio.Queue[events_pb2.Unbilled] = asyncio.Queue()
+
+        async def heard(delivery: Delivery) -> None:
+            events.put_nowait(events_pb2.Unbilled.FromString(delivery.payload))
+
+        consuming = asyncio.create_task(bus.consume(Stream.SECURITY, "test", "security.unbilled", heard))
+        spec = {"realm": "sip.example", "billing": {"exactMatch": 1, "notBilledSeverity": 2}}
+        bundle = policy_pb2.Bundle(revision=7)
+        bundle.documents.add(name="strict", json=Document("strict", spec).to_json())
+        await bus.kv(Bucket.POLICY).put("bundle", bundle.SerializeToString())
+
+        async def acknowledged() -> bool:
+            acks = [policy_pb2.Ack.FromString(ack.value) for ack in (await bus.kv(Bucket.POLICY_ACKS).items()).values()]
+            return [(ack.service, ack.revision) for ack in acks] == [("rating", 7)] * 2
+
+        await eventually(acknowledged)
+        assert (await unary(house.stubs[0].Quote, request)).quote.prefix == "49"
+        request.reseller = True
+        reply = await unary(house.stubs[0].Quote, request)
+        assert reply.refused == "no-rate"
+        assert "routed by 493" in reply.text
+        event = await asyncio.wait_for(events.get(), 10)
+        assert (event.deck, event.prefix, event.count, event.text) == ("retail", "493012", 1, reply.text)
+        assert event.severity == events_pb2.Unbilled.CRITICAL
+        consuming.cancel()
+        await asyncio.gather(consuming, return_exceptions=True)
 
 
 async def test_a_simulation_adds_it_up(house: House) -> None:

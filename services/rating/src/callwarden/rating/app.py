@@ -19,13 +19,14 @@ from callwarden.kernel.hours import parse as parse_hours
 from callwarden.kernel.money import BadCurrency, parse_currency
 from callwarden.kernel.phone import DIGITS_MAX
 from callwarden.kernel.tariff import BadPrice
-from callwarden.kernel.verdict import Refuse
+from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.rating.core import deck_csv, quotes
 from callwarden.rating.core.deck import Deck, DeckBuilder, DeckHead, DeckRow, is_name, is_prefix
 from callwarden.rating.core.deck_csv import LineError
 from callwarden.rating.core.quotes import Catalogue, Quote, Simulation
 from callwarden.rating.core.routes import PRIORITY_MAX, RouteRow, RouteTable
-from callwarden.rating.ports import Announcer, Store
+from callwarden.rating.core.unbilled import Severity, Unbilled, UnbilledCounts
+from callwarden.rating.ports import Announcer, Events, Policies, Store
 
 log = get_logger(__name__)
 
@@ -34,6 +35,7 @@ PAGE_ROWS: Final = 1_000  # One insert; 5 ms of our time, so that quotes go on b
 LOOK_ROWS: Final = 200  # Rows read from CSV before others get their turn: 1 ms.
 SIMULATED_S_MAX: Final = 86_400
 AT_S_MAX: Final = 7_258_118_400.0  # The year 2200: dates stay dates.
+UNBILLED_EVERY_S: Final = 5.0  # How often what was counted of calls without a price is looked through.
 _READS_MAX: Final = 3  # Imports that overtake one refresh; the next one gets the rest.
 
 
@@ -57,10 +59,20 @@ class Rating:
     """One process's rating. `refresh` once before quotes are asked for; `follow` beside."""
 
     def __init__(
-        self, store: Store, announcer: Announcer, clock: Clock, *, quote_valid_s: float, refresh_every_s: float
+        self,
+        store: Store,
+        announcer: Announcer,
+        events: Events,
+        policies: Policies,
+        clock: Clock,
+        *,
+        quote_valid_s: float,
+        refresh_every_s: float,
     ) -> None:
         self._store = store
         self._announcer = announcer
+        self._events = events
+        self._policies = policies
         self._clock = clock
         self._quote_valid_s = quote_valid_s
         self._refresh_every_s = refresh_every_s
@@ -68,13 +80,79 @@ class Rating:
         self._stale = asyncio.Event()
         self._refreshing = asyncio.Lock()
         self._importing = asyncio.Lock()
+        self._unbilled = UnbilledCounts()
         self.refresh_failures = 0
+        self.unbilled = dict.fromkeys(Severity, 0)
+        """Questions for prices that aren't there, so far."""
 
     # What calls ask.
 
-    def quote(self, deck: str, destination: str, at_s: float) -> Quote | Refuse:
-        """Price and routes of a number (E.164 digits) for a call at `at_s` (0: now). Invalid."""
-        return quotes.quote(self._catalogue, deck, _digits(destination), self._moment(at_s), self._quote_valid_s)
+    def quote(
+        self,
+        deck: str,
+        destination: str,
+        at_s: float,
+        *,
+        parent_deck: str = "",
+        realm: str = "",
+        is_resellers: bool = False,
+    ) -> Quote | Refuse:
+        """Price and routes of a number (E.164 digits) for a call at `at_s` (0: now). Invalid.
+
+        `parent_deck` is that of the account's reseller; `realm` the account's, for its policy; `is_resellers`: the
+        account stands under a reseller.
+        """
+        found = quotes.quote(
+            self._catalogue, deck, _digits(destination), self._moment(at_s), self._quote_valid_s, parent_deck
+        )
+        if isinstance(found, Quote):
+            if found.is_exact:  # nearly always; then the policy needn't be looked at
+                return found
+            demanded = self._policies.for_realm(realm).billing.exact_match
+            if demanded == 0 or (demanded == 1 and not is_resellers):
+                return found
+            found = quotes.not_exact(found)
+        if found.reason is Reason.NO_RATE:
+            self._not_billed(deck, destination, realm, found.text)
+        return found
+
+    def good_until_s(self, at_s: float) -> float:
+        """Until when a quote for a call at `at_s` (0: now) may be used again."""
+        return (at_s or self._clock.now_s()) + self._quote_valid_s
+
+    def _not_billed(self, deck: str, destination: str, realm: str, text: str) -> None:
+        severity = Severity(self._policies.for_realm(realm).billing.not_billed_severity)
+        self.unbilled[severity] += 1
+        event = self._unbilled.count(deck if is_name(deck) else "", destination, severity, self._clock.now_s(), text)
+        if event is not None:
+            self._raise_unbilled(event)
+
+    def _raise_unbilled(self, event: Unbilled) -> None:
+        """Told at the level of its severity: an error must be seen by who looks for errors only."""
+        write = log.info if event.severity is Severity.LOW else log.error
+        write(
+            "billing.unbilled",
+            deck=event.deck,
+            prefix=event.prefix,
+            severity=event.severity.name.lower(),
+            count=event.count,
+            text=event.text,
+        )
+        self._events.unbilled(event)
+
+    async def report_unbilled(self) -> None:
+        """Tell what was counted since an event was raised, a minute after it. Runs for ever."""
+        try:
+            while True:
+                await asyncio.sleep(UNBILLED_EVERY_S)
+                self.raise_due(self._clock.now_s())
+        finally:
+            self.raise_due(math.inf)  # The process ends; nobody else has counted these.
+
+    def raise_due(self, now_s: float) -> None:
+        """Raise the events that were last raised a minute ago."""
+        for event in self._unbilled.due(now_s):
+            self._raise_unbilled(event)
 
     def simulate(self, deck: str, destination: str, at_s: float, duration_s: int) -> Simulation | Refuse:
         """What such a call would cost; refused only where there is no price. Invalid."""

@@ -4,7 +4,7 @@ from callwarden.api.rating.v1 import rating_pb2_grpc
 from callwarden.common.runtime import Runtime, run_service
 from callwarden.rating.adapters import events_nats, metrics
 from callwarden.rating.adapters.decks_sql import SqlDecks
-from callwarden.rating.adapters.events_nats import NatsAnnouncer
+from callwarden.rating.adapters.events_nats import NatsAnnouncer, NatsEvents
 from callwarden.rating.adapters.grpc_server import RatingGrpc
 from callwarden.rating.app import Rating
 from callwarden.rating.settings import Settings
@@ -12,10 +12,12 @@ from callwarden.rating.settings import Settings
 
 async def wire(settings: Settings, runtime: Runtime) -> None:
     bus = await runtime.bus()
-    await runtime.policies()
+    policies = await runtime.policies()
     app = Rating(
         SqlDecks(await runtime.database()),
         NatsAnnouncer(bus),
+        NatsEvents(await runtime.open(bus.publisher())),
+        policies,
         runtime.clock,
         quote_valid_s=settings.quote_valid_s,
         refresh_every_s=settings.refresh_every_s,
@@ -25,6 +27,7 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     await app.refresh()
     rating_pb2_grpc.add_RatingServiceServicer_to_server(RatingGrpc(app), runtime.server)
     runtime.spawn("follow-decks", app.follow())
+    runtime.spawn("report-unbilled", app.report_unbilled())
 
 
 def main() -> None:

@@ -1,10 +1,14 @@
-"""What rating needs of the world: a store of decks and routes, and somebody who tells the others of a change."""
+"""What rating needs of the world: a store of decks and routes, somebody who tells the others of a change, the policy,
+and somebody who hears of calls that nobody pays.
+"""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+from callwarden.policy.model import PolicySpec
 from callwarden.rating.core.deck import DeckHead, DeckRow
 from callwarden.rating.core.routes import Route, RouteRow
+from callwarden.rating.core.unbilled import Unbilled
 
 
 class Store(Protocol):
@@ -51,4 +55,20 @@ class Announcer(Protocol):
 
     async def changed(self, deck: str, version: int) -> None:
         """A deck has a new version; an empty name and 0: the routes changed. May be lost, never raises."""
+        ...
+
+
+class Policies(Protocol):
+    """The policy in force, swapped whole when it changes."""
+
+    def for_realm(self, realm: str) -> PolicySpec:
+        """The effective settings of one realm, now; those for all realms where it has none of its own."""
+        ...
+
+
+class Events(Protocol):
+    """Tells everybody, through JetStream."""
+
+    def unbilled(self, event: Unbilled) -> None:
+        """Calls came that have no price. Never waits, never raises; kept in memory while NATS is away."""
         ...

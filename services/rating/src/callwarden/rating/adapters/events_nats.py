@@ -1,24 +1,33 @@
-"""News over NATS, both ways: that decks or routes changed, and that carriers did.
+"""News over NATS, both ways: that decks or routes changed, and that carriers did; and of calls that nobody pays.
 
-Plain messages that may be lost: what was lost is found at the next comparison with the database.
+The first are plain messages that may be lost: what was lost is found at the next comparison with the database. The last
+are events, through JetStream.
 """
 
 from typing import Any, Final
+from uuid import uuid4
 
 from google.protobuf.message import DecodeError
 
 from callwarden.api.events.v1 import events_pb2
-from callwarden.common.bus import Bus
+from callwarden.common.bus import Bus, Publisher
 from callwarden.common.logs import get_logger
 from callwarden.kernel.errors import CallwardenError
 from callwarden.rating.app import Rating
+from callwarden.rating.core.unbilled import Severity, Unbilled
 
 log = get_logger(__name__)
 
 CHANGED: Final = "rating.changed"
 ACCOUNT_CHANGED: Final = "security.account_changed"
+UNBILLED: Final = "security.unbilled"
 # Of an account's changes, those that move routes: a trunk's address, an account that was disabled.
 _MOVES_ROUTES: Final = frozenset({"trunk", "status"})
+_SEVERITIES: Final = {
+    Severity.LOW: events_pb2.Unbilled.LOW,
+    Severity.ERROR: events_pb2.Unbilled.ERROR,
+    Severity.CRITICAL: events_pb2.Unbilled.CRITICAL,
+}
 
 
 class NatsAnnouncer:
@@ -33,6 +42,27 @@ class NatsAnnouncer:
             await self._bus.publish(CHANGED, event.SerializeToString())
         except CallwardenError as error:
             log.warning("rating.change_not_announced", error=error, deck=deck)
+
+
+class NatsEvents:
+    """ports.Events."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    def unbilled(self, event: Unbilled) -> None:
+        message = events_pb2.Unbilled(
+            deck=event.deck,
+            prefix=event.prefix,
+            at_s=event.at_s,
+            severity=_SEVERITIES[event.severity],
+            count=event.count,
+            text=event.text,
+        )
+        try:
+            self._publisher.publish(UNBILLED, message.SerializeToString(), message_id=str(uuid4()))
+        except CallwardenError as error:  # NATS is away and memory full of events; the log has it.
+            log.warning("rating.event_lost", error=error, subject=UNBILLED)
 
 
 async def follow(bus: Bus, app: Rating) -> None:

@@ -31,13 +31,25 @@ class RatingGrpc(StreamServicer, rating_pb2_grpc.RatingServiceServicer):
     def __init__(self, app: Rating) -> None:
         self._app = app
         self._price_messages: dict[int, tuple[Price, pb.Price]] = {}
+        self._quote_messages: dict[int, tuple[quotes.Quote, pb.Quote]] = {}
+        self._route_messages: dict[int, tuple[quotes.QuotedRoute, pb.Route]] = {}
         super().__init__({"Quote": (pb.QuoteRequest, self._quote)})
 
     def _quote(self, request: pb.QuoteRequest) -> pb.QuoteReply:
-        found = self._app.quote(request.deck, request.destination, request.at_s)
+        found = self._app.quote(
+            request.deck,
+            request.destination,
+            request.at_s,
+            parent_deck=request.parent_deck,
+            realm=request.account_realm,
+            is_resellers=request.reseller,
+        )
         if isinstance(found, Refuse):
-            return pb.QuoteReply(refused=found.reason.value)
-        return pb.QuoteReply(quote=self._quote_message(found))
+            return pb.QuoteReply(refused=found.reason.value, text=found.text)
+        reply = pb.QuoteReply()
+        reply.quote.CopyFrom(self._quote_message(found))
+        reply.quote.valid_until_s = self._app.good_until_s(request.at_s)
+        return reply
 
     async def Quote(self, request: pb.QuoteRequest, context: Any) -> pb.QuoteReply:  # noqa: N802
         return self._quote(request)
@@ -45,12 +57,14 @@ class RatingGrpc(StreamServicer, rating_pb2_grpc.RatingServiceServicer):
     async def Simulate(self, request: pb.SimulateRequest, context: Any) -> pb.SimulateReply:  # noqa: N802
         found = self._app.simulate(request.deck, request.destination, request.at_s, request.duration_s)
         if isinstance(found, Refuse):
-            return pb.SimulateReply(refused=found.reason.value)
-        return pb.SimulateReply(
+            return pb.SimulateReply(refused=found.reason.value, text=found.text)
+        reply = pb.SimulateReply(
             simulation=pb.Simulation(
                 quote=self._quote_message(found.quote), cost_micros=found.cost_micros, billed_s=found.billed_s
             )
         )
+        reply.simulation.quote.valid_until_s = self._app.good_until_s(request.at_s)
+        return reply
 
     async def ImportDeck(self, request: pb.ImportDeckRequest, context: Any) -> pb.ImportDeckReply:  # noqa: N802
         return await self._import(request, request.csv)
@@ -108,25 +122,45 @@ class RatingGrpc(StreamServicer, rating_pb2_grpc.RatingServiceServicer):
         )
 
     def _quote_message(self, quote: quotes.Quote) -> pb.Quote:
-        return pb.Quote(
+        """All but until when it is good. Made once for each quote, as `_price_message`."""
+        known = self._quote_messages.get(id(quote))
+        if known is not None:
+            return known[1]
+        if len(self._quote_messages) >= quotes.QUOTES_KEPT_MAX:
+            self._quote_messages.clear()
+        message = pb.Quote(
             prefix=quote.prefix,
             description=quote.description,
             price=self._price_message(quote.price),
-            routes=[
-                pb.Route(
-                    trunk=route.trunk,
-                    address=route.address,
-                    add_prefix=route.add_prefix,
-                    strip_digits=route.strip_digits,
-                    carrier_account_id=route.carrier_account_id,
-                    cost=None if route.cost is None else self._price_message(route.cost),
-                )
-                for route in quote.routes
-            ],
+            routes=[self._route_message(route) for route in quote.routes],
             deck=quote.deck,
             deck_version=quote.deck_version,
-            valid_until_s=quote.valid_until_s,
+            exact=quote.is_exact,
+            parent_priced=quote.parent_price is not None,
+            parent_prefix=quote.parent_prefix,
+            parent_price=None if quote.parent_price is None else self._price_message(quote.parent_price),
+            valid_prefix_length=quote.valid_prefix_length,
         )
+        self._quote_messages[id(quote)] = quote, message
+        return message
+
+    def _route_message(self, route: quotes.QuotedRoute) -> pb.Route:
+        """Made once for each route and cost, as `_price_message`."""
+        known = self._route_messages.get(id(route))
+        if known is not None:
+            return known[1]
+        if len(self._route_messages) >= _PRICES_MAX:
+            self._route_messages.clear()
+        message = pb.Route(
+            trunk=route.trunk,
+            address=route.address,
+            add_prefix=route.add_prefix,
+            strip_digits=route.strip_digits,
+            carrier_account_id=route.carrier_account_id,
+            cost=None if route.cost is None else self._price_message(route.cost),
+        )
+        self._route_messages[id(route)] = route, message
+        return message
 
     def _price_message(self, price: Price) -> pb.Price:
         """Made once for each price: a deck gives the same object again, and its message would be half of a quote's work

@@ -13,8 +13,19 @@ REFRESH_FAILURES: Final = Metric(
     "Refreshes that failed; prices and routes are those of the last good one.",
 )
 
+UNBILLED: Final = Metric(
+    "callwarden_rating_unbilled_total",
+    "counter",
+    "{questions}",
+    "Questions for prices that aren't there, by the severity that the policy gives them.",
+    labels=("severity",),
+)
+
 
 def register(metrics: Metrics, app: Rating) -> None:
     """Have them read from the app."""
     metrics.observe(PREFIXES, lambda: {(deck.head.name,): float(deck.rows) for deck in app.decks()})
     metrics.observe(REFRESH_FAILURES, lambda: app.refresh_failures)
+    metrics.observe(
+        UNBILLED, lambda: {(severity.name.lower(),): float(count) for severity, count in app.unbilled.items()}
+    )

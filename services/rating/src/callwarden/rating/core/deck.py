@@ -12,6 +12,7 @@ from typing import Final
 from callwarden.kernel.hours import PeakHours
 from callwarden.kernel.phone import DIGITS_MAX
 from callwarden.kernel.tariff import Price, RateGroup, Rounding, Window
+from callwarden.rating.core.prefixes import PrefixOrder, PrefixOrderBuilder
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _PREFIX = re.compile(rf"[1-9]\d{{0,{DIGITS_MAX - 1}}}", re.ASCII)
@@ -20,7 +21,7 @@ _PREFIX = re.compile(rf"[1-9]\d{{0,{DIGITS_MAX - 1}}}", re.ASCII)
 # longest is a day), so that a call is charged by the right window to its end. The last window holds on.
 WINDOWS_AHEAD_S: Final = 86_400
 # Prices of a deck with peak hours are worked out once for each hour and kept for a few of them.
-_BUCKET_S: Final = 3_600
+PRICE_HOLDS_S: Final = 3_600
 _BUCKETS_MAX: Final = 4
 _PRICES_MAX: Final = 4_096  # A list has tens to hundreds of different tariffs; each price takes about 1 KB.
 
@@ -103,6 +104,7 @@ class Deck:
     rows: int
     peak: PeakHours | None
     _by_length: tuple[tuple[int, dict[int, Entry]], ...]
+    order: PrefixOrder = field(repr=False)
     _prices: dict[tuple[int, Tariff], Price] = field(default_factory=dict, compare=False, repr=False)
     _schedules: dict[int, tuple[tuple[int, bool], ...]] = field(default_factory=dict, compare=False, repr=False)
 
@@ -118,7 +120,7 @@ class Deck:
 
     def price(self, tariff: Tariff, at_s: float, valid_s: float) -> Price:
         """The price for calls that begin in the `valid_s` seconds from `at_s` on (at most an hour)."""
-        bucket = -1 if self.peak is None or not tariff.has_off_peak else int(at_s) // _BUCKET_S
+        bucket = -1 if self.peak is None or not tariff.has_off_peak else int(at_s) // PRICE_HOLDS_S
         price = self._prices.get((bucket, tariff))
         if price is None:
             price = self._price(tariff, bucket, valid_s)
@@ -146,8 +148,8 @@ class Deck:
             if len(self._schedules) >= _BUCKETS_MAX:
                 self._schedules.clear()
                 self._prices.clear()
-            from_s = bucket * _BUCKET_S
-            until_s = from_s + _BUCKET_S + int(valid_s) + WINDOWS_AHEAD_S
+            from_s = bucket * PRICE_HOLDS_S
+            until_s = from_s + PRICE_HOLDS_S + int(valid_s) + WINDOWS_AHEAD_S
             self._schedules[bucket] = peak.switches(from_s, until_s)
         return self._schedules[bucket]
 
@@ -164,6 +166,7 @@ class DeckBuilder:
         self._peak = peak
         self._rows = 0
         self._by_length: dict[int, dict[int, Entry]] = {}
+        self._order = PrefixOrderBuilder()
         self._tariffs: dict[Tariff, Tariff] = {}
         self._entries: dict[tuple[str, Tariff], Entry] = {}
 
@@ -177,8 +180,9 @@ class DeckBuilder:
                 entry = Entry(row.description, tariff)
                 self._entries[(row.description, tariff)] = entry
             self._by_length.setdefault(len(row.prefix), {})[int(row.prefix)] = entry
+            self._order.add(row.prefix)
             self._rows += 1
 
     def build(self) -> Deck:
         longest_first = tuple(sorted(self._by_length.items(), reverse=True))
-        return Deck(self._head, self._rows, self._peak, longest_first)
+        return Deck(self._head, self._rows, self._peak, longest_first, self._order.build())

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from callwarden.rating.core.prefixes import PrefixOrder
+
 ROUTES_MAX: Final = 8  # in one answer: a caller waits 20 s for each that is dead, and hangs up long before the ninth
 PRIORITY_MAX: Final = 65_535
 
@@ -54,6 +56,7 @@ class RouteTable:
             for prefix, found in by_prefix.items()
         }
         self._lengths = sorted({len(prefix) for prefix in by_prefix}, reverse=True)
+        self.order = PrefixOrder(filter(None, by_prefix))
 
     def match(self, digits: str) -> tuple[Route, ...]:
         """The routes of the longest prefix of the number, in the order in which they are to be tried; or none."""
