@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from callwarden.cli import output, state
-from callwarden.cli.commands import account, ban, calls, demo, ledger, policy, rates, route, sip, trunk, up
+from callwarden.cli.commands import account, ban, calls, demo, ledger, lists, policy, rates, route, sip, trunk, up
 from callwarden.cli.failure import Failure
 
 RUN = "Run it"
@@ -56,6 +56,7 @@ app.add_typer(rates.app, name="rates", rich_help_panel=CUSTOMERS)
 app.add_typer(route.app, name="route", rich_help_panel=CUSTOMERS)
 app.add_typer(policy.app, name="policy", rich_help_panel=PROTECT)
 app.add_typer(ban.app, name="ban", rich_help_panel=PROTECT)
+app.add_typer(lists.app, name="list", rich_help_panel=PROTECT)
 app.add_typer(calls.app, name="call", rich_help_panel=CALLS)
 app.command("explain", rich_help_panel=CALLS)(calls.explain)
 app.add_typer(sip.app, name="sip", rich_help_panel=CALLS)

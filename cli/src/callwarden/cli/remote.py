@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from callwarden.api.admission.v1.admission_pb2_grpc import AccountServiceAsyncStub
+    from callwarden.api.admission.v1.lists_pb2_grpc import ListServiceAsyncStub
     from callwarden.api.auth.v1.auth_pb2_grpc import AuthServiceAsyncStub
     from callwarden.api.payment.v1.payment_pb2_grpc import PaymentServiceAsyncStub
     from callwarden.api.rateguard.v1.rateguard_pb2_grpc import RateGuardServiceAsyncStub
@@ -54,6 +55,12 @@ class Remote:
         from callwarden.api.admission.v1.admission_pb2_grpc import AccountServiceStub
 
         return AccountServiceStub(self._channel("call-admission"))
+
+    @property
+    def lists(self) -> "ListServiceAsyncStub":
+        from callwarden.api.admission.v1.lists_pb2_grpc import ListServiceStub
+
+        return ListServiceStub(self._channel("call-admission"))
 
     @property
     def auth(self) -> "AuthServiceAsyncStub":
