@@ -2,56 +2,23 @@
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import pytest
 import pytest_asyncio
+from admission_desk import Heard, account, change, desk_on, trunk
 
-from callwarden.call_admission.adapters.accounts_sql import SqlAccounts
-from callwarden.call_admission.adapters.records_sql import SqlRecords
 from callwarden.call_admission.core.accounts import (
     AccountChange,
     AccountRef,
-    NewAccount,
-    Trunk,
-    check_account,
-    check_change,
-    check_trunk,
     page_size,
 )
-from callwarden.call_admission.core.policy import AdmissionPolicy
 from callwarden.call_admission.desk import AccountDesk
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound
-from callwarden.policy.model import PolicySpec
 from callwarden.testing.clock import FakeClock
-
-ALICE: dict[str, Any] = {
-    "realm": "example.org", "name": "alice", "type_": "enduser", "status": "", "currency": "EUR",
-    "time_zone": "Europe/Berlin", "prepaid": True, "deck": "retail", "max_lines": 5, "daily_micros": None,
-    "numbers": ("+49 30 1234",),
-}  # fmt: skip
-BERLIN: dict[str, Any] = {
-    "name": "berlin", "address": "192.0.2.10:5060", "direction": "carrier", "account": "carrier-account",
-    "tech_prefix": "", "strip_digits": 0, "add_prefix": "", "enabled": True,
-}  # fmt: skip
-
-
-def account(**changes: Any) -> NewAccount:
-    return check_account(**(ALICE | changes))
-
-
-def trunk(**changes: Any) -> Trunk:
-    return check_trunk(**(BERLIN | changes))
-
-
-def change(**changes: Any) -> AccountChange:
-    nothing: dict[str, Any] = dict.fromkeys(("status", "deck", "max_lines", "daily_micros"))
-    return check_change(**(nothing | {"clear": (), "add_numbers": (), "remove_numbers": ()} | changes))
-
 
 # ------------------------------------------------------------------ at the door
 
@@ -148,29 +115,6 @@ def test_pages_are_bounded() -> None:
 # ------------------------------------------------------------------ the desk, on a database
 
 
-class Heard:
-    """Implements ports.News by a list."""
-
-    def __init__(self) -> None:
-        self.news: list[tuple[UUID, str]] = []
-
-    def account_changed(self, account_id: UUID, what: str, realm: str) -> None:
-        self.news.append((account_id, what))
-
-
-@dataclass
-class Ceilings:
-    """Implements ports.PolicySource by one policy for all realms."""
-
-    system: int | None = None
-    realm: int | None = None
-    revision: int = 0
-
-    def for_realm(self, realm: str) -> AdmissionPolicy:
-        policy = AdmissionPolicy.of(PolicySpec(), 0)
-        return replace(policy, accounts_max=self.system, realm_accounts_max=self.realm)
-
-
 @pytest_asyncio.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     async with Database(database_url) as opened:
@@ -184,8 +128,7 @@ def heard() -> Heard:
 
 @pytest.fixture
 def desk(database: Database, heard: Heard, fake_clock: FakeClock) -> AccountDesk:
-    records = SqlRecords(database)
-    return AccountDesk(SqlAccounts(database), records, heard, Ceilings(), fake_clock, uuid.uuid4)
+    return desk_on(database, fake_clock, heard)
 
 
 async def test_what_was_created_is_shown(desk: AccountDesk, heard: Heard) -> None:

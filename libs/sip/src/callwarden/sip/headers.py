@@ -46,14 +46,20 @@ class Message:
     def get(self, name: str) -> str | None:
         """The value of the first header of that name (any spelling, compact or not), blanks around it cut; or None."""
         key = KEYS.get(name) or canonical(name)
-        if key not in self._keys:
+        keys = self._keys
+        if key not in keys:
             return None
-        return _value(self._lines[self._keys.index(key)])
+        return self._lines[keys.index(key)].partition(":")[2].strip(" \t")
 
     def get_all(self, name: str) -> list[str]:
         """The values of all headers of that name, one for each line, in order."""
         key = KEYS.get(name) or canonical(name)
-        return [_value(line) for k, line in zip(self._keys, self._lines, strict=True) if k == key]
+        keys = self._keys
+        if key not in keys:
+            return []
+        if keys.count(key) == 1:
+            return [_value(self._lines[keys.index(key)])]
+        return [_value(line) for k, line in zip(keys, self._lines, strict=True) if k == key]
 
     def elements(self, name: str) -> list[str]:
         """All elements of a comma-separated header, over all its lines (RFC 3261 7.3.1).  Raises Malformed."""
@@ -108,7 +114,10 @@ class Message:
     def remove(self, name: str) -> None:
         """Take all headers of that name away; none is no error."""
         key = KEYS.get(name) or canonical(name)
-        keys, lines = self._keys, self._lines
+        keys = self._keys
+        if key not in keys:
+            return
+        lines = self._lines
         while key in keys:
             at = keys.index(key)
             del keys[at], lines[at]
@@ -221,12 +230,12 @@ class Message:
 
     # What a proxy does to messages (RFC 3261 16.6, 16.7).
 
-    def push_via(self, via: Via | str) -> None:
-        """Put our Via on top."""
+    def push_via(self, via: Via | str, text: str | None = None) -> None:
+        """Put our Via on top.  ``text``: how it is written, where that is known already (3 µs less)."""
         keys = self._keys
         at = keys.index("via") if "via" in keys else 0
         keys.insert(at, "via")
-        self._lines.insert(at, f"Via: {via}")
+        self._lines.insert(at, f"Via: {via}" if text is None else f"Via: {text}")
         if isinstance(via, str):
             self._read.pop("via", None)
         else:

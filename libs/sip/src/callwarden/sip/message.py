@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from callwarden.sip.cseq import parse_cseq
 from callwarden.sip.grammar import is_token, parse_uint, split_list
@@ -36,6 +37,24 @@ METHODS = frozenset(
     "INVITE ACK BYE CANCEL REGISTER OPTIONS PRACK SUBSCRIBE NOTIFY PUBLISH INFO REFER MESSAGE UPDATE".split()  # noqa: SIM905
 )
 
+# How the header blocks of messages that were good look: names as spelled, in order, to what follows from them. Phones
+# and switches write a few dozen. Bounded, since strangers can make up as many as they like: 4 MB at worst.
+SHAPES_MAX = 512
+SHAPE_HEADERS_MAX = 32
+
+
+class _Shape(NamedTuple):
+    """All that is needed is there, and nothing twice that may stand once."""
+
+    keys: list[str]
+    via_at: int
+    cseq_at: int
+    length_at: int  # -1: there is no Content-Length
+
+
+_shapes: dict[tuple[str, ...], _Shape] = {}
+
+_STATUSES = {str(status): status for status in range(100, 700)}
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])  # all but TAB
 _BLANKS = (" ", "\t")
 _bare_control = re.compile(r"(?<!\\)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
@@ -90,9 +109,17 @@ class Request(Message):
 
     def stamp_source(self, host: str, port: int) -> Via:
         """Write the packet's source into the top Via (RFC 3261 18.2.1, RFC 3581 4) and return it."""
-        via = self.via.stamped(host, port)
-        if via.params != self.via.params:
-            self.set_top_via(via)
+        before = self.via
+        via = before.stamped(host, port)
+        if via.params != before.params:
+            at = self._keys.index("via")
+            line = self._lines[at]
+            if line.endswith(";rport") and "," not in line and len(via.params) == len(before.params) + 1:
+                # Nearly always: nothing else is touched, and nothing is written anew.
+                self._lines[at] = f"{line}={port};received={host}"
+                self._read["via"] = via
+            else:
+                self.set_top_via(via)
         return via
 
     def validate(self) -> None:
@@ -162,12 +189,25 @@ def parse(data: bytes) -> Request | Response:
     if len(head_bytes.translate(None, _CONTROLS)) != end - 2 * (len(lines) - 1):
         _check_controls(head)
     start = lines.pop(0)
+    try:
+        names = tuple([line[: line.index(":")] for line in lines])
+    except ValueError:
+        names = ()  # a folded line, or none of ours: found out below
+    shape = _shapes.get(names)
+    if shape is not None and end <= LINE_MAX:
+        return _assemble(start, shape.keys.copy(), lines, data[end + 4 :], shape)
     keys, lines = _read_names(lines)
     if len(lines) > HEADERS_MAX:
         raise Malformed("Too Many Headers", 513)
     if end > LINE_MAX and max(map(len, lines), default=0) > LINE_MAX:
         raise Malformed("Header Too Long", 513)
-    return _assemble(start, keys, lines, data[end + 4 :])
+    message = _assemble(start, keys, lines, data[end + 4 :], None)
+    if 0 < len(names) == len(keys) <= SHAPE_HEADERS_MAX:  # without folds, and good, or we weren't here
+        if len(_shapes) >= SHAPES_MAX:
+            _shapes.clear()
+        length_at = keys.index("content-length") if "content-length" in keys else -1
+        _shapes[names] = _Shape(keys.copy(), keys.index("via"), keys.index("cseq"), length_at)
+    return message
 
 
 def _check_controls(head: str) -> None:
@@ -193,10 +233,13 @@ def _read_names(lines: list[str]) -> tuple[list[str], list[str]]:
     return keys, lines
 
 
-def _assemble(start: str, keys: list[str], lines: list[str], body: bytes) -> Request | Response:
+def _assemble(start: str, keys: list[str], lines: list[str], body: bytes, shape: _Shape | None) -> Request | Response:
     message: Request | Response
     error: Malformed | None = None
-    if start[:4] in ("SIP/", "sip/"):
+    if start[:8] == "SIP/2.0 " and (status := start[8:11]) in _STATUSES and start[11:12] == " ":  # nearly always
+        message = Response(_STATUSES[status], start[12:], keys, lines, body)
+        method = None
+    elif start[:4] in ("SIP/", "sip/"):
         version, _, rest = start.partition(" ")
         status, _, reason = rest.partition(" ")
         if version not in ("SIP/2.0", "sip/2.0"):
@@ -216,29 +259,34 @@ def _assemble(start: str, keys: list[str], lines: list[str], body: bytes) -> Req
             error = _bad_version(parts[2])
         message = Request(method, parts[1] if len(parts) > 1 else "", keys, lines, body)
 
-    present = set(keys)
-    if not present >= REQUIRED:
-        raise Malformed("Missing Header")
-    if len(present) != len(keys):
-        for key in present & SINGLE:
-            if keys.count(key) > 1:
-                # Answered only where the answer is not made of the header in doubt (RFC 4475 3.3.8).
-                repeated = Malformed("Repeated Header")
-                if key in REQUIRED:
-                    raise repeated
-                error = error or repeated
+    if shape is not None:
+        _, via_at, cseq_at, length_at = shape
+    else:
+        present = set(keys)
+        if not present >= REQUIRED:
+            raise Malformed("Missing Header")
+        if len(present) != len(keys):
+            for key in present & SINGLE:
+                if keys.count(key) > 1:
+                    # Answered only where the answer is not made of the header in doubt (RFC 4475 3.3.8).
+                    repeated = Malformed("Repeated Header")
+                    if key in REQUIRED:
+                        raise repeated
+                    error = error or repeated
+        via_at, cseq_at = keys.index("via"), keys.index("cseq")
+        length_at = keys.index("content-length") if "content-length" in present else -1
     try:
-        via_text = lines[keys.index("via")].partition(":")[2].strip(" \t")
-        cseq = parse_cseq(lines[keys.index("cseq")].partition(":")[2].strip(" \t"))
+        via_text = lines[via_at].partition(":")[2].strip(" \t")
+        cseq = parse_cseq(lines[cseq_at].partition(":")[2].strip(" \t"))
         message._read["cseq"] = cseq
         message._read["via"] = parse_via(split_list(via_text)[0] if "," in via_text else via_text)
     except Malformed as bad:
         raise error or bad from None
     if method is not None and cseq.method != method:
         error = error or Malformed("CSeq Method Mismatch")
-    if "content-length" in present:
+    if length_at >= 0 and (length_text := lines[length_at].partition(":")[2].strip(" \t")) != str(len(body)):
         try:
-            length = parse_uint(lines[keys.index("content-length")].partition(":")[2].strip(" \t"), "Content-Length")
+            length = parse_uint(length_text, "Content-Length")
         except Malformed as bad:
             error = error or bad
         else:

@@ -29,6 +29,11 @@ _via_at = re.compile(
     r"[Ss][Ii][Pp][ \t]*/[ \t]*2\.0[ \t]*/[ \t]*(" + TOKEN + r")[ \t]+"
     r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._\-]+)(?:[ \t]*:[ \t]*([0-9]{1,5}))?[ \t]*(?=;|$)"
 ).match
+# As nearly everybody writes it, and we do: a third of the time. What it takes, the long way takes just so.
+_plain = re.compile(
+    r"SIP/2\.0/(UDP|TCP|TLS|WSS?) ([0-9]{1,3}(?:\.[0-9]{1,3}){3})(?::([0-9]{1,5}))?"
+    r";branch=([A-Za-z0-9\-.!%*_+`'~]{1,128})(;rport)?"
+).fullmatch
 
 
 class Via(NamedTuple):
@@ -90,6 +95,15 @@ def parse_via(text: str) -> Via:
 
 
 def _parse(text: str) -> Via:
+    plain = _plain(text)
+    if plain is not None:
+        transport, host, port, branch, rport = plain.groups()
+        return Via(
+            transport,
+            host,
+            None if port is None else parse_port(port),
+            {"branch": branch} if rport is None else {"branch": branch, "rport": None},
+        )
     found = _via_at(text)
     if found is None:
         raise Malformed("Bad Via")
