@@ -1,13 +1,13 @@
-"""A limit that several counters share, exact in sum: each shard may use what it was granted, and asks the others for more.
+"""A limit that several counters share, exact in sum: each may use what it was granted, and asks the others for more.
 
 In: what each shard may use, how room is shared out and lent. Out: what is counted, how shards are kept, who reads which
 (callwarden.call_admission.core.book).
 
 For one quantity (lines, credit, the spend of a day) every shard holds a grant: the limit it was made for, and the part
 that this shard may use. The law: the parts of one limit sum to it, and a shard without a grant for just this limit (and
-number of shards) may use nothing until all shards were looked at. So a limit or a number of shards that changes needs no
-message: the grants of before are void, and whoever comes first shares out anew. While more is used than the limit allows
-(it was lowered) no shard has a grant, and each asks for all to be looked at.
+number of shards) may use nothing until all were looked at. So a limit or a number of shards that changes needs no
+message: the grants of before are void, and whoever comes first shares out anew. While more is used than the limit
+allows (it was lowered) no shard has a grant, and each asks for all to be looked at.
 
 Whoever changes grants writes all rows whose grants differ in one transaction, or none. What a shard has used may fall
 at any time; it may rise within its grant without looking at the others.
@@ -46,7 +46,9 @@ class Shard:
         return grant[2] if grant is not None and grant[0] == limit and grant[1] == self.count else 0
 
 
-def shared(shards: Sequence[Shard], quantity: str, limit: int, used: Sequence[int], at: int, needed: int) -> list[Shard]:
+def shared(
+    shards: Sequence[Shard], quantity: str, limit: int, used: Sequence[int], at: int, needed: int
+) -> list[Shard]:
     """All shards after one of them (`at`) has asked for `needed` more than it has left. Equal ones need no writing.
 
     Room is shared out evenly where the limit is a new one, and else lent by those who have the most: half of what they
