@@ -49,7 +49,8 @@ SPANS_MAX: Final = 400  # A call may run a year (policy's longest timeout), and 
 WINDOW_BUCKETS: Final = 100  # A second in steps of 10 ms, a minute of 0.6 s, a day of about a quarter of an hour.
 COUNTRIES_MAX: Final = 512  # phonenumbers knows about 250; what is called is one of them.
 WEIGHT: Final = 1_000  # of one call in the baseline, so that decay has something to halve
-BLOCKED: Final = 101  # the level of a notice that tells of a block: above every percent
+BLOCKED: Final = 102  # the level of a notice that tells of a block: above every percent
+WARNED: Final = 101  # of a velocity rule's warning
 
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60_000
