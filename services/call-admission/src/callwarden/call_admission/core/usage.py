@@ -21,6 +21,7 @@ the span, and one may count a bucket's width longer.
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
@@ -404,6 +405,14 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 group.leases.end(hold.expires_at_s, facts.now_s)
             if group.period is not None:
                 group.period.move(hold.created_at_s, micros - hold.held_micros, 0)
+
+    def correct(self, day: date, micros: int) -> None:
+        """A call that began on that day has cost so much more (or less) than it was settled at."""
+        self.spent_micros += micros
+        for spans, key in ((self.days, day.toordinal()), (self.months, day.year * 12 + day.month - 1)):
+            for span in spans:
+                if span.key == key:
+                    span.spent_micros = max(span.spent_micros + micros, 0)
 
     # ------------------------------------------------------------------ what it comes to
 
