@@ -271,7 +271,8 @@ def statement(size: int, *names: str) -> str:
 
 
 PARTS: Final = {
-    part.name: part for part in (MOVED, HOLDS, ASKED, KNOWN, UPDATED, ENDS, GONE, ENTRIES, RECORDS, DAYS, NOTES)
+    part.name: part
+    for part in (MOVED, CHECKED, COUNTERS, HOLDS, ASKED, KNOWN, UPDATED, ENDS, GONE, ENTRIES, RECORDS, DAYS, NOTES)
 }
 
 _EXPIRED: Final = "SELECT id, account_id FROM hold WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2"
