@@ -166,6 +166,60 @@ RACES: Final = [
         spec={"spend": {"daily": {"trafficSender": 6 * SLICE_MICROS / 10**6}}},
         account={"type": "traffic-sender", "prepaid": False},
     ),
+    *(
+        race
+        for shards in (4, 16)  # Of sixteen, most have no part of the limit of their own.
+        for race in (
+            Race(
+                f"lines-over-{shards}-shards",
+                ("maxlines",),
+                fits=5,
+                after_unanswered=5,
+                after_talk=5,
+                reason="lines",
+                rule="lines",
+                counter="calls",
+                value=5,
+                limit=5,
+                limits={"max_lines": 5},
+                account={"shards": shards},
+                is_sharded=True,
+            ),
+            Race(
+                f"credit-over-{shards}-shards",
+                ("credit",),
+                fits=8,
+                after_unanswered=8,
+                after_talk=0,
+                reason="credit",
+                rule="credit",
+                counter="credit",
+                value=999,
+                limit=SECOND_MICROS,
+                credit_micros=7 * SLICE_MICROS + 3 * SECOND_MICROS + 999,
+                account={"shards": shards},
+                is_sharded=True,
+                seconds=73,
+            ),
+            Race(
+                f"daily-spend-over-{shards}-shards",
+                ("maxdailycreditperuser",),
+                fits=6,
+                after_unanswered=6,
+                after_talk=0,
+                reason="daily-spend",
+                rule="daily_spend",
+                counter="spent",
+                value=6 * SLICE_MICROS,
+                limit=6 * SLICE_MICROS,
+                window="day ",
+                limits={"daily_micros": 6 * SLICE_MICROS},
+                account={"shards": shards},
+                is_sharded=True,
+                seconds=60,
+            ),
+        )
+    ),
 ]
 
 
