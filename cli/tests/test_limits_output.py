@@ -1,4 +1,4 @@
-"""What `callwarden limits` and `callwarden explain --account` show: at a glance what is near, over, refused, reported."""
+"""What `callwarden limits` and `callwarden explain --account` show: at a glance what is near, over, refused, told."""
 
 import json
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from callwarden.cli import explanation, output, values
 from callwarden.cli.commands import limits
 from callwarden.cli.failure import Misuse
 from callwarden.cli.main import run
-from test_output import STRANGE, shown
+from cli.tests.on_screen import STRANGE, shown
 
 NOW_S = datetime(2026, 11, 24, 20, 0, tzinfo=UTC).timestamp()  # 21:00 in Berlin
 MIDNIGHT_S = datetime(2026, 11, 24, 23, 0, tzinfo=UTC).timestamp()  # there
