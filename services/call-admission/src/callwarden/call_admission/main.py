@@ -18,6 +18,7 @@ from callwarden.call_admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.adapters.trunks_sql import SqlSourceTrunks
 from callwarden.call_admission.app import CallAdmission
 from callwarden.call_admission.desk import AccountDesk
+from callwarden.call_admission.limit_desk import LimitDesk
 from callwarden.call_admission.retention import Retention
 from callwarden.call_admission.settings import Settings
 from callwarden.common.rpc.stream import StreamPool
@@ -48,11 +49,13 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     app = CallAdmission(books, quotes, policies, runtime.clock, random.random, trunks=source_trunks, notices=notices)
     news = events_nats.NatsNews(await runtime.open(bus.publisher()), new_id)
     records = SqlRecords(database)
-    desk = AccountDesk(SqlAccounts(database), records, news, policies, runtime.clock, new_id)
+    accounts = SqlAccounts(database)
+    desk = AccountDesk(accounts, records, news, policies, runtime.clock, new_id)
     retention = Retention(records, settings.kept_days(), runtime.clock, random.random)
     metrics.register(runtime.metrics, app, quotes)
     admission_pb2_grpc.add_AdmissionServiceServicer_to_server(AdmissionGrpc(app), runtime.server)
-    admission_pb2_grpc.add_AccountServiceServicer_to_server(AccountGrpc(desk), runtime.server)  # type: ignore[abstract]
+    limits = LimitDesk(app, accounts, policies, runtime.clock)
+    admission_pb2_grpc.add_AccountServiceServicer_to_server(AccountGrpc(desk, limits), runtime.server)
     runtime.ready_when("database", lambda: app.is_up)
     runtime.spawn("group-commit", app.run())
     runtime.spawn("reaper", app.reap())
