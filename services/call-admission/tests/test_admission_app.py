@@ -421,6 +421,9 @@ class LateLook:
     async def update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         return await self._books.update(read, work)
 
+    async def look(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+        return await self._books.look(read, work)
+
     async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
         return await self._books.expired(now_s + 3_600, limit)
 
@@ -476,6 +479,9 @@ class Gate:
         self.waiting.set()
         await self.open.wait()
         return await self._books.update(read, work)
+
+    async def look(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+        return await self._books.look(read, work)
 
     async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
         return await self._books.expired(now_s, limit)
@@ -540,6 +546,9 @@ class Away:
         if self.is_away:
             raise Unavailable("the database is not available")
         return await self._books.update(read, work)
+
+    async def look(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+        return await self._books.look(read, work)
 
     async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
         return await self._books.expired(now_s, limit)
@@ -697,4 +706,4 @@ async def test_what_is_held_in_memory_is_what_the_database_gives_back(site: Site
     assert loaded.holds == {hold.id: hold}
     standing: Standing = loaded.standings[account_id]
     assert (standing.lines, standing.held_micros) == (1, 60_000)
-    assert standing.held_by_day == {hold.spend_day: 60_000}
+    assert standing.usage.day(hold.spend_day.toordinal()).held_micros == 60_000

@@ -1,5 +1,6 @@
 """The book keeps its invariants under any order of commands, whatever is repeated, late, early or lost."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import date
 from math import inf
@@ -19,6 +20,8 @@ from callwarden.call_admission.core.book import (
     Book,
     Changes,
     Command,
+    Counter,
+    CounterKey,
     Done,
     Extended,
     Extension,
@@ -28,13 +31,16 @@ from callwarden.call_admission.core.book import (
     NoHold,
     Outcome,
     Refused,
+    Seen,
     Standing,
 )
 from callwarden.call_admission.core.calls import CallRequest, Ended, Expired, ExtendRequest, Hold, Quote, Route, Started
 from callwarden.call_admission.core.days import day_of
+from callwarden.call_admission.core.notices import Notice
 from callwarden.call_admission.core.policy import AdmissionPolicy, Policies
 from callwarden.call_admission.core.settle import Settlement, talk_s
 from callwarden.call_admission.core.snapshot import Account, AccountType
+from callwarden.call_admission.core.usage import Usage
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.policy.bundle import default_set
@@ -63,7 +69,11 @@ class Database:
     refused: dict[UUID, Refuse] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     versions: dict[UUID, int] = field(default_factory=dict)
+    usages: dict[UUID, Usage] = field(default_factory=dict)
+    counters: dict[CounterKey, Counter] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
     remembered: int = 0
+    reads: int = 0
 
     def transact(
         self,
@@ -71,32 +81,63 @@ class Database:
         now_s: float,
         policy: AdmissionPolicy = POLICY,
         memory: Memory | None = None,
+        slot: int = 0,
+        *,
+        dies: bool = False,
     ) -> list[Outcome]:
-        """As adapters.books_sql does it: from memory if that suffices and nothing has moved, else read."""
+        """As adapters.books_sql does it: from memory if that suffices and nothing has moved, else read; with what the
+        batch asks for besides. `dies`: the write never happens."""
         read = Batch.of(commands, now_s)
+        wanted: set[CounterKey] = set()
         loaded = memory.take(read) if memory is not None else None
-        if memory is not None and loaded is not None:
-            book = Book(loaded, lambda realm: policy, now_s)
+        is_read = loaded is None
+        for attempt in range(12):
+            if loaded is None:
+                loaded, is_read = self._load(now_s, wanted), True
+            now, loaded = loaded, None
+            is_known = not is_read
+            book = Book(now, lambda realm: policy, now_s, slot)
+            if book.lacks(commands):
+                missing = book.changes.missing
+                known = memory.counters(missing, now_s) if memory is not None and not attempt else {}
+                is_known |= bool(known)
+                now.counters |= self._load_counters(missing - known.keys()) | known
+                wanted |= missing
+                book = Book(now, lambda realm: policy, now_s, slot)
+                assert not book.lacks(commands)
             outcomes = [book.apply(command) for command in commands]
-            if is_checked(read, book.changes) and self._would_write(book.changes):
-                self._write(book.changes)
-                memory.keep(read, loaded, book.changes, is_whole=True)
-                self.remembered += 1
+            if book.changes.missing:
+                wanted |= book.changes.missing
+                continue
+            if is_known and not is_checked(read, book.changes):
+                continue
+            if not self._would_write(book.changes):
+                assert is_known, "nobody came between"
+                if memory is not None:
+                    memory.forget(wanted)
+                continue
+            if dies:
                 return outcomes
-        loaded = self._load(now_s)
-        book = Book(loaded, lambda realm: policy, now_s)
-        outcomes = [book.apply(command) for command in commands]
-        assert self._would_write(book.changes)
-        self._write(book.changes)
-        if memory is not None:
-            memory.keep(read, loaded, book.changes, is_whole=bool(read.counted))
-        return outcomes
+            self._write(book.changes)
+            if memory is not None:
+                memory.keep(read, now, book.changes, is_whole=not is_read or bool(read.counted))
+            self.remembered += not is_read
+            self.reads += is_read
+            return outcomes
+        raise AssertionError("it came to no end")
 
     def _would_write(self, changes: Changes) -> bool:
         """The conditions of the statement, and the keys and CHECKs of the tables."""
         known = {*self.holds, *self.records, *self.refused}
         return (
-            all(self.versions.get(key, 0) == version for key, version in changes.versions.items())
+            all(
+                self.versions.get(key, 0) == version
+                for key, version in (*changes.versions.items(), *changes.checked.items())
+            )
+            and all(
+                (self.counters[key].version if key in self.counters else 0) == counter.version
+                for key, counter in changes.counters.items()
+            )
             and not known & set(changes.holds)
             and all(
                 not found.prepaid
@@ -106,19 +147,21 @@ class Database:
             )
         )
 
-    def _load(self, now_s: float) -> Loaded:
+    def _load(self, now_s: float, wanted: Collection[CounterKey]) -> Loaded:
         standings = {}
         for key, account in self.accounts.items():
             mine = [hold for hold in self.holds.values() if hold.account_id == key]
-            held_by_day: dict[date, int] = {}
-            for hold in mine:
-                held_by_day[hold.spend_day] = held_by_day.get(hold.spend_day, 0) + hold.held_micros
-            spent_by_day = {day: micros for (owner, day), micros in self.spent.items() if owner == key}
             alive = [hold.expires_at_s for hold in mine if hold.expires_at_s > now_s]
-            standing = Standing.of(account, self.versions.get(key, 0), len(alive), held_by_day, spent_by_day)
+            lines = 0 if account.shards > 1 else len(alive)
+            usage = self.usages.get(key, Usage()).copy()
+            standing = standings[key] = Standing.of(account, self.versions.get(key, 0), lines, usage)
             standing.lines_until_s = min(alive, default=inf)
-            standings[key] = standing
-        return Loaded(standings, dict(self.holds), set(self.records), dict(self.refused))
+        seen = {key: Seen(account, self.versions.get(key, 0)) for key, account in self.accounts.items()}
+        counters = self._load_counters(wanted)
+        return Loaded(standings, dict(self.holds), set(self.records), dict(self.refused), seen, counters)
+
+    def _load_counters(self, keys: Collection[CounterKey]) -> dict[CounterKey, Counter]:
+        return {key: _copied(self.counters.get(key, Counter(0, Usage()))) for key in keys}
 
     def _write(self, changes: Changes) -> None:
         for hold_id, new in changes.holds.items():
@@ -142,12 +185,23 @@ class Database:
                 balance_micros=account.balance_micros + changes.balances.get(key, 0),
                 held_micros=account.held_micros + changes.held.get(key, 0),
             )
+        for key, usage in changes.usages.items():
+            self.usages[key] = usage.copy()
+        for row, counter in changes.counters.items():
+            assert counter.usage.held_micros >= 0
+            written = self.counters[row] = _copied(counter)
+            written.version += 1
+        self.notices += changes.notices
         for day, micros in changes.spent.items():
             self.spent[day] = self.spent.get(day, 0) + micros
         for note in changes.notes:
             self.notes.append(note.outcome)
             if note.decision is not None and note.outcome == "refuse" and note.decision.refused is not None:
                 self.refused[note.id] = note.decision.refused
+
+
+def _copied(counter: Counter) -> Counter:
+    return Counter(counter.version, counter.usage.copy(), dict(counter.grants))
 
 
 def account(key: int = 1, **changes: object) -> Account:
@@ -626,6 +680,9 @@ class AnyOrder(RuleBasedStateMachine):
             if found.prepaid:
                 assert found.balance_micros - found.held_micros >= 0
             spent = {day: micros for (owner, day), micros in self.tables.spent.items() if owner == key}
+            usage = self.tables.usages.get(key, Usage())
+            assert usage.held_micros == held
+            assert usage.spent_micros == -entries
             assert sum(spent.values()) == -entries
             if found.daily_micros is not None:
                 for day, micros in spent.items():

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from callwarden.call_admission.core.calls import CallRequest, ExtendRequest, Hold, Quote, is_free
+from callwarden.call_admission.core.calls import CallRequest, ExtendRequest, Hold, Quote, Route, is_free
 from callwarden.call_admission.core.policy import AdmissionPolicy
 from callwarden.call_admission.core.rules import RULES, Question, Rule
-from callwarden.call_admission.core.rules.rule import Finding
+from callwarden.call_admission.core.rules.rule import Bounded, Finding
 from callwarden.call_admission.core.slices import (
     FREE_LEASE_S,
     Bounds,
@@ -42,6 +42,10 @@ class Decided:
 
     verdict: Admit | Refuse
     rules: tuple[RuleResult, ...]
+    routes: tuple[Route, ...] = ()
+    """What the rules have left of the quote's."""
+    bounded: tuple[Bounded, ...] = ()
+    """Limits of which a shard was short."""
 
     @property
     def reported(self) -> list[str]:
@@ -71,7 +75,8 @@ def decide(snapshot: Snapshot, request: CallRequest, policy: AdmissionPolicy, ru
     part = cut_to_size(price, answers, 0, FREE_LEASE_S if free_call else policy.slice.first_s, bounds)
     if part is None:  # the rules have each found room for the least talk time
         raise AssertionError("no talk time within bounds that the rules have let through")
-    return Decided(Admit(part.granted_s, part.held_micros, part.final, bounds.talk_s_max, price), results)
+    routes = quote.routes if isinstance(quote, Quote) else ()
+    return Decided(Admit(part.granted_s, part.held_micros, part.final, bounds.talk_s_max, price), results, routes)
 
 
 def decide_extension(

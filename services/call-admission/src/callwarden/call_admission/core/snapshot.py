@@ -25,9 +25,12 @@ class AccountType(Enum):
     RESELLER = "reseller"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Account:
-    """Who pays, with its limits. None: the policy's default holds, or there is no limit."""
+    """Who pays, with its limits. None: the policy's default holds, or there is no limit.
+
+    A value. Not frozen, because one is made whenever an account is read (1.2 instead of 3.5 µs).
+    """
 
     id: UUID
     realm: str
