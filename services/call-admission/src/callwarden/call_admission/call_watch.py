@@ -15,8 +15,8 @@ from uuid import UUID
 
 from callwarden.call_admission.core.call_stats import CallStats, Count, Pending
 from callwarden.call_admission.core.lists import DYNAMIC, SMART, Kind, Listed, digits_of
-from callwarden.call_admission.list_ports import CountNews, ListedStore, ListSource, ListStore
-from callwarden.call_admission.ports import PolicySource
+from callwarden.call_admission.list_ports import CountNews, ListedStore, ListStore
+from callwarden.call_admission.ports import ListSource, PolicySource
 from callwarden.common.logs import get_logger
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError

@@ -6,7 +6,7 @@ from typing import Protocol
 from uuid import UUID
 
 from callwarden.call_admission.core.call_stats import Count
-from callwarden.call_admission.core.lists import Entry, Listed, ListHead, Lists
+from callwarden.call_admission.core.lists import Entry, Listed, ListHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +63,6 @@ class ListNews(Protocol):
 
     async def changed(self, name: str, version: int) -> None:
         """A list has this version now; 0: it is gone. May be lost, never raises."""
-        ...
-
-
-class ListSource(Protocol):
-    """The lists that hold now."""
-
-    @property
-    def current(self) -> Lists:
-        """Another value when a fixed list has changed; what is listed for a time comes and goes in the same one."""
         ...
 
 

@@ -53,7 +53,7 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     await lists.refresh()
     counted = NatsCountNews(bus, settings.instance)
     watch = CallWatch(list_store, counted, listed, lists, policies, runtime.clock)
-    app = CallAdmission(books, quotes, policies, runtime.clock, random.random)
+    app = CallAdmission(books, quotes, policies, runtime.clock, random.random, lists=lists)
     news = events_nats.NatsNews(await runtime.open(bus.publisher()), new_id)
     records = SqlRecords(database)
     desk = AccountDesk(SqlAccounts(database), records, news, policies, runtime.clock, new_id)

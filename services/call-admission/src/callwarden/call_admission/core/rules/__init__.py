@@ -11,6 +11,7 @@ from callwarden.call_admission.core.rules.daily_spend import DailySpend
 from callwarden.call_admission.core.rules.destinations import Destinations
 from callwarden.call_admission.core.rules.duration import Duration
 from callwarden.call_admission.core.rules.lines import Lines
+from callwarden.call_admission.core.rules.lists import NumberLists
 from callwarden.call_admission.core.rules.premium import Premium
 from callwarden.call_admission.core.rules.rate import Rate
 from callwarden.call_admission.core.rules.rule import Finding, Question, Rule
@@ -19,6 +20,7 @@ from callwarden.call_admission.core.rules.satellite import Satellite
 RULES: Final[tuple[Rule, ...]] = (
     AccountStatus(),
     Destinations(),
+    NumberLists(),
     Premium(),
     Satellite(),
     Rate(),
