@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from asyncpg.pgproto import pgproto
+
 from benchmarks.report import Table
 from callwarden.call_admission.core import list_file
 from callwarden.call_admission.core.call_stats import CallStats, Pending
@@ -101,7 +103,8 @@ def measure(count: int) -> list[str | int | float]:
 def watch_row(name: str, numbers: int) -> list[str | int | float]:
     """Calls from as many callers to as many targets."""
     rng = random.Random(numbers)
-    account, realm = uuid.UUID(int=7), "example.org"
+    # As messages bring them.
+    account, realm = pgproto.UUID(uuid.UUID(int=7).hex), "example.org"
     calls = [
         (f"49{rng.randrange(numbers):09}", f"3712{rng.randrange(numbers):07}", 60.0 if rng.random() < 0.5 else None)
         for _ in range(CALLS)

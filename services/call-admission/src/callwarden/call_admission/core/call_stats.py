@@ -8,6 +8,7 @@ room is counted.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -49,6 +50,11 @@ class Tally:
     failures: int = 0
     fresh: int = 0
     attacks: int = 0
+
+    def copy(self) -> "Tally":
+        return Tally(
+            self.calls, self.answered, self.short, self.talk_ms, self.failures, self.fresh, self.attacks
+        )  # fmt: skip
 
     def add(self, other: "Tally") -> None:
         self.calls += other.calls
@@ -146,23 +152,26 @@ class _Numbers(Entry):
     __slots__ = ("before", "began_s", "failures", "now")
 
     def __init__(self) -> None:
-        super().__init__()
-        self.now = Tally()
+        # Not super().__init__(): a flood of made-up numbers makes two of these a call.
+        self.used_s = self.began_s = 0.0
+        self.hot = False
+        self.now: Tally | None = None
         self.before: Tally | None = None
-        self.began_s = 0.0
         self.failures: SlidingCounter | None = None
 
     def add(self, tally: Tally, now_s: float) -> Tally:
         """Adds, and gives all that is of the last one to two generations."""
-        if now_s - self.began_s >= GENERATION_S:
-            self.before = self.now if now_s - self.began_s < 2 * GENERATION_S else None
-            self.now, self.began_s = Tally(), now_s
-        self.now.add(tally)
+        now = self.now
+        if now is None or now_s - self.began_s >= GENERATION_S:
+            self.before = now if now_s - self.began_s < 2 * GENERATION_S else None
+            self.now, self.began_s = tally.copy(), now_s
+            now = self.now
+        else:
+            now.add(tally)
         if self.before is None:
-            return self.now
-        both = Tally()
-        both.add(self.before)
-        both.add(self.now)
+            return now
+        both = self.before.copy()
+        both.add(now)
         return both
 
 
@@ -230,7 +239,7 @@ class CallStats:
             return ""
         if entry.failures is None:
             entry.failures = SlidingCounter()
-        total = entry.failures.add(Window(policy.period), now_s, amount)
+        total = entry.failures.add(_window(policy.period), now_s, amount)
         if total > policy.failures // 4:
             self.targets.heat(f"{count.realm} {count.key.number}")
         if total <= policy.failures:
@@ -256,6 +265,11 @@ class CallStats:
         """Forgets what nobody called for long, a bounded number; call it often."""
         for table in (self.targets, self.callers, self.accounts):
             table.expire(now_s)
+
+
+@lru_cache(64)  # one for each realm's policy; making one takes as long as counting
+def _window(period_s: int) -> Window:
+    return Window(period_s)
 
 
 def judge(tally: Tally, policy: SmartList) -> str:
@@ -294,6 +308,14 @@ def _percent(part: int, whole: int) -> int:
 
 
 def _country(digits: str) -> str:
-    """The country, from a memory that is keyed by area code where 25 countries share one code (+1): looking through the
-    plans of all of them takes 150 µs."""
-    return country_of(f"{digits[:4]}2000000" if digits[0] == "1" and len(digits) > 4 else digits)
+    """About the country: by the first digits, which name it but for a few islands that share another's code. Looking
+    each number up takes 6 to 150 µs."""
+    return _country_of_first(digits[:_COUNTRY_DIGITS])
+
+
+_COUNTRY_DIGITS: Final = 4  # a country code, or +1 and the area code
+
+
+@lru_cache(10**_COUNTRY_DIGITS)
+def _country_of_first(digits: str) -> str:
+    return country_of(digits.ljust(11, "2"))  # as long as numbers of +1 are, and one that they may be
