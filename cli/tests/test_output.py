@@ -1,23 +1,15 @@
 """What people and programs read: money, times, JSON of every field, the chain of a decision."""
 
-import io
 import time
 
 import pytest
-from rich.console import Console, RenderableType
 
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.rating.v1 import rating_pb2
 from callwarden.cli import explanation, output, values
 from callwarden.cli.failure import Misuse, of_child
 from callwarden.local.process import ChildFailed
-
-
-def shown(renderable: RenderableType, width: int = 160) -> str:
-    console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(renderable)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+from cli.tests.on_screen import STRANGE, shown
 
 
 def test_json_has_every_field_and_numbers_are_numbers() -> None:
@@ -155,9 +147,6 @@ def test_what_others_wrote_is_never_read_as_markup() -> None:
 )
 def test_a_process_that_ended_is_told_by_the_last_it_said(log: str, line: str) -> None:
     assert of_child(ChildFailed("rating-0", "ended", log)) == line
-
-
-STRANGE = "\x1b[31mred\x07\r\x9b2J\x7f\t"
 
 
 def test_a_stranger_does_not_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

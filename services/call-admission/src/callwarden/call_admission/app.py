@@ -7,7 +7,7 @@ In: the queue, batches, what each caller is told, the reaper. Out: what is decid
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final, TypeVar
 from uuid import UUID
@@ -260,10 +260,15 @@ class CallAdmission:
         """What a call of the account would be decided on at that moment, without a price: what is counted, for
         itself and for all that it belongs to. Raises as `simulate`."""
         request = CallRequest(_NOBODY, "", account_id, "", "", "", "", "", True, at_s)
-        return await self._look(Admission(request), Book.snapshot_of)
+        return await self._look(Admission(request), Book.snapshot_of, looked=(account_id,))
 
-    async def _look(self, command: Admission, ask: Callable[[Book, Admission], T | None]) -> T:
+    async def _look(
+        self, command: Admission, ask: Callable[[Book, Admission], T | None], looked: Sequence[UUID] = ()
+    ) -> T:
         now_s = command.request.start_s
+        read = Batch.of([command], now_s)
+        if looked:
+            read = replace(read, looked=looked)
 
         def work(loaded: Loaded) -> tuple[Changes, T | None]:
             book = self._book(loaded, now_s, is_whole=True)
@@ -271,7 +276,7 @@ class CallAdmission:
                 return book.changes, None
             return book.changes, ask(book, command)
 
-        found = await self._books.look(Batch.of([command], now_s), work)
+        found = await self._books.look(read, work)
         if found is None:
             raise NotFound("there is no such account")
         return found

@@ -20,6 +20,7 @@ from callwarden.call_admission.adapters.records_sql import SqlRecords
 from callwarden.call_admission.app import CallAdmission
 from callwarden.call_admission.call_watch import CallWatch
 from callwarden.call_admission.desk import AccountDesk
+from callwarden.call_admission.limit_desk import LimitDesk
 from callwarden.call_admission.number_lists import NumberLists
 from callwarden.call_admission.retention import Retention
 from callwarden.call_admission.settings import Settings
@@ -56,12 +57,14 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     app = CallAdmission(books, quotes, policies, runtime.clock, random.random, lists=lists)
     news = events_nats.NatsNews(await runtime.open(bus.publisher()), new_id)
     records = SqlRecords(database)
-    desk = AccountDesk(SqlAccounts(database), records, news, policies, runtime.clock, new_id)
+    accounts = SqlAccounts(database)
+    desk = AccountDesk(accounts, records, news, policies, runtime.clock, new_id)
     retention = Retention(records, settings.kept_days(), runtime.clock, random.random)
     metrics.register(runtime.metrics, app, quotes)
     metrics.register_lists(runtime.metrics, lists, watch)
     admission_pb2_grpc.add_AdmissionServiceServicer_to_server(AdmissionGrpc(app, watch), runtime.server)
-    admission_pb2_grpc.add_AccountServiceServicer_to_server(AccountGrpc(desk), runtime.server)  # type: ignore[abstract]
+    limits = LimitDesk(app, accounts, policies, runtime.clock)
+    admission_pb2_grpc.add_AccountServiceServicer_to_server(AccountGrpc(desk, limits), runtime.server)
     lists_pb2_grpc.add_ListServiceServicer_to_server(ListGrpc(lists), runtime.server)
     runtime.ready_when("database", lambda: app.is_up)
     runtime.spawn("group-commit", app.run())

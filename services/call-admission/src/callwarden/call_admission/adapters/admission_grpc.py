@@ -76,11 +76,7 @@ class AdmissionGrpc(StreamServicer, admission_pb2_grpc.AdmissionServiceServicer)
 
 def call_request(request: admission_pb2.AdmitRequest) -> CallRequest:
     """The request, checked. Raises Invalid with the field."""
-    destination = request.destination
-    if request.local:
-        text_of(destination, "destination", TEXT_CHARS_MAX)
-    elif not (2 <= len(destination) <= DIGITS_MAX and destination.isascii() and destination.isdigit()):
-        raise Invalid('destination must be 2 to 15 digits of E.164, without "+"', field="destination")
+    destination = destination_of(request.destination, local=request.local)
     return CallRequest(
         uuid_of(request.hold_id, "hold_id"),
         text_of(request.call_id, "call_id", CALL_ID_CHARS_MAX),
@@ -96,6 +92,15 @@ def call_request(request: admission_pb2.AdmitRequest) -> CallRequest:
     )
 
 
+def destination_of(text: str, *, local: bool) -> str:
+    """A called number, or a local user's name. Raises Invalid."""
+    if local:
+        return text_of(text, "destination", TEXT_CHARS_MAX)
+    if not (2 <= len(text) <= DIGITS_MAX and text.isascii() and text.isdigit()):
+        raise Invalid('destination must be 2 to 15 digits of E.164, without "+"', field="destination")
+    return text
+
+
 def admitted_reply(outcome: Admitted) -> admission_pb2.AdmitReply:
     hold = outcome.hold
     return admission_pb2.AdmitReply(
@@ -104,7 +109,7 @@ def admitted_reply(outcome: Admitted) -> admission_pb2.AdmitReply:
             granted_s=hold.granted_s,
             final=hold.final,
             max_duration_s=hold.max_duration_s,
-            routes=[_route(route) for route in outcome.routes],
+            routes=[route_message(route) for route in outcome.routes],
             expires_at_s=hold.expires_at_s,
         ),
         policy_revision=outcome.policy_revision,
@@ -118,7 +123,7 @@ def extended_reply(outcome: Extended) -> admission_pb2.ExtendReply:
     )
 
 
-def _route(route: Route) -> rating_pb2.Route:
+def route_message(route: Route) -> rating_pb2.Route:
     message = rating_pb2.Route(
         trunk=route.trunk,
         address=route.address,

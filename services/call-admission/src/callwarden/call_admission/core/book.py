@@ -367,9 +367,14 @@ class Book:
         """Where a new call is counted, beside its account's own row. For nearly all: nowhere."""
         quote = command.quote
         carriers = quote.carriers if isinstance(quote, Quote) else ()
-        if not carriers and not policy.owners and account.parent is None and account.shards <= 1:
-            return ()
         owners: list[Owner] = []
+        if self._is_whole:  # somebody asks what is used of its limits: for these that is counted for themselves
+            if account.type is AccountType.RESELLER:
+                owners.append(Owner(RESELLER, account.id, 0))
+            elif account.type is AccountType.CARRIER:
+                owners.append(Owner(CARRIER, scope_of(CARRIER, str(account.id)), 0))
+        if not owners and not carriers and not policy.owners and account.parent is None and account.shards <= 1:
+            return ()
         count = shards_of(account)
         if count > 1:
             owners.append(Owner(ACCOUNT, account.id, self._slot % count))
@@ -457,7 +462,7 @@ class Book:
             return Ignored("settled")
         before = self._refused.get(request.hold_id)
         if before is not None:
-            return Refused(before, _sip_status(before, policy), policy.revision)
+            return Refused(before, sip_status(before, policy), policy.revision)
         if not request.local and (quote is None or quote.deck != account.deck):
             return NeedsQuote(account.deck)
         routes = quote.routes if isinstance(quote, Quote) else ()
@@ -477,7 +482,7 @@ class Book:
         verdict = decided.verdict
         if isinstance(verdict, Refuse):
             self._tell(standing, decided, policy, snapshot.day, request.call_id)
-            return self._refuse(command, account.name, decided, policy.revision, _sip_status(verdict, policy))
+            return self._refuse(command, account.name, decided, policy.revision, sip_status(verdict, policy))
         routes = decided.routes
         hold = Hold(
             id=request.hold_id,
@@ -534,12 +539,18 @@ class Book:
         return decide(snapshot, request, policy), snapshot
 
     def snapshot_of(self, command: Admission) -> Snapshot | None:
-        """What the account's next call would be decided on, without its price."""
+        """What the account's next call would be decided on, without its price; of a reseller or a carrier what its
+        limits are counted by. The account itself must be among those looked at."""
         standing = self._standings.get(command.request.account_id)
         if standing is None:
             return None
-        policy = self._policy_for(standing.account.realm)
-        return self._snapshot(standing, command, policy, self._owners_of(standing.account, command, policy))
+        account = standing.account
+        policy = self._policy_for(account.realm)
+        owners = self._owners_of(account, command, policy)
+        snapshot = self._snapshot(standing, command, policy, owners)
+        if account.type is AccountType.CARRIER:
+            snapshot.carriers = self._carriers([account.id], owners)
+        return snapshot
 
     # ------------------------------------------------------------------ running calls
 
@@ -573,7 +584,7 @@ class Book:
             if verdict.rule not in hold.limits_hit:
                 marked = _hit(hold, (verdict.rule, *hits))
                 self._update(standing, hold, marked, policy)
-            return Refused(verdict, _sip_status(verdict, policy), policy.revision)
+            return Refused(verdict, sip_status(verdict, policy), policy.revision)
         if verdict.final and verdict.granted_s < hold.max_duration_s:
             self._note_cut(command, account.name, decided, policy.revision)
         extended = hold.granted(
@@ -926,7 +937,8 @@ def _hit(hold: Hold, rules: Sequence[str]) -> Hold:
     return replace(hold, limits_hit=tuple(dict.fromkeys((*hold.limits_hit, *rules))))
 
 
-def _sip_status(refuse: Refuse, policy: AdmissionPolicy) -> int:
+def sip_status(refuse: Refuse, policy: AdmissionPolicy) -> int:
+    """What policy wants this refusal to be answered with; 0: the edge's table decides."""
     return policy.reject_status if refuse.reason in _MONEY_REASONS else 0
 
 

@@ -14,7 +14,7 @@ from callwarden.call_admission.core.rules.lines import Lines
 from callwarden.call_admission.core.rules.lists import NumberLists
 from callwarden.call_admission.core.rules.premium import Premium
 from callwarden.call_admission.core.rules.rate import Rate
-from callwarden.call_admission.core.rules.rule import Finding, Question, Rule
+from callwarden.call_admission.core.rules.rule import Finding, Question, Rule, Use
 from callwarden.call_admission.core.rules.satellite import Satellite
 
 RULES: Final[tuple[Rule, ...]] = (
@@ -30,4 +30,4 @@ RULES: Final[tuple[Rule, ...]] = (
     Credit(),
 )
 
-__all__ = ["RULES", "Finding", "Question", "Rule"]
+__all__ = ["RULES", "Finding", "Question", "Rule", "Use"]

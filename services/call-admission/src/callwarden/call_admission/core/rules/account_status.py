@@ -1,7 +1,7 @@
 """Only active accounts call."""
 
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules.rule import Finding, Question, passed, refused
+from callwarden.call_admission.core.rules.rule import Finding, Question, Use, passed, refused
 from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.verdict import Mode, Reason
 
@@ -16,3 +16,6 @@ class AccountStatus:
         if snapshot.account.active:
             return passed(self.name, mode)
         return refused(self.name, mode, Reason.ACCOUNT_DISABLED, "The account is disabled.")
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        return ()

@@ -1,7 +1,7 @@
 """Prepaid credit."""
 
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules.rule import Finding, Question, refused, skipped
+from callwarden.call_admission.core.rules.rule import ACCOUNT, Finding, Question, Use, refused, skipped
 from callwarden.call_admission.core.slices import cost_max
 from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.money import format_amount
@@ -36,3 +36,11 @@ class Credit:
         return refused(
             self.name, mode, Reason.CREDIT, text, counter="credit", value=available, limit=needed, window="now"
         )
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        """What running calls hold of it."""
+        account = snapshot.account
+        if not account.prepaid:
+            return ()
+        credit_micros = snapshot.balance_micros + account.overdraft_micros
+        return (Use("credit", "micros", snapshot.held_micros, credit_micros, source=ACCOUNT),)

@@ -1,9 +1,10 @@
 """What an account may spend in one calendar day of its time zone."""
 
+from callwarden.call_admission.core.days import end_of_day
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules.rule import Finding, Question, refused, skipped
+from callwarden.call_admission.core.rules.rule import ACCOUNT, POLICY, Finding, Question, Use, refused, skipped
 from callwarden.call_admission.core.slices import cost_max
-from callwarden.call_admission.core.snapshot import AccountType, Snapshot
+from callwarden.call_admission.core.snapshot import Account, AccountType, Snapshot
 from callwarden.kernel.money import format_amount
 from callwarden.kernel.verdict import Mode, Reason, RuleResult
 
@@ -16,12 +17,7 @@ class DailySpend:
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
         account = snapshot.account
-        limit = account.daily_micros
-        if limit is None:
-            if account.type is AccountType.ENDUSER:
-                limit = policy.daily_enduser_micros
-            elif account.type is AccountType.TRAFFIC_SENDER:
-                limit = policy.daily_traffic_sender_micros
+        limit = _limit(account, policy)
         if limit is None:
             return skipped(self.name, mode, "no limit")
         if question.price is None:
@@ -40,3 +36,21 @@ class DailySpend:
         return refused(
             self.name, mode, Reason.DAILY_SPEND, text, counter="spent", value=spent, limit=limit, window=window
         )
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        account = snapshot.account
+        limit = _limit(account, policy)
+        if limit is None:
+            return ()
+        spent = snapshot.spent_micros + snapshot.held_day_micros
+        source = POLICY if account.daily_micros is None else ACCOUNT
+        window, ends_s = f"day {snapshot.day} {account.time_zone}", end_of_day(snapshot.day, account.time_zone)
+        return (Use("spent", "micros", spent, limit, window, ends_s, source),)
+
+
+def _limit(account: Account, policy: AdmissionPolicy) -> int | None:
+    if account.daily_micros is not None:
+        return account.daily_micros
+    if account.type is AccountType.ENDUSER:
+        return policy.daily_enduser_micros
+    return policy.daily_traffic_sender_micros if account.type is AccountType.TRAFFIC_SENDER else None

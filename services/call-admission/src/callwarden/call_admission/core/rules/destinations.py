@@ -3,7 +3,7 @@
 from collections.abc import Set
 
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules.rule import Finding, Question, passed, refused, skipped
+from callwarden.call_admission.core.rules.rule import Finding, Question, Use, passed, refused, skipped
 from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.verdict import Mode, Reason
 
@@ -37,3 +37,6 @@ class Destinations:
             text = "Calls are allowed to listed prefixes only, and this isn't one."
             return refused(self.name, mode, Reason.DESTINATION, text, counter="prefix")
         return passed(self.name, mode)
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        return ()

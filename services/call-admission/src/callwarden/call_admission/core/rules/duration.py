@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import Final
 
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules.rule import Finding, Question, refused
+from callwarden.call_admission.core.rules.rule import Finding, Question, Use, refused
 from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.verdict import Mode, Reason, RuleResult
 
@@ -34,3 +34,6 @@ class Duration:
             self.name, mode, Reason.DURATION, text,
             counter="seconds", value=question.least_s - 1, limit=limit_s, window="call",
         )  # fmt: skip
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        return ()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from callwarden.call_admission.core.calls import Quote
 from callwarden.call_admission.core.lists import Hit, Kind, Lists, Side, digits_of
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules.rule import Finding, Question, passed, refused, skipped
+from callwarden.call_admission.core.rules.rule import Finding, Question, Use, passed, refused, skipped
 from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.verdict import Mode, Reason, RuleResult
 
@@ -68,6 +68,9 @@ class NumberLists:
         return refused(
             self.name, mode, reason, text, counter=side, window=f"{hit.list} {entry}", retry_after_s=retry_after_s
         )
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        return ()
 
 
 def _of_trunk(lists: Lists, trunk: str, called: str, calling: str) -> Hit | None:

@@ -4,7 +4,7 @@ from typing import Final
 
 from callwarden.call_admission.core.number_plan import Kind, kind_of
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules.rule import Finding, Question, passed, refused, skipped
+from callwarden.call_admission.core.rules.rule import Finding, Question, Use, passed, refused, skipped
 from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.verdict import Mode, Reason
 
@@ -23,6 +23,9 @@ class Premium:
             return passed(self.name, mode)
         text = f"The number is a {kind.value} one."
         return refused(self.name, mode, Reason.PREMIUM, text, window=kind.value)
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        return ()
 
 
 _OTHER: Final = Kind.OTHER  # Looked up once: an Enum's attribute costs more than the rule.

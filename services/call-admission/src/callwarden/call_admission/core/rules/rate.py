@@ -2,7 +2,7 @@
 
 from callwarden.call_admission.core.calls import NoQuote
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules.rule import Finding, Question, passed, refused, skipped
+from callwarden.call_admission.core.rules.rule import Finding, Question, Use, passed, refused, skipped
 from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.verdict import Mode, Reason
 
@@ -35,3 +35,6 @@ class Rate:
         if not quote.routes:
             return refused(self.name, mode, Reason.NO_ROUTE, "No route leads to this number.", window=quote.deck)
         return passed(self.name, mode)
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        return ()

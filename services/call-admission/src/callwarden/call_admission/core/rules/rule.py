@@ -13,6 +13,9 @@ from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.tariff import Price
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 
+ACCOUNT: Final = "account"
+POLICY: Final = "policy"
+
 
 @dataclass(slots=True)
 class Question:
@@ -53,6 +56,28 @@ class Finding:
     bounded: tuple[Bounded, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What is used of one limit now, for people: `callwarden limits show`."""
+
+    counter: str
+    """What is counted: "calls", "spent", "credit", "talk" …"""
+    unit: str
+    """ "calls", "micros" or "s"."""
+    used: int
+    limit: int | None
+    """None: no limit."""
+    window: str = "now"
+    resets_at_s: float = 0.0
+    """When the count begins anew; 0: never by itself."""
+    source: str = POLICY
+    """Who set the limit: "account", "policy", "reseller NAME"."""
+
+    @property
+    def remaining(self) -> int | None:
+        return None if self.limit is None else max(self.limit - self.used, 0)
+
+
 class Rule(Protocol):
     """One limit. Pure: equal arguments, equal finding."""
 
@@ -62,6 +87,10 @@ class Rule(Protocol):
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
         """What this rule says. `mode` is never OFF; the finding's refusal is the same in the other two."""
+        ...
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        """What is used of this rule's limits, over all shards. Empty: it has none, or none holds."""
         ...
 
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules.rule import Finding, Question, passed, refused, skipped
+from callwarden.call_admission.core.rules.rule import Finding, Question, Use, passed, refused, skipped
 from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.verdict import Mode, Reason
 
@@ -25,3 +25,6 @@ class Satellite:
         if code not in SATELLITE_CODES:
             return passed(self.name, mode)
         return refused(self.name, mode, Reason.SATELLITE, "The number is in a satellite network.", window=f"+{code}")
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        return ()
