@@ -36,7 +36,7 @@ STORY: list[tuple[str, int, str]] = [
     ("account create yuki --no-password --currency JPY --credit 500", 0, "500 JPY"),
     ("account create omar --no-password --currency KWD --credit 1.125", 0, "1.125 KWD"),
     ("account create paul --no-password --parent alice", 1, "reseller"),
-    ("account create paul --no-password --parent north --currency USD", 1, "currency"),
+    ("account create paul --no-password --parent north --currency USD", 1, "pays in EUR"),
     ("account create paul --no-password --talk-day soon", 2, "--talk-day"),
     ("account set yuki --country JP --phone +81312345678 --phone-verified --talk-day 90m", 0, "yuki"),
     ("account set yuki --currency EUR", 1, "currency"),
