@@ -38,6 +38,12 @@ QUOTES = Metric(
     "Prices needed, by where they came from: memory or rating.",
     labels=("source",),
 )
+GROWN = Metric(
+    "callwarden_admission_accounts_sharded_total",
+    "counter",
+    "{accounts}",
+    "Accounts that got more shards because several processes contended for them.",
+)
 LIST_ENTRIES = Metric(
     "callwarden_admission_list_entries", "gauge", "{entries}", "Entries of all number lists in this process's memory."
 )
@@ -89,5 +95,6 @@ def register(metrics: Metrics, app: CallAdmission, quotes: GrpcQuotes) -> None:
     metrics.observe(BATCHES, lambda: counts.batches)
     metrics.observe(COMMANDS, lambda: counts.commands)
     metrics.observe(FAILED, lambda: counts.failed_batches)
+    metrics.observe(GROWN, lambda: counts.grown)
     metrics.observe(QUEUED, lambda: app.queued)
     metrics.observe(QUOTES, lambda: {("memory",): quotes.found, ("rating",): quotes.asked})

@@ -322,6 +322,12 @@ class Book:
         self._lists = lists
         self._trunk_of = trunk_of
         self._is_whole = is_whole
+        # Carriers with limits of talk time.
+        self._limited = {
+            key
+            for key, seen in loaded.seen.items()
+            if seen.account.talk_day_s is not None or seen.account.talk_month_s is not None
+        }
         self.changes = Changes()
 
     # ------------------------------------------------------------------ what is needed
@@ -367,7 +373,13 @@ class Book:
         """Where a new call is counted, beside its account's own row. For nearly all: nowhere."""
         quote = command.quote
         carriers = quote.carriers if isinstance(quote, Quote) else ()
-        if not carriers and not policy.owners and account.parent is None and account.shards <= 1:
+        limited = self._limited
+        if (
+            account.parent is None
+            and not policy.owners
+            and account.shards <= 1
+            and (not limited or limited.isdisjoint(carriers))
+        ):
             return ()
         owners: list[Owner] = []
         count = shards_of(account)
@@ -384,10 +396,7 @@ class Book:
             if ADDRESS in policy.owners and address and only in (None, account.name):
                 # By realm, since each has its own limits and period.
                 owners.append(Owner(ADDRESS, scope_of(ADDRESS, f"{account.realm} {address}"), 0))
-        for carrier in carriers:
-            seen = self._seen.get(carrier)
-            if seen is not None and (seen.account.talk_day_s is not None or seen.account.talk_month_s is not None):
-                owners.append(Owner(CARRIER, scope_of(CARRIER, str(carrier)), 0))
+        owners += [Owner(CARRIER, scope_of(CARRIER, str(carrier)), 0) for carrier in carriers if carrier in limited]
         return tuple(owners)
 
     def _moved_by(self, account: Account, hold: Hold, trunk: str) -> list[Owner]:
