@@ -17,6 +17,7 @@ from benchmarks.report import Table
 from callwarden.call_admission.core import list_file
 from callwarden.call_admission.core.call_stats import CallStats, Pending
 from callwarden.call_admission.core.lists import ListBuilder, ListHead, Listings, Lists, NumberList, Side
+from callwarden.common.runtime import tune_garbage_collection
 from callwarden.policy.model import DynamicList, SmartList
 
 SIZES: Final = (1_000, 10_000, 100_000, 1_000_000)
@@ -110,6 +111,7 @@ def watch_row(name: str, numbers: int) -> list[str | int | float]:
         for _ in range(CALLS)
     ]
     pending, stats = Pending(), CallStats()
+    tune_garbage_collection()  # as in every service
     dynamic, smart = DynamicList(), SmartList()
     counted_s = added_s = 0.0
     told = 0

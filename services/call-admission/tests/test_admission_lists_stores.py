@@ -104,7 +104,9 @@ class TestMemoryLists(ListStoreContract):
 
 class TestSqlLists(ListStoreContract):
     @pytest_asyncio.fixture
-    async def subject(self, database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ListStore]:
+    async def subject(  # type: ignore[override]
+        self, database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> AsyncIterator[ListStore]:
         monkeypatch.setattr(lists_sql, "PAGE_PATTERNS", 7)  # several pages of a small list
         monkeypatch.setattr(lists_sql, "DELETED_ROWS", 5)
         async with Database(database_url) as database:
@@ -143,7 +145,9 @@ class TestMemoryListed(ListedStoreContract):
 
 class TestNatsListed(ListedStoreContract):
     @pytest_asyncio.fixture
-    async def subject(self, nats_server: NatsServer) -> AsyncIterator[ListedStore]:
+    async def subject(  # type: ignore[override]
+        self, nats_server: NatsServer
+    ) -> AsyncIterator[ListedStore]:
         async with Bus(nats_server.url, name="test") as bus:
             yield NatsListed(bus.kv(Bucket.LISTED), SystemClock())
 
