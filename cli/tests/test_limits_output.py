@@ -137,10 +137,19 @@ def test_a_list_of_decisions_tells_refusals_reports_warnings_and_cuts_apart() ->
     ]
     text = shown(explanation.render_list(found))
     assert "c1" in line(text, "admitted")
-    assert "premium" in line(text, "would refuse")
-    assert "Many calls in a minute." in line(text, "warned")
-    assert "All lines are in use." in line(text, "refused")
-    assert "c3" in line(text, "last slice")
+    assert [found.split()[2:] for found in text.splitlines() if found[:4] == "1970"] == [
+        ["admitted", "c1"],
+        ["would", "refuse", "c1"],
+        ["warned", "c1"],
+        ["refused", "c2"],
+        ["last", "slice", "c3"],
+    ]
+    for said in (
+        "premium: A premium-rate number.",
+        "velocity: Many calls in a minute.",
+        "lines: All lines are in use.",
+    ):
+        assert line(text, said)
 
 
 def test_an_explanation_says_of_an_admitted_call_what_would_have_refused_or_warned() -> None:

@@ -35,8 +35,8 @@ def render(call_id: str, reply: "ExplainReply") -> RenderableType:
 
 
 def render_list(decisions: Sequence["DecisionLine"]) -> RenderableType:
-    """Decisions in the order given, one a line (a Call-ID is to be copied whole), what there is to say of each below."""
-    parts = []
+    """Decisions in the order given, one a line (a Call-ID is to be copied whole), and below it what there is to say."""
+    parts: list[RenderableType] = []
     for line in decisions:
         decision = line.decision
         at, source = output.clock(decision.at_s), output.clean(decision.source_address)

@@ -14,6 +14,8 @@ from callwarden.call_admission.adapters.policy_source import CompiledPolicies
 from callwarden.call_admission.adapters.quotes_grpc import SERVICE as RATING
 from callwarden.call_admission.adapters.quotes_grpc import GrpcQuotes
 from callwarden.call_admission.adapters.records_sql import SqlRecords
+from callwarden.call_admission.adapters.shards_sql import SqlShards
+from callwarden.call_admission.adapters.trunks_sql import SqlSourceTrunks
 from callwarden.call_admission.app import CallAdmission
 from callwarden.call_admission.desk import AccountDesk
 from callwarden.call_admission.limit_desk import LimitDesk
@@ -40,8 +42,11 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     rating = StreamPool(RATING, settings.targets(), ranking, tls=runtime.tls, metrics=runtime.metrics)
     quotes = GrpcQuotes(await runtime.open(rating), settings.quotes_cached_max)
     await rating.wait_up(PEERS_TIMEOUT_S)
+    source_trunks = SqlSourceTrunks(database)
+    await source_trunks.refresh()
     policies = CompiledPolicies(await runtime.policies())
-    app = CallAdmission(books, quotes, policies, runtime.clock, random.random)
+    notices = events_nats.NatsNotices(await runtime.open(bus.publisher()))
+    app = CallAdmission(books, quotes, policies, runtime.clock, random.random, trunks=source_trunks, notices=notices)
     news = events_nats.NatsNews(await runtime.open(bus.publisher()), new_id)
     records = SqlRecords(database)
     accounts = SqlAccounts(database)
@@ -54,6 +59,8 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     runtime.ready_when("database", lambda: app.is_up)
     runtime.spawn("group-commit", app.run())
     runtime.spawn("reaper", app.reap())
+    runtime.spawn("source-trunks", source_trunks.follow(bus))
+    runtime.spawn("shards", app.grow(books.contended.take, SqlShards(database)))
     if retention.forgets:
         runtime.spawn("retention", retention.run())
     await events_nats.follow_rating(bus, quotes)

@@ -271,7 +271,8 @@ def statement(size: int, *names: str) -> str:
 
 
 PARTS: Final = {
-    part.name: part for part in (MOVED, HOLDS, ASKED, KNOWN, UPDATED, ENDS, GONE, ENTRIES, RECORDS, DAYS, NOTES)
+    part.name: part
+    for part in (MOVED, CHECKED, COUNTERS, HOLDS, ASKED, KNOWN, UPDATED, ENDS, GONE, ENTRIES, RECORDS, DAYS, NOTES)
 }
 
 _EXPIRED: Final = "SELECT id, account_id FROM hold WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2"
@@ -435,8 +436,8 @@ def _account(row: Any) -> tuple[Account, int, bytes]:
     # By position: 31 look-ups by name take 5 µs.
     (
         _, id_, realm, name, type_, status, currency, time_zone, prepaid, deck, balance, held, overdraft, max_lines,
-        daily, lists, parent, shards, off_peak, per_second, monthly, increment, ceiling, talk_day, talk_month, country, email,
-        phone, email_verified, phone_verified, version, usage, *_,
+        daily, lists, parent, shards, off_peak, per_second, monthly, increment, ceiling, talk_day, talk_month, country,
+        email, phone, email_verified, phone_verified, version, usage, *_,
     ) = row  # fmt: skip
     account = Account(
         id_, realm, name, _TYPES[type_], status == "active", currency, time_zone, prepaid, deck, balance, held,

@@ -17,8 +17,10 @@ from callwarden.call_admission.adapters.admission_grpc import (
 )
 from callwarden.call_admission.adapters.quotes_grpc import GrpcQuotes
 from callwarden.call_admission.app import CallAdmission
+from callwarden.call_admission.core import usage
 from callwarden.call_admission.core.book import Note
 from callwarden.call_admission.core.calls import Ended, Started
+from callwarden.call_admission.core.notices import Notice
 from callwarden.common.bus import Bus, Delivery, Poison, Publisher, Stream
 from callwarden.common.runtime import Runtime
 from callwarden.kernel import ids
@@ -27,6 +29,7 @@ STARTED: Final = "calls.started"
 ENDED: Final = "calls.ended"
 DECISION: Final = "security.decision"
 ACCOUNT_CHANGED: Final = "security.account_changed"
+LIMIT: Final = "security.limit"
 RATING_CHANGED: Final = "rating.changed"
 
 # In hand at a time: starts gather for half a second, so this is 8,000 calls/s; 3 KB each.
@@ -126,6 +129,37 @@ class NatsNews:
     def account_changed(self, account_id: UUID, what: str, realm: str) -> None:
         event = events_pb2.AccountChanged(account_id=str(account_id), what=what, realm=realm)
         self._publisher.publish(ACCOUNT_CHANGED, event.SerializeToString(), message_id=str(self._new_id()))
+
+
+class NatsNotices:
+    """Implements ports.Notices."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    def tell(self, notice: Notice) -> None:
+        event = events_pb2.LimitNotice(
+            account_id=str(notice.account_id),
+            account=notice.account,
+            realm=notice.realm,
+            rule=notice.rule,
+            counter=notice.counter,
+            value=notice.value,
+            limit=notice.limit,
+            window=notice.window,
+            at_s=notice.at_s,
+            call_id=notice.call_id,
+        )
+        match notice.level:
+            case usage.BLOCKED:
+                event.blocked = True
+            case usage.WARNED:
+                event.warning = True
+            case percent:
+                event.percent = percent
+        # Its transaction tells each once; named, so that what is sent again after a reconnect is one, too.
+        message_id = f"{notice.account_id}.{notice.rule}.{notice.level}.{notice.at_s}"
+        self._publisher.publish(LIMIT, event.SerializeToString(), message_id=message_id)
 
 
 # Of an account's changes, those that move routes; rating reads them anew when it hears of them, at the same moment.

@@ -1,5 +1,6 @@
 """What a hold remembers beside its columns, as bytes: where it is counted, what its routes would cost."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 from uuid import UUID
@@ -21,11 +22,13 @@ _COST_BYTES: Final[Bounded[int, tuple[tuple[RouteCost, ...], bytes]]] = Bounded(
 
 def owners_bytes(hold: Hold) -> bytes:
     """Owners, velocity marks and limits hit; nothing for most."""
-    if not hold.owners and not hold.marks and not hold.limits_hit:
+    return owners_bytes_of(hold.owners, hold.marks, hold.limits_hit)
+
+
+def owners_bytes_of(owners: Sequence[Owner], marks: tuple[str, ...], limits_hit: tuple[str, ...]) -> bytes:
+    if not owners and not marks and not limits_hit:
         return b""
-    return _ENCODER.encode(
-        ([(kind, scope.bytes, shard) for kind, scope, shard in hold.owners], hold.marks, hold.limits_hit)
-    )
+    return _ENCODER.encode(([(kind, scope.bytes, shard) for kind, scope, shard in owners], marks, limits_hit))
 
 
 def owners_from(data: bytes) -> tuple[tuple[Owner, ...], tuple[str, ...], tuple[str, ...]]:

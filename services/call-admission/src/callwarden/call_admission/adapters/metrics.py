@@ -36,6 +36,12 @@ QUOTES = Metric(
     "Prices needed, by where they came from: memory or rating.",
     labels=("source",),
 )
+GROWN = Metric(
+    "callwarden_admission_accounts_sharded_total",
+    "counter",
+    "{accounts}",
+    "Accounts that got more shards because several processes contended for them.",
+)
 
 
 def register(metrics: Metrics, app: CallAdmission, quotes: GrpcQuotes) -> None:
@@ -51,5 +57,6 @@ def register(metrics: Metrics, app: CallAdmission, quotes: GrpcQuotes) -> None:
     metrics.observe(BATCHES, lambda: counts.batches)
     metrics.observe(COMMANDS, lambda: counts.commands)
     metrics.observe(FAILED, lambda: counts.failed_batches)
+    metrics.observe(GROWN, lambda: counts.grown)
     metrics.observe(QUEUED, lambda: app.queued)
     metrics.observe(QUOTES, lambda: {("memory",): quotes.found, ("rating",): quotes.asked})

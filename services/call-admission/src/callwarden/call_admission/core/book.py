@@ -322,6 +322,12 @@ class Book:
         self._lists = lists
         self._trunk_of = trunk_of
         self._is_whole = is_whole
+        # Carriers with limits of talk time.
+        self._limited = {
+            key
+            for key, seen in loaded.seen.items()
+            if seen.account.talk_day_s is not None or seen.account.talk_month_s is not None
+        }
         self.changes = Changes()
 
     # ------------------------------------------------------------------ what is needed
@@ -367,14 +373,21 @@ class Book:
         """Where a new call is counted, beside its account's own row. For nearly all: nowhere."""
         quote = command.quote
         carriers = quote.carriers if isinstance(quote, Quote) else ()
+        limited = self._limited
+        if (
+            account.parent is None
+            and not policy.owners
+            and account.shards <= 1
+            and (not limited or limited.isdisjoint(carriers))
+            and not self._is_whole
+        ):
+            return ()
         owners: list[Owner] = []
         if self._is_whole:  # somebody asks what is used of its limits: for these that is counted for themselves
             if account.type is AccountType.RESELLER:
                 owners.append(Owner(RESELLER, account.id, 0))
             elif account.type is AccountType.CARRIER:
                 owners.append(Owner(CARRIER, scope_of(CARRIER, str(account.id)), 0))
-        if not owners and not carriers and not policy.owners and account.parent is None and account.shards <= 1:
-            return ()
         count = shards_of(account)
         if count > 1:
             owners.append(Owner(ACCOUNT, account.id, self._slot % count))
@@ -389,10 +402,7 @@ class Book:
             if ADDRESS in policy.owners and address and only in (None, account.name):
                 # By realm, since each has its own limits and period.
                 owners.append(Owner(ADDRESS, scope_of(ADDRESS, f"{account.realm} {address}"), 0))
-        for carrier in carriers:
-            seen = self._seen.get(carrier)
-            if seen is not None and (seen.account.talk_day_s is not None or seen.account.talk_month_s is not None):
-                owners.append(Owner(CARRIER, scope_of(CARRIER, str(carrier)), 0))
+        owners += [Owner(CARRIER, scope_of(CARRIER, str(carrier)), 0) for carrier in carriers if carrier in limited]
         return tuple(owners)
 
     def _moved_by(self, account: Account, hold: Hold, trunk: str) -> list[Owner]:

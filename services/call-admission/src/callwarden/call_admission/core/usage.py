@@ -21,6 +21,7 @@ the span, and one may count a bucket's width longer.
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
@@ -49,7 +50,8 @@ SPANS_MAX: Final = 400  # A call may run a year (policy's longest timeout), and 
 WINDOW_BUCKETS: Final = 100  # A second in steps of 10 ms, a minute of 0.6 s, a day of about a quarter of an hour.
 COUNTRIES_MAX: Final = 512  # phonenumbers knows about 250; what is called is one of them.
 WEIGHT: Final = 1_000  # of one call in the baseline, so that decay has something to halve
-BLOCKED: Final = 101  # the level of a notice that tells of a block: above every percent
+BLOCKED: Final = 102  # the level of a notice that tells of a block: above every percent
+WARNED: Final = 101  # of a velocity rule's warning
 
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60_000
@@ -403,6 +405,14 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 group.leases.end(hold.expires_at_s, facts.now_s)
             if group.period is not None:
                 group.period.move(hold.created_at_s, micros - hold.held_micros, 0)
+
+    def correct(self, day: date, micros: int) -> None:
+        """A call that began on that day has cost so much more (or less) than it was settled at."""
+        self.spent_micros += micros
+        for spans, key in ((self.days, day.toordinal()), (self.months, day.year * 12 + day.month - 1)):
+            for span in spans:
+                if span.key == key:
+                    span.spent_micros = max(span.spent_micros + micros, 0)
 
     # ------------------------------------------------------------------ what it comes to
 

@@ -283,6 +283,72 @@ class Unbilled(_message.Message):
 Global___Unbilled: _TypeAlias = Unbilled  # noqa: Y015
 
 @_typing.final
+class LimitNotice(_message.Message):
+    """security.limit (JetStream SECURITY): a limit comes near, was reached or has blocked a call. Once for each account, rule,
+    level and calendar day (in the account's time zone).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    REALM_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    BLOCKED_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
+    COUNTER_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    AT_S_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    account: _builtins.str
+    realm: _builtins.str
+    rule: _builtins.str
+    """Key of the rule in spec.modes, or of the velocity rule."""
+    percent: _builtins.int
+    """So many percent of the limit are used."""
+    blocked: _builtins.bool
+    """A call was refused."""
+    warning: _builtins.bool
+    """A velocity rule's warning level."""
+    counter: _builtins.str
+    """What was counted, in whose unit, and over which span; as in Refused."""
+    value: _builtins.int
+    limit: _builtins.int
+    window: _builtins.str
+    at_s: _builtins.float
+    call_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        account: _builtins.str = ...,
+        realm: _builtins.str = ...,
+        rule: _builtins.str = ...,
+        percent: _builtins.int = ...,
+        blocked: _builtins.bool = ...,
+        warning: _builtins.bool = ...,
+        counter: _builtins.str = ...,
+        value: _builtins.int = ...,
+        limit: _builtins.int = ...,
+        window: _builtins.str = ...,
+        at_s: _builtins.float = ...,
+        call_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "level", b"level", "percent", b"percent", "warning", b"warning"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "account_id", b"account_id", "at_s", b"at_s", "blocked", b"blocked", "call_id", b"call_id", "counter", b"counter", "level", b"level", "limit", b"limit", "percent", b"percent", "realm", b"realm", "rule", b"rule", "value", b"value", "warning", b"warning", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_level: _TypeAlias = _typing.Literal["percent", "blocked", "warning"]  # noqa: Y015
+    _WhichOneofArgType_level: _TypeAlias = _typing.Literal["level", b"level"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_level) -> _WhichOneofReturnType_level | None: ...
+
+Global___LimitNotice: _TypeAlias = LimitNotice  # noqa: Y015
+
+@_typing.final
 class DeckChanged(_message.Message):
     """rating.changed (core NATS): a deck or the routes have a new version; every rating process reloads."""
 
