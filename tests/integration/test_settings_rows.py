@@ -66,9 +66,9 @@ def another_day() -> str:
     return (datetime.now(UTC) + timedelta(days=3)).strftime("%a")
 
 
-ENDUSER: Final = {"type": "enduser", "prepaid": True, "deck": "retail"}
-SENDER: Final = {"type": "traffic-sender", "prepaid": False}
-POSTPAID: Final = {"prepaid": False}
+ENDUSER: Final[dict[str, Any]] = {"type": "enduser", "prepaid": True, "deck": "retail"}
+SENDER: Final[dict[str, Any]] = {"type": "traffic-sender", "prepaid": False}
+POSTPAID: Final[dict[str, Any]] = {"prepaid": False}
 
 ROWS: Final = [
     Row(("maxlines",), "lines", "lines", limit=2, window="now", fits=2, limits={"max_lines": 2}),
