@@ -139,10 +139,14 @@ def _rule(rule: "RuleVerdict", currency: str) -> tuple[RenderableType, ...]:
     return (
         Text(sign, style=colour),
         output.cell(rule.rule + mode, dim),
-        output.cell(numbers, dim),
-        output.cell(rule.window, output.DIM),
+        Text.assemble((output.clean(numbers), dim), (output.clean(_within(numbers, rule)), output.DIM)),
         output.cell(rule.text, "yellow" if _would_refuse(rule) or _warns(rule) else output.DIM),
     )
+
+
+def _within(numbers: str, rule: "RuleVerdict") -> str:
+    """The span that was counted, beside what was; else what the rule names in its place, such as a list's entry."""
+    return f" · {rule.window}" if numbers and rule.window else rule.window
 
 
 def _amount(number: int, counter: str, currency: str) -> str:
