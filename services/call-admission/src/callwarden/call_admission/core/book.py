@@ -374,20 +374,20 @@ class Book:
         quote = command.quote
         carriers = quote.carriers if isinstance(quote, Quote) else ()
         limited = self._limited
-        if (
-            account.parent is None
-            and not policy.owners
-            and account.shards <= 1
-            and (not limited or limited.isdisjoint(carriers))
-            and not self._is_whole
-        ):
-            return ()
         owners: list[Owner] = []
         if self._is_whole:  # somebody asks what is used of its limits: for these that is counted for themselves
             if account.type is AccountType.RESELLER:
                 owners.append(Owner(RESELLER, account.id, 0))
             elif account.type is AccountType.CARRIER:
                 owners.append(Owner(CARRIER, scope_of(CARRIER, str(account.id)), 0))
+        if (
+            not owners
+            and account.parent is None
+            and not policy.owners
+            and account.shards <= 1
+            and (not limited or limited.isdisjoint(carriers))
+        ):
+            return ()
         count = shards_of(account)
         if count > 1:
             owners.append(Owner(ACCOUNT, account.id, self._slot % count))
