@@ -380,8 +380,9 @@ class Book:
                 owners.append(Owner(RESELLER, account.id, 0))
             elif account.type is AccountType.CARRIER:
                 owners.append(Owner(CARRIER, scope_of(CARRIER, str(account.id)), 0))
-        elif (
-            account.parent is None
+        if (
+            not owners
+            and account.parent is None
             and not policy.owners
             and account.shards <= 1
             and (not limited or limited.isdisjoint(carriers))
