@@ -6,10 +6,12 @@ import random
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from sqlalchemy import select
@@ -50,12 +52,14 @@ from callwarden.call_admission.core.usage import ADDRESS, BLOCKED, REALM, RESELL
 from callwarden.call_admission.ports import Books, Read
 from callwarden.common.metrics import Metrics
 from callwarden.common.sql import Database, HotPool
+from callwarden.common.sql.retry import RETRIES
 from callwarden.kernel.errors import Conflict, Exhausted, Internal, NotFound, Unavailable
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.policy.bundle import Document, PolicySet, default_set
 from callwarden.schema.tables import cdr
 from callwarden.testing.clock import FakeClock
+from callwarden.testing.waiting import eventually
 
 T = TypeVar("T")
 
@@ -860,3 +864,40 @@ async def test_a_block_is_told_once_a_day_by_whichever_process(database_url: str
         assert isinstance(await one.app.admit(one.request(account_id)), Refused)
         again = [notice for notice in (*one.told.notices, *other.told.notices) if notice.level == BLOCKED]
         assert len(again) == 2
+
+
+# ------------------------------------------------------------------ conflicts, forced
+
+
+@pytest.mark.setting("maxlines")
+@pytest.mark.setting("credit")
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize(
+    ("limits", "reason"), [({"max_lines": 1}, Reason.LINES), ({"credit_micros": 60_000}, Reason.CREDIT)]
+)
+async def test_writers_that_have_all_read_the_same_and_meet_in_one_row_are_decided_one_after_another(
+    database_url: str, fake_clock: FakeClock, processes: int, limits: dict[str, int], reason: Reason
+) -> None:
+    """Each has read that the last unit is free, and waits for the row; all but the first are then told 40001."""
+    async with AsyncExitStack() as stack:
+        sites = [await stack.enter_async_context(running(database_url, fake_clock)) for _ in range(processes)]
+        account_id = await sites[0].account(**limits)
+        gate = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+        stack.push_async_callback(gate.close)
+
+        async def all_wait_for_the_row() -> bool:
+            waiting = await gate.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            )
+            return bool(waiting == processes)
+
+        async with gate.transaction():
+            await gate.execute("SELECT id FROM account WHERE id = $1 FOR UPDATE", account_id)
+            asked = [asyncio.create_task(site.app.admit(site.request(account_id))) for site in sites]
+            await eventually(all_wait_for_the_row)
+        outcomes = await asyncio.gather(*asked)
+        assert sum(isinstance(outcome, Admitted) for outcome in outcomes) == 1
+        assert [o.refuse.reason for o in outcomes if isinstance(o, Refused)] == [reason] * (processes - 1)
+        refused = [site.metrics.counter(RETRIES, "admission-write").value for site in sites]
+        assert sum(count > 0 for count in refused) == processes - 1, "the database has told them 40001"
+        assert (await sites[0].audit()).open_holds == 1

@@ -807,6 +807,10 @@ class Book:
                     if index == shard.index:
                         has_more = True
                         counted.shard = new
+                        if need.owner == ACCOUNT and need.quantity == "credit":
+                            # What rules see of the balance was this shard's part of before.
+                            overdraft_micros = snapshot.account.overdraft_micros
+                            snapshot.balance_micros = counted.allowance("credit", need.limit) - overdraft_micros
         return has_more
 
     # ------------------------------------------------------------------ notices
