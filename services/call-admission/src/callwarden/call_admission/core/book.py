@@ -42,6 +42,7 @@ from callwarden.call_admission.core.lists import Listing, Lists
 from callwarden.call_admission.core.notices import Notice, levels
 from callwarden.call_admission.core.policy import AdmissionPolicy
 from callwarden.call_admission.core.rules.rule import Bounded
+from callwarden.call_admission.core.rules.velocity import marks
 from callwarden.call_admission.core.settle import Settlement, settle, settle_expired
 from callwarden.call_admission.core.snapshot import Account, AccountType, Counted, Snapshot, SourceTrunk
 from callwarden.call_admission.core.usage import (
@@ -509,7 +510,7 @@ class Book:
             spend_day=snapshot.day,
             price=verdict.price,
             trunk=routes[0].trunk if routes else "",
-            marks=(),
+            marks=marks(request, policy, account, self._now_s) if policy.velocity else (),
             owners=owners,
             costs=_costs_of(quote, routes) if isinstance(quote, Quote) else (),
             limits_hit=tuple(decided.reported) if policy.reports else (),
@@ -523,7 +524,7 @@ class Book:
         if hold.final and hold.granted_s < hold.max_duration_s:
             self.changes.doubtful.add(account.id)
         self._begin(standing, request, hold, policy)
-        if policy.thresholds:
+        if policy.thresholds or decided.warnings:
             self._tell(standing, decided, policy, snapshot.day, request.call_id)
         return Admitted(hold, routes, policy.revision)
 
@@ -609,7 +610,7 @@ class Book:
             extended = _hit(extended, hits)
         self._shift(standing, without, hold, policy)
         self._update(standing, hold, extended, policy)
-        if policy.thresholds:
+        if policy.thresholds or decided.warnings:
             self._tell(standing, decided, policy, hold.spend_day, request.call_id)
         return Extended(extended)
 
@@ -798,8 +799,11 @@ class Book:
                 continue
             rows = [counter for counter in counters if counter is not None]
             before = [Shard(shard.count, index, row.grants) for index, row in enumerate(rows)]
+            if counted.total is None:
+                counted.total = merged([row.usage for row in rows])
             used = [row.usage.used(need.quantity, self._now_s) for row in rows]
             after = shared(before, need.quantity, need.limit, used, shard.index, need.needed)
+            counted.total = merged([row.usage for row in rows])
             for index, (old, new) in enumerate(zip(before, after, strict=True)):
                 if old is not new and old.grants != new.grants:
                     rows[index].grants = new.grants
