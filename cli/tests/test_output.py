@@ -17,7 +17,7 @@ def test_json_has_every_field_and_numbers_are_numbers() -> None:
     account.limits.max_lines = 5
     plain = output.plain(account)
     assert plain["balance_micros"] == 12_345_678_901
-    assert plain["limits"] == dict.fromkeys((field.name for field in pb.Limits.DESCRIPTOR.fields)) | {"max_lines": 5}
+    assert plain["limits"] == dict.fromkeys(field.name for field in pb.Limits.DESCRIPTOR.fields) | {"max_lines": 5}
     assert plain["numbers"] == []
     assert plain["held_micros"] == 0
     assert set(plain) == {field.name for field in pb.Account.DESCRIPTOR.fields}
