@@ -59,7 +59,7 @@ from callwarden.call_admission.core.usage import (
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.limits.shards import Grant, Shard, shared
 
-_MONEY_REASONS = frozenset({Reason.CREDIT, Reason.DAILY_SPEND, Reason.MONTHLY_SPEND, Reason.RESELLER_QUOTA})
+_MONEY_REASONS = frozenset({Reason.CREDIT, Reason.DAILY_SPEND, Reason.MONTHLY_SPEND})
 
 # Rows that the calls of one realm, or all of them, are counted in: so many processes don't meet there.
 WIDE_SHARDS: Final = 8
