@@ -680,7 +680,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.batch: list[Command] = []
         self.revived = False
         # Two processes, each with what it remembers: small, so that it forgets, too.
-        self.memories = (Memory(accounts_max=2, holds_max=3), Memory(accounts_max=1, holds_max=2))
+        self.memories = [Memory(accounts_max=2, holds_max=3), Memory(accounts_max=1, holds_max=2)]
 
     @rule(target=calls, key=st.sampled_from([1, 1, 2, 3, 3]), price=st.sampled_from([PRICE, PEAK]))
     def call(self, key: int, price: Price) -> tuple[int, int]:
@@ -745,10 +745,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.tables.transact(self.batch, self.now_s, WIDE, self.memories[process], slot=process, dies=dies)
         if dies:
             # Another one takes its place and remembers nothing; what was asked is asked again.
-            self.memories = tuple(
-                Memory(accounts_max=2, holds_max=3) if index == process else memory
-                for index, memory in enumerate(self.memories)
-            )
+            self.memories[process] = Memory(accounts_max=2, holds_max=3)
             return
         self.batch = []
         for key, limit in self.limits.items():
