@@ -42,11 +42,19 @@ def test_a_limit_shows_use_rest_reset_in_the_accounts_zone_and_who_set_it() -> N
         )
     )
     shown_line = line(text, "daily_spend")
-    for part in ("20.50 EUR", "25.00 EUR", "4.50 EUR", "82 %", "day 2026-11-24", "2026-11-25 00:00, in 3 h", "account"):
+    for part in ("20.50 of 25.00 spend", " 4.50", "82 %", "day to 00:00 (3 h)", "account"):
         assert part in shown_line
     assert "alice@example.org" in text
-    assert "Europe/Berlin" in text.splitlines()[0]
-    assert "policy revision 3" in text.splitlines()[0]
+    assert all(part in text.splitlines()[1] for part in ("EUR", "Europe/Berlin", "policy revision 3"))
+
+
+def test_limits_fit_a_terminal_of_100_columns() -> None:
+    use = pb.LimitUse(
+        rule="monthly_spend", counter="spend", unit="micros", used=120_500_000, limit=2_500_000_000, source="account",
+        remaining=2_379_500_000, window="month 2026-11 Europe/Berlin", resets_at_s=NOW_S + 6 * 86_400,
+    )  # fmt: skip
+    text = shown(limits.render(pb.ShowLimitsReply(account=ALICE, limits=[use]), NOW_S), width=100)
+    assert "month to 2026-11-30 (6 d)   account" in line(text, "monthly_spend")
 
 
 @pytest.mark.parametrize(
@@ -129,10 +137,19 @@ def test_a_list_of_decisions_tells_refusals_reports_warnings_and_cuts_apart() ->
     ]
     text = shown(explanation.render_list(found))
     assert "c1" in line(text, "admitted")
-    assert "premium" in line(text, "would refuse")
-    assert "Many calls in a minute." in line(text, "warned")
-    assert "All lines are in use." in line(text, "refused")
-    assert "c3" in line(text, "last slice")
+    assert [found.split()[2:] for found in text.splitlines() if found[:4] == "1970"] == [
+        ["admitted", "c1"],
+        ["would", "refuse", "c1"],
+        ["warned", "c1"],
+        ["refused", "c2"],
+        ["last", "slice", "c3"],
+    ]
+    for said in (
+        "premium: A premium-rate number.",
+        "velocity: Many calls in a minute.",
+        "lines: All lines are in use.",
+    ):
+        assert line(text, said)
 
 
 def test_an_explanation_says_of_an_admitted_call_what_would_have_refused_or_warned() -> None:

@@ -17,16 +17,16 @@ def test_json_has_every_field_and_numbers_are_numbers() -> None:
     account.limits.max_lines = 5
     plain = output.plain(account)
     assert plain["balance_micros"] == 12_345_678_901
-    assert plain["limits"] == {"max_lines": 5, "daily_micros": None}
+    assert plain["limits"] == dict.fromkeys(field.name for field in pb.Limits.DESCRIPTOR.fields) | {"max_lines": 5}
     assert plain["numbers"] == []
     assert plain["held_micros"] == 0
     assert set(plain) == {field.name for field in pb.Account.DESCRIPTOR.fields}
 
 
 def test_json_of_a_choice_shows_what_was_chosen() -> None:
-    assert output.plain(rating_pb2.SimulateReply(refused="no-rate")) == {"refused": "no-rate"}
+    assert output.plain(rating_pb2.SimulateReply(refused="no-rate")) == {"refused": "no-rate", "text": ""}
     chosen = output.plain(rating_pb2.SimulateReply(simulation=rating_pb2.Simulation(cost_micros=7)))
-    assert list(chosen) == ["simulation"]
+    assert list(chosen) == ["simulation", "text"]
     assert chosen["simulation"]["cost_micros"] == 7
     assert chosen["simulation"]["quote"] is None
 

@@ -35,13 +35,19 @@ def render(call_id: str, reply: "ExplainReply") -> RenderableType:
 
 
 def render_list(decisions: Sequence["DecisionLine"]) -> RenderableType:
-    """Decisions one a line, in the order given: what was decided, by which rule, with its numbers, about which call."""
-    table = output.Rows("at", "decision", "rule", "why", "from", "call id")
+    """Decisions in the order given, one a line (a Call-ID is to be copied whole), and below it what there is to say."""
+    parts: list[RenderableType] = []
     for line in decisions:
         decision = line.decision
+        at, source = output.clock(decision.at_s), output.clean(decision.source_address)
         for what, rule, why in _briefly(decision):
-            table.add(output.clock(decision.at_s), what, rule, why, decision.source_address, line.call_id)
-    return table.__rich__()
+            head = Text.assemble(f"{at}  ", what, "  ", (output.clean(line.call_id), "bold"))
+            head.append(f"  {source}" if source else "", output.DIM)
+            parts.append(head)
+            if rule or why:
+                said = f"{rule}: {why}" if rule and why else rule or why
+                parts.append(Padding(output.cell(said, output.DIM), (0, 0, 0, len(at) + 2)))
+    return Group(*parts)
 
 
 def _briefly(decision: "Decision") -> list[tuple[Text, str, str]]:
@@ -133,10 +139,14 @@ def _rule(rule: "RuleVerdict", currency: str) -> tuple[RenderableType, ...]:
     return (
         Text(sign, style=colour),
         output.cell(rule.rule + mode, dim),
-        output.cell(numbers, dim),
-        output.cell(rule.window, output.DIM),
+        Text.assemble((output.clean(numbers), dim), (output.clean(_within(numbers, rule)), output.DIM)),
         output.cell(rule.text, "yellow" if _would_refuse(rule) or _warns(rule) else output.DIM),
     )
+
+
+def _within(numbers: str, rule: "RuleVerdict") -> str:
+    """The span that was counted, beside what was; else what the rule names in its place, such as a list's entry."""
+    return f" · {rule.window}" if numbers and rule.window else rule.window
 
 
 def _amount(number: int, counter: str, currency: str) -> str:

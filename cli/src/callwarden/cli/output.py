@@ -152,13 +152,12 @@ def span(seconds: float) -> str:
 
 
 def clock_in(at_s: float, zone: str, now_s: float) -> str:
-    """A moment as clocks of that time zone show it, with the date where it isn't today's there; UTC where this machine
-    doesn't know the zone."""
+    """A moment ahead as clocks and calendars of that time zone show it: the hour within a day, else the date; UTC where
+    this machine doesn't know the zone."""
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     try:
         place: tzinfo = ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         place = UTC
-    at = datetime.fromtimestamp(at_s, place)
-    return at.strftime("%H:%M" if at.date() == datetime.fromtimestamp(now_s, place).date() else "%Y-%m-%d %H:%M")
+    return datetime.fromtimestamp(at_s, place).strftime("%H:%M" if at_s - now_s <= 86_400 else "%Y-%m-%d")

@@ -2,7 +2,8 @@
 
 import time
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
 PAGE = 1_000  # the service gives no more at once
 
 app = typer.Typer(no_args_is_help=True, help="Calls: which run, which ran, what they cost.")
+
+
+_EXPORT_TIMEOUT_S: Final = 3_600.0  # Millions of records, at the speed of what takes them.
+
+
+class Format(StrEnum):
+    CSV = "csv"
+    JSONL = "jsonl"
 
 
 class State(StrEnum):
@@ -48,6 +57,32 @@ def list_(
         output.say("no calls" + (" run now" if running else ""))
     else:
         show(list(found))
+
+
+@app.command()
+def export(
+    format_: Annotated[Format, typer.Option("--format", help="How the records are written.")] = Format.CSV,
+    account: Annotated[str, typer.Option(help="Only this account's.")] = "",
+    since: Annotated[str | None, typer.Option(help="Only of the last so long, such as 30d.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only those that began so long ago or before, such as 1d.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; without it standard output.")
+    ] = None,
+) -> None:
+    """Records of settled calls, as they come from the database.
+
+    Example: [bold]callwarden call export --since 30d --format jsonl -o calls.jsonl[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    now_s = time.time()
+    request = pb.ExportCallsRequest(
+        account=account,
+        since_s=0.0 if since is None else now_s - values.seconds(since, name="--since"),
+        until_s=0.0 if until is None else now_s - values.seconds(until, name="--until"),
+        format=format_.value,
+    )
+    remote.speak(lambda system: remote.save(system.accounts.ExportCalls, request, file, timeout_s=_EXPORT_TIMEOUT_S))
 
 
 def show(calls: "list[Call]") -> None:

@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="Limits: what is used of them, what
 AccountArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Name, name@realm or id.")]
 
 NEAR_PERCENT: Final = 80  # from here a limit is shown as one to look at; also the second of the usual notices
-_BAR_CELLS: Final = 10
+_BAR_CELLS: Final = 5
 
 
 @app.command()
@@ -93,31 +93,27 @@ def render(reply: "ShowLimitsReply", now_s: float) -> "RenderableType":
     who = f"{account.name}@{account.realm}"
     kind = f"{account.type}, {'prepaid' if account.prepaid else 'postpaid'}, {account.status}"
     revision = f"policy revision {reply.policy_revision}" if reply.policy_revision else "policy revision 0 (defaults)"
-    head = Text.assemble(
-        ("Limits of ", "bold"),
-        output.clean(who),
-        (output.clean(f"  {kind} · {account.time_zone} · {revision}"), output.DIM),
-    )
-    table = output.Rows(
-        "limit", "counts", "used", "of", "left", "", "window", "anew", "set by", right=("used", "of", "left")
-    )
+    head = Text.assemble(("Limits of ", "bold"), output.clean(who))
+    facts = f"{kind} · {account.currency} · {account.time_zone} · {revision}"
+    table = output.Rows("limit", "used", "left", "", "window", "set by", right=("left",))
     for use in reply.limits:
-        table.add(*_row(use, account.currency, account.time_zone, now_s))
-    return Group(head, Text(), table if len(table) else Text("no limits hold for it"))
+        table.add(*_row(use, account.time_zone, now_s))
+    none = Text("No limit holds for it.")
+    return Group(head, output.cell(facts, output.DIM), Text(), table if len(table) else none)
 
 
-def _row(use: "LimitUse", currency: str, zone: str, now_s: float) -> "tuple[str | Text, ...]":
+def _row(use: "LimitUse", zone: str, now_s: float) -> "tuple[str | Text, ...]":
+    """Amounts are in the account's currency, which stands above for all, as its time zone does."""
     style = _style(use)
     mode = "" if use.mode in ("", "enforce") else f" ({use.mode} only)" if use.mode == "report" else f" ({use.mode})"
+    # A rule may have several limits, of which the counter then tells what each is of.
+    of = f" of {_amount(use.limit, use.unit)}" if use.HasField("limit") else ", no limit"
     return (
         output.cell(use.rule + mode, output.DIM if use.mode == "off" else ""),
-        output.cell(use.counter, output.DIM),
-        output.cell(_amount(use.used, use.unit, currency), style),
-        _amount(use.limit, use.unit, currency) if use.HasField("limit") else output.cell("no limit", output.DIM),
-        output.cell(_amount(use.remaining, use.unit, currency) if use.HasField("remaining") else "", style),
+        output.cell(f"{_amount(use.used, use.unit)}{of} {use.counter}", style),
+        output.cell(_amount(use.remaining, use.unit) if use.HasField("remaining") else "", style),
         _bar(use, style),
-        output.cell(_window(use), output.DIM),
-        _anew(use.resets_at_s, zone, now_s),
+        _window(use, zone, now_s),
         output.cell(use.source, output.DIM),
     )
 
@@ -146,22 +142,19 @@ def _bar(use: "LimitUse", style: str) -> "Text | str":
     return output.cell("━" * full + "┈" * (_BAR_CELLS - full) + f" {percent} %", style or output.DIM)
 
 
-def _amount(number: int, unit: str, currency: str) -> str:
+def _amount(number: int, unit: str) -> str:
     if unit == "micros":
-        return output.money(number, currency)
+        return output.money(number)
     return output.duration(number) if unit == "s" else f"{number:,}"
 
 
-def _window(use: "LimitUse") -> str:
-    """Without the zone, which stands above for all."""
-    kind, _, rest = use.window.partition(" ")
-    return f"{kind} {rest.split(' ')[0]}" if kind in ("day", "month") else use.window
-
-
-def _anew(at_s: float, zone: str, now_s: float) -> "Text | str":
-    if not at_s:
-        return ""
-    return f"{output.clock_in(at_s, zone, now_s)}, in {output.span(at_s - now_s)}"
+def _window(use: "LimitUse", zone: str, now_s: float) -> str:
+    """ "day to 00:00 (3 h)"; a sliding window and a count of now have no end."""
+    if not use.resets_at_s:
+        return use.window
+    kind = use.window.partition(" ")[0]
+    ends = output.clock_in(use.resets_at_s, zone, now_s)
+    return f"{kind} to {ends} ({output.span(use.resets_at_s - now_s)})"
 
 
 # ------------------------------------------------------------------ simulations

@@ -288,8 +288,8 @@ class CallAdmission:
         event.answered_at_s = self._not_ahead(event.answered_at_s)
         self._count_ignored(await self._submit(self._starts, event))
 
-    async def ended(self, event: Ended) -> None:
-        """Settles a call, once however often it is told. Returns when that is committed."""
+    async def ended(self, event: Ended) -> bool:
+        """Settles a call, once however often it is told: whether it was now. Returns when that is committed."""
         event.ended_at_s = self._not_ahead(event.ended_at_s)
         if event.answered_at_s is not None:
             event.answered_at_s = min(event.answered_at_s, event.ended_at_s)
@@ -298,8 +298,9 @@ class CallAdmission:
             self._count_ignored(outcome)
             if outcome.why == "unknown":
                 log.warning("call.end_unknown", hold_id=str(event.hold_id), reason=event.reason)
-        else:
-            self.counts.settled += 1
+            return False
+        self.counts.settled += 1
+        return True
 
     async def note(self, note: Note) -> None:
         """Keeps another service's decision for `explain`. Returns when that is committed."""

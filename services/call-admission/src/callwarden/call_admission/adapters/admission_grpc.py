@@ -10,6 +10,7 @@ from callwarden.api.admission.v1 import admission_pb2, admission_pb2_grpc
 from callwarden.api.rating.v1 import rating_pb2
 from callwarden.call_admission.adapters.messages import price_bytes, refused_message
 from callwarden.call_admission.app import CallAdmission
+from callwarden.call_admission.call_watch import CallWatch
 from callwarden.call_admission.core.book import Admitted, Extended, Refused
 from callwarden.call_admission.core.calls import CallRequest, ExtendRequest, Route
 from callwarden.common import trace
@@ -24,7 +25,7 @@ SECONDS_MAX: Final = 2**31 - 1
 
 
 class AdmissionGrpc(StreamServicer, admission_pb2_grpc.AdmissionServiceServicer):
-    def __init__(self, app: CallAdmission) -> None:
+    def __init__(self, app: CallAdmission, watch: CallWatch) -> None:
         super().__init__(
             {
                 "Admit": (admission_pb2.AdmitRequest, self._admit),
@@ -32,6 +33,7 @@ class AdmissionGrpc(StreamServicer, admission_pb2_grpc.AdmissionServiceServicer)
             }
         )
         self._app = app
+        self._watch = watch
 
     async def Admit(self, request: admission_pb2.AdmitRequest, context: Any) -> admission_pb2.AdmitReply:  # noqa: N802
         return await self._admit(request)
@@ -47,6 +49,7 @@ class AdmissionGrpc(StreamServicer, admission_pb2_grpc.AdmissionServiceServicer)
     async def _answer_admit(self, request: CallRequest) -> admission_pb2.AdmitReply:
         outcome = await self._app.admit(request)
         if isinstance(outcome, Refused):
+            self._watch.refused(request.account_id, request.destination, outcome.refuse.reason, local=request.local)
             return admission_pb2.AdmitReply(
                 refused=refused_message(outcome.refuse, outcome.sip_status), policy_revision=outcome.policy_revision
             )

@@ -17,6 +17,7 @@ from callwarden.call_admission.adapters.admission_grpc import (
 )
 from callwarden.call_admission.adapters.quotes_grpc import GrpcQuotes
 from callwarden.call_admission.app import CallAdmission
+from callwarden.call_admission.call_watch import CallWatch
 from callwarden.call_admission.core import usage
 from callwarden.call_admission.core.book import Note
 from callwarden.call_admission.core.calls import Ended, Started
@@ -42,15 +43,28 @@ _NOTES: Final = UUID("6d1cf5be-3d2f-4c0e-9a55-6a3c7a1f0c11")  # namespace of ids
 class CallEvents:
     """Hands what JetStream delivers to the app; each is acknowledged when it is committed, and may come again."""
 
-    def __init__(self, app: CallAdmission) -> None:
+    def __init__(self, app: CallAdmission, watch: CallWatch) -> None:
         self._app = app
+        self._watch = watch
 
     async def call(self, delivery: Delivery) -> None:
         """calls.started and calls.ended, in the order of the stream."""
         if delivery.subject == STARTED:
             await self._app.started(_started(delivery.payload))
         elif delivery.subject == ENDED:
-            await self._app.ended(_ended(delivery.payload))
+            event = _call_ended(delivery.payload)
+            ended = _ended(event)
+            if await self._app.ended(ended):
+                talk_s = ended.ended_at_s - ended.answered_at_s if ended.answered_at_s is not None else None
+                self._watch.ended(
+                    ended.account_id,
+                    event.destination,
+                    event.caller_number,
+                    talk_s,
+                    ended.sip_status,
+                    ended.reason,
+                    local=event.local,
+                )
         else:
             raise Poison(f"nobody knows {delivery.subject}")
 
@@ -72,11 +86,14 @@ def _started(payload: bytes) -> Started:
     )
 
 
-def _ended(payload: bytes) -> Ended:
+def _call_ended(payload: bytes) -> events_pb2.CallEnded:
     try:
-        event = events_pb2.CallEnded.FromString(payload)
+        return events_pb2.CallEnded.FromString(payload)
     except ValueError as error:
         raise Poison("not a CallEnded") from error
+
+
+def _ended(event: events_pb2.CallEnded) -> Ended:
     return Ended(
         uuid_of(event.hold_id, "hold_id"),
         uuid_of(event.account_id, "account_id"),
@@ -107,9 +124,9 @@ def _note(delivery: Delivery) -> Note:
     )
 
 
-def consume(runtime: Runtime, bus: Bus, app: CallAdmission) -> None:
+def consume(runtime: Runtime, bus: Bus, app: CallAdmission, watch: CallWatch) -> None:
     """Has both streams consumed until the process stops; all processes share one durable consumer each."""
-    events = CallEvents(app)
+    events = CallEvents(app, watch)
     for name, stream, subject, handler, concurrency in (
         ("call-admission", Stream.CALLS, "calls.*", events.call, CALLS_CONCURRENCY),
         ("call-admission-decisions", Stream.SECURITY, DECISION, events.decision, DECISIONS_CONCURRENCY),

@@ -397,6 +397,89 @@ class ListChanged(_message.Message):
 Global___ListChanged: _TypeAlias = ListChanged  # noqa: Y015
 
 @_typing.final
+class CallsCounted(_message.Message):
+    """lists.counted (core NATS): how calls with each number ended, since the last such event of that process. Every
+    call-admission process adds what all others counted.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    instance: _builtins.str
+    """The instance that counted."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___NumberCount]: ...
+    def __init__(
+        self,
+        *,
+        instance: _builtins.str = ...,
+        counts: _abc.Iterable[Global___NumberCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "instance", b"instance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallsCounted: _TypeAlias = CallsCounted  # noqa: Y015
+
+@_typing.final
+class NumberCount(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REALM_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    CALLING_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
+    SHORT_FIELD_NUMBER: _builtins.int
+    TALK_MS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    FRESH_FIELD_NUMBER: _builtins.int
+    ATTACKS_FIELD_NUMBER: _builtins.int
+    realm: _builtins.str
+    account_id: _builtins.str
+    number: _builtins.str
+    """Digits of E.164."""
+    calling: _builtins.bool
+    """The number that the account called with; otherwise one that it called."""
+    calls: _builtins.int
+    answered: _builtins.int
+    short: _builtins.int
+    """Answered for less than 6 s."""
+    talk_ms: _builtins.int
+    failures: _builtins.int
+    """Not answered for a reason that is the called number's."""
+    fresh: _builtins.int
+    """To countries that are new to the account."""
+    attacks: _builtins.int
+    """Calls to the number that were refused as part of an attack."""
+    def __init__(
+        self,
+        *,
+        realm: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        number: _builtins.str = ...,
+        calling: _builtins.bool = ...,
+        calls: _builtins.int = ...,
+        answered: _builtins.int = ...,
+        short: _builtins.int = ...,
+        talk_ms: _builtins.int = ...,
+        failures: _builtins.int = ...,
+        fresh: _builtins.int = ...,
+        attacks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "answered", b"answered", "attacks", b"attacks", "calling", b"calling", "calls", b"calls", "failures", b"failures", "fresh", b"fresh", "number", b"number", "realm", b"realm", "short", b"short", "talk_ms", b"talk_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NumberCount: _TypeAlias = NumberCount  # noqa: Y015
+
+@_typing.final
 class Location(_message.Message):
     """The value in KV "locations": where a user's phones are. Key "<realm>.<user>" in base32hex of its bytes."""
 
