@@ -55,8 +55,6 @@ class Race:
     """How it begins."""
     value_after_talk: int | None = None
     """Where it isn't the same."""
-    is_sharded: bool = False
-    """Those who are refused are told the counts of one shard."""
     seconds: int | None = None
     """Talk time that fits in all, where shards' parts of it may be shorter than a slice: `fits` calls then at least."""
     spec: Mapping[str, Any] = field(default_factory=dict)
@@ -107,6 +105,7 @@ RACES: Final = [
         counter="credit",
         value=0,
         limit=SECOND_MICROS,
+        window="call",
         credit_micros=7 * SLICE_MICROS,
     ),
     Race(
@@ -121,6 +120,7 @@ RACES: Final = [
         counter="credit",
         value=999,
         limit=SECOND_MICROS,
+        window="call",
         credit_micros=7 * SLICE_MICROS + 3 * SECOND_MICROS + 999,
     ),
     Race(
@@ -183,7 +183,6 @@ RACES: Final = [
                 limit=5,
                 limits={"max_lines": 5},
                 account={"shards": shards},
-                is_sharded=True,
             ),
             Race(
                 f"credit-over-{shards}-shards",
@@ -196,9 +195,9 @@ RACES: Final = [
                 counter="credit",
                 value=999,
                 limit=SECOND_MICROS,
+                window="call",
                 credit_micros=7 * SLICE_MICROS + 3 * SECOND_MICROS + 999,
                 account={"shards": shards},
-                is_sharded=True,
                 seconds=73,
             ),
             Race(
@@ -215,7 +214,6 @@ RACES: Final = [
                 window="day ",
                 limits={"daily_micros": 6 * SLICE_MICROS},
                 account={"shards": shards},
-                is_sharded=True,
                 seconds=60,
             ),
         )
@@ -297,7 +295,7 @@ async def race_for(track: Track, account: str, fits: int, race: Race, value: int
             refused.reason,
             refused.rule,
             refused.counter,
-            value if race.is_sharded else refused.value,
+            refused.value,
             refused.limit,
             refused.window[: len(race.window)],
         )
