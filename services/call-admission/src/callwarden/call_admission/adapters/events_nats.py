@@ -19,18 +19,25 @@ from callwarden.call_admission.adapters.quotes_grpc import GrpcQuotes
 from callwarden.call_admission.app import CallAdmission
 from callwarden.call_admission.core.book import Note
 from callwarden.call_admission.core.calls import Ended, Started
+from callwarden.common import trace
 from callwarden.common.bus import Bus, Delivery, Poison, Publisher, Stream
+from callwarden.common.logs import get_logger
 from callwarden.common.runtime import Runtime
 from callwarden.kernel import ids
+from callwarden.kernel.errors import Invalid
+
+log = get_logger(__name__)
 
 STARTED: Final = "calls.started"
 ENDED: Final = "calls.ended"
+BATCH: Final = "calls.batch"
 DECISION: Final = "security.decision"
 ACCOUNT_CHANGED: Final = "security.account_changed"
 RATING_CHANGED: Final = "rating.changed"
 
-# In hand at a time: starts gather for half a second, so this is 8,000 calls/s; 3 KB each.
-CALLS_CONCURRENCY: Final = 4_096
+# Messages in hand at a time: starts gather for half a second, so alone in theirs this is 2,000 calls/s. A batch has up
+# to 64: what the lanes have no room for comes again.
+CALLS_CONCURRENCY: Final = 1_024
 DECISIONS_CONCURRENCY: Final = 256
 DECISION_BYTES_MAX: Final = 16 * 1024  # ours have 0.6 KB; it is kept as it comes
 _NOTES: Final = UUID("6d1cf5be-3d2f-4c0e-9a55-6a3c7a1f0c11")  # namespace of ids for events that bring none
@@ -43,24 +50,58 @@ class CallEvents:
         self._app = app
 
     async def call(self, delivery: Delivery) -> None:
-        """calls.started and calls.ended, in the order of the stream."""
-        if delivery.subject == STARTED:
+        """Starts and ends, alone or in batches, in the order of the stream."""
+        if delivery.subject == BATCH:
+            await self._batch(_batch(delivery.payload))
+        elif delivery.subject == STARTED:
             await self._app.started(_started(delivery.payload))
         elif delivery.subject == ENDED:
             await self._app.ended(_ended(delivery.payload))
         else:
             raise Poison(f"nobody knows {delivery.subject}")
 
+    async def _batch(self, batch: events_pb2.CallEvents) -> None:
+        """All of them, whatever becomes of one. If one is to be tried again all are: the others change nothing then."""
+        outcomes = await asyncio.gather(*(self._one(event) for event in batch.events), return_exceptions=True)
+        for event, error in zip(batch.events, outcomes, strict=True):
+            if isinstance(error, Poison | Invalid):
+                log.error("event.poison", error=error, what=event.WhichOneof("what") or "")
+            elif error is not None:
+                raise error
+
+    async def _one(self, event: events_pb2.CallEvent) -> None:
+        match event.WhichOneof("what"):
+            case "started":
+                started = event.started
+                with trace.scope(traceparent=started.traceparent, call_id=started.call_id):
+                    await self._app.started(_start_of(started))
+            case "ended":
+                ended = event.ended
+                with trace.scope(traceparent=ended.traceparent, call_id=ended.call_id):
+                    await self._app.ended(_end_of(ended))
+            case _:
+                raise Poison("neither a start nor an end")
+
     async def decision(self, delivery: Delivery) -> None:
         """security.decision: what the edge or auth refused."""
         await self._app.note(_note(delivery))
 
 
+def _batch(payload: bytes) -> events_pb2.CallEvents:
+    try:
+        return events_pb2.CallEvents.FromString(payload)
+    except ValueError as error:  # protobuf's DecodeError
+        raise Poison("not CallEvents") from error
+
+
 def _started(payload: bytes) -> Started:
     try:
-        event = events_pb2.CallStarted.FromString(payload)
-    except ValueError as error:  # protobuf's DecodeError
+        return _start_of(events_pb2.CallStarted.FromString(payload))
+    except ValueError as error:
         raise Poison("not a CallStarted") from error
+
+
+def _start_of(event: events_pb2.CallStarted) -> Started:
     return Started(
         uuid_of(event.hold_id, "hold_id"),
         uuid_of(event.account_id, "account_id"),
@@ -71,9 +112,12 @@ def _started(payload: bytes) -> Started:
 
 def _ended(payload: bytes) -> Ended:
     try:
-        event = events_pb2.CallEnded.FromString(payload)
+        return _end_of(events_pb2.CallEnded.FromString(payload))
     except ValueError as error:
         raise Poison("not a CallEnded") from error
+
+
+def _end_of(event: events_pb2.CallEnded) -> Ended:
     return Ended(
         uuid_of(event.hold_id, "hold_id"),
         uuid_of(event.account_id, "account_id"),
