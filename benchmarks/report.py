@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -77,6 +78,28 @@ def pacing_factor(per_s: int, seconds: float = 2.0) -> float:
         work()
         time.sleep(max(0.0, begun_s + number / per_s - time.perf_counter()))
     return (time.process_time() - paced_s) / count / flat_s
+
+
+def reference_us() -> float:
+    """How many µs of CPU a fixed piece of Python (strings, a dictionary, integers) takes: the best of many rounds.
+
+    By it figures of different machines, or of one whose speed changes by the hour, can be compared.
+    """
+
+    def work() -> int:
+        found: dict[int, str] = {}
+        total = 0
+        for number in range(2_000):
+            found[number & 255] = f"x{number}".partition("1")[0]
+            total += len(found[number & 255])
+        return total
+
+    best_s = inf
+    for _ in range(50):
+        began_s = time.process_time()
+        work()
+        best_s = min(best_s, time.process_time() - began_s)
+    return best_s * 1e6
 
 
 def revision() -> str:

@@ -1,23 +1,15 @@
 """What people and programs read: money, times, JSON of every field, the chain of a decision."""
 
-import io
 import time
 
 import pytest
-from rich.console import Console, RenderableType
 
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.rating.v1 import rating_pb2
 from callwarden.cli import explanation, output, values
 from callwarden.cli.failure import Misuse, of_child
 from callwarden.local.process import ChildFailed
-
-
-def shown(renderable: RenderableType, width: int = 160) -> str:
-    console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(renderable)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+from cli.tests.on_screen import STRANGE, shown
 
 
 def test_json_has_every_field_and_numbers_are_numbers() -> None:
@@ -25,16 +17,16 @@ def test_json_has_every_field_and_numbers_are_numbers() -> None:
     account.limits.max_lines = 5
     plain = output.plain(account)
     assert plain["balance_micros"] == 12_345_678_901
-    assert plain["limits"] == {"max_lines": 5, "daily_micros": None}
+    assert plain["limits"] == dict.fromkeys(field.name for field in pb.Limits.DESCRIPTOR.fields) | {"max_lines": 5}
     assert plain["numbers"] == []
     assert plain["held_micros"] == 0
     assert set(plain) == {field.name for field in pb.Account.DESCRIPTOR.fields}
 
 
 def test_json_of_a_choice_shows_what_was_chosen() -> None:
-    assert output.plain(rating_pb2.SimulateReply(refused="no-rate")) == {"refused": "no-rate"}
+    assert output.plain(rating_pb2.SimulateReply(refused="no-rate")) == {"refused": "no-rate", "text": ""}
     chosen = output.plain(rating_pb2.SimulateReply(simulation=rating_pb2.Simulation(cost_micros=7)))
-    assert list(chosen) == ["simulation"]
+    assert list(chosen) == ["simulation", "text"]
     assert chosen["simulation"]["cost_micros"] == 7
     assert chosen["simulation"]["quote"] is None
 
@@ -155,9 +147,6 @@ def test_what_others_wrote_is_never_read_as_markup() -> None:
 )
 def test_a_process_that_ended_is_told_by_the_last_it_said(log: str, line: str) -> None:
     assert of_child(ChildFailed("rating-0", "ended", log)) == line
-
-
-STRANGE = "\x1b[31mred\x07\r\x9b2J\x7f\t"
 
 
 def test_a_stranger_does_not_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,13 +15,47 @@ IDS = {row["id"] for row in CATALOGUE}
 MARK = re.compile(r"mark\.setting\(([^)]*)\)")
 
 
+# Tables of tests whose rows carry their ids: rows by rows, as their modules make the marks of them.
+TABLES = re.compile(r"^    (?:Row|Race)\((.*?)^    \),?$|^    Row\((.*)\),$", re.MULTILINE | re.DOTALL)
+
+
+def marked(text: str) -> set[str]:
+    """The catalogue's ids that a module of tests says it shows."""
+    return {name for call in MARK.findall(text) for name in re.findall(r'"([^"<]+)"', call)}
+
+
+def tabled(text: str) -> set[str]:
+    """Those that its table names. A row's other words are no ids."""
+    return {
+        name for row in TABLES.findall(text) for name in re.findall(r'"([^"]+)"', "".join(row)) if name in IDS
+    } if "mark.setting(" in text else set()  # fmt: skip
+
+
+def modules() -> list[str]:
+    folders = ("libs", "services", "cli", "tests")
+    return [path.read_text() for folder in folders for path in (ROOT / folder).rglob("test_*.py")]
+
+
+def unshown(rows: list[dict[str, Any]], shown: set[str]) -> list[str]:
+    """Rows of call-admission that no test shows."""
+    return [row["id"] for row in rows if "call-admission" in row["by"] and row["id"] not in shown]
+
+
 def test_every_marker_names_a_row() -> None:
-    tests = [path for folder in ("libs", "services", "cli", "tests") for path in (ROOT / folder).rglob("test_*.py")]
-    named = {
-        name for path in tests for call in MARK.findall(path.read_text()) for name in re.findall(r'"([^"<]+)"', call)
-    }
+    named = set().union(*map(marked, modules()))
     assert named
     assert named <= IDS, f"not in the catalogue: {sorted(named - IDS)}"
+
+
+def test_a_test_shows_every_row_of_call_admission() -> None:
+    shown = set().union(*(marked(text) | tabled(text) for text in modules()))
+    assert unshown(CATALOGUE, shown) == []
+
+
+def test_a_row_without_a_test_is_found() -> None:
+    rows = [{"id": "maxlines", "by": ["call-admission"]}, {"id": "others", "by": ["edge-proxy"]}]
+    assert unshown(rows, marked('@pytest.mark.setting("credit")')) == ["maxlines"]
+    assert unshown(rows, marked('@pytest.mark.setting("maxlines")')) == []
 
 
 def fields(model: type[BaseModel], path: str = "spec") -> dict[str, list[str]]:

@@ -112,3 +112,12 @@ def test_a_document_survives_its_json() -> None:
 @given(st.integers(0, DURATION_S_MAX))
 def test_a_duration_survives_being_written(seconds: int) -> None:
     assert parse_duration(format_duration(seconds)) == seconds
+
+
+@pytest.mark.setting("maxdyndailycredit_multiplier")
+@pytest.mark.parametrize(("mode", "multiplier", "warned"), [(1, 3, True), (2, 1, True), (1, 4, False), (0, 3, False)])
+def test_a_multiplier_below_four_is_taken_with_a_warning(mode: int, multiplier: int, warned: bool) -> None:
+    spec = {"spend": {"dynamicDaily": {"mode": mode, "multiplier": multiplier}}}
+    policies = PolicySet.build(1, [Document("base", spec), Document("customers", {"realm": "example.org"})])
+    assert policies.for_realm("").spend.dynamic_daily.multiplier == multiplier
+    assert [warning.field for warning in policies.warnings] == ["spec.spend.dynamicDaily.multiplier"] * warned

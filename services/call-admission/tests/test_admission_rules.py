@@ -13,7 +13,7 @@ from callwarden.call_admission.core.days import UnknownZone, day_of
 from callwarden.call_admission.core.decide import Admit, Decided, decide
 from callwarden.call_admission.core.number_plan import Kind, kind_of
 from callwarden.call_admission.core.policy import AdmissionPolicy, Policies
-from callwarden.call_admission.core.rules import RULES, Finding, Question
+from callwarden.call_admission.core.rules import RULES, Finding, Question, Use
 from callwarden.call_admission.core.rules.destinations import longest_prefix
 from callwarden.call_admission.core.rules.rule import refused
 from callwarden.call_admission.core.slices import cost_max, possible_answers
@@ -146,6 +146,9 @@ def test_a_new_rule_is_one_object_in_the_table() -> None:
 
         def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
             return refused(self.name, mode, Reason.DESTINATION, "Not on a Monday.", value=snapshot.day.weekday())
+
+        def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+            return ()
 
     decided = decide(snapshot(), request(), policy(), (*RULES, NoMondays()))
     assert refusal(decided) == Refuse(Reason.DESTINATION, "no_mondays", text="Not on a Monday.")

@@ -1,8 +1,9 @@
-"""How the decisions about one call are shown to a person: every rule in its order, with what it counted.
+"""How decisions about calls are shown to a person: every rule in its order, with what it counted; or many, one a line.
 
 Out: taking the decisions (call-admission, edge-proxy), keeping them (call-admission).
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Group, RenderableType
@@ -13,12 +14,13 @@ from rich.text import Text
 from callwarden.cli import output
 
 if TYPE_CHECKING:
-    from callwarden.api.admission.v1.admission_pb2 import Call, Decision, ExplainReply, RuleVerdict
+    from callwarden.api.admission.v1.admission_pb2 import Call, Decision, DecisionLine, ExplainReply, RuleVerdict
 
 _SIGN: Final = {"pass": ("✓", "green"), "refuse": ("✗", "red"), "skip": ("·", output.DIM)}
 _OUTCOME: Final = {"admit": "green", "extend": "green", "refuse": "red", "cut": "yellow"}
-# Counters whose values are micros; all others are shown as they are.
+# Counters whose values are micros, and those that count seconds; all others are shown as they are.
 _MONEY_WORDS: Final = ("micros", "credit", "spend", "spent", "cost", "balance", "price")
+_TIME_WORDS: Final = ("seconds", "talk", "duration")
 
 
 def render(call_id: str, reply: "ExplainReply") -> RenderableType:
@@ -30,6 +32,57 @@ def render(call_id: str, reply: "ExplainReply") -> RenderableType:
     if reply.HasField("call") and reply.call.state != "refused":
         parts += [Text(), _ending(reply.call)]
     return Group(*parts)
+
+
+def render_list(decisions: Sequence["DecisionLine"]) -> RenderableType:
+    """Decisions in the order given, one a line (a Call-ID is to be copied whole), and below it what there is to say."""
+    parts: list[RenderableType] = []
+    for line in decisions:
+        decision = line.decision
+        at, source = output.clock(decision.at_s), output.clean(decision.source_address)
+        for what, rule, why in _briefly(decision):
+            head = Text.assemble(f"{at}  ", what, "  ", (output.clean(line.call_id), "bold"))
+            head.append(f"  {source}" if source else "", output.DIM)
+            parts.append(head)
+            if rule or why:
+                said = f"{rule}: {why}" if rule and why else rule or why
+                parts.append(Padding(output.cell(said, output.DIM), (0, 0, 0, len(at) + 2)))
+    return Group(*parts)
+
+
+def _briefly(decision: "Decision") -> list[tuple[Text, str, str]]:
+    """What was done, and what would have been done by rules that only report."""
+    colour = _OUTCOME.get(decision.outcome, "")
+    refused = decision.refused
+    why = refused.text if decision.HasField("refused") else ""
+    found = [(Text(_past(decision.outcome).lower(), style=colour), refused.rule, why)]
+    if decision.outcome == "cut" and not why:
+        # The last slice was short: the rule that bounds the call most is the one with the least room.
+        found = [(Text("last slice", style=colour), "", "Less was left than a whole slice takes.")]
+    for rule in decision.rules:
+        if _would_refuse(rule):
+            found.append((Text("would refuse", style="yellow"), rule.rule, rule.text))
+        elif _warns(rule):
+            found.append((Text("warned", style="yellow"), rule.rule, rule.text))
+    return found
+
+
+def _would_refuse(rule: "RuleVerdict") -> bool:
+    """Recorded, let through."""
+    return rule.verdict == "refuse" and rule.mode == "report"
+
+
+def _warns(rule: "RuleVerdict") -> bool:
+    """The call passes, but the rule has something to say."""
+    return rule.verdict == "pass" and bool(rule.text)
+
+
+def rules(decision: "Decision", currency: str) -> RenderableType:
+    """Every rule's line."""
+    table = Table.grid(padding=(0, 2))
+    for rule in decision.rules:
+        table.add_row(*_rule(rule, currency))
+    return table
 
 
 def _decision(decision: "Decision", currency: str) -> RenderableType:
@@ -49,23 +102,31 @@ def _decision(decision: "Decision", currency: str) -> RenderableType:
         Padding(output.cell(" · ".join(filter(None, facts)), output.DIM), (0, 0, 0, 2)),
     ]
     if decision.rules:
-        table = Table.grid(padding=(0, 2))
-        for rule in decision.rules:
-            table.add_row(*_rule(rule, currency))
-        parts.append(Padding(table, (0, 0, 0, 2)))
+        parts.append(Padding(rules(decision, currency), (0, 0, 0, 2)))
     if decision.HasField("refused"):
-        refused = decision.refused
-        text = refused.text or f"refused by rule {refused.rule}"
-        status = f" (SIP {refused.sip_status})" if refused.sip_status else ""
-        said = output.clean(f"{text.rstrip('.')}{status}")
-        parts.append(Text.assemble("  → ", (output.clean(refused.reason) or "refused", "bold red"), f": {said}"))
+        parts.append(verdict(decision))
+    would = [rule.rule for rule in decision.rules if _would_refuse(rule)]
+    if would:
+        parts.append(
+            Text.assemble("  → ", ("would have been refused", "bold yellow"), output.clean(f" by {', '.join(would)}"))
+        )
     return Group(*parts)
+
+
+def verdict(decision: "Decision") -> Text:
+    """Why a decision is a no, in one line."""
+    refused = decision.refused
+    text = refused.text or f"refused by rule {refused.rule}"
+    status = f" (SIP {refused.sip_status})" if refused.sip_status else ""
+    retry = f", again in {output.span(refused.retry_after_s)}" if refused.retry_after_s else ""
+    said = output.clean(f"{text.rstrip('.')}{status}{retry}")
+    return Text.assemble("  → ", (output.clean(refused.reason) or "refused", "bold red"), f": {said}")
 
 
 def _rule(rule: "RuleVerdict", currency: str) -> tuple[RenderableType, ...]:
     sign, colour = _SIGN.get(rule.verdict, ("?", "yellow"))
-    if rule.verdict == "refuse" and rule.mode == "report":
-        sign, colour = "!", "yellow"  # Recorded, let through.
+    if _would_refuse(rule) or _warns(rule):
+        sign, colour = "!", "yellow"
     mode = (
         "" if rule.mode in ("", "enforce") else f" ({rule.mode} only)" if rule.mode == "report" else f" ({rule.mode})"
     )
@@ -78,15 +139,21 @@ def _rule(rule: "RuleVerdict", currency: str) -> tuple[RenderableType, ...]:
     return (
         Text(sign, style=colour),
         output.cell(rule.rule + mode, dim),
-        output.cell(numbers, dim),
-        output.cell(rule.window, output.DIM),
-        output.cell(rule.text, output.DIM),
+        Text.assemble((output.clean(numbers), dim), (output.clean(_within(numbers, rule)), output.DIM)),
+        output.cell(rule.text, "yellow" if _would_refuse(rule) or _warns(rule) else output.DIM),
     )
+
+
+def _within(numbers: str, rule: "RuleVerdict") -> str:
+    """The span that was counted, beside what was; else what the rule names in its place, such as a list's entry."""
+    return f" · {rule.window}" if numbers and rule.window else rule.window
 
 
 def _amount(number: int, counter: str, currency: str) -> str:
     if any(word in counter for word in _MONEY_WORDS):
         return output.money(number, currency)
+    if any(word in counter for word in _TIME_WORDS):
+        return output.duration(number)
     return f"{number:,}"
 
 

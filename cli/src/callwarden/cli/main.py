@@ -12,7 +12,21 @@ from typing import Annotated
 import typer
 
 from callwarden.cli import output, state
-from callwarden.cli.commands import account, ban, calls, demo, ledger, lists, policy, rates, route, sip, trunk, up
+from callwarden.cli.commands import (
+    account,
+    ban,
+    calls,
+    demo,
+    ledger,
+    limits,
+    lists,
+    policy,
+    rates,
+    route,
+    sip,
+    trunk,
+    up,
+)
 from callwarden.cli.failure import Failure
 
 RUN = "Run it"
@@ -49,6 +63,7 @@ def _options(
 app.command("demo", rich_help_panel=RUN)(demo.demo)
 app.command("up", rich_help_panel=RUN)(up.up)
 app.add_typer(account.app, name="account", rich_help_panel=CUSTOMERS)
+app.add_typer(limits.app, name="limits", rich_help_panel=CUSTOMERS)
 app.command("topup", rich_help_panel=CUSTOMERS)(ledger.topup)
 app.add_typer(ledger.app, name="ledger", rich_help_panel=CUSTOMERS)
 app.add_typer(trunk.app, name="trunk", rich_help_panel=CUSTOMERS)

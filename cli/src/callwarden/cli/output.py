@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -141,3 +141,23 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def span(seconds: float) -> str:
+    """How long, to the unit that matters: "40 s", "12 min", "3 h", "5 d"."""
+    for unit, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * unit or (unit == 60 and seconds >= unit):
+            return f"{seconds / unit:.0f} {name}"
+    return f"{max(0, round(seconds))} s"
+
+
+def clock_in(at_s: float, zone: str, now_s: float) -> str:
+    """A moment ahead as clocks and calendars of that time zone show it: the hour within a day, else the date; UTC where
+    this machine doesn't know the zone."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        place: tzinfo = ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        place = UTC
+    return datetime.fromtimestamp(at_s, place).strftime("%H:%M" if at_s - now_s <= 86_400 else "%Y-%m-%d")

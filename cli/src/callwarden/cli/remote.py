@@ -2,10 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import typer
 
 from callwarden.cli.failure import Failure
 from callwarden.cli.state import Endpoints, find
@@ -105,17 +108,50 @@ def _tls(environment: Mapping[str, str]) -> "TlsFiles | None":
 async def ask(method: Callable[..., Awaitable[Result]], request: Any, *, timeout_s: float = TIMEOUT_S) -> Result:
     """One question, one answer. Raises CallwardenError as the service meant it; Failure if nobody answers."""
     from callwarden.common.rpc.client import unary
+
+    with _explained(timeout_s):
+        reply: Result = await unary(method, request, timeout_s=timeout_s)
+    return reply
+
+
+async def save(method: Callable[..., Any], request: Any, file: Path | None, *, timeout_s: float) -> None:
+    """Writes the pieces of a file that a service streams to `file`, or to standard output, as they come.
+
+    The file takes its name at the end only: half an export never looks like a whole one. Raises as `ask`, and Failure
+    where the file can't be written.
+    """
+    from callwarden.common.rpc.client import streamed
+
+    partial = None if file is None else file.with_name(f"{file.name}.part")
+    try:
+        with ExitStack() as held:
+            out = typer.get_binary_stream("stdout") if partial is None else held.enter_context(partial.open("wb"))
+            with _explained(timeout_s):
+                async for part in streamed(method, request, timeout_s=timeout_s):
+                    out.write(part.data)
+            out.flush()
+        if partial is not None and file is not None:
+            partial.replace(file)
+    except OSError as error:
+        raise Failure(f"{file or 'standard output'}: {error.strerror}") from error
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(timeout_s: float) -> Iterator[None]:
+    """Silence of a service, told as what to do about it."""
     from callwarden.kernel.errors import TimedOut, Unavailable
 
     try:
-        reply: Result = await unary(method, request, timeout_s=timeout_s)
+        yield
     except Unavailable as error:
         raise Failure(
             f"a service doesn't answer ({error.message}): is the system running? `callwarden up` starts one"
         ) from error
     except TimedOut as error:
         raise Failure(f"no answer within {timeout_s:g} s: try again, or look into the service's log") from error
-    return reply
 
 
 def speak(work: Callable[[Remote], Coroutine[Any, Any, Result]]) -> Result:

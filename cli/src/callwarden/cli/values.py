@@ -4,6 +4,7 @@ import ipaddress
 import secrets
 import string
 import sys
+from datetime import datetime
 from typing import Final
 
 import typer
@@ -34,6 +35,21 @@ def seconds(text: str, *, name: str = "duration") -> int:
         return int(parse_duration(text))
     except ValueError as error:
         raise Misuse(f"{name}: {error}") from error
+
+
+def moment(text: str, zone: str, now_s: float, *, name: str) -> float:
+    """Seconds since 1970 of "2026-11-25 08:00" or "08:00" (today) as clocks of that zone show it, or with an offset of
+    its own ("2026-11-25T08:00+01:00")."""
+    from zoneinfo import ZoneInfo
+
+    place = ZoneInfo(zone)
+    try:
+        if len(text) == len("08:00"):
+            text = f"{datetime.fromtimestamp(now_s, place).date()} {text}"
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Misuse(f"{name}: not a moment: {text[:64]!r} (write 2026-11-25 08:00, or 08:00 for today)") from error
+    return (at if at.tzinfo is not None else at.replace(tzinfo=place)).timestamp()
 
 
 def number(text: str, *, name: str = "number") -> str:

@@ -1,17 +1,36 @@
 """`callwarden account`: who may call, with what limits."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from callwarden.cli import output, remote, values
-from callwarden.cli.failure import Misuse
+from callwarden.cli.failure import Failure, Misuse
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
-    from callwarden.api.admission.v1.admission_pb2 import Account
+    from callwarden.api.admission.v1.admission_pb2 import Account, Limits, Profile
 
 app = typer.Typer(no_args_is_help=True, help="Accounts: who calls and pays, and their limits.")
+
+_IMPORT_TIMEOUT_S: Final = 300.0  # 100,000 accounts are read, checked and written in less.
+_ERRORS_SHOWN: Final = 20
+_PART_BYTES: Final = 1024 * 1024  # Of a file; a message between services has at most 4 MiB.
+
+# Option: its field in Limits, and how its value is read.
+_LIMIT_OPTIONS: Final = {
+    "lines": ("max_lines", values.limit),
+    "lines_off_peak": ("max_lines_off_peak", values.limit),
+    "per_second": ("max_per_second", values.limit),
+    "daily": ("daily_micros", values.amount),
+    "monthly": ("monthly_micros", values.amount),
+    "monthly_increment": ("monthly_increment_micros", values.amount),
+    "monthly_ceiling": ("monthly_ceiling_micros", values.amount),
+    "talk_day": ("talk_day_s", values.seconds),
+    "talk_month": ("talk_month_s", values.seconds),
+}
 
 NameArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Name or id.")]
 PasswordOption = Annotated[
@@ -33,15 +52,38 @@ def create(
         bool, typer.Option("--no-password", help="No phone registers with it (trunks, carriers).")
     ] = False,
     realm: Annotated[str, typer.Option(help="SIP domain.")] = "callwarden.local",
-    kind: Annotated[str, typer.Option("--type", help="enduser, traffic-sender or carrier.")] = "enduser",
+    kind: Annotated[str, typer.Option("--type", help="enduser, traffic-sender, carrier or reseller.")] = "enduser",
     postpaid: Annotated[bool, typer.Option("--postpaid", help="Bill later; without it credit goes before.")] = False,
     currency: Annotated[str, typer.Option(help="ISO 4217.")] = "EUR",
-    deck: Annotated[str, typer.Option(help="Price list its calls are charged by.")] = "",
+    deck: Annotated[str, typer.Option(help="Price list its calls are charged by; without it its reseller's.")] = "",
+    parent: Annotated[str, typer.Option(help="Reseller it belongs to; of the same realm and currency.")] = "",
     credit: Annotated[str, typer.Option(help="Top up with so much at once.")] = "0",
     number: Annotated[list[str] | None, typer.Option(help="Number it owns; may be repeated.")] = None,
-    lines: Annotated[str, typer.Option(help="Calls at the same time; `none`: the policy says.")] = "none",
-    daily: Annotated[str, typer.Option(help="Spend a day; `none`: the policy says.")] = "none",
-    time_zone: Annotated[str, typer.Option(help="Where its day begins.")] = "UTC",
+    lines: Annotated[str | None, typer.Option(help="Calls at the same time; without it the policy says.")] = None,
+    daily: Annotated[str | None, typer.Option(help="Spend a day; without it the policy says.")] = None,
+    lines_off_peak: Annotated[str | None, typer.Option(help="Calls at the same time outside peak hours.")] = None,
+    per_second: Annotated[str | None, typer.Option(help="New calls within a second.")] = None,
+    monthly: Annotated[str | None, typer.Option(help="Spend a calendar month.")] = None,
+    monthly_increment: Annotated[
+        str | None, typer.Option(help="Added to the monthly limit after each month with calls.")
+    ] = None,
+    monthly_ceiling: Annotated[str | None, typer.Option(help="How far the monthly limit grows.")] = None,
+    talk_day: Annotated[str | None, typer.Option(help="Talk time a day, such as 90m; a carrier's: terminated.")] = None,
+    talk_month: Annotated[str | None, typer.Option(help="Talk time a month, such as 100h.")] = None,
+    time_zone: Annotated[str, typer.Option(help="Where its day and month begin.")] = "UTC",
+    country: Annotated[str | None, typer.Option(help="Where the subscriber lives, such as DE.")] = None,
+    email: Annotated[str | None, typer.Option(help="Address to write to.")] = None,
+    email_verified: Annotated[
+        bool | None, typer.Option("--email-verified/--email-unverified", help="Whether somebody checked it.")
+    ] = None,
+    phone: Annotated[str | None, typer.Option(help="Number to reach the subscriber at.")] = None,
+    phone_verified: Annotated[
+        bool | None, typer.Option("--phone-verified/--phone-unverified", help="Whether somebody checked it.")
+    ] = None,
+    shards: Annotated[int, typer.Option(min=0, help="Rows its counters are split over, where one can't carry it.")] = 0,
+    list_: Annotated[
+        list[str] | None, typer.Option("--list", help="Number list for its calls; may be repeated.")
+    ] = None,
     as_: OutputOption = Output.TABLE,
 ) -> None:
     """Create an account, its password and its first credit.
@@ -57,6 +99,17 @@ def create(
         secret = ""
     else:
         secret = values.new_password() if generate else values.secret(password, what=f"SIP password of {name}")
+    limits, _ = _limits(
+        lines=lines,
+        daily=daily,
+        lines_off_peak=lines_off_peak,
+        per_second=per_second,
+        monthly=monthly,
+        monthly_increment=monthly_increment,
+        monthly_ceiling=monthly_ceiling,
+        talk_day=talk_day,
+        talk_month=talk_month,
+    )
     wanted = pb.Account(
         name=name,
         realm=realm,
@@ -66,7 +119,11 @@ def create(
         deck=deck,
         time_zone=time_zone,
         numbers=[values.number(text) for text in number or []],
-        limits=_limits(lines, daily),
+        limits=limits,
+        parent=parent,
+        profile=_profile(country, email, email_verified, phone, phone_verified),
+        shards=shards,
+        lists=list_ or (),
     )
     first_micros = values.amount(credit, name="--credit")
 
@@ -100,6 +157,9 @@ def show(account: NameArgument, as_: OutputOption = Output.TABLE) -> None:
 def list_(
     after: Annotated[str, typer.Option(help="Go on after this name.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 100,
+    kind: Annotated[str, typer.Option("--type", help="Only of this type.")] = "",
+    realm: Annotated[str, typer.Option(help="Only of this realm.")] = "",
+    parent: Annotated[str, typer.Option(help="Only of this reseller.")] = "",
     as_: OutputOption = Output.TABLE,
 ) -> None:
     """All accounts by name.
@@ -108,9 +168,8 @@ def list_(
     """
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
-    reply = remote.speak(
-        lambda system: remote.ask(system.accounts.ListAccounts, pb.ListAccountsRequest(page_size=limit, after=after))
-    )
+    request = pb.ListAccountsRequest(page_size=limit, after=after, type=kind, realm=realm, parent=parent)
+    reply = remote.speak(lambda system: remote.ask(system.accounts.ListAccounts, request))
     if as_ is Output.JSON:
         output.as_json([output.plain(account) for account in reply.accounts])
         return
@@ -142,6 +201,34 @@ def set_(
     deck: Annotated[str | None, typer.Option(help="Price list.")] = None,
     lines: Annotated[str | None, typer.Option(help="Calls at the same time; `none`: the policy says.")] = None,
     daily: Annotated[str | None, typer.Option(help="Spend a day; `none`: the policy says.")] = None,
+    lines_off_peak: Annotated[str | None, typer.Option(help="Calls at the same time outside peak hours.")] = None,
+    per_second: Annotated[str | None, typer.Option(help="New calls within a second.")] = None,
+    monthly: Annotated[str | None, typer.Option(help="Spend a calendar month.")] = None,
+    monthly_increment: Annotated[
+        str | None, typer.Option(help="Added to the monthly limit after each month with calls.")
+    ] = None,
+    monthly_ceiling: Annotated[str | None, typer.Option(help="How far the monthly limit grows.")] = None,
+    talk_day: Annotated[str | None, typer.Option(help="Talk time a day, such as 90m; a carrier's: terminated.")] = None,
+    talk_month: Annotated[str | None, typer.Option(help="Talk time a month, such as 100h.")] = None,
+    prepaid: Annotated[bool | None, typer.Option("--prepaid/--postpaid", help="Credit before, or bill later.")] = None,
+    currency: Annotated[str | None, typer.Option(help="Only before its first payment or call.")] = None,
+    time_zone: Annotated[str | None, typer.Option(help="Where its day and month begin.")] = None,
+    parent: Annotated[str | None, typer.Option(help="Reseller it belongs to; `none`: no more to any.")] = None,
+    country: Annotated[str | None, typer.Option(help="Where the subscriber lives, such as DE.")] = None,
+    email: Annotated[str | None, typer.Option(help="Address to write to.")] = None,
+    email_verified: Annotated[
+        bool | None, typer.Option("--email-verified/--email-unverified", help="Whether somebody checked it.")
+    ] = None,
+    phone: Annotated[str | None, typer.Option(help="Number to reach the subscriber at.")] = None,
+    phone_verified: Annotated[
+        bool | None, typer.Option("--phone-verified/--phone-unverified", help="Whether somebody checked it.")
+    ] = None,
+    shards: Annotated[int | None, typer.Option(min=1, help="Rows its counters are split over.")] = None,
+    clear: Annotated[
+        list[str] | None, typer.Option(help="Take away: country, email or phone; may be repeated.")
+    ] = None,
+    add_list: Annotated[list[str] | None, typer.Option(help="Number list for its calls from now on.")] = None,
+    remove_list: Annotated[list[str] | None, typer.Option(help="Number list for its calls no more.")] = None,
     add_number: Annotated[list[str] | None, typer.Option(help="Number it owns from now on.")] = None,
     remove_number: Annotated[list[str] | None, typer.Option(help="Number it owns no more.")] = None,
     as_: OutputOption = Output.TABLE,
@@ -152,25 +239,35 @@ def set_(
     """
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
+    limits, cleared = _limits(
+        lines=lines,
+        daily=daily,
+        lines_off_peak=lines_off_peak,
+        per_second=per_second,
+        monthly=monthly,
+        monthly_increment=monthly_increment,
+        monthly_ceiling=monthly_ceiling,
+        talk_day=talk_day,
+        talk_month=talk_month,
+    )
+    profile = _profile(country, email, email_verified, phone, phone_verified)
     request = pb.UpdateAccountRequest(
         account=account,
-        add_numbers=[values.number(text) for text in add_number or []],
-        remove_numbers=[values.number(text) for text in remove_number or []],
+        status=status,
+        deck=deck,
+        limits=limits if limits.ListFields() else None,
+        prepaid=prepaid,
+        currency=currency,
+        time_zone=time_zone,
+        parent=None if parent == "none" else parent,
+        profile=profile if profile.ListFields() else None,
+        shards=shards,
+        clear=[*cleared, *(clear or ()), *(("parent",) if parent == "none" else ())],
+        add_numbers=[values.number(text) for text in add_number or ()],
+        remove_numbers=[values.number(text) for text in remove_number or ()],
+        add_lists=add_list or (),
+        remove_lists=remove_list or (),
     )
-    if status is not None:
-        request.status = status
-    if deck is not None:
-        request.deck = deck
-    if lines is not None:
-        count = values.limit(lines, name="--lines")
-        if count is None:
-            request.clear.append("max_lines")
-        else:
-            request.limits.max_lines = count
-    if daily == "none":
-        request.clear.append("daily_micros")
-    elif daily is not None:
-        request.limits.daily_micros = values.amount(daily, name="--daily")
     if request == pb.UpdateAccountRequest(account=account):
         raise Misuse("nothing to change: name at least one option, such as --lines 5")
     changed = remote.speak(lambda system: remote.ask(system.accounts.UpdateAccount, request))
@@ -178,6 +275,67 @@ def set_(
         output.as_json(output.plain(changed))
     else:
         output.show(details(changed))
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="CSV file; - reads standard input.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all of it, write nothing.")] = False,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Take the good lines although others are bad.")] = (
+        False
+    ),
+    realm: Annotated[str, typer.Option(help="SIP domain of lines without one.")] = "callwarden.local",
+    currency: Annotated[str, typer.Option(help="Currency of lines without one.")] = "EUR",
+    as_: OutputOption = Output.TABLE,
+) -> None:
+    """Create accounts from a CSV file: all of them, or none and an error for each bad line.
+
+    The first line names the columns; `callwarden account export` shows all there are. Passwords aren't among them.
+
+    Example: [bold]callwarden account import customers.csv --dry-run[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    try:
+        content = typer.get_binary_stream("stdin").read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise Failure(f"{file}: {error.strerror}") from error
+    first = pb.ImportAccountsRequest(
+        csv=content[:_PART_BYTES], dry_run=dry_run, keep_going=keep_going, realm=realm, currency=currency
+    )
+    rest = (content[start : start + _PART_BYTES] for start in range(_PART_BYTES, len(content), _PART_BYTES))
+    parts = itertools.chain([first], (pb.ImportAccountsRequest(csv=part) for part in rest))
+    reply = remote.speak(lambda system: remote.ask(system.accounts.ImportAccounts, parts, timeout_s=_IMPORT_TIMEOUT_S))
+    if as_ is Output.JSON:
+        output.as_json(output.plain(reply))
+    created = f"{reply.created:,} accounts {'would be ' if dry_run else ''}created"
+    if reply.errors_total:
+        for bad in reply.errors[:_ERRORS_SHOWN]:
+            field = f"{bad.field}: " if bad.field else ""
+            typer.echo(output.clean(f"{file}:{bad.line}: {field}{bad.reason}"), err=True)
+        more = f" (the first {_ERRORS_SHOWN} are shown)" if reply.errors_total > _ERRORS_SHOWN else ""
+        raise Failure(f"{reply.errors_total:,} bad lines{more}; {created}")
+    if as_ is Output.TABLE:
+        output.say(created)
+
+
+@app.command()
+def export(
+    kind: Annotated[str, typer.Option("--type", help="Only of this type.")] = "",
+    realm: Annotated[str, typer.Option(help="Only of this realm.")] = "",
+    parent: Annotated[str, typer.Option(help="Only of this reseller.")] = "",
+    file: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; without it standard output.")
+    ] = None,
+) -> None:
+    """All accounts as CSV that `account import` takes back.
+
+    Example: [bold]callwarden account export --parent north -o north.csv[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    request = pb.ExportAccountsRequest(type=kind, realm=realm, parent=parent)
+    remote.speak(lambda system: remote.save(system.accounts.ExportAccounts, request, file, timeout_s=_IMPORT_TIMEOUT_S))
 
 
 @app.command()
@@ -214,15 +372,35 @@ def passwd(
         output.say(f"shown this once: {secret}")
 
 
-def _limits(lines: str, daily: str) -> Any:
+def _limits(**given: str | None) -> "tuple[Limits, list[str]]":
+    """Limits by option as typed; what is `none` is named in the second part. None: not given."""
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
-    limits = pb.Limits()
-    if (count := values.limit(lines, name="--lines")) is not None:
-        limits.max_lines = count
-    if daily != "none":
-        limits.daily_micros = values.amount(daily, name="--daily")
-    return limits
+    limits, cleared = pb.Limits(), []
+    for option, text in given.items():
+        if text is None:
+            continue
+        field, read = _LIMIT_OPTIONS[option]
+        value = None if text == "none" else read(text, name=f"--{option.replace('_', '-')}")
+        if value is None:
+            cleared.append(field)
+        else:
+            setattr(limits, field, value)
+    return limits, cleared
+
+
+def _profile(
+    country: str | None, email: str | None, email_verified: bool | None, phone: str | None, phone_verified: bool | None
+) -> "Profile":
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    return pb.Profile(
+        country=country,
+        email=email,
+        email_verified=email_verified,
+        phone=None if phone is None else values.number(phone, name="--phone"),
+        phone_verified=phone_verified,
+    )
 
 
 def _lines(account: "Account") -> str:

@@ -2,18 +2,29 @@
 
 import time
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from callwarden.cli import output, remote, values
-from callwarden.cli.failure import Failure
+from callwarden.cli.failure import Failure, Misuse
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
     from callwarden.api.admission.v1.admission_pb2 import Call
 
+PAGE = 1_000  # the service gives no more at once
+
 app = typer.Typer(no_args_is_help=True, help="Calls: which run, which ran, what they cost.")
+
+
+_EXPORT_TIMEOUT_S: Final = 3_600.0  # Millions of records, at the speed of what takes them.
+
+
+class Format(StrEnum):
+    CSV = "csv"
+    JSONL = "jsonl"
 
 
 class State(StrEnum):
@@ -48,6 +59,32 @@ def list_(
         show(list(found))
 
 
+@app.command()
+def export(
+    format_: Annotated[Format, typer.Option("--format", help="How the records are written.")] = Format.CSV,
+    account: Annotated[str, typer.Option(help="Only this account's.")] = "",
+    since: Annotated[str | None, typer.Option(help="Only of the last so long, such as 30d.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only those that began so long ago or before, such as 1d.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; without it standard output.")
+    ] = None,
+) -> None:
+    """Records of settled calls, as they come from the database.
+
+    Example: [bold]callwarden call export --since 30d --format jsonl -o calls.jsonl[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    now_s = time.time()
+    request = pb.ExportCallsRequest(
+        account=account,
+        since_s=0.0 if since is None else now_s - values.seconds(since, name="--since"),
+        until_s=0.0 if until is None else now_s - values.seconds(until, name="--until"),
+        format=format_.value,
+    )
+    remote.speak(lambda system: remote.save(system.accounts.ExportCalls, request, file, timeout_s=_EXPORT_TIMEOUT_S))
+
+
 def show(calls: "list[Call]") -> None:
     table = output.Rows(
         "started", "account", "to", "state", "talked", "price", "why", "call id", right=("talked", "price")
@@ -74,13 +111,36 @@ def destination(text: str) -> str:
 
 
 def explain(
-    call_id: Annotated[str, typer.Argument(metavar="CALL-ID", help="The SIP Call-ID.")],
+    call_id: Annotated[str | None, typer.Argument(metavar="[CALL-ID]", help="The SIP Call-ID.")] = None,
+    account: Annotated[str, typer.Option(help="Instead of one call: all decisions about this account's.")] = "",
+    since: Annotated[str, typer.Option(help="With --account: of the last so long, such as 1h or 2d.")] = "1h",
+    refused: Annotated[bool, typer.Option("--refused", help="With --account: only refusals.")] = False,
+    reported: Annotated[
+        bool,
+        typer.Option("--reported", help="With --account: only calls that a rule in mode Report would have refused."),
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="With --account: at most so many.")] = 100,
     as_: OutputOption = Output.TABLE,
 ) -> None:
     """Why a call was admitted, refused or cut: every rule that was asked, with its numbers.
 
     Example: [bold]callwarden explain 3c26a7b0e1d94f6a@192.0.2.7[/bold]
+
+    Example: [bold]callwarden explain --account alice --since 1h --refused[/bold]
     """
+    if (call_id is None) == (not account):
+        raise Misuse("name a call by its Call-ID, or an account with --account")
+    if call_id is None:
+        if refused and reported:
+            raise Misuse("either --refused or --reported: what was refused wasn't only reported")
+        _explain_account(account, since, limit, as_, refused=refused, reported=reported)
+        return
+    if refused or reported:
+        raise Misuse("--refused and --reported go with --account, not with a Call-ID")
+    _explain_call(call_id, as_)
+
+
+def _explain_call(call_id: str, as_: Output) -> None:
     from callwarden.api.admission.v1 import admission_pb2 as pb
     from callwarden.cli import explanation
 
@@ -91,3 +151,39 @@ def explain(
         output.as_json(output.plain(reply))
     else:
         output.show(explanation.render(call_id, reply))
+
+
+def _explain_account(account: str, since: str, limit: int, as_: Output, *, refused: bool, reported: bool) -> None:
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+    from callwarden.cli import explanation
+
+    request = pb.ListDecisionsRequest(
+        account=account,
+        since_s=time.time() - values.seconds(since, name="--since"),
+        outcome="refuse" if refused else "",
+        reported=reported,
+    )
+
+    async def work(system: remote.Remote) -> "tuple[list[pb.DecisionLine], bool]":
+        found: list[pb.DecisionLine] = []
+        while True:
+            request.page_size = min(PAGE, limit - len(found))
+            reply = await remote.ask(system.accounts.ListDecisions, request)
+            found += reply.decisions
+            request.after = reply.next
+            if not reply.next or len(found) >= limit:
+                return found, bool(reply.next)
+
+    found, more = remote.speak(work)
+    if as_ is Output.JSON:
+        output.as_json([output.plain(line) for line in found])
+        return
+    if not found:
+        kind = "refusals" if refused else "reports" if reported else "decisions"
+        output.say(f"no {kind} about {account} in the last {since}")
+        return
+    output.show(explanation.render_list(found))
+    if more:
+        output.say(f"\nthe newest {len(found)}; more with --limit, less with a shorter --since")
+    else:
+        output.say("\n`callwarden explain CALL-ID` shows every rule of one call")

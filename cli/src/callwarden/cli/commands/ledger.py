@@ -1,13 +1,16 @@
 """`callwarden topup` and `callwarden ledger`: money in, and whether the books are right."""
 
 import uuid
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from callwarden.cli import output, remote, values
 from callwarden.cli.failure import Failure, Misuse
 from callwarden.cli.output import Output, OutputOption
+
+if TYPE_CHECKING:
+    from callwarden.api.admission.v1.admission_pb2 import Correction
 
 app = typer.Typer(no_args_is_help=True, help="The ledger: do the books add up?")
 
@@ -89,6 +92,62 @@ def check(
         raise Failure("the books are wrong" + (f": ledger and balance differ for {named}" if named else ""))
     if as_ is Output.TABLE:
         output.say("The books are right: every balance is the sum of its entries.")
+
+
+ReasonOption = Annotated[str, typer.Option(help="Why; kept with the entry.")]
+KeyOption = Annotated[
+    str | None, typer.Option(help="Unique key of this correction: asked twice, done once. Without it a new one.")
+]
+
+
+@app.command()
+def correct(
+    hold_id: Annotated[str, typer.Argument(metavar="HOLD-ID", help="Of the call, as `call list -o json` shows it.")],
+    price: Annotated[str, typer.Argument(help="What the call is to have cost in all, such as 0 or 0.25.")],
+    reason: ReasonOption,
+    key: KeyOption = None,
+    as_: OutputOption = Output.TABLE,
+) -> None:
+    """Correct the price of a settled call by an entry of its own; what was booked stays.
+
+    Example: [bold]callwarden ledger correct 5f0c6a3e-... 0 --reason "bad line" --key ticket-77[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    request = pb.CorrectCallRequest(
+        hold_id=hold_id, price_micros=values.amount(price, name="PRICE"), reason=reason, key=key or str(uuid.uuid4())
+    )
+    _corrected(remote.speak(lambda system: remote.ask(system.accounts.CorrectCall, request)), as_)
+
+
+@app.command()
+def reverse(
+    entry_id: Annotated[str, typer.Argument(metavar="ENTRY-ID", help="Of the ledger entry.")],
+    reason: ReasonOption,
+    key: KeyOption = None,
+    as_: OutputOption = Output.TABLE,
+) -> None:
+    """Take back what is left of a ledger entry by another one.
+
+    Example: [bold]callwarden ledger reverse 5f0c6a3e-... --reason "paid twice" --key ticket-78[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    request = pb.ReverseEntryRequest(entry_id=entry_id, reason=reason, key=key or str(uuid.uuid4()))
+    _corrected(remote.speak(lambda system: remote.ask(system.accounts.ReverseEntry, request)), as_)
+
+
+def _corrected(done: "Correction", as_: Output) -> None:
+    if as_ is Output.JSON:
+        output.as_json(output.plain(done))
+        return
+    balance = output.money(done.balance_micros, done.currency)
+    if done.duplicate:
+        output.say(f"this correction was made before; nothing changed. Credit: {balance}")
+    elif not done.entry_id:
+        output.say(f"nothing had to change. Credit: {balance}")
+    else:
+        output.say(f"{done.account}: {output.money(done.amount_micros, done.currency)} booked. Credit: {balance}")
 
 
 def is_right(books: object) -> bool:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from callwarden.api.admission.v1.lists_pb2 import ListedNumber
 
 app = typer.Typer(no_args_is_help=True, help="Number lists: who may not call or be called; import, look up, lift.")
-dynamic = typer.Typer(no_args_is_help=True, help="Numbers that are listed for a time: keep failing, out of line.")
-app.add_typer(dynamic, name="dynamic")
 
 _IMPORT_TIMEOUT_S = 300.0  # A million entries are read, checked and written in less than a minute.
 _ERRORS_SHOWN = 20
@@ -224,11 +222,11 @@ def check(
         _show_listed(list(reply.listed))
 
 
-@dynamic.command("show")
-def show_dynamic(as_: OutputOption = Output.TABLE) -> None:
-    """Numbers that are listed for a time, with reason, evidence and end.
+@app.command()
+def listed(as_: OutputOption = Output.TABLE) -> None:
+    """Numbers that are listed for a time because they keep failing, were part of an attack, or are out of line.
 
-    Example: [bold]callwarden list dynamic show[/bold]
+    Example: [bold]callwarden list listed[/bold]
     """
     from callwarden.api.admission.v1 import lists_pb2 as pb
 
@@ -241,14 +239,14 @@ def show_dynamic(as_: OutputOption = Output.TABLE) -> None:
         _show_listed(list(numbers))
 
 
-@dynamic.command("remove")
-def remove_dynamic(
+@app.command()
+def lift(
     number: Annotated[str | None, typer.Argument(help="The listed number.", show_default=False)] = None,
     all_: Annotated[bool, typer.Option("--all", help="Lift every listing.")] = False,
 ) -> None:
     """Lift a listing: the number is served again at once, its statistics begin anew.
 
-    Example: [bold]callwarden list dynamic remove +442079460101[/bold]
+    Example: [bold]callwarden list lift +442079460101[/bold]
     """
     from callwarden.api.admission.v1 import lists_pb2 as pb
 
@@ -261,7 +259,7 @@ def remove_dynamic(
         if all_:
             output.say("no number was listed")
             return
-        raise Failure(f"+{wanted} isn't listed for a time: `callwarden list dynamic show` shows what is")
+        raise Failure(f"+{wanted} isn't listed for a time: `callwarden list listed` shows what is")
     for lifted in removed:
         output.say(f"+{lifted.number} is on list {lifted.list} no more")
 

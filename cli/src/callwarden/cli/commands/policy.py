@@ -50,12 +50,14 @@ def apply(
                 "revision": change.policies.revision,
                 "changed": list(change.changed),
                 "digest": change.policies.digest,
+                "warnings": [str(warning) for warning in change.policies.warnings],
                 **_status(change.policies.revision, running),
             }
         )
     else:
         for name in names:
             output.say(f"policy {name} {'applied' if name in change.changed else 'unchanged'}")
+        _warn(change.policies)
         _show_status(change.policies.revision, running)
     _fail_if_behind(change.policies.revision, running)
 
@@ -165,11 +167,12 @@ def check(file: Annotated[str, typer.Argument(help="YAML file; [bold]-[/bold] re
 
     documents = read(file)
     try:
-        PolicySet.build(1, documents)
+        policies = PolicySet.build(1, documents)
     except BadPolicy as error:
         raise _refused(file, error) from error
     for document in documents:
         output.say(f"policy {document.name} is right")
+    _warn(policies)
 
 
 def read(file: str) -> "list[Document]":
@@ -186,6 +189,12 @@ def read(file: str) -> "list[Document]":
         return parse_yaml(text)
     except BadPolicy as error:
         raise _refused(file, error) from error
+
+
+def _warn(policies: "PolicySet") -> None:
+    """What holds although it may not be meant."""
+    for warning in policies.warnings:
+        output.say(f"warning: {warning}")
 
 
 def _refused(file: str, error: "BadPolicy") -> Failure:

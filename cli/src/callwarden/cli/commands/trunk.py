@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from callwarden.cli import output, remote
-from callwarden.cli.failure import Failure
+from callwarden.cli.failure import Failure, Misuse
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
@@ -36,6 +36,13 @@ def add(
     tech_prefix: Annotated[str, typer.Option(help="Digits before the number that name this peer.")] = "",
     strip_digits: Annotated[int, typer.Option(min=0, max=15, help="Digits taken off the number's front.")] = 0,
     add_prefix: Annotated[str, typer.Option(help="Digits then put before it.")] = "",
+    only_local: Annotated[
+        bool, typer.Option("--only-local", help="A traffic sender's calls reach local users only, never a carrier.")
+    ] = False,
+    allow_prefix: Annotated[list[str] | None, typer.Option(help="Its calls go to these only; may be repeated.")] = None,
+    block_prefix: Annotated[
+        list[str] | None, typer.Option(help="Its calls never go to these; may be repeated.")
+    ] = None,
     as_: OutputOption = Output.TABLE,
 ) -> None:
     """Add a trunk.
@@ -54,6 +61,9 @@ def add(
         strip_digits=strip_digits,
         add_prefix=add_prefix,
         enabled=True,
+        only_local=only_local,
+        allow_prefixes=allow_prefix or (),
+        block_prefixes=block_prefix or (),
     )
     owner = pb.Account(name=name, realm=realm, type=direction.value, currency=currency, deck=deck, time_zone="UTC")
     made = remote.speak(lambda system: operations.create_trunk(system, wanted, owner if account is None else None))
@@ -61,6 +71,49 @@ def add(
         output.as_json(output.plain(made))
     else:
         _show([made], as_)
+
+
+@app.command("set")
+def set_(
+    name: Annotated[str, typer.Argument(help="Name of the trunk.")],
+    address: Annotated[str | None, typer.Option(help="host:port of the SIP peer.")] = None,
+    tech_prefix: Annotated[str | None, typer.Option(help="Digits before the number that name this peer.")] = None,
+    strip_digits: Annotated[int | None, typer.Option(min=0, max=15, help="Digits taken off its front.")] = None,
+    add_prefix: Annotated[str | None, typer.Option(help="Digits then put before it.")] = None,
+    enabled: Annotated[bool | None, typer.Option("--enable/--disable", help="Whether calls pass.")] = None,
+    only_local: Annotated[bool | None, typer.Option("--only-local/--all-numbers", help="Never to a carrier.")] = None,
+    allow_prefix: Annotated[list[str] | None, typer.Option(help="Its calls may go there; several times.")] = None,
+    remove_allow_prefix: Annotated[list[str] | None, typer.Option(help="Takes that back.")] = None,
+    block_prefix: Annotated[list[str] | None, typer.Option(help="Its calls may not go there; several times.")] = None,
+    remove_block_prefix: Annotated[list[str] | None, typer.Option(help="Takes that back.")] = None,
+    as_: OutputOption = Output.TABLE,
+) -> None:
+    """Change a trunk; what isn't named stays.
+
+    Example: [bold]callwarden trunk set office --only-local --block-prefix 4990[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    request = pb.UpdateTrunkRequest(
+        name=name,
+        address=address,
+        tech_prefix=tech_prefix,
+        strip_digits=strip_digits,
+        add_prefix=add_prefix,
+        enabled=enabled,
+        only_local=only_local,
+        add_allow_prefixes=allow_prefix or (),
+        remove_allow_prefixes=remove_allow_prefix or (),
+        add_block_prefixes=block_prefix or (),
+        remove_block_prefixes=remove_block_prefix or (),
+    )
+    if request == pb.UpdateTrunkRequest(name=name):
+        raise Misuse("nothing to change: name at least one option, such as --only-local")
+    changed = remote.speak(lambda system: remote.ask(system.accounts.UpdateTrunk, request))
+    if as_ is Output.JSON:
+        output.as_json(output.plain(changed))
+    else:
+        _show([changed], as_)
 
 
 @app.command("list")
@@ -102,6 +155,9 @@ def _show(trunks: "list[Trunk]", as_: Output) -> None:
             f"tech prefix {trunk.tech_prefix}" if trunk.tech_prefix else "",
             f"strip {trunk.strip_digits}" if trunk.strip_digits else "",
             f"add {trunk.add_prefix}" if trunk.add_prefix else "",
+            "local only" if trunk.only_local else "",
+            f"to {' '.join(trunk.allow_prefixes)} only" if trunk.allow_prefixes else "",
+            f"never to {' '.join(trunk.block_prefixes)}" if trunk.block_prefixes else "",
         ]
         table.add(
             trunk.name,

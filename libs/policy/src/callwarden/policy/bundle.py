@@ -9,7 +9,7 @@ the realm; within each step by priority, and by name where priorities are equal.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -142,6 +142,12 @@ class PolicySet:
         return spec if spec is not None else self._by_realm[""]
 
     @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What is taken, but may not be meant; each once, whatever the number of realms that have it."""
+        found = [problem for spec in self._by_realm.values() for problem in _doubts(spec)]
+        return tuple(dict.fromkeys(found))
+
+    @property
     def digest(self) -> str:
         """SHA-256 over the effective settings of all realms: two equal digests mean the same protection."""
         effective = {
@@ -183,6 +189,18 @@ def _effective(realm: str, documents: tuple[Document, ...]) -> PolicySpec:
     if problems:
         raise BadPolicy(layers[-1].name if layers else "", problems)
     return PolicySpec.model_validate(merged)
+
+
+MULTIPLIER_MIN: Final = 4  # Below it a good day after a quiet week is blocked.
+
+
+def _doubts(spec: PolicySpec) -> Iterator[Problem]:
+    dynamic = spec.spend.dynamic_daily
+    if dynamic.mode and dynamic.multiplier < MULTIPLIER_MIN:
+        yield Problem(
+            "spec.spend.dynamicDaily.multiplier",
+            f"is {dynamic.multiplier}, and below {MULTIPLIER_MIN} accounts are blocked by ordinary growth",
+        )
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:

@@ -6,10 +6,10 @@ In: the queue, batches, what each caller is told, the reaper. Out: what is decid
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 from callwarden.call_admission.core.book import (
@@ -28,10 +28,13 @@ from callwarden.call_admission.core.book import (
     Outcome,
     Refused,
     accounts_of,
+    carriers_of,
     holds_of,
 )
 from callwarden.call_admission.core.calls import CallRequest, Ended, ExtendRequest, NoQuote, Quote, Started
-from callwarden.call_admission.ports import Books, PolicySource, Quotes
+from callwarden.call_admission.core.decide import Decided
+from callwarden.call_admission.core.snapshot import Snapshot
+from callwarden.call_admission.ports import Books, ListSource, Notices, PolicySource, Quotes, Shards, SourceTrunks
 from callwarden.common.logs import get_logger
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import (
@@ -44,6 +47,9 @@ from callwarden.kernel.errors import (
     Unavailable,
 )
 from callwarden.kernel.verdict import Reason
+from callwarden.limits.shards import SHARDS_MAX
+
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -72,6 +78,12 @@ REAP_EVERY_S: Final = 2.0
 REAP_BATCH: Final = 200
 
 
+GROW_EVERY_S: Final = 1.0
+SHARDS_FIRST: Final = 4  # of an account that several processes can't keep out of each other's way
+SHARDS_GROWN_MAX: Final = 16  # Beyond, an operator says so.
+_NOBODY: Final = UUID(int=0)
+
+
 @dataclass(slots=True)
 class Counts:
     """What has happened since the start; read by adapters.metrics. Plain numbers, because every call counts."""
@@ -89,6 +101,8 @@ class Counts:
     batches: int = 0
     commands: int = 0
     failed_batches: int = 0
+    grown: int = 0
+    """Accounts that got more shards by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +113,12 @@ class Batch:
     counted: Sequence[UUID]
     holds: Sequence[UUID]
     now_s: float
+    looked: Sequence[UUID] = ()
 
     @classmethod
     def of(cls, commands: Sequence[Command], now_s: float) -> "Batch":
         asked = [command for command in commands if isinstance(command, Admission | Extension)]
-        return cls(accounts_of(commands), accounts_of(asked), holds_of(commands), now_s)
+        return cls(accounts_of(commands), accounts_of(asked), holds_of(commands), now_s, carriers_of(commands))
 
 
 @dataclass(slots=True)
@@ -145,12 +160,21 @@ class CallAdmission:
         policies: PolicySource,
         clock: Clock,
         rng: Callable[[], float],
+        *,
+        lists: ListSource | None = None,
+        trunks: SourceTrunks | None = None,
+        notices: Notices | None = None,
     ) -> None:
         self._books = books
         self._quotes = quotes
         self._policies = policies
         self._clock = clock
         self._rng = rng
+        self._lists = lists
+        self._trunk_of = trunks.get if trunks is not None else None
+        self._notices = notices
+        # Which shard of a sharded owner this process counts in.
+        self._slot = int(rng() * SHARDS_MAX)
         # One for each kind of write, so that a batch is one statement.
         self._admissions, self._extensions = _Lane(0.0), _Lane(0.0)
         self._starts, self._ends = _Lane(STARTS_GATHER_S), _Lane(ENDS_GATHER_S)
@@ -217,6 +241,46 @@ class CallAdmission:
                 raise NotFound("this call isn't running")
         raise Internal(f"an extension was answered {outcome}")
 
+    # ------------------------------------------------------------------ what people ask
+
+    async def simulate(self, request: CallRequest) -> tuple[Decided, Snapshot]:
+        """What the call would get now, and all that is looked at: nothing is placed, held or counted.
+
+        Raises NotFound for an account that there isn't, Unavailable, Conflict.
+        """
+        quote: Quote | NoQuote | None = None
+        for _ in range(QUOTE_ROUNDS):
+            found: tuple[Decided, Snapshot] | NeedsQuote = await self._look(Admission(request, quote), Book.simulate)
+            if not isinstance(found, NeedsQuote):
+                return found
+            quote = await self._quote(found.deck, request)
+        raise Conflict("the account's price list is being changed")
+
+    async def snapshot_of(self, account_id: UUID, at_s: float) -> Snapshot:
+        """What a call of the account would be decided on at that moment, without a price: what is counted, for
+        itself and for all that it belongs to. Raises as `simulate`."""
+        request = CallRequest(_NOBODY, "", account_id, "", "", "", "", "", True, at_s)
+        return await self._look(Admission(request), Book.snapshot_of, looked=(account_id,))
+
+    async def _look(
+        self, command: Admission, ask: Callable[[Book, Admission], T | None], looked: Sequence[UUID] = ()
+    ) -> T:
+        now_s = command.request.start_s
+        read = Batch.of([command], now_s)
+        if looked:
+            read = replace(read, looked=looked)
+
+        def work(loaded: Loaded) -> tuple[Changes, T | None]:
+            book = self._book(loaded, now_s, is_whole=True)
+            if book.lacks([command]):
+                return book.changes, None
+            return book.changes, ask(book, command)
+
+        found = await self._books.look(read, work)
+        if found is None:
+            raise NotFound("there is no such account")
+        return found
+
     # ------------------------------------------------------------------ what is told
 
     async def started(self, event: Started) -> None:
@@ -224,8 +288,8 @@ class CallAdmission:
         event.answered_at_s = self._not_ahead(event.answered_at_s)
         self._count_ignored(await self._submit(self._starts, event))
 
-    async def ended(self, event: Ended) -> None:
-        """Settles a call, once however often it is told. Returns when that is committed."""
+    async def ended(self, event: Ended) -> bool:
+        """Settles a call, once however often it is told: whether it was now. Returns when that is committed."""
         event.ended_at_s = self._not_ahead(event.ended_at_s)
         if event.answered_at_s is not None:
             event.answered_at_s = min(event.answered_at_s, event.ended_at_s)
@@ -234,8 +298,9 @@ class CallAdmission:
             self._count_ignored(outcome)
             if outcome.why == "unknown":
                 log.warning("call.end_unknown", hold_id=str(event.hold_id), reason=event.reason)
-        else:
-            self.counts.settled += 1
+            return False
+        self.counts.settled += 1
+        return True
 
     async def note(self, note: Note) -> None:
         """Keeps another service's decision for `explain`. Returns when that is committed."""
@@ -329,14 +394,19 @@ class CallAdmission:
         commands = [waiting.command for waiting in batch]
         now_s = self._clock.now_s()
 
-        def work(loaded: Loaded) -> tuple[Changes, tuple[list[Outcome | CallwardenError], list[str]]]:
-            book = Book(loaded, self._policies.for_realm, now_s)
+        def work(loaded: Loaded) -> tuple[Changes, tuple[list[Outcome | CallwardenError], Changes]]:
+            book = self._book(loaded, now_s)
+            if book.lacks(commands):
+                return book.changes, ([], book.changes)
             outcomes = [_apply(book, command) for command in commands]
-            return book.changes, (outcomes, book.changes.reported)
+            return book.changes, (outcomes, book.changes)
 
-        outcomes, reported = await self._books.update(Batch.of(commands, now_s), work)
-        for rule in reported:
+        outcomes, changes = await self._books.update(Batch.of(commands, now_s), work)
+        for rule in changes.reported:
             self.counts.reported[rule] = self.counts.reported.get(rule, 0) + 1
+        if self._notices is not None:
+            for notice in changes.notices:
+                self._notices.tell(notice)
         for waiting, outcome in zip(batch, outcomes, strict=True):
             if waiting.done.done():
                 continue
@@ -344,6 +414,10 @@ class CallAdmission:
                 waiting.done.set_exception(outcome)
             else:
                 waiting.done.set_result(outcome)
+
+    def _book(self, loaded: Loaded, now_s: float, *, is_whole: bool = False) -> Book:
+        lists = self._lists.current if self._lists is not None else None
+        return Book(loaded, self._policies.for_realm, now_s, self._slot, lists, self._trunk_of, is_whole=is_whole)
 
     def _failed(self, batch: list[_Waiting], error: CallwardenError) -> None:
         self.counts.failed_batches += 1
@@ -371,6 +445,28 @@ class CallAdmission:
             except Exception as error:
                 log.error("command.failed", error=error, command=type(waiting.command).__name__)
                 _fail([waiting], Internal("the command can't be carried out"))
+
+    # ------------------------------------------------------------------ growth
+
+    async def grow(self, contended: Callable[[], Mapping[UUID, int]], shards: Shards) -> None:
+        """Gives accounts that several processes contend for more shards, for ever. `contended`: since the last look,
+        with the shards that each has (1: none)."""
+        while True:
+            await asyncio.sleep(GROW_EVERY_S * (0.5 + self._rng()))
+            for account_id, count in contended().items():
+                await self.grow_one(account_id, count, shards)
+
+    async def grow_one(self, account_id: UUID, count: int, shards: Shards) -> None:
+        """Doubles an account's shards, unless somebody has done so already."""
+        wanted = SHARDS_FIRST if count <= 1 else min(2 * count, SHARDS_GROWN_MAX)
+        if wanted <= count:
+            return
+        try:
+            if await shards.grow(account_id, count, wanted):
+                self.counts.grown += 1
+                log.warning("account.sharded", account_id=str(account_id), shards=wanted, before=count)
+        except CallwardenError as error:
+            log.warning("account.not_sharded", account_id=str(account_id), error=error)
 
     # ------------------------------------------------------------------ the reaper
 

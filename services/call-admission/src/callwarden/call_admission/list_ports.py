@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from callwarden.call_admission.core.call_stats import Count
 from callwarden.call_admission.core.lists import Entry, Listed, ListHead
 
 
@@ -62,6 +63,14 @@ class ListNews(Protocol):
 
     async def changed(self, name: str, version: int) -> None:
         """A list has this version now; 0: it is gone. May be lost, never raises."""
+        ...
+
+
+class CountNews(Protocol):
+    """Tells all other processes how calls ended."""
+
+    async def counted(self, counts: Sequence[Count]) -> None:
+        """This process counted so much since it told last. May be lost, never raises."""
         ...
 
 

@@ -4,20 +4,29 @@ import os
 import random
 from uuid import UUID
 
-from callwarden.api.admission.v1 import admission_pb2_grpc
-from callwarden.call_admission.adapters import events_nats, metrics
+from callwarden.api.admission.v1 import admission_pb2_grpc, lists_pb2_grpc
+from callwarden.call_admission.adapters import events_nats, lists_nats, metrics
 from callwarden.call_admission.adapters.accounts_grpc import AccountGrpc
 from callwarden.call_admission.adapters.accounts_sql import SqlAccounts
 from callwarden.call_admission.adapters.admission_grpc import AdmissionGrpc
 from callwarden.call_admission.adapters.books_sql import SESSION, SqlBooks
+from callwarden.call_admission.adapters.lists_grpc import ListGrpc
+from callwarden.call_admission.adapters.lists_nats import NatsCountNews, NatsListed, NatsListNews
+from callwarden.call_admission.adapters.lists_sql import SqlLists
 from callwarden.call_admission.adapters.policy_source import CompiledPolicies
 from callwarden.call_admission.adapters.quotes_grpc import SERVICE as RATING
 from callwarden.call_admission.adapters.quotes_grpc import GrpcQuotes
 from callwarden.call_admission.adapters.records_sql import SqlRecords
+from callwarden.call_admission.adapters.shards_sql import SqlShards
+from callwarden.call_admission.adapters.trunks_sql import SqlSourceTrunks
 from callwarden.call_admission.app import CallAdmission
+from callwarden.call_admission.call_watch import CallWatch
 from callwarden.call_admission.desk import AccountDesk
+from callwarden.call_admission.limit_desk import LimitDesk
+from callwarden.call_admission.number_lists import NumberLists
 from callwarden.call_admission.retention import Retention
 from callwarden.call_admission.settings import Settings
+from callwarden.common.bus import Bucket
 from callwarden.common.rpc.stream import StreamPool
 from callwarden.common.runtime import Runtime, run_service
 from callwarden.kernel import ids
@@ -39,22 +48,44 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     rating = StreamPool(RATING, settings.targets(), ranking, tls=runtime.tls, metrics=runtime.metrics)
     quotes = GrpcQuotes(await runtime.open(rating), settings.quotes_cached_max)
     await rating.wait_up(PEERS_TIMEOUT_S)
+    source_trunks = SqlSourceTrunks(database)
+    await source_trunks.refresh()
     policies = CompiledPolicies(await runtime.policies())
-    app = CallAdmission(books, quotes, policies, runtime.clock, random.random)
+    list_store, listed_kv = SqlLists(database), bus.kv(Bucket.LISTED)
+    listed = NatsListed(listed_kv, runtime.clock)
+    lists = NumberLists(list_store, NatsListNews(bus), listed, runtime.clock)
+    await lists_nats.follow_changes(bus, lists)
+    await lists.refresh()
+    counted = NatsCountNews(bus, settings.instance)
+    watch = CallWatch(list_store, counted, listed, lists, policies, runtime.clock)
+    notices = events_nats.NatsNotices(await runtime.open(bus.publisher()))
+    app = CallAdmission(
+        books, quotes, policies, runtime.clock, random.random, lists=lists, trunks=source_trunks, notices=notices
+    )
     news = events_nats.NatsNews(await runtime.open(bus.publisher()), new_id)
     records = SqlRecords(database)
-    desk = AccountDesk(SqlAccounts(database), records, news, policies, runtime.clock, new_id)
+    accounts = SqlAccounts(database)
+    desk = AccountDesk(accounts, records, news, policies, runtime.clock, new_id)
     retention = Retention(records, settings.kept_days(), runtime.clock, random.random)
     metrics.register(runtime.metrics, app, quotes)
-    admission_pb2_grpc.add_AdmissionServiceServicer_to_server(AdmissionGrpc(app), runtime.server)
-    admission_pb2_grpc.add_AccountServiceServicer_to_server(AccountGrpc(desk), runtime.server)  # type: ignore[abstract]
+    metrics.register_lists(runtime.metrics, lists, watch)
+    admission_pb2_grpc.add_AdmissionServiceServicer_to_server(AdmissionGrpc(app, watch), runtime.server)
+    limits = LimitDesk(app, accounts, policies, runtime.clock)
+    admission_pb2_grpc.add_AccountServiceServicer_to_server(AccountGrpc(desk, limits), runtime.server)
+    lists_pb2_grpc.add_ListServiceServicer_to_server(ListGrpc(lists), runtime.server)
     runtime.ready_when("database", lambda: app.is_up)
     runtime.spawn("group-commit", app.run())
     runtime.spawn("reaper", app.reap())
+    runtime.spawn("source-trunks", source_trunks.follow(bus))
+    runtime.spawn("shards", app.grow(books.contended.take, SqlShards(database)))
     if retention.forgets:
         runtime.spawn("retention", retention.run())
+    runtime.spawn("lists-follow", lists.follow())
+    runtime.spawn("listed-follow", lists_nats.follow_listed(listed_kv, lists, watch.gone))
+    runtime.spawn("call-watch", watch.run())
+    await lists_nats.follow_counts(bus, settings.instance, watch)
     await events_nats.follow_rating(bus, quotes)
-    events_nats.consume(runtime, bus, app)
+    events_nats.consume(runtime, bus, app, watch)
 
 
 def new_id() -> UUID:

@@ -21,8 +21,11 @@ from callwarden.call_admission.core.accounts import (
 from callwarden.call_admission.core.book import Changes, Loaded
 from callwarden.call_admission.core.calls import Expired, NoQuote, Quote
 from callwarden.call_admission.core.corrections import Corrected
+from callwarden.call_admission.core.lists import Lists
+from callwarden.call_admission.core.notices import Notice
 from callwarden.call_admission.core.policy import AdmissionPolicy
 from callwarden.call_admission.core.records import CallRecord, Decisions, Place
+from callwarden.call_admission.core.snapshot import SourceTrunk
 
 T = TypeVar("T")
 
@@ -46,6 +49,11 @@ class Read(Protocol):
         ...
 
     @property
+    def looked(self) -> Sequence[UUID]:
+        """Accounts that are only looked at, beside the resellers of `accounts`: carriers."""
+        ...
+
+    @property
     def now_s(self) -> float:
         """Holds that expire later count as lines."""
         ...
@@ -59,12 +67,17 @@ class Books(Protocol):
         if nothing they stand on has changed by then. Returns work's other result.
 
         `work` is called again, with what is true then, when somebody came between; it must have no effect beside its
-        result. It may be given what was true a while ago; what `Changes.doubtful` names is then decided again.
+        result. It may be given what was true a while ago; what `Changes.doubtful` names is then decided again. While
+        `Changes.missing` isn't empty nothing is written: `work` is called again with those counters, too.
 
         Raises Unavailable if the database can't be asked or doesn't answer in time; it may have written then, and
         commands are such that doing them again is harmless. Raises Conflict when others came between too often.
         Anything else means that some change can't be written; then nothing was.
         """
+        ...
+
+    async def look(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+        """As `update`, on what is true now, and nothing is written."""
         ...
 
     async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
@@ -92,6 +105,38 @@ class PolicySource(Protocol):
     def revision(self) -> int: ...
 
     def for_realm(self, realm: str) -> AdmissionPolicy: ...
+
+
+class ListSource(Protocol):
+    """The number lists that hold now."""
+
+    @property
+    def current(self) -> Lists: ...
+
+
+class SourceTrunks(Protocol):
+    """Trunks by which calls come in."""
+
+    def get(self, name: str) -> SourceTrunk | None:
+        """What is said of it; None if there is none of that name. Doesn't block."""
+        ...
+
+
+class Notices(Protocol):
+    """Where limits that come near, and calls that were blocked, are told."""
+
+    def tell(self, notice: Notice) -> None:
+        """Doesn't block."""
+        ...
+
+
+class Shards(Protocol):
+    """In how many rows an account is counted."""
+
+    async def grow(self, account_id: UUID, before: int, shards: int) -> bool:
+        """From so many (1: none) to so many, all counts taken along; False if it has another number by now. Raises
+        Unavailable, Conflict."""
+        ...
 
 
 class Accounts(Protocol):

@@ -4,7 +4,7 @@ No retries: who calls knows whether a second try is safe and whether there is ti
 load that is too high already.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -49,6 +49,15 @@ async def unary(method: Any, request: Any, *, timeout_s: float | None = None) ->
     """
     try:
         return await method(request, timeout=timeout_s)
+    except grpc.aio.AioRpcError as error:
+        raise _translated(error) from error
+
+
+async def streamed(method: Any, request: Any, *, timeout_s: float) -> AsyncIterator[Any]:
+    """Call `stub.Method` that answers with a stream; failures, also midway, are as of `unary`."""
+    try:
+        async for part in method(request, timeout=timeout_s):
+            yield part
     except grpc.aio.AioRpcError as error:
         raise _translated(error) from error
 

@@ -1,11 +1,22 @@
 """callwarden.api.admission.v1.AccountService: messages to values and back, checked at the door."""
 
 from collections.abc import AsyncIterator
+from ipaddress import ip_address
 from typing import Any, Final
 
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.admission.v1 import admission_pb2_grpc
-from callwarden.call_admission.adapters.admission_grpc import CALL_ID_CHARS_MAX, seconds_of, text_of, uuid_of
+from callwarden.api.rating.v1 import rating_pb2
+from callwarden.call_admission.adapters.admission_grpc import (
+    CALL_ID_CHARS_MAX,
+    TEXT_CHARS_MAX,
+    destination_of,
+    route_message,
+    seconds_of,
+    text_of,
+    uuid_of,
+)
+from callwarden.call_admission.adapters.messages import decision_bytes, price_bytes, refused_message
 from callwarden.call_admission.core.account_csv import BYTES_MAX
 from callwarden.call_admission.core.accounts import (
     AccountRef,
@@ -28,15 +39,17 @@ from callwarden.call_admission.core.accounts import (
 from callwarden.call_admission.core.corrections import Corrected
 from callwarden.call_admission.core.records import Place, check_format
 from callwarden.call_admission.desk import AccountDesk, ImportWish
+from callwarden.call_admission.limit_desk import LimitDesk, LimitShown, Simulated, Wish
 from callwarden.kernel.errors import Invalid
-from callwarden.kernel.verdict import Mode
+from callwarden.kernel.verdict import Mode, Refuse
 
 OUTCOME_CHARS_MAX: Final = 32
 
 
 class AccountGrpc(admission_pb2_grpc.AccountServiceServicer):
-    def __init__(self, desk: AccountDesk) -> None:
+    def __init__(self, desk: AccountDesk, limits: LimitDesk) -> None:
         self._desk = desk
+        self._limits = limits
 
     async def CreateAccount(self, request: pb.CreateAccountRequest, context: Any) -> pb.Account:  # noqa: N802
         wanted = request.account
@@ -205,6 +218,25 @@ class AccountGrpc(admission_pb2_grpc.AccountServiceServicer):
             next="" if page.next is None else str(page.next),
         )
 
+    async def ShowLimits(self, request: pb.ShowLimitsRequest, context: Any) -> pb.ShowLimitsReply:  # noqa: N802
+        shown = await self._limits.show(AccountRef.parse(request.account))
+        return pb.ShowLimitsReply(
+            account=_account(shown.account),
+            limits=[_use(use) for use in shown.limits],
+            policy_revision=shown.policy_revision,
+        )
+
+    async def Simulate(self, request: pb.SimulateCallRequest, context: Any) -> pb.SimulateCallReply:  # noqa: N802
+        wish = Wish(
+            destination=destination_of(request.destination, local=request.local),
+            local=request.local,
+            source_address=_address(request.source_address) if request.source_address else "",
+            caller_number=text_of(request.caller_number, "caller_number", TEXT_CHARS_MAX),
+            trunk=check_name(request.trunk, "trunk") if request.trunk else "",
+            at_s=seconds_of(request.at_s, "at_s"),
+        )
+        return _simulated(await self._limits.simulate(AccountRef.parse(request.account), wish))
+
     async def CorrectCall(self, request: pb.CorrectCallRequest, context: Any) -> pb.Correction:  # noqa: N802
         done = await self._desk.correct_call(
             uuid_of(request.hold_id, "hold_id"),
@@ -247,6 +279,52 @@ def _is_reported(body: bytes) -> bool:
     """Whether a rule that only reports would have refused."""
     rules = pb.Decision.FromString(body).rules
     return any(rule.mode == Mode.REPORT.value and rule.verdict == "refuse" for rule in rules)
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError as error:
+        raise Invalid("source_address must be an IP address", field="source_address") from error
+
+
+def _use(limit: LimitShown) -> pb.LimitUse:
+    use = limit.use
+    return pb.LimitUse(
+        rule=limit.rule,
+        mode=limit.mode.value,
+        counter=use.counter,
+        unit=use.unit,
+        used=use.used,
+        limit=use.limit,
+        remaining=use.remaining,
+        window=use.window,
+        resets_at_s=use.resets_at_s,
+        source=use.source,
+    )
+
+
+def _simulated(found: Simulated) -> pb.SimulateCallReply:
+    decision, verdict, quote = found.decision, found.verdict, found.quote
+    reply = pb.SimulateCallReply(
+        decision=pb.Decision.FromString(decision_bytes(decision)),
+        currency=found.currency,
+        prefix=quote.prefix if quote is not None else "",
+        price=None if quote is None else rating_pb2.Price.FromString(price_bytes(quote.price)),
+    )
+    if isinstance(verdict, Refuse):
+        reply.refused.CopyFrom(refused_message(verdict, decision.sip_status))
+    else:
+        reply.admitted.CopyFrom(
+            pb.Admitted(
+                granted_s=verdict.granted_s,
+                final=verdict.final,
+                max_duration_s=verdict.max_duration_s,
+                routes=[route_message(route) for route in found.routes],
+            )
+        )
+        reply.held_micros = verdict.held_micros
+    return reply
 
 
 def _correction(done: Corrected) -> pb.Correction:

@@ -28,6 +28,7 @@ from callwarden.call_admission.adapters.account_rows import (
     trunk_row,
     wrong_lines,
 )
+from callwarden.call_admission.adapters.shards_sql import reshard
 from callwarden.call_admission.core.account_csv import Line, LineError
 from callwarden.call_admission.core.accounts import (
     MISMATCHED_MAX,
@@ -237,6 +238,8 @@ class SqlAccounts:
             if before is None:
                 raise NotFound(f"there is no account {account_id}", field="account")
             if values := await changed(connection, before, change):
+                if "shards" in values:
+                    values |= await reshard(connection, before, values["shards"])
                 # Who decides on what it remembers of the account must find out.
                 values["version"] = account.c.version + 1
                 await connection.execute(update(account).where(account.c.id == account_id).values(**values))
@@ -346,17 +349,23 @@ class SqlAccounts:
             return (query if account_id is None else query.where(table.c.account_id == account_id)).subquery()
 
         entries, holds = total(ledger_entry, "amount_micros"), total(hold, "held_micros")
-        books = account.outerjoin(entries, entries.c.account_id == account.c.id).outerjoin(
-            holds, holds.c.account_id == account.c.id
+        in_shards = _in_shards() if account_id is None else _in_shards().where(counter.c.scope == account_id)
+        shards = in_shards.subquery()
+        books = (
+            account.outerjoin(entries, entries.c.account_id == account.c.id)
+            .outerjoin(holds, holds.c.account_id == account.c.id)
+            .outerjoin(shards, shards.c.scope == account.c.id)
         )
+        balance = account.c.balance_micros - func.coalesce(shards.c.spent, 0)
+        in_holds = account.c.held_micros + func.coalesce(shards.c.held, 0)
         ledger, held = func.coalesce(entries.c.micros, 0), func.coalesce(holds.c.micros, 0)
         sums = (
             select(
                 func.count(),
                 func.coalesce(func.sum(entries.c.rows), 0),
-                func.coalesce(func.sum(account.c.balance_micros), 0),
+                func.coalesce(func.sum(balance), 0),
                 func.coalesce(func.sum(entries.c.micros), 0),
-                func.coalesce(func.sum(account.c.held_micros), 0),
+                func.coalesce(func.sum(in_holds), 0),
                 func.coalesce(func.sum(holds.c.micros), 0),
                 func.coalesce(func.sum(holds.c.rows), 0),
             )
@@ -366,7 +375,7 @@ class SqlAccounts:
         wrong = (
             select(account.c.name)
             .select_from(books)
-            .where(mine, or_(account.c.balance_micros != ledger, account.c.held_micros != held))
+            .where(mine, or_(balance != ledger, in_holds != held))
             .order_by(account.c.name)
             .limit(MISMATCHED_MAX)
         )
@@ -375,8 +384,10 @@ class SqlAccounts:
         async with self._outside() as connection:
             row = (await connection.execute(sums)).one()
             names = (await connection.execute(wrong)).scalars().all()
-        accounts, entry_rows, balance, entered, account_held, hold_rows_held, open_holds = (int(value) for value in row)
-        return Audit(accounts, entry_rows, balance, entered, account_held, hold_rows_held, open_holds, tuple(names))
+        accounts, entry_rows, balances, entered, account_held, hold_rows_held, open_holds = (
+            int(value) for value in row
+        )
+        return Audit(accounts, entry_rows, balances, entered, account_held, hold_rows_held, open_holds, tuple(names))
 
     @asynccontextmanager
     async def _outside(self) -> AsyncIterator[AsyncConnection]:
@@ -430,6 +441,7 @@ async def _views(connection: AsyncConnection, query: Select[Any], now_s: float) 
         hold.c.account_id.in_(ids), hold.c.expires_at > now
     ).group_by(hold.c.account_id)  # fmt: skip
     in_use = {row.account_id: row.lines for row in (await connection.execute(lines)).all()}
+    shards = {row.scope: row for row in await connection.execute(_in_shards().where(counter.c.scope.in_(ids)))}
     days = {row.id: day_of(now_s, row.time_zone) for row in rows}
     spent: dict[UUID, int] = {}
     for table, amount, day in ((spend_day, "spent_micros", "day"), (hold, "held_micros", "spend_day")):
@@ -443,13 +455,19 @@ async def _views(connection: AsyncConnection, query: Select[Any], now_s: float) 
         AccountView(
             id=row.id,
             account=account_of(row, numbers, parents),
-            balance_micros=row.balance_micros,
-            held_micros=row.held_micros,
+            balance_micros=row.balance_micros - (int(shards[row.id].spent) if row.id in shards else 0),
+            held_micros=row.held_micros + (int(shards[row.id].held) if row.id in shards else 0),
             lines_in_use=in_use.get(row.id, 0),
             spent_today_micros=spent.get(row.id, 0),
         )
         for row in rows
     ]
+
+
+def _in_shards() -> Select[Any]:
+    """What sharded accounts hold and were charged in their shards, beside their rows."""
+    held, spent = func.sum(counter.c.held_micros).label("held"), func.sum(counter.c.spent_micros).label("spent")
+    return select(counter.c.scope, held, spent).group_by(counter.c.scope)
 
 
 def _running_calls() -> Select[Any]:

@@ -10,6 +10,7 @@ from callwarden.api.admission.v1 import admission_pb2, admission_pb2_grpc
 from callwarden.api.rating.v1 import rating_pb2
 from callwarden.call_admission.adapters.messages import price_bytes, refused_message
 from callwarden.call_admission.app import CallAdmission
+from callwarden.call_admission.call_watch import CallWatch
 from callwarden.call_admission.core.book import Admitted, Extended, Refused
 from callwarden.call_admission.core.calls import CallRequest, ExtendRequest, Route
 from callwarden.common import trace
@@ -24,7 +25,7 @@ SECONDS_MAX: Final = 2**31 - 1
 
 
 class AdmissionGrpc(StreamServicer, admission_pb2_grpc.AdmissionServiceServicer):
-    def __init__(self, app: CallAdmission) -> None:
+    def __init__(self, app: CallAdmission, watch: CallWatch) -> None:
         super().__init__(
             {
                 "Admit": (admission_pb2.AdmitRequest, self._admit),
@@ -32,6 +33,7 @@ class AdmissionGrpc(StreamServicer, admission_pb2_grpc.AdmissionServiceServicer)
             }
         )
         self._app = app
+        self._watch = watch
 
     async def Admit(self, request: admission_pb2.AdmitRequest, context: Any) -> admission_pb2.AdmitReply:  # noqa: N802
         return await self._admit(request)
@@ -47,6 +49,7 @@ class AdmissionGrpc(StreamServicer, admission_pb2_grpc.AdmissionServiceServicer)
     async def _answer_admit(self, request: CallRequest) -> admission_pb2.AdmitReply:
         outcome = await self._app.admit(request)
         if isinstance(outcome, Refused):
+            self._watch.refused(request.account_id, request.destination, outcome.refuse.reason, local=request.local)
             return admission_pb2.AdmitReply(
                 refused=refused_message(outcome.refuse, outcome.sip_status), policy_revision=outcome.policy_revision
             )
@@ -73,11 +76,7 @@ class AdmissionGrpc(StreamServicer, admission_pb2_grpc.AdmissionServiceServicer)
 
 def call_request(request: admission_pb2.AdmitRequest) -> CallRequest:
     """The request, checked. Raises Invalid with the field."""
-    destination = request.destination
-    if request.local:
-        text_of(destination, "destination", TEXT_CHARS_MAX)
-    elif not (2 <= len(destination) <= DIGITS_MAX and destination.isascii() and destination.isdigit()):
-        raise Invalid('destination must be 2 to 15 digits of E.164, without "+"', field="destination")
+    destination = destination_of(request.destination, local=request.local)
     return CallRequest(
         uuid_of(request.hold_id, "hold_id"),
         text_of(request.call_id, "call_id", CALL_ID_CHARS_MAX),
@@ -93,6 +92,15 @@ def call_request(request: admission_pb2.AdmitRequest) -> CallRequest:
     )
 
 
+def destination_of(text: str, *, local: bool) -> str:
+    """A called number, or a local user's name. Raises Invalid."""
+    if local:
+        return text_of(text, "destination", TEXT_CHARS_MAX)
+    if not (2 <= len(text) <= DIGITS_MAX and text.isascii() and text.isdigit()):
+        raise Invalid('destination must be 2 to 15 digits of E.164, without "+"', field="destination")
+    return text
+
+
 def admitted_reply(outcome: Admitted) -> admission_pb2.AdmitReply:
     hold = outcome.hold
     return admission_pb2.AdmitReply(
@@ -101,7 +109,7 @@ def admitted_reply(outcome: Admitted) -> admission_pb2.AdmitReply:
             granted_s=hold.granted_s,
             final=hold.final,
             max_duration_s=hold.max_duration_s,
-            routes=[_route(route) for route in outcome.routes],
+            routes=[route_message(route) for route in outcome.routes],
             expires_at_s=hold.expires_at_s,
         ),
         policy_revision=outcome.policy_revision,
@@ -115,7 +123,7 @@ def extended_reply(outcome: Extended) -> admission_pb2.ExtendReply:
     )
 
 
-def _route(route: Route) -> rating_pb2.Route:
+def route_message(route: Route) -> rating_pb2.Route:
     message = rating_pb2.Route(
         trunk=route.trunk,
         address=route.address,

@@ -17,8 +17,11 @@ from callwarden.call_admission.adapters.admission_grpc import (
 )
 from callwarden.call_admission.adapters.quotes_grpc import GrpcQuotes
 from callwarden.call_admission.app import CallAdmission
+from callwarden.call_admission.call_watch import CallWatch
+from callwarden.call_admission.core import usage
 from callwarden.call_admission.core.book import Note
 from callwarden.call_admission.core.calls import Ended, Started
+from callwarden.call_admission.core.notices import Notice
 from callwarden.common import trace
 from callwarden.common.bus import Bus, Delivery, Poison, Publisher, Stream
 from callwarden.common.logs import get_logger
@@ -33,6 +36,7 @@ ENDED: Final = "calls.ended"
 BATCH: Final = "calls.batch"
 DECISION: Final = "security.decision"
 ACCOUNT_CHANGED: Final = "security.account_changed"
+LIMIT: Final = "security.limit"
 RATING_CHANGED: Final = "rating.changed"
 
 # Messages in hand at a time: starts gather for half a second, so alone in theirs this is 2,000 calls/s. A batch has up
@@ -46,8 +50,9 @@ _NOTES: Final = UUID("6d1cf5be-3d2f-4c0e-9a55-6a3c7a1f0c11")  # namespace of ids
 class CallEvents:
     """Hands what JetStream delivers to the app; each is acknowledged when it is committed, and may come again."""
 
-    def __init__(self, app: CallAdmission) -> None:
+    def __init__(self, app: CallAdmission, watch: CallWatch) -> None:
         self._app = app
+        self._watch = watch
 
     async def call(self, delivery: Delivery) -> None:
         """Starts and ends, alone or in batches, in the order of the stream."""
@@ -56,9 +61,23 @@ class CallEvents:
         elif delivery.subject == STARTED:
             await self._app.started(_started(delivery.payload))
         elif delivery.subject == ENDED:
-            await self._app.ended(_ended(delivery.payload))
+            await self._ended(_call_ended(delivery.payload))
         else:
             raise Poison(f"nobody knows {delivery.subject}")
+
+    async def _ended(self, event: events_pb2.CallEnded) -> None:
+        ended = _ended(event)
+        if await self._app.ended(ended):
+            talk_s = ended.ended_at_s - ended.answered_at_s if ended.answered_at_s is not None else None
+            self._watch.ended(
+                ended.account_id,
+                event.destination,
+                event.caller_number,
+                talk_s,
+                ended.sip_status,
+                ended.reason,
+                local=event.local,
+            )
 
     async def _batch(self, batch: events_pb2.CallEvents) -> None:
         """All of them, whatever becomes of one. If one is to be tried again all are: the others change nothing then."""
@@ -78,7 +97,7 @@ class CallEvents:
             case "ended":
                 ended = event.ended
                 with trace.scope(traceparent=ended.traceparent, call_id=ended.call_id):
-                    await self._app.ended(_end_of(ended))
+                    await self._ended(ended)
             case _:
                 raise Poison("neither a start nor an end")
 
@@ -110,14 +129,14 @@ def _start_of(event: events_pb2.CallStarted) -> Started:
     )
 
 
-def _ended(payload: bytes) -> Ended:
+def _call_ended(payload: bytes) -> events_pb2.CallEnded:
     try:
-        return _end_of(events_pb2.CallEnded.FromString(payload))
+        return events_pb2.CallEnded.FromString(payload)
     except ValueError as error:
         raise Poison("not a CallEnded") from error
 
 
-def _end_of(event: events_pb2.CallEnded) -> Ended:
+def _ended(event: events_pb2.CallEnded) -> Ended:
     return Ended(
         uuid_of(event.hold_id, "hold_id"),
         uuid_of(event.account_id, "account_id"),
@@ -148,9 +167,9 @@ def _note(delivery: Delivery) -> Note:
     )
 
 
-def consume(runtime: Runtime, bus: Bus, app: CallAdmission) -> None:
+def consume(runtime: Runtime, bus: Bus, app: CallAdmission, watch: CallWatch) -> None:
     """Has both streams consumed until the process stops; all processes share one durable consumer each."""
-    events = CallEvents(app)
+    events = CallEvents(app, watch)
     for name, stream, subject, handler, concurrency in (
         ("call-admission", Stream.CALLS, "calls.*", events.call, CALLS_CONCURRENCY),
         ("call-admission-decisions", Stream.SECURITY, DECISION, events.decision, DECISIONS_CONCURRENCY),
@@ -170,6 +189,37 @@ class NatsNews:
     def account_changed(self, account_id: UUID, what: str, realm: str) -> None:
         event = events_pb2.AccountChanged(account_id=str(account_id), what=what, realm=realm)
         self._publisher.publish(ACCOUNT_CHANGED, event.SerializeToString(), message_id=str(self._new_id()))
+
+
+class NatsNotices:
+    """Implements ports.Notices."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    def tell(self, notice: Notice) -> None:
+        event = events_pb2.LimitNotice(
+            account_id=str(notice.account_id),
+            account=notice.account,
+            realm=notice.realm,
+            rule=notice.rule,
+            counter=notice.counter,
+            value=notice.value,
+            limit=notice.limit,
+            window=notice.window,
+            at_s=notice.at_s,
+            call_id=notice.call_id,
+        )
+        match notice.level:
+            case usage.BLOCKED:
+                event.blocked = True
+            case usage.WARNED:
+                event.warning = True
+            case percent:
+                event.percent = percent
+        # Its transaction tells each once; named, so that what is sent again after a reconnect is one, too.
+        message_id = f"{notice.account_id}.{notice.rule}.{notice.level}.{notice.at_s}"
+        self._publisher.publish(LIMIT, event.SerializeToString(), message_id=message_id)
 
 
 # Of an account's changes, those that move routes; rating reads them anew when it hears of them, at the same moment.

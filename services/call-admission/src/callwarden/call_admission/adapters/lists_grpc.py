@@ -9,20 +9,31 @@ from callwarden.call_admission.core.list_file import BYTES_MAX
 from callwarden.call_admission.core.lists import Kind, Listed, ListHead, Side
 from callwarden.call_admission.list_ports import Written
 from callwarden.call_admission.number_lists import ListInfo, NumberLists
-from callwarden.kernel.errors import Invalid
+from callwarden.kernel.errors import Exhausted, Invalid
 
 Choice = TypeVar("Choice", Kind, Side)
 
 TEXT_CHARS_MAX = 256
+RECEIVED_MAX = 2  # files at a time, 64 MiB each: one that is written, one that comes in meanwhile
 
 
 class ListGrpc(lists_pb2_grpc.ListServiceServicer):
     def __init__(self, lists: NumberLists) -> None:
         self._lists = lists
+        self._received = 0
 
     async def ImportList(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ImportListRequest], context: Any
     ) -> pb.ImportListReply:
+        if self._received >= RECEIVED_MAX:
+            raise Exhausted("other lists are being imported: try again in a moment")
+        self._received += 1
+        try:
+            return await self._import(request_iterator)
+        finally:
+            self._received -= 1
+
+    async def _import(self, request_iterator: AsyncIterator[pb.ImportListRequest]) -> pb.ImportListReply:
         first: pb.ImportListRequest | None = None
         parts: list[bytes] = []
         size = 0

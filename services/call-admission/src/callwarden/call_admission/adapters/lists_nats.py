@@ -1,5 +1,5 @@
-"""Number lists over NATS: that one has changed (plain messages, which may be lost), and what is listed for a time (the
-bucket `listed`, from which a number is gone by itself)."""
+"""Number lists over NATS: that one has changed and how calls ended (plain messages, which may be lost), and what is
+listed for a time (the bucket `listed`, from which a number is gone by itself)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,10 +7,13 @@ from typing import Any, Final
 from uuid import UUID
 
 from google.protobuf.message import DecodeError
+from nats.aio.msg import Msg
 
 from callwarden.api.admission.v1 import lists_pb2
 from callwarden.api.events.v1 import events_pb2
 from callwarden.call_admission.adapters.lists_grpc import listed_message
+from callwarden.call_admission.call_watch import CallWatch
+from callwarden.call_admission.core.call_stats import Count, Key, Tally
 from callwarden.call_admission.core.lists import RESERVED, Listed, Side
 from callwarden.call_admission.number_lists import NumberLists
 from callwarden.common.bus import Bus, Deleted, KeyValue, Put
@@ -22,6 +25,8 @@ from callwarden.kernel.errors import CallwardenError, Conflict
 log = get_logger(__name__)
 
 CHANGED: Final = "lists.changed"
+COUNTED: Final = "lists.counted"
+COUNTS_A_MESSAGE: Final = 1_000  # 130 bytes each, at most twice that
 TTL_S_MIN: Final = 1.0  # The shortest that NATS knows.
 
 
@@ -49,6 +54,65 @@ async def follow_changes(bus: Bus, lists: NumberLists) -> None:
 
     await bus.subscribe(CHANGED, changed)
     bus.on_reconnect(back)
+
+
+class NatsCountNews:
+    """list_ports.CountNews. `instance`: who we are, so that we don't hear ourselves."""
+
+    def __init__(self, bus: Bus, instance: str) -> None:
+        self._bus = bus
+        self._instance = instance
+
+    async def counted(self, counts: Sequence[Count]) -> None:
+        for start in range(0, len(counts), COUNTS_A_MESSAGE):
+            message = events_pb2.CallsCounted(
+                instance=self._instance, counts=map(_count_message, counts[start : start + COUNTS_A_MESSAGE])
+            )
+            try:
+                await self._bus.publish(COUNTED, message.SerializeToString())
+            except CallwardenError as error:
+                log.warning("lists.counts_not_told", error=error, counts=len(message.counts))
+
+
+async def follow_counts(bus: Bus, instance: str, watch: CallWatch) -> None:
+    """Has the watch told from now on what other processes count."""
+
+    async def counted(message: Msg) -> None:
+        event = events_pb2.CallsCounted.FromString(message.data)
+        if event.instance != instance:
+            await watch.add([_count(one) for one in event.counts])
+
+    await bus.subscribe(COUNTED, counted)
+
+
+def _count_message(count: Count) -> events_pb2.NumberCount:
+    key, tally = count.key, count.tally
+    return events_pb2.NumberCount(
+        realm=count.realm,
+        account_id=str(key.account_id),
+        number=key.number,
+        calling=key.calling,
+        calls=tally.calls,
+        answered=tally.answered,
+        short=tally.short,
+        talk_ms=tally.talk_ms,
+        failures=tally.failures,
+        fresh=tally.fresh,
+        attacks=tally.attacks,
+    )
+
+
+def _count(message: events_pb2.NumberCount) -> Count:
+    tally = Tally(
+        message.calls,
+        message.answered,
+        message.short,
+        message.talk_ms,
+        message.failures,
+        message.fresh,
+        message.attacks,
+    )
+    return Count(message.realm, Key(UUID(message.account_id), message.number, message.calling), tally)
 
 
 class NatsListed:

@@ -10,16 +10,19 @@ at which it was true, and relied on only if every change of the account since th
 """
 
 from collections import OrderedDict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from callwarden.call_admission.core.book import Changes, Loaded, Standing
+from callwarden.call_admission.core.book import Changes, Counter, CounterKey, Loaded, Seen, Standing
 from callwarden.call_admission.core.calls import Hold
 from callwarden.call_admission.ports import Read
 
 ACCOUNTS_MAX: Final = 10_000  # 1.2 KB each
 HOLDS_MAX: Final = 20_000  # 0.6 KB each
+COUNTERS_MAX: Final = 4_096  # 1 KB each
+SEEN_MAX: Final = 4_096  # 0.7 KB each
 # What changes without a new version (a top-up, or somebody's hand in the database) is seen after this at the latest in
 # what a yes is explained by.
 AGE_S_MAX: Final = 30.0
@@ -43,6 +46,8 @@ class Memory:
     def __init__(self, accounts_max: int = ACCOUNTS_MAX, holds_max: int = HOLDS_MAX) -> None:
         self._accounts: OrderedDict[UUID, _Seen] = OrderedDict()
         self._holds: OrderedDict[UUID, tuple[Hold, int]] = OrderedDict()
+        self._counters: OrderedDict[CounterKey, tuple[Counter, float]] = OrderedDict()
+        self._seen: OrderedDict[UUID, tuple[Seen, float]] = OrderedDict()
         self._accounts_max = accounts_max
         self._holds_max = holds_max
 
@@ -69,6 +74,13 @@ class Memory:
             ):
                 return None
             standings[account_id] = standing
+        looked = [standing.account.parent for standing in standings.values() if standing.account.parent is not None]
+        others: dict[UUID, Seen] = {}
+        for account_id in (*looked, *read.looked):
+            known_other = self._seen.get(account_id)
+            if known_other is None or not 0 <= now_s - known_other[1] <= AGE_S_MAX:
+                return None
+            others[account_id] = known_other[0]
         holds: dict[UUID, Hold] = {}
         for hold_id in read.holds:
             known = self._holds.get(hold_id)
@@ -83,7 +95,21 @@ class Memory:
             self._accounts[account_id].standing = None
         for hold_id in holds:
             del self._holds[hold_id]
-        return Loaded(standings, holds)
+        return Loaded(standings, holds, seen=others)
+
+    def counters(self, keys: Collection[CounterKey], now_s: float) -> dict[CounterKey, Counter]:
+        """Those of the counters that are remembered; likewise, they are gone."""
+        found: dict[CounterKey, Counter] = {}
+        for key in keys:
+            known = self._counters.pop(key, None)
+            if known is not None and 0 <= now_s - known[1] <= AGE_S_MAX:
+                found[key] = known[0]
+        return found
+
+    def forget(self, keys: Iterable[CounterKey]) -> None:
+        """Counters that somebody else may have moved."""
+        for key in keys:
+            self._counters.pop(key, None)
 
     def keep(self, read: Read, loaded: Loaded, changes: Changes, *, is_whole: bool) -> None:
         """After a write that went through: what is true now. `is_whole`: lines and days of the accounts are known."""
@@ -106,6 +132,19 @@ class Memory:
                 self._holds.pop(hold_id, None)
             else:
                 self._holds[hold_id] = hold, seen.version
+        for key, counter in changes.counters.items():
+            counter.version += 1
+            self._counters.pop(key, None)
+            self._counters[key] = counter, read.now_s
+        for account_id, seen_other in loaded.seen.items():
+            known_other = self._seen.pop(account_id, None)
+            # What was remembered stays as old as it is.
+            is_same = known_other is not None and known_other[0] is seen_other
+            self._seen[account_id] = known_other if known_other is not None and is_same else (seen_other, read.now_s)
+        while len(self._counters) > COUNTERS_MAX:
+            self._counters.popitem(last=False)
+        while len(self._seen) > SEEN_MAX:
+            self._seen.popitem(last=False)
         while len(self._accounts) > self._accounts_max:
             self._accounts.popitem(last=False)
         while len(self._holds) > self._holds_max:

@@ -2,6 +2,8 @@
 
 from callwarden.call_admission.adapters.quotes_grpc import GrpcQuotes
 from callwarden.call_admission.app import CallAdmission
+from callwarden.call_admission.call_watch import CallWatch
+from callwarden.call_admission.number_lists import NumberLists
 from callwarden.common.metrics import Metric, Metrics
 
 ADMITTED = Metric("callwarden_admission_admitted_total", "counter", "{calls}", "Calls admitted.")
@@ -36,6 +38,48 @@ QUOTES = Metric(
     "Prices needed, by where they came from: memory or rating.",
     labels=("source",),
 )
+GROWN = Metric(
+    "callwarden_admission_accounts_sharded_total",
+    "counter",
+    "{accounts}",
+    "Accounts that got more shards because several processes contended for them.",
+)
+LIST_ENTRIES = Metric(
+    "callwarden_admission_list_entries", "gauge", "{entries}", "Entries of all number lists in this process's memory."
+)
+LIST_BYTES = Metric("callwarden_admission_list_bytes", "gauge", "By", "What their numbers and prefixes take.")
+LIST_LOADS = Metric("callwarden_admission_list_loads_total", "counter", "{lists}", "Number lists read and swapped in.")
+LIST_FAILURES = Metric(
+    "callwarden_admission_list_load_failures_total", "counter", "{refreshes}", "Times that lists couldn't be read."
+)
+LISTED = Metric("callwarden_admission_listed", "gauge", "{numbers}", "Numbers that are listed for a time.")
+LISTED_HERE = Metric(
+    "callwarden_admission_listed_total", "counter", "{numbers}", "Numbers that this process listed.", labels=("list",)
+)
+WATCHED = Metric("callwarden_admission_watched", "gauge", "{numbers}", "Numbers with statistics, by side.", ("side",))
+WATCH_EVICTED = Metric(
+    "callwarden_admission_watch_evicted_total",
+    "counter",
+    "{numbers}",
+    "Numbers whose statistics were forgotten for want of room.",
+)
+WATCH_DROPPED = Metric(
+    "callwarden_admission_watch_dropped_total", "counter", "{calls}", "Calls that statistics had no room for."
+)
+
+
+def register_lists(metrics: Metrics, lists: NumberLists, watch: CallWatch) -> None:
+    """Likewise, of number lists and statistics."""
+    stats = watch.stats
+    metrics.observe(LIST_ENTRIES, lambda: sum(one.head.entries for one in lists.current.fixed.values()))
+    metrics.observe(LIST_BYTES, lambda: sum(one.size_bytes for one in lists.current.fixed.values()))
+    metrics.observe(LIST_LOADS, lambda: lists.counts.loads)
+    metrics.observe(LIST_FAILURES, lambda: lists.counts.load_failures)
+    metrics.observe(LISTED, lambda: len(lists.listings))
+    metrics.observe(LISTED_HERE, lambda: {(name,): n for name, n in watch.counts.listed.items()})
+    metrics.observe(WATCHED, lambda: {("called",): len(stats.targets), ("calling",): len(stats.callers)})
+    metrics.observe(WATCH_EVICTED, lambda: stats.evicted)
+    metrics.observe(WATCH_DROPPED, lambda: watch.pending.dropped)
 
 
 def register(metrics: Metrics, app: CallAdmission, quotes: GrpcQuotes) -> None:
@@ -51,5 +95,6 @@ def register(metrics: Metrics, app: CallAdmission, quotes: GrpcQuotes) -> None:
     metrics.observe(BATCHES, lambda: counts.batches)
     metrics.observe(COMMANDS, lambda: counts.commands)
     metrics.observe(FAILED, lambda: counts.failed_batches)
+    metrics.observe(GROWN, lambda: counts.grown)
     metrics.observe(QUEUED, lambda: app.queued)
     metrics.observe(QUOTES, lambda: {("memory",): quotes.found, ("rating",): quotes.asked})

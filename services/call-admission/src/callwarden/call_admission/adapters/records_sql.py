@@ -29,6 +29,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from callwarden.call_admission.adapters.usage_bytes import usage_bytes, usage_from
 from callwarden.call_admission.core.corrections import Corrected, Entry, Purse, Reversal, reversal
 from callwarden.call_admission.core.days import day_of
 from callwarden.call_admission.core.records import CallRecord, Decided, Decisions, Place
@@ -161,9 +162,12 @@ class SqlRecords:
             made = reversal([Entry(row.id, row.slice, row.amount_micros) for row in entries], key, net_micros, purse)
             if isinstance(made, Corrected):
                 return made
-            await _write_reversal(connection, account_id, reference, made, note)
+            usage = usage_from(owner.usage)
             if started is not None and made.amount_micros:
-                await _correct_day(connection, account_id, day_of(started.timestamp(), owner.time_zone), made)
+                day = day_of(started.timestamp(), owner.time_zone)
+                usage.correct(day, -made.amount_micros)
+                await _correct_day(connection, account_id, day, made)
+            await _write_reversal(connection, account_id, reference, made, note, usage_bytes(usage))
             return Corrected(
                 made.id, owner.name, made.amount_micros, owner.currency, owner.balance_micros + made.amount_micros,
                 duplicate=False,
@@ -227,7 +231,7 @@ assert _FORGET.keys() == set(KEPT)
 
 
 async def _write_reversal(
-    connection: AsyncConnection, account_id: UUID, reference: str, made: Reversal, note: str
+    connection: AsyncConnection, account_id: UUID, reference: str, made: Reversal, note: str, usage: bytes
 ) -> None:
     await connection.execute(
         insert(ledger_entry).values(
@@ -241,7 +245,11 @@ async def _write_reversal(
         )
     )
     # With a new version: who decides on what it remembers of the account must find out.
-    moved = {"balance_micros": account.c.balance_micros + made.amount_micros, "version": account.c.version + 1}
+    moved = {
+        "balance_micros": account.c.balance_micros + made.amount_micros,
+        "version": account.c.version + 1,
+        "usage": usage,
+    }
     await connection.execute(update(account).where(account.c.id == account_id).values(**moved))
 
 

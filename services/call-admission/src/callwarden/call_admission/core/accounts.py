@@ -441,9 +441,9 @@ def check_zone(time_zone: str) -> str:
     return time_zone
 
 
-def check_name(name: str) -> str:
+def check_name(name: str, field: str = "name") -> str:
     if _NAME.fullmatch(name) is None:
-        raise Invalid("name must be 1 to 64 of A-Z a-z 0-9 . _ -", field="name")
+        raise Invalid(f"{field} must be 1 to 64 of A-Z a-z 0-9 . _ -", field=field)
     if ids.parse(name) is not None:
         raise Invalid("name must not look like an id", field="name")
     return name

@@ -5,9 +5,10 @@ Out: deciding (decide), slicing (slices), settling (settle), and how these value
 
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
+from callwarden.kernel import ids
 from callwarden.kernel.tariff import Price
 from callwarden.kernel.verdict import Reason, Refuse, RuleResult
 
@@ -36,11 +37,23 @@ class Quote:
     price: Price
     routes: tuple[Route, ...]
     valid_until_s: float
+    exact: bool = True
+    """The price is for the very destination that is routed, not for a larger one around it."""
+    parent_priced: bool = False
+    """The price list of the account's reseller has a price, too."""
     is_free: bool = field(init=False)
-    """Known once for all calls that the quote serves."""
+    """Known once for all calls that the quote serves, as what follows."""
+    costs: "tuple[RouteCost, ...]" = field(init=False)
+    """Of each route; none, if nobody knows a carrier or a cost."""
+    carriers: tuple[UUID, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_free", is_free(self.price))
+        known = any(route.carrier_account_id or route.cost is not None for route in self.routes)
+        costs = costs_of(self.routes) if known else ()
+        carriers = {cost.carrier_account_id for cost in costs if cost.carrier_account_id is not None}
+        object.__setattr__(self, "costs", costs)
+        object.__setattr__(self, "carriers", tuple(sorted(carriers)))
 
 
 def is_free(price: Price) -> bool:
@@ -79,6 +92,8 @@ class CallRequest:
     local: bool
     start_s: float
     trace_id: str = ""
+    trunk: str = ""
+    """By which it came in; empty: a registered user's call."""
 
 
 @dataclass(slots=True)
@@ -124,6 +139,27 @@ class Expired:
     account_id: UUID
 
 
+class Owner(NamedTuple):
+    """A counter that a call is counted in, beside its account's own row."""
+
+    kind: str
+    """See usage.OWNERS; "account": the account is sharded."""
+    scope: UUID
+    shard: int
+
+
+class RouteCost(NamedTuple):
+    """Who would be paid for the call if it goes out by this trunk, and how much."""
+
+    trunk: str
+    carrier_account_id: UUID | None
+    cost: Price | None
+
+
+def costs_of(routes: tuple[Route, ...]) -> tuple[RouteCost, ...]:
+    return tuple(RouteCost(route.trunk, ids.parse(route.carrier_account_id), route.cost) for route in routes)
+
+
 @dataclass(slots=True)
 class Hold:
     """One line and the money for `granted_s` seconds of talk, until `expires_at_s`.
@@ -145,6 +181,20 @@ class Hold:
     trunk: str
     marks: tuple[str, ...] = ()
     """Velocity rules that the call was counted under (rules.velocity.marks): its end is counted under the same."""
+    owners: tuple[Owner, ...] = ()
+    """Where else it is counted: it ends where it began, whatever policy says then."""
+    costs: tuple[RouteCost, ...] = ()
+    """By trunk; not of routes of which nobody knows carrier or cost."""
+    limits_hit: tuple[str, ...] = ()
+    """Rules that cut it, refused it more time, or would have if they were enforced."""
+
+    def of_trunk(self, trunk: str) -> RouteCost | None:
+        """Who is paid for the call, which went out by this trunk."""
+        trunk = trunk or self.trunk
+        for cost in self.costs:
+            if cost.trunk == trunk:
+                return cost
+        return None
 
     def granted(
         self, at_s: float, granted_s: int, held_micros: int, trunk: str, grace_s: int, *, final: bool
@@ -157,7 +207,14 @@ class Hold:
         return Hold(
             self.id, self.account_id, self.created_at_s, answered_at_s,
             answered_at_s + granted_s + grace_s + EXPIRY_MARGIN_S, granted_s, self.max_duration_s, final, held_micros,
-            self.spend_day, self.price, trunk, self.marks,
+            self.spend_day, self.price, trunk, self.marks, self.owners, self.costs, self.limits_hit,
+        )  # fmt: skip
+
+    def without(self) -> "Hold":
+        """The same call with nothing granted or held: what it leaves to be asked for while it is decided anew."""
+        return Hold(
+            self.id, self.account_id, self.created_at_s, self.answered_at_s, self.expires_at_s, 0, self.max_duration_s,
+            self.final, 0, self.spend_day, self.price, self.trunk, self.marks, self.owners, self.costs, self.limits_hit,
         )  # fmt: skip
 
 

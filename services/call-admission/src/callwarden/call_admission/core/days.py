@@ -1,6 +1,6 @@
 """Calendar days and hours in a time zone. Money is counted by the day on which its call began."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -39,6 +39,17 @@ QUARTER_S = 900
 @lru_cache(4 * ZONES_MAX)
 def _day_of(quarter: int, zone_name: str) -> date:
     return datetime.fromtimestamp(quarter * QUARTER_S, zone(zone_name)).date()
+
+
+def end_of_day(day: date, zone_name: str) -> float:
+    """When the next day begins there, seconds since 1970 UTC. Raises UnknownZone."""
+    return datetime.combine(day + timedelta(days=1), time(), zone(zone_name)).timestamp()
+
+
+def end_of_month(day: date, zone_name: str) -> float:
+    """When the month after that day's begins there, seconds since 1970 UTC. Raises UnknownZone."""
+    first = date(day.year + day.month // 12, day.month % 12 + 1, 1)
+    return datetime.combine(first, time(), zone(zone_name)).timestamp()
 
 
 def hour_of(at_s: float, zone_name: str) -> int:

@@ -106,7 +106,8 @@ def read(parts: Iterable[bytes], *, column: str = "", prefixes: bool = False) ->
                     entries = _entries(cells, columns)
                 else:
                     body, _, note = text.partition("#")
-                    entries = (Entry(parse_pattern(body.strip(), prefixes=columns.prefixes), _note([note])),)
+                    number_text = body.strip().removeprefix("=").strip('"')
+                    entries = (Entry(parse_pattern(number_text, prefixes=columns.prefixes), _note([note])),)
                 for entry in entries:
                     limits.count(entry.pattern)
                     yield entry
@@ -212,7 +213,8 @@ def _find(cells: Sequence[str], column: str, prefixes: bool) -> tuple[_Columns, 
         index = int(column) - 1
         if not 0 <= index < len(cells):
             raise _Wrong(f"there is no column {column}: the first line has {len(cells)}")
-        is_heading = not _is_pattern(cells[index])
+        # A bad number is to be said, not taken for a name.
+        is_heading = not _is_pattern(cells[index]) and _digits(cells[index]) < _DIGITS_LIKELY
         notes = tuple(at for at in notes if at != index) if is_heading else ()
         return _Columns(index, None, notes, prefixes), is_heading
     if column:
@@ -230,12 +232,16 @@ def _find(cells: Sequence[str], column: str, prefixes: bool) -> tuple[_Columns, 
         if name in names:
             return _Columns(names.index(name), None, notes, True), True
     for index, cell in enumerate(cells):
-        if _is_pattern(cell) and sum(char.isdigit() for char in cell) >= _DIGITS_LIKELY:
+        if _is_pattern(cell) and _digits(cell) >= _DIGITS_LIKELY:
             return _Columns(index, None, (), prefixes), False
     raise _Wrong(f"no column of numbers is known by its name; name one of: {', '.join(cells)[:200]}")
 
 
 _DIGITS_LIKELY: Final = 5  # a shorter one might be a country code or a year
+
+
+def _digits(text: str) -> int:
+    return sum(char.isdigit() for char in text)
 
 
 def _is_pattern(text: str) -> bool:

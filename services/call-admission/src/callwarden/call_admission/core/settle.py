@@ -30,6 +30,10 @@ class Settlement:
     trunk: str
     reason: str
     sip_status: int
+    cost_micros: int | None = None
+    """What the carrier charges; None: nobody knows, or it is in another currency."""
+    carrier_account_id: UUID | None = None
+    limits_hit: tuple[str, ...] = ()
 
 
 def talk_s(answered_at_s: float, ended_at_s: float) -> int:
@@ -64,7 +68,14 @@ def _record(
         paid_s = min(duration_s, hold.granted_s)
         price_micros = min(cost(hold.price, answered_at_s, paid_s), hold.held_micros)
         charged_s = billed_s(hold.price, answered_at_s, paid_s)
+    carrier = cost_micros = None
+    if hold.costs and (taken := hold.of_trunk(trunk)) is not None:
+        carrier = taken.carrier_account_id
+        if taken.cost is not None and taken.cost.currency == hold.price.currency:
+            # Of all the time that it lasted: a carrier charges what it carried, whatever we had granted.
+            cost_micros = cost(taken.cost, answered_at_s, duration_s) if answered_at_s is not None and duration_s else 0
     return Settlement(
         hold.id, hold.account_id, answered_at_s, max(ended_at_s, answered_at_s or hold.created_at_s), duration_s,
-        charged_s, price_micros, hold.price.currency, trunk or hold.trunk, reason, status,
+        charged_s, price_micros, hold.price.currency, trunk or hold.trunk, reason, status, cost_micros, carrier,
+        hold.limits_hit,
     )  # fmt: skip

@@ -25,9 +25,12 @@ class AccountType(Enum):
     RESELLER = "reseller"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Account:
-    """Who pays, with its limits. None: the policy's default holds, or there is no limit."""
+    """Who pays, with its limits. None: the policy's default holds, or there is no limit.
+
+    A value. Not frozen, because one is made whenever an account is read (1.2 instead of 3.5 µs).
+    """
 
     id: UUID
     realm: str
@@ -84,6 +87,8 @@ class Counted:
     shard: Shares | None = None
     account: Account | None = None
     """Of a reseller or a carrier."""
+    total: Usage | None = None
+    """Over all shards, where they have been read; for showing."""
 
     @property
     def is_sharded(self) -> bool:
@@ -145,5 +150,9 @@ class Snapshot:
 
     @property
     def available_micros(self) -> int:
-        """What a prepaid account can still hold."""
+        """What a prepaid account can still hold; of a sharded one, what this shard can."""
+        own = self.counted.get("account")
+        if own is not None and own.is_sharded:
+            credit_micros = self.account.balance_micros + self.account.overdraft_micros
+            return own.allowance("credit", credit_micros) - own.usage.used("credit", self.now_s)
         return self.balance_micros + self.account.overdraft_micros - self.held_micros

@@ -19,7 +19,9 @@ the span, and one may count a bucket's width longer.
 """
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
@@ -48,7 +50,8 @@ SPANS_MAX: Final = 400  # A call may run a year (policy's longest timeout), and 
 WINDOW_BUCKETS: Final = 100  # A second in steps of 10 ms, a minute of 0.6 s, a day of about a quarter of an hour.
 COUNTRIES_MAX: Final = 512  # phonenumbers knows about 250; what is called is one of them.
 WEIGHT: Final = 1_000  # of one call in the baseline, so that decay has something to halve
-BLOCKED: Final = 101  # the level of a notice that tells of a block: above every percent
+BLOCKED: Final = 102  # the level of a notice that tells of a block: above every percent
+WARNED: Final = 101  # of a velocity rule's warning
 
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60_000
@@ -403,6 +406,14 @@ class Usage(msgspec.Struct, omit_defaults=True):
             if group.period is not None:
                 group.period.move(hold.created_at_s, micros - hold.held_micros, 0)
 
+    def correct(self, day: date, micros: int) -> None:
+        """A call that began on that day has cost so much more (or less) than it was settled at."""
+        self.spent_micros += micros
+        for spans, key in ((self.days, day.toordinal()), (self.months, day.year * 12 + day.month - 1)):
+            for span in spans:
+                if span.key == key:
+                    span.spent_micros = max(span.spent_micros + micros, 0)
+
     # ------------------------------------------------------------------ what it comes to
 
     def used(self, quantity: str, now_s: float) -> int:
@@ -620,6 +631,105 @@ def fitted(window: Sliding | None, span_ms: int) -> Sliding:
             bucket.talk_s += old.talk_s
     fresh._drop((fresh.buckets[-1].index if fresh.buckets else -1) - WINDOW_BUCKETS - 1)
     return fresh
+
+
+def merged(usages: Sequence[Usage]) -> Usage:
+    """What several shards count for one owner, as one."""
+    total = Usage()
+    for usage in usages:
+        total.held_micros += usage.held_micros
+        total.spent_micros += usage.spent_micros
+        total.days = _merged_spans(total.days, usage.days)
+        total.months = _merged_spans(total.months, usage.months)
+        total.peak_day_micros = max(total.peak_day_micros, usage.peak_day_micros)
+        total.leases = _merged_leases(total.leases, usage.leases)
+        total.second = _merged_windows(total.second, usage.second)
+        total.period = _merged_windows(total.period, usage.period)
+        for name, group in usage.groups.items():
+            total.groups[name] = _merged_groups(total.groups.get(name, Group()), group)
+        for country, seen in usage.countries.items():
+            known = total.countries.get(country)
+            total.countries[country] = (
+                Country(seen.first, seen.last, seen.weight)
+                if known is None
+                else Country(min(known.first, seen.first), max(known.last, seen.last), known.weight + seen.weight)
+            )
+        total.baseline = _merged_baselines(total.baseline, usage.baseline)
+        if usage.month_base_micros is not None and usage.month_grown >= total.month_grown:
+            total.month_base_micros = usage.month_base_micros
+            total.month_grown_micros = max(usage.month_grown_micros, total.month_grown_micros)
+            total.month_grown = usage.month_grown
+        for rule, level in usage.notices.items():
+            if total.to_tell(rule, level, usage.notice_day):
+                total.told(rule, level, usage.notice_day)
+    return total
+
+
+def _merged_spans(one: list[Span], other: list[Span]) -> list[Span]:
+    by_key: dict[int, Span] = {}
+    for span in (*one, *other):
+        known = by_key.get(span.key)
+        if known is None:
+            known = by_key[span.key] = Span(span.key)
+        known.spent_micros += span.spent_micros
+        known.held_micros += span.held_micros
+        known.talk_s += span.talk_s
+        known.granted_s += span.granted_s
+        known.calls += span.calls
+        known.running += span.running
+    return [by_key[key] for key in sorted(by_key)]
+
+
+def _merged_leases(one: Leases | None, other: Leases | None) -> Leases | None:
+    if one is None or other is None:
+        found = one or other
+        return None if found is None else Leases([list(step) for step in found.steps], found.swept)
+    total = Leases(swept=max(one.swept, other.swept))
+    for step, calls in (*one.steps, *other.steps):
+        total._add(step, calls)
+    return total
+
+
+def _merged_windows(one: Sliding | None, other: Sliding | None) -> Sliding | None:
+    if one is None or other is None:
+        found = one or other
+        return None if found is None else msgspec.convert(msgspec.to_builtins(found), Sliding)
+    other = fitted(other, one.width_ms * WINDOW_BUCKETS)
+    total = Sliding(one.width_ms, dropped=max(one.dropped, other.dropped))
+    for old in (*one.buckets, *other.buckets):
+        bucket = total._bucket(old.index, make=True)
+        if bucket is not None:
+            bucket.calls += old.calls
+            bucket.micros += old.micros
+            bucket.talk_s += old.talk_s
+    return total
+
+
+def _merged_groups(one: Group, other: Group) -> Group:
+    latest = other if other.last_at_s >= one.last_at_s else one
+    return Group(
+        _merged_windows(one.second, other.second),
+        _merged_windows(one.minute, other.minute),
+        _merged_windows(one.period, other.period),
+        _merged_leases(one.leases, other.leases),
+        latest.last,
+        latest.in_sequence,
+        latest.last_at_s,
+    )
+
+
+def _merged_baselines(one: Baseline | None, other: Baseline | None) -> Baseline | None:
+    if one is None or other is None:
+        found = one or other
+        return (
+            None
+            if found is None
+            else Baseline(found.since, found.day, list(found.hours), found.spent_micros, found.days)
+        )
+    hours = [mine + theirs for mine, theirs in zip(one.hours, other.hours, strict=True)]
+    # The spend of one day lies in several shards, the day itself is one.
+    days, spent = max(one.days, other.days), one.spent_micros + other.spent_micros
+    return Baseline(min(one.since, other.since), max(one.day, other.day), hours, spent, days)
 
 
 def keys_of(hold: Hold) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Callable
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,7 +12,7 @@ from callwarden.common.sql import Database
 from callwarden.kernel import ids
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
 from callwarden.payment.core.topup import Credited, Paid, Payee, TopUp, balance_after, repeated
-from callwarden.schema.tables import account, ledger_entry, payment
+from callwarden.schema.tables import account, counter, ledger_entry, payment
 
 
 class SqlBooks:
@@ -57,7 +57,9 @@ class SqlBooks:
                 )
             )
             await connection.execute(
-                update(account).where(account.c.id == account_id).values(balance_micros=balance_micros)
+                update(account)
+                .where(account.c.id == account_id)
+                .values(balance_micros=account.c.balance_micros + top_up.amount_micros)
             )
             return Credited(str(entry_id), balance_micros, payee.currency, duplicate=False)
 
@@ -94,12 +96,17 @@ class SqlBooks:
 async def _payee(connection: AsyncConnection, account_id: uuid.UUID) -> Payee:
     row = (
         await connection.execute(
-            select(account.c.currency, account.c.balance_micros).where(account.c.id == account_id).with_for_update()
+            select(account.c.currency, account.c.balance_micros, account.c.shards)
+            .where(account.c.id == account_id)
+            .with_for_update()
         )
     ).one_or_none()
     if row is None:
         raise NotFound("there is no such account", field="account")
-    return Payee(str(account_id), row.currency, row.balance_micros)
+    # What a sharded account was charged lies in its shards until they are merged.
+    in_shards = select(func.coalesce(func.sum(counter.c.spent_micros), 0)).where(counter.c.scope == account_id)
+    spent_micros = int((await connection.execute(in_shards)).scalar_one()) if row.shards > 1 else 0
+    return Payee(str(account_id), row.currency, row.balance_micros - spent_micros)
 
 
 async def _paid(connection: AsyncConnection, key: str) -> Paid | None:

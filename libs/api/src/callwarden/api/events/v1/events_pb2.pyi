@@ -333,6 +333,72 @@ class Unbilled(_message.Message):
 Global___Unbilled: _TypeAlias = Unbilled  # noqa: Y015
 
 @_typing.final
+class LimitNotice(_message.Message):
+    """security.limit (JetStream SECURITY): a limit comes near, was reached or has blocked a call. Once for each account, rule,
+    level and calendar day (in the account's time zone).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    REALM_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    BLOCKED_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
+    COUNTER_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    AT_S_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    account: _builtins.str
+    realm: _builtins.str
+    rule: _builtins.str
+    """Key of the rule in spec.modes, or of the velocity rule."""
+    percent: _builtins.int
+    """So many percent of the limit are used."""
+    blocked: _builtins.bool
+    """A call was refused."""
+    warning: _builtins.bool
+    """A velocity rule's warning level."""
+    counter: _builtins.str
+    """What was counted, in whose unit, and over which span; as in Refused."""
+    value: _builtins.int
+    limit: _builtins.int
+    window: _builtins.str
+    at_s: _builtins.float
+    call_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        account: _builtins.str = ...,
+        realm: _builtins.str = ...,
+        rule: _builtins.str = ...,
+        percent: _builtins.int = ...,
+        blocked: _builtins.bool = ...,
+        warning: _builtins.bool = ...,
+        counter: _builtins.str = ...,
+        value: _builtins.int = ...,
+        limit: _builtins.int = ...,
+        window: _builtins.str = ...,
+        at_s: _builtins.float = ...,
+        call_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "level", b"level", "percent", b"percent", "warning", b"warning"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "account_id", b"account_id", "at_s", b"at_s", "blocked", b"blocked", "call_id", b"call_id", "counter", b"counter", "level", b"level", "limit", b"limit", "percent", b"percent", "realm", b"realm", "rule", b"rule", "value", b"value", "warning", b"warning", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_level: _TypeAlias = _typing.Literal["percent", "blocked", "warning"]  # noqa: Y015
+    _WhichOneofArgType_level: _TypeAlias = _typing.Literal["level", b"level"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_level) -> _WhichOneofReturnType_level | None: ...
+
+Global___LimitNotice: _TypeAlias = LimitNotice  # noqa: Y015
+
+@_typing.final
 class DeckChanged(_message.Message):
     """rating.changed (core NATS): a deck or the routes have a new version; every rating process reloads."""
 
@@ -379,6 +445,89 @@ class ListChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListChanged: _TypeAlias = ListChanged  # noqa: Y015
+
+@_typing.final
+class CallsCounted(_message.Message):
+    """lists.counted (core NATS): how calls with each number ended, since the last such event of that process. Every
+    call-admission process adds what all others counted.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    instance: _builtins.str
+    """The instance that counted."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___NumberCount]: ...
+    def __init__(
+        self,
+        *,
+        instance: _builtins.str = ...,
+        counts: _abc.Iterable[Global___NumberCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "instance", b"instance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallsCounted: _TypeAlias = CallsCounted  # noqa: Y015
+
+@_typing.final
+class NumberCount(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REALM_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    CALLING_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
+    SHORT_FIELD_NUMBER: _builtins.int
+    TALK_MS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    FRESH_FIELD_NUMBER: _builtins.int
+    ATTACKS_FIELD_NUMBER: _builtins.int
+    realm: _builtins.str
+    account_id: _builtins.str
+    number: _builtins.str
+    """Digits of E.164."""
+    calling: _builtins.bool
+    """The number that the account called with; otherwise one that it called."""
+    calls: _builtins.int
+    answered: _builtins.int
+    short: _builtins.int
+    """Answered for less than 6 s."""
+    talk_ms: _builtins.int
+    failures: _builtins.int
+    """Not answered for a reason that is the called number's."""
+    fresh: _builtins.int
+    """To countries that are new to the account."""
+    attacks: _builtins.int
+    """Calls to the number that were refused as part of an attack."""
+    def __init__(
+        self,
+        *,
+        realm: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        number: _builtins.str = ...,
+        calling: _builtins.bool = ...,
+        calls: _builtins.int = ...,
+        answered: _builtins.int = ...,
+        short: _builtins.int = ...,
+        talk_ms: _builtins.int = ...,
+        failures: _builtins.int = ...,
+        fresh: _builtins.int = ...,
+        attacks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "answered", b"answered", "attacks", b"attacks", "calling", b"calling", "calls", b"calls", "failures", b"failures", "fresh", b"fresh", "number", b"number", "realm", b"realm", "short", b"short", "talk_ms", b"talk_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NumberCount: _TypeAlias = NumberCount  # noqa: Y015
 
 @_typing.final
 class Location(_message.Message):

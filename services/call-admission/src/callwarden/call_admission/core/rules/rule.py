@@ -13,6 +13,9 @@ from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.tariff import Price
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 
+ACCOUNT: Final = "account"
+POLICY: Final = "policy"
+
 
 @dataclass(slots=True)
 class Question:
@@ -27,6 +30,10 @@ class Question:
     """Moments of answer to reckon with, see slices.possible_answers."""
     least_s: int
     """Talk time without which the answer is no."""
+    wanted_s: int = 0
+    """Talk time that is granted where nothing bounds it."""
+    marks: tuple[str, ...] | None = None
+    """Of a running call: velocity rules that it is counted under. None: a new call."""
 
 
 @dataclass(slots=True)
@@ -51,18 +58,50 @@ class Finding:
     routes: tuple[Route, ...] | None = None
     """The routes it leaves, where they are fewer."""
     bounded: tuple[Bounded, ...] = ()
+    warnings: tuple[Refuse, ...] = ()
+    """What is told of a call that goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What is used of one limit now, for people: `callwarden limits show`."""
+
+    counter: str
+    """What is counted: "calls", "spent", "credit", "talk" …"""
+    unit: str
+    """ "calls", "micros" or "s"."""
+    used: int
+    limit: int | None
+    """None: no limit."""
+    window: str = "now"
+    resets_at_s: float = 0.0
+    """When the count begins anew; 0: never by itself."""
+    source: str = POLICY
+    """Who set the limit: "account", "policy", "reseller NAME"."""
+
+    @property
+    def remaining(self) -> int | None:
+        return None if self.limit is None else max(self.limit - self.used, 0)
 
 
 class Rule(Protocol):
-    """One limit. Pure: equal arguments, equal finding."""
+    """One limit. Pure: equal arguments, equal finding. A rule is a subclass and takes what it leaves out from here."""
 
     name: str
-    extends: bool
+    extends: bool = False
     """Whether a running call is asked about again at each slice."""
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
         """What this rule says. `mode` is never OFF; the finding's refusal is the same in the other two."""
         ...
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        """What is used of this rule's limits, over all shards. Empty: it has none, or none holds."""
+        return ()
+
+    def idle(self, policy: AdmissionPolicy) -> str:
+        """Why this rule has nothing to say of any call under this policy: then it isn't asked. Empty: it may have."""
+        return ""
 
 
 # The same few dozen findings come again for every call; shared, since nothing in them changes (0.15 instead of 2 µs).

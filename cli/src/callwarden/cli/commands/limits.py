@@ -1,0 +1,205 @@
+"""`callwarden limits`: what an account may still use, and what a call would get now."""
+
+import time
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from callwarden.cli import output, remote, values
+from callwarden.cli.output import Output, OutputOption
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from callwarden.api.admission.v1.admission_pb2 import LimitUse, ShowLimitsReply, SimulateCallReply
+    from callwarden.api.rating.v1.rating_pb2 import Price
+
+app = typer.Typer(no_args_is_help=True, help="Limits: what is used of them, what a call would get.")
+
+AccountArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Name, name@realm or id.")]
+
+NEAR_PERCENT: Final = 80  # from here a limit is shown as one to look at; also the second of the usual notices
+_BAR_CELLS: Final = 5
+
+
+@app.command()
+def show(account: AccountArgument, as_: OutputOption = Output.TABLE) -> None:
+    """Each limit of an account: used, limit, what remains, when it begins anew, who set it.
+
+    Example: [bold]callwarden limits show alice[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    request = pb.ShowLimitsRequest(account=account)
+    reply = remote.speak(lambda system: remote.ask(system.accounts.ShowLimits, request))
+    if as_ is Output.JSON:
+        output.as_json(output.plain(reply))
+    else:
+        output.show(render(reply, time.time()))
+
+
+@app.command()
+def simulate(
+    account: AccountArgument,
+    number: Annotated[str, typer.Argument(metavar="NUMBER", help="Called number; or with --local a local user.")],
+    at: Annotated[str, typer.Option(help="When: 2026-11-25 08:00, or 08:00 for today, by the account's clock.")] = "",
+    from_address: Annotated[str, typer.Option(help="Address that it would come from.")] = "",
+    caller: Annotated[str, typer.Option(help="Number that the caller would show.")] = "",
+    trunk: Annotated[str, typer.Option(help="Trunk that it would come in by.")] = "",
+    local: Annotated[bool, typer.Option("--local", help="The called party is a local user.")] = False,
+    as_: OutputOption = Output.TABLE,
+) -> None:
+    """What a call would get now, by the same rules, without placing it. Exit code 1 when it would be refused.
+
+    Example: [bold]callwarden limits simulate alice +493023125042 --from-address 192.0.2.7[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    request = pb.SimulateCallRequest(
+        account=account,
+        destination=number if local else values.number(number),
+        local=local,
+        source_address=values.address(from_address) if from_address else "",
+        caller_number=caller,
+        trunk=trunk,
+    )
+
+    async def work(system: remote.Remote) -> pb.SimulateCallReply:
+        if at:
+            found = await remote.ask(system.accounts.GetAccount, pb.GetAccountRequest(account=account))
+            request.at_s = values.moment(at, found.time_zone, time.time(), name="--at")
+        reply: pb.SimulateCallReply = await remote.ask(system.accounts.Simulate, request)
+        return reply
+
+    reply = remote.speak(work)
+    if as_ is Output.JSON:
+        output.as_json(output.plain(reply))
+    else:
+        output.show(render_simulation(account, number if local else f"+{request.destination}", reply))
+    if reply.HasField("refused"):
+        raise typer.Exit(1)
+
+
+# ------------------------------------------------------------------ limits
+
+
+def render(reply: "ShowLimitsReply", now_s: float) -> "RenderableType":
+    """One line a limit; what is near its limit, or over it, is coloured."""
+    from rich.console import Group
+    from rich.text import Text
+
+    account = reply.account
+    who = f"{account.name}@{account.realm}"
+    kind = f"{account.type}, {'prepaid' if account.prepaid else 'postpaid'}, {account.status}"
+    revision = f"policy revision {reply.policy_revision}" if reply.policy_revision else "policy revision 0 (defaults)"
+    head = Text.assemble(("Limits of ", "bold"), output.clean(who))
+    facts = f"{kind} · {account.currency} · {account.time_zone} · {revision}"
+    table = output.Rows("limit", "used", "left", "", "window", "set by", right=("left",))
+    for use in reply.limits:
+        table.add(*_row(use, account.time_zone, now_s))
+    none = Text("No limit holds for it.")
+    return Group(head, output.cell(facts, output.DIM), Text(), table if len(table) else none)
+
+
+def _row(use: "LimitUse", zone: str, now_s: float) -> "tuple[str | Text, ...]":
+    """Amounts are in the account's currency, which stands above for all, as its time zone does."""
+    style = _style(use)
+    mode = "" if use.mode in ("", "enforce") else f" ({use.mode} only)" if use.mode == "report" else f" ({use.mode})"
+    # A rule may have several limits, of which the counter then tells what each is of.
+    of = f" of {_amount(use.limit, use.unit)}" if use.HasField("limit") else ", no limit"
+    return (
+        output.cell(use.rule + mode, output.DIM if use.mode == "off" else ""),
+        output.cell(f"{_amount(use.used, use.unit)}{of} {use.counter}", style),
+        output.cell(_amount(use.remaining, use.unit) if use.HasField("remaining") else "", style),
+        _bar(use, style),
+        _window(use, zone, now_s),
+        output.cell(use.source, output.DIM),
+    )
+
+
+def _percent(use: "LimitUse") -> int | None:
+    """How much of the limit is used; None where there is none."""
+    if not use.HasField("limit"):
+        return None
+    return use.used * 100 // use.limit if use.limit > 0 else 100
+
+
+def _style(use: "LimitUse") -> str:
+    percent = _percent(use)
+    if use.mode == "off":
+        return output.DIM
+    if percent is None or percent < NEAR_PERCENT:
+        return ""
+    return "yellow" if percent < 100 else "bold red"
+
+
+def _bar(use: "LimitUse", style: str) -> "Text | str":
+    percent = _percent(use)
+    if percent is None:
+        return ""
+    full = min(_BAR_CELLS, max(0, percent) * _BAR_CELLS // 100)
+    return output.cell("━" * full + "┈" * (_BAR_CELLS - full) + f" {percent} %", style or output.DIM)
+
+
+def _amount(number: int, unit: str) -> str:
+    if unit == "micros":
+        return output.money(number)
+    return output.duration(number) if unit == "s" else f"{number:,}"
+
+
+def _window(use: "LimitUse", zone: str, now_s: float) -> str:
+    """ "day to 00:00 (3 h)"; a sliding window and a count of now have no end."""
+    if not use.resets_at_s:
+        return use.window
+    kind = use.window.partition(" ")[0]
+    ends = output.clock_in(use.resets_at_s, zone, now_s)
+    return f"{kind} to {ends} ({output.span(use.resets_at_s - now_s)})"
+
+
+# ------------------------------------------------------------------ simulations
+
+
+def render_simulation(account: str, to: str, reply: "SimulateCallReply") -> "RenderableType":
+    """The verdict first, then what it would cost and take, then every rule."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from callwarden.cli import explanation
+
+    is_admitted = reply.HasField("admitted")
+    verdict = ("admitted", "bold green") if is_admitted else ("refused", "bold red")
+    parts: list[RenderableType] = [Text.assemble(output.clean(f"A call of {account} to {to} would be "), verdict, ".")]
+    facts: dict[str, str | Text] = {}
+    if is_admitted:
+        admitted = reply.admitted
+        first = output.duration(admitted.granted_s)
+        facts["first"] = f"{first} of talk" + (", and no more" if admitted.final else "")
+        facts["at most"] = f"{output.duration(admitted.max_duration_s)} of talk"
+        facts["holds"] = output.money(reply.held_micros, reply.currency) if reply.held_micros else "nothing: it is free"
+        if admitted.routes:
+            facts["routes"] = ", ".join(route.trunk for route in admitted.routes)
+    if reply.prefix:
+        facts["price"] = f"{_rate(reply.price)} by prefix {reply.prefix}"
+    facts["policy"] = f"revision {reply.decision.policy_revision}"
+    parts += [Padding(output.facts(facts), (0, 0, 0, 2)), Text()]
+    parts.append(Padding(explanation.rules(reply.decision, reply.currency), (0, 0, 0, 2)))
+    if not is_admitted:
+        parts.append(explanation.verdict(reply.decision))
+    return Group(*parts)
+
+
+def _rate(price: "Price") -> str:
+    """The first rate of the call's first window, as people say it."""
+    if not price.windows or not price.windows[0].groups:
+        return "no rate"
+    window = price.windows[0]
+    group = window.groups[0]
+    unit = "minute" if group.unit_s == 60 else f"{group.unit_s} s"
+    fee = (
+        f" and {output.money(window.connect_fee_micros, price.currency)} at the answer"
+        if window.connect_fee_micros
+        else ""
+    )
+    return f"{output.money(group.rate_micros, price.currency)} a {unit}{fee}"

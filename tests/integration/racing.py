@@ -1,0 +1,355 @@
+"""Races for the last unit of a limit, and processes that are killed meanwhile: what test_races and test_kills share.
+
+In: the table of limits, how one race is run and judged, who kills. Out: with which systems, and when (the tests).
+"""
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from callwarden.api.admission.v1 import admission_pb2
+from callwarden.common.rpc.client import unary
+from callwarden.kernel.errors import CallwardenError
+from callwarden.local.system import LocalSystem
+from callwarden.testing.edges import Call, Edges
+from callwarden.testing.operator import Operator
+from callwarden.testing.waiting import eventually
+
+T = TypeVar("T")
+
+PROCESSES: Final = 4
+EDGES: Final = 2
+REQUESTS: Final = 200
+ASKED_TWICE: Final = 40  # of them, at two processes at the same moment, as an edge does that has lost a connection
+SECOND_MICROS: Final = 1_000  # the deck's 0.06 a minute
+SLICE_S: Final = 10
+SLICE_MICROS: Final = SLICE_S * SECOND_MICROS
+INSIST_S: Final = 60.0  # for an answer, while processes die and start
+AGAIN_S: Final = 0.05
+TELL_AGAIN_S: Final = 3.0
+LIFE_S_MAX: Final = 1.5  # of a process that is to be killed, on top of its start
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """One limit."""
+
+    name: str
+    """Of the row, its realm and its policy."""
+    settings: tuple[str, ...]
+    """Rows of the settings catalogue."""
+    fits: int
+    after_unanswered: int
+    after_talk: int
+    reason: str
+    rule: str
+    counter: str
+    value: int
+    limit: int
+    window: str = "now"
+    """How it begins."""
+    value_after_talk: int | None = None
+    """Where it isn't the same."""
+    is_sharded: bool = False
+    """Those who are refused are told the counts of one shard."""
+    seconds: int | None = None
+    """Talk time that fits in all, where shards' parts of it may be shorter than a slice: `fits` calls then at least."""
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    account: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    credit_micros: int = 10**12
+    in_a_moment: bool = False
+    """What fits is there again a moment later, so that it can't be raced for while processes die."""
+    is_alone: bool = False
+    """It limits other rows' calls, too."""
+
+
+RACES: Final = [
+    Race(
+        "lines-of-the-account",
+        ("maxlines",),
+        fits=5,
+        after_unanswered=5,
+        after_talk=5,
+        reason="lines",
+        rule="lines",
+        counter="calls",
+        value=5,
+        limit=5,
+        limits={"max_lines": 5},
+    ),
+    Race(
+        "lines-of-the-policy",
+        ("maxlines",),
+        fits=3,
+        after_unanswered=3,
+        after_talk=3,
+        reason="lines",
+        rule="lines",
+        counter="calls",
+        value=3,
+        limit=3,
+        spec={"lines": {"max": 3}},
+    ),
+    Race(
+        "credit",
+        ("credit",),
+        fits=7,
+        after_unanswered=7,
+        after_talk=0,
+        reason="credit",
+        rule="credit",
+        counter="credit",
+        value=0,
+        limit=SECOND_MICROS,
+        credit_micros=7 * SLICE_MICROS,
+    ),
+    Race(
+        # The last slice is cut to what is left, to the second.
+        "credit-for-a-part-of-a-slice",
+        ("credit",),
+        fits=8,
+        after_unanswered=8,
+        after_talk=0,
+        reason="credit",
+        rule="credit",
+        counter="credit",
+        value=999,
+        limit=SECOND_MICROS,
+        credit_micros=7 * SLICE_MICROS + 3 * SECOND_MICROS + 999,
+    ),
+    Race(
+        "daily-spend-of-the-account",
+        ("maxdailycreditperuser",),
+        fits=4,
+        after_unanswered=4,
+        after_talk=0,
+        reason="daily-spend",
+        rule="daily_spend",
+        counter="spent",
+        value=4 * SLICE_MICROS,
+        limit=4 * SLICE_MICROS,
+        window="day ",
+        limits={"daily_micros": 4 * SLICE_MICROS},
+    ),
+    Race(
+        "daily-spend-of-endusers",
+        ("maxdailycreditforenduser",),
+        fits=6,
+        after_unanswered=6,
+        after_talk=0,
+        reason="daily-spend",
+        rule="daily_spend",
+        counter="spent",
+        value=6 * SLICE_MICROS,
+        limit=6 * SLICE_MICROS,
+        window="day ",
+        spec={"spend": {"daily": {"endUser": 6 * SLICE_MICROS / 10**6}}},
+    ),
+    Race(
+        "daily-spend-of-traffic-senders",
+        ("maxdailycreditforts",),
+        fits=6,
+        after_unanswered=6,
+        after_talk=0,
+        reason="daily-spend",
+        rule="daily_spend",
+        counter="spent",
+        value=6 * SLICE_MICROS,
+        limit=6 * SLICE_MICROS,
+        window="day ",
+        spec={"spend": {"daily": {"trafficSender": 6 * SLICE_MICROS / 10**6}}},
+        account={"type": "traffic-sender", "prepaid": False},
+    ),
+]
+
+
+def policy_of(race: Race) -> str:
+    """The row's policy, for its realm alone. JSON is YAML."""
+    spec: dict[str, Any] = {"lines": {"max": 1_000}} | dict(race.spec)
+    spend = {"slice": {"first": SLICE_S, "next": SLICE_S}} | spec.get("spend", {})
+    return json.dumps(
+        {
+            "apiVersion": "callwarden.io/v1",
+            "kind": "SecurityPolicy",
+            "metadata": {"name": f"race-{race.name}"},
+            "spec": spec | {"realm": race.name, "spend": spend},
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Where races take place."""
+
+    system: LocalSystem
+    operator: Operator
+    edges: Edges
+
+    async def audit(self, account: str = "") -> admission_pb2.AuditLedgerReply:
+        return await self._ask(lambda: self.operator.audit(account))
+
+    async def get(self, account: str) -> admission_pb2.Account:
+        return await self._ask(lambda: self.operator.get(account))
+
+    async def _ask(self, question: Callable[[], Awaitable[T]]) -> T:
+        """The answer of the operator's process, which may be dead for a moment."""
+        deadline_s = time.monotonic() + INSIST_S
+        while True:
+            try:
+                return await question()
+            except CallwardenError:
+                if time.monotonic() > deadline_s:
+                    raise
+            await asyncio.sleep(AGAIN_S)
+
+
+def noon_zone() -> str:
+    """A time zone where it is about noon: no day and no month ends during a race."""
+    ahead = 12 - time.gmtime().tm_hour
+    return f"Etc/GMT{-ahead:+d}" if ahead else "UTC"  # Their signs are the other way round.
+
+
+async def open_account(track: Track, race: Race, number: int = 0) -> str:
+    account = admission_pb2.Account(
+        name=f"racer-{number}",
+        realm=race.name,
+        currency="EUR",
+        deck="retail",
+        time_zone=noon_zone(),
+        limits=admission_pb2.Limits(**race.limits),
+        **{"type": "enduser", "prepaid": True, **race.account},
+    )
+    created = await unary(track.operator.accounts.CreateAccount, admission_pb2.CreateAccountRequest(account=account))
+    await track.operator.top_up(created.id, race.credit_micros, key=f"first-{created.id}")
+    return str(created.id)
+
+
+async def race_for(track: Track, account: str, fits: int, race: Race, value: int) -> list[Call]:
+    """All at once; those that were admitted, of which there are as many as fit."""
+    # Begun a moment ago, so that a call can have talked before it is told to have ended.
+    calls = [Call(account, f"4930{number:06d}", at_s=time.time() - 2 * SLICE_S) for number in range(REQUESTS)]
+    asked = [(call, turn) for turn, call in enumerate(calls)]
+    asked += [(call, turn + 1) for call, turn in asked[:ASKED_TWICE]]
+    replies = await asyncio.gather(*(insist(track.edges, call, turn) for call, turn in asked))
+    admitted = [call for call in calls if call.is_admitted]
+    told = Counter(
+        (
+            refused.reason,
+            refused.rule,
+            refused.counter,
+            value if race.is_sharded else refused.value,
+            refused.limit,
+            refused.window[: len(race.window)],
+        )
+        for call in calls
+        if (refused := call.refused) is not None
+    )
+    if race.seconds is None or not fits:
+        assert len(admitted) == fits, told
+    else:
+        assert len(admitted) >= fits, told
+        assert sum(call.granted_s for call in admitted) == race.seconds, told
+    expected = race.reason, race.rule, race.counter, value, race.limit, race.window
+    assert told == {expected: REQUESTS - len(admitted)}, told
+    answers = [reply.WhichOneof("verdict") for reply in replies]
+    assert answers[:ASKED_TWICE] == answers[REQUESTS:], "asked twice, answered differently"
+    return admitted
+
+
+async def insist(edges: Edges, call: Call, turn: int) -> admission_pb2.AdmitReply:
+    """Asks until there is an answer: processes that are killed give none, and those that start need a second."""
+    deadline_s = time.monotonic() + INSIST_S
+    while True:
+        try:
+            return await edges.admit(call, turn)
+        except CallwardenError:
+            if time.monotonic() > deadline_s:
+                raise
+        await asyncio.sleep(AGAIN_S)
+
+
+async def hang_up(track: Track, account: str, calls: list[Call], *, answered: bool) -> None:
+    """Ends the calls, each when it has talked all it was granted, or unanswered; returns when all are settled."""
+    for call in calls:
+        if answered:
+            call.answered_at_s = call.at_s + 1
+            call.ended_at_s = call.answered_at_s + call.granted_s
+            track.edges.started(call)
+        track.edges.ended(call)
+    tellings = 0
+    due_s = time.monotonic() + TELL_AGAIN_S
+
+    async def settled() -> bool:
+        nonlocal tellings, due_s
+        if time.monotonic() > due_s:
+            # What a killed process had taken comes again after half a minute; telling it anew is as good.
+            tellings += 1
+            due_s += TELL_AGAIN_S
+            for call in calls:
+                track.edges.ended(call, message_id=f"{call.hold_id}.ended.{tellings}")
+        return not (await track.audit(account)).open_holds
+
+    await eventually(settled, timeout_s=60, interval_s=0.05)
+    audit = await track.audit(account)
+    assert list(audit.mismatched_accounts) == []
+    assert audit.balance_sum_micros == audit.ledger_sum_micros
+    assert audit.held_sum_micros == audit.hold_rows_sum_micros == 0
+    now = await track.get(account)
+    assert (now.lines_in_use, now.held_micros) == (0, 0)
+
+
+async def run(track: Track, account: str, race: Race) -> None:
+    """The three races of a row, on a fresh account of its realm."""
+    value_after_talk = race.value if race.value_after_talk is None else race.value_after_talk
+
+    calls = await race_for(track, account, race.fits, race, race.value)
+    await hang_up(track, account, calls, answered=False)
+    assert (await track.get(account)).balance_micros == race.credit_micros
+
+    calls = await race_for(track, account, race.after_unanswered, race, race.value)
+    await hang_up(track, account, calls, answered=True)
+    talked_s = sum(call.granted_s for call in calls)
+    assert (await track.get(account)).balance_micros == race.credit_micros - talked_s * SECOND_MICROS
+
+    calls = await race_for(track, account, race.after_talk, race, value_after_talk)
+    await hang_up(track, account, calls, answered=False)
+
+
+class Killer:
+    """Kills processes of one service at random moments, `kills` times in all, and restarts each at once.
+
+    Every process has a killer of its own, so that at times one is dead, at times all of them are. `run` returns when
+    the last one is back. Victims and moments come from the seed; how the load meets them is the machine's.
+    """
+
+    def __init__(self, system: LocalSystem, service: str, *, processes: int, kills: int, seed: str) -> None:
+        self._system = system
+        self._service = service
+        self._processes = processes
+        self._kills = kills
+        self._seed = seed
+        self.killed = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody will be killed any more."""
+        return self.killed >= self._kills
+
+    async def run(self) -> None:
+        await asyncio.gather(*(self._follow(index) for index in range(self._processes)))
+
+    async def _follow(self, index: int) -> None:
+        rng = random.Random(f"{self._seed}.{index}")
+        while True:
+            await asyncio.sleep(rng.uniform(0.0, LIFE_S_MAX))
+            if self.is_over:
+                return
+            self.killed += 1
+            await self._system.kill(self._service, index)
+            await self._system.restart(self._service, index)
