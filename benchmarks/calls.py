@@ -203,7 +203,7 @@ def _tables(
                 "Set-up delay: from the INVITE with credentials to its 200; added: less that without any proxy at "
                 "the same rate (or at half load).",
                 "CPU: all processes of Callwarden with PostgreSQL and NATS; Kamailio with its children; never SIPp.",
-                f"Reference: a fixed piece of Python took {reference:.0f} µs of this machine just before. The same machine "
+                f"Reference: a fixed piece of Python took {reference:.0f} µs here just before. The same machine "
                 "is half as fast on some days; compare days by this column, and by Kamailio's in the same run.",
                 "What waking up costs here: the same arithmetic takes "
                 + " and ".join(f"{factor:.1f} times the CPU at {rate}/s" for rate, factor in factors.items())
