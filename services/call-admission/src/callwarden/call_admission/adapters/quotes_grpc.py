@@ -102,4 +102,6 @@ def _answer(deck: str, reply: rating_pb2.QuoteReply) -> Quote | NoQuote:
             for route in quote.routes
         ),
         valid_until_s=quote.valid_until_s,
+        exact=quote.exact,
+        parent_priced=quote.parent_priced,
     )

@@ -42,6 +42,7 @@ from callwarden.call_admission.core.lists import Listing, Lists
 from callwarden.call_admission.core.notices import Notice, levels
 from callwarden.call_admission.core.policy import AdmissionPolicy
 from callwarden.call_admission.core.rules.rule import Bounded
+from callwarden.call_admission.core.rules.velocity import marks
 from callwarden.call_admission.core.settle import Settlement, settle, settle_expired
 from callwarden.call_admission.core.snapshot import Account, AccountType, Counted, Snapshot, SourceTrunk
 from callwarden.call_admission.core.usage import (
@@ -509,7 +510,7 @@ class Book:
             spend_day=snapshot.day,
             price=verdict.price,
             trunk=routes[0].trunk if routes else "",
-            marks=(),
+            marks=marks(request, policy, account, self._now_s) if policy.velocity else (),
             owners=owners,
             costs=_costs_of(quote, routes) if isinstance(quote, Quote) else (),
             limits_hit=tuple(decided.reported) if policy.reports else (),
@@ -798,6 +799,8 @@ class Book:
                 continue
             rows = [counter for counter in counters if counter is not None]
             before = [Shard(shard.count, index, row.grants) for index, row in enumerate(rows)]
+            if counted.total is None:
+                counted.total = merged([row.usage for row in rows])
             used = [row.usage.used(need.quantity, self._now_s) for row in rows]
             after = shared(before, need.quantity, need.limit, used, shard.index, need.needed)
             for index, (old, new) in enumerate(zip(before, after, strict=True)):

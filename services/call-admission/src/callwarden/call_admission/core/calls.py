@@ -37,6 +37,10 @@ class Quote:
     price: Price
     routes: tuple[Route, ...]
     valid_until_s: float
+    exact: bool = True
+    """The price is for the very destination that is routed, not for a larger one around it."""
+    parent_priced: bool = False
+    """The price list of the account's reseller has a price, too."""
     is_free: bool = field(init=False)
     """Known once for all calls that the quote serves, as what follows."""
     costs: "tuple[RouteCost, ...]" = field(init=False)

@@ -46,6 +46,12 @@ def end_of_day(day: date, zone_name: str) -> float:
     return datetime.combine(day + timedelta(days=1), time(), zone(zone_name)).timestamp()
 
 
+def end_of_month(day: date, zone_name: str) -> float:
+    """When the month after that day's begins there, seconds since 1970 UTC. Raises UnknownZone."""
+    first = date(day.year + day.month // 12, day.month % 12 + 1, 1)
+    return datetime.combine(first, time(), zone(zone_name)).timestamp()
+
+
 def hour_of(at_s: float, zone_name: str) -> int:
     """The hour that clocks in the zone show at the moment, 0 to 23. Raises UnknownZone."""
     return _hour_of(int(at_s // QUARTER_S), zone_name)  # Zones differ from UTC by whole quarters of an hour.

@@ -11,7 +11,7 @@ from typing import Final
 from callwarden.call_admission.core.calls import CallRequest, ExtendRequest, Hold, Quote, Route, is_free
 from callwarden.call_admission.core.policy import AdmissionPolicy
 from callwarden.call_admission.core.rules import RULES, Question, Rule
-from callwarden.call_admission.core.rules.rule import Bounded, Finding
+from callwarden.call_admission.core.rules.rule import Bounded
 from callwarden.call_admission.core.slices import (
     FREE_LEASE_S,
     Bounds,
@@ -45,7 +45,9 @@ class Decided:
     routes: tuple[Route, ...] = ()
     """What the rules have left of the quote's."""
     bounded: tuple[Bounded, ...] = ()
-    """Limits of which a shard was short."""
+    """Limits of which a shard was short, or that have cut the slice: with room from other shards it may be more."""
+    warnings: tuple[Refuse, ...] = ()
+    """What is to be told of a call that goes on."""
 
     @property
     def reported(self) -> list[str]:
@@ -68,15 +70,19 @@ def decide(snapshot: Snapshot, request: CallRequest, policy: AdmissionPolicy, ru
     answers = (request.start_s,) if price is None else possible_answers(price, request.start_s, policy.setup_s_max)
     quote = snapshot.quote
     free_call = quote is None or (isinstance(quote, Quote) and quote.is_free)
-    question = Question(request.destination, request.local, price, free_call, answers, policy.slice.minimum_s)
-    results, refusal, bounds = _ask(snapshot, question, policy, rules)
-    if refusal is not None or price is None:
-        return Decided(refusal or _unpriced(), results)
-    part = cut_to_size(price, answers, 0, FREE_LEASE_S if free_call else policy.slice.first_s, bounds)
+    least_s = policy.slice.minimum_s
+    wanted_s = FREE_LEASE_S if free_call else max(_slice_s(policy.slice.first_s, snapshot, policy), least_s)
+    question = Question(request.destination, request.local, price, free_call, answers, least_s, wanted_s)
+    routes = quote.routes if isinstance(quote, Quote) else ()
+    asked = _ask(snapshot, question, policy, _plan(policy, rules, extends=False), routes)
+    if asked.refusal is not None or price is None:
+        return Decided(asked.refusal or _unpriced(), asked.results, (), asked.bounded, asked.warnings)
+    bounds = asked.bounds
+    part = cut_to_size(price, answers, 0, wanted_s, bounds)
     if part is None:  # the rules have each found room for the least talk time
         raise AssertionError("no talk time within bounds that the rules have let through")
-    routes = quote.routes if isinstance(quote, Quote) else ()
-    return Decided(Admit(part.granted_s, part.held_micros, part.final, bounds.talk_s_max, price), results, routes)
+    admit = Admit(part.granted_s, part.held_micros, part.final, bounds.talk_s_max, price)
+    return Decided(admit, asked.results, asked.routes, asked.bounded, asked.warnings)
 
 
 def decide_extension(
@@ -91,12 +97,13 @@ def decide_extension(
     answers = (answered_at_s,)
     price = hold.price
     free_call = is_free(price)
-    question = Question("", False, price, free_call, answers, hold.granted_s + 1)
-    results, refusal, bounds = _ask(snapshot, question, policy, tuple(rule for rule in rules if rule.extends))
-    if refusal is not None:
-        return Decided(refusal, results)
+    wanted_s = hold.granted_s + (FREE_LEASE_S if free_call else _slice_s(policy.slice.next_s, snapshot, policy))
+    question = Question("", False, price, free_call, answers, hold.granted_s + 1, wanted_s, hold.marks)
+    asked = _ask(snapshot, question, policy, _plan(policy, rules, extends=True), ())
+    results, bounds = asked.results, asked.bounds
+    if asked.refusal is not None:
+        return Decided(asked.refusal, results, (), asked.bounded, asked.warnings)
     bounds.talk_s_max = min(bounds.talk_s_max, hold.max_duration_s)
-    wanted_s = hold.granted_s + (FREE_LEASE_S if free_call else policy.slice.next_s)
     part = cut_to_size(price, answers, hold.granted_s, wanted_s, bounds)
     if part is None:
         return Decided(
@@ -108,47 +115,99 @@ def decide_extension(
         )  # fmt: skip
     # What was held for a dearer moment of answer stays held: it is settled by what the call really costs.
     held_micros = max(part.held_micros, hold.held_micros)
-    return Decided(Admit(part.granted_s, held_micros, part.final, hold.max_duration_s, price), results)
+    admit = Admit(part.granted_s, held_micros, part.final, hold.max_duration_s, price)
+    return Decided(admit, results, (), asked.bounded, asked.warnings)
 
 
-# Looked up once: an Enum's attribute costs 0.1 µs, and there are nine rules.
+def _slice_s(usual_s: int, snapshot: Snapshot, policy: AdmissionPolicy) -> int:
+    """Slices are shorter where little credit is left, so that several calls can share it."""
+    low_below = policy.slice.low_below_micros
+    if low_below is None or not snapshot.account.prepaid or snapshot.available_micros >= low_below:
+        return usual_s
+    return min(usual_s, policy.slice.low_s)
+
+
+# Looked up once: an Enum's attribute costs 0.1 µs, and there are thirty rules.
 _MODE_ENFORCE: Final = Mode.ENFORCE
 _MODE_OFF: Final = Mode.OFF
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The rules that have something to say under one policy, and what stands for the others in every decision."""
+
+    rules: Sequence[Rule]
+    results: tuple[RuleResult, ...]
+    asked: tuple[tuple[int, Rule, Mode], ...]
+
+
+def _plan(policy: AdmissionPolicy, rules: Sequence[Rule], *, extends: bool) -> _Plan:
+    known: _Plan | None = policy.plans.get(extends)
+    if known is not None and known.rules is rules:
+        return known
+    results: list[RuleResult] = []
+    asked: list[tuple[int, Rule, Mode]] = []
+    for rule in rules:
+        if extends and not rule.extends:
+            continue
+        mode = policy.modes.get(rule.name, _MODE_ENFORCE)
+        why = "off by policy" if mode is _MODE_OFF else rule.idle(policy)
+        if not why:
+            asked.append((len(results), rule, mode))
+        results.append(RuleResult(rule.name, mode, skipped=why))
+    plan = policy.plans[extends] = _Plan(rules, tuple(results), tuple(asked))
+    return plan
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What all rules together say. Made for every decision, so not frozen."""
+
+    results: tuple[RuleResult, ...]
+    refusal: Refuse | None
+    bounds: Bounds
+    routes: tuple[Route, ...]
+    bounded: tuple[Bounded, ...]
+    warnings: tuple[Refuse, ...]
+
+
 def _ask(
-    snapshot: Snapshot, question: Question, policy: AdmissionPolicy, rules: Sequence[Rule]
-) -> tuple[tuple[RuleResult, ...], Refuse | None, Bounds]:
-    modes = policy.modes
-    results = []
+    snapshot: Snapshot, question: Question, policy: AdmissionPolicy, plan: _Plan, routes: tuple[Route, ...]
+) -> _Asked:
+    results = list(plan.results)
     refusal: Refuse | None = None
     budget_micros: int | None = None
     talk_s_max = policy.talk_s_max
-    for rule in rules:
-        mode = modes.get(rule.name, _MODE_ENFORCE)
-        if mode is _MODE_OFF:
-            results.append(_off(rule.name).result)
-            continue
+    bounded: tuple[Bounded, ...] = ()
+    warnings: tuple[Refuse, ...] = ()
+    for index, rule, mode in plan.asked:
         finding = rule.find(snapshot, question, policy, mode)
-        results.append(finding.result)
+        result = results[index] = finding.result
+        if finding.bounded:
+            bounded += finding.bounded
+        if finding.warnings:
+            warnings += finding.warnings
         if mode is not _MODE_ENFORCE:
             continue
-        if finding.result.refused is not None:
-            refusal = refusal or finding.result.refused
+        if result.refused is not None:
+            refusal = refusal or result.refused
         if finding.budget_micros is not None and (budget_micros is None or finding.budget_micros < budget_micros):
             budget_micros = finding.budget_micros
         if finding.talk_s_max is not None and finding.talk_s_max < talk_s_max:
             talk_s_max = finding.talk_s_max
+        if finding.routes is not None and refusal is None:
+            routes = tuple(route for route in routes if route in finding.routes)
+            if not routes:
+                refusal = _no_route(rule.name)
+                results[index] = RuleResult(rule.name, mode, refusal, result.counter, result.value, result.limit)
     # Whatever the rules' modes, prepaid money that isn't there is never held or charged.
     cap_micros = snapshot.available_micros if snapshot.account.prepaid else None
-    return tuple(results), refusal, Bounds(budget_micros, cap_micros, talk_s_max)
+    return _Asked(tuple(results), refusal, Bounds(budget_micros, cap_micros, talk_s_max), routes, bounded, warnings)
 
 
-_OFF: Final[dict[str, Finding]] = {}
-
-
-def _off(rule: str) -> Finding:
-    return _OFF.get(rule) or _OFF.setdefault(rule, Finding(RuleResult(rule, Mode.OFF, skipped="off by policy")))
+def _no_route(rule: str) -> Refuse:
+    """Each of several rules has left routes, but none has been left by all."""
+    return Refuse(Reason.NO_ROUTE, rule, text="Every route is ruled out, one for this and another for that.")
 
 
 def _unpriced() -> Refuse:

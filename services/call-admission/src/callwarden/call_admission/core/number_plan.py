@@ -28,7 +28,7 @@ class Kind(Enum):
 @lru_cache(KINDS_CACHED)
 def kind_of(digits: str) -> Kind:
     """The kind of an E.164 number, given as digits without "+"."""
-    code = next((code for n in range(1, _COUNTRY_CODE_DIGITS_MAX + 1) if (code := digits[:n]) in _REGIONS), "")
+    code = country_code_of(digits)
     national = digits[len(code) :]
     if not code or _suspicious(code).match(national) is None:
         return Kind.OTHER
@@ -57,7 +57,7 @@ def country_of(digits: str) -> str:
     Where several countries share a code, the number decides (+1 204 is CA, +1 212 US); one that is no number of any of
     them counts as the main one's, so that a digit at its end hides nothing.
     """
-    code = next((code for n in range(1, _COUNTRY_CODE_DIGITS_MAX + 1) if (code := digits[:n]) in _REGIONS), "")
+    code = country_code_of(digits)
     if not code:
         return ""
     regions = _REGIONS[code]
@@ -78,6 +78,11 @@ def country_of(digits: str) -> str:
         number_of_leading_zeros=zeros if zeros > 1 else None,
     )
     return region_code_for_number(number) or regions[0]
+
+
+def country_code_of(digits: str) -> str:
+    """The country code that an E.164 number begins with, or "": no code begins with another."""
+    return next((code for n in range(1, _COUNTRY_CODE_DIGITS_MAX + 1) if (code := digits[:n]) in _REGIONS), "")
 
 
 @lru_cache(512)

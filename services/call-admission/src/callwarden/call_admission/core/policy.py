@@ -4,8 +4,8 @@ Out: the fields' meaning and defaults (callwarden.policy.model), how a bundle co
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from callwarden.call_admission.core.lists import DYNAMIC, SMART
 from callwarden.kernel.verdict import Mode
@@ -179,6 +179,8 @@ class AdmissionPolicy:
     smart_list: SmartList
     reports: bool
     """Whether some rule is only reported."""
+    plans: dict[bool, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
+    """Which rules are to be asked: decide keeps it here, once for each policy."""
 
     @property
     def counts_seconds(self) -> bool:

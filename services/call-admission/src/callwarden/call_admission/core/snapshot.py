@@ -87,6 +87,8 @@ class Counted:
     shard: Shares | None = None
     account: Account | None = None
     """Of a reseller or a carrier."""
+    total: Usage | None = None
+    """Over all shards, where they have been read; for showing."""
 
     @property
     def is_sharded(self) -> bool:
@@ -148,5 +150,9 @@ class Snapshot:
 
     @property
     def available_micros(self) -> int:
-        """What a prepaid account can still hold."""
+        """What a prepaid account can still hold; of a sharded one, what this shard can."""
+        own = self.counted.get("account")
+        if own is not None and own.is_sharded:
+            credit_micros = self.account.balance_micros + self.account.overdraft_micros
+            return own.allowance("credit", credit_micros) - own.usage.used("credit", self.now_s)
         return self.balance_micros + self.account.overdraft_micros - self.held_micros

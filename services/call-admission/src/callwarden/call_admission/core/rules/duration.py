@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import Final
 
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules.rule import Finding, Question, Use, refused
+from callwarden.call_admission.core.rules.rule import Finding, Question, Rule, refused
 from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.verdict import Mode, Reason, RuleResult
 
@@ -18,7 +18,7 @@ def _bounded(is_enforced: bool, talk_s_max: int) -> Finding:
 _ENFORCE: Final = Mode.ENFORCE
 
 
-class Duration:
+class Duration(Rule):
     """Refuses no new call; it bounds what is granted, so that the edge cuts there. The shorter of call timeout and
     absolute timeout holds."""
 
@@ -34,6 +34,3 @@ class Duration:
             self.name, mode, Reason.DURATION, text,
             counter="seconds", value=question.least_s - 1, limit=limit_s, window="call",
         )  # fmt: skip
-
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
-        return ()

@@ -6,18 +6,17 @@ from datetime import UTC, datetime
 from callwarden.call_admission.core.calls import Quote
 from callwarden.call_admission.core.lists import Hit, Kind, Lists, Side, digits_of
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules.rule import Finding, Question, Use, passed, refused, skipped
+from callwarden.call_admission.core.rules.rule import Finding, Question, Rule, passed, refused, skipped
 from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.verdict import Mode, Reason, RuleResult
 
 
-class NumberLists:
+class NumberLists(Rule):
     """Of all entries that fit a number the one that names most of it decides; an allow list spares its numbers from the
     lists that make themselves, too. `counter` is the side, `window` the list and its entry. A route whose trunk has a
     list that blocks isn't taken; the call is refused where none is left."""
 
     name = "lists"
-    extends = False
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
         listing = snapshot.listing
@@ -68,9 +67,6 @@ class NumberLists:
         return refused(
             self.name, mode, reason, text, counter=side, window=f"{hit.list} {entry}", retry_after_s=retry_after_s
         )
-
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
-        return ()
 
 
 def _of_trunk(lists: Lists, trunk: str, called: str, calling: str) -> Hit | None:

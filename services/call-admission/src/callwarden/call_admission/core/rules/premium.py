@@ -4,28 +4,25 @@ from typing import Final
 
 from callwarden.call_admission.core.number_plan import Kind, kind_of
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules.rule import Finding, Question, Use, passed, refused, skipped
+from callwarden.call_admission.core.rules.rule import Finding, Question, Rule, passed, refused, skipped
 from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.verdict import Mode, Reason
 
 
-class Premium:
+class Premium(Rule):
     name = "premium"
-    extends = False
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
         if question.local:
             return skipped(self.name, mode, "local call")
-        if not policy.block_premium:
-            return skipped(self.name, mode, "not blocked by policy")
         kind = kind_of(question.destination)
         if kind is _OTHER:
             return passed(self.name, mode)
         text = f"The number is a {kind.value} one."
         return refused(self.name, mode, Reason.PREMIUM, text, window=kind.value)
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
-        return ()
+    def idle(self, policy: AdmissionPolicy) -> str:
+        return "" if policy.block_premium else "not blocked by policy"
 
 
 _OTHER: Final = Kind.OTHER  # Looked up once: an Enum's attribute costs more than the rule.

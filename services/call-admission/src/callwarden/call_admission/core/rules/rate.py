@@ -2,7 +2,7 @@
 
 from callwarden.call_admission.core.calls import NoQuote
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules.rule import Finding, Question, Use, passed, refused, skipped
+from callwarden.call_admission.core.rules.rule import Finding, Question, Rule, passed, refused, skipped
 from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.verdict import Mode, Reason
 
@@ -10,11 +10,10 @@ from callwarden.kernel.verdict import Mode, Reason
 RETRY_AFTER_S = 5
 
 
-class Rate:
+class Rate(Rule):
     """Always enforced: without a price no limit on money could be kept."""
 
     name = "rate"
-    extends = False
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
         quote, account = snapshot.quote, snapshot.account
@@ -35,6 +34,3 @@ class Rate:
         if not quote.routes:
             return refused(self.name, mode, Reason.NO_ROUTE, "No route leads to this number.", window=quote.deck)
         return passed(self.name, mode)
-
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
-        return ()

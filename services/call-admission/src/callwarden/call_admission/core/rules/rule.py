@@ -30,6 +30,10 @@ class Question:
     """Moments of answer to reckon with, see slices.possible_answers."""
     least_s: int
     """Talk time without which the answer is no."""
+    wanted_s: int = 0
+    """Talk time that is granted where nothing bounds it."""
+    marks: tuple[str, ...] | None = None
+    """Of a running call: velocity rules that it is counted under. None: a new call."""
 
 
 @dataclass(slots=True)
@@ -54,6 +58,8 @@ class Finding:
     routes: tuple[Route, ...] | None = None
     """The routes it leaves, where they are fewer."""
     bounded: tuple[Bounded, ...] = ()
+    warnings: tuple[Refuse, ...] = ()
+    """What is told of a call that goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +85,10 @@ class Use:
 
 
 class Rule(Protocol):
-    """One limit. Pure: equal arguments, equal finding."""
+    """One limit. Pure: equal arguments, equal finding. A rule is a subclass and takes what it leaves out from here."""
 
     name: str
-    extends: bool
+    extends: bool = False
     """Whether a running call is asked about again at each slice."""
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
@@ -91,7 +97,11 @@ class Rule(Protocol):
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
         """What is used of this rule's limits, over all shards. Empty: it has none, or none holds."""
-        ...
+        return ()
+
+    def idle(self, policy: AdmissionPolicy) -> str:
+        """Why this rule has nothing to say of any call under this policy: then it isn't asked. Empty: it may have."""
+        return ""
 
 
 # The same few dozen findings come again for every call; shared, since nothing in them changes (0.15 instead of 2 µs).

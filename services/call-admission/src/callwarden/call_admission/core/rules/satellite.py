@@ -3,7 +3,7 @@
 from typing import Final
 
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules.rule import Finding, Question, Use, passed, refused, skipped
+from callwarden.call_admission.core.rules.rule import Finding, Question, Rule, passed, refused, skipped
 from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.kernel.verdict import Mode, Reason
 
@@ -12,19 +12,16 @@ from callwarden.kernel.verdict import Mode, Reason
 SATELLITE_CODES: Final = frozenset({"870", "881", "882", "883"})
 
 
-class Satellite:
+class Satellite(Rule):
     name = "satellite"
-    extends = False
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
         if question.local:
             return skipped(self.name, mode, "local call")
-        if not policy.block_satellite:
-            return skipped(self.name, mode, "not blocked by policy")
         code = question.destination[:3]
         if code not in SATELLITE_CODES:
             return passed(self.name, mode)
         return refused(self.name, mode, Reason.SATELLITE, "The number is in a satellite network.", window=f"+{code}")
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
-        return ()
+    def idle(self, policy: AdmissionPolicy) -> str:
+        return "" if policy.block_satellite else "not blocked by policy"
