@@ -852,7 +852,8 @@ class Book:
         if self._lists is not None:
             snapshot.listing = Listing(self._lists, request.caller_number)
         if request.trunk and self._trunk_of is not None:
-            snapshot.trunk = self._trunk_of(request.trunk)
+            # One that isn't known, in the moment after it was made or should news be lost, may do what every trunk may.
+            snapshot.trunk = self._trunk_of(request.trunk) or SourceTrunk(request.trunk, only_local=True)
         if owners and isinstance(command.quote, Quote) and command.quote.carriers:
             snapshot.carriers = self._carriers(command.quote.carriers, owners)
         return snapshot
