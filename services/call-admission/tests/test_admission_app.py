@@ -737,12 +737,15 @@ async def test_a_resellers_accounts_are_counted_together_by_all_processes(
 ) -> None:
     async with running(database_url, fake_clock) as one, running(database_url, fake_clock) as other:
         number = next(numbers)
-        await one.account(type_="reseller", name=f"reseller-{number}")
+        await one.account(type_="reseller", name=f"reseller-{number}", max_lines=8)
         first = await one.account(parent=f"reseller-{number}")
         second = await one.account(parent=f"reseller-{number}")
         calls = await asyncio.gather(*(site.admit(each) for each in (first, second) for site in (one, other) * 2))
         usage = await counted(one, first, RESELLER)
         assert (usage.held_micros, usage.used("calls", fake_clock.now_s())) == (8 * 60_000, 8)
+        ninth = await one.app.admit(one.request(second))
+        assert isinstance(ninth, Refused)
+        assert (ninth.refuse.reason, ninth.sip_status) == (Reason.RESELLER_QUOTA, 0)
         fake_clock.advance(10)
         await asyncio.gather(*(other.app.ended(other.ended(hold_id, first, 10)) for hold_id in calls[:4]))
         usage = await counted(other, second, RESELLER)

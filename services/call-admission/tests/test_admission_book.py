@@ -604,6 +604,39 @@ def test_memory_is_bounded_and_forgets_what_is_old() -> None:
     assert memory.take(old) is None
 
 
+# ------------------------------------------------------------------ shards
+
+
+@pytest.mark.setting("maxlines")
+@pytest.mark.parametrize("slots", [(0,), (0, 1, 2, 3)])
+def test_shards_admit_just_as_many_calls_as_there_are_lines(slots: tuple[int, ...]) -> None:
+    tables = database(account(shards=4, max_lines=7, balance_micros=10_000_000))
+    outcomes = [tables.transact([admission(n)], NOW_S, slot=slots[n % len(slots)])[0] for n in range(1, 13)]
+    assert [type(outcome) for outcome in outcomes] == [Admitted] * 7 + [Refused] * 5
+    assert {reason(outcome) for outcome in outcomes[7:]} == {Reason.LINES}
+    tables.transact([ended(3, None, NOW_S)], NOW_S)
+    assert isinstance(tables.transact([admission(20)], NOW_S, slot=1)[0], Admitted), "a line that any shard has free"
+
+
+@pytest.mark.setting("credit")
+def test_the_last_of_the_credit_is_found_in_whichever_shard_it_lies() -> None:
+    tables = database(account(shards=4, max_lines=100, balance_micros=7 * 60_000))
+    outcomes = [tables.transact([admission(n)], NOW_S, slot=n)[0] for n in range(1, 11)]
+    granted = sum(admitted(outcome).granted_s for outcome in outcomes if isinstance(outcome, Admitted))
+    assert granted == 7 * 60
+    assert {reason(outcome) for outcome in outcomes if isinstance(outcome, Refused)} == {Reason.CREDIT}
+    assert sum(usage.held_micros for usage in tables.usages_of(UUID(int=1))) == 7 * 60_000
+
+
+@pytest.mark.setting("maxlines")
+def test_lines_that_are_taken_away_are_gone_in_all_shards() -> None:
+    tables = database(account(shards=2, max_lines=10, balance_micros=10_000_000))
+    for number in range(1, 6):
+        tables.transact([admission(number)], NOW_S, slot=0)
+    tables.accounts[UUID(int=1)] = replace(tables.accounts[UUID(int=1)], max_lines=4)
+    assert reason(tables.transact([admission(6)], NOW_S, slot=1)[0]) is Reason.LINES
+
+
 # ------------------------------------------------------------------ any order at all
 
 RESELLER = UUID(int=9)
@@ -647,7 +680,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.batch: list[Command] = []
         self.revived = False
         # Two processes, each with what it remembers: small, so that it forgets, too.
-        self.memories = (Memory(accounts_max=2, holds_max=3), Memory(accounts_max=1, holds_max=2))
+        self.memories = [Memory(accounts_max=2, holds_max=3), Memory(accounts_max=1, holds_max=2)]
 
     @rule(target=calls, key=st.sampled_from([1, 1, 2, 3, 3]), price=st.sampled_from([PRICE, PEAK]))
     def call(self, key: int, price: Price) -> tuple[int, int]:
@@ -712,10 +745,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.tables.transact(self.batch, self.now_s, WIDE, self.memories[process], slot=process, dies=dies)
         if dies:
             # Another one takes its place and remembers nothing; what was asked is asked again.
-            self.memories = tuple(
-                Memory(accounts_max=2, holds_max=3) if index == process else memory
-                for index, memory in enumerate(self.memories)
-            )
+            self.memories[process] = Memory(accounts_max=2, holds_max=3)
             return
         self.batch = []
         for key, limit in self.limits.items():

@@ -59,7 +59,7 @@ from callwarden.call_admission.core.usage import (
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.limits.shards import Grant, Shard, shared
 
-_MONEY_REASONS = frozenset({Reason.CREDIT, Reason.DAILY_SPEND, Reason.MONTHLY_SPEND, Reason.RESELLER_QUOTA})
+_MONEY_REASONS = frozenset({Reason.CREDIT, Reason.DAILY_SPEND, Reason.MONTHLY_SPEND})
 
 # Rows that the calls of one realm, or all of them, are counted in: so many processes don't meet there.
 WIDE_SHARDS: Final = 8
@@ -524,7 +524,7 @@ class Book:
         if hold.final and hold.granted_s < hold.max_duration_s:
             self.changes.doubtful.add(account.id)
         self._begin(standing, request, hold, policy)
-        if policy.thresholds:
+        if policy.thresholds or decided.warnings:
             self._tell(standing, decided, policy, snapshot.day, request.call_id)
         return Admitted(hold, routes, policy.revision)
 
@@ -610,7 +610,7 @@ class Book:
             extended = _hit(extended, hits)
         self._shift(standing, without, hold, policy)
         self._update(standing, hold, extended, policy)
-        if policy.thresholds:
+        if policy.thresholds or decided.warnings:
             self._tell(standing, decided, policy, hold.spend_day, request.call_id)
         return Extended(extended)
 
@@ -803,6 +803,7 @@ class Book:
                 counted.total = merged([row.usage for row in rows])
             used = [row.usage.used(need.quantity, self._now_s) for row in rows]
             after = shared(before, need.quantity, need.limit, used, shard.index, need.needed)
+            counted.total = merged([row.usage for row in rows])
             for index, (old, new) in enumerate(zip(before, after, strict=True)):
                 if old is not new and old.grants != new.grants:
                     rows[index].grants = new.grants
