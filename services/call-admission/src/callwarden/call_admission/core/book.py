@@ -794,7 +794,7 @@ class Book:
             self.changes.held[account_id] = self.changes.held.get(account_id, 0) + more_micros
 
     def _share(self, bounded: Iterable[Bounded], snapshot: Snapshot) -> bool:
-        """Room for shards that are short, from the other shards of their owners; whether there is more now.
+        """Room for shards that are short, from the other shards of their owners; whether more is there now, or known.
 
         Where they haven't been read, they are asked for.
         """
@@ -812,7 +812,7 @@ class Book:
             rows = [counter for counter in counters if counter is not None]
             before = [Shard(shard.count, index, row.grants) for index, row in enumerate(rows)]
             if counted.total is None:
-                counted.total = merged([row.usage for row in rows])
+                has_more = True  # Nothing may be lent, but a refusal tells the whole owner's numbers.
             used = [row.usage.used(need.quantity, self._now_s) for row in rows]
             after = shared(before, need.quantity, need.limit, used, shard.index, need.needed)
             counted.total = merged([row.usage for row in rows])
