@@ -222,29 +222,31 @@ class NatsNotices:
         self._publisher.publish(LIMIT, event.SerializeToString(), message_id=message_id)
 
 
-# Of an account's changes, those that move routes; rating reads them anew when it hears of them, at the same moment.
+# Of an account's changes, those that move routes; rating hears of them, as of a policy, at the same moment, and what it
+# says until it has read them anew is forgotten once more.
 _MOVES_ROUTES: Final = frozenset({"trunk", "status"})
 _RATING_RELOADS_S: Final = 2.0
+
+
+def forget_quotes(quotes: GrpcQuotes) -> None:
+    """Forgets prices and routes for a change that rating may not have seen yet."""
+    quotes.forget()
+    asyncio.get_running_loop().call_later(_RATING_RELOADS_S, quotes.forget)
 
 
 async def follow_rating(bus: Bus, quotes: GrpcQuotes) -> None:
     """Forgets prices and routes when they change; all of them after NATS was away, since what was said isn't kept."""
 
     async def rating_changed(message: Msg) -> None:
-        try:
-            deck = events_pb2.DeckChanged.FromString(message.data).deck
-        except ValueError:  # protobuf's DecodeError
-            deck = ""
-        quotes.forget(deck)
+        quotes.forget()
 
     async def account_changed(message: Msg) -> None:
         event = events_pb2.AccountChanged.FromString(message.data)
         if event.what in _MOVES_ROUTES:
-            quotes.forget("")
-            asyncio.get_running_loop().call_later(_RATING_RELOADS_S, quotes.forget, "")
+            forget_quotes(quotes)
 
     async def back() -> None:
-        quotes.forget("")
+        quotes.forget()
 
     await bus.subscribe(RATING_CHANGED, rating_changed)
     await bus.subscribe(ACCOUNT_CHANGED, account_changed)
