@@ -21,12 +21,14 @@ from callwarden.call_admission.adapters.hold_bytes import owners_bytes_of
 from callwarden.call_admission.adapters.lists_sql import SqlLists
 from callwarden.call_admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.adapters.trunks_sql import SqlSourceTrunks
+from callwarden.call_admission.adapters.usage_bytes import usage_bytes
 from callwarden.call_admission.core.account_csv import Line
 from callwarden.call_admission.core.accounts import AccountFilter, AccountRef, TrunkChange
 from callwarden.call_admission.core.book import Changes, Loaded, Note
 from callwarden.call_admission.core.calls import Owner
 from callwarden.call_admission.core.lists import Entry, ListHead
 from callwarden.call_admission.core.records import Place
+from callwarden.call_admission.core.usage import Span, Usage
 from callwarden.common.sql import Database, HotPool
 from callwarden.kernel.errors import CallwardenError
 from callwarden.payment.adapters.books_sql import SqlBooks as PaymentBooks
@@ -145,6 +147,8 @@ async def _accounts(database: Database) -> UUID:
         change(deck=""),
         change(clear=("parent",)),
         change(currency="USD"),
+        change(prepaid=False),
+        change(prepaid=True),
     ):
         await desk.update(ref, changed)
     await _refused(desk.update(ref, change(add_numbers=(f"+{DIGITS}2",))))
@@ -229,6 +233,9 @@ async def _records(database: Database, furnish: Database, alice: UUID) -> None:
                 {"id": top_up, "account_id": alice, "kind": "top-up", "reference": f"{MARK}", "amount_micros": AMOUNT},
             ],
         )
+        usage = usage_bytes(Usage(days=[Span(LONG_AGO.date().toordinal(), AMOUNT)]))
+        await connection.execute(insert(counter).values(scope=alice, shard=0, usage=usage))
+        await connection.execute(update(account).where(account.c.id == alice).values(shards=2))
         call = {"call_id": MARK, "destination": MARK, "dialled": MARK, "caller_number": MARK, "source_address": MARK}
         more = {"edge": MARK, "started_at": LONG_AGO, "ended_at": LONG_AGO, "duration_s": 1, "billed_s": 1}
         rest = {
