@@ -1645,7 +1645,7 @@ class Correction(_message.Message):
     BALANCE_MICROS_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
     entry_id: _builtins.str
-    """The reversing entry; empty where nothing had to change."""
+    """The reversing entry; of 0 where nothing had to change."""
     account: _builtins.str
     amount_micros: _builtins.int
     """What it adds to the balance; below 0: takes from it."""
