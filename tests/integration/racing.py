@@ -25,6 +25,7 @@ T = TypeVar("T")
 PROCESSES: Final = 4
 EDGES: Final = 2
 REQUESTS: Final = 200
+SIBLINGS: Final = 4  # accounts of a reseller
 ASKED_TWICE: Final = 40  # of them, at two processes at the same moment, as an edge does that has lost a connection
 SECOND_MICROS: Final = 1_000  # the deck's 0.06 a minute
 SLICE_S: Final = 10
@@ -55,12 +56,12 @@ class Race:
     """How it begins."""
     value_after_talk: int | None = None
     """Where it isn't the same."""
-    is_sharded: bool = False
-    """Those who are refused are told the counts of one shard."""
     seconds: int | None = None
     """Talk time that fits in all, where shards' parts of it may be shorter than a slice: `fits` calls then at least."""
     spec: Mapping[str, Any] = field(default_factory=dict)
     account: Mapping[str, Any] = field(default_factory=dict)
+    reseller: Mapping[str, Any] | None = None
+    """Limits of a reseller, whose accounts (SIBLINGS of them) the calls are spread over."""
     limits: Mapping[str, Any] = field(default_factory=dict)
     credit_micros: int = 10**12
     in_a_moment: bool = False
@@ -107,6 +108,7 @@ RACES: Final = [
         counter="credit",
         value=0,
         limit=SECOND_MICROS,
+        window="call",
         credit_micros=7 * SLICE_MICROS,
     ),
     Race(
@@ -121,6 +123,7 @@ RACES: Final = [
         counter="credit",
         value=999,
         limit=SECOND_MICROS,
+        window="call",
         credit_micros=7 * SLICE_MICROS + 3 * SECOND_MICROS + 999,
     ),
     Race(
@@ -165,6 +168,257 @@ RACES: Final = [
         window="day ",
         spec={"spend": {"daily": {"trafficSender": 6 * SLICE_MICROS / 10**6}}},
         account={"type": "traffic-sender", "prepaid": False},
+    ),
+    Race(
+        "lines-off-peak",
+        ("maxlinesoffpeak",),
+        fits=4,
+        after_unanswered=4,
+        after_talk=4,
+        reason="lines",
+        rule="lines",
+        counter="calls",
+        value=4,
+        limit=4,
+        window="now (off-peak)",
+        spec={"lines": {"max": 1_000, "maxOffPeak": 4, "peakHours": "Mon-Sun 00:00-01:00"}},
+    ),
+    Race(
+        "monthly-spend",
+        ("maxmonthlycredit", "creditcheckforpostp"),
+        fits=5,
+        after_unanswered=5,
+        after_talk=0,
+        reason="monthly-spend",
+        rule="monthly_spend",
+        counter="spent",
+        value=5 * SLICE_MICROS,
+        limit=5 * SLICE_MICROS,
+        window="month ",
+        account={"prepaid": False},
+        limits={"monthly_micros": 5 * SLICE_MICROS},
+    ),
+    Race(
+        "dynamic-daily-spend",
+        ("checkmaxdyndailycredit", "maxdyndailycreditforenduser_min"),
+        fits=5,
+        after_unanswered=5,
+        after_talk=0,
+        reason="daily-spend",
+        rule="dynamic_daily",
+        counter="spent",
+        value=5 * SLICE_MICROS,
+        limit=5 * SLICE_MICROS,
+        window="day ",
+        spec={"spend": {"dynamicDaily": {"mode": 1, "floorEndUser": 5 * SLICE_MICROS / 10**6}}},
+    ),
+    Race(
+        "talk-time-of-a-day",
+        ("calcmaxsl",),
+        fits=5,
+        after_unanswered=5,
+        after_talk=0,
+        reason="talk-time",
+        rule="talk_time",
+        counter="talk",
+        value=5 * SLICE_S,
+        limit=5 * SLICE_S,
+        window="day ",
+        limits={"talk_day_s": 5 * SLICE_S},
+    ),
+    Race(
+        "talk-time-of-a-month",
+        ("calcmaxsl",),
+        fits=5,
+        after_unanswered=5,
+        after_talk=0,
+        reason="talk-time",
+        rule="talk_time",
+        counter="talk",
+        value=5 * SLICE_S,
+        limit=5 * SLICE_S,
+        window="month ",
+        limits={"talk_month_s": 5 * SLICE_S},
+    ),
+    Race(
+        "calls-of-an-address",
+        ("maxcallperip",),
+        fits=6,
+        after_unanswered=0,
+        after_talk=0,
+        reason="address-quota",
+        rule="address_calls",
+        counter="calls",
+        value=6,
+        limit=6,
+        window="24 h",
+        spec={"callsPerAddress": {"maxCalls": 6}},
+    ),
+    Race(
+        "talk-time-of-an-address",
+        ("maxdurationperip",),
+        fits=6,
+        after_unanswered=6,
+        after_talk=0,
+        reason="address-quota",
+        rule="address_duration",
+        counter="talk",
+        value=6 * SLICE_S,
+        limit=6 * SLICE_S,
+        window="24 h",
+        spec={"callsPerAddress": {"maxDuration": f"{6 * SLICE_S}s"}},
+    ),
+    Race(
+        "cost-of-an-address",
+        ("maxcostperip",),
+        fits=6,
+        after_unanswered=6,
+        after_talk=0,
+        reason="address-quota",
+        rule="address_cost",
+        counter="spent",
+        value=6 * SLICE_MICROS,
+        limit=6 * SLICE_MICROS,
+        window="24 h",
+        spec={"callsPerAddress": {"maxCost": 6 * SLICE_MICROS / 10**6}},
+    ),
+    Race(
+        "lines-of-a-reseller",
+        (),
+        fits=5,
+        after_unanswered=5,
+        after_talk=5,
+        reason="reseller-quota",
+        rule="reseller_lines",
+        counter="calls",
+        value=5,
+        limit=5,
+        reseller={"max_lines": 5},
+    ),
+    Race(
+        "daily-spend-of-a-reseller",
+        (),
+        fits=6,
+        after_unanswered=6,
+        after_talk=0,
+        reason="reseller-quota",
+        rule="reseller_spend",
+        counter="spent",
+        value=6 * SLICE_MICROS,
+        limit=6 * SLICE_MICROS,
+        window="day ",
+        reseller={"daily_micros": 6 * SLICE_MICROS},
+    ),
+    Race(
+        "ceiling-of-a-realm",
+        ("licensecfg",),
+        fits=5,
+        after_unanswered=5,
+        after_talk=5,
+        reason="ceiling",
+        rule="realm_calls",
+        counter="calls",
+        value=5,
+        limit=5,
+        spec={"system": {"perRealm": {"maxCalls": 5}}},
+    ),
+    Race(
+        "velocity-at-once",
+        (),
+        fits=4,
+        after_unanswered=4,
+        after_talk=4,
+        reason="velocity",
+        rule="velocity",
+        counter="at_once",
+        value=4,
+        limit=4,
+        window="",
+        spec={"fraud": {"velocity": [{"name": "germany", "prefixes": ["49"], "critical": {"atOnce": 4}}]}},
+    ),
+    Race(
+        "velocity-total",
+        (),
+        fits=7,
+        after_unanswered=0,
+        after_talk=0,
+        reason="velocity",
+        rule="velocity",
+        counter="total",
+        value=7,
+        limit=7,
+        window="",
+        spec={"fraud": {"velocity": [{"name": "germany", "prefixes": ["49"], "critical": {"total": 7}}]}},
+    ),
+    Race(
+        "velocity-of-spend",
+        (),
+        fits=6,
+        after_unanswered=6,
+        after_talk=0,
+        reason="velocity",
+        rule="velocity",
+        counter="spend",
+        value=6 * SLICE_MICROS,
+        limit=6 * SLICE_MICROS,
+        window="germany ",
+        spec={
+            "fraud": {
+                "velocity": [{"name": "germany", "prefixes": ["49"], "critical": {"spend": 6 * SLICE_MICROS / 10**6}}]
+            }
+        },
+    ),
+    *(
+        race
+        for shards in (4, 16)  # Of sixteen, most have no part of the limit of their own.
+        for race in (
+            Race(
+                f"lines-over-{shards}-shards",
+                ("maxlines",),
+                fits=5,
+                after_unanswered=5,
+                after_talk=5,
+                reason="lines",
+                rule="lines",
+                counter="calls",
+                value=5,
+                limit=5,
+                limits={"max_lines": 5},
+                account={"shards": shards},
+            ),
+            Race(
+                f"credit-over-{shards}-shards",
+                ("credit",),
+                fits=8,
+                after_unanswered=8,
+                after_talk=0,
+                reason="credit",
+                rule="credit",
+                counter="credit",
+                value=999,
+                limit=SECOND_MICROS,
+                window="call",
+                credit_micros=7 * SLICE_MICROS + 3 * SECOND_MICROS + 999,
+                account={"shards": shards},
+                seconds=73,
+            ),
+            Race(
+                f"daily-spend-over-{shards}-shards",
+                ("maxdailycreditperuser",),
+                fits=6,
+                after_unanswered=6,
+                after_talk=0,
+                reason="daily-spend",
+                rule="daily_spend",
+                counter="spent",
+                value=6 * SLICE_MICROS,
+                limit=6 * SLICE_MICROS,
+                window="day ",
+                limits={"daily_micros": 6 * SLICE_MICROS},
+                account={"shards": shards},
+                seconds=60,
+            ),
+        )
     ),
 ]
 
@@ -215,25 +469,52 @@ def noon_zone() -> str:
     return f"Etc/GMT{-ahead:+d}" if ahead else "UTC"  # Their signs are the other way round.
 
 
-async def open_account(track: Track, race: Race, number: int = 0) -> str:
+async def open_accounts(track: Track, race: Race, number: int = 0) -> list[str]:
+    """Fresh accounts that the row's limit holds for together: one, or those of a fresh reseller."""
+    if race.reseller is None:
+        return [await _open(track, race, f"racer-{number}")]
+    reseller = {"type": "reseller", "prepaid": False, "limits": admission_pb2.Limits(**race.reseller)}
+    await _open(track, race, f"reseller-{number}", **reseller)
+    return [
+        await _open(track, race, f"racer-{number}-{sibling}", parent=f"reseller-{number}")
+        for sibling in range(SIBLINGS)
+    ]
+
+
+async def _open(track: Track, race: Race, name: str, **changes: Any) -> str:
     account = admission_pb2.Account(
-        name=f"racer-{number}",
+        name=name,
         realm=race.name,
         currency="EUR",
         deck="retail",
         time_zone=noon_zone(),
-        limits=admission_pb2.Limits(**race.limits),
-        **{"type": "enduser", "prepaid": True, **race.account},
+        **{
+            "type": "enduser",
+            "prepaid": True,
+            "limits": admission_pb2.Limits(**race.limits),
+            **race.account,
+            **changes,
+        },
     )
     created = await unary(track.operator.accounts.CreateAccount, admission_pb2.CreateAccountRequest(account=account))
     await track.operator.top_up(created.id, race.credit_micros, key=f"first-{created.id}")
     return str(created.id)
 
 
-async def race_for(track: Track, account: str, fits: int, race: Race, value: int) -> list[Call]:
+def address_of(account: str) -> str:
+    """An address that only this account, or its first sibling, calls from."""
+    return f"2001:db8::{account[:4]}:{account[4:8]}"
+
+
+async def race_for(track: Track, accounts: list[str], fits: int, race: Race, value: int) -> list[Call]:
     """All at once; those that were admitted, of which there are as many as fit."""
     # Begun a moment ago, so that a call can have talked before it is told to have ended.
-    calls = [Call(account, f"4930{number:06d}", at_s=time.time() - 2 * SLICE_S) for number in range(REQUESTS)]
+    at_s = time.time() - 2 * SLICE_S
+    address = address_of(accounts[0])
+    calls = [
+        Call(accounts[number % len(accounts)], f"4930{number:06d}", source_address=address, at_s=at_s)
+        for number in range(REQUESTS)
+    ]
     asked = [(call, turn) for turn, call in enumerate(calls)]
     asked += [(call, turn + 1) for call, turn in asked[:ASKED_TWICE]]
     replies = await asyncio.gather(*(insist(track.edges, call, turn) for call, turn in asked))
@@ -243,7 +524,7 @@ async def race_for(track: Track, account: str, fits: int, race: Race, value: int
             refused.reason,
             refused.rule,
             refused.counter,
-            value if race.is_sharded else refused.value,
+            refused.value,
             refused.limit,
             refused.window[: len(race.window)],
         )
@@ -274,7 +555,7 @@ async def insist(edges: Edges, call: Call, turn: int) -> admission_pb2.AdmitRepl
         await asyncio.sleep(AGAIN_S)
 
 
-async def hang_up(track: Track, account: str, calls: list[Call], *, answered: bool) -> None:
+async def hang_up(track: Track, accounts: list[str], calls: list[Call], *, answered: bool) -> None:
     """Ends the calls, each when it has talked all it was granted, or unanswered; returns when all are settled."""
     for call in calls:
         if answered:
@@ -293,32 +574,38 @@ async def hang_up(track: Track, account: str, calls: list[Call], *, answered: bo
             due_s += TELL_AGAIN_S
             for call in calls:
                 track.edges.ended(call, message_id=f"{call.hold_id}.ended.{tellings}")
-        return not (await track.audit(account)).open_holds
+        return not any([(await track.audit(account)).open_holds for account in accounts])
 
     await eventually(settled, timeout_s=60, interval_s=0.05)
-    audit = await track.audit(account)
-    assert list(audit.mismatched_accounts) == []
-    assert audit.balance_sum_micros == audit.ledger_sum_micros
-    assert audit.held_sum_micros == audit.hold_rows_sum_micros == 0
-    now = await track.get(account)
-    assert (now.lines_in_use, now.held_micros) == (0, 0)
+    for account in accounts:
+        audit = await track.audit(account)
+        assert list(audit.mismatched_accounts) == []
+        assert audit.balance_sum_micros == audit.ledger_sum_micros
+        assert audit.held_sum_micros == audit.hold_rows_sum_micros == 0
+        now = await track.get(account)
+        assert (now.lines_in_use, now.held_micros) == (0, 0)
 
 
-async def run(track: Track, account: str, race: Race) -> None:
-    """The three races of a row, on a fresh account of its realm."""
+async def balance_of(track: Track, accounts: list[str]) -> int:
+    return sum([(await track.get(account)).balance_micros for account in accounts])
+
+
+async def run(track: Track, accounts: list[str], race: Race) -> None:
+    """The three races of a row, on fresh accounts of its realm."""
+    credit_micros = race.credit_micros * len(accounts)
     value_after_talk = race.value if race.value_after_talk is None else race.value_after_talk
 
-    calls = await race_for(track, account, race.fits, race, race.value)
-    await hang_up(track, account, calls, answered=False)
-    assert (await track.get(account)).balance_micros == race.credit_micros
+    calls = await race_for(track, accounts, race.fits, race, race.value)
+    await hang_up(track, accounts, calls, answered=False)
+    assert await balance_of(track, accounts) == credit_micros
 
-    calls = await race_for(track, account, race.after_unanswered, race, race.value)
-    await hang_up(track, account, calls, answered=True)
+    calls = await race_for(track, accounts, race.after_unanswered, race, race.value)
+    await hang_up(track, accounts, calls, answered=True)
     talked_s = sum(call.granted_s for call in calls)
-    assert (await track.get(account)).balance_micros == race.credit_micros - talked_s * SECOND_MICROS
+    assert await balance_of(track, accounts) == credit_micros - talked_s * SECOND_MICROS
 
-    calls = await race_for(track, account, race.after_talk, race, value_after_talk)
-    await hang_up(track, account, calls, answered=False)
+    calls = await race_for(track, accounts, race.after_talk, race, value_after_talk)
+    await hang_up(track, accounts, calls, answered=False)
 
 
 class Killer:

@@ -36,7 +36,7 @@ from tests.integration.racing import (
     Track,
     insist,
     noon_zone,
-    open_account,
+    open_accounts,
     policy_of,
     run,
 )
@@ -227,15 +227,15 @@ async def test_kills_lose_no_money_no_call_and_no_line_and_every_limit_stays_exa
     async with track_on(callwarden_servers, "\n---\n".join(policies)) as track:
         load = Load(track.edges, await open_holders(track))
         racers = {
-            race.name: [await open_account(track, race, number) for number in range(ROUNDS)] for race in UNDER_KILLS
+            race.name: [await open_accounts(track, race, number) for number in range(ROUNDS)] for race in UNDER_KILLS
         }
         killer = Killer(track.system, "call-admission", processes=PROCESSES, kills=kills, seed=SEED)
 
         async def rounds(race: Race) -> None:
-            for number, account in enumerate(racers[race.name]):
+            for number, accounts in enumerate(racers[race.name]):
                 if number and killer.is_over:
                     break
-                await run(track, account, race)
+                await run(track, accounts, race)
 
         async def kill() -> None:
             await killer.run()

@@ -23,7 +23,7 @@ from callwarden.local.system import LocalSystem
 from callwarden.testing.edges import Edges
 from callwarden.testing.operator import Operator
 from callwarden.testing.servers import Servers
-from tests.integration.racing import EDGES, PROCESSES, RACES, Race, Track, open_account, policy_of, run
+from tests.integration.racing import EDGES, PROCESSES, RACES, Race, Track, open_accounts, policy_of, run
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -60,4 +60,4 @@ async def track(callwarden_servers: Servers) -> AsyncIterator[Track]:
     [pytest.param(race, id=race.name, marks=[pytest.mark.setting(row) for row in race.settings]) for race in RACES],
 )
 async def test_of_hundreds_at_once_exactly_as_many_are_admitted_as_fit(track: Track, race: Race) -> None:
-    await run(track, await open_account(track, race), race)
+    await run(track, await open_accounts(track, race), race)

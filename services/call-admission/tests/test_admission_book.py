@@ -35,7 +35,17 @@ from callwarden.call_admission.core.book import (
     Standing,
     scope_of,
 )
-from callwarden.call_admission.core.calls import CallRequest, Ended, Expired, ExtendRequest, Hold, Quote, Route, Started
+from callwarden.call_admission.core.calls import (
+    CallRequest,
+    Ended,
+    Expired,
+    ExtendRequest,
+    Hold,
+    Pricing,
+    Quote,
+    Route,
+    Started,
+)
 from callwarden.call_admission.core.days import day_of
 from callwarden.call_admission.core.notices import Notice
 from callwarden.call_admission.core.policy import AddressPolicy, AdmissionPolicy, Ceiling, Policies
@@ -255,11 +265,17 @@ def database(*accounts: Account) -> Database:
     return Database({each.id: each for each in accounts or (account(),)})
 
 
-def admission(hold: int, key: int = 1, *, at_s: float = NOW_S, price: Price = PRICE, deck: str = "retail") -> Admission:
+RETAIL = Pricing("retail", realm="example.org")
+RESELLERS = Pricing("retail", "retail", "example.org", is_resellers=True)
+
+
+def admission(
+    hold: int, key: int = 1, *, at_s: float = NOW_S, price: Price = PRICE, pricing: Pricing = RETAIL
+) -> Admission:
     request = CallRequest(
         UUID(int=hold), f"call-{hold}", UUID(int=key), "493012345678", "030", "4930", "192.0.2.7", "edge", False, at_s
     )
-    return Admission(request, Quote(deck, "49", price, (Route("carrier", "192.0.2.1:5060"),), at_s + 60))
+    return Admission(request, Quote(pricing, "49", price, (Route("carrier", "192.0.2.1:5060"),), at_s + 60))
 
 
 def extension(hold: int, granted_s: int, answered_at_s: float = NOW_S, key: int = 1) -> Extension:
@@ -357,7 +373,7 @@ def test_an_extension_asked_twice_grants_once() -> None:
 
 def test_an_account_whose_price_list_has_changed_asks_for_the_new_price() -> None:
     tables = database(account(deck="wholesale"))
-    assert tables.transact([admission(1)], NOW_S) == [NeedsQuote("wholesale")]
+    assert tables.transact([admission(1)], NOW_S) == [NeedsQuote(Pricing("wholesale", realm="example.org"))]
     assert not tables.holds
 
 
@@ -604,9 +620,49 @@ def test_memory_is_bounded_and_forgets_what_is_old() -> None:
     assert memory.take(old) is None
 
 
+# ------------------------------------------------------------------ shards
+
+
+@pytest.mark.setting("maxlines")
+@pytest.mark.parametrize("slots", [(0,), (0, 1, 2, 3)])
+def test_shards_admit_just_as_many_calls_as_there_are_lines(slots: tuple[int, ...]) -> None:
+    tables = database(account(shards=4, max_lines=7, balance_micros=10_000_000))
+    outcomes = [tables.transact([admission(n)], NOW_S, slot=slots[n % len(slots)])[0] for n in range(1, 13)]
+    assert [type(outcome) for outcome in outcomes] == [Admitted] * 7 + [Refused] * 5
+    assert {reason(outcome) for outcome in outcomes[7:]} == {Reason.LINES}
+    tables.transact([ended(3, None, NOW_S)], NOW_S)
+    assert isinstance(tables.transact([admission(20)], NOW_S, slot=1)[0], Admitted), "a line that any shard has free"
+
+
+@pytest.mark.setting("credit")
+def test_the_last_of_the_credit_is_found_in_whichever_shard_it_lies() -> None:
+    tables = database(account(shards=4, max_lines=100, balance_micros=7 * 60_000))
+    outcomes = [tables.transact([admission(n)], NOW_S, slot=n)[0] for n in range(1, 11)]
+    granted = sum(admitted(outcome).granted_s for outcome in outcomes if isinstance(outcome, Admitted))
+    assert granted == 7 * 60
+    assert {reason(outcome) for outcome in outcomes if isinstance(outcome, Refused)} == {Reason.CREDIT}
+    assert sum(usage.held_micros for usage in tables.usages_of(UUID(int=1))) == 7 * 60_000
+
+
+@pytest.mark.setting("maxlines")
+def test_lines_that_are_taken_away_are_gone_in_all_shards() -> None:
+    tables = database(account(shards=2, max_lines=10, balance_micros=10_000_000))
+    for number in range(1, 6):
+        tables.transact([admission(number)], NOW_S, slot=0)
+    tables.accounts[UUID(int=1)] = replace(tables.accounts[UUID(int=1)], max_lines=4)
+    assert reason(tables.transact([admission(6)], NOW_S, slot=1)[0]) is Reason.LINES
+
+
 # ------------------------------------------------------------------ any order at all
 
 RESELLER = UUID(int=9)
+
+
+def priced(key: int) -> Pricing:
+    """How the account below with this key is."""
+    return RETAIL if key == 2 else RESELLERS
+
+
 WIDE = replace(
     POLICY,
     owners=frozenset({"realm", "system", "address"}),
@@ -647,17 +703,17 @@ class AnyOrder(RuleBasedStateMachine):
         self.batch: list[Command] = []
         self.revived = False
         # Two processes, each with what it remembers: small, so that it forgets, too.
-        self.memories = (Memory(accounts_max=2, holds_max=3), Memory(accounts_max=1, holds_max=2))
+        self.memories = [Memory(accounts_max=2, holds_max=3), Memory(accounts_max=1, holds_max=2)]
 
     @rule(target=calls, key=st.sampled_from([1, 1, 2, 3, 3]), price=st.sampled_from([PRICE, PEAK]))
     def call(self, key: int, price: Price) -> tuple[int, int]:
         self.last += 1
-        self.batch.append(admission(self.last, key, at_s=self.now_s, price=price))
+        self.batch.append(admission(self.last, key, at_s=self.now_s, price=price, pricing=priced(key)))
         return self.last, key
 
     @rule(call=calls)
     def call_again(self, call: tuple[int, int]) -> None:
-        self.batch.append(admission(call[0], call[1], at_s=self.now_s))
+        self.batch.append(admission(call[0], call[1], at_s=self.now_s, pricing=priced(call[1])))
 
     @rule(call=calls, ago_s=st.integers(0, 200))
     def answer(self, call: tuple[int, int], ago_s: int) -> None:
@@ -712,10 +768,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.tables.transact(self.batch, self.now_s, WIDE, self.memories[process], slot=process, dies=dies)
         if dies:
             # Another one takes its place and remembers nothing; what was asked is asked again.
-            self.memories = tuple(
-                Memory(accounts_max=2, holds_max=3) if index == process else memory
-                for index, memory in enumerate(self.memories)
-            )
+            self.memories[process] = Memory(accounts_max=2, holds_max=3)
             return
         self.batch = []
         for key, limit in self.limits.items():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callwarden.call_admission.core.calls import CallRequest, NoQuote, Quote, Route, is_free
+from callwarden.call_admission.core.calls import CallRequest, NoQuote, Pricing, Quote, Route, is_free
 from callwarden.call_admission.core.days import UnknownZone, day_of
 from callwarden.call_admission.core.decide import Admit, Decided, decide
 from callwarden.call_admission.core.number_plan import Kind, kind_of
@@ -58,7 +58,7 @@ def account(**changes: object) -> Account:
 
 
 def quote(price: Price = PRICE) -> Quote:
-    return Quote("retail", "49", price, (ROUTE,), NOW_S + 60)
+    return Quote(Pricing("retail"), "49", price, (ROUTE,), NOW_S + 60)
 
 
 def snapshot(of: Account | None = None, **changes: object) -> Snapshot:
@@ -377,7 +377,7 @@ def test_lists_do_not_hold_for_local_calls() -> None:
 
 @pytest.mark.parametrize("reason", [Reason.NO_RATE, Reason.NO_ROUTE, Reason.UNAVAILABLE])
 def test_a_call_without_a_price_is_refused_for_what_rating_says(reason: Reason) -> None:
-    refuse = refusal(decide(snapshot(quote=NoQuote("retail", reason)), request(), policy()))
+    refuse = refusal(decide(snapshot(quote=NoQuote(Pricing("retail"), reason)), request(), policy()))
     assert refuse.reason is reason
     assert bool(refuse.retry_after_s) is (reason is Reason.UNAVAILABLE)
 

@@ -30,11 +30,13 @@ from callwarden.call_admission.core.calls import (
     Hold,
     NoQuote,
     Owner,
+    Pricing,
     Quote,
     Route,
     RouteCost,
     Started,
     costs_of,
+    pricing_of,
 )
 from callwarden.call_admission.core.days import day_of
 from callwarden.call_admission.core.decide import Decided, decide, decide_extension
@@ -59,7 +61,7 @@ from callwarden.call_admission.core.usage import (
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.limits.shards import Grant, Shard, shared
 
-_MONEY_REASONS = frozenset({Reason.CREDIT, Reason.DAILY_SPEND, Reason.MONTHLY_SPEND, Reason.RESELLER_QUOTA})
+_MONEY_REASONS = frozenset({Reason.CREDIT, Reason.DAILY_SPEND, Reason.MONTHLY_SPEND})
 
 # Rows that the calls of one realm, or all of them, are counted in: so many processes don't meet there.
 WIDE_SHARDS: Final = 8
@@ -240,9 +242,9 @@ class Refused:
 
 @dataclass(slots=True)
 class NeedsQuote:
-    """The account's price list isn't the one that was asked: ask for this deck and come again."""
+    """The account isn't priced by what was asked: ask by this and come again."""
 
-    deck: str
+    pricing: Pricing
 
 
 @dataclass(slots=True)
@@ -406,6 +408,12 @@ class Book:
         owners += [Owner(CARRIER, scope_of(CARRIER, str(carrier)), 0) for carrier in carriers if carrier in limited]
         return tuple(owners)
 
+    def _pricing_of(self, account: Account) -> Pricing:
+        if account.parent is None:
+            return pricing_of(account.deck, None, account.realm)
+        reseller = self._seen.get(account.parent)
+        return pricing_of(account.deck, "" if reseller is None else reseller.account.deck, account.realm)
+
     def _moved_by(self, account: Account, hold: Hold, trunk: str) -> list[Owner]:
         """Where a running call is counted; of carriers only the one that took it (`trunk` empty: as known)."""
         owners = list(hold.owners)
@@ -474,8 +482,10 @@ class Book:
         before = self._refused.get(request.hold_id)
         if before is not None:
             return Refused(before, sip_status(before, policy), policy.revision)
-        if not request.local and (quote is None or quote.deck != account.deck):
-            return NeedsQuote(account.deck)
+        if not request.local:
+            pricing = self._pricing_of(account)
+            if quote is None or quote.pricing != pricing:
+                return NeedsQuote(pricing)
         routes = quote.routes if isinstance(quote, Quote) else ()
         if held is not None:
             return Admitted(held, _left(routes, held), policy.revision)
@@ -524,7 +534,7 @@ class Book:
         if hold.final and hold.granted_s < hold.max_duration_s:
             self.changes.doubtful.add(account.id)
         self._begin(standing, request, hold, policy)
-        if policy.thresholds:
+        if policy.thresholds or decided.warnings:
             self._tell(standing, decided, policy, snapshot.day, request.call_id)
         return Admitted(hold, routes, policy.revision)
 
@@ -543,8 +553,10 @@ class Book:
         if standing is None:
             return None
         account, request, quote = standing.account, command.request, command.quote
-        if not request.local and (quote is None or quote.deck != account.deck):
-            return NeedsQuote(account.deck)
+        if not request.local:
+            pricing = self._pricing_of(account)
+            if quote is None or quote.pricing != pricing:
+                return NeedsQuote(pricing)
         policy = self._policy_for(account.realm)
         snapshot = self._snapshot(standing, command, policy, self._owners_of(account, command, policy))
         return decide(snapshot, request, policy), snapshot
@@ -610,7 +622,7 @@ class Book:
             extended = _hit(extended, hits)
         self._shift(standing, without, hold, policy)
         self._update(standing, hold, extended, policy)
-        if policy.thresholds:
+        if policy.thresholds or decided.warnings:
             self._tell(standing, decided, policy, hold.spend_day, request.call_id)
         return Extended(extended)
 
@@ -782,7 +794,7 @@ class Book:
             self.changes.held[account_id] = self.changes.held.get(account_id, 0) + more_micros
 
     def _share(self, bounded: Iterable[Bounded], snapshot: Snapshot) -> bool:
-        """Room for shards that are short, from the other shards of their owners; whether there is more now.
+        """Room for shards that are short, from the other shards of their owners; whether more is there now, or known.
 
         Where they haven't been read, they are asked for.
         """
@@ -800,9 +812,10 @@ class Book:
             rows = [counter for counter in counters if counter is not None]
             before = [Shard(shard.count, index, row.grants) for index, row in enumerate(rows)]
             if counted.total is None:
-                counted.total = merged([row.usage for row in rows])
+                has_more = True  # Nothing may be lent, but a refusal tells the whole owner's numbers.
             used = [row.usage.used(need.quantity, self._now_s) for row in rows]
             after = shared(before, need.quantity, need.limit, used, shard.index, need.needed)
+            counted.total = merged([row.usage for row in rows])
             for index, (old, new) in enumerate(zip(before, after, strict=True)):
                 if old is not new and old.grants != new.grants:
                     rows[index].grants = new.grants
@@ -852,7 +865,8 @@ class Book:
         if self._lists is not None:
             snapshot.listing = Listing(self._lists, request.caller_number)
         if request.trunk and self._trunk_of is not None:
-            snapshot.trunk = self._trunk_of(request.trunk)
+            # One that isn't known, in the moment after it was made or should news be lost, may do what every trunk may.
+            snapshot.trunk = self._trunk_of(request.trunk) or SourceTrunk(request.trunk, only_local=True)
         if owners and isinstance(command.quote, Quote) and command.quote.carriers:
             snapshot.carriers = self._carriers(command.quote.carriers, owners)
         return snapshot

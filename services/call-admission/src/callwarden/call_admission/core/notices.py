@@ -10,7 +10,7 @@ from uuid import UUID
 
 from callwarden.call_admission.core.decide import Decided
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.usage import BLOCKED
+from callwarden.call_admission.core.usage import BLOCKED, WARNED
 from callwarden.kernel.verdict import Mode, Refuse, RuleResult
 
 
@@ -23,7 +23,7 @@ class Notice:
     realm: str
     rule: str
     level: int
-    """Percent of the limit that is used; usage.BLOCKED: a call was refused."""
+    """Percent of the limit that is used; usage.BLOCKED: a call was refused; WARNED: a velocity rule's warning."""
     counter: str
     value: int
     limit: int
@@ -33,7 +33,7 @@ class Notice:
 
 
 def levels(decided: Decided, policy: AdmissionPolicy) -> Iterator[tuple[RuleResult, int]]:
-    """The results that are worth telling, each with its highest level: once for each rule."""
+    """The results that are worth telling, each with its highest level."""
     blocked = decided.verdict.rule if isinstance(decided.verdict, Refuse) else ""
     lowest = policy.thresholds[-1] if policy.thresholds else BLOCKED
     for result in decided.rules:
@@ -43,6 +43,16 @@ def levels(decided: Decided, policy: AdmissionPolicy) -> Iterator[tuple[RuleResu
         elif limit and result.window not in _NO_USE and result.value * 100 >= lowest * limit:
             percent = result.value * 100 // limit
             yield result, next(level for level in policy.thresholds if percent >= level)
+    for warning in decided.warnings:
+        yield _result_of(warning), WARNED
+
+
+def _result_of(warning: Refuse) -> RuleResult:
+    """Of a warning: under its own name, so that it doesn't hide a later block by the same rule."""
+    name = f"{warning.rule}.warning"
+    return RuleResult(
+        name, Mode.REPORT, None, warning.counter, warning.value, warning.limit, warning.window
+    )  # fmt: skip
 
 
 _NO_USE = frozenset({"", "call"})
