@@ -235,9 +235,6 @@ async def _records(database: Database, furnish: Database, alice: UUID) -> None:
                 {"id": top_up, "account_id": alice, "kind": "top-up", "reference": f"{MARK}", "amount_micros": AMOUNT},
             ],
         )
-        usage = usage_bytes(Usage(days=[Span(LONG_AGO.date().toordinal(), AMOUNT)]))
-        await connection.execute(insert(counter).values(scope=alice, shard=0, usage=usage))
-        await connection.execute(update(account).where(account.c.id == alice).values(shards=2))
         call = {"call_id": MARK, "destination": MARK, "dialled": MARK, "caller_number": MARK, "source_address": MARK}
         more = {"edge": MARK, "started_at": LONG_AGO, "ended_at": LONG_AGO, "duration_s": 1, "billed_s": 1}
         rest = {
@@ -267,10 +264,11 @@ def _shard(alice: UUID) -> Callable[[Any], Awaitable[None]]:
     """Gives her shards, one with a part of a limit of the day on which her call began."""
 
     async def work(connection: Any) -> None:
-        day = day_spend(day_of(LONG_AGO.timestamp(), ALICE["time_zone"]).toordinal())
+        day = day_of(LONG_AGO.timestamp(), ALICE["time_zone"]).toordinal()
+        usage = usage_bytes(Usage(days=[Span(day, AMOUNT)]))
+        grants = grants_bytes({day_spend(day): (AMOUNT, 2, AMOUNT)})
         await connection.execute(update(account).where(account.c.id == alice).values(shards=2))
-        row = {"scope": alice, "shard": 0, "transfers": grants_bytes({day: (AMOUNT, 2, AMOUNT)})}
-        await connection.execute(insert(counter).values(**row))
+        await connection.execute(insert(counter).values(scope=alice, shard=0, usage=usage, transfers=grants))
 
     return work
 
