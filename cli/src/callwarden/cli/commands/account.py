@@ -426,9 +426,10 @@ def details(account: "Account") -> Any:
             "spent today": f"{output.money(account.spent_today_micros, account.currency)} (limit: {daily})",
             "lines": f"{_lines(account)} in use" + ("" if limits.HasField("max_lines") else " (limit: policy)"),
             **{
-                label: show(getattr(limits, field), account.currency)
-                for field, (label, show) in _LIMITS_SHOWN.items()
-                if limits.HasField(field)
+                label: show(limit, account.currency)
+                for field, limit in ((field.name, value) for field, value in limits.ListFields())
+                if field in _LIMITS_SHOWN
+                for label, show in [_LIMITS_SHOWN[field]]
             },
             **_profile_shown(account.profile),
             **({"number lists": " ".join(account.lists)} if account.lists else {}),
