@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.kamailio import Kamailio
-from benchmarks.report import Table, pacing_factor
+from benchmarks.report import Table, pacing_factor, reference_us
 from callwarden.local.ports import reserve
 from callwarden.local.system import LocalSystem
 from callwarden.local.usage import usage
@@ -82,6 +82,7 @@ async def run() -> list[Table]:
 
 async def _run(folder: Path) -> list[Table]:
     # Before anything runs beside it.
+    reference = await asyncio.to_thread(reference_us)
     factors = {rate: await asyncio.to_thread(pacing_factor, rate) for rate in (HALF_LOAD, TARGET)}
     async with AsyncExitStack() as stack:
         port, carrier_port, plain_port = (reserve() for _ in range(3))
@@ -118,7 +119,7 @@ async def _run(folder: Path) -> list[Table]:
             await step("plain.xml", carrier.address, rate, users, folder / f"direct-{rate}", {}, port.number)
             for rate in (HALF_LOAD, TARGET)
         ]
-    return _tables(ours, plain, direct, rss, audit, factors)
+    return _tables(ours, plain, direct, rss, audit, factors, reference)
 
 
 async def _provision(system: LocalSystem, carrier: str, folder: Path) -> Path:
@@ -160,8 +161,10 @@ def _tables(
     rss: dict[str, int],
     audit: str,
     factors: dict[int, float],
+    reference: float,
 ) -> list[Table]:
     base = {step.rate: step for step in direct}
+    relayed = {step.rate: step.cpu_us_total for step in plain}
     rows: list[list[str | int | float]] = []
     for name, steps in (("Callwarden, controlled", ours), ("Kamailio, plain proxy", plain), ("no proxy", direct)):
         for one in steps:
@@ -173,6 +176,8 @@ def _tables(
                     one.result.successful,
                     one.result.failed,
                     one.cpu_us_total if one.cpu_us else "–",
+                    one.cpu_us_total / relayed[one.rate] if one.cpu_us and relayed.get(one.rate) else "–",
+                    one.cpu_us_total / reference if one.cpu_us else "–",
                     max(0.0, one.result.delay_ms(0.5) - floor.delay_ms(0.5)) if name != "no proxy" else 0.0,
                     max(0.0, one.result.delay_ms(0.99) - floor.delay_ms(0.99)) if name != "no proxy" else 0.0,
                 ]
@@ -187,7 +192,7 @@ def _tables(
         Table(
             "Calls: challenge, verify, admit, relay, settle",
             [
-                *("what", "calls/s", "good", "failed", "CPU µs per call"),
+                *("what", "calls/s", "good", "failed", "CPU µs per call", "of Kamailio's", "of the reference"),
                 *("added set-up delay p50 ms", "p99 ms"),
             ],
             rows,
@@ -198,6 +203,8 @@ def _tables(
                 "Set-up delay: from the INVITE with credentials to its 200; added: less that without any proxy at "
                 "the same rate (or at half load).",
                 "CPU: all processes of Callwarden with PostgreSQL and NATS; Kamailio with its children; never SIPp.",
+                f"Reference: a fixed piece of Python took {reference:.0f} µs here just before. The same machine "
+                "is half as fast on some days; compare days by this column, and by Kamailio's in the same run.",
                 "What waking up costs here: the same arithmetic takes "
                 + " and ".join(f"{factor:.1f} times the CPU at {rate}/s" for rate, factor in factors.items())
                 + " of what it takes flat out; the figures above hold that.",

@@ -3,8 +3,10 @@
 import re
 
 import pytest
+from sqlalchemy import Text, UniqueConstraint, Uuid
 from sqlalchemy.dialects import postgresql, registry
 from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.sql.elements import TextClause
 
 from callwarden.schema.tables import metadata
 
@@ -45,6 +47,19 @@ def test_no_key_is_a_sequence() -> None:
         for column in table.primary_key.columns:
             assert column.autoincrement is not True
             assert str(column.type) not in ("INTEGER", "SMALLINT"), f"{table.name}.{column.name}"
+
+
+def test_every_key_and_index_begins_with_what_is_spread() -> None:
+    """A UUID or a name. One that begins with a time, a day or a number that grows is written at its end only: that is
+    one range of CockroachDB, and one node of the cluster."""
+    for table in metadata.tables.values():
+        unique = [each for each in table.constraints if isinstance(each, UniqueConstraint)]
+        for columns in (table.primary_key.columns, *(each.columns for each in unique)):
+            assert isinstance(next(iter(columns)).type, Uuid | Text), table.name
+        for index in table.indexes:
+            first = index.expressions[0]
+            is_digit_of_id = isinstance(first, TextClause) and first.text == "substr(CAST(id AS TEXT), 1, 1)"
+            assert is_digit_of_id or isinstance(getattr(first, "type", None), Uuid | Text), index.name
 
 
 def test_money_is_counted_in_whole_micros() -> None:

@@ -461,7 +461,8 @@ async def test_a_call_from_a_trunks_address_is_its_accounts() -> None:
         reply = await AuthGrpc(house.auth).VerifyAddress(
             auth_pb2.VerifyAddressRequest(source_address="192.0.2.7", called="774930"), None
         )
-        assert (reply.identity.account_id, reply.identity.tech_prefix) == ("1", "77")
+        identity = reply.identity
+        assert (identity.account_id, identity.tech_prefix, identity.trunk) == ("1", "77", "wholesale")
 
 
 async def test_trunks_are_loaded_again_when_something_changed_and_kept_while_the_database_is_away() -> None:

@@ -41,6 +41,7 @@ from callwarden.call_admission.core.calls import (
     Expired,
     ExtendRequest,
     NoQuote,
+    Pricing,
     Quote,
     Route,
     Started,
@@ -64,6 +65,7 @@ from callwarden.testing.waiting import eventually
 T = TypeVar("T")
 
 PRICE = Price("EUR", (Window(0, (RateGroup(0, 60_000, 60, 1),)),))
+RETAIL = Pricing("retail", realm="example.org")
 LATER_PRICE = Price("EUR", (Window(0, (RateGroup(0, 120_000, 60, 1),)),))
 numbers = itertools.count()
 
@@ -73,19 +75,19 @@ class PriceList:
 
     def __init__(self, decks: dict[str, Price]) -> None:
         self.decks = decks
-        self.asked: list[tuple[str, str]] = []
+        self.asked: list[tuple[Pricing, str]] = []
         self.routes: tuple[Route, ...] = (Route("carrier", "192.0.2.1:5060"),)
 
-    def known(self, deck: str, destination: str, at_s: float) -> Quote | NoQuote | None:
+    def known(self, pricing: Pricing, destination: str, at_s: float) -> Quote | NoQuote | None:
         return None
 
-    async def ask(self, deck: str, destination: str, at_s: float) -> Quote | NoQuote:
-        self.asked.append((deck, destination))
+    async def ask(self, pricing: Pricing, destination: str, at_s: float) -> Quote | NoQuote:
+        self.asked.append((pricing, destination))
         await asyncio.sleep(0)
-        price = self.decks.get(deck)
+        price = self.decks.get(pricing.deck)
         if price is None:
-            return NoQuote(deck, Reason.NO_RATE)
-        return Quote(deck, destination[:2], price, self.routes, at_s + 60)
+            return NoQuote(pricing, Reason.NO_RATE)
+        return Quote(pricing, destination[:2], price, self.routes, at_s + 60)
 
 
 @dataclass
@@ -152,6 +154,12 @@ class Site:
         outcome = await self.app.admit(self.request(account_id, **changes))
         assert isinstance(outcome, Admitted)
         return outcome.hold.id
+
+    async def price(self, account_id: UUID) -> Price:
+        """What a call of the account is priced by."""
+        outcome = await self.app.admit(self.request(account_id))
+        assert isinstance(outcome, Admitted)
+        return outcome.hold.price
 
     def ended(self, hold_id: UUID, account_id: UUID, talked_s: float | None) -> Ended:
         now_s = self.clock.now_s()
@@ -278,7 +286,19 @@ async def test_the_price_list_that_holds_is_the_one_in_the_database(site: Site) 
     outcome = await site.app.admit(site.request(account_id))
     assert isinstance(outcome, Admitted)
     assert outcome.hold.price == LATER_PRICE
-    assert [deck for deck, _ in site.quotes.asked] == ["retail", "retail", "later"]
+    assert [pricing.deck for pricing, _ in site.quotes.asked] == ["retail", "retail", "later"]
+
+
+async def test_an_account_without_a_price_list_is_priced_by_its_resellers_of_the_moment(site: Site) -> None:
+    reseller = await site.account(type_="reseller", name="north", deck="retail")
+    account_id = await site.account(deck="", parent="north")
+    own_id = await site.account(deck="retail", parent="north")
+    assert await site.price(account_id) == PRICE
+    assert site.quotes.asked[-1][0] == Pricing("retail", "retail", "example.org", is_resellers=True)
+    await site.accounts.update(reseller, AccountChange(deck="later"))
+    assert await site.price(account_id) == LATER_PRICE
+    assert await site.price(own_id) == PRICE
+    assert site.quotes.asked[-1][0] == Pricing("retail", "later", "example.org", is_resellers=True)
 
 
 async def test_an_account_without_a_price_list_has_no_rate(site: Site) -> None:
@@ -629,7 +649,7 @@ async def test_what_has_moved_since_it_was_read_is_read_again(
             thread.start()
             thread.join()
         book = Book(loaded, Policies(default_set()).for_realm, site.clock.now_s())
-        outcome = book.apply(Admission(request, Quote("retail", "49", PRICE, (Route("c", "x:1"),), 0.0)))
+        outcome = book.apply(Admission(request, Quote(RETAIL, "49", PRICE, (Route("c", "x:1"),), 0.0)))
         return book.changes, int(isinstance(outcome, Admitted))
 
     request = site.request(account_id)
@@ -651,7 +671,7 @@ async def test_a_batch_of_all_kinds_is_written_whole_or_not_at_all(site: Site) -
     new = site.request(account_id)
     now_s = site.clock.now_s()
     commands: list[Command] = [
-        Admission(new, Quote("retail", "49", PRICE, (Route("carrier", "192.0.2.1:5060"),), now_s)),
+        Admission(new, Quote(RETAIL, "49", PRICE, (Route("carrier", "192.0.2.1:5060"),), now_s)),
         Extension(ExtendRequest(first, "call", account_id, now_s, 60)),
         site.ended(second, account_id, 10),
         Note(uuid.uuid4(), "noted", None, now_s, "refuse", None, b""),

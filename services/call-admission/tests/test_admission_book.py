@@ -35,7 +35,17 @@ from callwarden.call_admission.core.book import (
     Standing,
     scope_of,
 )
-from callwarden.call_admission.core.calls import CallRequest, Ended, Expired, ExtendRequest, Hold, Quote, Route, Started
+from callwarden.call_admission.core.calls import (
+    CallRequest,
+    Ended,
+    Expired,
+    ExtendRequest,
+    Hold,
+    Pricing,
+    Quote,
+    Route,
+    Started,
+)
 from callwarden.call_admission.core.days import day_of
 from callwarden.call_admission.core.notices import Notice
 from callwarden.call_admission.core.policy import AddressPolicy, AdmissionPolicy, Ceiling, Policies
@@ -255,11 +265,17 @@ def database(*accounts: Account) -> Database:
     return Database({each.id: each for each in accounts or (account(),)})
 
 
-def admission(hold: int, key: int = 1, *, at_s: float = NOW_S, price: Price = PRICE, deck: str = "retail") -> Admission:
+RETAIL = Pricing("retail", realm="example.org")
+RESELLERS = Pricing("retail", "retail", "example.org", is_resellers=True)
+
+
+def admission(
+    hold: int, key: int = 1, *, at_s: float = NOW_S, price: Price = PRICE, pricing: Pricing = RETAIL
+) -> Admission:
     request = CallRequest(
         UUID(int=hold), f"call-{hold}", UUID(int=key), "493012345678", "030", "4930", "192.0.2.7", "edge", False, at_s
     )
-    return Admission(request, Quote(deck, "49", price, (Route("carrier", "192.0.2.1:5060"),), at_s + 60))
+    return Admission(request, Quote(pricing, "49", price, (Route("carrier", "192.0.2.1:5060"),), at_s + 60))
 
 
 def extension(hold: int, granted_s: int, answered_at_s: float = NOW_S, key: int = 1) -> Extension:
@@ -357,7 +373,7 @@ def test_an_extension_asked_twice_grants_once() -> None:
 
 def test_an_account_whose_price_list_has_changed_asks_for_the_new_price() -> None:
     tables = database(account(deck="wholesale"))
-    assert tables.transact([admission(1)], NOW_S) == [NeedsQuote("wholesale")]
+    assert tables.transact([admission(1)], NOW_S) == [NeedsQuote(Pricing("wholesale", realm="example.org"))]
     assert not tables.holds
 
 
@@ -640,6 +656,13 @@ def test_lines_that_are_taken_away_are_gone_in_all_shards() -> None:
 # ------------------------------------------------------------------ any order at all
 
 RESELLER = UUID(int=9)
+
+
+def priced(key: int) -> Pricing:
+    """How the account below with this key is."""
+    return RETAIL if key == 2 else RESELLERS
+
+
 WIDE = replace(
     POLICY,
     owners=frozenset({"realm", "system", "address"}),
@@ -685,12 +708,12 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(target=calls, key=st.sampled_from([1, 1, 2, 3, 3]), price=st.sampled_from([PRICE, PEAK]))
     def call(self, key: int, price: Price) -> tuple[int, int]:
         self.last += 1
-        self.batch.append(admission(self.last, key, at_s=self.now_s, price=price))
+        self.batch.append(admission(self.last, key, at_s=self.now_s, price=price, pricing=priced(key)))
         return self.last, key
 
     @rule(call=calls)
     def call_again(self, call: tuple[int, int]) -> None:
-        self.batch.append(admission(call[0], call[1], at_s=self.now_s))
+        self.batch.append(admission(call[0], call[1], at_s=self.now_s, pricing=priced(call[1])))
 
     @rule(call=calls, ago_s=st.integers(0, 200))
     def answer(self, call: tuple[int, int], ago_s: int) -> None:

@@ -64,21 +64,22 @@ class Edge:
 
     def end(self, hold_id: str, account_id: str, talked_s: float, *, copies: int = 1) -> None:
         """The end of an answered call; each copy with a message id of its own, so that the stream takes them all."""
-        now_s = time.time()
-        event = events_pb2.CallEnded(
-            hold_id=hold_id,
-            account_id=account_id,
-            answered_at_s=now_s - talked_s,
-            ended_at_s=now_s,
-            reason="caller-bye",
-            trunk="carrier",
-        )
+        event = _end(hold_id, account_id, talked_s)
         for _ in range(copies):
             self._events.publish("calls.ended", event.SerializeToString(), message_id=str(uuid.uuid4()))
 
     def start(self, hold_id: str, account_id: str) -> None:
         event = events_pb2.CallStarted(hold_id=hold_id, account_id=account_id, answered_at_s=time.time())
         self._events.publish("calls.started", event.SerializeToString(), message_id=str(uuid.uuid4()))
+
+    def end_together(self, hold_ids: list[str], account_id: str, talked_s: float) -> None:
+        """Starts and ends in one message, among them one that nobody can read."""
+        batch = events_pb2.CallEvents()
+        batch.events.add(ended=events_pb2.CallEnded(hold_id="no hold at all"))
+        for hold_id in hold_ids:
+            batch.events.add(started=events_pb2.CallStarted(hold_id=hold_id, account_id=account_id))
+            batch.events.add(ended=_end(hold_id, account_id, talked_s))
+        self._events.publish("calls.batch", batch.SerializeToString(), message_id=str(uuid.uuid4()))
 
     def decide(self, call_id: str, decision: pb.Decision) -> None:
         event = events_pb2.DecisionMade(call_id=call_id, decision=decision, event_id=str(uuid.uuid4()))
@@ -95,6 +96,18 @@ class Edge:
         assert list(audit.mismatched_accounts) == []
         assert audit.balance_sum_micros == audit.ledger_sum_micros == balance_micros
         assert audit.held_sum_micros == 0
+
+
+def _end(hold_id: str, account_id: str, talked_s: float) -> events_pb2.CallEnded:
+    now_s = time.time()
+    return events_pb2.CallEnded(
+        hold_id=hold_id,
+        account_id=account_id,
+        answered_at_s=now_s - talked_s,
+        ended_at_s=now_s,
+        reason="caller-bye",
+        trunk="carrier",
+    )
 
 
 @asynccontextmanager
@@ -153,8 +166,9 @@ async def test_lines_and_credit_are_exact_with_any_number_of_processes(state_dir
         # Each end is told three times, starts come after, and any process may get any of them.
         for hold_id in held:
             edge.end(hold_id, lines, 10.0, copies=3)
+        for _ in range(3):
+            edge.end_together(paid, credit, 60.0)
         for hold_id in paid:
-            edge.end(hold_id, credit, 60.0, copies=3)
             edge.start(hold_id, credit)
         await edge.books_close(100_000_000 - 5 * 10_000)
         assert (await edge.operator.get(credit)).balance_micros == 0

@@ -489,7 +489,7 @@ def test_who_can_be_called(to: str, status: int) -> None:
 
 
 def switch(world: World, tech_prefix: str = "") -> Agent:
-    world.trunks["203.0.113.5"] = Identity("account-switch", "traffic-sender", (), tech_prefix, 60)
+    world.trunks["203.0.113.5"] = Identity("account-switch", "traffic-sender", (), tech_prefix, 60, "switch-trunk")
     return world.agent("203.0.113.5", user="switch")
 
 
@@ -506,7 +506,9 @@ def test_a_trunk_calls_by_its_address_and_shows_its_customers_numbers() -> None:
     )
     trunk.response(100)
     (question,) = [asked for asked in world.asked if isinstance(asked, AdmitCall)]
-    assert (question.account_id, question.caller_number) == ("account-switch", "+4940555")
+    assert (question.account_id, question.trunk, question.caller_number) == (
+        "account-switch", "switch-trunk", "+4940555"
+    )  # fmt: skip
     assert "p-asserted-identity" in carrier.got("INVITE")
 
 

@@ -144,7 +144,7 @@ def _corrected(done: "Correction", as_: Output) -> None:
     balance = output.money(done.balance_micros, done.currency)
     if done.duplicate:
         output.say(f"this correction was made before; nothing changed. Credit: {balance}")
-    elif not done.entry_id:
+    elif not done.amount_micros:
         output.say(f"nothing had to change. Credit: {balance}")
     else:
         output.say(f"{done.account}: {output.money(done.amount_micros, done.currency)} booked. Credit: {balance}")

@@ -211,7 +211,8 @@ hold = Table(
     CheckConstraint("granted_s >= 0", name="granted_not_negative"),
     Index("ix_hold_account_id_expires_at", "account_id", "expires_at"),
     Index("ix_hold_call_id", "call_id"),
-    Index("ix_hold_expires_at", "expires_at"),
+    # By the id's first digit first: by time alone every new hold would be written at the index's end, in one range.
+    Index("ix_hold_expires_at", text("substr(CAST(id AS TEXT), 1, 1)"), "expires_at"),
 )
 """A running call: one line and the money for what it was granted. Deleted by the transaction that writes its CDR."""
 

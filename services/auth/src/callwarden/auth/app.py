@@ -107,7 +107,7 @@ class Auth:
         if not trunk.account.active:
             return self._rejected(Reason.ACCOUNT_DISABLED)
         self.counts.identified += 1
-        return Identity(trunk.account, trunk.tech_prefix, TRUNK_TTL_S)
+        return Identity(trunk.account, trunk.tech_prefix, TRUNK_TTL_S, trunk.name)
 
     async def set_password(self, account_id: str, user: UserKey, password: str) -> None:
         """Sets the digest password of an account. An empty realm stands for the account's own.

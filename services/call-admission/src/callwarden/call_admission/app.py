@@ -31,7 +31,7 @@ from callwarden.call_admission.core.book import (
     carriers_of,
     holds_of,
 )
-from callwarden.call_admission.core.calls import CallRequest, Ended, ExtendRequest, NoQuote, Quote, Started
+from callwarden.call_admission.core.calls import CallRequest, Ended, ExtendRequest, NoQuote, Pricing, Quote, Started
 from callwarden.call_admission.core.decide import Decided
 from callwarden.call_admission.core.snapshot import Snapshot
 from callwarden.call_admission.ports import Books, ListSource, Notices, PolicySource, Quotes, Shards, SourceTrunks
@@ -72,8 +72,10 @@ CLOCKS_APART_S: Final = 60.0
 # After a failure of the database everybody is refused at once for this long, instead of queueing for the time-out.
 PAUSE_AFTER_FAILURE_S: Final = 0.25
 CONFLICT_ROUNDS: Final = 4  # of the books' own attempts each, before a batch is refused
-DECKS_KNOWN_MAX: Final = 100_000  # which deck an account has: 150 bytes each
-QUOTE_ROUNDS: Final = 3  # an account's deck may change while rating is asked for the last one; not again and again
+PRICINGS_KNOWN_MAX: Final = 100_000  # by what an account is priced: 150 bytes each
+QUOTE_ROUNDS: Final = (
+    3  # what an account is priced by may change while rating is asked for the last one; not again and again
+)
 REAP_EVERY_S: Final = 2.0
 REAP_BATCH: Final = 200
 
@@ -181,7 +183,7 @@ class CallAdmission:
         self._lanes = (self._admissions, self._extensions, self._starts, self._ends)
         self._wake = asyncio.Event()
         self._refuse_until_s = 0.0  # monotonic
-        self._decks: OrderedDict[UUID, str] = OrderedDict()
+        self._pricings: OrderedDict[UUID, Pricing] = OrderedDict()
         self.counts = Counts()
 
     @property
@@ -205,8 +207,8 @@ class CallAdmission:
         if abs(request.start_s - now_s) > CLOCKS_APART_S:
             request.start_s = now_s
         quote: Quote | NoQuote | None = None
-        if not request.local and (deck := self._decks.get(request.account_id)) is not None:
-            quote = await self._quote(deck, request)
+        if not request.local and (pricing := self._pricings.get(request.account_id)) is not None:
+            quote = await self._quote(pricing, request)
         for _ in range(QUOTE_ROUNDS):
             outcome = await self._submit(self._admissions, Admission(request, quote))
             match outcome:
@@ -217,9 +219,9 @@ class CallAdmission:
                     key = refuse.rule, refuse.reason.value
                     self.counts.refused[key] = self.counts.refused.get(key, 0) + 1
                     return outcome
-                case NeedsQuote(deck=deck):
-                    self._remember(request.account_id, deck)
-                    quote = await self._quote(deck, request)
+                case NeedsQuote(pricing=pricing):
+                    self._remember(request.account_id, pricing)
+                    quote = await self._quote(pricing, request)
                 case _:
                     raise Conflict("this call is over already")
         raise Conflict("the account's price list is being changed")
@@ -253,7 +255,7 @@ class CallAdmission:
             found: tuple[Decided, Snapshot] | NeedsQuote = await self._look(Admission(request, quote), Book.simulate)
             if not isinstance(found, NeedsQuote):
                 return found
-            quote = await self._quote(found.deck, request)
+            quote = await self._quote(found.pricing, request)
         raise Conflict("the account's price list is being changed")
 
     async def snapshot_of(self, account_id: UUID, at_s: float) -> Snapshot:
@@ -315,17 +317,17 @@ class CallAdmission:
         now_s = self._clock.now_s()
         return at_s if 0 < at_s <= now_s else now_s
 
-    async def _quote(self, deck: str, request: CallRequest) -> Quote | NoQuote:
-        if not deck:
-            return NoQuote(deck, Reason.NO_RATE)
-        known = self._quotes.known(deck, request.destination, request.start_s)
-        return known or await self._quotes.ask(deck, request.destination, request.start_s)
+    async def _quote(self, pricing: Pricing, request: CallRequest) -> Quote | NoQuote:
+        if not pricing.deck:
+            return NoQuote(pricing, Reason.NO_RATE)
+        known = self._quotes.known(pricing, request.destination, request.start_s)
+        return known or await self._quotes.ask(pricing, request.destination, request.start_s)
 
-    def _remember(self, account_id: UUID, deck: str) -> None:
-        self._decks[account_id] = deck
-        self._decks.move_to_end(account_id)
-        if len(self._decks) > DECKS_KNOWN_MAX:
-            self._decks.popitem(last=False)
+    def _remember(self, account_id: UUID, pricing: Pricing) -> None:
+        self._pricings[account_id] = pricing
+        self._pricings.move_to_end(account_id)
+        if len(self._pricings) > PRICINGS_KNOWN_MAX:
+            self._pricings.popitem(last=False)
 
     # ------------------------------------------------------------------ the queue
 

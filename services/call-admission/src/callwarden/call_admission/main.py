@@ -50,7 +50,9 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     await rating.wait_up(PEERS_TIMEOUT_S)
     source_trunks = SqlSourceTrunks(database)
     await source_trunks.refresh()
-    policies = CompiledPolicies(await runtime.policies())
+    followed = await runtime.policies()
+    policies = CompiledPolicies(followed)
+    followed.on_change(lambda _: events_nats.forget_quotes(quotes))  # spec.billing.exactMatch is rating's
     list_store, listed_kv = SqlLists(database), bus.kv(Bucket.LISTED)
     listed = NatsListed(listed_kv, runtime.clock)
     lists = NumberLists(list_store, NatsListNews(bus), listed, runtime.clock)

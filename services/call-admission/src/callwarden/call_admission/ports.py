@@ -19,7 +19,7 @@ from callwarden.call_admission.core.accounts import (
     TrunkChange,
 )
 from callwarden.call_admission.core.book import Changes, Loaded
-from callwarden.call_admission.core.calls import Expired, NoQuote, Quote
+from callwarden.call_admission.core.calls import Expired, NoQuote, Pricing, Quote
 from callwarden.call_admission.core.corrections import Corrected
 from callwarden.call_admission.core.lists import Lists
 from callwarden.call_admission.core.notices import Notice
@@ -88,11 +88,11 @@ class Books(Protocol):
 class Quotes(Protocol):
     """Prices and routes."""
 
-    def known(self, deck: str, destination: str, at_s: float) -> Quote | NoQuote | None:
+    def known(self, pricing: Pricing, destination: str, at_s: float) -> Quote | NoQuote | None:
         """What is known without asking; None if nothing is."""
         ...
 
-    async def ask(self, deck: str, destination: str, at_s: float) -> Quote | NoQuote:
+    async def ask(self, pricing: Pricing, destination: str, at_s: float) -> Quote | NoQuote:
         """The price and routes of an E.164 number (digits). NoQuote with reason UNAVAILABLE when rating can't be
         asked and nothing is known."""
         ...

@@ -88,6 +88,7 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
         runtime.clock,
         lambda record: app.adopt(record),
     )
+    events = await runtime.open(EventsNats(publisher, settings.instance, runtime.metrics, os.urandom))
     app = EdgeApp(
         edge,
         runtime.clock,
@@ -96,7 +97,7 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
         guard=guard,
         directory=directory,
         records=records,
-        events=EventsNats(publisher, settings.instance, runtime.metrics),
+        events=events,
     )
 
     async def account_changed(message: Msg) -> None:

@@ -82,6 +82,19 @@ class Database:
 
         return await self._retry.run(name, attempt)
 
+    async def outside(self, name: str, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `work(connection)` with each statement by itself: one statement sees one moment, two may see two.
+
+        For what reads many rows: in a SERIALIZABLE transaction it would make those fail that write any of them. It is
+        run again, and raises, as `transaction`.
+        """
+
+        async def attempt() -> T:
+            async with self.engine.connect() as connection:
+                return await work(await connection.execution_options(isolation_level="AUTOCOMMIT"))
+
+        return await self._retry.run(name, attempt)
+
     async def hot(self, *, connections: int | None = None, session: Mapping[str, str] | None = None) -> HotPool:
         """A bare asyncpg pool on the same database: `pool = await runtime.open(await database.hot())`.
 

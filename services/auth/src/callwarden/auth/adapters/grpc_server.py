@@ -79,5 +79,6 @@ def _reply(verdict: Identity | Reason) -> auth_pb2.VerifyReply:
             numbers=verdict.account.numbers,
             tech_prefix=verdict.tech_prefix,
             ttl_s=verdict.ttl_s,
+            trunk=verdict.trunk,
         )
     )

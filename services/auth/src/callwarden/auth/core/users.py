@@ -43,6 +43,8 @@ class Identity:
     account: Account
     tech_prefix: str
     ttl_s: int
+    trunk: str = ""
+    """By which it was known; empty: by a credential."""
 
 
 def could_exist(key: UserKey) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, Select, and_, or_, select, tuple_
+from sqlalchemy import Row, Select, and_, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.call_admission.core.account_csv import Line, LineError
@@ -27,7 +27,7 @@ from callwarden.call_admission.core.accounts import (
 from callwarden.call_admission.core.snapshot import AccountType
 from callwarden.call_admission.ports import Resellers
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
-from callwarden.schema.tables import account, account_number, deck, hold, ledger_entry
+from callwarden.schema.tables import account, account_number, counter, deck, hold, ledger_entry
 
 _PLAIN: Final = (
     "deck", "currency", "time_zone", "prepaid", "country", "email", "email_verified", "phone", "phone_verified",
@@ -149,7 +149,7 @@ async def changed(connection: AsyncConnection, before: Row[Any], change: Account
         await _check_currency_may_change(connection, before.id)
     if change.currency is not None or change.deck:
         await check_deck(connection, after["deck"], after["currency"])
-    if change.prepaid and not before.prepaid and before.balance_micros - before.held_micros < -before.overdraft_micros:
+    if change.prepaid and not before.prepaid and await _free_micros(connection, before) < 0:
         raise Conflict("the account owes money: credit it before it becomes prepaid", field="prepaid")
     if "parent" in change.clear:
         values["parent"] = None
@@ -160,6 +160,19 @@ async def changed(connection: AsyncConnection, before: Row[Any], change: Account
     elif before.parent is not None and change.currency is not None:
         await reseller_of(connection, str(before.parent), before.realm, after["currency"])
     return values
+
+
+async def _free_micros(connection: AsyncConnection, row: Row[Any]) -> int:
+    """What the account has that isn't held by running calls, its overdraft included."""
+    free_micros = int(row.balance_micros + row.overdraft_micros - row.held_micros)
+    found = await connection.execute(in_shards().where(counter.c.scope == row.id))
+    return free_micros - sum(int(each.held + each.spent) for each in found)
+
+
+def in_shards() -> Select[Any]:
+    """What sharded accounts hold and were charged in their shards, beside their rows."""
+    held, spent = func.sum(counter.c.held_micros).label("held"), func.sum(counter.c.spent_micros).label("spent")
+    return select(counter.c.scope, held, spent).group_by(counter.c.scope)
 
 
 def _lists_changed(before: Sequence[str], change: AccountChange) -> Sequence[str]:

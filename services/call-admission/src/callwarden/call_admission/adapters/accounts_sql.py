@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import Row, Select, and_, delete, func, insert, literal, or_, select, true, tuple_, union_all, update
@@ -19,6 +19,7 @@ from callwarden.call_admission.adapters.account_rows import (
     changed,
     check_deck,
     filtered,
+    in_shards,
     numbers_and_parents,
     parent_id_of,
     parents_of,
@@ -28,6 +29,7 @@ from callwarden.call_admission.adapters.account_rows import (
     trunk_row,
     wrong_lines,
 )
+from callwarden.call_admission.adapters.records_sql import corrected_micros, corrections
 from callwarden.call_admission.adapters.shards_sql import reshard
 from callwarden.call_admission.core.account_csv import Line, LineError
 from callwarden.call_admission.core.accounts import (
@@ -72,11 +74,19 @@ class SqlAccounts:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # Who waits for the row that says whose turn it is keeps a connection, and whose turn it is needs a second one:
+        # of this process one creates at a time, lest those who wait take them all. So with imports, which read outside
+        # their transaction, too.
+        self._turn = asyncio.Lock()
+        self._importing = asyncio.Lock()
 
     async def create(self, account_id: UUID, new: NewAccount, ceilings: Ceilings | None = None) -> None:
+        more = {new.realm: 1}
+        limited = ceilings if ceilings is not None and _are_any(more, ceilings) else None
+
         async def work(connection: AsyncConnection) -> None:
-            if ceilings is not None:
-                await self._bear(connection, {new.realm: 1}, ceilings)
+            if limited is not None:
+                await self._bear(connection, more, limited)
             parent_id = await reseller_of(connection, new.parent, new.realm, new.currency) if new.parent else None
             await check_deck(connection, new.deck, new.currency)
             await connection.execute(insert(account).values(**row_of(account_id, new, parent_id)))
@@ -85,7 +95,8 @@ class SqlAccounts:
                 await connection.execute(insert(account_number), rows)
 
         try:
-            await self._database.transaction("account-create", work)
+            async with self._turn if limited is not None else nullcontext():
+                await self._database.transaction("account-create", work)
         except IntegrityError as error:
             raise await self._taken(error, new.name, new.realm, new.numbers) from error
 
@@ -95,22 +106,23 @@ class SqlAccounts:
         Where there is one, accounts are created one after the other: each has to know how many there are. They are
         counted outside the transaction, since one that reads all accounts would make the calls' transactions fail.
         """
+        if not _are_any(more, ceilings):
+            return
         system = ceilings.system
         realms = {realm: limit for realm in more if (limit := ceilings.realm(realm)) is not None}
-        if system is None and not realms:
-            return
         turn = upsert(counter).values(scope=_CREATING, shard=0, version=1)
         await connection.execute(
             turn.on_conflict_do_update(
-                index_elements=[counter.c.scope, counter.c.shard], set_={"version": counter.c.version + 1}
+                index_elements=[counter.c.scope, counter.c.shard],
+                set_={"version": counter.c.version + 1, "updated_at": func.now()},
             )
         )
         if system is not None:
-            (row,) = await self._plain(select(func.count().label("there")).select_from(account))
+            (row,) = await self._fetch("account-count", select(func.count().label("there")).select_from(account))
             _check_ceiling("the system", "spec.system.maxAccounts", row.there, sum(more.values()), system)
         for realm, limit in realms.items():
             of_realm = select(func.count().label("there")).where(account.c.realm == realm)
-            (row,) = await self._plain(of_realm)
+            (row,) = await self._fetch("account-count", of_realm)
             _check_ceiling(f"realm {realm}", "spec.system.perRealm.maxAccounts", row.there, more[realm], limit)
 
     async def _taken(self, error: IntegrityError, name: str, realm: str, numbers: Sequence[str]) -> Exception:
@@ -131,8 +143,11 @@ class SqlAccounts:
     async def check(self, lines: Sequence[Line], resellers: Resellers) -> Sequence[LineError]:
         if not lines:
             return []
-        async with self._outside() as connection:
+
+        async def work(connection: AsyncConnection) -> Sequence[LineError]:
             return await wrong_lines(connection, lines, resellers)
+
+        return await self._database.outside("account-check", work)
 
     async def create_all(
         self,
@@ -161,15 +176,19 @@ class SqlAccounts:
             return more.total()
 
         try:
-            return await self._database.transaction("account-import", work)
+            async with self._importing:
+                return await self._database.transaction("account-import", work)
         except IntegrityError as error:
             raise Conflict("an account of that name or number came in between: import again") from error
 
     async def _parents(self, accounts: Sequence[NewAccount]) -> dict[str, Row[Any]]:
         if not any(new.parent for new in accounts):
             return {}
-        async with self._outside() as connection:
+
+        async def work(connection: AsyncConnection) -> dict[str, Row[Any]]:
             return await parents_of(connection, accounts)
+
+        return await self._database.outside("account-parents", work)
 
     async def pages(self, wanted: AccountFilter) -> AsyncIterator[Sequence[NewAccount]]:
         last: tuple[str, str] | None = None
@@ -178,9 +197,7 @@ class SqlAccounts:
             query = filtered(select(account), wanted, parent_id).order_by(account.c.realm, account.c.name)
             if last is not None:
                 query = query.where(tuple_(account.c.realm, account.c.name) > tuple_(*map(literal, last)))
-            async with self._outside() as connection:
-                rows = (await connection.execute(query.limit(EXPORT_PAGE))).all()
-                numbers, parents = await numbers_and_parents(connection, rows)
+            rows, numbers, parents = await self._database.outside("account-export", _page(query))
             if rows:
                 yield [account_of(row, numbers, parents) for row in rows]
                 last = rows[-1].realm, rows[-1].name
@@ -320,7 +337,10 @@ class SqlAccounts:
             narrowed.append(query.subquery())
         both = union_all(*(select(part) for part in narrowed)).subquery()
         newest = select(both).order_by(both.c.started_at.desc(), both.c.id).limit(limit)
-        return [_call_view(row) for row in await self._fetch("call-list", newest)]
+        rows = await self._fetch("call-list", newest)
+        later = await self._fetch("call-corrections", corrections([row.id for row in rows if row.state == "settled"]))
+        corrected = {row.reference: corrected_micros(row) for row in later}
+        return [_call_view(row, corrected.get(str(row.id), 0)) for row in rows]
 
     async def explain(self, call_id: str) -> Explanation:
         async def work(connection: AsyncConnection) -> Explanation:
@@ -334,7 +354,8 @@ class SqlAccounts:
             noted = select(decision).where(decision.c.call_id == call_id).order_by(decision.c.at).limit(DECISIONS_MAX)
             notes = (await connection.execute(noted)).all()
             bodies = [row.decision for row in rows] + [note.body for note in notes]
-            call = _call_view(rows[-1]) if rows else _refused_call(call_id, notes)
+            later = (await connection.execute(corrections([row.id for row in rows[-1:]]))).all()
+            call = _call_view(rows[-1], sum(map(corrected_micros, later))) if rows else _refused_call(call_id, notes)
             return Explanation(tuple(bodies), call)
 
         return await self._database.transaction("explain", work)
@@ -349,8 +370,8 @@ class SqlAccounts:
             return (query if account_id is None else query.where(table.c.account_id == account_id)).subquery()
 
         entries, holds = total(ledger_entry, "amount_micros"), total(hold, "held_micros")
-        in_shards = _in_shards() if account_id is None else _in_shards().where(counter.c.scope == account_id)
-        shards = in_shards.subquery()
+        of_shards = in_shards() if account_id is None else in_shards().where(counter.c.scope == account_id)
+        shards = of_shards.subquery()
         books = (
             account.outerjoin(entries, entries.c.account_id == account.c.id)
             .outerjoin(holds, holds.c.account_id == account.c.id)
@@ -379,33 +400,32 @@ class SqlAccounts:
             .order_by(account.c.name)
             .limit(MISMATCHED_MAX)
         )
-        # Each statement by itself, outside a serializable transaction: one statement sees one moment, and a reader of
-        # whole tables in a serializable transaction would make the calls' transactions fail.
-        async with self._outside() as connection:
-            row = (await connection.execute(sums)).one()
-            names = (await connection.execute(wrong)).scalars().all()
+        # One statement sees one moment; a reader of whole tables in a serializable transaction would make the calls'
+        # transactions fail.
+        (row,) = await self._fetch("audit", sums)
+        names = [found.name for found in await self._fetch("audit", wrong)]
         accounts, entry_rows, balances, entered, account_held, hold_rows_held, open_holds = (
             int(value) for value in row
         )
         return Audit(accounts, entry_rows, balances, entered, account_held, hold_rows_held, open_holds, tuple(names))
-
-    @asynccontextmanager
-    async def _outside(self) -> AsyncIterator[AsyncConnection]:
-        """A connection on which each statement stands by itself, outside any serializable transaction."""
-        async with self._database.engine.connect() as connection:
-            yield await connection.execution_options(isolation_level="AUTOCOMMIT")
-
-    async def _plain(self, query: Select[Any]) -> Sequence[Row[Any]]:
-        async with self._outside() as connection:
-            rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
-            return rows
 
     async def _fetch(self, name: str, query: Select[Any]) -> Sequence[Row[Any]]:
         async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
             rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
             return rows
 
-        return await self._database.transaction(name, work)
+        return await self._database.outside(name, work)
+
+
+_Page: TypeAlias = tuple[Sequence[Row[Any]], dict[UUID, list[str]], dict[UUID, str]]
+
+
+def _page(query: Select[Any]) -> Callable[[AsyncConnection], Awaitable[_Page]]:
+    async def work(connection: AsyncConnection) -> _Page:
+        rows = (await connection.execute(query.limit(EXPORT_PAGE))).all()
+        return rows, *await numbers_and_parents(connection, rows)
+
+    return work
 
 
 async def _remove_numbers(connection: AsyncConnection, account_id: UUID, numbers: Sequence[str]) -> None:
@@ -427,6 +447,11 @@ async def _insert(connection: AsyncConnection, accounts: list[Any], numbers: lis
     numbers.clear()
 
 
+def _are_any(more: Iterable[str], ceilings: Ceilings) -> bool:
+    """Whether any ceiling is set for accounts of these realms."""
+    return ceilings.system is not None or any(ceilings.realm(realm) is not None for realm in more)
+
+
 def _check_ceiling(whose: str, field: str, there: int, more: int, limit: int) -> None:
     if there + more > limit:
         raise Exhausted(f"{whose} may have {limit:,} accounts and has {there:,} ({field})", field=field)
@@ -441,7 +466,7 @@ async def _views(connection: AsyncConnection, query: Select[Any], now_s: float) 
         hold.c.account_id.in_(ids), hold.c.expires_at > now
     ).group_by(hold.c.account_id)  # fmt: skip
     in_use = {row.account_id: row.lines for row in (await connection.execute(lines)).all()}
-    shards = {row.scope: row for row in await connection.execute(_in_shards().where(counter.c.scope.in_(ids)))}
+    shards = {row.scope: row for row in await connection.execute(in_shards().where(counter.c.scope.in_(ids)))}
     days = {row.id: day_of(now_s, row.time_zone) for row in rows}
     spent: dict[UUID, int] = {}
     for table, amount, day in ((spend_day, "spent_micros", "day"), (hold, "held_micros", "spend_day")):
@@ -464,12 +489,6 @@ async def _views(connection: AsyncConnection, query: Select[Any], now_s: float) 
     ]
 
 
-def _in_shards() -> Select[Any]:
-    """What sharded accounts hold and were charged in their shards, beside their rows."""
-    held, spent = func.sum(counter.c.held_micros).label("held"), func.sum(counter.c.spent_micros).label("spent")
-    return select(counter.c.scope, held, spent).group_by(counter.c.scope)
-
-
 def _running_calls() -> Select[Any]:
     return select(
         hold.c.id, hold.c.call_id, account.c.name.label("account"), hold.c.destination,
@@ -477,7 +496,7 @@ def _running_calls() -> Select[Any]:
         hold.c.expires_at.label("ended_at"),
         literal(0).label("duration_s"), literal(0).label("billed_s"), literal(0).label("price_micros"),
         account.c.currency, literal("").label("reason"), hold.c.trunk, hold.c.policy_revision, hold.c.trace_id,
-        hold.c.caller_number,
+        hold.c.caller_number, literal(0).label("cost_micros"),
     ).join(account, account.c.id == hold.c.account_id)  # fmt: skip
 
 
@@ -486,10 +505,11 @@ def _settled_calls() -> Select[Any]:
         cdr.c.id, cdr.c.call_id, account.c.name.label("account"), cdr.c.destination, literal("settled").label("state"),
         cdr.c.started_at, cdr.c.answered_at, cdr.c.ended_at, cdr.c.duration_s, cdr.c.billed_s, cdr.c.price_micros,
         cdr.c.currency, cdr.c.reason, cdr.c.trunk, cdr.c.policy_revision, cdr.c.trace_id, cdr.c.caller_number,
+        func.coalesce(cdr.c.cost_micros, 0).label("cost_micros"),
     ).join(account, account.c.id == cdr.c.account_id)  # fmt: skip
 
 
-def _call_view(row: Any) -> CallView:
+def _call_view(row: Any, corrected: int) -> CallView:
     state = "expired" if row.reason == EXPIRED else row.state
     return CallView(
         hold_id=str(row.id),
@@ -509,6 +529,8 @@ def _call_view(row: Any) -> CallView:
         policy_revision=row.policy_revision,
         trace_id=row.trace_id,
         caller_number=row.caller_number,
+        cost_micros=row.cost_micros,
+        corrected_micros=corrected,
     )
 
 

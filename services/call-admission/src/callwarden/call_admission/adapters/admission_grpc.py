@@ -89,6 +89,7 @@ def call_request(request: admission_pb2.AdmitRequest) -> CallRequest:
         request.local,
         seconds_of(request.at_s, "at_s"),
         trace_id_of(trace.traceparent()),
+        text_of(request.trunk, "trunk", TEXT_CHARS_MAX),
     )
 
 

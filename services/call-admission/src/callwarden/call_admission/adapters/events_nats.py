@@ -22,19 +22,26 @@ from callwarden.call_admission.core import usage
 from callwarden.call_admission.core.book import Note
 from callwarden.call_admission.core.calls import Ended, Started
 from callwarden.call_admission.core.notices import Notice
+from callwarden.common import trace
 from callwarden.common.bus import Bus, Delivery, Poison, Publisher, Stream
+from callwarden.common.logs import get_logger
 from callwarden.common.runtime import Runtime
 from callwarden.kernel import ids
+from callwarden.kernel.errors import Invalid
+
+log = get_logger(__name__)
 
 STARTED: Final = "calls.started"
 ENDED: Final = "calls.ended"
+BATCH: Final = "calls.batch"
 DECISION: Final = "security.decision"
 ACCOUNT_CHANGED: Final = "security.account_changed"
 LIMIT: Final = "security.limit"
 RATING_CHANGED: Final = "rating.changed"
 
-# In hand at a time: starts gather for half a second, so this is 8,000 calls/s; 3 KB each.
-CALLS_CONCURRENCY: Final = 4_096
+# Messages in hand at a time: starts gather for half a second, so alone in theirs this is 2,000 calls/s. A batch has up
+# to 64: what the lanes have no room for comes again.
+CALLS_CONCURRENCY: Final = 1_024
 DECISIONS_CONCURRENCY: Final = 256
 DECISION_BYTES_MAX: Final = 16 * 1024  # ours have 0.6 KB; it is kept as it comes
 _NOTES: Final = UUID("6d1cf5be-3d2f-4c0e-9a55-6a3c7a1f0c11")  # namespace of ids for events that bring none
@@ -48,36 +55,72 @@ class CallEvents:
         self._watch = watch
 
     async def call(self, delivery: Delivery) -> None:
-        """calls.started and calls.ended, in the order of the stream."""
-        if delivery.subject == STARTED:
+        """Starts and ends, alone or in batches, in the order of the stream."""
+        if delivery.subject == BATCH:
+            await self._batch(_batch(delivery.payload))
+        elif delivery.subject == STARTED:
             await self._app.started(_started(delivery.payload))
         elif delivery.subject == ENDED:
-            event = _call_ended(delivery.payload)
-            ended = _ended(event)
-            if await self._app.ended(ended):
-                talk_s = ended.ended_at_s - ended.answered_at_s if ended.answered_at_s is not None else None
-                self._watch.ended(
-                    ended.account_id,
-                    event.destination,
-                    event.caller_number,
-                    talk_s,
-                    ended.sip_status,
-                    ended.reason,
-                    local=event.local,
-                )
+            await self._ended(_call_ended(delivery.payload))
         else:
             raise Poison(f"nobody knows {delivery.subject}")
+
+    async def _ended(self, event: events_pb2.CallEnded) -> None:
+        ended = _ended(event)
+        if await self._app.ended(ended):
+            talk_s = ended.ended_at_s - ended.answered_at_s if ended.answered_at_s is not None else None
+            self._watch.ended(
+                ended.account_id,
+                event.destination,
+                event.caller_number,
+                talk_s,
+                ended.sip_status,
+                ended.reason,
+                local=event.local,
+            )
+
+    async def _batch(self, batch: events_pb2.CallEvents) -> None:
+        """All of them, whatever becomes of one. If one is to be tried again all are: the others change nothing then."""
+        outcomes = await asyncio.gather(*(self._one(event) for event in batch.events), return_exceptions=True)
+        for event, error in zip(batch.events, outcomes, strict=True):
+            if isinstance(error, Poison | Invalid):
+                log.error("event.poison", error=error, what=event.WhichOneof("what") or "")
+            elif error is not None:
+                raise error
+
+    async def _one(self, event: events_pb2.CallEvent) -> None:
+        match event.WhichOneof("what"):
+            case "started":
+                started = event.started
+                with trace.scope(traceparent=started.traceparent, call_id=started.call_id):
+                    await self._app.started(_start_of(started))
+            case "ended":
+                ended = event.ended
+                with trace.scope(traceparent=ended.traceparent, call_id=ended.call_id):
+                    await self._ended(ended)
+            case _:
+                raise Poison("neither a start nor an end")
 
     async def decision(self, delivery: Delivery) -> None:
         """security.decision: what the edge or auth refused."""
         await self._app.note(_note(delivery))
 
 
+def _batch(payload: bytes) -> events_pb2.CallEvents:
+    try:
+        return events_pb2.CallEvents.FromString(payload)
+    except ValueError as error:  # protobuf's DecodeError
+        raise Poison("not CallEvents") from error
+
+
 def _started(payload: bytes) -> Started:
     try:
-        event = events_pb2.CallStarted.FromString(payload)
-    except ValueError as error:  # protobuf's DecodeError
+        return _start_of(events_pb2.CallStarted.FromString(payload))
+    except ValueError as error:
         raise Poison("not a CallStarted") from error
+
+
+def _start_of(event: events_pb2.CallStarted) -> Started:
     return Started(
         uuid_of(event.hold_id, "hold_id"),
         uuid_of(event.account_id, "account_id"),
@@ -179,29 +222,31 @@ class NatsNotices:
         self._publisher.publish(LIMIT, event.SerializeToString(), message_id=message_id)
 
 
-# Of an account's changes, those that move routes; rating reads them anew when it hears of them, at the same moment.
+# Of an account's changes, those that move routes; rating hears of them, as of a policy, at the same moment, and what it
+# says until it has read them anew is forgotten once more.
 _MOVES_ROUTES: Final = frozenset({"trunk", "status"})
 _RATING_RELOADS_S: Final = 2.0
+
+
+def forget_quotes(quotes: GrpcQuotes) -> None:
+    """Forgets prices and routes for a change that rating may not have seen yet."""
+    quotes.forget()
+    asyncio.get_running_loop().call_later(_RATING_RELOADS_S, quotes.forget)
 
 
 async def follow_rating(bus: Bus, quotes: GrpcQuotes) -> None:
     """Forgets prices and routes when they change; all of them after NATS was away, since what was said isn't kept."""
 
     async def rating_changed(message: Msg) -> None:
-        try:
-            deck = events_pb2.DeckChanged.FromString(message.data).deck
-        except ValueError:  # protobuf's DecodeError
-            deck = ""
-        quotes.forget(deck)
+        quotes.forget()
 
     async def account_changed(message: Msg) -> None:
         event = events_pb2.AccountChanged.FromString(message.data)
         if event.what in _MOVES_ROUTES:
-            quotes.forget("")
-            asyncio.get_running_loop().call_later(_RATING_RELOADS_S, quotes.forget, "")
+            forget_quotes(quotes)
 
     async def back() -> None:
-        quotes.forget("")
+        quotes.forget()
 
     await bus.subscribe(RATING_CHANGED, rating_changed)
     await bus.subscribe(ACCOUNT_CHANGED, account_changed)

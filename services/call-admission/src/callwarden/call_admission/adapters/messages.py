@@ -1,7 +1,6 @@
 """Prices, refusals and decisions as protobuf messages: for rating's answers, for the database, for explain."""
 
 from collections import OrderedDict
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, Generic, TypeVar
 
@@ -44,10 +43,6 @@ class Bounded(Generic[K, V]):
         self._items[key] = value
         if len(self._items) > self._size_max:
             self._items.popitem(last=False)
-
-    def remove_if(self, condition: Callable[[K], bool]) -> None:
-        for key in [key for key in self._items if condition(key)]:
-            del self._items[key]
 
     def clear(self) -> None:
         self._items.clear()

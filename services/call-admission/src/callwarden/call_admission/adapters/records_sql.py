@@ -5,7 +5,7 @@ transaction, one statement a page, because a reader of whole tables would make t
 """
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -29,10 +29,11 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from callwarden.call_admission.adapters.usage_bytes import usage_bytes, usage_from
+from callwarden.call_admission.adapters.usage_bytes import grants_bytes, grants_from, usage_bytes, usage_from
 from callwarden.call_admission.core.corrections import Corrected, Entry, Purse, Reversal, reversal
 from callwarden.call_admission.core.days import day_of
 from callwarden.call_admission.core.records import CallRecord, Decided, Decisions, Place
+from callwarden.call_admission.core.usage import correct, day_spend, month_spend
 from callwarden.call_admission.ports import KEPT, Slice
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
@@ -65,20 +66,16 @@ class SqlRecords:
                 return
 
     async def _corrected(self, ids: Sequence[UUID]) -> dict[str, int]:
-        query = (
-            select(ledger_entry.c.reference, func.sum(ledger_entry.c.amount_micros).label("micros"))
-            .where(ledger_entry.c.kind == "reversal", ledger_entry.c.reference.in_([str(id_) for id_ in ids]))
-            .group_by(ledger_entry.c.reference)
-        )
-        # An entry takes from the balance what it adds to the price.
-        return {row.reference: -int(row.micros) for row in await self._plain(query)}
+        return {row.reference: corrected_micros(row) for row in await self._plain(corrections(ids))}
 
     async def _plain(self, query: Select[Any]) -> Sequence[Row[Any]]:
         """One statement sees one moment; it needs no transaction."""
-        async with self._database.engine.connect() as connection:
-            plain = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            rows: Sequence[Row[Any]] = (await plain.execute(query)).all()
+
+        async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
+            rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
             return rows
+
+        return await self._database.outside("records", work)
 
     # ------------------------------------------------------------------ decisions
 
@@ -145,8 +142,7 @@ class SqlRecords:
             # Locked first, as by whatever changes an account's money; of two corrections the second sees the first.
             locked = select(account).where(account.c.id == account_id).with_for_update()
             owner = (await connection.execute(locked)).one()
-            if owner.shards:
-                raise Conflict(f"{owner.name} is sharded: take its shards away, correct, and shard it again")
+            shards = await _shards_of(connection, account_id) if owner.shards > 1 else ()
             entries = await connection.execute(
                 select(ledger_entry.c.id, ledger_entry.c.slice, ledger_entry.c.amount_micros).where(
                     or_(
@@ -156,8 +152,9 @@ class SqlRecords:
                 )
             )
             purse = Purse(
-                owner.name, owner.currency, owner.prepaid, owner.balance_micros, owner.held_micros,
-                owner.overdraft_micros,
+                owner.name, owner.currency, owner.prepaid,
+                owner.balance_micros - sum(row.spent_micros for row in shards),
+                owner.held_micros + sum(row.held_micros for row in shards), owner.overdraft_micros,
             )  # fmt: skip
             made = reversal([Entry(row.id, row.slice, row.amount_micros) for row in entries], key, net_micros, purse)
             if isinstance(made, Corrected):
@@ -165,11 +162,14 @@ class SqlRecords:
             usage = usage_from(owner.usage)
             if started is not None and made.amount_micros:
                 day = day_of(started.timestamp(), owner.time_zone)
-                usage.correct(day, -made.amount_micros)
+                if shards:
+                    await _correct_shards(connection, shards, day, -made.amount_micros)
+                else:
+                    correct([usage], day, -made.amount_micros)
                 await _correct_day(connection, account_id, day, made)
             await _write_reversal(connection, account_id, reference, made, note, usage_bytes(usage))
             return Corrected(
-                made.id, owner.name, made.amount_micros, owner.currency, owner.balance_micros + made.amount_micros,
+                made.id, owner.name, made.amount_micros, owner.currency, purse.balance_micros + made.amount_micros,
                 duplicate=False,
             )  # fmt: skip
 
@@ -228,6 +228,44 @@ _FORGET: Final[dict[str, tuple[tuple[Any, ...], Any, Any]]] = {
     ),
 }
 assert _FORGET.keys() == set(KEPT)
+
+
+def corrections(ids: Sequence[UUID]) -> Select[Any]:
+    """What has been booked about these calls since they were settled: `reference` (the call's id) and `micros`."""
+    return (
+        select(ledger_entry.c.reference, func.sum(ledger_entry.c.amount_micros).label("micros"))
+        .where(ledger_entry.c.kind == "reversal", ledger_entry.c.reference.in_([str(id_) for id_ in ids]))
+        .group_by(ledger_entry.c.reference)
+    )
+
+
+def corrected_micros(row: Any) -> int:
+    """What corrections have added to a call's price: an entry takes from the balance what it adds to the price."""
+    return -int(row.micros)
+
+
+async def _shards_of(connection: AsyncConnection, account_id: UUID) -> Sequence[Row[Any]]:
+    # Locked: a call that was written to one of them since would make this transaction fail in the end.
+    query = select(counter).where(counter.c.scope == account_id).order_by(counter.c.shard).with_for_update()
+    return (await connection.execute(query)).all()
+
+
+async def _correct_shards(connection: AsyncConnection, shards: Sequence[Row[Any]], day: date, micros: int) -> None:
+    """The day's spend as its shards count it. What was charged stays where it is: the balance, which the shards' parts
+    of the credit are made for, has changed, and so those parts are void (limits.shards)."""
+    usages = [usage_from(row.usage) for row in shards]
+    correct(usages, day, micros)
+    # More spend than its part of a limit allows it: then no shard's part is what it was.
+    void = {day_spend(day.toordinal()), month_spend(day.year * 12 + day.month - 1)} if micros > 0 else set()
+    for row, usage in zip(shards, usages, strict=True):
+        grants = grants_from(row.transfers)
+        values = {
+            "usage": usage_bytes(usage),
+            "transfers": grants_bytes({name: grant for name, grant in grants.items() if name not in void}),
+        }
+        if values != {"usage": row.usage, "transfers": row.transfers}:
+            changed = update(counter).where(counter.c.scope == row.scope, counter.c.shard == row.shard)
+            await connection.execute(changed.values(**values, version=counter.c.version + 1, updated_at=func.now()))
 
 
 async def _write_reversal(

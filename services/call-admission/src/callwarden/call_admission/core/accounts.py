@@ -483,7 +483,7 @@ def check_parent(parent: str) -> str:
 
 def check_country(country: str) -> str:
     """ISO 3166-1 alpha-2, in capitals; empty: none."""
-    if country and country.upper() not in SUPPORTED_REGIONS:
+    if country and not (country.isascii() and country.upper() in SUPPORTED_REGIONS):  # "ß" in capitals is "SS"
         raise Invalid("country must be two letters of ISO 3166, such as DE", field="country")
     return country.upper()
 

@@ -30,11 +30,13 @@ from callwarden.call_admission.core.calls import (
     Hold,
     NoQuote,
     Owner,
+    Pricing,
     Quote,
     Route,
     RouteCost,
     Started,
     costs_of,
+    pricing_of,
 )
 from callwarden.call_admission.core.days import day_of
 from callwarden.call_admission.core.decide import Decided, decide, decide_extension
@@ -240,9 +242,9 @@ class Refused:
 
 @dataclass(slots=True)
 class NeedsQuote:
-    """The account's price list isn't the one that was asked: ask for this deck and come again."""
+    """The account isn't priced by what was asked: ask by this and come again."""
 
-    deck: str
+    pricing: Pricing
 
 
 @dataclass(slots=True)
@@ -406,6 +408,12 @@ class Book:
         owners += [Owner(CARRIER, scope_of(CARRIER, str(carrier)), 0) for carrier in carriers if carrier in limited]
         return tuple(owners)
 
+    def _pricing_of(self, account: Account) -> Pricing:
+        if account.parent is None:
+            return pricing_of(account.deck, None, account.realm)
+        reseller = self._seen.get(account.parent)
+        return pricing_of(account.deck, "" if reseller is None else reseller.account.deck, account.realm)
+
     def _moved_by(self, account: Account, hold: Hold, trunk: str) -> list[Owner]:
         """Where a running call is counted; of carriers only the one that took it (`trunk` empty: as known)."""
         owners = list(hold.owners)
@@ -474,8 +482,10 @@ class Book:
         before = self._refused.get(request.hold_id)
         if before is not None:
             return Refused(before, sip_status(before, policy), policy.revision)
-        if not request.local and (quote is None or quote.deck != account.deck):
-            return NeedsQuote(account.deck)
+        if not request.local:
+            pricing = self._pricing_of(account)
+            if quote is None or quote.pricing != pricing:
+                return NeedsQuote(pricing)
         routes = quote.routes if isinstance(quote, Quote) else ()
         if held is not None:
             return Admitted(held, _left(routes, held), policy.revision)
@@ -543,8 +553,10 @@ class Book:
         if standing is None:
             return None
         account, request, quote = standing.account, command.request, command.quote
-        if not request.local and (quote is None or quote.deck != account.deck):
-            return NeedsQuote(account.deck)
+        if not request.local:
+            pricing = self._pricing_of(account)
+            if quote is None or quote.pricing != pricing:
+                return NeedsQuote(pricing)
         policy = self._policy_for(account.realm)
         snapshot = self._snapshot(standing, command, policy, self._owners_of(account, command, policy))
         return decide(snapshot, request, policy), snapshot
@@ -853,7 +865,8 @@ class Book:
         if self._lists is not None:
             snapshot.listing = Listing(self._lists, request.caller_number)
         if request.trunk and self._trunk_of is not None:
-            snapshot.trunk = self._trunk_of(request.trunk)
+            # One that isn't known, in the moment after it was made or should news be lost, may do what every trunk may.
+            snapshot.trunk = self._trunk_of(request.trunk) or SourceTrunk(request.trunk, only_local=True)
         if owners and isinstance(command.quote, Quote) and command.quote.carriers:
             snapshot.carriers = self._carriers(command.quote.carriers, owners)
         return snapshot

@@ -5,6 +5,7 @@ Out: deciding (decide), slicing (slices), settling (settle), and how these value
 
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -28,11 +29,32 @@ class Route:
     cost: Price | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
-    """What rating says of a destination: price by the account's deck, and ways to it."""
+class Pricing(NamedTuple):
+    """By what an account's calls are priced: all of the account that rating looks at. A tuple, since what rating says
+    is kept by it and every call compares it."""
 
     deck: str
+    """Its own, or where it has none its reseller's; empty: none."""
+    parent_deck: str = ""
+    """Its reseller's; empty: there is none."""
+    realm: str = ""
+    is_resellers: bool = False
+    """It belongs to a reseller."""
+
+
+@lru_cache(16_384)  # Accounts share them by the thousand: one for each deck, reseller's deck and realm; 0.2 KB each.
+def pricing_of(deck: str, parent_deck: str | None, realm: str) -> Pricing:
+    """Of an account with this deck, maybe empty. `parent_deck` None: it belongs to no reseller."""
+    if parent_deck is None:
+        return Pricing(deck, "", realm)
+    return Pricing(deck or parent_deck, parent_deck, realm, True)
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What rating says of a destination: the price by the account's deck or its reseller's, and ways to it."""
+
+    pricing: Pricing
     prefix: str
     price: Price
     routes: tuple[Route, ...]
@@ -46,6 +68,11 @@ class Quote:
     costs: "tuple[RouteCost, ...]" = field(init=False)
     """Of each route; none, if nobody knows a carrier or a cost."""
     carriers: tuple[UUID, ...] = field(init=False)
+
+    @property
+    def deck(self) -> str:
+        """That priced it."""
+        return self.pricing.deck
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_free", is_free(self.price))
@@ -70,8 +97,13 @@ def is_free(price: Price) -> bool:
 class NoQuote:
     """Rating's no: no-rate, no-route, or unavailable where it could not be asked."""
 
-    deck: str
+    pricing: Pricing
     reason: Reason
+
+    @property
+    def deck(self) -> str:
+        """That was asked; empty: neither the account nor its reseller has one."""
+        return self.pricing.deck
 
 
 @dataclass(slots=True)

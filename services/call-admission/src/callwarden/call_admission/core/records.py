@@ -69,7 +69,9 @@ def write(records: Sequence[CallRecord], format_: str) -> str:
     """Lines of the format."""
     if format_ == "jsonl":
         return "".join(f"{json.dumps(asdict(record), ensure_ascii=False)}\n" for record in records)
-    return csv_text.lines([_cell(name, value) for name, value in asdict(record).items()] for record in records)
+    return csv_text.lines(
+        [_cell(name, value, record.currency) for name, value in asdict(record).items()] for record in records
+    )
 
 
 def _column(name: str) -> str:
@@ -78,7 +80,7 @@ def _column(name: str) -> str:
     return name.removesuffix("_micros") if name in _AMOUNTS else name
 
 
-def _cell(name: str, value: object) -> object:
+def _cell(name: str, value: object, currency: str) -> object:
     if value is None:
         return ""
     if name in _MOMENTS:
@@ -86,7 +88,7 @@ def _cell(name: str, value: object) -> object:
         return datetime.fromtimestamp(value, UTC).isoformat(timespec="milliseconds") if value else ""
     if name in _AMOUNTS:
         assert isinstance(value, int)
-        return format_amount(value)
+        return format_amount(value, currency).removesuffix(f" {currency}")
     return csv_text.text(value) if isinstance(value, str) else value
 
 

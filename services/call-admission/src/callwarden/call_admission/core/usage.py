@@ -406,14 +406,6 @@ class Usage(msgspec.Struct, omit_defaults=True):
             if group.period is not None:
                 group.period.move(hold.created_at_s, micros - hold.held_micros, 0)
 
-    def correct(self, day: date, micros: int) -> None:
-        """A call that began on that day has cost so much more (or less) than it was settled at."""
-        self.spent_micros += micros
-        for spans, key in ((self.days, day.toordinal()), (self.months, day.year * 12 + day.month - 1)):
-            for span in spans:
-                if span.key == key:
-                    span.spent_micros = max(span.spent_micros + micros, 0)
-
     # ------------------------------------------------------------------ what it comes to
 
     def used(self, quantity: str, now_s: float) -> int:
@@ -631,6 +623,20 @@ def fitted(window: Sliding | None, span_ms: int) -> Sliding:
             bucket.talk_s += old.talk_s
     fresh._drop((fresh.buckets[-1].index if fresh.buckets else -1) - WINDOW_BUCKETS - 1)
     return fresh
+
+
+def correct(usages: Sequence[Usage], day: date, micros: int) -> None:
+    """A call that began on that day has cost so much more (or less) than it was settled at: counted by whoever of them
+    counts that day and month, and never below nothing. What was charged in all stays: a correction is no charge."""
+    for key, spans_of in (
+        (day.toordinal(), [usage.days for usage in usages]),
+        (day.year * 12 + day.month - 1, [usage.months for usage in usages]),
+    ):
+        left = micros
+        for span in (span for spans in spans_of for span in spans if span.key == key):
+            moved = max(left, -span.spent_micros)
+            span.spent_micros += moved
+            left -= moved
 
 
 def merged(usages: Sequence[Usage]) -> Usage:

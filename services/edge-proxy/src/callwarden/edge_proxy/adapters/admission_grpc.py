@@ -31,6 +31,7 @@ class AdmissionGrpc:
             local=question.local,
             at_s=question.at_s,
             edge=self._edge,
+            trunk=question.trunk,
         )
         reply = await self._pool.call(
             question.account_id,

@@ -54,7 +54,9 @@ class AuthGrpc:
 def _answer(reply: auth_pb2.VerifyReply) -> Identity | Rejected:
     if reply.HasField("identity"):
         found = reply.identity
-        return Identity(found.account_id, found.account_type, tuple(found.numbers), found.tech_prefix, found.ttl_s)
+        return Identity(
+            found.account_id, found.account_type, tuple(found.numbers), found.tech_prefix, found.ttl_s, found.trunk
+        )
     if reply.HasField("rejected"):
         return Rejected(reason_of(reply.rejected.reason))
     raise Internal("auth gave no answer")

@@ -53,6 +53,7 @@ class AdmitCall(NamedTuple):
     at_s: float
     call_id: str
     traceparent: str
+    trunk: str = ""
 
 
 class ExtendCall(NamedTuple):
@@ -72,13 +73,15 @@ Question = VerifyDigest | VerifySource | AdmitCall | ExtendCall
 
 
 class Identity(NamedTuple):
-    """Who it is. `kind` is "enduser", "traffic-sender" or "carrier"; `numbers` are E.164 with "+"."""
+    """Who it is. `kind` is "enduser", "traffic-sender" or "carrier"; `numbers` are E.164 with "+"; `trunk` by which the
+    address was known, empty: by a password."""
 
     account_id: str
     kind: str
     numbers: tuple[str, ...]
     tech_prefix: str
     ttl_s: int
+    trunk: str = ""
 
     @property
     def is_trunk(self) -> bool:

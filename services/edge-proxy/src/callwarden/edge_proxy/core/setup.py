@@ -213,6 +213,7 @@ class Setup:
             at_s=context.wall_s,
             call_id=call.call_id,
             traceparent=call.traceparent,
+            trunk=identity.trunk,
         )
         context.ask(question, partial(self._decided, call, called.destination))
 

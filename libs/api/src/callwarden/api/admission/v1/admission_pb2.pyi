@@ -33,6 +33,7 @@ class AdmitRequest(_message.Message):
     LOCAL_FIELD_NUMBER: _builtins.int
     AT_S_FIELD_NUMBER: _builtins.int
     EDGE_FIELD_NUMBER: _builtins.int
+    TRUNK_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """Chosen by the edge (UUID): asking twice with the same id gives the same answer and one hold."""
     call_id: _builtins.str
@@ -48,6 +49,8 @@ class AdmitRequest(_message.Message):
     at_s: _builtins.float
     edge: _builtins.str
     """The edge instance."""
+    trunk: _builtins.str
+    """The trunk by which it comes in, for what the trunk may reach; empty: a registered user's call."""
     def __init__(
         self,
         *,
@@ -61,10 +64,11 @@ class AdmitRequest(_message.Message):
         local: _builtins.bool = ...,
         at_s: _builtins.float = ...,
         edge: _builtins.str = ...,
+        trunk: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at_s", b"at_s", "call_id", b"call_id", "caller_number", b"caller_number", "destination", b"destination", "dialled", b"dialled", "edge", b"edge", "hold_id", b"hold_id", "local", b"local", "source_address", b"source_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "at_s", b"at_s", "call_id", b"call_id", "caller_number", b"caller_number", "destination", b"destination", "dialled", b"dialled", "edge", b"edge", "hold_id", b"hold_id", "local", b"local", "source_address", b"source_address", "trunk", b"trunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1641,7 +1645,7 @@ class Correction(_message.Message):
     BALANCE_MICROS_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
     entry_id: _builtins.str
-    """The reversing entry; empty where nothing had to change."""
+    """The reversing entry; of 0 where nothing had to change."""
     account: _builtins.str
     amount_micros: _builtins.int
     """What it adds to the balance; below 0: takes from it."""

@@ -130,6 +130,7 @@ class Identity(_message.Message):
     NUMBERS_FIELD_NUMBER: _builtins.int
     TECH_PREFIX_FIELD_NUMBER: _builtins.int
     TTL_S_FIELD_NUMBER: _builtins.int
+    TRUNK_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     account_type: _builtins.str
     """"enduser", "traffic-sender" or "carrier"."""
@@ -137,6 +138,8 @@ class Identity(_message.Message):
     """Tech prefix to strip from the called number; empty where none."""
     ttl_s: _builtins.int
     """The answer holds for this long unless an account event says otherwise, in seconds."""
+    trunk: _builtins.str
+    """The trunk that sends from there; empty: known by a credential."""
     @_builtins.property
     def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Numbers that the account owns and may show as its caller id; E.164 with "+"."""
@@ -149,10 +152,11 @@ class Identity(_message.Message):
         numbers: _abc.Iterable[_builtins.str] | None = ...,
         tech_prefix: _builtins.str = ...,
         ttl_s: _builtins.int = ...,
+        trunk: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_type", b"account_type", "numbers", b"numbers", "tech_prefix", b"tech_prefix", "ttl_s", b"ttl_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_type", b"account_type", "numbers", b"numbers", "tech_prefix", b"tech_prefix", "trunk", b"trunk", "ttl_s", b"ttl_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

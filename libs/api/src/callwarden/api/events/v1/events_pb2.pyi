@@ -126,6 +126,56 @@ class CallEnded(_message.Message):
 Global___CallEnded: _TypeAlias = CallEnded  # noqa: Y015
 
 @_typing.final
+class CallEvents(_message.Message):
+    """calls.batch (stream CALLS, a random Nats-Msg-Id): what happened to calls in a moment, in order. Instead of the two above,
+    each of which costs NATS and its clients as much alone as twenty in one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallEvent]: ...
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___CallEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallEvents: _TypeAlias = CallEvents  # noqa: Y015
+
+@_typing.final
+class CallEvent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> Global___CallStarted: ...
+    @_builtins.property
+    def ended(self) -> Global___CallEnded: ...
+    def __init__(
+        self,
+        *,
+        started: Global___CallStarted | None = ...,
+        ended: Global___CallEnded | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "started", b"started", "what", b"what"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "started", b"started", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["started", "ended"]  # noqa: Y015
+    _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
+
+Global___CallEvent: _TypeAlias = CallEvent  # noqa: Y015
+
+@_typing.final
 class DecisionMade(_message.Message):
     """security.decision (stream SECURITY): a decision taken outside call-admission, which keeps them all for `explain`."""
 

@@ -247,7 +247,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_hold_account_id_expires_at", "hold", ["account_id", "expires_at"], unique=False)
     op.create_index("ix_hold_call_id", "hold", ["call_id"], unique=False)
-    op.create_index("ix_hold_expires_at", "hold", ["expires_at"], unique=False)
+    op.create_index(
+        "ix_hold_expires_at", "hold", [sa.literal_column("substr(CAST(id AS TEXT), 1, 1)"), "expires_at"], unique=False
+    )
     op.create_table(
         "ledger_entry",
         sa.Column("id", sa.Uuid(), nullable=False),

@@ -25,9 +25,10 @@ class Rate(Rule):
                 return refused(self.name, mode, quote.reason, text, window=quote.deck, retry_after_s=RETRY_AFTER_S)
             if quote.reason is Reason.NO_ROUTE:
                 return refused(self.name, mode, quote.reason, "No route leads to this number.", window=quote.deck)
-            return refused(
-                self.name, mode, quote.reason, "The price list has no rate for this number.", window=quote.deck
-            )
+            text = "The price list has no rate for this number."
+            if not quote.deck:
+                text = "Neither the account nor a reseller of it has a price list."
+            return refused(self.name, mode, quote.reason, text, window=quote.deck)
         if quote.price.currency != account.currency:
             text = f"The price is in {quote.price.currency}, the account in {account.currency}."
             return refused(self.name, mode, Reason.NO_RATE, text, window=quote.deck)

@@ -1,0 +1,285 @@
+"""Errands that lead through every statement of every adapter, with data that would show: MARK, DIGITS, AMOUNT."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import pytest
+from admission_desk import account as new_account
+from admission_desk import change, desk_on, trunk
+from sqlalchemy import insert, update
+
+from callwarden.auth.adapters.accounts_sql import SqlAccounts as AuthAccounts
+from callwarden.auth.core.sealing import SEALED_BYTES, Sealed
+from callwarden.auth.core.users import UserKey
+from callwarden.call_admission.adapters import accounts_sql, records_sql
+from callwarden.call_admission.adapters.books_sql import SqlBooks
+from callwarden.call_admission.adapters.hold_bytes import owners_bytes_of
+from callwarden.call_admission.adapters.lists_sql import SqlLists
+from callwarden.call_admission.adapters.shards_sql import SqlShards
+from callwarden.call_admission.adapters.trunks_sql import SqlSourceTrunks
+from callwarden.call_admission.core.account_csv import Line
+from callwarden.call_admission.core.accounts import AccountFilter, AccountRef, TrunkChange
+from callwarden.call_admission.core.book import Changes, Loaded, Note
+from callwarden.call_admission.core.calls import Owner
+from callwarden.call_admission.core.lists import Entry, ListHead
+from callwarden.call_admission.core.records import Place
+from callwarden.common.sql import Database, HotPool
+from callwarden.kernel.errors import CallwardenError
+from callwarden.payment.adapters.books_sql import SqlBooks as PaymentBooks
+from callwarden.payment.core.topup import TopUp
+from callwarden.rating.adapters.decks_sql import SqlDecks
+from callwarden.rating.core.deck import DeckHead, DeckRow, Tariff
+from callwarden.rating.core.routes import RouteRow
+from callwarden.schema.tables import account, cdr, counter, decision, hold, ledger_entry, spend_day
+from callwarden.testing.clock import FakeClock
+
+MARK: Final = "zqx"
+DIGITS: Final = "49777777"
+AMOUNT: Final = 7_654_321
+REALM: Final = f"{MARK}.org"
+LONG_AGO: Final = datetime(2001, 2, 3, tzinfo=UTC)
+NOW_S: Final = 1_800_000_000.0
+ALL: Final = (UUID(int=0), None)
+
+
+@dataclass
+class Ceilings:
+    system: int | None = 1_000
+
+    def realm(self, name: str) -> int | None:
+        return 1_000
+
+
+@dataclass
+class Wanted:
+    """Implements ports.Read."""
+
+    accounts: Sequence[UUID] = ()
+    counted: Sequence[UUID] = ()
+    holds: Sequence[UUID] = ()
+    looked: Sequence[UUID] = ()
+    now_s: float = NOW_S
+
+
+async def pages(*rows: Any) -> AsyncIterator[Sequence[Any]]:
+    for row in rows:
+        yield [row]
+
+
+def named(name: str, digits: str = "", **values: Any) -> Any:
+    numbers = (f"+{DIGITS}{digits}",) if digits else ()
+    return new_account(
+        **{"realm": REALM, "name": f"{MARK}-{name}", "deck": f"{MARK}-deck", "numbers": numbers, **values}
+    )
+
+
+async def _refused(asked: Any) -> None:
+    with pytest.raises(CallwardenError):
+        await asked
+
+
+async def run_all(database: Database, hot: HotPool, furnish: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`furnish` writes the rows that adapters find, unrecorded."""
+    monkeypatch.setattr(accounts_sql, "EXPORT_PAGE", 1)
+    monkeypatch.setattr(records_sql, "EXPORT_PAGE", 1)
+    await _rating(database)
+    alice = await _accounts(database)
+    await _rating_routes(database)
+    await _calls(database, furnish, alice)
+    await _shards(database, furnish, alice)
+    await _admission(hot, alice)
+    await _records(database, furnish, alice)
+    await _lists(database, alice)
+    await _payment(database, furnish)
+    await _auth(database, hot, alice)
+    await desk_on(database, FakeClock()).delete_trunk(f"{MARK}-trunk")
+
+
+async def _rating(database: Database) -> None:
+    decks = SqlDecks(database)
+    rows = [DeckRow(f"{DIGITS}{n}", MARK, Tariff(19_000)) for n in range(2)]
+    for _ in range(2):
+        await decks.replace(DeckHead(f"{MARK}-deck", "EUR"), pages(*rows))
+    (head,) = await decks.heads()
+    assert len([row async for page in decks.rows(head.name, head.version) for row in page]) == 2
+
+
+async def _rating_routes(database: Database) -> None:
+    decks = SqlDecks(database)
+    await decks.set_route(RouteRow(DIGITS, f"{MARK}-trunk", 1, f"{MARK}-deck"))
+    assert len(await decks.routes()) == 1
+    await _refused(desk_on(database, FakeClock()).delete_trunk(f"{MARK}-trunk"))
+    assert await decks.delete_route(DIGITS, f"{MARK}-trunk")
+
+
+async def _accounts(database: Database) -> UUID:
+    accounts, desk = accounts_sql.SqlAccounts(database), desk_on(database, FakeClock())
+    alice, carrier = uuid.uuid4(), uuid.uuid4()
+    await accounts.create(uuid.uuid4(), named("reseller", type_="reseller", prepaid=False), Ceilings())
+    await accounts.create(alice, named("alice", "1", parent=f"{MARK}-reseller"), Ceilings())
+    await accounts.create(carrier, named("carrier", type_="carrier", prepaid=False))
+    await _refused(accounts.create(uuid.uuid4(), named("alice")))
+    await _refused(accounts.create(uuid.uuid4(), named("other", "1")))
+    lines = [Line(1, named("imported", "2", parent=f"{MARK}-reseller")), Line(2, named("imported-too"))]
+    assert await accounts.check(lines, {}) == []
+
+    def again() -> Iterable[Sequence[Line]]:
+        return [lines]
+
+    assert await accounts.create_all(again, uuid.uuid4, {}, Ceilings()) == 2
+    wanted = AccountFilter(realm=REALM, parent=AccountRef.parse(f"{MARK}-reseller"))
+    assert len([page async for page in accounts.pages(wanted)]) == 2
+    for text in (f"{MARK}-alice", f"{MARK}-alice@{REALM}", str(alice)):
+        assert await accounts.find(AccountRef.parse(text)) == alice
+    await accounts.list("", 10, NOW_S, AccountFilter())
+    await accounts.list(f"{MARK}-a@{REALM}", 10, NOW_S, wanted)
+    await accounts.list(f"{MARK}-a", 10, NOW_S, wanted)
+    ref = AccountRef.parse(str(alice))
+    for changed in (
+        change(add_numbers=(f"+{DIGITS}3",), max_lines=7),
+        change(remove_numbers=(f"+{DIGITS}3",), parent=f"{MARK}-reseller"),
+        change(deck=""),
+        change(clear=("parent",)),
+        change(currency="USD"),
+    ):
+        await desk.update(ref, changed)
+    await _refused(desk.update(ref, change(add_numbers=(f"+{DIGITS}2",))))
+    await desk.create_trunk(trunk(name=f"{MARK}-trunk", account=str(carrier), address=f"{MARK}.org:5060"))
+    await desk.update_trunk(f"{MARK}-trunk", TrunkChange(enabled=True))
+    assert len(await desk.trunks()) == 1
+    await SqlSourceTrunks(database).refresh()
+    return alice
+
+
+async def _calls(database: Database, furnish: Database, alice: UUID) -> None:
+    call_id, by = f"{MARK}-call", {"account_id": alice, "call_id": f"{MARK}-call"}
+    numbers = dict.fromkeys(("destination", "dialled", "caller_number", "prefix"), DIGITS)
+    texts = {**dict.fromkeys(("source_address", "edge", "trunk", "trace_id"), MARK), **numbers, "policy_revision": 7}
+    owners = owners_bytes_of((Owner("account", alice, 1),), (), ())
+    running = {
+        "id": uuid.uuid4(), **by, **texts, "created_at": LONG_AGO, "expires_at": LONG_AGO, "granted_s": 60,
+        "max_duration_s": 600, "final": False, "held_micros": 0, "spend_day": LONG_AGO.date(), "price": b"",
+        "decision": b"", "owners": owners,
+    }  # fmt: skip
+    settled = {
+        "id": uuid.uuid4(), **by, **texts, "started_at": LONG_AGO, "ended_at": LONG_AGO, "duration_s": 60,
+        "billed_s": 60, "price_micros": 0, "currency": "EUR", "reason": MARK, "sip_status": 200, "decision": b"",
+    }  # fmt: skip
+    refused = {"id": uuid.uuid4(), **by, "at": LONG_AGO, "outcome": MARK, "body": b""}
+
+    async def work(connection: Any) -> None:
+        await connection.execute(insert(hold).values(running))
+        await connection.execute(insert(cdr), [settled, settled | {"id": uuid.uuid4()}])
+        await connection.execute(insert(decision).values(refused))
+        await connection.execute(insert(spend_day).values(account_id=alice, day=LONG_AGO.date()))
+        await connection.execute(insert(counter).values(scope=uuid.uuid4(), shard=0, updated_at=LONG_AGO))
+
+    await furnish.transaction("furnish", work)
+    accounts, records = accounts_sql.SqlAccounts(database), records_sql.SqlRecords(database)
+    await accounts.get(alice, NOW_S)
+    for owner in (None, alice):
+        assert await accounts.calls(owner, 1.0, 10, running=False)
+        assert await accounts.calls(owner, 1.0, 10, running=True)
+        await accounts.audit(owner)
+        assert len([page async for page in records.export(owner, 0.0, NOW_S)]) == 2
+    assert (await accounts.explain(call_id)).call is not None
+    for outcome in ("", MARK):
+        await records.decisions(alice, 0.0, outcome, Place(int(NOW_S) * 10**6, uuid.uuid4()), 2)
+
+
+async def _shards(database: Database, furnish: Database, alice: UUID) -> None:
+    shards = SqlShards(database)
+    assert await shards.grow(alice, 1, 2)
+    await furnish.transaction(
+        "furnish", lambda connection: connection.execute(insert(counter).values(scope=alice, shard=1))
+    )
+    desk = desk_on(database, FakeClock())
+    await desk.update(AccountRef.parse(str(alice)), change(shards=0))
+
+
+async def _admission(hot: HotPool, alice: UUID) -> None:
+    books = SqlBooks(hot)
+    note = Note(uuid.uuid4(), f"{MARK}-call", alice, NOW_S, MARK, None, b"")
+
+    def decide(loaded: Loaded) -> tuple[Changes, None]:
+        missing = {(alice, 0)} - loaded.counters.keys()
+        return Changes(missing=missing, notes=[note]), None
+
+    for read in (
+        Wanted((alice,), (alice,), (uuid.uuid4(),), (uuid.uuid4(),)), Wanted((alice,), (), (uuid.uuid4(),), ())
+    ):  # fmt: skip
+        await books.update(read, decide)
+        await books.look(read, decide)
+    await books.expired(NOW_S, 10)
+
+
+async def _records(database: Database, furnish: Database, alice: UUID) -> None:
+    records = records_sql.SqlRecords(database)
+    entry, top_up, running = uuid.uuid4(), uuid.uuid4(), uuid.uuid4()
+
+    async def work(connection: Any) -> None:
+        await connection.execute(
+            insert(ledger_entry),
+            [
+                {"id": entry, "account_id": alice, "kind": "call", "reference": str(entry), "amount_micros": -AMOUNT},
+                {"id": top_up, "account_id": alice, "kind": "top-up", "reference": f"{MARK}", "amount_micros": AMOUNT},
+            ],
+        )
+        call = {"call_id": MARK, "destination": MARK, "dialled": MARK, "caller_number": MARK, "source_address": MARK}
+        more = {"edge": MARK, "started_at": LONG_AGO, "ended_at": LONG_AGO, "duration_s": 1, "billed_s": 1}
+        rest = {
+            "price_micros": AMOUNT,
+            "currency": "EUR",
+            "prefix": MARK,
+            "trunk": MARK,
+            "reason": MARK,
+            "sip_status": 200,
+        }
+        last = {"policy_revision": 7, "trace_id": MARK, "decision": b""}
+        await connection.execute(insert(cdr).values(id=entry, account_id=alice, **call, **more, **rest, **last))
+
+    await furnish.transaction("furnish", work)
+    await _refused(records.correct_call(running, 5, MARK, MARK))
+    await records.correct_call(entry, 5, MARK, f"{MARK}-1")
+    await records.reverse_entry(entry, MARK, f"{MARK}-2")
+    for kind in ("cdr", "decision", "counter", "spend_day"):
+        while await records.forget(kind, ALL, NOW_S, 10):
+            pass
+        await records.forget(kind, (UUID(int=0), UUID(int=9)), NOW_S, 10)
+
+
+async def _lists(database: Database, alice: UUID) -> None:
+    lists = SqlLists(database)
+    entries = [Entry(f"{DIGITS}{n}", MARK) for n in range(2)]
+    for _ in range(2):
+        await lists.replace(ListHead(f"{MARK}-list", source=MARK), pages(*entries))
+    (head,) = await lists.heads()
+    assert len([page async for page in lists.patterns(head.name, head.version)]) == 1
+    assert len(await lists.entries(head.name, "", 10)) == 2
+    assert await lists.note(head.name, entries[0].pattern) == MARK
+    assert await lists.realms([alice]) == {alice: REALM}
+    assert await lists.delete(head.name)
+
+
+async def _payment(database: Database, furnish: Database) -> None:
+    books = PaymentBooks(database, lambda count: uuid.uuid4().bytes[:count])
+    await books.credit(TopUp(f"{MARK}-imported", AMOUNT, "EUR", f"{MARK}-1", MARK))
+    sharded = update(account).where(account.c.name == f"{MARK}-imported").values(shards=2)
+    await furnish.transaction("furnish", lambda connection: connection.execute(sharded))
+    await books.credit(TopUp(f"{MARK}-imported", AMOUNT, "EUR", f"{MARK}-2", MARK))
+
+
+async def _auth(database: Database, hot: HotPool, alice: UUID) -> None:
+    accounts, user = AuthAccounts(database, hot), UserKey(REALM, MARK)
+    old, new = Sealed(bytes(SEALED_BYTES), "a" * 16), Sealed(bytes(SEALED_BYTES), "b" * 16)
+    await accounts.set_credential(str(alice), user, old)
+    assert user in await accounts.look_up([user])
+    await accounts.sender_trunks()
+    assert await accounts.realm_of(str(alice)) == REALM
+    assert await accounts.sealed_otherwise("b" * 16, UserKey("", ""), 10)
+    assert await accounts.replace_seal(user, old, new)
+    assert await accounts.remove_credential(user) == str(alice)

@@ -1,0 +1,127 @@
+"""Every statement that a service can run is one that CockroachDB and PostgreSQL both run, and carries no data."""
+
+import importlib.util
+import io
+import itertools
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+
+import callwarden.schema
+from callwarden.call_admission.adapters import books_sql
+from callwarden.common.sql import Database
+from tests.architecture import sql_errands
+from tests.architecture.portable_sql import LACKS, Lack, found_in
+from tests.architecture.recorded_sql import Recorder, dialects, sites
+
+VERSIONS = sorted((Path(callwarden.schema.__path__[0]) / "migrations/versions").glob("[0-9]*.py"))
+
+
+@pytest.mark.parametrize("lack", LACKS, ids=lambda lack: lack.name)
+def test_a_statement_that_is_not_portable_is_found(lack: Lack) -> None:
+    assert lack in list(found_in(lack.example))
+    assert lack.why
+    assert lack.reference.startswith("https://")
+
+
+def not_portable(texts: dict[str, str]) -> list[str]:
+    """What is wrong, with the statement and its place."""
+    return [
+        f"{lack.name} ({lack.why}; {lack.reference}) at {place}: {text}"
+        for text, place in texts.items()
+        for lack in found_in(text)
+    ]
+
+
+# ------------------------------------------------------------------ all that adapters run
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest_asyncio.fixture
+async def recorded(recorder: Recorder, database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Recorder]:
+    async with Database(database_url) as database, Database(database_url) as furnish, recorder.hot(database) as hot:
+        await sql_errands.run_all(recorder.watch(database), hot, furnish, monkeypatch)
+        yield recorder
+
+
+@pytest.mark.integration
+async def test_what_adapters_run_is_portable_and_none_of_it_is_forgotten(recorded: Recorder) -> None:
+    """One test: recording takes longer than looking."""
+    forgotten = [str(site) for site in sites() if not recorded.is_run(site)]
+    assert forgotten == [], "no errand leads there: add one to sql_errands"
+    assert not_portable(recorded.texts) == []
+    data = sql_errands.MARK, sql_errands.DIGITS, str(sql_errands.AMOUNT)
+    written_into = [text for text in recorded.texts if any(piece in text for piece in data)]
+    assert written_into == [], "data belongs into parameters"
+
+
+# ------------------------------------------------------------------ what is put together of parts
+
+
+def writes() -> Iterator[tuple[str, ...]]:
+    """The largest combination of each kind of write (SqlBooks' _writes_of): what a smaller one has, it has, too."""
+    before, after = ("moved", "checked", "counters"), ("notes",)
+    for kind in (("holds", "asked", "known"), ("updated",), ("ends", "gone", "entries", "records", "days"), ()):
+        yield (*before, *kind, *after)
+
+
+def shape(statement: str) -> str:
+    """Without numbers of parameters, and one row for many."""
+    row = re.sub(r"\$\d+", "$", statement)
+    return re.sub(r"(\([^()]*\))(?:, \1)+", r"\1", row)
+
+
+@pytest.mark.parametrize("names", list(writes()), ids=lambda names: "-".join(names[3:]))
+def test_what_admission_writes_is_portable_in_all_sizes(names: tuple[str, ...]) -> None:
+    texts = {size: books_sql.statement(size, *names) for size in (0, *books_sql.SIZES)}
+    assert len({shape(text) for size, text in texts.items() if size}) == 1
+    assert not_portable({texts[size]: f"statement({size}, …)" for size in (0, 1)}) == []
+
+
+def test_no_part_of_a_write_is_left_out() -> None:
+    assert set(itertools.chain(*writes())) == books_sql.PARTS.keys()
+
+
+def test_two_kinds_of_change_in_one_statement_would_be_found() -> None:
+    found = {lack.name for lack in found_in(books_sql.statement(1, "updated", "ends", "gone"))}
+    assert "two changes of one table in a statement" in found
+
+
+def test_settings_of_the_planner_go_to_postgresql_only() -> None:
+    """CockroachDB knows none of them."""
+    wiring = Path(books_sql.__file__).parents[1] / "main.py"
+    assert 'session = SESSION if database.dialect == "postgresql" else None' in wiring.read_text()
+
+
+# ------------------------------------------------------------------ migrations
+
+
+def migration(path: Path, dialect: str) -> list[str]:
+    """The statements of a migration, as Alembic would run them."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written = io.StringIO()
+    context = MigrationContext.configure(dialect=dialects()[dialect], opts={"as_sql": True, "output_buffer": written})
+    with Operations.context(context):
+        module.upgrade()
+    return [statement for statement in written.getvalue().split(";\n") if statement.strip()]
+
+
+@pytest.mark.parametrize("dialect", list(dialects()))
+@pytest.mark.parametrize("path", VERSIONS, ids=lambda path: path.stem)
+def test_migrations_are_portable(path: Path, dialect: str) -> None:
+    statements = migration(path, dialect)
+    assert len(statements) > 10 or path is not VERSIONS[0]
+    assert not_portable(dict.fromkeys(statements, path.name)) == []
