@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from callwarden.call_admission.core.calls import CallRequest, Ended, ExtendRequest, Hold, Quote, Route
+from callwarden.call_admission.core.calls import CallRequest, Ended, ExtendRequest, Hold, Pricing, Quote, Route
 from callwarden.call_admission.core.days import day_of
 from callwarden.call_admission.core.decide import Admit, Decided, decide, decide_extension
 from callwarden.call_admission.core.policy import AdmissionPolicy, Policies
@@ -76,7 +76,7 @@ def reseller(**changes: object) -> Account:
 
 
 def quote(price: Price = PRICE, *routes: Route) -> Quote:
-    return Quote("retail", "49", price, routes or (ROUTE,), NOW_S + 60)
+    return Quote(Pricing("retail"), "49", price, routes or (ROUTE,), NOW_S + 60)
 
 
 def counted(kind: str = ACCOUNT, usage: Usage | None = None, **changes: object) -> Counted:

@@ -8,7 +8,7 @@ from admission_line import MINUTE, NOW_S, PRICE, account, admission, policy, quo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callwarden.call_admission.core.calls import NoQuote, is_free
+from callwarden.call_admission.core.calls import NoQuote, Pricing, is_free
 from callwarden.call_admission.core.days import UnknownZone, day_of
 from callwarden.call_admission.core.decide import Admit, decide
 from callwarden.call_admission.core.number_plan import Kind, kind_of
@@ -270,7 +270,7 @@ def test_lists_do_not_hold_for_local_calls() -> None:
 
 @pytest.mark.parametrize("reason", [Reason.NO_RATE, Reason.NO_ROUTE, Reason.UNAVAILABLE])
 def test_a_call_without_a_price_is_refused_for_what_rating_says(reason: Reason) -> None:
-    refuse = refusal(decide(snapshot(quote=NoQuote("retail", reason)), request(), policy()))
+    refuse = refusal(decide(snapshot(quote=NoQuote(Pricing("retail"), reason)), request(), policy()))
     assert refuse.reason is reason
     assert bool(refuse.retry_after_s) is (reason is Reason.UNAVAILABLE)
 

@@ -19,7 +19,7 @@ from admission_line import (
 )
 from phonenumbers import SUPPORTED_REGIONS, PhoneNumberType, example_number_for_type
 
-from callwarden.call_admission.core.calls import NoQuote, Quote, Route
+from callwarden.call_admission.core.calls import NoQuote, Pricing, Quote, Route
 from callwarden.call_admission.core.decide import decide
 from callwarden.call_admission.core.number_plan import Kind, country_code_of, country_of, kind_of
 from callwarden.call_admission.core.snapshot import SourceTrunk
@@ -170,7 +170,7 @@ def test_each_level_of_billing_refuses_what_it_says_and_those_below_let_it_throu
 @pytest.mark.setting("blocknotbilledcalls")
 def test_a_call_without_a_price_is_refused_at_every_level() -> None:
     for level in range(6):
-        of = snapshot(quote=NoQuote("retail", Reason.NO_RATE))
+        of = snapshot(quote=NoQuote(Pricing("retail"), Reason.NO_RATE))
         assert refusal(decide(of, request(), policy(billing={"blockNotBilled": level}))).reason is Reason.NO_RATE
 
 
