@@ -412,6 +412,7 @@ def _lines(account: "Account") -> str:
 def details(account: "Account") -> Any:
     """An account as label and value, for people: what is set, and what everybody asks for."""
     limits = account.limits
+    is_set = {field.name: value for field, value in limits.ListFields()}
     daily = output.money(limits.daily_micros, account.currency) if limits.HasField("daily_micros") else "policy"
     return output.facts(
         {
@@ -426,10 +427,9 @@ def details(account: "Account") -> Any:
             "spent today": f"{output.money(account.spent_today_micros, account.currency)} (limit: {daily})",
             "lines": f"{_lines(account)} in use" + ("" if limits.HasField("max_lines") else " (limit: policy)"),
             **{
-                label: show(limit, account.currency)
-                for field, limit in ((field.name, value) for field, value in limits.ListFields())
-                if field in _LIMITS_SHOWN
-                for label, show in [_LIMITS_SHOWN[field]]
+                label: show(is_set[field], account.currency)
+                for field, (label, show) in _LIMITS_SHOWN.items()
+                if field in is_set
             },
             **_profile_shown(account.profile),
             **({"number lists": " ".join(account.lists)} if account.lists else {}),
