@@ -33,6 +33,9 @@ SLICE_MICROS: Final = SLICE_S * SECOND_MICROS
 INSIST_S: Final = 60.0  # for an answer, while processes die and start
 AGAIN_S: Final = 0.05
 TELL_AGAIN_S: Final = 3.0
+DEAD_MAX: Final = (
+    2  # Starting more at once takes as long on two cores, and calls then find nobody for most of the time.
+)
 LIFE_S_MAX: Final = 1.5  # of a process that is to be killed, on top of its start
 
 
@@ -518,6 +521,7 @@ async def race_for(track: Track, accounts: list[str], fits: int, race: Race, val
     asked = [(call, turn) for turn, call in enumerate(calls)]
     asked += [(call, turn + 1) for call, turn in asked[:ASKED_TWICE]]
     replies = await asyncio.gather(*(insist(track.edges, call, turn) for call, turn in asked))
+    assert len({reply.policy_revision for reply in replies}) == 1, "decided by different policies"
     admitted = [call for call in calls if call.is_admitted]
     told = Counter(
         (
@@ -611,8 +615,8 @@ async def run(track: Track, accounts: list[str], race: Race) -> None:
 class Killer:
     """Kills processes of one service at random moments, `kills` times in all, and restarts each at once.
 
-    Every process has a killer of its own, so that at times one is dead, at times all of them are. `run` returns when
-    the last one is back. Victims and moments come from the seed; how the load meets them is the machine's.
+    Every process has a killer of its own; at most DEAD_MAX are dead at a time. `run` returns when the last one is back.
+    Moments come from the seed; whom they meet at what is the machine's.
     """
 
     def __init__(self, system: LocalSystem, service: str, *, processes: int, kills: int, seed: str) -> None:
@@ -621,6 +625,7 @@ class Killer:
         self._processes = processes
         self._kills = kills
         self._seed = seed
+        self._graves = asyncio.Semaphore(DEAD_MAX)
         self.killed = 0
 
     @property
@@ -635,8 +640,9 @@ class Killer:
         rng = random.Random(f"{self._seed}.{index}")
         while True:
             await asyncio.sleep(rng.uniform(0.0, LIFE_S_MAX))
-            if self.is_over:
-                return
-            self.killed += 1
-            await self._system.kill(self._service, index)
-            await self._system.restart(self._service, index)
+            async with self._graves:
+                if self.is_over:
+                    return
+                self.killed += 1
+                await self._system.kill(self._service, index)
+                await self._system.restart(self._service, index)

@@ -212,6 +212,22 @@ async def test_what_is_not_there_is_not_found(desk: AccountDesk) -> None:
             await desk.update(AccountRef.parse(ref), change(max_lines=1))
 
 
+async def test_a_file_may_make_a_reseller_and_accounts_that_belong_to_it(desk: AccountDesk) -> None:
+    lines = "".join(
+        f"reseller-{n},reseller,\nfirst-{n},enduser,reseller-{n}\nsecond-{n},enduser,reseller-{n}\n" for n in (1, 2)
+    )
+    wish = ImportWish(f"name,type,parent\n{lines}".encode(), "example.org", "EUR", dry_run=False, keep_going=False)
+    done = await desk.import_(wish)
+    assert (done.created, done.errors) == (6, ())
+    parents = {view.account.name: view.account.parent for view in await desk.list("", 10)}
+    assert (parents["second-1"], parents["first-2"]) == ("reseller-1", "reseller-2")
+    early = ImportWish(
+        b"name,type,parent\nlate,enduser,reseller-3\nreseller-3,reseller,\n", "example.org", "EUR", False, False
+    )
+    (error,) = (await desk.import_(early)).errors
+    assert (error.line, error.field) == (2, "parent")
+
+
 async def test_trunks_belong_to_accounts_of_their_kind(desk: AccountDesk, heard: Heard) -> None:
     await desk.create(account())
     carrier = await desk.create(account(name="carrier-account", type_="carrier", prepaid=False, numbers=()))

@@ -925,3 +925,28 @@ async def test_writers_that_have_all_read_the_same_and_meet_in_one_row_are_decid
         refused = [site.metrics.counter(RETRIES, "admission-write").value for site in sites]
         assert sum(count > 0 for count in refused) == processes - 1, "the database has told them 40001"
         assert (await sites[0].audit()).open_holds == 1
+
+
+@pytest.mark.setting("maxlines")
+async def test_a_hold_that_another_process_has_moved_in_a_shard_is_settled_as_it_is(
+    database_url: str, fake_clock: FakeClock
+) -> None:
+    """No version of the account tells of it, and the shard's counter is known since."""
+    async with running(database_url, fake_clock) as site, running(database_url, fake_clock) as other:
+        account_id = await site.account(shards=4, max_lines=2)
+        first = await site.admit(account_id)
+        fake_clock.advance(1)
+        answered_at_s = fake_clock.now_s()
+        await other.app.started(Started(first, account_id, answered_at_s, "carrier"))
+        extended = await other.app.extend(ExtendRequest(first, "call", account_id, answered_at_s, 60))
+        assert isinstance(extended, Extended)
+        second = await site.admit(account_id)  # Reads the shard's counter anew, not the first call's hold.
+        fake_clock.advance(20)
+        await site.app.ended(site.ended(first, account_id, 20))
+        assert (await site.audit()).held_sum_micros == 60_000
+        third = await site.admit(account_id)  # The first one's line is free, the second's isn't.
+        assert isinstance(await other.app.admit(other.request(account_id)), Refused)
+        for hold_id in (second, third):
+            await site.app.ended(site.ended(hold_id, account_id, None))
+        audit = await site.audit()
+        assert (audit.open_holds, audit.held_sum_micros, audit.balance_sum_micros) == (0, 0, 980_000)

@@ -112,7 +112,7 @@ class Database:
             if book.lacks(commands):
                 missing = book.changes.missing
                 known = memory.counters(missing, now_s) if memory is not None and not attempt else {}
-                is_known |= bool(known)
+                is_known = True
                 now.counters |= self._load_counters(missing - known.keys()) | known
                 wanted |= missing
                 book = Book(now, lambda realm: policy, now_s, slot)
@@ -176,6 +176,10 @@ class Database:
                 for key, counter in changes.counters.items()
             )
             and not known & set(changes.holds)
+            and all(
+                key in changes.holds or (key in self.holds and self.holds[key].expires_at_s == stood_s)
+                for key, stood_s in changes.stood.items()
+            )
             and all(
                 not found.prepaid
                 or found.balance_micros + changes.balances.get(key, 0) >= found.held_micros + changes.held.get(key, 0)

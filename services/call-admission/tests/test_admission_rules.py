@@ -1,92 +1,26 @@
-"""Each rule refuses what it must, lets through the rest, and says its numbers."""
+"""The rules that every call meets: lines, credit, the day's spend, destinations, price and time."""
 
 from dataclasses import replace
 from datetime import date
-from uuid import UUID
 
 import pytest
+from admission_line import MINUTE, NOW_S, PRICE, account, admission, policy, quote, refusal, request, result, snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callwarden.call_admission.core.calls import CallRequest, NoQuote, Pricing, Quote, Route, is_free
+from callwarden.call_admission.core.calls import NoQuote, Pricing, is_free
 from callwarden.call_admission.core.days import UnknownZone, day_of
-from callwarden.call_admission.core.decide import Admit, Decided, decide
+from callwarden.call_admission.core.decide import Admit, decide
 from callwarden.call_admission.core.number_plan import Kind, kind_of
-from callwarden.call_admission.core.policy import AdmissionPolicy, Policies
-from callwarden.call_admission.core.rules import RULES, Finding, Question, Use
+from callwarden.call_admission.core.policy import AdmissionPolicy
+from callwarden.call_admission.core.rules import RULES, Finding, Question, Rule
 from callwarden.call_admission.core.rules.destinations import longest_prefix
 from callwarden.call_admission.core.rules.rule import refused
 from callwarden.call_admission.core.slices import cost_max, possible_answers
-from callwarden.call_admission.core.snapshot import Account, AccountType, Snapshot
+from callwarden.call_admission.core.snapshot import AccountType, Snapshot
 from callwarden.kernel.tariff import Price, RateGroup, Window, cost, free
-from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
-from callwarden.policy.bundle import Document, PolicySet
+from callwarden.kernel.verdict import Mode, Reason, Refuse
 from callwarden.policy.model import Modes
-
-NOW_S = 1_767_614_400.0  # 2026-01-05T12:00:00Z
-ACCOUNT = UUID(int=1)
-MINUTE = 60_000  # micros a minute, in seconds: 0.001 a second
-PRICE = Price("EUR", (Window(0, (RateGroup(0, MINUTE, 60, 1),)),))
-ROUTE = Route("carrier", "192.0.2.1:5060")
-
-
-def policy(**spec: object) -> AdmissionPolicy:
-    document = Document.from_object(
-        {"apiVersion": "callwarden.io/v1", "kind": "SecurityPolicy", "metadata": {"name": "p"}, "spec": spec}
-    )
-    return Policies(PolicySet.build(7, [document])).for_realm("example.org")
-
-
-def account(**changes: object) -> Account:
-    base = Account(
-        id=ACCOUNT,
-        realm="example.org",
-        name="alice",
-        type=AccountType.ENDUSER,
-        active=True,
-        currency="EUR",
-        time_zone="Europe/Berlin",
-        prepaid=True,
-        deck="retail",
-        balance_micros=1_000_000,
-        held_micros=0,
-        overdraft_micros=0,
-        max_lines=None,
-        daily_micros=None,
-    )
-    return replace(base, **changes)  # type: ignore[arg-type]
-
-
-def quote(price: Price = PRICE) -> Quote:
-    return Quote(Pricing("retail"), "49", price, (ROUTE,), NOW_S + 60)
-
-
-def snapshot(of: Account | None = None, **changes: object) -> Snapshot:
-    of = of or account()
-    base = Snapshot(of, of.balance_micros, of.held_micros, 0, date(2026, 1, 5), 0, 0, quote())
-    return replace(base, **changes)  # type: ignore[arg-type]
-
-
-def request(destination: str = "493012345678", *, local: bool = False) -> CallRequest:
-    return CallRequest(
-        UUID(int=9), "call", ACCOUNT, destination, destination, "4930", "192.0.2.7", "edge-0", local, NOW_S
-    )
-
-
-def refusal(decided: Decided) -> Refuse:
-    assert isinstance(decided.verdict, Refuse)
-    return decided.verdict
-
-
-def admission(decided: Decided) -> Admit:
-    assert isinstance(decided.verdict, Admit)
-    return decided.verdict
-
-
-def result(decided: Decided, rule: str) -> RuleResult:
-    (found,) = [result for result in decided.rules if result.rule == rule]
-    return found
-
 
 # ------------------------------------------------------------------ the table
 
@@ -102,53 +36,12 @@ def test_every_mode_of_policy_belongs_to_a_rule() -> None:
     assert set(Modes.model_fields) <= {rule.name for rule in RULES}
 
 
-@pytest.mark.parametrize("rule", sorted(Modes.model_fields))
-def test_a_reported_rule_is_recorded_and_lets_the_call_through(rule: str) -> None:
-    spec = {
-        "modes": {"".join([head, *map(str.capitalize, tail)]): "Report" for head, *tail in [rule.split("_")]},
-        "lines": {"max": 1},
-        "fraud": {"destinations": {"block": ["4990", "870"]}},
-    }
-    number = {"satellite": "870773111632", "premium": "499001234567", "destinations": "4990"}.get(rule, "493012345678")
-    if rule == "premium":
-        spec["fraud"] = {}
-    if rule == "satellite":
-        spec["fraud"] = {"destinations": {}}
-    of = (
-        account(balance_micros=0)
-        if rule == "credit"
-        else account(daily_micros=1)
-        if rule == "daily_spend"
-        else account()
-    )
-    decided = decide(snapshot(of, lines=1 if rule == "lines" else 0), request(number), policy(**spec))
-    found = result(decided, rule)
-    assert found.mode is Mode.REPORT
-    assert found.refused is not None
-    assert decided.reported == [rule]
-    assert isinstance(decided.verdict, Admit)
-
-
-@pytest.mark.parametrize("rule", sorted(Modes.model_fields))
-def test_a_rule_that_is_off_is_not_asked(rule: str) -> None:
-    (head, *tail) = rule.split("_")
-    name = "".join([head, *map(str.capitalize, tail)])
-    decided = decide(snapshot(account(balance_micros=0), lines=9), request(), policy(modes={name: "Off"}))
-    assert result(decided, rule).mode is Mode.OFF
-    assert result(decided, rule).refused is None
-    assert result(decided, rule).skipped
-
-
 def test_a_new_rule_is_one_object_in_the_table() -> None:
-    class NoMondays:
+    class NoMondays(Rule):
         name = "no_mondays"
-        extends = False
 
         def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
             return refused(self.name, mode, Reason.DESTINATION, "Not on a Monday.", value=snapshot.day.weekday())
-
-        def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
-            return ()
 
     decided = decide(snapshot(), request(), policy(), (*RULES, NoMondays()))
     assert refusal(decided) == Refuse(Reason.DESTINATION, "no_mondays", text="Not on a Monday.")

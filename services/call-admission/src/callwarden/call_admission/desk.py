@@ -6,7 +6,6 @@ Out: deciding calls (app), what an account may be (core.accounts), how it is kep
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Final
 from uuid import UUID
 
@@ -273,8 +272,17 @@ class _Errors:
 
 
 def _pages(text: str, wish: ImportWish) -> Iterator[Sequence[Line | LineError]]:
-    found = account_csv.read(text, realm=wish.realm, currency=wish.currency)
-    while page := tuple(islice(found, IMPORT_PAGE)):
+    """A page ends before accounts that may belong to a reseller in it: what it makes is known when it was checked."""
+    page: list[Line | LineError] = []
+    makes_resellers = False
+    for found in account_csv.read(text, realm=wish.realm, currency=wish.currency):
+        account = found.account if isinstance(found, Line) else None
+        if len(page) == IMPORT_PAGE or (makes_resellers and account is not None and account.parent):
+            yield page
+            page, makes_resellers = [], False
+        page.append(found)
+        makes_resellers |= account is not None and account.type is AccountType.RESELLER
+    if page:
         yield page
 
 

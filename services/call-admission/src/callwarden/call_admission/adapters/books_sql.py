@@ -184,21 +184,23 @@ KNOWN = Part(
 UPDATED = Part(
     "updated",
     """id uuid, answered_at timestamptz, expires_at timestamptz, granted_s int4, final bool, held_micros int8,
-    trunk text, owners bytea""",
+    trunk text, owners bytea, stood timestamptz""",
     """UPDATE hold SET answered_at = n.answered_at, expires_at = n.expires_at, granted_s = n.granted_s,
     final = n.final, held_micros = n.held_micros, trunk = n.trunk,
     owners = n.owners
-  FROM {rows} AS n WHERE hold.id = n.id RETURNING hold.id""",
+  FROM {rows} AS n WHERE hold.id = n.id AND hold.expires_at = n.stood RETURNING hold.id""",
     is_counted=True,
 )
 ENDS = Part(
     "ends",
     """id uuid, account_id uuid, answered_at timestamptz, ended_at timestamptz, duration_s int4, billed_s int4,
     price int8, currency text, trunk text, reason text, sip_status int4, cost int8,
-    carrier uuid, hit text""",
+    carrier uuid, hit text, stood timestamptz""",
     "SELECT * FROM {rows} AS n WHERE n.id IS NOT NULL",
 )
-GONE = Part("gone", "", "DELETE FROM hold USING ends WHERE hold.id = ends.id RETURNING hold.*")
+GONE = Part(
+    "gone", "", "DELETE FROM hold USING ends WHERE hold.id = ends.id AND hold.expires_at = ends.stood RETURNING hold.*"
+)
 ENTRIES = Part(
     "entries",
     "",
@@ -324,7 +326,9 @@ class SqlBooks:
             changes, result = work(attempt)
             is_known = not is_read
             if changes.missing and not changes.begun:
-                is_known |= await self._add(attempt, changes.missing, read.now_s, from_memory=not failures)
+                # Younger than the rest, or older: on neither anybody is refused.
+                is_known = True
+                await self._add(attempt, changes.missing, read.now_s, from_memory=not failures)
                 wanted |= changes.missing
                 changes, result = work(attempt)
             if changes.missing:
@@ -363,22 +367,22 @@ class SqlBooks:
 
     async def _load(self, read: Read, wanted: Collection[CounterKey]) -> Loaded:
         async def both(connection: Any) -> Loaded:
+            # Before the holds: who is refused for what a counter says has no hold that was placed in between.
+            counters = await _load_counters(connection, wanted) if wanted else {}
             loaded = await _load(connection, read)
-            if wanted:
-                loaded.counters = await _load_counters(connection, wanted)
+            loaded.counters = counters
             return loaded
 
         return await self._pool.run("admission-read", both)
 
-    async def _add(self, loaded: Loaded, missing: set[CounterKey], now_s: float, *, from_memory: bool) -> bool:
-        """Adds counters to what was read; whether some are only remembered."""
+    async def _add(self, loaded: Loaded, missing: set[CounterKey], now_s: float, *, from_memory: bool) -> None:
+        """Adds counters to what was read, from memory where they are known."""
         known = self._memory.counters(missing, now_s) if from_memory else {}
         rest = missing - known.keys()
         if rest:
             read = await self._pool.run("admission-counters", lambda connection: _load_counters(connection, rest))
             loaded.counters.update(read)
         loaded.counters.update(known)
-        return bool(known)
 
     async def _write(self, read: Read, loaded: Loaded, changes: Changes, *, is_read: bool) -> _CameBetween | None:
         """None when it was written; else what says that somebody has come between since `loaded` was true."""
@@ -543,10 +547,10 @@ def _writes_of(changes: Changes, *, is_read: bool) -> list[_Write]:
             writes[0].rows.append(("asked", [(hold_id,) for hold_id in changes.holds]))
             writes[0].counts.append(0)
     if changes.updated:
-        rows = [_update_row(hold) for hold in changes.updated.values()]
+        rows = [_update_row(hold, changes.stood[hold.id]) for hold in changes.updated.values()]
         writes.append(_Write(["updated"], [("updated", rows)], [len(rows)]))
     if changes.settled:
-        rows = [_end_row(settlement) for settlement in changes.settled]
+        rows = [_end_row(settlement, changes.stood[settlement.hold_id]) for settlement in changes.settled]
         days = [(account, day, changes.spent[account, day]) for account, day in sorted(changes.spent)]
         names = ["ends", "gone", "entries", "records", "days"]
         writes.append(_Write(names, [("ends", rows), ("days", days)], [len(rows)]))
@@ -599,19 +603,19 @@ def _hold_row(new: NewHold) -> _Row:
     )  # fmt: skip
 
 
-def _update_row(hold: Hold) -> _Row:
+def _update_row(hold: Hold, stood_s: float) -> _Row:
     return (
         hold.id, _time_or_none(hold.answered_at_s), _time(hold.expires_at_s), hold.granted_s, hold.final,
-        hold.held_micros, hold.trunk, owners_bytes(hold),
+        hold.held_micros, hold.trunk, owners_bytes(hold), _time(stood_s),
     )  # fmt: skip
 
 
-def _end_row(settlement: Settlement) -> _Row:
+def _end_row(settlement: Settlement, stood_s: float) -> _Row:
     s = settlement
     return (
         s.hold_id, s.account_id, _time_or_none(s.answered_at_s), _time(s.ended_at_s), s.duration_s, s.billed_s,
         s.price_micros, s.currency, s.trunk, s.reason, s.sip_status, s.cost_micros, s.carrier_account_id,
-        ",".join(s.limits_hit),
+        ",".join(s.limits_hit), _time(stood_s),
     )  # fmt: skip
 
 

@@ -175,6 +175,9 @@ class Changes:
     holds: dict[UUID, NewHold] = field(default_factory=dict)
     updated: dict[UUID, Hold] = field(default_factory=dict)
     settled: list[Settlement] = field(default_factory=list)
+    stood: dict[UUID, float] = field(default_factory=dict)
+    """Expiry of every hold that is updated or settled, as it was read. It must still be that when it is written: it
+    moves whenever a hold does, which of a sharded account moves no version of the account."""
     versions: dict[UUID, int] = field(default_factory=dict)
     """Of every account whose holds change: what was read, and must still hold when it is written."""
     balances: dict[UUID, int] = field(default_factory=dict)
@@ -681,6 +684,7 @@ class Book:
         changes.updated.pop(hold.id, None)
         self._settled.add(hold.id)
         changes.settled.append(settlement)
+        changes.stood.setdefault(hold.id, hold.expires_at_s)
         if hold.expires_at_s > self._now_s:
             standing.lines -= 1  # An expired one wasn't counted any more.
         policy = self._policy_for(account.realm)
@@ -740,6 +744,7 @@ class Book:
             new.hold = hold
         else:
             self.changes.updated[hold.id] = hold
+            self.changes.stood.setdefault(hold.id, before.expires_at_s)
         account = standing.account
         is_own = self._shift(standing, before, hold, policy, writes=True)
         if is_own:

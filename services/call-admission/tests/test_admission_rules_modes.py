@@ -1,0 +1,256 @@
+"""Each rule refuses when enforced, only says so when reported, and isn't asked when off."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from admission_line import (
+    CARRIER_ID,
+    NOW_S,
+    ROUTE,
+    TODAY,
+    account,
+    admission,
+    camel,
+    counted,
+    policy,
+    postpaid,
+    priced,
+    quote,
+    refusal,
+    request,
+    reseller,
+    result,
+    snapshot,
+)
+
+from callwarden.call_admission.core.calls import CallRequest
+from callwarden.call_admission.core.decide import Admit, decide
+from callwarden.call_admission.core.lists import Kind, ListBuilder, ListHead, Listing, Listings, Lists, Side
+from callwarden.call_admission.core.rules import RULES
+from callwarden.call_admission.core.snapshot import AccountType, Counted, Snapshot, SourceTrunk
+from callwarden.call_admission.core.usage import (
+    ADDRESS,
+    CARRIER,
+    MINUTE_MS,
+    REALM,
+    RESELLER,
+    SECOND_MS,
+    SYSTEM,
+    WEIGHT,
+    Baseline,
+    Country,
+    Group,
+    Leases,
+    Sliding,
+    Span,
+    Usage,
+)
+from callwarden.kernel.verdict import Mode, Reason
+from callwarden.policy.model import Modes
+
+DAY = TODAY.toordinal()
+MONTH = TODAY.year * 12 + TODAY.month - 1
+
+
+def calls_now(calls: int) -> Usage:
+    """So many running."""
+    return Usage(leases=Leases([[int(NOW_S) // 8 + 10, calls]]))
+
+
+def calls_of_second(calls: int) -> Usage:
+    second = Sliding(Sliding.width(SECOND_MS))
+    for _ in range(calls):
+        second.begin(NOW_S, 0, 0)
+    return Usage(second=second)
+
+
+def period(calls: int, micros: int, talk_s: int) -> Usage:
+    window = Sliding(Sliding.width(86_400_000))
+    for _ in range(calls):
+        window.begin(NOW_S, 0, 0)
+    window.move(NOW_S, micros, talk_s)
+    return Usage(period=window)
+
+
+def spent(day: int = 0, month: int = 0, talk_s: int = 0) -> Usage:
+    return Usage(
+        days=[Span(DAY, day, talk_s=talk_s)], months=[Span(MONTH, month, talk_s=talk_s)], spent_micros=max(day, month)
+    )
+
+
+def minute_of(calls: int) -> Group:
+    window = Sliding(Sliding.width(MINUTE_MS))
+    for _ in range(calls):
+        window.begin(NOW_S, 0, 0)
+    return Group(minute=window)
+
+
+def blocklist() -> Listing:
+    builder = ListBuilder(ListHead("irsf", 1, Kind.BLOCK, Side.CALLED))
+    builder.add(["4930*"])
+    return Listing(Lists.of([builder.build()], Listings()), "4930")
+
+
+@dataclass
+class Case:
+    """A call that the rule is against, and nothing else is."""
+
+    reason: Reason
+    snapshot: Snapshot
+    spec: dict[str, Any] = field(default_factory=dict)
+    request: CallRequest = field(default_factory=request)
+
+
+def of_carrier() -> Snapshot:
+    carrier = account(id=CARRIER_ID, name="transit", type=AccountType.CARRIER, talk_day_s=60)
+    route = replace(ROUTE, carrier_account_id=str(CARRIER_ID))
+    over = Counted(CARRIER, CARRIER_ID, spent(talk_s=60), account=carrier)
+    return snapshot(quote=quote(priced(60_000), route), carriers={str(CARRIER_ID): over})
+
+
+def of_reseller(usage: Usage, **limits: object) -> Snapshot:
+    return snapshot(account(parent=UUID(int=2)), counted(RESELLER, usage, account=reseller(**limits)))
+
+
+def learnt(**usage: Any) -> Usage:
+    hours = [WEIGHT] * 24
+    return Usage(baseline=Baseline(DAY - 30, DAY, hours), countries={"FR": Country(DAY - 20, DAY)}, **usage)
+
+
+COSTLY = quote(priced(60_000), replace(ROUTE, cost=priced(60_001)))
+OF_ADDRESS = {"callsPerAddress": {"maxCalls": 3, "maxDuration": "60s", "maxCost": "0.05"}}
+
+CASES: dict[str, Callable[[], Case]] = {
+    "only_local": lambda: Case(Reason.ONLY_LOCAL, snapshot(trunk=SourceTrunk("pbx", only_local=True))),
+    "lists": lambda: Case(Reason.DESTINATION, snapshot(listing=blocklist()), {"fraud": {"lists": ["irsf"]}}),
+    "destinations": lambda: Case(
+        Reason.DESTINATION, snapshot(), {"fraud": {"destinations": {"block": ["49"]}}}
+    ),
+    "premium": lambda: Case(Reason.PREMIUM, snapshot(), {}, request("499001234567")),
+    "satellite": lambda: Case(Reason.SATELLITE, snapshot(), {}, request("870773111632")),
+    "billing": lambda: Case(
+        Reason.NOT_BILLED, snapshot(quote=replace(quote(), exact=False)), {"billing": {"blockNotBilled": 2}}
+    ),
+    "carrier_talk_time": lambda: Case(Reason.TALK_TIME, of_carrier()),
+    "cost": lambda: Case(
+        Reason.ROUTE_COST, snapshot(quote=COSTLY), {"billing": {"maxCostPerMinute": "0.06"}}
+    ),
+    "profit": lambda: Case(
+        Reason.NOT_PROFITABLE, snapshot(quote=COSTLY), {"billing": {"blockNotProfitable": 1}}
+    ),
+    "system_calls": lambda: Case(
+        Reason.CEILING, snapshot(None, counted(SYSTEM, calls_now(7))), {"system": {"maxCalls": 7}}
+    ),
+    "system_rate": lambda: Case(
+        Reason.RATE, snapshot(None, counted(SYSTEM, calls_of_second(2))), {"system": {"maxCallsPerSecond": 2}}
+    ),
+    "realm_calls": lambda: Case(
+        Reason.CEILING, snapshot(None, counted(REALM, calls_now(7))), {"system": {"perRealm": {"maxCalls": 7}}}
+    ),
+    "realm_rate": lambda: Case(
+        Reason.RATE, snapshot(None, counted(REALM, calls_of_second(2))),
+        {"system": {"perRealm": {"maxCallsPerSecond": 2}}},
+    ),
+    "reseller_lines": lambda: Case(Reason.RESELLER_QUOTA, of_reseller(calls_now(4), max_lines=4)),
+    "lines": lambda: Case(Reason.LINES, snapshot(lines=5)),
+    "calls_per_second": lambda: Case(
+        Reason.RATE, snapshot(None, counted(usage=calls_of_second(3))), {"lines": {"maxPerSecond": 3}}
+    ),
+    "address_calls": lambda: Case(
+        Reason.ADDRESS_QUOTA, snapshot(None, counted(ADDRESS, period(3, 0, 0))), OF_ADDRESS
+    ),
+    "address_duration": lambda: Case(
+        Reason.ADDRESS_QUOTA, snapshot(None, counted(ADDRESS, period(1, 0, 60))), OF_ADDRESS
+    ),
+    "address_cost": lambda: Case(
+        Reason.ADDRESS_QUOTA, snapshot(None, counted(ADDRESS, period(1, 49_001, 0))), OF_ADDRESS
+    ),
+    "velocity": lambda: Case(
+        Reason.VELOCITY, snapshot(None, counted(usage=Usage(groups={"all": minute_of(2)}))),
+        {"fraud": {"velocity": [{"name": "all", "critical": {"perMinute": 2}}]}},
+    ),
+    "new_destination": lambda: Case(
+        Reason.NEW_DESTINATION, snapshot(), {"fraud": {"newDestination": {"enabled": True, "maxPerDay": 0}}}
+    ),
+    "talk_time": lambda: Case(
+        Reason.TALK_TIME, snapshot(account(talk_day_s=60), counted(usage=spent(talk_s=60)))
+    ),
+    "reseller_spend": lambda: Case(Reason.RESELLER_QUOTA, of_reseller(spent(day=1_000), daily_micros=1_000)),
+    "monthly_spend": lambda: Case(
+        Reason.MONTHLY_SPEND, snapshot(postpaid(monthly_micros=1_000), counted(usage=spent(month=1_000)))
+    ),
+    "daily_spend": lambda: Case(Reason.DAILY_SPEND, snapshot(account(daily_micros=1_000), spent_micros=1_000)),
+    "dynamic_daily": lambda: Case(
+        Reason.DAILY_SPEND, snapshot(None, counted(usage=spent(day=10_000_000))),
+        {"spend": {"dynamicDaily": {"mode": 1}}},
+    ),
+    "credit": lambda: Case(Reason.CREDIT, snapshot(account(balance_micros=0))),
+    "baseline": lambda: Case(
+        Reason.BASELINE, snapshot(None, counted(usage=learnt())), {"fraud": {"baseline": {"enabled": True}}}
+    ),
+}  # fmt: skip
+
+
+def with_mode(case: Case, rule: str, mode: str) -> dict[str, Any]:
+    return case.spec | {"modes": {camel(rule): mode}}
+
+
+def test_there_is_a_case_for_every_rule_that_has_a_mode() -> None:
+    assert CASES.keys() == Modes.model_fields.keys()
+
+
+@pytest.mark.parametrize("rule", sorted(CASES))
+def test_an_enforced_rule_refuses_and_no_other_does(rule: str) -> None:
+    case = CASES[rule]()
+    decided = decide(case.snapshot, case.request, policy(**with_mode(case, rule, "Enforce")))
+    refuse = refusal(decided)
+    assert (refuse.rule, refuse.reason) == (rule, case.reason)
+    assert refuse.text.endswith(".")
+    assert [found.rule for found in decided.rules if found.refused] == [rule]
+    assert not decided.routes
+
+
+@pytest.mark.parametrize("rule", sorted(CASES))
+def test_a_reported_rule_says_the_same_and_lets_the_call_through(rule: str) -> None:
+    case = CASES[rule]()
+    enforced = decide(case.snapshot, case.request, policy(**with_mode(case, rule, "Enforce")))
+    decided = decide(case.snapshot, case.request, policy(**with_mode(case, rule, "Report")))
+    assert admission(decided).granted_s
+    found = result(decided, rule)
+    assert found.mode is Mode.REPORT
+    assert found.refused == refusal(enforced)
+    assert decided.reported == [rule]
+    assert decided.routes == getattr(case.snapshot.quote, "routes", ())
+
+
+@pytest.mark.parametrize("rule", sorted(CASES))
+def test_a_rule_that_is_off_is_not_asked(rule: str) -> None:
+    case = CASES[rule]()
+    decided = decide(case.snapshot, case.request, policy(**with_mode(case, rule, "Off")))
+    assert isinstance(decided.verdict, Admit)
+    found = result(decided, rule)
+    assert (found.mode, found.refused, found.skipped) == (Mode.OFF, None, "off by policy")
+
+
+@pytest.mark.parametrize("rule", sorted(CASES))
+def test_every_rule_is_shown_whether_it_was_asked_or_not(rule: str) -> None:
+    case = CASES[rule]()
+    plain = decide(snapshot(), request(), policy())
+    assert [found.rule for found in plain.rules] == [each.name for each in RULES]
+    told = decide(case.snapshot, case.request, policy(**case.spec))
+    assert [found.rule for found in told.rules] == [each.name for each in RULES]
+
+
+@pytest.mark.parametrize("rule", sorted(CASES))
+def test_what_is_used_is_what_the_refusal_says(rule: str) -> None:
+    case = CASES[rule]()
+    of = policy(**with_mode(case, rule, "Enforce"))
+    refuse = refusal(decide(case.snapshot, case.request, of))
+    (asked,) = [each for each in RULES if each.name == rule]
+    uses = asked.uses(case.snapshot, of)
+    if rule in {"credit", "baseline"} or not uses:
+        return  # these say what a call needs, or what is unusual: nothing is used up
+    assert (refuse.value, refuse.limit) in {(use.used, use.limit) for use in uses}

@@ -1,0 +1,259 @@
+"""Where calls may go, and by which routes: countries, trunks, price lists, costs."""
+
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+from admission_line import (
+    NOW_S,
+    ROUTE,
+    account,
+    admission,
+    policy,
+    priced,
+    quote,
+    refusal,
+    request,
+    result,
+    snapshot,
+)
+from phonenumbers import SUPPORTED_REGIONS, PhoneNumberType, example_number_for_type
+
+from callwarden.call_admission.core.calls import NoQuote, Pricing, Quote, Route
+from callwarden.call_admission.core.decide import decide
+from callwarden.call_admission.core.number_plan import Kind, country_code_of, country_of, kind_of
+from callwarden.call_admission.core.snapshot import SourceTrunk
+from callwarden.kernel.tariff import Price, RateGroup, Window
+from callwarden.kernel.verdict import Reason
+
+BERLIN, PARIS, TORONTO, NEW_YORK, INMARSAT = "493012345678", "33142345678", "14165550123", "12125550123", "870773111632"
+
+
+# ------------------------------------------------------------------ countries
+
+
+@pytest.mark.setting("blocked-destinations")
+@pytest.mark.parametrize(
+    ("listed", "number", "text"),
+    [
+        ({"blockCountries": ["FR"]}, PARIS, "Calls to FR are blocked."),
+        ({"blockCountries": ["FR"]}, BERLIN, ""),
+        ({"allowCountries": ["DE"]}, BERLIN, ""),
+        ({"allowCountries": ["de"]}, PARIS, "Calls are allowed to listed countries only, and this goes to FR."),
+        ({"allowCountries": ["US"]}, TORONTO, "Calls are allowed to listed countries only, and this goes to CA."),
+        ({"allowCountries": ["US"]}, NEW_YORK, ""),
+        (
+            {"allowCountries": ["DE"]},
+            "999123456",
+            "Calls are allowed to listed countries only, and this goes to no known country.",
+        ),
+        ({"allowCountries": ["DE"], "blockCountries": ["DE"]}, BERLIN, "Calls to DE are blocked."),
+        # A prefix says more than a country.
+        ({"blockCountries": ["FR"], "allow": ["331"]}, PARIS, ""),
+        ({"blockCountries": ["FR"], "allow": ["331"]}, "33612345678", "Calls to FR are blocked."),
+        ({"allowCountries": ["DE"], "allow": ["331"]}, PARIS, ""),
+        ({"allowCountries": ["DE"], "allow": ["331"]}, BERLIN, ""),
+        ({"allowCountries": ["DE"], "block": ["4930"]}, BERLIN, "Calls to +4930 are blocked."),
+        (
+            {"blockCountries": ["FR"], "allow": ["331"]},
+            BERLIN,
+            "Calls are allowed to listed prefixes only, and this isn't one.",
+        ),
+    ],
+)
+def test_countries_are_allowed_and_blocked(listed: dict[str, list[str]], number: str, text: str) -> None:
+    decided = decide(snapshot(), request(number), policy(fraud={"destinations": listed}))
+    if text:
+        assert (refusal(decided).reason, refusal(decided).text) == (Reason.DESTINATION, text)
+    else:
+        admission(decided)
+
+
+@pytest.mark.setting("blocked-destinations")
+@pytest.mark.parametrize(
+    ("home", "number", "admitted"),
+    [("DE", BERLIN, True), ("DE", PARIS, False), ("", BERLIN, False), ("CA", TORONTO, True), ("CA", NEW_YORK, False)],
+)
+def test_home_only_is_the_accounts_own_country(home: str, number: str, admitted: bool) -> None:
+    home_only = policy(fraud={"destinations": {"homeOnly": True}})
+    decided = decide(snapshot(account(country=home)), request(number), home_only)
+    assert (admission if admitted else refusal)(decided)
+
+
+@pytest.mark.setting("blocked-destinations")
+def test_home_only_leaves_allowed_prefixes_and_no_other_country() -> None:
+    listed = {"homeOnly": True, "allow": ["331"], "allowCountries": ["FR"]}
+    of, at_home = policy(fraud={"destinations": listed}), snapshot(account(country="DE"))
+    admission(decide(at_home, request(BERLIN), of))
+    admission(decide(at_home, request(PARIS), of))
+    assert refusal(decide(at_home, request("33612345678"), of)).window == "FR"
+
+
+@pytest.mark.setting("blocked-destinations")
+@pytest.mark.parametrize(
+    ("allowed", "blocked", "admitted"),
+    [((), ("4930",), False), (("49",), (), True), (("33",), (), False), (("4930",), ("49",), True)],
+)
+def test_a_trunks_prefixes_hold_besides(allowed: tuple[str, ...], blocked: tuple[str, ...], admitted: bool) -> None:
+    trunk = SourceTrunk("pbx", allowed_prefixes=frozenset(allowed), blocked_prefixes=frozenset(blocked))
+    decided = decide(snapshot(trunk=trunk), request(BERLIN), policy())
+    if admitted:
+        admission(decided)
+        no = policy(fraud={"destinations": {"blockCountries": ["DE"]}})
+        assert refusal(decide(snapshot(trunk=trunk), request(BERLIN), no)).reason is Reason.DESTINATION
+    else:
+        assert "trunk pbx" in refusal(decided).text
+
+
+def test_satellite_networks_are_no_countrys() -> None:
+    assert country_of(INMARSAT) == "+870"
+    lenient = {"blockSatellite": False, "destinations": {"blockCountries": ["DE"]}}
+    admission(decide(snapshot(), request(INMARSAT), policy(fraud=lenient)))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(BERLIN, "49"), (NEW_YORK, "1"), (INMARSAT, "870"), ("999", ""), ("4", "")]
+)
+def test_a_number_begins_with_one_country_code_or_none(number: str, code: str) -> None:
+    assert country_code_of(number) == code
+
+
+@pytest.mark.setting("blockpremiumnumbers")
+@pytest.mark.parametrize(
+    ("of_type", "kind"),
+    [(PhoneNumberType.PREMIUM_RATE, Kind.PREMIUM), (PhoneNumberType.SHARED_COST, Kind.SHARED_COST)],
+)
+def test_the_example_of_every_country_that_has_one_is_refused(of_type: int, kind: Kind) -> None:
+    found = 0
+    for region in sorted(SUPPORTED_REGIONS):
+        example = example_number_for_type(region, of_type)
+        if example is None:
+            continue
+        zeros = "0" * (example.number_of_leading_zeros or 1) if example.italian_leading_zero else ""
+        number = f"{example.country_code}{zeros}{example.national_number}"
+        assert kind_of(number) is not Kind.OTHER, region
+        assert refusal(decide(snapshot(), request(number), policy())).reason is Reason.PREMIUM, region
+        found += 1
+    assert found > 20
+
+
+# ------------------------------------------------------------------ price lists
+
+
+def billed(level: int, of: Quote, **changes: object) -> str:
+    """The text of the refusal, or ""."""
+    decided = decide(snapshot(account(**changes), quote=of), request(), policy(billing={"blockNotBilled": level}))
+    refused = result(decided, "billing").refused
+    return refused.text if refused is not None else ""
+
+
+@pytest.mark.setting("blocknotbilledcalls")
+@pytest.mark.parametrize(
+    ("of", "changes", "from_level"),
+    [
+        (replace(quote(), exact=False), {}, 2),
+        (quote(), {"deck": "wholesale"}, 3),
+        (replace(quote(), prefix="4"), {}, 4),
+        (quote(), {"parent": UUID(int=2)}, 5),
+        (replace(quote(), parent_priced=True), {"parent": UUID(int=2)}, 6),
+        (quote(), {}, 6),
+    ],
+    ids=["shorter prefix", "another's list", "no country's", "none in the reseller's", "all is well", "no reseller"],
+)  # fmt: skip
+def test_each_level_of_billing_refuses_what_it_says_and_those_below_let_it_through(
+    of: Quote, changes: dict[str, object], from_level: int
+) -> None:
+    for level in range(6):
+        assert bool(billed(level, of, **changes)) is (level >= from_level), level
+
+
+@pytest.mark.setting("blocknotbilledcalls")
+def test_a_call_without_a_price_is_refused_at_every_level() -> None:
+    for level in range(6):
+        of = snapshot(quote=NoQuote(Pricing("retail"), Reason.NO_RATE))
+        assert refusal(decide(of, request(), policy(billing={"blockNotBilled": level}))).reason is Reason.NO_RATE
+
+
+# ------------------------------------------------------------------ costs
+
+
+def way(trunk: str, micros: int | None, currency: str = "EUR") -> Route:
+    return replace(ROUTE, trunk=trunk, cost=None if micros is None else priced(micros, currency))
+
+
+def left(of: Quote, **billing: object) -> list[str] | Reason:
+    """The trunks that are left, or why none is."""
+    decided = decide(snapshot(quote=of), request(), policy(billing=billing))
+    if decided.routes:
+        admission(decided)
+        return [route.trunk for route in decided.routes]
+    return refusal(decided).reason
+
+
+@pytest.mark.setting("blocknotprofitablecalls")
+@pytest.mark.parametrize(
+    ("level", "trunks"),
+    [
+        (0, ["below", "equal", "above", "unknown", "foreign"]),
+        (1, ["below", "equal", "unknown", "foreign"]),
+        (2, ["below", "unknown", "foreign"]),
+        (3, ["below"]),
+    ],
+)
+def test_each_level_of_profit_leaves_fewer_routes_in_their_order(level: int, trunks: list[str]) -> None:
+    ways = (
+        way("below", 59_999), way("equal", 60_000), way("above", 60_001), way("unknown", None),
+        way("foreign", 1, "USD"),
+    )  # fmt: skip
+    assert left(quote(priced(60_000), *ways), blockNotProfitable=level) == trunks
+
+
+@pytest.mark.setting("blocknotprofitablecalls")
+@pytest.mark.parametrize(("cost", "refused_from"), [(59_999, 4), (60_000, 2), (60_001, 1), (None, 3)])
+def test_a_call_without_a_profitable_route_is_refused(cost: int | None, refused_from: int) -> None:
+    for level in range(4):
+        found = left(quote(priced(60_000), way("only", cost)), blockNotProfitable=level)
+        assert found == (Reason.NOT_PROFITABLE if level >= refused_from else ["only"]), level
+
+
+@pytest.mark.setting("blocknotprofitablecalls")
+def test_what_a_minute_costs_counts_its_connect_fee() -> None:
+    fee = Price("EUR", (Window(0, (RateGroup(0, 1_000, 60, 1),), 60_000),))
+    assert left(quote(priced(60_000), replace(ROUTE, cost=fee)), blockNotProfitable=1) is Reason.NOT_PROFITABLE
+    decided = decide(
+        snapshot(quote=quote(priced(60_000), replace(ROUTE, cost=fee))), request(),
+        policy(billing={"blockNotProfitable": 1}),
+    )  # fmt: skip
+    assert (refusal(decided).value, refusal(decided).limit) == (61_000, 60_000)
+
+
+@pytest.mark.setting("blocknotprofitablecalls")
+def test_the_cost_is_that_of_the_hour_of_the_call() -> None:
+    peak = Price("EUR", (Window(0, (RateGroup(0, 1_000),)), Window(int(NOW_S), (RateGroup(0, 90_000),))))
+    assert left(quote(priced(60_000), replace(ROUTE, cost=peak)), blockNotProfitable=1) is Reason.NOT_PROFITABLE
+
+
+@pytest.mark.setting("blockhighcostcalls")
+@pytest.mark.parametrize(
+    ("costs", "trunks"),
+    [
+        ([50_000], ["0"]), ([50_001], Reason.ROUTE_COST), ([50_001, 49_999], ["1"]), ([None], ["0"]),
+        ([90_000, 90_000, 1], ["2"]),
+    ],
+)  # fmt: skip
+def test_no_route_dearer_than_policys_limit_is_taken(costs: list[int | None], trunks: list[str] | Reason) -> None:
+    ways = [way(str(index), cost) for index, cost in enumerate(costs)]
+    assert left(quote(priced(60_000), *ways), maxCostPerMinute="0.05") == trunks
+    assert left(quote(priced(60_000), *ways)) == [each.trunk for each in ways]
+
+
+def test_routes_that_rules_leave_one_by_one_are_none() -> None:
+    dear, unknown = way("dear", 50_001), way("unknown", None)
+    found = left(quote(priced(60_000), dear, unknown), maxCostPerMinute="0.05", blockNotProfitable=3)
+    assert found is Reason.NO_ROUTE
+
+
+def test_a_reported_rule_takes_no_route_away() -> None:
+    of = snapshot(quote=quote(priced(60_000), way("dear", 70_000), way("cheap", 1)))
+    reported = policy(billing={"blockNotProfitable": 1}, modes={"profit": "Report"})
+    assert len(decide(of, request(), reported).routes) == 2
