@@ -9,6 +9,7 @@ call is decided again with more room; the owner's numbers are shown where all of
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from callwarden.call_admission.core.rules.rule import ACCOUNT, Bounded, Finding, Question, Use, refused
@@ -20,6 +21,7 @@ from callwarden.kernel.verdict import Mode, Reason, RuleResult
 CALLS: Final = "calls"
 MICROS: Final = "micros"
 SECONDS: Final = "s"
+_ENFORCE: Final = Mode.ENFORCE  # Looked up once: an Enum's attribute costs 0.1 µs.
 
 
 @dataclass(slots=True)
@@ -66,6 +68,12 @@ def tally(
     return Tally(counter, unit, used, shown, part - here, window, source, limit, counted.owner, quantity)
 
 
+@lru_cache(16_384)  # 0.3 KB each; most accounts have few lines, and few of them in use.
+def _within(rule: str, is_enforced: bool, counter: str, used: int, limit: int, window: str) -> Finding:
+    """Shared, since nothing in it changes (0.4 instead of 2 µs)."""
+    return Finding(RuleResult(rule, Mode.ENFORCE if is_enforced else Mode.REPORT, None, counter, used, limit, window))
+
+
 def part_of(counted: Counted, limit: int) -> int:
     """A shard's part of a limit that shards don't lend each other: rounded up, so that nobody has none."""
     shard = counted.shard
@@ -81,7 +89,7 @@ def counts(
 ) -> Finding:
     """Whether one more (or `needed`) may come. `text` is said where not."""
     if tallied.room >= needed:
-        return Finding(RuleResult(rule, mode, None, tallied.counter, tallied.used, tallied.limit, tallied.window))
+        return _within(rule, mode is _ENFORCE, tallied.counter, tallied.used, tallied.limit, tallied.window)
     finding = refused(
         rule, mode, reason, text,
         counter=tallied.counter, value=tallied.used, limit=tallied.limit, window=tallied.window,

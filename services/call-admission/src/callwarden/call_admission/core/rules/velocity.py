@@ -69,12 +69,12 @@ class VelocityRules(Rule):
             else:
                 finding = Finding(RuleResult(self.name, mode, None, counter, used, None, window))
             if warning is not None and used >= warning:
-                finding.warnings = (_warning(counter, used, warning, window, rule.name),)
+                told = (_warning(counter, used, warning, window, rule.name),)
+                finding = Finding(finding.result, warnings=told)  # another: what counts() finds is shared
             findings.append(finding)
         findings += self._of_spend(rule, counted, snapshot, question, mode)
         longest_s = rule.critical.duration_s
         if longest_s is not None and question.marks is None:
-            window = f"{rule.name} call"
             findings.append(
                 Finding(RuleResult(self.name, mode, None, "duration", 0, longest_s, "call"), talk_s_max=longest_s)
             )
