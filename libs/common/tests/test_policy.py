@@ -13,7 +13,7 @@ from callwarden.common.bus import Bucket, Bus, Deleted, Put
 from callwarden.common.clock import SystemClock
 from callwarden.common.metrics import Metrics
 from callwarden.common.policy import BUNDLE_KEY, REFUSED, Policies, ack_key, parse_bundle
-from callwarden.kernel.errors import Invalid
+from callwarden.kernel.errors import Invalid, Unavailable
 from callwarden.local.nats import NatsServer
 from callwarden.policy.bundle import PolicySet, default_set, parse_yaml
 from callwarden.testing.waiting import eventually
@@ -99,6 +99,16 @@ async def test_what_stands_in_the_bucket_is_in_force_from_the_start(bus: Bus) ->
     async with Process(bus, "auth-0") as process:
         assert process.policies.current.revision == 3
         assert process.policies.for_realm("x").lines.max == 4
+
+
+@pytest.mark.integration
+async def test_a_process_that_knows_no_policy_does_not_start_with_the_defaults(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_TIMEOUT_S", 0.01)
+    unread = Policies(bus, "auth", "auth-0", SystemClock(), Metrics())
+    with pytest.raises(Unavailable, match="policy"):
+        await unread.wait_synced()
 
 
 @pytest.mark.integration

@@ -17,14 +17,15 @@ from callwarden.common.bus import Bucket, Bus, Put, Synced
 from callwarden.common.logs import get_logger
 from callwarden.common.metrics import Metric, Metrics
 from callwarden.kernel.clock import Clock
-from callwarden.kernel.errors import CallwardenError
+from callwarden.kernel.errors import CallwardenError, Unavailable
 from callwarden.policy.bundle import Document, PolicySet, default_set
 from callwarden.policy.model import PolicySpec
 
 log = get_logger(__name__)
 
 BUNDLE_KEY: Final = "bundle"
-FIRST_TIMEOUT_S: Final = 5.0  # for what stands in the bucket at start; NATS is connected by then
+# For what stands in the bucket at start; NATS is connected by then, and a machine may be busy.
+FIRST_TIMEOUT_S: Final = 60.0
 # An acknowledgement is repeated while the process lives and vanishes after it, so that `status` shows only the living.
 ACK_EVERY_S: Final = 20.0
 ACK_TTL_S: Final = 60.0
@@ -76,12 +77,13 @@ class Policies:
         self._listeners.append(listener)
 
     async def wait_synced(self) -> None:
-        """Return when what stood in the bucket is in force, or after FIRST_TIMEOUT_S with the defaults."""
-        with suppress(TimeoutError):
+        """Return when what stood in the bucket is in force. Raises Unavailable after FIRST_TIMEOUT_S: a process that
+        knows no policy doesn't start, since the defaults may allow what the operator has forbidden."""
+        try:
             async with asyncio.timeout(FIRST_TIMEOUT_S):
                 await self._synced.wait()
-                return
-        log.warning("policy.not_synced", revision=self.current.revision)
+        except TimeoutError as error:
+            raise Unavailable("the policy can't be read from NATS") from error
 
     async def follow(self) -> None:
         """Swap whenever there is a new bundle; for ever."""
