@@ -3,19 +3,27 @@
 import asyncio
 import json
 import os
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from callwarden.cli import state
 from callwarden.cli.main import run
 from callwarden.local.system import LocalSystem
+from callwarden.testing.edges import Call, Edges
+from callwarden.testing.waiting import eventually
+
+Command = Callable[[str], Awaitable[tuple[int, str, str]]]
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 RATES = "prefix,description,rate\n4930,Berlin,0.60\n44,United Kingdom,0.30\n"
 POLICY = "apiVersion: callwarden.io/v1\nkind: SecurityPolicy\nmetadata: {name: p}\nspec: {lines: {max: 7}}\n"
 ACCOUNTS = "name,parent,lines,daily\nnora,north,2,5\nnils,north,3,\n"
+EXAMPLE = Path(__file__).parents[2] / "deploy/examples/accounts.csv"
 BAD_ACCOUNTS = f"{ACCOUNTS}nele,north,many,\n"
 # In this order; exit code, and what is said then (on standard output for 0, on standard error otherwise).
 STORY: list[tuple[str, int, str]] = [
@@ -45,6 +53,12 @@ STORY: list[tuple[str, int, str]] = [
     ("account show nora", 1, "no account nora"),
     ("account import bad-accounts.csv --keep-going", 1, "1 bad lines; 2 accounts created"),
     ("account list --parent north", 0, "nora"),
+    ("account show nora", 0, "its reseller's (north)"),
+    ("account show yuki", 0, "+81312345678 (verified)"),
+    ("account show yuki", 0, "1:30:00"),
+    ("account set yuki --monthly 90000 --shards 4 --add-list friends", 0, "90000 JPY"),
+    ("account show yuki", 0, "friends"),
+    (f"account import {EXAMPLE} --dry-run --realm south.example", 0, "4 accounts would be created"),
     ("account export --parent north", 0, "nora,callwarden.local,enduser,active,EUR"),
     ("account export --parent nobody", 1, "nobody"),
     ("topup alice 1.50 --key k1 --note thanks", 0, "6.50 EUR"),
@@ -117,7 +131,7 @@ async def test_a_day_of_an_operator(
         ("policy.yaml", POLICY),
     ):
         await asyncio.to_thread((tmp_path / file).write_text, text)
-    async with LocalSystem(state_dir):
+    async with LocalSystem(state_dir) as system:
 
         async def command(line: str) -> tuple[int, str, str]:
             code = await asyncio.to_thread(run, ["--state-dir", str(state_dir), *line.split()])
@@ -142,8 +156,35 @@ async def test_a_day_of_an_operator(
         _, out, _ = await command("policy status -o json")
         services = {one["service"] for one in json.loads(out)["running"]}
         assert services == {"edge-proxy", "auth", "rate-guard", "call-admission", "rating", "payment"}
+        await a_call_is_corrected(system, command, alice["id"])
         _, out, _ = await command("ledger check -o json")
         assert json.loads(out)["right"] is True
         _, out, _ = await command("rates simulate retail +493023125042 90s -o json")
         assert json.loads(out)["simulation"]["cost_micros"] == 900_000
     state.choose(None)
+
+
+async def a_call_is_corrected(system: LocalSystem, command: Command, account_id: str) -> None:
+    """Half a minute at 0.60, settled; then it costs 0.10, once, and a payment is taken back."""
+    async with Edges(system.targets("call-admission"), system.nats_url) as edges:
+        call = Call(account_id, "493023125042", at_s=time.time() - 50)
+        await edges.admit(call, 0)
+        assert call.is_admitted, call.refused
+        call.answered_at_s, call.ended_at_s = call.at_s, call.at_s + 30
+        edges.ended(call)
+
+        async def settled() -> dict[str, Any] | None:
+            _, out, _ = await command("call list --account alice -o json")
+            return next((one for one in json.loads(out) if one["state"] == "settled"), None)
+
+        record = await eventually(settled)
+    code, out, err = await command(f"ledger correct {record['hold_id']} 0.10 --reason noise --key c1")
+    assert (code, "0.20 EUR booked. Credit: 6.40 EUR" in out) == (0, True), (out, err)
+    code, out, err = await command(f"ledger correct {record['hold_id']} 0.10 --reason noise --key c1")
+    assert (code, "was made before" in out) == (0, True), (out, err)
+    _, out, _ = await command("topup alice 2 -o json")
+    entry = json.loads(out)["entry_id"]
+    code, out, err = await command(f"ledger reverse {entry} --reason twice")
+    assert (code, "-2.00 EUR booked. Credit: 6.40 EUR" in out) == (0, True), (out, err)
+    code, out, err = await command(f"ledger reverse {entry} --reason twice")
+    assert (code, "nothing had to change" in out) == (0, True), (out, err)

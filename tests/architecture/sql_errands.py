@@ -1,15 +1,15 @@
 """Errands that lead through every statement of every adapter, with data that would show: MARK, DIGITS, AMOUNT."""
 
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 import pytest
+from admission_desk import ALICE, change, desk_on, trunk
 from admission_desk import account as new_account
-from admission_desk import change, desk_on, trunk
 from sqlalchemy import insert, update
 
 from callwarden.auth.adapters.accounts_sql import SqlAccounts as AuthAccounts
@@ -21,12 +21,15 @@ from callwarden.call_admission.adapters.hold_bytes import owners_bytes_of
 from callwarden.call_admission.adapters.lists_sql import SqlLists
 from callwarden.call_admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.adapters.trunks_sql import SqlSourceTrunks
+from callwarden.call_admission.adapters.usage_bytes import grants_bytes, usage_bytes
 from callwarden.call_admission.core.account_csv import Line
 from callwarden.call_admission.core.accounts import AccountFilter, AccountRef, TrunkChange
 from callwarden.call_admission.core.book import Changes, Loaded, Note
 from callwarden.call_admission.core.calls import Owner
+from callwarden.call_admission.core.days import day_of
 from callwarden.call_admission.core.lists import Entry, ListHead
 from callwarden.call_admission.core.records import Place
+from callwarden.call_admission.core.usage import Span, Usage, day_spend
 from callwarden.common.sql import Database, HotPool
 from callwarden.kernel.errors import CallwardenError
 from callwarden.payment.adapters.books_sql import SqlBooks as PaymentBooks
@@ -145,6 +148,8 @@ async def _accounts(database: Database) -> UUID:
         change(deck=""),
         change(clear=("parent",)),
         change(currency="USD"),
+        change(prepaid=False),
+        change(prepaid=True),
     ):
         await desk.update(ref, changed)
     await _refused(desk.update(ref, change(add_numbers=(f"+{DIGITS}2",))))
@@ -199,6 +204,7 @@ async def _shards(database: Database, furnish: Database, alice: UUID) -> None:
     )
     desk = desk_on(database, FakeClock())
     await desk.update(AccountRef.parse(str(alice)), change(shards=0))
+    await desk.update(AccountRef.parse(f"{MARK}-carrier"), change(prepaid=True))
 
 
 async def _admission(hot: HotPool, alice: UUID) -> None:
@@ -246,10 +252,25 @@ async def _records(database: Database, furnish: Database, alice: UUID) -> None:
     await _refused(records.correct_call(running, 5, MARK, MARK))
     await records.correct_call(entry, 5, MARK, f"{MARK}-1")
     await records.reverse_entry(entry, MARK, f"{MARK}-2")
+    await furnish.transaction("furnish", _shard(alice))
+    await records.correct_call(entry, 5, MARK, f"{MARK}-3")
     for kind in ("cdr", "decision", "counter", "spend_day"):
         while await records.forget(kind, ALL, NOW_S, 10):
             pass
         await records.forget(kind, (UUID(int=0), UUID(int=9)), NOW_S, 10)
+
+
+def _shard(alice: UUID) -> Callable[[Any], Awaitable[None]]:
+    """Gives her shards, one with a part of a limit of the day on which her call began."""
+
+    async def work(connection: Any) -> None:
+        day = day_of(LONG_AGO.timestamp(), ALICE["time_zone"]).toordinal()
+        usage = usage_bytes(Usage(days=[Span(day, AMOUNT)]))
+        grants = grants_bytes({day_spend(day): (AMOUNT, 2, AMOUNT)})
+        await connection.execute(update(account).where(account.c.id == alice).values(shards=2))
+        await connection.execute(insert(counter).values(scope=alice, shard=0, usage=usage, transfers=grants))
+
+    return work
 
 
 async def _lists(database: Database, alice: UUID) -> None:

@@ -57,7 +57,7 @@ async def recorded(recorder: Recorder, database_url: str, monkeypatch: pytest.Mo
 async def test_what_adapters_run_is_portable_and_none_of_it_is_forgotten(recorded: Recorder) -> None:
     """One test: recording takes longer than looking."""
     forgotten = [str(site) for site in sites() if not recorded.is_run(site)]
-    assert forgotten == [], "no errand leads there: add one to sql_errands"
+    assert not forgotten, f"no errand leads there, add one to sql_errands: {chr(10).join(forgotten)}"
     assert not_portable(recorded.texts) == []
     data = sql_errands.MARK, sql_errands.DIGITS, str(sql_errands.AMOUNT)
     written_into = [text for text in recorded.texts if any(piece in text for piece in data)]

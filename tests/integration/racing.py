@@ -429,13 +429,15 @@ RACES: Final = [
 def policy_of(race: Race) -> str:
     """The row's policy, for its realm alone. JSON is YAML."""
     spec: dict[str, Any] = {"lines": {"max": 1_000}} | dict(race.spec)
+    # So many refusals of one number are what those lists are for.
+    fraud = {"dynamicList": {"enabled": False}, "smartList": {"enabled": False}} | spec.get("fraud", {})
     spend = {"slice": {"first": SLICE_S, "next": SLICE_S}} | spec.get("spend", {})
     return json.dumps(
         {
             "apiVersion": "callwarden.io/v1",
             "kind": "SecurityPolicy",
             "metadata": {"name": f"race-{race.name}"},
-            "spec": spec | {"realm": race.name, "spend": spend},
+            "spec": spec | {"realm": race.name, "spend": spend, "fraud": fraud},
         }
     )
 

@@ -56,6 +56,7 @@ kind: SecurityPolicy
 metadata: {{name: kills}}
 spec:
   realm: {REALM}
+  fraud: {{dynamicList: {{enabled: false}}, smartList: {{enabled: false}}}}
   spend: {{slice: {{first: {SLICE_S}s, next: {SLICE_S}s, minimum: 1s}}, grace: 1s}}
   session: {{ringTimeout: 5s, callInitTimeout: 1s}}
 """
@@ -219,7 +220,7 @@ async def open_holders(track: Track) -> list[Holder]:
 
 
 @pytest.mark.parametrize("kills", [KILLS])
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(600)
 async def test_kills_lose_no_money_no_call_and_no_line_and_every_limit_stays_exact(
     callwarden_servers: Servers, kills: int
 ) -> None:

@@ -52,6 +52,7 @@ async def test_a_trunks_calls_reach_local_users_only_or_its_prefixes_only(site: 
 
         # auth hears of the trunk in a moment; until then its address is a stranger's.
         answered = await eventually(local)
+        assert answered is not None
         await switch.hang_up(answered)
         abroad = call("+493012345")
         assert await abroad.status == 403
@@ -66,6 +67,7 @@ async def test_a_trunks_calls_reach_local_users_only_or_its_prefixes_only(site: 
             return one if await one.status == 200 else None
 
         answered = await eventually(outside)
+        assert answered is not None
         await switch.hang_up(answered)
         assert s.carrier.incoming == 1
         for number in ("+4930912345", "+498912345"):

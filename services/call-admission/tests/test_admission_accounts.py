@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -12,10 +13,11 @@ from admission_desk import Heard, account, change, desk_on, trunk
 
 from callwarden.call_admission.core.accounts import (
     AccountChange,
+    AccountFilter,
     AccountRef,
     page_size,
 )
-from callwarden.call_admission.desk import AccountDesk
+from callwarden.call_admission.desk import AccountDesk, Imported, ImportWish
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound
 from callwarden.testing.clock import FakeClock
@@ -210,6 +212,22 @@ async def test_what_is_not_there_is_not_found(desk: AccountDesk) -> None:
             await desk.update(AccountRef.parse(ref), change(max_lines=1))
 
 
+async def test_a_file_may_make_a_reseller_and_accounts_that_belong_to_it(desk: AccountDesk) -> None:
+    lines = "".join(
+        f"reseller-{n},reseller,\nfirst-{n},enduser,reseller-{n}\nsecond-{n},enduser,reseller-{n}\n" for n in (1, 2)
+    )
+    wish = ImportWish(f"name,type,parent\n{lines}".encode(), "example.org", "EUR", dry_run=False, keep_going=False)
+    done = await desk.import_(wish)
+    assert (done.created, done.errors) == (6, ())
+    parents = {view.account.name: view.account.parent for view in await desk.list("", 10)}
+    assert (parents["second-1"], parents["first-2"]) == ("reseller-1", "reseller-2")
+    early = ImportWish(
+        b"name,type,parent\nlate,enduser,reseller-3\nreseller-3,reseller,\n", "example.org", "EUR", False, False
+    )
+    (error,) = (await desk.import_(early)).errors
+    assert (error.line, error.field) == (2, "parent")
+
+
 async def test_trunks_belong_to_accounts_of_their_kind(desk: AccountDesk, heard: Heard) -> None:
     await desk.create(account())
     carrier = await desk.create(account(name="carrier-account", type_="carrier", prepaid=False, numbers=()))
@@ -255,3 +273,48 @@ async def test_an_account_whose_books_are_wrong_is_named(desk: AccountDesk, data
 async def test_nothing_is_known_of_a_call_that_never_was(desk: AccountDesk) -> None:
     explained = await desk.explain("never")
     assert (explained.decisions, explained.call) == ((), None)
+
+
+# ------------------------------------------------------------------ many accounts
+
+
+EXAMPLE = Path(__file__).parents[3] / "deploy/examples/accounts.csv"
+
+
+async def take(desk: AccountDesk, content: str, *, dry_run: bool = False, keep_going: bool = False) -> Imported:
+    return await desk.import_(ImportWish(content.encode(), "south.example", "EUR", dry_run, keep_going))
+
+
+async def test_the_example_of_many_accounts_is_taken_and_given_back(desk: AccountDesk) -> None:
+    content = EXAMPLE.read_text()
+    assert await take(desk, content, dry_run=True) == Imported(4, (), 0)
+    assert await take(desk, content) == Imported(4, (), 0)
+    nora = (await desk.get(AccountRef(None, "nora", "south.example"))).account
+    assert (nora.parent, nora.deck, nora.limits["talk_day_s"], nora.limits["daily_micros"]) == (
+        "north", "", 5_400, 5_000_000
+    )  # fmt: skip
+    wanted = AccountFilter(realm="south.example")
+    given = "".join([part async for part in desk.export(wanted)])
+    assert "north" in given.splitlines()[1], "a reseller stands before its accounts"
+    for line in ("south.example", "49301234567"):
+        assert line in given
+    # Elsewhere it makes the same accounts.
+    there = given.replace("south.example", "west.example").replace("4930123456", "4420794601")
+    assert await take(desk, there) == Imported(4, (), 0)
+    again = "".join([part async for part in desk.export(AccountFilter(realm="west.example"))])
+    assert again == there
+
+
+async def test_an_account_comes_after_its_reseller_and_a_wrong_one_has_none(desk: AccountDesk) -> None:
+    head = "name,type,parent,lines\n"
+    before = await take(desk, f"{head}nora,,north,\nnorth,reseller,,\n")
+    assert [(error.line, error.field) for error in before.errors] == [(2, "parent")]
+    await take(desk, f"{head}north,reseller,,\n")
+    # The one in the file is refused, the one that there is already bears the account.
+    taken = await take(
+        desk, f"{head}north,reseller,,\nnora,,north,\nwest,reseller,,many\nnele,,west,\n", keep_going=True
+    )
+    assert [(error.line, error.field) for error in sorted(taken.errors, key=lambda error: error.line)] == [
+        (2, "name"), (4, "lines"), (5, "parent")
+    ]  # fmt: skip
+    assert taken.created == 1

@@ -13,6 +13,7 @@ import pytest
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.admission.v1 import admission_pb2_grpc
 from callwarden.api.events.v1 import events_pb2
+from callwarden.call_admission.core.rules import RULES
 from callwarden.common import trace
 from callwarden.common.bus import Bus, Publisher
 from callwarden.common.rpc.client import channel, unary
@@ -225,7 +226,7 @@ async def the_trace_of_a_call_is_kept(edge: Edge, account: str) -> None:
     explained = await edge.operator.explain(call.call_id)
     (decision,) = explained.decisions
     assert (decision.outcome, decision.trace_id, decision.account) == ("admit", trace_id, "alice")
-    assert [rule.rule for rule in decision.rules][-1] == "credit"
+    assert [rule.rule for rule in decision.rules] == [rule.name for rule in RULES]
     edge.end(reply.admitted.hold_id, account, 1.0)
     await edge.books_close(999_000)
 

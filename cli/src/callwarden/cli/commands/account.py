@@ -1,6 +1,7 @@
 """`callwarden account`: who may call, with what limits."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -409,20 +410,60 @@ def _lines(account: "Account") -> str:
 
 
 def details(account: "Account") -> Any:
-    """An account as label and value, for people."""
+    """An account as label and value, for people: what is set, and what everybody asks for."""
     limits = account.limits
+    is_set = {field.name: value for field, value in limits.ListFields()}
     daily = output.money(limits.daily_micros, account.currency) if limits.HasField("daily_micros") else "policy"
     return output.facts(
         {
             "account": f"{account.name}@{account.realm}",
             "id": account.id,
             "type": f"{account.type}, {'prepaid' if account.prepaid else 'postpaid'}, {account.status}",
+            **({"reseller": account.parent} if account.parent else {}),
             "numbers": " ".join(f"+{digits}" for digits in account.numbers) or "none",
-            "deck": account.deck or "none: it can't call out",
+            "deck": account.deck or (f"its reseller's ({account.parent})" if account.parent else _NO_DECK),
             "credit": output.money(account.balance_micros, account.currency)
             + (f", of which {output.money(account.held_micros)} held by running calls" if account.held_micros else ""),
             "spent today": f"{output.money(account.spent_today_micros, account.currency)} (limit: {daily})",
             "lines": f"{_lines(account)} in use" + ("" if limits.HasField("max_lines") else " (limit: policy)"),
+            **{
+                label: show(is_set[field], account.currency)
+                for field, (label, show) in _LIMITS_SHOWN.items()
+                if field in is_set
+            },
+            **_profile_shown(account.profile),
+            **({"number lists": " ".join(account.lists)} if account.lists else {}),
+            **({"shards": str(account.shards)} if account.shards > 1 else {}),
             "time zone": account.time_zone,
         }
     )
+
+
+_NO_DECK: Final = "none: it can't call out"
+
+
+def _span(seconds: int, _currency: str) -> str:
+    return output.duration(seconds)
+
+
+# Beside lines and a day's spend, which are shown with what is used of them.
+_LIMITS_SHOWN: "Final[dict[str, tuple[str, Callable[[int, str], str]]]]" = {
+    "max_lines_off_peak": ("lines off-peak", lambda count, _: str(count)),
+    "max_per_second": ("calls per second", lambda count, _: str(count)),
+    "monthly_micros": ("spend a month", output.money),
+    "monthly_increment_micros": ("grows a month by", output.money),
+    "monthly_ceiling_micros": ("grows no further than", output.money),
+    "talk_day_s": ("talk time a day", _span),
+    "talk_month_s": ("talk time a month", _span),
+}
+
+
+def _profile_shown(profile: "Profile") -> dict[str, str]:
+    shown = {"country": profile.country} if profile.country else {}
+    for label, text, is_verified in (
+        ("email", profile.email, profile.email_verified),
+        ("phone", f"+{profile.phone}" if profile.phone else "", profile.phone_verified),
+    ):
+        if text:
+            shown[label] = f"{text} ({'verified' if is_verified else 'not verified'})"
+    return shown

@@ -6,7 +6,6 @@ Out: deciding calls (app), what an account may be (core.accounts), how it is kep
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Final
 from uuid import UUID
 
@@ -137,11 +136,12 @@ class AccountDesk:
             lines = [found for found in page if isinstance(found, Line)]
             errors.add(found for found in page if isinstance(found, LineError))
             if not errors.total or wish.keep_going or wish.dry_run:
+                # Those that come later in the file, in this page too, may belong to them.
+                self._note_resellers(resellers, lines)
                 wrong = await self._accounts.check(lines, resellers)
                 errors.add(wrong)
                 good += len(lines) - len(wrong)
-                # Those that come later in the file may belong to them.
-                self._note_resellers(resellers, lines, {error.line for error in wrong})
+                self._forget_resellers(resellers, lines, {error.line for error in wrong})
             await asyncio.sleep(0)  # calls have their turn
         if wish.dry_run or not good or (errors.total and not wish.keep_going):
             return Imported(good if wish.dry_run else 0, tuple(errors.first), errors.total)
@@ -153,11 +153,16 @@ class AccountDesk:
         log.info("accounts.imported", count=created, errors=errors.total)
         return Imported(created, tuple(errors.first), errors.total)
 
-    def _note_resellers(self, resellers: Resellers, lines: Sequence[Line], wrong: set[int]) -> None:
+    def _note_resellers(self, resellers: Resellers, lines: Sequence[Line]) -> None:
         for line in lines:
             account = line.account
-            if account.type is AccountType.RESELLER and line.number not in wrong:
-                resellers[account.realm, account.name] = Reseller(self._new_id(), account.currency)
+            if account.type is AccountType.RESELLER:
+                resellers[account.realm, account.name] = Reseller(self._new_id(), account.currency, line.number)
+
+    def _forget_resellers(self, resellers: Resellers, lines: Sequence[Line], wrong: set[int]) -> None:
+        for line in lines:
+            if line.number in wrong:
+                resellers.pop((line.account.realm, line.account.name), None)
 
     async def export(self, wanted: AccountFilter) -> AsyncIterator[str]:
         """A file that `import_` takes, in pieces."""
@@ -267,8 +272,17 @@ class _Errors:
 
 
 def _pages(text: str, wish: ImportWish) -> Iterator[Sequence[Line | LineError]]:
-    found = account_csv.read(text, realm=wish.realm, currency=wish.currency)
-    while page := tuple(islice(found, IMPORT_PAGE)):
+    """A page ends before accounts that may belong to a reseller in it: what it makes is known when it was checked."""
+    page: list[Line | LineError] = []
+    makes_resellers = False
+    for found in account_csv.read(text, realm=wish.realm, currency=wish.currency):
+        account = found.account if isinstance(found, Line) else None
+        if len(page) == IMPORT_PAGE or (makes_resellers and account is not None and account.parent):
+            yield page
+            page, makes_resellers = [], False
+        page.append(found)
+        makes_resellers |= account is not None and account.type is AccountType.RESELLER
+    if page:
         yield page
 
 

@@ -234,6 +234,8 @@ class Reseller:
 
     id: UUID
     currency: str
+    line: int
+    """That makes it; accounts of later ones may belong to it."""
 
 
 Resellers: TypeAlias = dict[tuple[str, str], Reseller]

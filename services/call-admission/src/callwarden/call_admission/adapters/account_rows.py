@@ -4,7 +4,7 @@ In: columns, checks that need other rows (reseller, deck, ledger). Out: transact
 values themselves (core.accounts).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
@@ -252,6 +252,7 @@ async def wrong_lines(connection: AsyncConnection, lines: Sequence[Line], resell
     decks = await _deck_currencies(connection, {new.deck for new in accounts})
     parents = await parents_of(connection, accounts)
     errors: list[LineError] = []
+    bad: set[int] = set()
     for line in lines:
         new = line.account
         wrong: tuple[str, str] | None = None
@@ -261,10 +262,11 @@ async def wrong_lines(connection: AsyncConnection, lines: Sequence[Line], resell
             wrong = "numbers", f"number +{number} is another account's"
         elif (charged := decks.get(new.deck, new.currency)) != new.currency:
             wrong = "deck", f"deck {new.deck} charges in {charged}, the account pays in {new.currency}"
-        elif new.parent and (text := _wrong_parent(new, parents, resellers)):
+        elif new.parent and (text := _wrong_parent(line, parents, resellers, bad)):
             wrong = "parent", text
         if wrong is not None:
             errors.append(LineError(line.number, *wrong))
+            bad.add(line.number)
     return errors
 
 
@@ -293,13 +295,14 @@ def _parent_ref(new: NewAccount) -> AccountRef:
     return ref if ref.id or ref.realm else replace(ref, realm=new.realm)
 
 
-def _wrong_parent(new: NewAccount, parents: Mapping[str, Row[Any]], resellers: Resellers) -> str:
+def _wrong_parent(line: Line, parents: Mapping[str, Row[Any]], resellers: Resellers, bad: Set[int]) -> str:
+    new = line.account
     ref = _parent_ref(new)
     found = parents.get(str(ref))
     if found is not None:
         return _wrong_with(found, new.parent, new.realm, new.currency)
     made = resellers.get((ref.realm, ref.name)) if ref.realm == new.realm else None
-    if made is None:
+    if made is None or made.line >= line.number or made.line in bad:
         return f"there is no reseller {new.parent} in {new.realm}, nor on a line before"
     if made.currency != new.currency:
         return f"reseller {new.parent} pays in {made.currency}, the account in {new.currency}"

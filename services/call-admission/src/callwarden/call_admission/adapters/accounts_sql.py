@@ -8,7 +8,22 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import Row, Select, and_, delete, func, insert, literal, or_, select, true, tuple_, union_all, update
+from sqlalchemy import (
+    Row,
+    Select,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    not_,
+    or_,
+    select,
+    true,
+    tuple_,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -47,6 +62,7 @@ from callwarden.call_admission.core.accounts import (
 )
 from callwarden.call_admission.core.days import day_of
 from callwarden.call_admission.core.settle import EXPIRED
+from callwarden.call_admission.core.snapshot import AccountType
 from callwarden.call_admission.ports import Ceilings, Resellers
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import Conflict, Exhausted, Invalid, NotFound
@@ -191,18 +207,22 @@ class SqlAccounts:
         return await self._database.outside("account-parents", work)
 
     async def pages(self, wanted: AccountFilter) -> AsyncIterator[Sequence[NewAccount]]:
-        last: tuple[str, str] | None = None
         parent_id = None if wanted.parent is None else await self.find(wanted.parent)
-        while True:
-            query = filtered(select(account), wanted, parent_id).order_by(account.c.realm, account.c.name)
-            if last is not None:
-                query = query.where(tuple_(account.c.realm, account.c.name) > tuple_(*map(literal, last)))
-            rows, numbers, parents = await self._database.outside("account-export", _page(query))
-            if rows:
-                yield [account_of(row, numbers, parents) for row in rows]
-                last = rows[-1].realm, rows[-1].name
-            if len(rows) < EXPORT_PAGE:
-                return
+        is_reseller = account.c.type == AccountType.RESELLER.value
+        # Resellers first: an import takes an account only after its reseller.
+        for which in (is_reseller, not_(is_reseller)):
+            last: tuple[str, str] | None = None
+            while True:
+                query = filtered(select(account).where(which), wanted, parent_id)
+                if last is not None:
+                    query = query.where(tuple_(account.c.realm, account.c.name) > tuple_(*map(literal, last)))
+                query = query.order_by(account.c.realm, account.c.name).limit(EXPORT_PAGE)
+                rows, numbers, parents = await self._database.outside("account-export", _page(query))
+                if rows:
+                    yield [account_of(row, numbers, parents) for row in rows]
+                    last = rows[-1].realm, rows[-1].name
+                if len(rows) < EXPORT_PAGE:
+                    break
 
     # ------------------------------------------------------------------ one account
 
