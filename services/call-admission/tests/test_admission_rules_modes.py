@@ -25,6 +25,8 @@ from admission_line import (
     result,
     snapshot,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from callwarden.call_admission.core.calls import CallRequest
 from callwarden.call_admission.core.decide import Admit, decide
@@ -254,3 +256,54 @@ def test_what_is_used_is_what_the_refusal_says(rule: str) -> None:
     if rule in {"credit", "baseline"} or not uses:
         return  # these say what a call needs, or what is unusual: nothing is used up
     assert (refuse.value, refuse.limit) in {(use.used, use.limit) for use in uses}
+
+
+# ------------------------------------------------------------------ many at once
+
+AGAINST = {
+    "lines": {"max": 0, "maxPerSecond": 0},
+    "fraud": {
+        "destinations": {"block": ["49"]},
+        "newDestination": {"enabled": True, "maxPerDay": 0},
+        "velocity": [{"name": "all", "critical": {"perMinute": 2}}],
+        "baseline": {"enabled": True},
+    },
+    "spend": {"dynamicDaily": {"mode": 1}},
+    "billing": {"blockNotBilled": 2, "blockNotProfitable": 1, "maxCostPerMinute": "0.06"},
+}
+OBJECTING = (
+    "only_local", "destinations", "premium", "billing", "cost", "profit", "lines", "calls_per_second", "velocity",
+    "new_destination", "talk_time", "daily_spend", "dynamic_daily", "credit", "baseline",
+)  # fmt: skip
+
+
+def hopeless() -> tuple[Snapshot, CallRequest]:
+    """A call that all of these are against."""
+    usage = learnt(days=[Span(DAY, 10_000_000)], groups={"all": minute_of(2)})
+    of = account(balance_micros=0, daily_micros=0, talk_day_s=0)
+    costly = replace(COSTLY, exact=False)
+    pbx = SourceTrunk("pbx", only_local=True)
+    return snapshot(of, counted(usage=usage), quote=costly, trunk=pbx, spent_micros=10_000_000), request("499001234567")
+
+
+def test_all_of_them_are_against_it() -> None:
+    decided = decide(*hopeless(), policy(**AGAINST, modes={"baseline": "Enforce"}))
+    assert tuple(found.rule for found in decided.rules if found.refused) == OBJECTING
+    assert refusal(decided).rule == "only_local"
+
+
+@given(st.fixed_dictionaries({rule: st.sampled_from(["Enforce", "Report", "Off"]) for rule in OBJECTING}))
+@settings(max_examples=100, deadline=None)
+def test_the_mode_of_a_rule_changes_nothing_that_another_says(modes: dict[str, str]) -> None:
+    against = hopeless()
+    all_enforced = decide(*against, policy(**AGAINST, modes={"baseline": "Enforce"}))
+    decided = decide(*against, policy(**AGAINST, modes={camel(rule): mode for rule, mode in modes.items()}))
+    for before, found in zip(all_enforced.rules, decided.rules, strict=True):
+        mode = modes.get(found.rule)
+        assert found.refused == (None if mode == "Off" else before.refused)
+    enforced = [rule for rule in OBJECTING if modes[rule] == "Enforce"]
+    if enforced:
+        assert refusal(decided).rule == enforced[0]
+    else:
+        assert admission(decided).held_micros == 0  # there is no credit to hold
+    assert decided.reported == [rule for rule in OBJECTING if modes[rule] == "Report"]
