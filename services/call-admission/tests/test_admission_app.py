@@ -890,6 +890,19 @@ async def test_a_block_is_told_once_a_day_by_whichever_process(database_url: str
         assert len(again) == 2
 
 
+async def test_each_threshold_of_a_limit_and_the_block_are_told_once_a_day(
+    database_url: str, fake_clock: FakeClock
+) -> None:
+    async with running(database_url, fake_clock) as site:
+        account_id = await site.account(max_lines=10)
+        for _ in range(10):
+            await site.admit(account_id)
+        for _ in range(2):
+            assert isinstance(await site.app.admit(site.request(account_id)), Refused)
+        told = [(notice.level, notice.value, notice.limit) for notice in site.told.notices if notice.rule == "lines"]
+        assert told == [(50, 5, 10), (80, 8, 10), (100, 10, 10), (BLOCKED, 10, 10)]
+
+
 # ------------------------------------------------------------------ conflicts, forced
 
 

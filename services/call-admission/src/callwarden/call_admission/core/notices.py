@@ -33,16 +33,16 @@ class Notice:
 
 
 def levels(decided: Decided, policy: AdmissionPolicy) -> Iterator[tuple[RuleResult, int]]:
-    """The results that are worth telling, each with its highest level."""
+    """The results that are worth telling, each with its highest percentage, and the block beside it."""
     blocked = decided.verdict.rule if isinstance(decided.verdict, Refuse) else ""
-    lowest = policy.thresholds[-1] if policy.thresholds else BLOCKED
+    thresholds = policy.thresholds
     for result in decided.rules:
         limit = result.limit
+        if thresholds and limit and result.window not in _NO_USE and result.value * 100 >= thresholds[-1] * limit:
+            percent = result.value * 100 // limit
+            yield result, next(level for level in thresholds if percent >= level)
         if result.rule == blocked and result.mode is Mode.ENFORCE:
             yield result, BLOCKED
-        elif limit and result.window not in _NO_USE and result.value * 100 >= lowest * limit:
-            percent = result.value * 100 // limit
-            yield result, next(level for level in policy.thresholds if percent >= level)
     for warning in decided.warnings:
         yield _result_of(warning), WARNED
 
