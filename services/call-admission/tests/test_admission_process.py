@@ -297,10 +297,10 @@ async def without_rating_known_prices_go_on_and_others_are_refused(edge: Edge, a
     known = await edge.admit(account, number="493077777")
     edge.end(known.admitted.hold_id, account, 0.0)
     await edge.system.kill("rating")
-    again = await edge.admit(account, number="493077777")
+    again = await edge.admit(account, number="493066666")  # What was said of the other holds for all of its prefix.
     assert again.HasField("admitted")
     edge.end(again.admitted.hold_id, account, 0.0)
-    other = await edge.admit(account, number="493088888")
+    other = await edge.admit(account, number="443088888")
     assert (other.refused.reason, other.refused.rule) == ("unavailable", "rate")
     assert other.refused.retry_after_s > 0
     await edge.system.restart("rating")
