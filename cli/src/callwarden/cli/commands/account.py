@@ -34,6 +34,25 @@ _LIMIT_OPTIONS: Final = {
 }
 
 NameArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Name or id.")]
+# What both `create` and `set` take.
+LinesOffPeakOption = Annotated[str | None, typer.Option(help="Calls at the same time outside peak hours.")]
+PerSecondOption = Annotated[str | None, typer.Option(help="New calls within a second.")]
+MonthlyOption = Annotated[str | None, typer.Option(help="Spend a calendar month.")]
+MonthlyIncrementOption = Annotated[
+    str | None, typer.Option(help="Added to the monthly limit after each month with calls.")
+]
+MonthlyCeilingOption = Annotated[str | None, typer.Option(help="How far the monthly limit grows.")]
+TalkDayOption = Annotated[str | None, typer.Option(help="Talk time a day, such as 90m; a carrier's: terminated.")]
+TalkMonthOption = Annotated[str | None, typer.Option(help="Talk time a month, such as 100h.")]
+CountryOption = Annotated[str | None, typer.Option(help="Where the subscriber lives, such as DE.")]
+EmailOption = Annotated[str | None, typer.Option(help="Address to write to.")]
+EmailVerifiedOption = Annotated[
+    bool | None, typer.Option("--email-verified/--email-unverified", help="Whether somebody checked it.")
+]
+PhoneOption = Annotated[str | None, typer.Option(help="Number to reach the subscriber at.")]
+PhoneVerifiedOption = Annotated[
+    bool | None, typer.Option("--phone-verified/--phone-unverified", help="Whether somebody checked it.")
+]
 PasswordOption = Annotated[
     str | None,
     typer.Option(
@@ -62,25 +81,19 @@ def create(
     number: Annotated[list[str] | None, typer.Option(help="Number it owns; may be repeated.")] = None,
     lines: Annotated[str | None, typer.Option(help="Calls at the same time; without it the policy says.")] = None,
     daily: Annotated[str | None, typer.Option(help="Spend a day; without it the policy says.")] = None,
-    lines_off_peak: Annotated[str | None, typer.Option(help="Calls at the same time outside peak hours.")] = None,
-    per_second: Annotated[str | None, typer.Option(help="New calls within a second.")] = None,
-    monthly: Annotated[str | None, typer.Option(help="Spend a calendar month.")] = None,
-    monthly_increment: Annotated[
-        str | None, typer.Option(help="Added to the monthly limit after each month with calls.")
-    ] = None,
-    monthly_ceiling: Annotated[str | None, typer.Option(help="How far the monthly limit grows.")] = None,
-    talk_day: Annotated[str | None, typer.Option(help="Talk time a day, such as 90m; a carrier's: terminated.")] = None,
-    talk_month: Annotated[str | None, typer.Option(help="Talk time a month, such as 100h.")] = None,
+    lines_off_peak: LinesOffPeakOption = None,
+    per_second: PerSecondOption = None,
+    monthly: MonthlyOption = None,
+    monthly_increment: MonthlyIncrementOption = None,
+    monthly_ceiling: MonthlyCeilingOption = None,
+    talk_day: TalkDayOption = None,
+    talk_month: TalkMonthOption = None,
     time_zone: Annotated[str, typer.Option(help="Where its day and month begin.")] = "UTC",
-    country: Annotated[str | None, typer.Option(help="Where the subscriber lives, such as DE.")] = None,
-    email: Annotated[str | None, typer.Option(help="Address to write to.")] = None,
-    email_verified: Annotated[
-        bool | None, typer.Option("--email-verified/--email-unverified", help="Whether somebody checked it.")
-    ] = None,
-    phone: Annotated[str | None, typer.Option(help="Number to reach the subscriber at.")] = None,
-    phone_verified: Annotated[
-        bool | None, typer.Option("--phone-verified/--phone-unverified", help="Whether somebody checked it.")
-    ] = None,
+    country: CountryOption = None,
+    email: EmailOption = None,
+    email_verified: EmailVerifiedOption = None,
+    phone: PhoneOption = None,
+    phone_verified: PhoneVerifiedOption = None,
     shards: Annotated[int, typer.Option(min=0, help="Rows its counters are split over, where one can't carry it.")] = 0,
     list_: Annotated[
         list[str] | None, typer.Option("--list", help="Number list for its calls; may be repeated.")
@@ -202,28 +215,22 @@ def set_(
     deck: Annotated[str | None, typer.Option(help="Price list.")] = None,
     lines: Annotated[str | None, typer.Option(help="Calls at the same time; `none`: the policy says.")] = None,
     daily: Annotated[str | None, typer.Option(help="Spend a day; `none`: the policy says.")] = None,
-    lines_off_peak: Annotated[str | None, typer.Option(help="Calls at the same time outside peak hours.")] = None,
-    per_second: Annotated[str | None, typer.Option(help="New calls within a second.")] = None,
-    monthly: Annotated[str | None, typer.Option(help="Spend a calendar month.")] = None,
-    monthly_increment: Annotated[
-        str | None, typer.Option(help="Added to the monthly limit after each month with calls.")
-    ] = None,
-    monthly_ceiling: Annotated[str | None, typer.Option(help="How far the monthly limit grows.")] = None,
-    talk_day: Annotated[str | None, typer.Option(help="Talk time a day, such as 90m; a carrier's: terminated.")] = None,
-    talk_month: Annotated[str | None, typer.Option(help="Talk time a month, such as 100h.")] = None,
+    lines_off_peak: LinesOffPeakOption = None,
+    per_second: PerSecondOption = None,
+    monthly: MonthlyOption = None,
+    monthly_increment: MonthlyIncrementOption = None,
+    monthly_ceiling: MonthlyCeilingOption = None,
+    talk_day: TalkDayOption = None,
+    talk_month: TalkMonthOption = None,
     prepaid: Annotated[bool | None, typer.Option("--prepaid/--postpaid", help="Credit before, or bill later.")] = None,
     currency: Annotated[str | None, typer.Option(help="Only before its first payment or call.")] = None,
     time_zone: Annotated[str | None, typer.Option(help="Where its day and month begin.")] = None,
     parent: Annotated[str | None, typer.Option(help="Reseller it belongs to; `none`: no more to any.")] = None,
-    country: Annotated[str | None, typer.Option(help="Where the subscriber lives, such as DE.")] = None,
-    email: Annotated[str | None, typer.Option(help="Address to write to.")] = None,
-    email_verified: Annotated[
-        bool | None, typer.Option("--email-verified/--email-unverified", help="Whether somebody checked it.")
-    ] = None,
-    phone: Annotated[str | None, typer.Option(help="Number to reach the subscriber at.")] = None,
-    phone_verified: Annotated[
-        bool | None, typer.Option("--phone-verified/--phone-unverified", help="Whether somebody checked it.")
-    ] = None,
+    country: CountryOption = None,
+    email: EmailOption = None,
+    email_verified: EmailVerifiedOption = None,
+    phone: PhoneOption = None,
+    phone_verified: PhoneVerifiedOption = None,
     shards: Annotated[int | None, typer.Option(min=1, help="Rows its counters are split over.")] = None,
     clear: Annotated[
         list[str] | None, typer.Option(help="Take away: country, email or phone; may be repeated.")

@@ -60,11 +60,12 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     await lists.refresh()
     counted = NatsCountNews(bus, settings.instance)
     watch = CallWatch(list_store, counted, listed, lists, policies, runtime.clock)
-    notices = events_nats.NatsNotices(await runtime.open(bus.publisher()))
+    publisher = await runtime.open(bus.publisher())
+    notices = events_nats.NatsNotices(publisher)
     app = CallAdmission(
         books, quotes, policies, runtime.clock, random.random, lists=lists, trunks=source_trunks, notices=notices
     )
-    news = events_nats.NatsNews(await runtime.open(bus.publisher()), new_id)
+    news = events_nats.NatsNews(publisher, new_id)
     records = SqlRecords(database)
     accounts = SqlAccounts(database)
     desk = AccountDesk(accounts, records, news, policies, runtime.clock, new_id)

@@ -1,6 +1,6 @@
 """Calendar days and hours in a time zone. Money is counted by the day on which its call began."""
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -71,12 +71,3 @@ def is_within(hours: str, at_s: float, zone_name: str) -> bool:
 def _is_within(hours: str, minute: int, zone_name: str) -> bool:
     peak = parse_hours(hours, zone(zone_name))  # Policy has read it before: it can't be wrong.
     return peak is None or peak.switches(minute * 60, minute * 60 + 1)[0][1]  # Hours switch at whole minutes.
-
-
-def days_around(at_s: float) -> tuple[date, date]:
-    """The first and last calendar day that some zone on Earth has at that moment: what has to be read for any account.
-
-    Zones go from -12 to +14 hours, so that is the UTC day, the one before and the one after.
-    """
-    today = datetime.fromtimestamp(at_s, UTC).date()
-    return today - timedelta(days=1), today + timedelta(days=1)
