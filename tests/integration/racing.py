@@ -8,7 +8,8 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -18,6 +19,7 @@ from callwarden.kernel.errors import CallwardenError
 from callwarden.local.system import LocalSystem
 from callwarden.testing.edges import Call, Edges
 from callwarden.testing.operator import Operator
+from callwarden.testing.servers import Servers
 from callwarden.testing.waiting import eventually
 
 T = TypeVar("T")
@@ -466,6 +468,33 @@ class Track:
                 if time.monotonic() > deadline_s:
                     raise
             await asyncio.sleep(AGAIN_S)
+
+
+@asynccontextmanager
+async def track_on(servers: Servers, policy: str) -> AsyncIterator[Track]:
+    """A system with a database of its own."""
+    database_url = await asyncio.to_thread(servers.ask, "database")
+    try:
+        async with AsyncExitStack() as stack:
+            system = await stack.enter_async_context(
+                LocalSystem(
+                    services={"call-admission", "rating", "payment", "auth"},
+                    processes={"call-admission": PROCESSES},
+                    database_url=database_url,
+                    migrate=False,
+                )
+            )
+            operator = await stack.enter_async_context(Operator(system))
+            edges = await stack.enter_async_context(
+                Edges(system.targets("call-admission"), system.nats_url, edges=EDGES)
+            )
+            await operator.deck()
+            await operator.carrier("127.0.0.1:9")
+            await operator.apply_policy(policy)
+            await edges.connected()
+            yield Track(system, operator, edges)
+    finally:
+        await asyncio.to_thread(servers.ask, "drop", database_url)
 
 
 def noon_zone() -> str:

@@ -10,8 +10,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,9 +20,7 @@ import pytest
 from callwarden.api.admission.v1 import admission_pb2
 from callwarden.common.rpc.client import unary
 from callwarden.kernel.errors import CallwardenError
-from callwarden.local.system import LocalSystem
 from callwarden.testing.edges import Call, Edges
-from callwarden.testing.operator import Operator
 from callwarden.testing.servers import Servers
 from callwarden.testing.waiting import eventually
 from tests.integration.racing import (
@@ -38,6 +35,7 @@ from tests.integration.racing import (
     open_accounts,
     policy_of,
     run,
+    track_on,
 )
 
 KILLS: Final = 50
@@ -66,33 +64,6 @@ DAILY_MICROS: Final = 15 * SECOND_MICROS
 CREDIT_MICROS: Final = 15 * SECOND_MICROS + 999
 PLENTY_MICROS: Final = 10**12
 MANY_LINES: Final = 1_000
-
-
-@asynccontextmanager
-async def track_on(servers: Servers, policy: str) -> AsyncIterator[Track]:
-    """A system with a database of its own."""
-    database_url = await asyncio.to_thread(servers.ask, "database")
-    try:
-        async with AsyncExitStack() as stack:
-            system = await stack.enter_async_context(
-                LocalSystem(
-                    services={"call-admission", "rating", "payment", "auth"},
-                    processes={"call-admission": PROCESSES},
-                    database_url=database_url,
-                    migrate=False,
-                )
-            )
-            operator = await stack.enter_async_context(Operator(system))
-            edges = await stack.enter_async_context(
-                Edges(system.targets("call-admission"), system.nats_url, edges=EDGES)
-            )
-            await operator.deck()
-            await operator.carrier("127.0.0.1:9")
-            await operator.apply_policy(policy)
-            await edges.connected()
-            yield Track(system, operator, edges)
-    finally:
-        await asyncio.to_thread(servers.ask, "drop", database_url)
 
 
 @dataclass(slots=True)

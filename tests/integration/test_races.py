@@ -12,18 +12,13 @@ connections:
 Every row has a realm of its own, so that rows don't meet. Whether money is kept while processes die is in test_kills.
 """
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
 
-from callwarden.local.system import LocalSystem
-from callwarden.testing.edges import Edges
-from callwarden.testing.operator import Operator
 from callwarden.testing.servers import Servers
-from tests.integration.racing import EDGES, PROCESSES, RACES, Race, Track, open_accounts, policy_of, run
+from tests.integration.racing import RACES, Race, Track, open_accounts, policy_of, run, track_on
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -31,28 +26,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def track(callwarden_servers: Servers) -> AsyncIterator[Track]:
     """One system for all rows, with every row's policy in force."""
-    database_url = await asyncio.to_thread(callwarden_servers.ask, "database")
-    try:
-        async with AsyncExitStack() as stack:
-            system = await stack.enter_async_context(
-                LocalSystem(
-                    services={"call-admission", "rating", "payment", "auth"},
-                    processes={"call-admission": PROCESSES},
-                    database_url=database_url,
-                    migrate=False,
-                )
-            )
-            operator = await stack.enter_async_context(Operator(system))
-            edges = await stack.enter_async_context(
-                Edges(system.targets("call-admission"), system.nats_url, edges=EDGES)
-            )
-            await operator.deck()
-            await operator.carrier("127.0.0.1:9")
-            await operator.apply_policy("\n---\n".join(policy_of(race) for race in RACES))
-            await edges.connected()
-            yield Track(system, operator, edges)
-    finally:
-        await asyncio.to_thread(callwarden_servers.ask, "drop", database_url)
+    async with track_on(callwarden_servers, "\n---\n".join(policy_of(race) for race in RACES)) as laid:
+        yield laid
 
 
 @pytest.mark.parametrize(
