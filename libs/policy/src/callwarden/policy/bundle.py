@@ -234,6 +234,11 @@ class PolicySet:
         held = {realm: stress.spec for realm, stress in self._stress.items() if stress.holds(now_s)}
         return replace(self, _by_realm=self._usual | held)
 
+    @property
+    def stressed(self) -> frozenset[str]:
+        """The realms in which profile StressTest holds."""
+        return frozenset(realm for realm, stress in self._stress.items() if self._by_realm[realm] is stress.spec)
+
     def next_change_s(self, now_s: float) -> float | None:
         """The Unix time after now at which a StressTest begins or ends next; None: never."""
         moments = (moment for stress in self._stress.values() for moment in (stress.starts_s, stress.ends_s))
