@@ -159,7 +159,7 @@ def test_a_rule_says_in_cel_what_it_says_in_python(model: type[Part], rule: Rule
     seen: set[bool] = set()
 
     @settings(max_examples=100, deadline=None)
-    @given(values_of_rule(model))
+    @given(values_of_rule(model, rule))
     def agrees(value: dict[str, Any]) -> None:
         try:
             model.model_validate(value, context={DOCUMENT: layers})
@@ -175,7 +175,7 @@ def test_a_rule_says_in_cel_what_it_says_in_python(model: type[Part], rule: Rule
     assert seen == {True, False}, "the values never broke the rule, or always did"
 
 
-def values_of_rule(model: type[Part]) -> st.SearchStrategy[dict[str, Any]]:
+def values_of_rule(model: type[Part], rule: Rule) -> st.SearchStrategy[dict[str, Any]]:
     """Groups with the fields that a rule compares, near each other, and sometimes without."""
     near = st.integers(0, 4)
     shapes: dict[str, st.SearchStrategy[dict[str, Any]]] = {
@@ -210,7 +210,7 @@ def values_of_rule(model: type[Part]) -> st.SearchStrategy[dict[str, Any]]:
         ),
         "VelocityRule": st.fixed_dictionaries(
             {"name": st.just("a")},
-            optional={level: _levels(near) for level in ("warning", "critical")},
+            optional={level: _some(_LEVELS, rule, near.map(lambda one: one + 1)) for level in ("warning", "critical")},
         ),
         "Fraud": st.fixed_dictionaries(
             {},
@@ -219,8 +219,8 @@ def values_of_rule(model: type[Part]) -> st.SearchStrategy[dict[str, Any]]:
                 "blockPremium": st.booleans(),
             },
         ),
-        "System": st.fixed_dictionaries(
-            {"perRealm": st.fixed_dictionaries(_ceilings(near))}, optional=_ceilings(near | st.none())
+        "System": st.builds(
+            lambda system, each: system | {"perRealm": each}, _some(_CEILINGS, rule, near), _some(_CEILINGS, rule, near)
         ),
     }
     return shapes[model.__name__]
@@ -230,13 +230,16 @@ def _pair(low: str, high: str, one: st.SearchStrategy[Any]) -> st.SearchStrategy
     return st.fixed_dictionaries({}, optional={low: one, high: one})
 
 
-def _levels(number: st.SearchStrategy[int]) -> st.SearchStrategy[dict[str, Any]]:
-    names = ("perSecond", "perMinute", "total", "atOnce", "inSequence")
-    return st.fixed_dictionaries({}, optional={name: st.none() | number.map(lambda one: one + 1) for name in names})
+_LEVELS = ("perSecond", "perMinute", "total", "atOnce", "inSequence")
+_CEILINGS = ("maxCalls", "maxAccounts", "maxCallsPerSecond")
 
 
-def _ceilings(number: st.SearchStrategy[int | None]) -> dict[str, st.SearchStrategy[int | None]]:
-    return dict.fromkeys(("maxCalls", "maxAccounts", "maxCallsPerSecond"), number)
+def _some(names: tuple[str, ...], rule: Rule, number: st.SearchStrategy[int]) -> st.SearchStrategy[dict[str, Any]]:
+    """Of these fields those that the rule's CEL names, or none, or null."""
+    named = [name for name in names if f".{name})" in rule.cel]
+    return st.fixed_dictionaries(dict.fromkeys(named, number)) | st.fixed_dictionaries(
+        {}, optional={name: st.none() | number for name in named}
+    )
 
 
 def durations(least: int, most: int) -> st.SearchStrategy[Any]:
