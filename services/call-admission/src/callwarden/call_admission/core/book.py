@@ -523,7 +523,7 @@ class Book:
             marks=marks(request, policy, account, self._now_s) if policy.velocity else (),
             owners=owners,
             costs=costs,
-            limits_hit=tuple(decided.reported) if policy.reports else (),
+            limits_hit=_hits(decided, policy),
         )
         decision = self._decision("admit", None, decided, policy.revision, account.name, request)
         prefix = quote.prefix if isinstance(quote, Quote) else ""
@@ -610,7 +610,7 @@ class Book:
         if self.changes.missing:
             return Undecided()
         verdict = decided.verdict
-        hits = decided.reported if policy.reports else []
+        hits = _hits(decided, policy)
         if isinstance(verdict, Refuse):
             self._shift(standing, without, hold, policy)
             self._note_cut(command, account.name, decided, policy.revision)
@@ -643,7 +643,10 @@ class Book:
         # Derived, so that an edge that asks again and again leaves one note.
         note_id = uuid5(request.hold_id, f"cut.{request.granted_s}")
         refused = verdict if isinstance(verdict, Refuse) else None
-        decision = Decision(self._now_s, "cut", refused, decided.rules, revision, account, trace_id=request.trace_id)
+        decision = Decision(
+            self._now_s, "cut", refused, decided.rules, revision, account, trace_id=request.trace_id,
+            cut_by=decided.cut_by,
+        )  # fmt: skip
         self.changes.doubtful.add(request.account_id)
         self.changes.notes.append(Note.of(note_id, request.call_id, request.account_id, decision))
 
@@ -977,8 +980,14 @@ class Book:
     ) -> Decision:  # fmt: skip
         return Decision(
             self._now_s, outcome, refuse, decided.rules, revision, account, request.source_address, request.trace_id,
-            sip_status,
+            sip_status, decided.cut_by,
         )  # fmt: skip
+
+
+def _hits(decided: Decided, policy: AdmissionPolicy) -> tuple[str, ...]:
+    """The rules that have shortened the call, or would have refused it had they been enforced."""
+    reported = tuple(decided.reported) if policy.reports else ()
+    return (decided.cut_by, *reported) if decided.cut_by else reported
 
 
 def _costs_of(quote: Quote, routes: tuple[Route, ...]) -> tuple[RouteCost, ...]:
