@@ -17,6 +17,7 @@ from callwarden.cli.commands import (
     ban,
     calls,
     demo,
+    imports,
     ledger,
     limits,
     lists,
@@ -70,6 +71,7 @@ app.add_typer(trunk.app, name="trunk", rich_help_panel=CUSTOMERS)
 app.add_typer(rates.app, name="rates", rich_help_panel=CUSTOMERS)
 app.add_typer(route.app, name="route", rich_help_panel=CUSTOMERS)
 app.add_typer(policy.app, name="policy", rich_help_panel=PROTECT)
+app.add_typer(imports.app, name="import", rich_help_panel=PROTECT)
 app.add_typer(ban.app, name="ban", rich_help_panel=PROTECT)
 app.add_typer(lists.app, name="list", rich_help_panel=PROTECT)
 app.add_typer(calls.app, name="call", rich_help_panel=CALLS)

@@ -95,8 +95,12 @@ def facts(rows: "Mapping[str, str | Text]") -> "Table":
 
 
 def as_json(value: object) -> None:
+    typer.echo(json_text(value))
+
+
+def json_text(value: object) -> str:
     # JSON escapes only the controls of ASCII.
-    typer.echo(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, indent=2, ensure_ascii=False)))
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def plain(message: "Message") -> dict[str, Any]:
