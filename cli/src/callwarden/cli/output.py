@@ -49,6 +49,17 @@ def show(renderable: "RenderableType") -> None:
     console().print(renderable)
 
 
+def plain_text(renderable: "RenderableType", width: int = 120) -> str:
+    """As it is shown, without colours: for a file."""
+    import io
+
+    from rich.console import Console
+
+    screen = io.StringIO()
+    Console(file=screen, width=width, color_system=None, highlight=False).print(renderable)
+    return screen.getvalue()
+
+
 def say(text: str) -> None:
     """One line of result."""
     typer.echo(clean(text))

@@ -8,6 +8,14 @@ import yaml
 
 def line_of_yaml(value: object) -> str:
     """Anything as one line of YAML that can be copied."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((key, below),) = value.items()
+        return f"{line_of_yaml(key)}: {flow(below)}"
+    return flow(value)
+
+
+def flow(value: object) -> str:
+    """The same, for within another: a mapping in braces."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**9)
     return text.removesuffix("\n").removesuffix("\n...")  # A scalar alone is followed by the end of its document.
 

@@ -23,6 +23,8 @@ from callwarden.policy.values import format_duration
 
 Locate = Callable[[Document, str], Place]
 """Where a document says something about a field ("lines.max"), or would."""
+Remedy = Callable[[Document | None], str]
+"""What to do with a line for that document; None: there is no document yet."""
 
 _LOW, _MEDIUM, _HIGH, _CRITICAL = Severity.LOW, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL
 
@@ -165,11 +167,11 @@ _CHECKLIST: Final = tuple(_hardened())
 RULES: Final = (*(row.rule for row in _CHECKLIST), *(opened.rule for opened in _OPENED), _MODES, _ALLOWED, _STRESS)
 
 
-def findings(policies: PolicySet, locate: Locate) -> Iterator[Finding]:
+def findings(policies: PolicySet, locate: Locate, remedy: Remedy) -> Iterator[Finding]:
     """What is open, once for the policy that opens it: a realm that only inherits it isn't named again."""
     told: set[tuple[str, str, object]] = set()
     for realm in policies.realms:
-        scope = _Scope(policies, realm, locate)
+        scope = _Scope(policies, realm, locate, remedy)
         for finding, path in _of_realm(scope):
             winner = scope.winner(path)
             key = (finding.rule.id, path, winner.key if winner else None)
@@ -185,6 +187,7 @@ class _Scope:
     policies: PolicySet
     realm: str
     locate: Locate
+    remedy: Remedy
 
     @property
     def spec(self) -> PolicySpec:
@@ -205,9 +208,8 @@ class _Scope:
         with it."""
         target = self.winner(path) or (self.layers[-1] if self.layers else None)
         place = self.locate(target, path) if target is not None else Place("no policy")
-        into = f"{target.kind} {target.name}" if target is not None else "a SecurityPolicy"
         fix = "" if change is None else line_of_yaml({"spec": dict(change)})
-        return Finding(rule, severity, place, what, fix, how or f"into {into}"), path
+        return Finding(rule, severity, place, what, fix, how or self.remedy(target)), path
 
 
 def _of_realm(scope: _Scope) -> Iterator[tuple[Finding, str]]:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from callwarden.cli.mizu.settings_list import Setting, SettingsList, canonical
-from callwarden.cli.yaml_lines import line_of_yaml, merged, nested
+from callwarden.cli.yaml_lines import flow, merged, nested
 from callwarden.policy.bundle import BadPolicy, Document, PolicySet, facts, without_effect
 from callwarden.policy.fields import FieldFacts, written
 from callwarden.policy.model import API_VERSION, KIND
@@ -273,9 +273,9 @@ def to_yaml(translation: Translation, *, name: str, realm: str = "", source: str
         f"apiVersion: {API_VERSION}",
         f"kind: {KIND}",
         "metadata:",
-        f"  name: {line_of_yaml(name)}",
+        f"  name: {flow(name)}",
     ]
-    fields = [*([f"  realm: {line_of_yaml(realm)}"] if realm else []), *_yaml_lines(translation.spec, by_path)]
+    fields = [*([f"  realm: {flow(realm)}"] if realm else []), *_yaml_lines(translation.spec, by_path)]
     lines += ["spec:", *fields] if fields else ["spec: {}"]
     if translation.left:
         lines.append("# Not carried over:")
@@ -295,7 +295,7 @@ def _yaml_lines(spec: Mapping[str, Any], by_path: Mapping[str, Carried], prefix:
             continue
         one = by_path[path]
         note = f", {one.note}" if one.note else ""
-        yield f"{indent}{key}: {line_of_yaml(value)}  # {_comment(one.setting.key)}, line {one.setting.line}{note}"
+        yield f"{indent}{key}: {flow(value)}  # {_comment(one.setting.key)}, line {one.setting.line}{note}"
 
 
 def _comment(text: str) -> str:
