@@ -49,15 +49,14 @@ def show(renderable: "RenderableType") -> None:
     console().print(renderable)
 
 
-def plain_text(renderable: "RenderableType", width: int = 120) -> str:
-    """As it is shown, without colours: for a file."""
-    import io
+def show_lines(text: "Text") -> None:
+    """Text that has its line breaks, and gets no others."""
+    console().print(text, soft_wrap=True)
 
-    from rich.console import Console
 
-    screen = io.StringIO()
-    Console(file=screen, width=width, color_system=None, highlight=False).print(renderable)
-    return screen.getvalue()
+def width() -> int:
+    """Columns of the terminal, or what is usual where there is none."""
+    return console().width
 
 
 def say(text: str) -> None:

@@ -327,4 +327,4 @@ def _stressed(scope: _Scope) -> Iterator[tuple[Finding, str]]:
     said = scope.winner("profile")
     if said is not None and said.spec["profile"] == "StressTest":
         what = "profile StressTest turns protection off for a time"
-        yield scope.finding(_STRESS, _STRESS.severity, what, "profile", {"profile": "Default"})
+        yield scope.finding(_STRESS, _STRESS.severity, what, "profile", {"profile": scope.spec.profile})

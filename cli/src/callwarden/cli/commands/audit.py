@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from callwarden.cli.audit.report import Evidence
 
 _STDIN: Final = "-"
+_FILE_WIDTH: Final = 120
 
 
 class Format(StrEnum):
@@ -119,10 +120,10 @@ def _write(found: "list[Finding]", evidence: "Evidence", format_: Format, out: P
 
     match format_:
         case Format.TEXT if out is None:
-            output.show(text.rendered(found, evidence.source, evidence.notes))
+            output.show_lines(text.rendered(found, evidence.source, evidence.notes, output.width()))
             return
         case Format.TEXT:
-            written = output.plain_text(text.rendered(found, evidence.source, evidence.notes))
+            written = f"{text.rendered(found, evidence.source, evidence.notes, _FILE_WIDTH)}\n"
         case Format.JSON:
             written = output.json_text(_plain(found, evidence)) + "\n"
         case Format.SARIF:
