@@ -18,7 +18,7 @@ from callwarden.cli.yaml_lines import line_of_yaml
 FIREWALL_CONTAINER: Final = "kernel-firewall"
 _FIREWALL_CAPABILITY: Final = "NET_ADMIN"
 _EDGE: Final = "edge-proxy"
-_OPERATOR: Final = "operator"
+_OPERATOR: Final = "security-policy"
 _USER_ID: Final = 65_532  # "nonroot" of most minimal images.
 _REPLICAS_MIN: Final = 2
 
@@ -26,7 +26,7 @@ _SECRET_NAME: Final = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|_KEY)S?$|(DATAB
 _CREDENTIALS: Final = re.compile(r"://[^/\s@]*:[^/\s@]+@")
 _PRIVATE_KEY: Final = "PRIVATE KEY-----"
 _TLS_VARIABLES: Final = ("CALLWARDEN_TLS_CERT", "CALLWARDEN_TLS_KEY", "CALLWARDEN_TLS_CA")
-_TLS_FOLDER: Final = "/etc/callwarden/tls"
+_TLS_FOLDER: Final = "/var/run/callwarden/tls"
 _TLS_FILES: Final = ("tls.crt", "tls.key", "ca.crt")  # As cert-manager writes them.
 
 
@@ -384,7 +384,7 @@ def _hides_sources(rule: Rule, objects: Objects) -> Iterator[Finding]:
 def _one_replica(rule: Rule, objects: Objects) -> Iterator[Finding]:
     for workload in objects.running():
         one = workload.object
-        if one.kind == "DaemonSet" or _OPERATOR in one.name:
+        if one.kind == "DaemonSet" or _is_service(workload, _OPERATOR):
             continue  # One on each node; and everything runs on without an operator.
         scaler = next((hpa for hpa in objects.of("HorizontalPodAutoscaler") if _scales(hpa, one)), None)
         count = (scaler or one).spec.get("minReplicas" if scaler else "replicas", 1)
@@ -416,7 +416,7 @@ def _without_budget(rule: Rule, objects: Objects) -> Iterator[Finding]:
     budgets = list(objects.of("PodDisruptionBudget"))
     for workload in objects.running():
         one = workload.object
-        if one.kind == "DaemonSet" or _OPERATOR in one.name:
+        if one.kind == "DaemonSet" or _is_service(workload, _OPERATOR):
             continue
         if any(
             budget.namespace == one.namespace and selects(budget.spec.get("selector"), workload.labels)

@@ -32,11 +32,11 @@ class SecretFile:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseRole:
-    """What the role that the services use may do, beyond reading and writing their rows."""
+    """What the role that the services use may do. Deleting from the ledger stands for all that no service does: only
+    the owner of the tables may.
+    """
 
     name: str
-    is_superuser: bool
-    may_make_roles: bool
     may_delete_ledger: bool
 
 
@@ -129,23 +129,12 @@ def _of_database(facts: LocalFacts) -> Iterator[Finding]:
             f"is reached at {facts.database_address} without TLS",
             how="append ?ssl=verify-full to CALLWARDEN_DATABASE_URL",
         )
-    role = facts.role
-    if role is None:
-        return
-    can = [
-        text
-        for text, holds in (
-            ("is a superuser", role.is_superuser),
-            ("may make roles", role.may_make_roles),
-            ("may delete from the ledger", role.may_delete_ledger),
-        )
-        if holds
-    ]
-    if can:
+    if facts.role is not None and facts.role.may_delete_ledger:
         # On this machine alone only who has the machine reaches it.
         severity = Severity.LOW if is_near else ROLE.severity
+        what = "may delete from the ledger, as its owner: no service needs that"
         how = "give each service a role of its own: docs/database.md, Rights"
-        yield Finding(ROLE, severity, Place(f"database role {role.name}"), ", ".join(can), how=how)
+        yield Finding(ROLE, severity, Place(f"database role {facts.role.name}"), what, how=how)
 
 
 def of_trunks(trunks: tuple[Trunk, ...]) -> Iterator[Finding]:

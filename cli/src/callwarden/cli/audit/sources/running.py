@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from sqlalchemy import column, func, literal, select, table
+from sqlalchemy import column, exists, func, select, table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.cli import policies, remote, state
@@ -18,9 +18,12 @@ from callwarden.common.settings import redact_url
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError
 from callwarden.local.run_file import NotRunning, RunFile
+from callwarden.schema.tables import ledger_entry
 
-_SECRETS: Final = ("keys.json", "run.json", "nats/nats.conf", "log", "postgres", "spool")
+# Keys and passwords, what the services say of calls, and the data themselves.
+_SECRETS: Final = ("keys.json", "run.json", "nats/nats.conf", "log/*.log*", "postgres", "spool/*")
 _DATABASE_TIMEOUT_S: Final = 5.0
+_GRANT: Final = ("grantee", "table_name", "privilege_type")
 
 
 def evidence() -> Evidence:
@@ -40,7 +43,7 @@ async def _evidence(endpoints: state.Endpoints) -> Evidence:
         return Evidence("running system", held, trunks=trunks, notes=tuple(notes))
     role = None
     try:
-        role = await database_role(run_file.database_url)
+        role = await _role_of_url(run_file.database_url)
     except (CallwardenError, OSError, TimeoutError) as error:
         notes.append(f"the database doesn't answer ({type(error).__name__}): its role's rights were not looked at")
     facts = LocalFacts(
@@ -75,11 +78,12 @@ def _listeners(run_file: RunFile) -> Iterator[Listener]:
 
 
 def _secret_files(folder: Path) -> Iterator[SecretFile]:
-    for name in _SECRETS:
-        try:
-            yield SecretFile(str(folder / name), stat.S_IMODE((folder / name).stat().st_mode))
-        except OSError:
-            continue  # Not there, or not for our eyes: then it isn't for others'.
+    for pattern in _SECRETS:
+        for path in sorted(folder.glob(pattern)):
+            try:
+                yield SecretFile(str(path), stat.S_IMODE(path.stat().st_mode))
+            except OSError:
+                continue  # Gone, or not for our eyes: then it isn't for others'.
 
 
 def _host_port(url: str) -> str:
@@ -87,18 +91,26 @@ def _host_port(url: str) -> str:
     return redact_url(url).partition("://")[2].removeprefix("…@").partition("/")[0]
 
 
-async def database_role(url: str) -> DatabaseRole:
-    """The rights of the role in a URL, as the database has them. Raises CallwardenError or TimeoutError."""
+async def _role_of_url(url: str) -> DatabaseRole:
+    """Raises CallwardenError or TimeoutError."""
     async with Database(url, connections_max=1, application="callwarden-audit") as database:
         async with asyncio.timeout(_DATABASE_TIMEOUT_S):
-            return await database.transaction("audit-role", _role)
+            return await database_role(database)
+
+
+async def database_role(database: Database) -> DatabaseRole:
+    """The rights of the role that is connected, as the database has them."""
+    return await database.transaction("audit-role", _role)
 
 
 async def _role(connection: AsyncConnection) -> DatabaseRole:
-    roles = table("pg_roles", column("rolname"), column("rolsuper"), column("rolcreaterole"))
-    may_delete = func.has_table_privilege(literal("ledger_entry"), literal("DELETE"))
-    query = select(roles.c.rolname, roles.c.rolsuper, roles.c.rolcreaterole, may_delete).where(
-        roles.c.rolname == func.current_user()
+    granted = table("table_privileges", *map(column, _GRANT), schema="information_schema")
+    may_delete = exists(
+        select(granted.c.grantee).where(
+            granted.c.grantee == func.current_user(),
+            granted.c.table_name == ledger_entry.name,
+            granted.c.privilege_type == "DELETE",
+        )
     )
-    name, is_superuser, may_make_roles, may_delete_ledger = (await connection.execute(query)).one()
-    return DatabaseRole(str(name), bool(is_superuser), bool(may_make_roles), bool(may_delete_ledger))
+    name, may_delete_ledger = (await connection.execute(select(func.current_user(), may_delete))).one()
+    return DatabaseRole(str(name), bool(may_delete_ledger))
