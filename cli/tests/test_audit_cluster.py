@@ -15,7 +15,7 @@ from callwarden.cli.audit import deployment, report
 from callwarden.cli.audit.objects import Object, Objects
 from callwarden.cli.audit.sources.cluster import Kubectl, Unreachable, evidence
 from callwarden.cli.main import kubectl_plugin, run
-from callwarden.testing.programs import needs_program
+from callwarden.testing.kube_tools import needs_kube_tools, program
 from cli.tests.strategic_merge import merge
 from cli.tests.test_audit_deployment import BESIDE, CASES, WORKLOAD
 
@@ -153,22 +153,22 @@ def test_without_kubectl_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 # ------------------------------------------------------------------ the real kubectl
 
 
-@needs_program("kubectl")
+@needs_kube_tools()
 @pytest.mark.integration
 def test_kubectl_finds_the_plugin_and_runs_it(tmp_path: Path) -> None:
-    own = str(Path(sys.executable).parent)
+    own, kubectl = str(Path(sys.executable).parent), program("kubectl")
     env = {"PATH": f"{own}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path), "COLUMNS": "200"}
-    listed = subprocess.run(["kubectl", "plugin", "list"], env=env, capture_output=True, text=True, timeout=60)
+    listed = subprocess.run([kubectl, "plugin", "list"], env=env, capture_output=True, text=True, timeout=60)
     assert f"{own}/kubectl-callwarden" in listed.stdout
-    helped = subprocess.run(["kubectl", "callwarden", "--help"], env=env, capture_output=True, text=True, timeout=60)
+    helped = subprocess.run([kubectl, "callwarden", "--help"], env=env, capture_output=True, text=True, timeout=60)
     assert (helped.returncode, "kubectl callwarden [OPTIONS]" in helped.stdout) == (0, True)
     said = subprocess.run(
-        ["kubectl", "callwarden", "audit", "-f", "missing.yaml"], env=env, capture_output=True, text=True, timeout=60
+        [kubectl, "callwarden", "audit", "-f", "missing.yaml"], env=env, capture_output=True, text=True, timeout=60
     )
     assert (said.returncode, said.stderr) == (2, "callwarden: missing.yaml: No such file or directory\n")
 
 
-@needs_program("kubectl")
+@needs_kube_tools()
 @pytest.mark.integration
 def test_kubectl_patches_as_the_lines_are_meant(tmp_path: Path) -> None:
     """All lines at once, each on its own object; `--local` asks no cluster."""
@@ -177,10 +177,9 @@ def test_kubectl_patches_as_the_lines_are_meant(tmp_path: Path) -> None:
         (finding,) = deployment.findings(Objects([Object(one) for one in (body, *BESIDE)]))
         file = tmp_path / f"{number}.json"
         file.write_text(json.dumps(body))
-        patched = subprocess.run(
-            ["kubectl", "patch", "--local", "-f", file, "--type", "strategic", "-p", finding.fix, "-o", "json"],
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+        command = [program("kubectl"), "patch", "--local", "-f", file, "-o", "json", "--type", "strategic"]
+        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+        patched = subprocess.run([*command, "-p", finding.fix], env=env, capture_output=True, text=True, timeout=60)
         assert patched.returncode == 0, (rule, patched.stderr)
         after = json.loads(patched.stdout)
         assert list(deployment.findings(Objects([Object(one) for one in (after, *BESIDE)]))) == [], rule
