@@ -7,7 +7,7 @@ chart sets by itself is found only where somebody changed it, or deploys without
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from callwarden.cli.audit.finding import Finding, Rule, Severity
@@ -21,6 +21,7 @@ _EDGE: Final = "edge-proxy"
 _OPERATOR: Final = "security-policy"
 _USER_ID: Final = 65_532  # "nonroot" of most minimal images.
 _REPLICAS_MIN: Final = 2
+_BUILTIN: Final = {"postgres": "database", "nats": "nats"}  # Components of the chart, and their values.
 
 _SECRET_NAME: Final = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|_KEY)S?$|(DATABASE|NATS)_URL$", re.IGNORECASE)
 _CREDENTIALS: Final = re.compile(r"://[^/\s@]*:[^/\s@]+@")
@@ -65,6 +66,22 @@ def _in_container(
     workload, group, name, _ = found
     fix = line_of_yaml(workload.patch_container(group, name, change))
     return Finding(rule, rule.severity, workload.object.within(f"container {name}"), what, fix, workload.how())
+
+
+def _by_chart(finding: Finding, one: Object, values: Mapping[str, Any] | None) -> Finding:
+    """For what our chart makes, a line of its values instead of a patch."""
+    if values is None or not one.is_of_chart:
+        return finding
+    how = "into the chart's values, then: helm upgrade RELEASE CHART -f values.yaml"
+    return replace(finding, fix=line_of_yaml(values), how=how)
+
+
+def _values_of_service(one: Object, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs for one service; the built-in servers are for trying out, and have one pod."""
+    component = str(one.labels.get("app.kubernetes.io/component", ""))
+    if component in _BUILTIN:
+        return {_BUILTIN[component]: {"builtin": False}, "secrets": {"generate": False}}
+    return {"services": {component: dict(values)}}
 
 
 def _runs_as_root(rule: Rule, objects: Objects) -> Iterator[Finding]:
@@ -147,15 +164,23 @@ def _image_by_tag(rule: Rule, objects: Objects) -> Iterator[Finding]:
         image = str(found[3].get("image", ""))
         if "@sha256:" in image:
             continue
-        pinned = running.get(image)
-        finding = _in_container(
-            rule, found, f"runs the image {image}, which can be another one tomorrow", {"image": pinned or image}
-        )
-        if pinned is None:
+        what = f"runs the image {image}, which can be another one tomorrow"
+        if (pinned := running.get(image)) is None:
             # No line can be right: only the registry knows what the tag means.
             how = f"docker buildx imagetools inspect {image} says the digest; write image: NAME@sha256:DIGEST"
-            finding = Finding(rule, finding.severity, finding.place, finding.what, "", how)
-        yield finding
+            yield replace(_in_container(rule, found, what, {}), fix="", how=how)
+        else:
+            finding = _in_container(rule, found, what, {"image": pinned})
+            yield _by_chart(finding, found[0].object, _digest_value(found[0].object, pinned))
+
+
+def _digest_value(one: Object, pinned: str) -> dict[str, Any]:
+    component, digest = str(one.labels.get("app.kubernetes.io/component", "")), pinned.rpartition("@")[2]
+    if component in _BUILTIN:
+        return {_BUILTIN[component]: {"image": {"digest": digest}}}
+    if component == "backup":
+        return {"backup": {"image": {"digest": digest}}}
+    return {"image": {"digests": {component: digest}}}
 
 
 def _running_images(objects: Objects) -> dict[str, str]:
@@ -184,7 +209,8 @@ def _no_limits(rule: Rule, objects: Objects) -> Iterator[Finding]:
             if not has and group == "containers":
                 change = {"resources": {"requests": {"cpu": "250m", "memory": "192Mi"}, "limits": {"memory": "512Mi"}}}
                 found = (workload, group, str(container.get("name", "")), container)
-                yield _in_container(rule, found, "has no memory limit or no CPU request", change)
+                finding = _in_container(rule, found, "has no memory limit or no CPU request", change)
+                yield _by_chart(finding, workload.object, _values_of_service(workload.object, change))
 
 
 def _has_token(rule: Rule, objects: Objects) -> Iterator[Finding]:
@@ -279,15 +305,15 @@ def _without_tls(rule: Rule, objects: Objects) -> Iterator[Finding]:
                 ],
                 "volumeMounts": [{"name": "tls", "mountPath": _TLS_FOLDER, "readOnly": True}],
             }
-            fix = line_of_yaml(workload.patch({group: [container], "volumes": [secret]}))
-            yield Finding(
+            finding = Finding(
                 rule,
                 rule.severity,
                 workload.object.within(f"container {name}"),
                 "talks to other services in clear text",
-                fix,
+                line_of_yaml(workload.patch({group: [container], "volumes": [secret]})),
                 f"for every service together, with a certificate in the Secret named; {workload.how()}",
             )
+            yield _by_chart(finding, workload.object, {"tls": {"enabled": True}})
 
 
 def _plain_url(rule: Rule, objects: Objects) -> Iterator[Finding]:
@@ -325,7 +351,7 @@ def _without_network_policy(rule: Rule, objects: Objects) -> Iterator[Finding]:
         types |= {"Ingress"} if about else set()  # What is always meant.
         if missing := [kind for kind in ("Ingress", "Egress") if kind not in types]:
             what = f"no NetworkPolicy limits {' and '.join(kind.lower() for kind in missing)} of its pods"
-            yield Finding(
+            finding = Finding(
                 rule,
                 rule.severity,
                 one.place,
@@ -333,6 +359,7 @@ def _without_network_policy(rule: Rule, objects: Objects) -> Iterator[Finding]:
                 line_of_yaml(_network_policy(workload)),
                 "kubectl apply -f - with that line; the chart's own policies let through less",
             )
+            yield _by_chart(finding, one, {"networkPolicy": {"enabled": True}})
 
 
 def _network_policy(workload: Workload) -> dict[str, Any]:
@@ -393,15 +420,16 @@ def _one_replica(rule: Rule, objects: Objects) -> Iterator[Finding]:
             key = "minReplicas" if scaler else "replicas"
             namespace = f" -n {target.namespace}" if target.namespace else ""
             kind = "hpa" if scaler else target.kind.lower()
-            yield Finding(
+            finding = Finding(
                 rule,
                 rule.severity,
                 target.place,
                 f"runs in {count} pod{'' if count == 1 else 's'}",
                 line_of_yaml({"spec": {key: _REPLICAS_MIN}}),
-                f"into the chart's values or the manifest; at once: kubectl patch {kind} {target.name}{namespace}"
-                " --type merge -p 'LINE'",
+                f"into the manifest; at once: kubectl patch {kind} {target.name}{namespace} --type merge -p 'LINE'",
             )
+            count_value = {"autoscaling": {"min": _REPLICAS_MIN}} if scaler else {"replicas": _REPLICAS_MIN}
+            yield _by_chart(finding, one, _values_of_service(one, count_value))
 
 
 def _scales(hpa: Object, workload: Object) -> bool:
@@ -430,7 +458,7 @@ def _without_budget(rule: Rule, objects: Objects) -> Iterator[Finding]:
             "metadata": metadata,
             "spec": {"maxUnavailable": 1, "selector": {"matchLabels": dict(workload.labels)}},
         }
-        yield Finding(
+        finding = Finding(
             rule,
             rule.severity,
             one.place,
@@ -438,6 +466,9 @@ def _without_budget(rule: Rule, objects: Objects) -> Iterator[Finding]:
             line_of_yaml(budget),
             "kubectl apply -f - with that line",
         )
+        # The chart makes one by itself where there is more than one pod.
+        values = _values_of_service(one, {"replicas": _REPLICAS_MIN, "disruption": {"enabled": True}})
+        yield _by_chart(finding, one, values)
 
 
 # ------------------------------------------------------------------ rights and policies

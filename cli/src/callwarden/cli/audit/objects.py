@@ -49,6 +49,15 @@ class Object:
         return mapping(self.body.get("spec"))
 
     @property
+    def labels(self) -> Mapping[str, Any]:
+        return mapping(self.metadata.get("labels"))
+
+    @property
+    def is_of_chart(self) -> bool:
+        """Whether our chart makes it, whose next upgrade takes back what is patched by hand."""
+        return str(self.labels.get("helm.sh/chart", "")).startswith("callwarden-")
+
+    @property
     def is_owned(self) -> bool:
         """Whether another object made it, such as a Deployment its ReplicaSet: then the finding is that one's."""
         return bool(self.metadata.get("ownerReferences"))
@@ -109,10 +118,7 @@ class Workload:
             return "write it into the manifest and make the object anew: it can't be changed in place"
         namespace = f" -n {one.namespace}" if one.namespace else ""
         kind = _SHORT.get(one.kind, one.kind.lower())
-        return (
-            "into the chart's values or the manifest; at once:"
-            f" kubectl patch {kind} {one.name}{namespace} --type strategic -p 'LINE'"
-        )
+        return f"into the manifest; at once: kubectl patch {kind} {one.name}{namespace} --type strategic -p 'LINE'"
 
 
 @dataclass(frozen=True, slots=True)
