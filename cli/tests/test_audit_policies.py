@@ -43,7 +43,7 @@ def test_every_row_with_a_hardened_value_is_on_the_checklist() -> None:
     for row in CATALOGUE:
         if "hardened" in row and str(row["field"]).startswith("spec."):
             assert row["id"] in asked, row["id"]
-    assert {fact.catalogue[0] for path, _ in leaves(HARDENED) if (fact := facts()[path])} == set(policies._WHY)
+    assert {fact.catalogue[0] for path, _ in leaves(HARDENED) if (fact := facts()[path])} == set(policies.WHY)
 
 
 def test_profile_hardened_leaves_nothing_open_that_a_service_enforces() -> None:

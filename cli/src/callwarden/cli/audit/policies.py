@@ -29,7 +29,7 @@ Remedy = Callable[[Document | None], str]
 _LOW, _MEDIUM, _HIGH, _CRITICAL = Severity.LOW, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL
 
 # By row of the catalogue, each that has a hardened value (tested): how bad it is when open, and why.
-_WHY: Final[Mapping[str, tuple[Severity, str]]] = {
+WHY: Final[Mapping[str, tuple[Severity, str]]] = {
     "checkrtpaddr": (_HIGH, "Anybody who guesses a media port hears the call or speaks into it."),
     "maxsubsmsgcount": (_MEDIUM, "A flood from one address goes on for longer before the address is banned."),
     "maxwrongmsgallowed": (_MEDIUM, "Fuzzers and scanners get more attempts before their address is banned."),
@@ -158,7 +158,7 @@ _ALLOW_BITS_MIN: Final = {4: 9, 6: 33}
 def _hardened() -> Iterator[_Hardened]:
     for path, wanted in leaves(HARDENED):
         fact = facts()[path]
-        severity, why = _WHY[fact.catalogue[0]]
+        severity, why = WHY[fact.catalogue[0]]
         title = f"spec.{path} is hardened: {written(wanted)}"
         yield _Hardened(Rule(f"policy/{fact.catalogue[0]}", severity, title, why, fact.catalogue), fact, wanted)
 
