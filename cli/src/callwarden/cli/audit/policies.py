@@ -171,9 +171,9 @@ def findings(policies: PolicySet, locate: Locate, remedy: Remedy) -> Iterator[Fi
     """What is open, once for the policy that opens it: a realm that only inherits it isn't named again."""
     told: set[tuple[str, str, object]] = set()
     for realm in policies.realms:
-        scope = _Scope(policies, realm, locate, remedy)
+        scope = _Scope.of(policies, realm, locate, remedy)
         for finding, path in _of_realm(scope):
-            winner = scope.winner(path)
+            winner = scope.winners.get(path)
             key = (finding.rule.id, path, winner.key if winner else None)
             if key not in told:
                 told.add(key)
@@ -184,29 +184,25 @@ def findings(policies: PolicySet, locate: Locate, remedy: Remedy) -> Iterator[Fi
 class _Scope:
     """What holds for one realm, and who says so."""
 
-    policies: PolicySet
-    realm: str
+    spec: PolicySpec
+    layers: Sequence[Document]
+    winners: Mapping[str, Document]
+    """By field the document whose word on it is the last; fields that no document speaks of aren't there."""
     locate: Locate
     remedy: Remedy
 
-    @property
-    def spec(self) -> PolicySpec:
-        return self.policies.for_realm(self.realm)
-
-    @property
-    def layers(self) -> Sequence[Document]:
-        return layers_of(self.realm, self.policies.documents)
-
-    def winner(self, path: str) -> Document | None:
-        """The document whose word on the field is the last; None where none says anything."""
-        return next((layer for layer in reversed(self.layers) if path in dict(leaves(layer.spec))), None)
+    @classmethod
+    def of(cls, policies: PolicySet, realm: str, locate: Locate, remedy: Remedy) -> "_Scope":
+        layers = layers_of(realm, policies.documents)
+        winners = {path: layer for layer in layers for path, _ in leaves(layer.spec)}
+        return cls(policies.for_realm(realm), layers, winners, locate, remedy)
 
     def finding(
         self, rule: Rule, severity: Severity, what: str, path: str, change: Mapping[str, Any] | None, how: str = ""
     ) -> tuple[Finding, str]:
         """`change`: what the spec of the named document is to say; None where no YAML closes it. The field's path goes
         with it."""
-        target = self.winner(path) or (self.layers[-1] if self.layers else None)
+        target = self.winners.get(path) or (self.layers[-1] if self.layers else None)
         place = self.locate(target, path) if target is not None else Place("no policy")
         fix = "" if change is None else line_of_yaml({"spec": dict(change)})
         return Finding(rule, severity, place, what, fix, how or self.remedy(target)), path
@@ -253,7 +249,7 @@ def _not_hardened(scope: _Scope, row: _Hardened) -> Iterator[tuple[Finding, str]
 
 def _as_strict(path: str, have: Any, wanted: Any, have_span: float = 1.0, wanted_span: float = 1.0) -> bool:
     """Whether a value is as strict as the wanted one, in the direction in which the hardened one lies."""
-    hardened, default = _number(path, dict(leaves(HARDENED))[path]), _number(path, _value(_DEFAULT, path))
+    hardened, default = _number(path, _HARDENED[path]), _number(path, _value(_DEFAULT, path))
     rate, rate_wanted = _number(path, have) / have_span, _number(path, wanted) / wanted_span
     return rate >= rate_wanted if hardened > default else rate <= rate_wanted
 
@@ -264,6 +260,7 @@ def _number(path: str, value: Any) -> float:
 
 
 _DEFAULT: Final = PolicySpec()
+_HARDENED: Final = dict(leaves(HARDENED))
 
 
 def _value(spec: PolicySpec, path: str) -> Any:
@@ -324,7 +321,7 @@ def _is_wide(network: str) -> bool:
 
 
 def _stressed(scope: _Scope) -> Iterator[tuple[Finding, str]]:
-    said = scope.winner("profile")
+    said = scope.winners.get("profile")
     if said is not None and said.spec["profile"] == "StressTest":
         what = "profile StressTest turns protection off for a time"
         yield scope.finding(_STRESS, _STRESS.severity, what, "profile", {"profile": scope.spec.profile})
