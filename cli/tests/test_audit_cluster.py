@@ -195,3 +195,18 @@ def _said(whole: Any, part: Any) -> bool:
     if isinstance(part, list):
         return len(whole) == len(part) and all(any(_said(one, item) for one in whole) for item in part)
     return bool(whole == part)
+
+
+@needs_kube_tools()
+@pytest.mark.integration
+def test_kubectl_patches_a_policy_with_its_line(tmp_path: Path, script: Script) -> None:
+    script(answers(POLICY, WORKLOAD, *BESIDE))
+    (finding,) = [one for one in report.findings(evidence(Kubectl())) if one.severity.rank]
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps(POLICY))
+    command = [program("kubectl"), "patch", "--local", "-f", file, "-o", "json", "--type", "merge", "-p", finding.fix]
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    patched = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert patched.returncode == 0, patched.stderr
+    script(answers(json.loads(patched.stdout), WORKLOAD, *BESIDE))
+    assert [one for one in report.findings(evidence(Kubectl())) if one.severity.rank] == []
