@@ -301,6 +301,17 @@ def test_the_policy_goes_to_the_file_and_the_report_to_standard_error(
     assert run(["policy", "check", str(policy)]) == 0
 
 
+def test_the_example_shows_every_reason_that_a_key_can_be_left_for(capsys: pytest.CaptureFixture[str]) -> None:
+    example = Path(__file__).parents[2] / "deploy/examples/mizu-settings.txt"
+    assert run(["import", "mizu", str(example), "--format", "json"]) == 0
+    shown = capsys.readouterr()
+    assert PolicySet.build(1, parse_yaml(shown.out)).for_realm("").lines.max == 4
+    report = json.loads(shown.err)
+    assert len(report["carried"]) == 14
+    assert {one["why"] for one in report["left"]} == {Why.UNKNOWN, Why.NOT_ENFORCED, Why.ELSEWHERE}
+    assert "7f3b3c52" not in shown.out + shown.err
+
+
 def test_the_report_is_json_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = tmp_path / "mizu.txt"
     listed.write_text("maxlines = 3\ncredit = 5\n")
