@@ -177,7 +177,7 @@ def test_kubectl_patches_as_the_lines_are_meant(tmp_path: Path) -> None:
         (finding,) = deployment.findings(Objects([Object(one) for one in (body, *BESIDE)]))
         file = tmp_path / f"{number}.json"
         file.write_text(json.dumps(body))
-        command = [program("kubectl"), "patch", "--local", "-f", file, "-o", "json", "--type", "strategic"]
+        command = [str(program("kubectl")), "patch", "--local", "-f", str(file), "-o", "json", "--type", "strategic"]
         env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
         patched = subprocess.run([*command, "-p", finding.fix], env=env, capture_output=True, text=True, timeout=60)
         assert patched.returncode == 0, (rule, patched.stderr)
@@ -204,7 +204,19 @@ def test_kubectl_patches_a_policy_with_its_line(tmp_path: Path, script: Script) 
     (finding,) = [one for one in report.findings(evidence(Kubectl())) if one.severity.rank]
     file = tmp_path / "policy.json"
     file.write_text(json.dumps(POLICY))
-    command = [program("kubectl"), "patch", "--local", "-f", file, "-o", "json", "--type", "merge", "-p", finding.fix]
+    command = [
+        str(program("kubectl")),
+        "patch",
+        "--local",
+        "-f",
+        str(file),
+        "-o",
+        "json",
+        "--type",
+        "merge",
+        "-p",
+        finding.fix,
+    ]
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     patched = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert patched.returncode == 0, patched.stderr

@@ -130,6 +130,7 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
         ("maxwrongmsgperiod = 90 min", {"messages": {"wrongPerAddress": {"period": "1h30m"}}}),
         ("reenabledosblocked = 6 hours", {"messages": {"resetAfter": "6h"}}),
         ("maxcallperperiod = 1.0", {"callsPerAddress": {"period": 1.0}}),
+        ("maxcallperperiod = 2", {"callsPerAddress": {"period": 2.0}}),
         ("maxcallperip = -1", {"callsPerAddress": {"maxCalls": None}}),
         ("maxcallperip = 500", {"callsPerAddress": {"maxCalls": 500}}),
         ("maxdurationperip = 3600", {"callsPerAddress": {"maxDuration": "1h"}}),
@@ -185,6 +186,20 @@ def test_what_cannot_be_carried_over_is_named_with_its_reason(line: str, reason:
     assert [(one.setting.line, one.why) for one in result.left] == [(1, reason)]
     assert result.left[0].reason
     assert result.spec == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("blockua = ab", "at least 3 characters"),
+        ("maxsubsmsgcount = many", "valid integer"),
+        ("maxdailycreditforenduser = 12,50", "write an amount"),
+        ("maxsubsmsgperiod = soon", "write a duration"),
+    ],
+)
+def test_the_reason_is_of_the_kind_that_the_field_has(line: str, said: str) -> None:
+    (left,) = translated(line).left
+    assert said in left.reason
 
 
 def test_a_field_that_nobody_enforces_is_left_out_so_that_nobody_believes_in_it() -> None:
@@ -333,6 +348,7 @@ def test_the_report_is_json_for_programs(tmp_path: Path, capsys: pytest.CaptureF
         (["plain.txt", "-o", "missing/policy.yaml"], 1, "missing/policy.yaml: No such file"),
         (["odd.txt", "--strict"], 1, "1 lines can't be carried over"),
         (["odd.txt"], 0, "unknown"),
+        (["twice.txt", "--strict"], 0, "set again below"),
     ],
 )
 def test_how_it_ends(
@@ -346,6 +362,7 @@ def test_how_it_ends(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "plain.txt").write_text(PLAIN)
+    (tmp_path / "twice.txt").write_text(PLAIN * 2)
     (tmp_path / "odd.txt").write_text(f"{PLAIN}nothing_we_know = 1\n")
     assert run(["import", "mizu", *arguments]) == code
     assert said in capsys.readouterr().err

@@ -75,8 +75,9 @@ def mizu(
     else:
         for line in translation.summary(result):
             typer.echo(output.clean(line), err=True)
-    if strict and (result.left or result.unread):
-        raise Failure(f"{len(result.left) + len(result.unread)} lines can't be carried over, as told above")
+    lost = len([one for one in result.left if one.why is not translation.Why.REPLACED]) + len(result.unread)
+    if strict and lost:
+        raise Failure(f"{lost} lines can't be carried over, as told above")
 
 
 def _read(file: Path, bytes_max: int) -> bytes:

@@ -18,7 +18,7 @@ from callwarden.policy.bundle import BadPolicy, Document, PolicySet, facts, with
 from callwarden.policy.fields import FieldFacts, written
 from callwarden.policy.model import API_VERSION, KIND
 
-VALUE_CHARS_SHOWN: Final = 64
+COMMENT_CHARS_MAX: Final = 64
 
 
 class Why(StrEnum):
@@ -66,7 +66,6 @@ _TRUNK: Final = "belongs to each trunk: "
 _PLATFORM: Final = "belongs to how the system is deployed: "
 _ADMIN: Final = "is a command, no setting: "
 _KEYS: Final = "is a secret and can't stand in a policy: make new keys, and give them as a Kubernetes Secret"
-
 _REUSE: Final = "is part of spec.registrar.reuse: write reuseep"
 
 # Keys that are no field of a policy, and what to do instead. A test holds this against the catalogue.
@@ -130,6 +129,7 @@ VALUES: Final[Mapping[str, Mapping[str, Any]]] = {
 # Values that mean "no limit", where a field can say so.
 _NO_LIMIT: Final = frozenset({"-1", "", "null", "none", "no limit", "unlimited"})
 _WORDS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_OTHER_KIND: Final = "input should be a valid"  # As pydantic says it.
 _SPAN: Final = re.compile(r"(\d{1,9})\s*([a-z]+)", re.ASCII)
 _UNITS: Final = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
@@ -210,25 +210,27 @@ def _not_enforced(target: FieldFacts) -> str:
 
 def _read(setting: Setting, path: str, beside: Mapping[str, Any]) -> tuple[Any, str] | str:
     """The value as YAML is to have it with a note for the reader, or why it isn't taken beside the others."""
+    reasons: list[str] = []
     if setting.id in VALUES:
         values = VALUES[setting.id]
         word = setting.value.casefold()
         word = str(int(_WORDS[word])) if word in _WORDS else word
         meanings: Iterable[Any] = [values[word]] if word in values else []
-        reason = f"spec.{path}: only {' or '.join(values)} can be carried over"
+        reasons.append(f"spec.{path}: only {' or '.join(values)} can be carried over")
     else:
-        meanings, reason = _meanings(setting.value), ""
+        meanings = _meanings(setting.value)
     for value in meanings:
         try:
             policies = PolicySet.build(1, [_document(merged([beside, nested(path, value)]))])
         except BadPolicy as error:
-            reason = reason or f"{error.problems[0]}"
+            reasons.append(str(error.problems[0]))
             continue
         held = policies.for_realm("").model_dump(mode="json", by_alias=True)
         for key in path.split("."):
             held = held[key]
         return held, _note(value, held)
-    return reason
+    # That a meaning was of another kind says less than why one of the right kind wasn't taken.
+    return next((reason for reason in reasons if _OTHER_KIND not in reason), reasons[0])
 
 
 def _meanings(text: str) -> Iterator[Any]:
@@ -300,7 +302,7 @@ def _yaml_lines(spec: Mapping[str, Any], by_path: Mapping[str, Carried], prefix:
 
 def _comment(text: str) -> str:
     """Somebody else's text, on one line of a comment."""
-    return text.encode("unicode_escape").decode("ascii")[:VALUE_CHARS_SHOWN]
+    return text.encode("unicode_escape").decode("ascii")[:COMMENT_CHARS_MAX]
 
 
 def summary(translation: Translation) -> Iterable[str]:
