@@ -120,7 +120,9 @@ def test_a_cluster_that_knows_no_policies_runs_on_the_defaults(script: Script) -
         + answers(WORKLOAD, *BESIDE)
     )
     found = evidence(Kubectl())
-    assert any("profile Default holds" in note for note in found.notes)
+    assert [note.partition(" (")[0] for note in found.notes] == [
+        f"not looked at: {kind}" for kind in ("securitypolicies", "clustersecuritypolicies", "trunks")
+    ]
     assert "policy/maxwrongauthfromip" in {one.rule.id for one in report.findings(found)}
 
 

@@ -40,6 +40,10 @@ class Unreachable(Exception):
     """The cluster can't be asked; the message says why and what to do."""
 
 
+class UnknownKind(Unreachable):
+    """The cluster serves no such objects."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kubectl:
     """kubectl with the context to use; empty: the current one."""
@@ -102,7 +106,8 @@ def _bounded(child: "subprocess.Popen[bytes]", timeout_s: float) -> bytes:
             child.kill()
     if code != 0:
         lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
-        raise Unreachable(f"kubectl: {(lines[-1] if lines else f'exit code {code}')[:_ERROR_CHARS_MAX]}")
+        message = (lines[-1] if lines else f"exit code {code}")[:_ERROR_CHARS_MAX]
+        raise (UnknownKind if "resource type" in message else Unreachable)(f"kubectl: {message}")
     return reply
 
 
@@ -110,8 +115,8 @@ def evidence(kubectl: Kubectl, *, namespace: str = "", selector: str = SELECTOR)
     """Of a cluster. Raises Unreachable when nothing of it can be looked at."""
     where = (f"--namespace={namespace}",) if namespace else ("--all-namespaces",)
     notes: list[str] = []
-    resources = list(_resources(kubectl, notes))
-    objects = [Object(body) for body in kubectl.get(_LABELLED, *where, f"--selector={selector}")]
+    resources = _known(kubectl, notes, _POLICIES, "--all-namespaces")
+    objects = [Object(body) for body in _known(kubectl, notes, _LABELLED, *where, f"--selector={selector}")]
     for kinds, arguments in ((_BESIDE, where), (_CLUSTER_WIDE, (f"--selector={selector}",))):
         objects += map(Object, _optional(kubectl, notes, kinds, *arguments))
     if spaces := {one.namespace for one in objects if one.kind in RUN_ALWAYS}:
@@ -142,20 +147,21 @@ def _patch(document: Document | None) -> str:
     return f"kubectl patch {document.kind.lower()} {document.name}{namespace} --type merge -p 'LINE'"
 
 
-def _resources(kubectl: Kubectl, notes: list[str]) -> Iterator[Mapping[str, Any]]:
-    """Ours, each kind by itself: an older release may lack one."""
-    for kind in _POLICIES:
-        try:
-            yield from kubectl.get((kind,), "--all-namespaces")
-        except Unreachable as error:
-            if "resource type" not in str(error):
-                raise
-            notes.append(f"the cluster knows no {kind}: profile Default holds")
+def _known(kubectl: Kubectl, notes: list[str], kinds: Sequence[str], *arguments: str) -> list[Mapping[str, Any]]:
+    """The objects of those kinds that the cluster serves; asked at once, or by kind where it lacks one."""
+    try:
+        return kubectl.get(kinds, *arguments)
+    except UnknownKind as error:
+        if len(kinds) > 1:
+            return [body for kind in kinds for body in _known(kubectl, notes, (kind,), *arguments)]
+        notes.append(f"not looked at: {kinds[0].partition('.')[0]} ({error})")
+        return []
 
 
 def _optional(kubectl: Kubectl, notes: list[str], kinds: Sequence[str], *arguments: str) -> list[Mapping[str, Any]]:
+    """The same where we may not look, too."""
     try:
-        return kubectl.get(kinds, *arguments)
+        return _known(kubectl, notes, kinds, *arguments)
     except Unreachable as error:
         notes.append(f"not looked at: {', '.join(kind.partition('.')[0] for kind in kinds)} ({error})")
         return []
