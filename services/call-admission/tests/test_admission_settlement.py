@@ -32,7 +32,7 @@ from callwarden.call_admission.core.book import Admitted, Extended, Refused
 from callwarden.call_admission.core.calls import ExtendRequest, Route, Started
 from callwarden.call_admission.core.corrections import Corrected, Entry, Purse, Reversal, reversal
 from callwarden.call_admission.core.records import CallRecord
-from callwarden.call_admission.core.usage import Span, Usage, correct
+from callwarden.call_admission.core.usage import ADDRESS, RESELLER, Span, Usage, correct
 from callwarden.call_admission.retention import SLICES, Retention
 from callwarden.common import trace
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound, Unavailable
@@ -157,6 +157,54 @@ async def test_a_correction_is_booked_beside_the_charge_and_moves_balance_day_an
         entries = (await connection.execute(select(ledger_entry).where(ledger_entry.c.id == hold_id))).all()
     assert [entry.amount_micros for entry in entries] == [-50_000], "what was booked stays"
     assert await rows_of(site, ledger_entry) == 5
+
+
+@pytest.mark.parametrize("shards", [0, 4])
+async def test_a_correction_counts_with_the_reseller_and_the_address_too(
+    database_url: str, fake_clock: FakeClock, shards: int
+) -> None:
+    counted = policy(callsPerAddress={"maxCost": 10})
+    async with running(database_url, fake_clock, policy=counted) as site:
+        shop = await site.account(type_="reseller", prepaid=True, credit_micros=10 * SLICE_MICROS, shards=shards)
+        account_id = await site.account(parent=str(shop))
+        first, second = [await settled(site, account_id, 50) for _ in range(2)]
+
+        async def counts() -> tuple[int, int, int, int]:
+            snapshot = await site.app.snapshot_of(account_id, site.clock.now_s())
+            if RESELLER not in snapshot.counted or ADDRESS not in snapshot.counted:
+                _, snapshot = await site.app.simulate(site.request(account_id))
+            resellers, address = snapshot.counted[RESELLER].usage, snapshot.counted[ADDRESS].usage
+            span = resellers.day(snapshot.day.toordinal())
+            month = resellers.month(snapshot.day.year * 12 + snapshot.day.month - 1)
+            cost = address.used("period_cost", site.clock.now_s())
+            return span.spent_micros, month.spent_micros, resellers.spent_micros, cost
+
+        assert await counts() == (100_000,) * 4
+        records = SqlRecords(site.database)
+        await records.correct_call(first, 20_000, "bad line", "a")
+        assert await counts() == (70_000,) * 4
+        await records.correct_call(first, 20_000, "bad line", "a")
+        assert await counts() == (70_000,) * 4, "once for each key"
+        await records.reverse_entry(second, "never", "b")
+        assert await counts() == (20_000,) * 4
+        await records.correct_call(first, 90_000, "more", "c")
+        assert await counts() == (90_000,) * 4
+        site.clock.advance(2 * 86_400)
+        await records.correct_call(first, 0, "none", "d")
+        assert (await counts())[2:] == (0, 0)
+        await site.audit()
+
+
+async def test_a_dearer_call_takes_of_its_resellers_credit_in_whatever_shard(site: Site) -> None:
+    shop = await site.account(type_="reseller", prepaid=True, credit_micros=4 * SLICE_MICROS, shards=4)
+    account_id = await site.account(parent=str(shop), max_lines=100)
+    hold_id = await settled(site, account_id, 60)
+    await site.admit(account_id)
+    await SqlRecords(site.database).correct_call(hold_id, 2 * SLICE_MICROS, "more", "k")
+    await site.admit(account_id)
+    refused = await site.app.admit(site.request(account_id))
+    assert isinstance(refused, Refused)
+    assert (refused.refuse.rule, refused.refuse.value) == ("reseller_spend", 4 * SLICE_MICROS)
 
 
 @pytest.mark.parametrize("shards", [0, 4])

@@ -6,7 +6,7 @@ transaction, one statement a page, because a reader of whole tables would make t
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
@@ -30,10 +30,19 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.call_admission.adapters.usage_bytes import grants_bytes, grants_from, usage_bytes, usage_from
+from callwarden.call_admission.core.book import scope_of
 from callwarden.call_admission.core.corrections import Corrected, Entry, Purse, Reversal, reversal
 from callwarden.call_admission.core.days import day_of
 from callwarden.call_admission.core.records import CallRecord, Decided, Decisions, Place
-from callwarden.call_admission.core.usage import correct, day_spend, month_spend
+from callwarden.call_admission.core.usage import (
+    ADDRESS,
+    Usage,
+    correct,
+    correct_in_all,
+    correct_period,
+    day_spend,
+    month_spend,
+)
 from callwarden.call_admission.ports import KEPT, Slice
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
@@ -108,14 +117,15 @@ class SqlRecords:
     # ------------------------------------------------------------------ corrections
 
     async def correct_call(self, hold_id: UUID, price_micros: int, note: str, key: str) -> Corrected:
-        query = select(cdr.c.account_id, cdr.c.started_at).where(cdr.c.id == hold_id)
+        query = select(cdr.c.account_id, cdr.c.started_at, cdr.c.source_address).where(cdr.c.id == hold_id)
         found = await self._plain(query)
         if not found:
             if await self._plain(select(hold.c.id).where(hold.c.id == hold_id)):
                 raise Conflict("the call still runs: correct it when it is over", field="hold_id")
             raise NotFound("there is no record of this call", field="hold_id")
         row = found[0]
-        return await self._reverse(row.account_id, str(hold_id), row.started_at, -price_micros, note, key)
+        call = _Call(row.started_at, row.source_address)
+        return await self._reverse(row.account_id, str(hold_id), call, -price_micros, note, key)
 
     async def reverse_entry(self, entry_id: UUID, note: str, key: str) -> Corrected:
         query = select(
@@ -127,22 +137,22 @@ class SqlRecords:
         row = found[0]
         if row.kind == "reversal":
             raise Invalid("this entry is a reversal: correct the call, or top up", field="entry_id")
-        started = None
+        call = None
         if row.kind == "call":
-            record = await self._plain(select(cdr.c.started_at).where(cdr.c.id == entry_id))
-            started = record[0].started_at if record else row.created_at
-        return await self._reverse(row.account_id, str(entry_id), started, 0, note, key)
+            record = await self._plain(select(cdr.c.started_at, cdr.c.source_address).where(cdr.c.id == entry_id))
+            call = _Call(record[0].started_at, record[0].source_address) if record else _Call(row.created_at, "")
+        return await self._reverse(row.account_id, str(entry_id), call, 0, note, key)
 
     async def _reverse(
-        self, account_id: UUID, reference: str, started: datetime | None, net_micros: int, note: str, key: str
+        self, account_id: UUID, reference: str, call: "_Call | None", net_micros: int, note: str, key: str
     ) -> Corrected:
-        """`started`: when the call began whose day's spend changes, too."""
+        """`call`: the one that has cost something else, by all that counts it."""
 
         async def work(connection: AsyncConnection) -> Corrected:
             # Locked first, as by whatever changes an account's money; of two corrections the second sees the first.
             locked = select(account).where(account.c.id == account_id).with_for_update()
             owner = (await connection.execute(locked)).one()
-            shards = await _shards_of(connection, account_id) if owner.shards > 1 else ()
+            shards = await _counters(connection, account_id) if owner.shards > 1 else ()
             entries = await connection.execute(
                 select(ledger_entry.c.id, ledger_entry.c.slice, ledger_entry.c.amount_micros).where(
                     or_(
@@ -160,13 +170,17 @@ class SqlRecords:
             if isinstance(made, Corrected):
                 return made
             usage = usage_from(owner.usage)
-            if started is not None and made.amount_micros:
-                day = day_of(started.timestamp(), owner.time_zone)
+            if call is not None and made.amount_micros:
+                day = day_of(call.started_at.timestamp(), owner.time_zone)
                 if shards:
                     await _correct_shards(connection, shards, day, -made.amount_micros)
                 else:
                     correct([usage], day, -made.amount_micros)
                 await _correct_day(connection, account_id, day, made)
+                if owner.parent is not None:
+                    await _correct_reseller(connection, owner.parent, day, -made.amount_micros)
+                if call.source_address:
+                    await _correct_address(connection, owner.realm, call, -made.amount_micros)
             await _write_reversal(connection, account_id, reference, made, note, usage_bytes(usage))
             return Corrected(
                 made.id, owner.name, made.amount_micros, owner.currency, purse.balance_micros + made.amount_micros,
@@ -244,9 +258,17 @@ def corrected_micros(row: Any) -> int:
     return -int(row.micros)
 
 
-async def _shards_of(connection: AsyncConnection, account_id: UUID) -> Sequence[Row[Any]]:
+class _Call(NamedTuple):
+    """A settled call, as far as it says who counts it."""
+
+    started_at: datetime
+    source_address: str
+    """Empty: nobody knows any more."""
+
+
+async def _counters(connection: AsyncConnection, scope: UUID) -> Sequence[Row[Any]]:
     # Locked: a call that was written to one of them since would make this transaction fail in the end.
-    query = select(counter).where(counter.c.scope == account_id).order_by(counter.c.shard).with_for_update()
+    query = select(counter).where(counter.c.scope == scope).order_by(counter.c.shard).with_for_update()
     return (await connection.execute(query)).all()
 
 
@@ -255,9 +277,37 @@ async def _correct_shards(connection: AsyncConnection, shards: Sequence[Row[Any]
     of the credit are made for, has changed, and so those parts are void (limits.shards)."""
     usages = [usage_from(row.usage) for row in shards]
     correct(usages, day, micros)
-    # More spend than its part of a limit allows it: then no shard's part is what it was.
-    void = {day_spend(day.toordinal()), month_spend(day.year * 12 + day.month - 1)} if micros > 0 else set()
-    for row, usage in zip(shards, usages, strict=True):
+    await _write_counters(connection, shards, usages, _spends(day) if micros > 0 else frozenset())
+
+
+async def _correct_reseller(connection: AsyncConnection, reseller_id: UUID, day: date, micros: int) -> None:
+    """What the reseller's accounts have spent: that of the account's reseller now, whoever it was then. Its credit is
+    no balance that changes; what all calls have cost counts against it."""
+    rows = await _counters(connection, reseller_id)
+    usages = [usage_from(row.usage) for row in rows]
+    correct(usages, day, micros)
+    correct_in_all(usages, micros)
+    await _write_counters(connection, rows, usages, _spends(day) | {"credit"} if micros > 0 else frozenset())
+
+
+async def _correct_address(connection: AsyncConnection, realm: str, call: _Call, micros: int) -> None:
+    for row in await _counters(connection, scope_of(ADDRESS, f"{realm} {call.source_address}")):
+        usage = usage_from(row.usage)
+        correct_period(usage, call.started_at.timestamp(), micros)
+        await _write_counters(connection, [row], [usage], frozenset())
+
+
+def _spends(day: date) -> frozenset[str]:
+    """What is counted of the day's and the month's spend."""
+    return frozenset((day_spend(day.toordinal()), month_spend(day.year * 12 + day.month - 1)))
+
+
+async def _write_counters(
+    connection: AsyncConnection, rows: Sequence[Row[Any]], usages: Sequence[Usage], void: frozenset[str]
+) -> None:
+    """With a new version, those that change. `void`: of these quantities more is used than a shard's part of a limit
+    allows it, and so no part is what it was."""
+    for row, usage in zip(rows, usages, strict=True):
         grants = grants_from(row.transfers)
         values = {
             "usage": usage_bytes(usage),
