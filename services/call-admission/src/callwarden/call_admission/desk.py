@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from callwarden.call_admission.core import account_csv, records
-from callwarden.call_admission.core.account_csv import Line, LineError
+from callwarden.call_admission.core.account_csv import Line
 from callwarden.call_admission.core.accounts import (
     AccountChange,
     AccountFilter,
@@ -28,7 +28,9 @@ from callwarden.call_admission.core.records import Decided, Decisions, Place
 from callwarden.call_admission.core.snapshot import AccountType
 from callwarden.call_admission.ports import Accounts, News, PolicySource, Records, Reseller, Resellers
 from callwarden.common.logs import get_logger
+from callwarden.kernel import csv_rows
 from callwarden.kernel.clock import Clock
+from callwarden.kernel.csv_rows import LineError
 
 log = get_logger(__name__)
 
@@ -126,7 +128,7 @@ class AccountDesk:
 
     async def import_(self, wish: ImportWish) -> Imported:
         """All accounts of the file or none; with `keep_going` those that are right. Raises as create."""
-        text = account_csv.decode(wish.content)
+        text = csv_rows.decode(wish.content)
         if isinstance(text, LineError):
             return Imported(0, (text,), 1)
         errors = _Errors()

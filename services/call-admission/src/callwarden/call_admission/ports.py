@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
-from callwarden.call_admission.core.account_csv import Line, LineError
+from callwarden.call_admission.core.account_csv import Line
 from callwarden.call_admission.core.accounts import (
     AccountChange,
     AccountFilter,
@@ -26,6 +26,7 @@ from callwarden.call_admission.core.notices import Notice
 from callwarden.call_admission.core.policy import AdmissionPolicy
 from callwarden.call_admission.core.records import CallRecord, Decisions, Place
 from callwarden.call_admission.core.snapshot import SourceTrunk
+from callwarden.kernel.csv_rows import LineError
 
 T = TypeVar("T")
 

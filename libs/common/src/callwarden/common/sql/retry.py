@@ -89,7 +89,8 @@ class Retry:
         """The result of the first attempt that gets through.
 
         Raises RetriesExhausted after ATTEMPTS_MAX conflicts, Unavailable if the database can't be asked (OutcomeUnknown
-        if it may have been committed: then it isn't run again, since an attempt need not be one that may be); what else the attempt raises passes through. `name` names the transaction in metrics.
+        if it may have been committed: not every attempt may be made twice); what else the attempt raises passes
+        through. `name` names the transaction in metrics.
         """
         for number in range(ATTEMPTS_MAX):
             try:
