@@ -31,7 +31,7 @@ from callwarden.call_admission.core.accounts import AccountChange, AccountFilter
 from callwarden.call_admission.core.book import Admitted, Extended, Refused
 from callwarden.call_admission.core.calls import ExtendRequest, Route, Started
 from callwarden.call_admission.core.corrections import Corrected, Entry, Purse, Reversal, reversal
-from callwarden.call_admission.core.records import CallRecord
+from callwarden.call_admission.core.records import CallRecord, LedgerEntry
 from callwarden.call_admission.core.usage import ADDRESS, RESELLER, Span, Usage, correct
 from callwarden.call_admission.retention import SLICES, Retention
 from callwarden.common import trace
@@ -193,6 +193,33 @@ async def test_a_correction_counts_with_the_reseller_and_the_address_too(
         await records.correct_call(first, 0, "none", "d")
         assert (await counts())[2:] == (0, 0)
         await site.audit()
+
+
+async def test_the_ledger_is_listed_page_by_page_the_newest_first_and_of_one_account(site: Site) -> None:
+    account_id, other = await site.account(), await site.account()
+    records = SqlRecords(site.database)
+    calls = [await settled(site, account_id, 10) for _ in range(5)]
+    await settled(site, other, 10)
+    await records.correct_call(calls[0], 4_000, "bad line", "k")
+    found: list[LedgerEntry] = []
+    place = None
+    while True:
+        page = await records.ledger(account_id, 0.0, place, 2)
+        assert len(page.entries) <= 2
+        found += page.entries
+        place = page.next
+        if place is None:
+            break
+    assert len(found) == len({entry.id for entry in found}) == 7
+    assert [entry.at_s for entry in found] == sorted((entry.at_s for entry in found), reverse=True)
+    by_kind = {kind: [entry for entry in found if entry.kind == kind] for kind in ("top-up", "call", "reversal")}
+    assert [entry.amount_micros for entry in by_kind["top-up"]] == [1_000_000]
+    assert {entry.reference for entry in by_kind["call"]} == {str(hold_id) for hold_id in calls}
+    (correction,) = by_kind["reversal"]
+    assert (correction.reference, correction.amount_micros, correction.note, correction.currency) == (
+        str(calls[0]), 6_000, "bad line", "EUR"
+    )  # fmt: skip
+    assert (await records.ledger(account_id, found[0].at_s + 1, None, 2)).entries == ()
 
 
 async def test_a_dearer_call_takes_of_its_resellers_credit_in_whatever_shard(site: Site) -> None:

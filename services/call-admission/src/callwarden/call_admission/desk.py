@@ -24,7 +24,7 @@ from callwarden.call_admission.core.accounts import (
     TrunkChange,
 )
 from callwarden.call_admission.core.corrections import Corrected
-from callwarden.call_admission.core.records import Decided, Decisions, Place
+from callwarden.call_admission.core.records import Decided, Decisions, LedgerEntries, Place
 from callwarden.call_admission.core.snapshot import AccountType
 from callwarden.call_admission.ports import Accounts, News, PolicySource, Records, Reseller, Resellers
 from callwarden.common.logs import get_logger
@@ -226,6 +226,10 @@ class AccountDesk:
             after = page.next
             if after is None or len(found) >= limit or scanned >= REPORTED_SCAN_MAX:
                 return Decisions(tuple(found), after)
+
+    async def ledger(self, ref: AccountRef, since_s: float, after: Place | None, limit: int) -> LedgerEntries:
+        """What was booked on the account, the newest first. Raises NotFound, Unavailable."""
+        return await self._records.ledger(await self._accounts.find(ref), since_s, after, limit)
 
     async def correct_call(self, hold_id: UUID, price_micros: int, reason: str, key: str) -> Corrected:
         """Makes a settled call cost so much. Raises NotFound, Conflict, Unavailable."""

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
+    ColumnElement,
     Row,
     Select,
     and_,
@@ -33,7 +34,7 @@ from callwarden.call_admission.adapters.usage_bytes import grants_bytes, grants_
 from callwarden.call_admission.core.book import scope_of
 from callwarden.call_admission.core.corrections import Corrected, Entry, Purse, Reversal, reversal
 from callwarden.call_admission.core.days import day_of
-from callwarden.call_admission.core.records import CallRecord, Decided, Decisions, Place
+from callwarden.call_admission.core.records import CallRecord, Decided, Decisions, LedgerEntries, LedgerEntry, Place
 from callwarden.call_admission.core.usage import (
     ADDRESS,
     Usage,
@@ -101,8 +102,7 @@ class SqlRecords:
                 table.c.account_id == account_id, at >= _time(since_s)
             )
             if after is not None:
-                moment = _EPOCH + after.at_us * _MICROSECOND
-                query = query.where(or_(at < moment, and_(at == moment, table.c.id < after.id)))
+                query = query.where(_older(at, table.c.id, after))
             if outcome and table is decision:
                 query = query.where(decision.c.outcome == outcome)
             if not outcome or outcome == "admit" or table is decision:
@@ -111,8 +111,30 @@ class SqlRecords:
         newest = select(both).order_by(both.c.at.desc(), both.c.id.desc()).limit(limit + 1)
         rows = await self._plain(newest)
         page = rows[:limit]
-        following = Place((page[-1].at - _EPOCH) // _MICROSECOND, page[-1].id) if len(rows) > limit else None
-        return Decisions(tuple(Decided(row.call_id, row.body) for row in page), following)
+        return Decisions(tuple(Decided(row.call_id, row.body) for row in page), _following(rows, limit))
+
+    # ------------------------------------------------------------------ what was booked
+
+    async def ledger(self, account_id: UUID, since_s: float, after: Place | None, limit: int) -> LedgerEntries:
+        at, id_ = ledger_entry.c.created_at, ledger_entry.c.id
+        query = (
+            select(
+                at.label("at"), id_, ledger_entry.c.kind, ledger_entry.c.reference, ledger_entry.c.amount_micros,
+                ledger_entry.c.note, account.c.currency,
+            )
+            .join(account, account.c.id == ledger_entry.c.account_id)
+            .where(ledger_entry.c.account_id == account_id, at >= _time(since_s))
+            .order_by(at.desc(), id_.desc())
+            .limit(limit + 1)
+        )  # fmt: skip
+        rows = await self._plain(query if after is None else query.where(_older(at, id_, after)))
+        entries = tuple(
+            LedgerEntry(
+                row.id, row.at.timestamp(), row.kind, row.reference, row.amount_micros, row.currency, row.note
+            )
+            for row in rows[:limit]
+        )  # fmt: skip
+        return LedgerEntries(entries, _following(rows, limit))
 
     # ------------------------------------------------------------------ corrections
 
@@ -242,6 +264,20 @@ _FORGET: Final[dict[str, tuple[tuple[Any, ...], Any, Any]]] = {
     ),
 }
 assert _FORGET.keys() == set(KEPT)
+
+
+def _older(at: ColumnElement[datetime], id_: ColumnElement[UUID], place: Place) -> ColumnElement[bool]:
+    """What comes after the place where the newest are first."""
+    moment = _EPOCH + place.at_us * _MICROSECOND
+    return or_(at < moment, and_(at == moment, id_ < place.id))
+
+
+def _following(rows: Sequence[Row[Any]], limit: int) -> Place | None:
+    """Where the next page begins, if one more row was found than are wanted."""
+    if len(rows) <= limit:
+        return None
+    last = rows[limit - 1]
+    return Place((last.at - _EPOCH) // _MICROSECOND, last.id)
 
 
 def corrections(ids: Sequence[UUID]) -> Select[Any]:
