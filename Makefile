@@ -13,7 +13,7 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup demo up test test-unit check lint types layers proto proto-check format lock bench fuzz clean
+.PHONY: help setup demo up test test-unit check lint types layers proto proto-check crds crds-check format lock chart-audit bench fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -40,7 +40,7 @@ test: setup ## The whole test suite
 test-unit: setup ## Without the tests that start processes
 	$(BIN)/pytest -n $(XDIST) -m "not integration"
 
-check: lint types layers proto-check ## Everything that can be said without running it
+check: lint types layers proto-check crds-check ## Everything that can be said without running it
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -64,12 +64,27 @@ proto: setup ## Regenerate libs/api from proto/
 proto-check: setup
 	$(BIN)/python proto/generate.py --check libs/api/src
 
+crds: setup ## Regenerate the CRDs and docs/policy-reference.md from libs/policy
+	$(BIN)/python libs/policy/generate.py
+
+crds-check: setup
+	$(BIN)/python libs/policy/generate.py --check
+
 lock: setup ## Lock dependencies with hashes and without addresses
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" requirements/uv.in -o requirements/uv.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" $(addprefix --no-emit-package ,$(NAMES)) \
 	  pyproject.toml --group dev -o requirements/dev.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" requirements/checkov.in -o requirements/checkov.txt
+
+# Checkov brings two hundred packages of its own: an environment of its own, made when first asked for.
+CHECKOV := $(VENV)-checkov
+chart-audit: setup ## checkov over the rendered chart and the Dockerfile
+	@test -x $(CHECKOV)/bin/python || $(PYTHON) -m venv $(CHECKOV)
+	@VIRTUAL_ENV=$(abspath $(CHECKOV)) $(UV) pip install --quiet --require-hashes -r requirements/checkov.txt
+	CALLWARDEN_CHECKOV=$(abspath $(CHECKOV))/bin/checkov $(BIN)/pytest -q tests/chart/test_checkov.py
 
 bench: setup ## SIPp against the running system; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
@@ -78,4 +93,4 @@ fuzz: setup ## The parser under atheris; FUZZ_SECONDS=600 for the long run
 	$(BIN)/python libs/sip/fuzz/fuzz_message.py -max_total_time=$${FUZZ_SECONDS:-60}
 
 clean: ## Remove the environment and all caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(CHECKOV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
