@@ -111,7 +111,7 @@ STORY: list[tuple[str, int, str]] = [
     ("explain 3c26a7b0e1d94f6a@192.0.2.7", 1, "nothing is known"),
     ("ledger list alice", 0, "thanks"),
     ("ledger list alice --since 1h --limit 1", 0, "more with --limit"),
-    ("ledger list yuki", 0, "nothing was booked"),
+    ("ledger list yuki", 0, "first credit"),
     ("ledger list nobody", 1, "no account nobody"),
     ("ledger check", 0, "The books are right"),
     ("ledger check nobody", 1, "no account nobody"),
