@@ -194,4 +194,10 @@ async def a_call_is_corrected(system: LocalSystem, command: Command, account_id:
     assert (code, "nothing had to change" in out) == (0, True), (out, err)
     _, out, _ = await command("ledger list alice -o json")
     booked = [(one["kind"], one["amount_micros"]) for one in json.loads(out)]
-    assert booked[:4] == [("reversal", -2_000_000), ("top-up", 2_000_000), ("reversal", 200_000), ("call", -300_000)]
+    assert booked[:5] == [
+        ("reversal", 0),
+        ("reversal", -2_000_000),
+        ("top-up", 2_000_000),
+        ("reversal", 200_000),
+        ("call", -300_000),
+    ]
