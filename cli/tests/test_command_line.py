@@ -69,6 +69,7 @@ def test_every_command_explains_itself_with_an_example(
         ("call", "list"),
         ("explain", "x@y"),
         ("ledger", "check"),
+        ("ledger", "list", "alice"),
     ],
     ids=" ".join,
 )
