@@ -11,11 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from callwarden.api.policy.v1.policy_pb2 import Ack, Bundle
-from callwarden.api.policy.v1.policy_pb2 import Document as DocumentMessage
+from callwarden.api.policy.v1.policy_pb2 import Ack
 from callwarden.cli.failure import Failure
 from callwarden.common.bus import Bucket, Bus, KeyValue
-from callwarden.common.policy import BUNDLE_KEY, ack_key, parse_bundle
+from callwarden.common.policy import BUNDLE_KEY, ack_key, encode_bundle, parse_bundle
 from callwarden.kernel.errors import Conflict, Unavailable
 from callwarden.policy.bundle import BadPolicy, Document, Key, PolicySet
 
@@ -110,7 +109,7 @@ class PolicyStore:
                 return Change(current, ())
             try:
                 # Sequence 0: only if nobody has written the key before.
-                await self._policy.put(BUNDLE_KEY, encode(wanted, time.time()), revision=sequence)
+                await self._policy.put(BUNDLE_KEY, encode_bundle(wanted, time.time()), revision=sequence)
             except Conflict:
                 continue
             return Change(wanted, changed)
@@ -129,14 +128,6 @@ class PolicyStore:
 def behind(revision: int, running: Iterable[Running]) -> list[str]:
     """Who runs an older revision, as `<service>.<instance>`."""
     return [one.key for one in running if one.revision < revision]
-
-
-def encode(policies: PolicySet, now_s: float) -> bytes:
-    """The bundle as services read it."""
-    documents = [DocumentMessage(name=document.name, json=document.to_json()) for document in policies.documents]
-    return Bundle(
-        revision=policies.revision, created_at_s=now_s, documents=documents, digest=policies.digest
-    ).SerializeToString()
 
 
 @asynccontextmanager
