@@ -479,7 +479,9 @@ RACES: Final = [
         window="germany ",
         spec={
             "fraud": {
-                "velocity": [{"name": "germany", "prefixes": ["49"], "critical": {"spend": 6 * SLICE_MICROS / 10**6}}]
+                "velocity": [
+                    {"name": "germany", "prefixes": ["49"], "critical": {"spend": format_amount(6 * SLICE_MICROS)}}
+                ]
             }
         },
     ),
