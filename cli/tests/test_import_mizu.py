@@ -313,7 +313,7 @@ def test_the_policy_goes_to_the_file_and_the_report_to_standard_error(
     ]
     (document,) = parse_yaml(policy.read_text())
     assert (document.name, document.realm) == ("old", "a.example")
-    assert run(["policy", "check", str(policy)]) == 0
+    assert run(["policy", "lint", str(policy)]) == 0
 
 
 def test_the_example_shows_every_reason_that_a_key_can_be_left_for(capsys: pytest.CaptureFixture[str]) -> None:
