@@ -97,7 +97,7 @@ def test_applying_replaces_by_name_and_counts_the_revision_on() -> None:
     first = default_set().with_applied([policy("p", lines={"max": 1})])
     second = first.with_applied([policy("p", lines={"max": 2})])
     assert (second.revision, len(second.documents), second.for_realm("").lines.max) == (2, 1, 2)
-    assert second.without("p").for_realm("").lines.max == 5
+    assert second.without(policy("p").key).for_realm("").lines.max == 5
     assert first.digest != second.digest
 
 

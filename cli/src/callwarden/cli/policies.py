@@ -17,7 +17,7 @@ from callwarden.cli.failure import Failure
 from callwarden.common.bus import Bucket, Bus, KeyValue
 from callwarden.common.policy import BUNDLE_KEY, ack_key, parse_bundle
 from callwarden.kernel.errors import Conflict, Unavailable
-from callwarden.policy.bundle import BadPolicy, Document, PolicySet
+from callwarden.policy.bundle import BadPolicy, Document, Key, PolicySet
 
 CONNECT_TIMEOUT_S: Final = 3.0
 ACKS_TIMEOUT_S: Final = 2.0  # A service takes a new bundle within one second.
@@ -61,22 +61,22 @@ class PolicyStore:
         return (await self._read())[0]
 
     async def apply(self, documents: Sequence[Document]) -> Change:
-        """Put these documents in the place of those of the same names. BadPolicy if the whole can't hold together."""
+        """Put these documents in the place of those of the same keys. BadPolicy if the whole can't hold together."""
 
         def change(current: PolicySet) -> tuple[PolicySet, tuple[str, ...]]:
-            held = {document.name: document.to_json() for document in current.documents}
-            changed = tuple(document.name for document in documents if held.get(document.name) != document.to_json())
+            held = {document.key: document.to_json() for document in current.documents}
+            changed = tuple(document.name for document in documents if held.get(document.key) != document.to_json())
             return current.with_applied(documents), changed
 
         return await self._change(change)
 
-    async def delete(self, name: str) -> Change:
+    async def delete(self, key: Key) -> Change:
         """Take a document out. Failure if it isn't there."""
 
         def change(current: PolicySet) -> tuple[PolicySet, tuple[str, ...]]:
-            if all(document.name != name for document in current.documents):
-                raise Failure(f"no policy is called {name}: `callwarden policy list` shows them")
-            return current.without(name), (name,)
+            if all(document.key != key for document in current.documents):
+                raise Failure(f"no {key.kind} is called {key.name}: `callwarden policy list` shows them")
+            return current.without(key), (key.name,)
 
         return await self._change(change)
 
