@@ -1,4 +1,4 @@
-"""docs/operations.md against what it speaks of: commands, figures, metrics, values, files."""
+"""docs/operations.md against what it speaks of: commands, figures, metrics, alerts, values, files."""
 
 import json
 import re
@@ -116,3 +116,18 @@ def test_every_value_of_the_chart_that_the_page_names_is_one() -> None:
         for key in (service[2] if service else path).split("."):
             assert key in below, path
             below = below[key]
+
+
+@needs_chart
+def test_every_alert_has_its_heading_and_no_heading_is_without_one() -> None:
+    rules = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    alerts = [rule["alert"] for group in rules["groups"] for rule in group["rules"]]
+    assert re.findall(r"^### ([A-Za-z]+)$", section("What each alert means"), re.MULTILINE) == alerts
+
+
+@needs_chart
+def test_every_alert_is_called_as_bad_as_it_is() -> None:
+    rules = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    severities = {rule["alert"]: rule["labels"]["severity"] for group in rules["groups"] for rule in group["rules"]}
+    told = re.findall(r"^### ([A-Za-z]+)\n\n([A-Za-z]+)\.", section("What each alert means"), re.MULTILINE)
+    assert {alert: severity.lower() for alert, severity in told} == severities
