@@ -13,7 +13,7 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup demo up test test-unit check lint types layers proto proto-check format lock chart-audit bench fuzz clean
+.PHONY: help setup demo up test test-unit check lint types layers proto proto-check crds crds-check format lock chart-audit bench fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -40,7 +40,7 @@ test: setup ## The whole test suite
 test-unit: setup ## Without the tests that start processes
 	$(BIN)/pytest -n $(XDIST) -m "not integration"
 
-check: lint types layers proto-check ## Everything that can be said without running it
+check: lint types layers proto-check crds-check ## Everything that can be said without running it
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -63,6 +63,12 @@ proto: setup ## Regenerate libs/api from proto/
 
 proto-check: setup
 	$(BIN)/python proto/generate.py --check libs/api/src
+
+crds: setup ## Regenerate the CRDs and docs/policy-reference.md from libs/policy
+	$(BIN)/python libs/policy/generate.py
+
+crds-check: setup
+	$(BIN)/python libs/policy/generate.py --check
 
 lock: setup ## Lock dependencies with hashes and without addresses
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -85,10 +85,51 @@ def test_an_explanation_shows_every_rule_with_its_numbers_and_marks_the_one_that
     assert "! " in line("premium")
     assert "report only" in line("premium")
     assert "✗" in line("calls 6, limit 5")
-    assert "·" in line("postpaid")
+    assert line("postpaid").strip() == "·  postpaid: credit"
     assert "✓" in line("daily-spend")
     assert "1.20, limit 25.00" in line("daily-spend")
     assert line("→").strip() == "→ lines: All lines are in use (SIP 486)"
+
+
+def test_rules_that_do_not_apply_share_a_line_for_each_reason_unless_all_are_wanted() -> None:
+    names = [f"rule_{number}" for number in range(20)]
+    decision = pb.Decision(
+        outcome="admit",
+        rules=[
+            pb.RuleVerdict(
+                rule=name, mode="enforce", verdict="skip", text="no limit" if number % 2 else "off by policy"
+            )
+            for number, name in enumerate(names)
+        ],
+    )
+    decision.rules.insert(5, pb.RuleVerdict(rule="lines", mode="enforce", verdict="pass", counter="calls", limit=3))
+    decision.rules.append(pb.RuleVerdict(rule="baseline", mode="report", verdict="skip", text="off by policy"))
+    reply = pb.ExplainReply(decisions=[decision])
+    text = shown(explanation.render("abc@x", reply))
+    assert text.count("no limit") == text.count("off by policy") == 1
+    assert text.index("calls 0, limit 3") < text.index("off by policy") < text.index("no limit")
+    assert "baseline (report only)" in " ".join(text.split())
+    assert all(name in text for name in names)
+    assert text.count("·") == 2
+    every = shown(explanation.render("abc@x", reply, every=True))
+    assert every.count("·") == 21
+    assert every.index("rule_4") < every.index("lines") < every.index("rule_5")
+
+
+@pytest.mark.parametrize(
+    ("decision", "said"),
+    [
+        (pb.Decision(outcome="cut", cut_by="credit"), "→ cut by credit: less was left than a whole slice takes"),
+        (
+            pb.Decision(outcome="cut", refused=pb.Refused(reason="daily-spend", rule="daily_spend", text="Spent.")),
+            "→ cut by daily_spend",
+        ),
+        (pb.Decision(outcome="admit", cut_by="credit"), "→ cut by credit: less was left than a whole slice takes"),
+    ],
+)
+def test_an_explanation_names_the_rule_that_cuts_a_call(decision: pb.Decision, said: str) -> None:
+    lines = shown(explanation.render("abc@x", pb.ExplainReply(decisions=[decision]))).splitlines()
+    assert said in [text.strip() for text in lines]
 
 
 def test_an_explanation_tells_the_oldest_decision_first_and_ends_with_the_record() -> None:

@@ -30,6 +30,7 @@ from callwarden.call_admission.core.days import day_of
 from callwarden.call_admission.core.lists import Entry, ListHead
 from callwarden.call_admission.core.records import Place
 from callwarden.call_admission.core.usage import Span, Usage, day_spend
+from callwarden.cli.audit.sources.running import database_role
 from callwarden.common.sql import Database, HotPool
 from callwarden.kernel.errors import CallwardenError
 from callwarden.payment.adapters.books_sql import SqlBooks as PaymentBooks
@@ -99,6 +100,7 @@ async def run_all(database: Database, hot: HotPool, furnish: Database, monkeypat
     await _lists(database, alice)
     await _payment(database, furnish)
     await _auth(database, hot, alice)
+    assert (await database_role(database)).name
     await desk_on(database, FakeClock()).delete_trunk(f"{MARK}-trunk")
 
 

@@ -1,13 +1,18 @@
 """Tests and policy fields speak of rows that the settings catalogue has."""
 
 import re
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from pydantic import BaseModel
 
+from callwarden.policy.bundle import Document, PolicySet
+from callwarden.policy.fields import walk
 from callwarden.policy.model import PolicySpec
+from callwarden.policy.values import parse_duration
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests" / "data" / "settings.yaml").read_text())
@@ -71,6 +76,10 @@ def fields(model: type[BaseModel], path: str = "spec") -> dict[str, list[str]]:
     return found
 
 
+def parent(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
 def test_every_field_of_the_policy_stands_where_the_catalogue_says() -> None:
     where = {row["id"]: str(row["field"]) for row in CATALOGUE}
     for path, ids in fields(PolicySpec).items():
@@ -78,7 +87,64 @@ def test_every_field_of_the_policy_stands_where_the_catalogue_says() -> None:
             assert row in IDS, f"{path} names {row}, which the catalogue lacks"
             places = [place.strip() for place in where[row].split("/")]
             if places[0].startswith("spec."):
-                assert any(place.startswith(path) or path.startswith(place) for place in places), (path, row, places)
+                # In, above or beside the field: some rows need more than one.
+                near = (place.startswith(path) or path.startswith(place) for place in places)
+                assert any(near) or parent(path) in map(parent, places), (path, row, places)
+
+
+def test_the_policy_has_a_field_for_every_row_of_the_catalogue_that_names_one() -> None:
+    paths = {f"spec.{fact.path}" for fact in walk(PolicySpec)}
+    named = {place.strip() for row in CATALOGUE for place in str(row["field"]).split("/")}
+    assert {place for place in named if place.startswith("spec.")} - paths == set()
+    by_row = {row for fact in walk(PolicySpec) for row in fact.catalogue}
+    assert {row["id"] for row in CATALOGUE if str(row["field"]).startswith("spec.")} - by_row == set()
+
+
+# Their fields are named for what they switch, and the other products' keys for the opposite or in another unit.
+RENAMED = {"forwardclientaddress", "autocreatereguserstrict", "allowcalleridchange", "enable jsonp", "httpapikey"}
+NO_LIMIT = {-1: None}
+ADDRESS_CALLS = {"maxcallperip", "maxdurationperip", "maxcostperip", "maxcallperuserid"}
+AUTOMATIC = {"maxdailycreditperuser": None}
+
+
+def as_written(row: dict[str, Any], value: Any) -> Any:
+    """A value of the catalogue, as a policy has it."""
+    if row["id"] in ADDRESS_CALLS:
+        return NO_LIMIT.get(value, value)
+    if row["id"] in AUTOMATIC:
+        return AUTOMATIC[row["id"]]
+    if isinstance(value, str) and re.fullmatch(r"[0-9]+[smhd]", value):
+        return parse_duration(value)
+    return value
+
+
+def alike(have: Any, want: Any) -> bool:
+    """Amounts are written with decimals, durations in any units, words in any case."""
+    if isinstance(want, dict):
+        return all(alike(have[key], value) for key, value in want.items())
+    if isinstance(have, str) and isinstance(want, int):
+        return parse_duration(have) == want if have[-1].isalpha() else float(have) == want
+    if isinstance(have, str) and isinstance(want, str):
+        return have.replace("-", "").lower() == want.replace("-", "").lower()
+    return bool(have == want)
+
+
+@pytest.mark.parametrize("profile", ["default", "hardened"])
+def test_the_profiles_have_the_catalogues_values(profile: str) -> None:
+    document = Document("p", {"profile": profile.capitalize()})
+    spec = PolicySet.build(1, [document]).for_realm("").model_dump(mode="json", by_alias=True)
+    wrong = []
+    for row in CATALOGUE:
+        place = str(row["field"])
+        if not place.startswith("spec.") or row["id"] in RENAMED or "/" in place or row["id"] == "stress-test":
+            continue
+        value = reduce(lambda below, step: below[step], place.split(".")[1:], spec)
+        want = as_written(row, row.get(profile, row["default"]))
+        if isinstance(value, dict) and not isinstance(want, dict):
+            value = next(iter(value.values()))  # of a group, the first is what the row is about
+        if want is not None and not alike(value, want):
+            wrong.append((row["id"], want, value))
+    assert wrong == []
 
 
 def test_every_field_of_the_policy_is_described() -> None:

@@ -11,9 +11,16 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, TypeVar
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import asyncpg
 
 from callwarden.api.admission.v1 import admission_pb2
+from callwarden.call_admission.adapters.usage_bytes import usage_bytes
+from callwarden.call_admission.core.usage import Span, Usage
 from callwarden.common.rpc.client import unary
 from callwarden.kernel.errors import CallwardenError
 from callwarden.local.system import LocalSystem
@@ -27,6 +34,7 @@ T = TypeVar("T")
 PROCESSES: Final = 4
 EDGES: Final = 2
 REQUESTS: Final = 200
+ROUNDS: Final = 2  # of a row in one system at most
 SIBLINGS: Final = 4  # accounts of a reseller
 ASKED_TWICE: Final = 40  # of them, at two processes at the same moment, as an edge does that has lost a connection
 SECOND_MICROS: Final = 1_000  # the deck's 0.06 a minute
@@ -34,6 +42,7 @@ SLICE_S: Final = 10
 SLICE_MICROS: Final = SLICE_S * SECOND_MICROS
 INSIST_S: Final = 60.0  # for an answer, while processes die and start
 AGAIN_S: Final = 0.05
+STEP_S: Final = 0.01  # in which call-admission counts the calls of a second
 TELL_AGAIN_S: Final = 3.0
 DEAD_MAX: Final = (
     2  # Starting more at once takes as long on two cores, and calls then find nobody for most of the time.
@@ -69,10 +78,16 @@ class Race:
     """Limits of a reseller, whose accounts (SIBLINGS of them) the calls are spread over."""
     limits: Mapping[str, Any] = field(default_factory=dict)
     credit_micros: int = 10**12
+    reseller_credit_micros: int | None = None
+    """Of a prepaid reseller."""
+    last_month: bool = False
+    """The account has called last month."""
+    carrier: Mapping[str, Any] | None = None
+    """Limits of a carrier that no other row's calls go by."""
     in_a_moment: bool = False
-    """What fits is there again a moment later, so that it can't be raced for while processes die."""
-    is_alone: bool = False
-    """It limits other rows' calls, too."""
+    """What fits is there again a second later (run_for_seconds): it can't be raced for while processes die."""
+    general: Mapping[str, Any] | None = None
+    """Policy for all realms. It limits other rows' calls, too: nothing else may call meanwhile."""
 
 
 RACES: Final = [
@@ -315,6 +330,100 @@ RACES: Final = [
         reseller={"daily_micros": 6 * SLICE_MICROS},
     ),
     Race(
+        "monthly-spend-of-a-reseller",
+        (),
+        fits=6,
+        after_unanswered=6,
+        after_talk=0,
+        reason="reseller-quota",
+        rule="reseller_spend",
+        counter="spent",
+        value=6 * SLICE_MICROS,
+        limit=6 * SLICE_MICROS,
+        window="month ",
+        reseller={"monthly_micros": 6 * SLICE_MICROS},
+    ),
+    Race(
+        "credit-of-a-reseller",
+        (),
+        fits=6,
+        after_unanswered=6,
+        after_talk=0,
+        reason="reseller-quota",
+        rule="reseller_spend",
+        counter="credit",
+        value=6 * SLICE_MICROS,
+        limit=6 * SLICE_MICROS,
+        window="credit",
+        reseller={},
+        reseller_credit_micros=6 * SLICE_MICROS,
+    ),
+    Race(
+        "monthly-growth",
+        ("maxmonthlycreditinc",),
+        fits=5,
+        after_unanswered=5,
+        after_talk=0,
+        reason="monthly-spend",
+        rule="monthly_spend",
+        counter="spent",
+        value=5 * SLICE_MICROS,
+        limit=5 * SLICE_MICROS,
+        window="month ",
+        account={"prepaid": False},
+        limits={"monthly_micros": 3 * SLICE_MICROS, "monthly_increment_micros": 2 * SLICE_MICROS},
+        last_month=True,
+    ),
+    Race(
+        "talk-time-of-a-carrier",
+        ("maxslperday",),
+        fits=5,
+        after_unanswered=5,
+        after_talk=0,
+        reason="talk-time",
+        rule="carrier_talk_time",
+        counter="talk",
+        value=5 * SLICE_S,
+        limit=5 * SLICE_S,
+        window="day ",
+        carrier={"talk_day_s": 5 * SLICE_S},
+    ),
+    *(
+        Race(
+            f"calls-per-second-of-{name}",
+            settings,
+            fits=5,
+            after_unanswered=0,
+            after_talk=0,
+            reason="rate",
+            rule=rule,
+            counter="calls",
+            value=5,
+            limit=5,
+            window="1 s",
+            in_a_moment=True,
+            **more,
+        )
+        for name, settings, rule, more in (
+            ("an-account", (), "calls_per_second", {"limits": {"max_per_second": 5}}),
+            ("four-shards", (), "calls_per_second", {"limits": {"max_per_second": 5}, "account": {"shards": 4}}),
+            ("a-realm", ("licensecfg",), "realm_rate", {"spec": {"system": {"perRealm": {"maxCallsPerSecond": 5}}}}),
+        )
+    ),
+    Race(
+        "ceiling-of-the-system",
+        ("licensecfg",),
+        fits=5,
+        after_unanswered=5,
+        after_talk=5,
+        reason="ceiling",
+        rule="system_calls",
+        counter="calls",
+        value=5,
+        limit=5,
+        general={"system": {"maxCalls": 5}},
+    ),
+    Race(
         "ceiling-of-a-realm",
         ("licensecfg",),
         fits=5,
@@ -434,13 +543,12 @@ def policy_of(race: Race) -> str:
     # So many refusals of one number are what those lists are for.
     fraud = {"dynamicList": {"enabled": False}, "smartList": {"enabled": False}} | spec.get("fraud", {})
     spend = {"slice": {"first": SLICE_S, "next": SLICE_S}} | spec.get("spend", {})
+    return _document(f"race-{race.name}", spec | {"realm": race.name, "spend": spend, "fraud": fraud})
+
+
+def _document(name: str, spec: Mapping[str, Any]) -> str:
     return json.dumps(
-        {
-            "apiVersion": "callwarden.io/v1",
-            "kind": "SecurityPolicy",
-            "metadata": {"name": f"race-{race.name}"},
-            "spec": spec | {"realm": race.name, "spend": spend, "fraud": fraud},
-        }
+        {"apiVersion": "callwarden.io/v1", "kind": "SecurityPolicy", "metadata": {"name": name}, "spec": spec}
     )
 
 
@@ -471,6 +579,20 @@ class Track:
 
 
 @asynccontextmanager
+async def in_force(track: Track, race: Race) -> AsyncIterator[None]:
+    """The row's policy for all realms, if it has one, is in force meanwhile, and not afterwards."""
+    if race.general is None:
+        yield
+        return
+    name = f"race-{race.name}-for-all"
+    await track.operator.apply_policy(_document(name, race.general))
+    try:
+        yield
+    finally:
+        await track.operator.apply_policy(_document(name, {}))
+
+
+@asynccontextmanager
 async def track_on(servers: Servers, policy: str) -> AsyncIterator[Track]:
     """A system with a database of its own."""
     database_url = await asyncio.to_thread(servers.ask, "database")
@@ -490,6 +612,11 @@ async def track_on(servers: Servers, policy: str) -> AsyncIterator[Track]:
             )
             await operator.deck()
             await operator.carrier("127.0.0.1:9")
+            for race in RACES:
+                for number in range(ROUNDS if race.carrier is not None else 0):
+                    name, prefix = _way(race, number)
+                    limits = admission_pb2.Limits(**(race.carrier or {}))
+                    await operator.carrier("127.0.0.1:9", name=name, prefix=prefix, limits=limits)
             await operator.apply_policy(policy)
             await edges.connected()
             yield Track(system, operator, edges)
@@ -504,18 +631,26 @@ def noon_zone() -> str:
 
 
 async def open_accounts(track: Track, race: Race, number: int = 0) -> list[str]:
-    """Fresh accounts that the row's limit holds for together: one, or those of a fresh reseller."""
+    """Fresh accounts, for the row's `number`-th round, that its limit holds for together: one, or a reseller's."""
     if race.reseller is None:
-        return [await _open(track, race, f"racer-{number}")]
-    reseller = {"type": "reseller", "prepaid": False, "limits": admission_pb2.Limits(**race.reseller)}
-    await _open(track, race, f"reseller-{number}", **reseller)
+        account = await _open(track, race, f"racer-{number}", race.credit_micros)
+        if race.last_month:
+            await _called_last_month(track, account, race)
+        return [account]
+    credit_micros = race.reseller_credit_micros
+    reseller = {
+        "type": "reseller",
+        "prepaid": credit_micros is not None,
+        "limits": admission_pb2.Limits(**race.reseller),
+    }
+    await _open(track, race, f"reseller-{number}", credit_micros or 0, **reseller)
     return [
-        await _open(track, race, f"racer-{number}-{sibling}", parent=f"reseller-{number}")
+        await _open(track, race, f"racer-{number}-{sibling}", race.credit_micros, parent=f"reseller-{number}")
         for sibling in range(SIBLINGS)
     ]
 
 
-async def _open(track: Track, race: Race, name: str, **changes: Any) -> str:
+async def _open(track: Track, race: Race, name: str, credit_micros: int, **changes: Any) -> str:
     account = admission_pb2.Account(
         name=name,
         realm=race.name,
@@ -531,8 +666,29 @@ async def _open(track: Track, race: Race, name: str, **changes: Any) -> str:
         },
     )
     created = await unary(track.operator.accounts.CreateAccount, admission_pb2.CreateAccountRequest(account=account))
-    await track.operator.top_up(created.id, race.credit_micros, key=f"first-{created.id}")
+    if credit_micros:
+        await track.operator.top_up(created.id, credit_micros, key=f"first-{created.id}")
     return str(created.id)
+
+
+async def _called_last_month(track: Track, account: str, race: Race) -> None:
+    """What a call of last month has left in the account's counts: nobody can call last month any more."""
+    today = datetime.now(ZoneInfo(noon_zone()))
+    month = today.year * 12 + today.month - 2
+    limit = race.limits["monthly_micros"]
+    usage = Usage(months=[Span(month, calls=1)], month_base_micros=limit, month_grown=month)
+    connection = await asyncpg.connect(track.system.database_url.replace("+asyncpg", ""))
+    try:
+        await connection.execute(
+            "UPDATE account SET usage = $2, version = version + 1 WHERE id = $1", UUID(account), usage_bytes(usage)
+        )
+    finally:
+        await connection.close()
+
+
+def _way(race: Race, number: int) -> tuple[str, str]:
+    """The trunk by which the row's calls go in this round, and the prefix of the numbers that they call."""
+    return ("carrier", "4930") if race.carrier is None else (f"carrier-{number}", f"4931{number}")
 
 
 def address_of(account: str) -> str:
@@ -540,21 +696,49 @@ def address_of(account: str) -> str:
     return f"2001:db8::{account[:4]}:{account[4:8]}"
 
 
-async def race_for(track: Track, accounts: list[str], fits: int, race: Race, value: int) -> list[Call]:
+async def race_for(track: Track, accounts: list[str], fits: int, race: Race, value: int, number: int = 0) -> list[Call]:
     """All at once; those that were admitted, of which there are as many as fit."""
+    calls = await ask_at_once(track, accounts, race, number)
+    admitted = [call for call in calls if call.is_admitted]
+    told = _told(calls, race)
+    if race.seconds is None or not fits:
+        assert len(admitted) == fits, told
+    else:
+        assert len(admitted) >= fits, told
+        assert sum(call.granted_s for call in admitted) == race.seconds, told
+    expected = race.reason, race.rule, race.counter, value, race.limit, race.window
+    assert told == {expected: REQUESTS - len(admitted)}, told
+    return admitted
+
+
+async def ask_at_once(track: Track, accounts: list[str], race: Race, number: int = 0) -> list[Call]:
+    """Hundreds of calls, some of them asked about at two processes; all are answered."""
     # Begun a moment ago, so that a call can have talked before it is told to have ended.
     at_s = time.time() - 2 * SLICE_S
     address = address_of(accounts[0])
+    trunk, prefix = _way(race, number)
     calls = [
-        Call(accounts[number % len(accounts)], f"4930{number:06d}", source_address=address, at_s=at_s)
-        for number in range(REQUESTS)
+        Call(
+            accounts[index % len(accounts)],
+            f"{prefix}{index:06d}",
+            source_address=address,
+            at_s=at_s,
+            trunk=trunk,
+        )
+        for index in range(REQUESTS)
     ]
     asked = [(call, turn) for turn, call in enumerate(calls)]
     asked += [(call, turn + 1) for call, turn in asked[:ASKED_TWICE]]
     replies = await asyncio.gather(*(insist(track.edges, call, turn) for call, turn in asked))
     assert len({reply.policy_revision for reply in replies}) == 1, "decided by different policies"
-    admitted = [call for call in calls if call.is_admitted]
-    told = Counter(
+    answers = [reply.WhichOneof("verdict") for reply in replies]
+    assert answers[:ASKED_TWICE] == answers[REQUESTS:], "asked twice, answered differently"
+    return calls
+
+
+def _told(calls: list[Call], race: Race) -> Counter[tuple[str, str, str, int, int, str]]:
+    """What those are told that aren't admitted, and how often."""
+    return Counter(
         (
             refused.reason,
             refused.rule,
@@ -566,16 +750,6 @@ async def race_for(track: Track, accounts: list[str], fits: int, race: Race, val
         for call in calls
         if (refused := call.refused) is not None
     )
-    if race.seconds is None or not fits:
-        assert len(admitted) == fits, told
-    else:
-        assert len(admitted) >= fits, told
-        assert sum(call.granted_s for call in admitted) == race.seconds, told
-    expected = race.reason, race.rule, race.counter, value, race.limit, race.window
-    assert told == {expected: REQUESTS - len(admitted)}, told
-    answers = [reply.WhichOneof("verdict") for reply in replies]
-    assert answers[:ASKED_TWICE] == answers[REQUESTS:], "asked twice, answered differently"
-    return admitted
 
 
 async def insist(edges: Edges, call: Call, turn: int) -> admission_pb2.AdmitReply:
@@ -625,21 +799,49 @@ async def balance_of(track: Track, accounts: list[str]) -> int:
     return sum([(await track.get(account)).balance_micros for account in accounts])
 
 
-async def run(track: Track, accounts: list[str], race: Race) -> None:
-    """The three races of a row, on fresh accounts of its realm."""
+async def run_for_seconds(track: Track, accounts: list[str], race: Race) -> None:
+    """Two races for calls of a second, on a fresh account; how long they take is the machine's. By the moments at which
+    each was decided: in no second more than fit, and nobody was refused around whom fewer had been admitted."""
+    since_s = time.time() - 60  # calls are listed by when they began
+    for _ in range(2):
+        calls = await ask_at_once(track, accounts, race)
+        told = _told(calls, race)
+        assert {(*told_of[:3], *told_of[4:]) for told_of in told} == {
+            (race.reason, race.rule, race.counter, race.limit, race.window)
+        }
+        await hang_up(track, accounts, [call for call in calls if call.is_admitted], answered=False)
+    request = admission_pb2.ListDecisionsRequest(account=accounts[0], since_s=since_s, page_size=1_000)
+    decisions = [each.decision for each in (await unary(track.operator.accounts.ListDecisions, request)).decisions]
+    assert len(decisions) == 2 * REQUESTS
+    begun = sorted(decision.at_s for decision in decisions if decision.outcome == "admit")
+    assert len(begun) >= race.fits
+    for first_s, next_s in zip(begun, begun[race.fits :], strict=False):
+        assert next_s - first_s > 1.0, "more within a second than fit"
+    for decision in decisions:
+        if decision.outcome == "refuse":
+            # Of a hundred steps of a second, all of the one in which it begins; others' clocks may be ahead of ours.
+            around = [at_s for at_s in begun if -1.0 <= decision.at_s - at_s <= 1.0 + 2 * STEP_S]
+            assert len(around) >= race.fits, "refused though there was room"
+
+
+async def run(track: Track, accounts: list[str], race: Race, number: int = 0) -> None:
+    """The three races of a row, on the fresh accounts of its `number`-th round."""
+    if race.in_a_moment:
+        await run_for_seconds(track, accounts, race)
+        return
     credit_micros = race.credit_micros * len(accounts)
     value_after_talk = race.value if race.value_after_talk is None else race.value_after_talk
 
-    calls = await race_for(track, accounts, race.fits, race, race.value)
+    calls = await race_for(track, accounts, race.fits, race, race.value, number)
     await hang_up(track, accounts, calls, answered=False)
     assert await balance_of(track, accounts) == credit_micros
 
-    calls = await race_for(track, accounts, race.after_unanswered, race, race.value)
+    calls = await race_for(track, accounts, race.after_unanswered, race, race.value, number)
     await hang_up(track, accounts, calls, answered=True)
     talked_s = sum(call.granted_s for call in calls)
     assert await balance_of(track, accounts) == credit_micros - talked_s * SECOND_MICROS
 
-    calls = await race_for(track, accounts, race.after_talk, race, value_after_talk)
+    calls = await race_for(track, accounts, race.after_talk, race, value_after_talk, number)
     await hang_up(track, accounts, calls, answered=False)
 
 

@@ -27,6 +27,7 @@ from tests.integration.racing import (
     EDGES,
     PROCESSES,
     RACES,
+    ROUNDS,
     SECOND_MICROS,
     Killer,
     Track,
@@ -39,7 +40,6 @@ from tests.integration.racing import (
 )
 
 KILLS: Final = 50
-ROUNDS: Final = 2  # of each row at most
 LANES: Final = 6  # rows that are raced for at a time
 SEED: Final = "kills"
 REALM: Final = "kills"
@@ -47,7 +47,7 @@ REALM: Final = "kills"
 SETUP_S: Final = 6
 SLICE_S: Final = 2
 EXPIRY_MARGIN_S: Final = 10  # call-admission's own, past what is granted
-UNDER_KILLS: Final = [race for race in RACES if not race.is_alone and not race.in_a_moment]
+UNDER_KILLS: Final = [race for race in RACES if race.general is None and not race.in_a_moment]
 POLICY: Final = f"""
 apiVersion: callwarden.io/v1
 kind: SecurityPolicy
@@ -211,7 +211,7 @@ async def test_kills_lose_no_money_no_call_and_no_line_and_every_limit_stays_exa
             for race, number in heats:
                 if number and killer.is_over:
                     break
-                await run(track, racers[race.name][number], race)
+                await run(track, racers[race.name][number], race, number)
 
         async def kill() -> None:
             await killer.run()

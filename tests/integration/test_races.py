@@ -9,6 +9,8 @@ connections:
    talked all that they were granted.
 3. What that has left, exactly (`after_talk`).
 
+Calls of a second are there again before a race is over: two races, judged by when each call was decided.
+
 Every row has a realm of its own, so that rows don't meet. Whether money is kept while processes die is in test_kills.
 """
 
@@ -18,7 +20,7 @@ import pytest
 import pytest_asyncio
 
 from callwarden.testing.servers import Servers
-from tests.integration.racing import RACES, Race, Track, open_accounts, policy_of, run, track_on
+from tests.integration.racing import RACES, Race, Track, in_force, open_accounts, policy_of, run, track_on
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -35,4 +37,5 @@ async def track(callwarden_servers: Servers) -> AsyncIterator[Track]:
     [pytest.param(race, id=race.name, marks=[pytest.mark.setting(row) for row in race.settings]) for race in RACES],
 )
 async def test_of_hundreds_at_once_exactly_as_many_are_admitted_as_fit(track: Track, race: Race) -> None:
-    await run(track, await open_accounts(track, race), race)
+    async with in_force(track, race):
+        await run(track, await open_accounts(track, race), race)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import pytest_asyncio
@@ -13,9 +14,11 @@ from callwarden.common.bus import Bucket, Bus, Deleted, Put
 from callwarden.common.clock import SystemClock
 from callwarden.common.metrics import Metrics
 from callwarden.common.policy import BUNDLE_KEY, REFUSED, Policies, ack_key, parse_bundle
+from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import Invalid, Unavailable
 from callwarden.local.nats import NatsServer
 from callwarden.policy.bundle import PolicySet, default_set, parse_yaml
+from callwarden.testing.clock import NOON_S, FakeClock
 from callwarden.testing.waiting import eventually
 
 POLICY = """
@@ -61,9 +64,9 @@ def test_what_is_no_bundle_is_an_error(value: bytes) -> None:
 class Process:
     """A process that follows the policy."""
 
-    def __init__(self, bus: Bus, instance: str) -> None:
+    def __init__(self, bus: Bus, instance: str, clock: Clock | None = None) -> None:
         self.metrics = Metrics()
-        self.policies = Policies(bus, "auth", instance, SystemClock(), self.metrics)
+        self.policies = Policies(bus, "auth", instance, clock or SystemClock(), self.metrics)
         self.swapped: asyncio.Queue[int] = asyncio.Queue()
         self.policies.on_change(lambda policies: self.swapped.put_nowait(policies.revision))
 
@@ -200,3 +203,29 @@ async def test_an_acknowledgement_is_repeated_and_vanishes_with_the_process(
     while not isinstance(await anext(changes), Deleted):
         pass
     assert await acks.items() == {}
+
+
+@pytest.mark.integration
+@pytest.mark.setting("stress-test")
+async def test_a_stress_test_begins_and_ends_by_itself_in_a_process_that_hears_nothing(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ACK_EVERY_S", 0.01)
+    clock = FakeClock()
+    starts = (datetime.fromtimestamp(NOON_S, UTC) + timedelta(minutes=1)).isoformat()
+    text = f"""
+apiVersion: callwarden.io/v1
+kind: SecurityPolicy
+metadata: {{name: test}}
+spec: {{profile: StressTest, stressTest: {{startsAt: "{starts}", duration: 10m}}, firewall: {{level: 5}}}}
+"""
+    (document,) = parse_yaml(text)
+    value = policy_pb2.Bundle(revision=1, documents=[policy_pb2.Document(name="test", json=document.to_json())])
+    await bus.kv(Bucket.POLICY).put(BUNDLE_KEY, value.SerializeToString())
+    async with Process(bus, "auth-0", clock) as process:
+        levels = []
+        for _ in range(3):
+            await process.swapped.get()
+            levels.append(process.policies.for_realm("x").firewall.level)
+            clock.advance(60 if levels == [5] else 600)
+    assert levels == [5, 0, 5]

@@ -51,7 +51,7 @@ def test_a_realms_policy_goes_over_the_general_one_and_priority_decides_between_
         ("lines: {maximum: 3}", "spec.lines.maximum"),
         ("session: {ringTimeout: soon}", "spec.session.ringTimeout"),
         ("spend: {daily: {endUser: 1.0000001}}", "spec.spend.daily.endUser"),
-        ("spend: {slice: {first: 10s, minimum: 20s}}", "spec.spend.slice"),
+        ("spend: {slice: {first: 10s, minimum: 20s}}", "spec.spend.slice.minimum"),
         ("firewall: {deny: [10.0.0.300]}", "spec.firewall.deny.0"),
         ("modes: {lines: Perhaps}", "spec.modes.lines"),
         ("realm: 'a b'", "spec.realm"),

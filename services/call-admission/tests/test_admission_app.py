@@ -71,23 +71,29 @@ numbers = itertools.count()
 
 
 class PriceList:
-    """Implements ports.Quotes by a dictionary: deck → price. Knows nothing before it was asked, as rating's client."""
+    """Implements ports.Quotes by a dictionary: deck → price. Knows nothing before it was asked, as rating's client; and
+    nothing afterwards, unless `keeps`."""
 
     def __init__(self, decks: dict[str, Price]) -> None:
         self.decks = decks
         self.asked: list[tuple[Pricing, str]] = []
+        self.keeps = False
+        self._kept: dict[tuple[Pricing, str], Quote | NoQuote] = {}
         self.routes: tuple[Route, ...] = (Route("carrier", "192.0.2.1:5060"),)
 
     def known(self, pricing: Pricing, destination: str, at_s: float) -> Quote | NoQuote | None:
-        return None
+        return self._kept.get((pricing, destination))
 
     async def ask(self, pricing: Pricing, destination: str, at_s: float) -> Quote | NoQuote:
         self.asked.append((pricing, destination))
         await asyncio.sleep(0)
         price = self.decks.get(pricing.deck)
-        if price is None:
-            return NoQuote(pricing, Reason.NO_RATE)
-        return Quote(pricing, destination[:2], price, self.routes, at_s + 60)
+        answer: Quote | NoQuote = NoQuote(pricing, Reason.NO_RATE)
+        if price is not None:
+            answer = Quote(pricing, destination[:2], price, self.routes, at_s + 60)
+        if self.keeps:
+            self._kept[pricing, destination] = answer
+        return answer
 
 
 @dataclass
@@ -287,6 +293,21 @@ async def test_the_price_list_that_holds_is_the_one_in_the_database(site: Site) 
     assert isinstance(outcome, Admitted)
     assert outcome.hold.price == LATER_PRICE
     assert [pricing.deck for pricing, _ in site.quotes.asked] == ["retail", "retail", "later"]
+
+
+async def test_an_account_not_seen_before_is_first_taken_to_be_priced_like_the_last_one(site: Site) -> None:
+    site.quotes.keeps = True
+    first, alike, other = await site.account(), await site.account(), await site.account(deck="later")
+    await site.app.admit(site.request(first))
+    before = site.app.counts.commands
+    admitted = await site.app.admit(site.request(alike))
+    assert isinstance(admitted, Admitted)
+    assert admitted.hold.price == PRICE
+    assert site.app.counts.commands == before + 1  # the guess was right: one turn with the database
+    dearer = await site.app.admit(site.request(other))
+    assert isinstance(dearer, Admitted)
+    assert dearer.hold.price == LATER_PRICE  # a wrong guess prices nothing
+    assert [pricing.deck for pricing, _ in site.quotes.asked] == ["retail", "later"]
 
 
 async def test_an_account_without_a_price_list_is_priced_by_its_resellers_of_the_moment(site: Site) -> None:

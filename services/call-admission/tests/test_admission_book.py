@@ -273,21 +273,38 @@ RETAIL = Pricing("retail", realm="example.org")
 RESELLERS = Pricing("retail", "retail", "example.org", is_resellers=True)
 
 
+CARRIERS = {"carrier": UUID(int=7), "other": UUID(int=8)}
+"""By trunk, of the routes that calls have where both are tried."""
+ROUTE = Route("carrier", "192.0.2.1:5060")
+BOTH_ROUTES = tuple(Route(trunk, "192.0.2.1:5060", carrier_account_id=str(key)) for trunk, key in CARRIERS.items())
+
+
 def admission(
-    hold: int, key: int = 1, *, at_s: float = NOW_S, price: Price = PRICE, pricing: Pricing = RETAIL
+    hold: int,
+    key: int = 1,
+    *,
+    at_s: float = NOW_S,
+    price: Price = PRICE,
+    pricing: Pricing = RETAIL,
+    routes: tuple[Route, ...] = (ROUTE,),
 ) -> Admission:
     request = CallRequest(
         UUID(int=hold), f"call-{hold}", UUID(int=key), "493012345678", "030", "4930", "192.0.2.7", "edge", False, at_s
     )
-    return Admission(request, Quote(pricing, "49", price, (Route("carrier", "192.0.2.1:5060"),), at_s + 60))
+    return Admission(request, Quote(pricing, "49", price, routes, at_s + 60))
 
 
 def extension(hold: int, granted_s: int, answered_at_s: float = NOW_S, key: int = 1) -> Extension:
     return Extension(ExtendRequest(UUID(int=hold), f"call-{hold}", UUID(int=key), answered_at_s, granted_s))
 
 
-def ended(hold: int, answered_at_s: float | None, ended_at_s: float, key: int = 1) -> Ended:
-    return Ended(UUID(int=hold), UUID(int=key), answered_at_s, ended_at_s, "caller-bye", 200, "carrier")
+def ended(hold: int, answered_at_s: float | None, ended_at_s: float, key: int = 1, trunk: str = "carrier") -> Ended:
+    return Ended(UUID(int=hold), UUID(int=key), answered_at_s, ended_at_s, "caller-bye", 200, trunk)
+
+
+def carrier(trunk: str, **limits: int) -> Account:
+    key = CARRIERS[trunk]
+    return account(key.int, name=trunk, type=AccountType.CARRIER, prepaid=False, balance_micros=0, **limits)
 
 
 def admitted(outcome: Outcome) -> Hold:
@@ -657,6 +674,77 @@ def test_lines_that_are_taken_away_are_gone_in_all_shards() -> None:
     assert reason(tables.transact([admission(6)], NOW_S, slot=1)[0]) is Reason.LINES
 
 
+# ------------------------------------------------------------------ carriers
+
+
+def talk_of(tables: Database, trunk: str, day: date) -> tuple[int, int, int]:
+    """Seconds talked and seconds granted of a day, and the calls that run, by a carrier's counts."""
+    span = merged(tables.usages_of(scope_of("carrier", str(CARRIERS[trunk])))).day(day.toordinal())
+    return span.talk_s, span.granted_s, span.running
+
+
+@pytest.mark.setting("maxslperday")
+def test_calls_that_run_count_against_their_carriers_talk_time() -> None:
+    tables = database(account(max_lines=50, balance_micros=10_000_000), carrier("carrier", talk_day_s=180))
+    routes = BOTH_ROUTES[:1]
+    outcomes = [tables.transact([admission(n, routes=routes)], NOW_S)[0] for n in range(1, 6)]
+    assert [type(outcome) for outcome in outcomes] == [Admitted] * 3 + [Refused] * 2
+    refuse = outcomes[3].refuse if isinstance(outcomes[3], Refused) else None
+    assert refuse is not None
+    assert (refuse.reason, refuse.rule, refuse.value, refuse.limit) == (
+        Reason.TALK_TIME, "carrier_talk_time", 180, 180
+    )  # fmt: skip
+    tables.transact([ended(1, NOW_S, NOW_S + 20), ended(2, None, NOW_S)], NOW_S + 20)
+    assert talk_of(tables, "carrier", day_of(NOW_S, "Europe/Berlin")) == (20, 60, 1)
+    later = [tables.transact([admission(n, routes=routes)], NOW_S + 20)[0] for n in range(6, 10)]
+    assert [type(outcome) for outcome in later] == [Admitted] * 2 + [Refused] * 2, "20 s, then 80, 140 and 200"
+
+
+@pytest.mark.setting("maxslperday")
+def test_a_call_counts_for_every_carrier_it_may_go_by_until_one_has_taken_it() -> None:
+    carriers = carrier("carrier", talk_day_s=1_000), carrier("other", talk_day_s=1_000)
+    tables = database(account(balance_micros=10_000_000), *carriers)
+    day = day_of(NOW_S, "Europe/Berlin")
+    tables.transact([admission(1, routes=BOTH_ROUTES)], NOW_S)
+    assert [talk_of(tables, trunk, day) for trunk in CARRIERS] == [(0, 60, 1), (0, 60, 1)]
+    news = Started(UUID(int=1), UUID(int=1), NOW_S, "other")
+    tables.transact([news, news], NOW_S + 1)
+    assert [talk_of(tables, trunk, day) for trunk in CARRIERS] == [(0, 0, 0), (0, 60, 1)]
+    tables.transact([extension(1, 60)], NOW_S + 50)
+    assert [talk_of(tables, trunk, day) for trunk in CARRIERS] == [(0, 0, 0), (0, 120, 1)]
+    tables.transact([ended(1, NOW_S, NOW_S + 70, trunk="other")], NOW_S + 70)
+    assert [talk_of(tables, trunk, day) for trunk in CARRIERS] == [(0, 0, 0), (70, 0, 0)]
+
+
+@pytest.mark.setting("maxslpermonth")
+def test_the_end_of_a_call_says_who_had_it_where_its_answer_was_not_told() -> None:
+    carriers = carrier("carrier", talk_month_s=1_000), carrier("other", talk_month_s=1_000)
+    tables = database(account(balance_micros=10_000_000), *carriers)
+    day = day_of(NOW_S, "Europe/Berlin")
+    tables.transact([admission(1, routes=BOTH_ROUTES)], NOW_S)
+    tables.transact([extension(1, 60)], NOW_S + 50)
+    assert [talk_of(tables, trunk, day) for trunk in CARRIERS] == [(0, 120, 1), (0, 120, 1)]
+    tables.transact([ended(1, NOW_S, NOW_S + 70, trunk="other")], NOW_S + 70)
+    assert [talk_of(tables, trunk, day) for trunk in CARRIERS] == [(0, 0, 0), (70, 0, 0)]
+
+
+@pytest.mark.setting("maxslperday")
+def test_a_carrier_that_is_ruled_out_counts_nothing_and_what_is_remembered_of_it_is_looked_up() -> None:
+    carriers = carrier("carrier", talk_day_s=60), carrier("other", talk_day_s=1_000)
+    tables, memory = database(account(balance_micros=10_000_000), *carriers), Memory()
+    day = day_of(NOW_S, "Europe/Berlin")
+    tables.transact([admission(1, routes=BOTH_ROUTES)], NOW_S, POLICY, memory)
+    (second,) = tables.transact([admission(2, routes=BOTH_ROUTES)], NOW_S, POLICY, memory)
+    assert isinstance(second, Admitted)
+    assert [route.trunk for route in second.routes] == ["other"]
+    assert [talk_of(tables, trunk, day)[1] for trunk in CARRIERS] == [60, 120]
+    # Another process settles the first one: this one remembers that the carrier is full.
+    tables.transact([ended(1, None, NOW_S)], NOW_S)
+    (third,) = tables.transact([admission(3, routes=BOTH_ROUTES)], NOW_S, POLICY, memory)
+    assert isinstance(third, Admitted)
+    assert [route.trunk for route in third.routes] == ["carrier", "other"]
+
+
 # ------------------------------------------------------------------ any order at all
 
 RESELLER = UUID(int=9)
@@ -699,8 +787,11 @@ class AnyOrder(RuleBasedStateMachine):
             account(2, balance_micros=100_000, max_lines=2),
             third,
             account(9, type=AccountType.RESELLER, balance_micros=600_000, max_lines=7, prepaid=True),
+            carrier("carrier", talk_day_s=400),
+            carrier("other", talk_month_s=900),
         )
         self.credited = {first.id: balance, UUID(int=2): 100_000, third.id: balance, RESELLER: 600_000}
+        self.credited |= dict.fromkeys(CARRIERS.values(), 0)
         self.limits = {first.id: lines, UUID(int=2): 2, third.id: 3}
         self.now_s = NOW_S
         self.last = 0
@@ -712,18 +803,21 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(target=calls, key=st.sampled_from([1, 1, 2, 3, 3]), price=st.sampled_from([PRICE, PEAK]))
     def call(self, key: int, price: Price) -> tuple[int, int]:
         self.last += 1
-        self.batch.append(admission(self.last, key, at_s=self.now_s, price=price, pricing=priced(key)))
+        self.batch.append(
+            admission(self.last, key, at_s=self.now_s, price=price, pricing=priced(key), routes=BOTH_ROUTES)
+        )
         return self.last, key
 
     @rule(call=calls)
     def call_again(self, call: tuple[int, int]) -> None:
-        self.batch.append(admission(call[0], call[1], at_s=self.now_s, pricing=priced(call[1])))
+        again = admission(call[0], call[1], at_s=self.now_s, pricing=priced(call[1]), routes=BOTH_ROUTES)
+        self.batch.append(again)
 
     @rule(call=calls, ago_s=st.integers(0, 200))
     def answer(self, call: tuple[int, int], ago_s: int) -> None:
         hold = self.tables.holds.get(UUID(int=call[0]))
         self.revived |= hold is not None and hold.expires_at_s <= self.now_s
-        self.batch.append(Started(UUID(int=call[0]), UUID(int=call[1]), self.now_s - ago_s, "carrier"))
+        self.batch.append(Started(UUID(int=call[0]), UUID(int=call[1]), self.now_s - ago_s, _taken_by(call[0])))
 
     @rule(call=calls, ago_s=st.integers(0, 100), stale=st.booleans())
     def extend(self, call: tuple[int, int], ago_s: int, stale: bool) -> None:
@@ -734,7 +828,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(call=calls, answered=st.none() | st.integers(0, 200))
     def end(self, call: tuple[int, int], answered: int | None) -> None:
         answered_at_s = None if answered is None else self.now_s - answered
-        self.batch.append(ended(call[0], answered_at_s, self.now_s, call[1]))
+        self.batch.append(ended(call[0], answered_at_s, self.now_s, call[1], _taken_by(call[0])))
 
     @rule()
     def reap(self) -> None:
@@ -822,6 +916,24 @@ class AnyOrder(RuleBasedStateMachine):
             assert self.revived or counted >= running
             if not any(self.now_s - 8 < hold.expires_at_s <= self.now_s for hold in self.tables.holds.values()):
                 assert self.revived or counted == running
+
+    @invariant()
+    def carriers_count_what_they_have_carried_and_what_they_may_carry(self) -> None:
+        if not hasattr(self, "tables"):
+            return
+        for trunk, key in CARRIERS.items():
+            scope = scope_of("carrier", str(key))
+            counts = merged(self.tables.usages_of(scope))
+            holds = [h for h in self.tables.holds.values() if any(owner.scope == scope for owner in h.owners)]
+            assert sum(span.granted_s for span in counts.days) == sum(hold.granted_s for hold in holds)
+            assert sum(span.running for span in counts.days) == len(holds)
+            records = [record for record in self.tables.records.values() if record.carrier_account_id == key]
+            assert sum(span.talk_s for span in counts.months) == sum(record.duration_s for record in records), trunk
+
+
+def _taken_by(number: int) -> str:
+    """The trunk that took a call, if its edge knows it: a call is taken once."""
+    return ("carrier", "other", "")[number % 3]
 
 
 TestAnyOrder = AnyOrder.TestCase

@@ -22,12 +22,13 @@ from hypothesis import strategies as st
 from sqlalchemy import func, insert, select, update
 from test_admission_app import Site, policy, running
 
+from callwarden.api.admission.v1 import admission_pb2
 from callwarden.call_admission.adapters import records_sql
 from callwarden.call_admission.adapters.records_sql import SqlRecords
 from callwarden.call_admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.core import records as records_module
 from callwarden.call_admission.core.accounts import AccountChange, AccountFilter, AccountView
-from callwarden.call_admission.core.book import Admitted, Refused
+from callwarden.call_admission.core.book import Admitted, Extended, Refused
 from callwarden.call_admission.core.calls import ExtendRequest, Route, Started
 from callwarden.call_admission.core.corrections import Corrected, Entry, Purse, Reversal, reversal
 from callwarden.call_admission.core.records import CallRecord
@@ -451,6 +452,40 @@ async def test_a_record_names_the_limits_that_its_call_met(database_url: str, fa
         hit = {record.hold_id: record.limits_hit for page in pages for record in page}
         assert hit == {str(first): "credit", str(second): "lines"}
         assert {record.policy_revision for page in pages for record in page} == {3}
+
+
+@pytest.mark.parametrize(
+    ("limits", "rule"),
+    [
+        ({"credit_micros": SLICE_MICROS * 3 // 2}, "credit"),
+        ({"daily_micros": SLICE_MICROS * 3 // 2}, "daily_spend"),
+    ],
+)
+async def test_a_rule_that_leaves_less_than_a_slice_is_named_by_the_record_and_the_explanation(
+    site: Site, limits: dict[str, int], rule: str
+) -> None:
+    account_id = await site.account(**limits)
+    outcome = await site.app.admit(request := site.request(account_id))
+    assert isinstance(outcome, Admitted)
+    hold_id = outcome.hold.id
+    extended = await site.app.extend(ExtendRequest(hold_id, request.call_id, account_id, site.clock.now_s(), 60))
+    assert isinstance(extended, Extended)
+    assert (extended.hold.granted_s, extended.hold.final) == (90, True)
+    await site.app.ended(site.ended(hold_id, account_id, 90))
+    (record,) = [
+        r async for page in SqlRecords(site.database).export(account_id, 0.0, site.clock.now_s() + 1) for r in page
+    ]
+    assert record.limits_hit == rule
+    explained = await site.accounts.explain(request.call_id)
+    made = [admission_pb2.Decision.FromString(body) for body in explained.decisions]
+    assert {decision.outcome: decision.cut_by for decision in made} == {"admit": "", "cut": rule}
+
+
+async def test_a_first_slice_that_is_short_names_the_rule(site: Site) -> None:
+    account_id = await site.account(credit_micros=SLICE_MICROS // 2)
+    outcome = await site.app.admit(site.request(account_id))
+    assert isinstance(outcome, Admitted)
+    assert (outcome.hold.granted_s, outcome.hold.limits_hit) == (30, ("credit",))
 
 
 async def test_an_export_gives_each_call_once_while_others_are_settled(

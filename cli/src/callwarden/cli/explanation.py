@@ -23,12 +23,13 @@ _MONEY_WORDS: Final = ("micros", "credit", "spend", "spent", "cost", "balance", 
 _TIME_WORDS: Final = ("seconds", "talk", "duration")
 
 
-def render(call_id: str, reply: "ExplainReply") -> RenderableType:
-    """The whole chain, oldest decision first, then how the call ended."""
+def render(call_id: str, reply: "ExplainReply", *, every: bool = False) -> RenderableType:
+    """The whole chain, oldest decision first, then how the call ended. `every`: rules that don't apply have a line
+    each, in their order, instead of one for each reason."""
     currency = reply.call.currency if reply.HasField("call") else ""
     parts: list[RenderableType] = [Text.assemble(("Call ", "bold"), output.clean(call_id))]
     for decision in sorted(reply.decisions, key=lambda decision: decision.at_s):
-        parts += [Text(), _decision(decision, currency)]
+        parts += [Text(), _decision(decision, currency, every=every)]
     if reply.HasField("call") and reply.call.state != "refused":
         parts += [Text(), _ending(reply.call)]
     return Group(*parts)
@@ -57,8 +58,7 @@ def _briefly(decision: "Decision") -> list[tuple[Text, str, str]]:
     why = refused.text if decision.HasField("refused") else ""
     found = [(Text(_past(decision.outcome).lower(), style=colour), refused.rule, why)]
     if decision.outcome == "cut" and not why:
-        # The last slice was short: the rule that bounds the call most is the one with the least room.
-        found = [(Text("last slice", style=colour), "", "Less was left than a whole slice takes.")]
+        found = [(Text("last slice", style=colour), decision.cut_by, "Less was left than a whole slice takes.")]
     for rule in decision.rules:
         if _would_refuse(rule):
             found.append((Text("would refuse", style="yellow"), rule.rule, rule.text))
@@ -77,15 +77,24 @@ def _warns(rule: "RuleVerdict") -> bool:
     return rule.verdict == "pass" and bool(rule.text)
 
 
-def rules(decision: "Decision", currency: str) -> RenderableType:
-    """Every rule's line."""
+def rules(decision: "Decision", currency: str, *, every: bool = False) -> RenderableType:
+    """What the rules said, in their order; below it the names of those that don't apply, by reason. `every`: each has
+    its line."""
     table = Table.grid(padding=(0, 2))
+    skipped: dict[str, list[str]] = {}
     for rule in decision.rules:
-        table.add_row(*_rule(rule, currency))
-    return table
+        if rule.verdict == "skip" and not every:
+            skipped.setdefault(rule.text or "not asked", []).append(_named(rule))
+        else:
+            table.add_row(*_rule(rule, currency))
+    folded = Table.grid(padding=(0, 2))
+    sign, colour = _SIGN["skip"]
+    for why, names in skipped.items():
+        folded.add_row(Text(sign, style=colour), output.cell(f"{why}: {', '.join(names)}", colour))
+    return Group(table, folded) if skipped else table
 
 
-def _decision(decision: "Decision", currency: str) -> RenderableType:
+def _decision(decision: "Decision", currency: str, *, every: bool) -> RenderableType:
     colour = _OUTCOME.get(decision.outcome, "")
     head = Text.assemble(
         (_past(decision.outcome), f"bold {colour}"),
@@ -102,15 +111,23 @@ def _decision(decision: "Decision", currency: str) -> RenderableType:
         Padding(output.cell(" · ".join(filter(None, facts)), output.DIM), (0, 0, 0, 2)),
     ]
     if decision.rules:
-        parts.append(Padding(rules(decision, currency), (0, 0, 0, 2)))
+        parts.append(Padding(rules(decision, currency, every=every), (0, 0, 0, 2)))
     if decision.HasField("refused"):
         parts.append(verdict(decision))
+    if rule := _cut_by(decision):
+        text = ": less was left than a whole slice takes" if decision.cut_by else ""
+        parts.append(Text.assemble("  → ", ("cut", "bold yellow"), output.clean(f" by {rule}{text}")))
     would = [rule.rule for rule in decision.rules if _would_refuse(rule)]
     if would:
         parts.append(
             Text.assemble("  → ", ("would have been refused", "bold yellow"), output.clean(f" by {', '.join(would)}"))
         )
     return Group(*parts)
+
+
+def _cut_by(decision: "Decision") -> str:
+    """The rule because of which a call ends; empty: it goes on, or hasn't begun."""
+    return decision.cut_by or (decision.refused.rule if decision.outcome == "cut" else "")
 
 
 def verdict(decision: "Decision") -> Text:
@@ -127,9 +144,6 @@ def _rule(rule: "RuleVerdict", currency: str) -> tuple[RenderableType, ...]:
     sign, colour = _SIGN.get(rule.verdict, ("?", "yellow"))
     if _would_refuse(rule) or _warns(rule):
         sign, colour = "!", "yellow"
-    mode = (
-        "" if rule.mode in ("", "enforce") else f" ({rule.mode} only)" if rule.mode == "report" else f" ({rule.mode})"
-    )
     numbers = ""
     if rule.counter and rule.verdict != "skip" and (rule.value or rule.limit):
         value, limit = (_amount(number, rule.counter, currency) for number in (rule.value, rule.limit))
@@ -138,10 +152,16 @@ def _rule(rule: "RuleVerdict", currency: str) -> tuple[RenderableType, ...]:
     dim = output.DIM if rule.verdict == "skip" else ""
     return (
         Text(sign, style=colour),
-        output.cell(rule.rule + mode, dim),
+        output.cell(_named(rule), dim),
         Text.assemble((output.clean(numbers), dim), (output.clean(_within(numbers, rule)), output.DIM)),
         output.cell(rule.text, "yellow" if _would_refuse(rule) or _warns(rule) else output.DIM),
     )
+
+
+def _named(rule: "RuleVerdict") -> str:
+    """The rule, and its mode if that isn't the usual one."""
+    mode = {"": "", "enforce": "", "report": " (report only)"}.get(rule.mode, f" ({rule.mode})")
+    return f"{rule.rule}{mode}"
 
 
 def _within(numbers: str, rule: "RuleVerdict") -> str:

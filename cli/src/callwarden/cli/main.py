@@ -14,9 +14,11 @@ import typer
 from callwarden.cli import output, state
 from callwarden.cli.commands import (
     account,
+    audit,
     ban,
     calls,
     demo,
+    imports,
     ledger,
     limits,
     lists,
@@ -70,6 +72,8 @@ app.add_typer(trunk.app, name="trunk", rich_help_panel=CUSTOMERS)
 app.add_typer(rates.app, name="rates", rich_help_panel=CUSTOMERS)
 app.add_typer(route.app, name="route", rich_help_panel=CUSTOMERS)
 app.add_typer(policy.app, name="policy", rich_help_panel=PROTECT)
+app.command("audit", rich_help_panel=PROTECT)(audit.audit)
+app.add_typer(imports.app, name="import", rich_help_panel=PROTECT)
 app.add_typer(ban.app, name="ban", rich_help_panel=PROTECT)
 app.add_typer(lists.app, name="list", rich_help_panel=PROTECT)
 app.add_typer(calls.app, name="call", rich_help_panel=CALLS)
@@ -77,10 +81,12 @@ app.command("explain", rich_help_panel=CALLS)(calls.explain)
 app.add_typer(sip.app, name="sip", rich_help_panel=CALLS)
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line; the exit code: 0 done, 1 not done, 2 not understood, 130 interrupted."""
+def run(arguments: Sequence[str] | None = None, *, program: str = "callwarden") -> int:
+    """Runs one command line; the exit code: 0 done, 1 not done, 2 not understood, 130 interrupted. `program` is how the
+    user calls it.
+    """
     try:
-        result = app(args=arguments, prog_name="callwarden", standalone_mode=False)
+        result = app(args=arguments, prog_name=program, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except Failure as failure:
         return _say(failure.message, failure.exit_code)
@@ -119,6 +125,11 @@ def say_unexpected(error: Exception) -> int:
 
 def main() -> None:
     sys.exit(run())
+
+
+def kubectl_plugin() -> None:
+    """`kubectl callwarden …`: kubectl runs the program kubectl-callwarden that it finds in PATH."""
+    sys.exit(run(program="kubectl callwarden"))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,16 @@ def show(renderable: "RenderableType") -> None:
     console().print(renderable)
 
 
+def show_lines(text: "Text") -> None:
+    """Text that has its line breaks, and gets no others."""
+    console().print(text, soft_wrap=True)
+
+
+def width() -> int:
+    """Columns of the terminal, or what is usual where there is none."""
+    return console().width
+
+
 def say(text: str) -> None:
     """One line of result."""
     typer.echo(clean(text))
@@ -95,8 +105,12 @@ def facts(rows: "Mapping[str, str | Text]") -> "Table":
 
 
 def as_json(value: object) -> None:
+    typer.echo(json_text(value))
+
+
+def json_text(value: object) -> str:
     # JSON escapes only the controls of ASCII.
-    typer.echo(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, indent=2, ensure_ascii=False)))
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def plain(message: "Message") -> dict[str, Any]:

@@ -120,6 +120,9 @@ def explain(
         typer.Option("--reported", help="With --account: only calls that a rule in mode Report would have refused."),
     ] = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="With --account: at most so many.")] = 100,
+    every: Annotated[
+        bool, typer.Option("--all", help="With a Call-ID: a line for each rule, those that don't apply, too.")
+    ] = False,
     as_: OutputOption = Output.TABLE,
 ) -> None:
     """Why a call was admitted, refused or cut: every rule that was asked, with its numbers.
@@ -133,14 +136,16 @@ def explain(
     if call_id is None:
         if refused and reported:
             raise Misuse("either --refused or --reported: what was refused wasn't only reported")
+        if every:
+            raise Misuse("--all goes with a Call-ID: it shows rules, not calls")
         _explain_account(account, since, limit, as_, refused=refused, reported=reported)
         return
     if refused or reported:
         raise Misuse("--refused and --reported go with --account, not with a Call-ID")
-    _explain_call(call_id, as_)
+    _explain_call(call_id, as_, every=every)
 
 
-def _explain_call(call_id: str, as_: Output) -> None:
+def _explain_call(call_id: str, as_: Output, *, every: bool) -> None:
     from callwarden.api.admission.v1 import admission_pb2 as pb
     from callwarden.cli import explanation
 
@@ -150,7 +155,7 @@ def _explain_call(call_id: str, as_: Output) -> None:
     if as_ is Output.JSON:
         output.as_json(output.plain(reply))
     else:
-        output.show(explanation.render(call_id, reply))
+        output.show(explanation.render(call_id, reply, every=every))
 
 
 def _explain_account(account: str, since: str, limit: int, as_: Output, *, refused: bool, reported: bool) -> None:

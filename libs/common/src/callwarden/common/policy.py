@@ -1,7 +1,8 @@
 """The policy that holds now: follows the bundle in NATS KV, swaps it whole, acknowledges its revision.
 
-Parsing and merging are in callwarden.policy; here is only how a process hears of a new bundle. One that does not
-parse is told to the log and counted, and the last good one stays (DESIGN.md D7).
+Parsing and merging are in callwarden.policy; here is only how a process hears of a new bundle, and that profile
+StressTest begins and ends at its time. A bundle that does not parse is told to the log and counted, and the last good
+one stays (DESIGN.md D7).
 """
 
 import asyncio
@@ -57,6 +58,7 @@ class Policies:
 
     def __init__(self, bus: Bus, service: str, instance: str, clock: Clock, metrics: Metrics) -> None:
         self.current: PolicySet = default_set()
+        self._taken = self.current  # as it came; what of it holds depends on the time
         self._kv = bus.kv(Bucket.POLICY)
         self._acks = bus.kv(Bucket.POLICY_ACKS)
         self._service, self._instance = service, instance
@@ -102,12 +104,29 @@ class Policies:
             self._refused.value += 1
             log.error("policy.refused", error=error, bytes=len(value), revision_kept=self.current.revision)
             return
-        if policies.revision == self.current.revision and policies.documents == self.current.documents:
+        if policies == self._taken:
             return
-        self.current = policies
+        self._taken = policies
         self._applied_at_s = self._clock.now_s()
         self._changed.set()
         log.info("policy.applied", revision=policies.revision, documents=len(policies.documents))
+        self._swap(policies.at(self._applied_at_s))
+
+    def _keep_time(self) -> None:
+        """Swap where a StressTest has begun or ended meanwhile."""
+        policies = self._taken.at(self._clock.now_s())
+        if policies.stressed != self.current.stressed:
+            log.warning("policy.stress_test", realms=sorted(policies.stressed), revision=policies.revision)
+            self._swap(policies)
+
+    def _pause_s(self) -> float:
+        """Until there is something to say or to do without anything new."""
+        now_s = self._clock.now_s()
+        next_s = self._taken.next_change_s(now_s)
+        return ACK_EVERY_S if next_s is None else min(ACK_EVERY_S, next_s - now_s)
+
+    def _swap(self, policies: PolicySet) -> None:
+        self.current = policies
         for listener in self._listeners:
             try:
                 listener(policies)
@@ -115,12 +134,14 @@ class Policies:
                 log.error("policy.listener_failed", error=error, revision=policies.revision)
 
     async def acknowledge(self) -> None:
-        """Say which revision is in force: at once after a swap, and again every ACK_EVERY_S; for ever."""
+        """Say which revision is in force: at once after a swap, and again every ACK_EVERY_S; for ever. StressTests
+        begin and end in between."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(ACK_EVERY_S):
+                async with asyncio.timeout(self._pause_s()):
                     await self._changed.wait()
             self._changed.clear()
+            self._keep_time()
             ack = policy_pb2.Ack(
                 service=self._service,
                 instance=self._instance,

@@ -3,25 +3,39 @@
 In: parsing, validation, merging by realm and priority over the profile's values. Out: where documents are kept and how
 services hear of them (callwarden.common.policy), and what each field means (callwarden.policy.model).
 
-The order in which fields are laid over each other: the profile's values, the policies for all realms, the policies for
-the realm; within each step by priority, and by name where priorities are equal. Lists are replaced, not joined.
+The order in which fields are laid over each other: the profile's values, the ClusterSecurityPolicies, the policies for
+all realms, the policies for the realm; within each step by priority, and by name where priorities are equal. Lists are
+replaced, not joined. What profile StressTest turns off is off whatever the policies say, but only for its time, of
+which a set without a clock knows nothing: `PolicySet.at` says what holds at a moment.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, Final, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from callwarden.kernel.errors import Invalid
-from callwarden.policy.model import API_VERSION, HARDENED, KIND, Metadata, PolicySpec
+from callwarden.policy.fields import DOCUMENT, FieldFacts, leaves, walk, written
+from callwarden.policy.model import (
+    API_VERSION,
+    CLUSTER_KIND,
+    HARDENED,
+    KIND,
+    STRESS_TEST,
+    Metadata,
+    PolicySpec,
+    StressTest,
+)
+from callwarden.policy.values import format_duration, seconds_of
 
 DOCUMENT_BYTES_MAX: Final = 1_000_000  # etcd's limit for one object is 1.5 MB.
 DOCUMENTS_MAX: Final = 1_000
-_MERGE_KEYS_MAX_DEPTH: Final = 12  # The model is 5 deep.
+_DEPTH_MAX: Final = 12  # The model is 5 deep.
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +59,27 @@ class BadPolicy(Invalid):
         super().__init__(f"policy {name or '(unnamed)'}: {text}", field=self.problems[0].field)
 
 
+class Key(NamedTuple):
+    """What a policy is found by. The two kinds, and on Kubernetes two namespaces, may use the same name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One SecurityPolicy as it was applied. `spec` holds only what the user wrote."""
+    """One SecurityPolicy or ClusterSecurityPolicy as it was applied. `spec` holds only what the user wrote."""
 
     name: str
     spec: Mapping[str, Any]
+    kind: str = KIND
+    namespace: str = ""
+    """The resource's namespace on Kubernetes; a ClusterSecurityPolicy has none."""
+
+    @property
+    def key(self) -> Key:
+        return Key(self.kind, self.namespace, self.name)
 
     @property
     def realm(self) -> str:
@@ -60,9 +89,20 @@ class Document:
     def priority(self) -> int:
         return int(self.spec.get("priority", 0))
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether it lies below all SecurityPolicies."""
+        return self.kind == CLUSTER_KIND
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What it sets without effect."""
+        return tuple(_without_effect(self.spec))
+
     def to_json(self) -> str:
         """The whole resource as canonical JSON."""
-        body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": self.name}, "spec": self.spec}
+        metadata = {"name": self.name, **({"namespace": self.namespace} if self.namespace else {})}
+        body = {"apiVersion": API_VERSION, "kind": self.kind, "metadata": metadata, "spec": self.spec}
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -75,22 +115,43 @@ class Document:
         problems = []
         if value.get("apiVersion") != API_VERSION:
             problems.append(Problem("apiVersion", f"must be {API_VERSION}"))
-        if value.get("kind") != KIND:
-            problems.append(Problem("kind", f"must be {KIND}"))
-        problems += _problems_of(Metadata, metadata if metadata is not None else {}, "metadata")
+        kind = value.get("kind")
+        if kind not in (KIND, CLUSTER_KIND):
+            problems.append(Problem("kind", f"must be {KIND} or {CLUSTER_KIND}"))
+        problems += problems_of(Metadata, metadata if metadata is not None else {}, "metadata")
         spec = value.get("spec", {})
         if not isinstance(spec, dict):
             problems.append(Problem("spec", "is not a mapping"))
+        elif not _is_plain(spec):
+            problems.append(Problem("spec", "has something that isn't plain YAML: a time, a set, or nested too deeply"))
         else:
-            problems += _problems_of(PolicySpec, spec, "spec")
+            problems += problems_of(PolicySpec, spec, "spec", document=True)
+            if kind == CLUSTER_KIND and "realm" in spec:
+                problems.append(Problem("spec.realm", f"is not a field of a {CLUSTER_KIND}, which is for all realms"))
         problems += [Problem(str(key), "is not a field of a SecurityPolicy") for key in value if key not in _TOP_FIELDS]
         if problems:
             raise BadPolicy(name, problems)
-        return cls(name, spec)
+        namespace = Metadata.model_validate(metadata).namespace if kind == KIND else ""
+        return cls(name, spec, str(kind), namespace)
 
 
 # status and the rest of metadata are Kubernetes' business; `kubectl get -o yaml` output can be applied.
 _TOP_FIELDS: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
+
+
+def _is_plain(value: object, depth: int = 0) -> bool:
+    """Whether it is what JSON can say, as everything must be that travels in a bundle."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return True
+        case dict():
+            return depth < _DEPTH_MAX and all(
+                isinstance(key, str) and _is_plain(below, depth + 1) for key, below in value.items()
+            )
+        case list():
+            return depth < _DEPTH_MAX and all(_is_plain(below, depth + 1) for below in value)
+        case _:
+            return False
 
 
 def parse_yaml(text: str) -> list[Document]:
@@ -118,6 +179,18 @@ def _has_alias(text: str) -> bool:
         return False  # parse_yaml's own reading says what is wrong.
 
 
+@dataclass(frozen=True, slots=True)
+class _Stress:
+    """What holds in a realm while profile StressTest does."""
+
+    starts_s: float
+    ends_s: float
+    spec: PolicySpec
+
+    def holds(self, now_s: float) -> bool:
+        return self.starts_s <= now_s < self.ends_s
+
+
 @dataclass(frozen=True)
 class PolicySet:
     """All policies that hold, with their revision: the snapshot that a service swaps whole."""
@@ -125,16 +198,24 @@ class PolicySet:
     revision: int
     documents: tuple[Document, ...] = ()
     _by_realm: dict[str, PolicySpec] = field(default_factory=dict, repr=False, compare=False)
+    _usual: dict[str, PolicySpec] = field(default_factory=dict, repr=False, compare=False)
+    """What holds outside StressTest, which is the same where there is none."""
+    _stress: dict[str, _Stress] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def build(cls, revision: int, documents: Iterable[Document]) -> "PolicySet":
         """Merges and validates for every realm that any document names, so that a set which exists is right for all.
-        Raises BadPolicy."""
-        ordered = tuple(sorted(documents, key=lambda document: document.name))
+        Profile StressTest holds in none of them before `at` says so. Raises BadPolicy."""
+        ordered = tuple(sorted(documents, key=lambda document: document.key))
         if len(ordered) > DOCUMENTS_MAX:
             raise BadPolicy("", [Problem("(bundle)", f"holds more than {DOCUMENTS_MAX} policies")])
         realms = {"", *(document.realm for document in ordered)}
-        return cls(revision, ordered, {realm: _effective(realm, ordered) for realm in realms})
+        usual, stress = {}, {}
+        for realm in realms:
+            usual[realm], under_stress = _effective(realm, ordered)
+            if under_stress is not None:
+                stress[realm] = under_stress
+        return cls(revision, ordered, dict(usual), usual, stress)
 
     def for_realm(self, realm: str) -> PolicySpec:
         """The effective settings of one realm."""
@@ -142,28 +223,51 @@ class PolicySet:
         return spec if spec is not None else self._by_realm[""]
 
     @property
+    def realms(self) -> tuple[str, ...]:
+        """Those that any policy names, behind "" for all others."""
+        return tuple(sorted(self._by_realm))
+
+    def at(self, now_s: float) -> "PolicySet":
+        """The same, with profile StressTest in those realms where it holds at that Unix time."""
+        if not self._stress:
+            return self
+        held = {realm: stress.spec for realm, stress in self._stress.items() if stress.holds(now_s)}
+        return replace(self, _by_realm=self._usual | held)
+
+    @property
+    def stressed(self) -> frozenset[str]:
+        """The realms in which profile StressTest holds."""
+        return frozenset(realm for realm, stress in self._stress.items() if self._by_realm[realm] is stress.spec)
+
+    def next_change_s(self, now_s: float) -> float | None:
+        """The Unix time after now at which a StressTest begins or ends next; None: never."""
+        moments = (moment for stress in self._stress.values() for moment in (stress.starts_s, stress.ends_s))
+        return min((moment for moment in moments if moment > now_s), default=None)
+
+    @property
     def warnings(self) -> tuple[Problem, ...]:
-        """What is taken, but may not be meant; each once, whatever the number of realms that have it."""
-        found = [problem for spec in self._by_realm.values() for problem in _doubts(spec)]
+        """What is taken, but may not be meant; each once, whatever the number of realms and policies that have it."""
+        found = [problem for document in self.documents for problem in document.warnings]
+        found += [problem for spec in self._usual.values() for problem in _doubts(spec)]
         return tuple(dict.fromkeys(found))
 
     @property
     def digest(self) -> str:
         """SHA-256 over the effective settings of all realms: two equal digests mean the same protection."""
-        effective = {
-            realm: spec.model_dump(mode="json", by_alias=True) for realm, spec in sorted(self._by_realm.items())
-        }
-        return hashlib.sha256(json.dumps(effective, sort_keys=True).encode()).hexdigest()
+        effective = {realm: spec.model_dump(mode="json", by_alias=True) for realm, spec in sorted(self._usual.items())}
+        stressed = sorted(self._stress)
+        return hashlib.sha256(json.dumps([effective, stressed], sort_keys=True).encode()).hexdigest()
 
     def with_applied(self, documents: Iterable[Document]) -> "PolicySet":
-        """The next revision, in which these documents replace those of the same names. Raises BadPolicy."""
-        by_name = {document.name: document for document in self.documents}
-        by_name.update({document.name: document for document in documents})
-        return PolicySet.build(self.revision + 1, by_name.values())
+        """The next revision, in which these documents replace those of the same keys. Raises BadPolicy."""
+        by_key = {document.key: document for document in self.documents}
+        by_key.update({document.key: document for document in documents})
+        return PolicySet.build(self.revision + 1, by_key.values())
 
-    def without(self, name: str) -> "PolicySet":
-        """The next revision, in which the named document is gone."""
-        return PolicySet.build(self.revision + 1, (document for document in self.documents if document.name != name))
+    def without(self, name: str, kind: str = KIND, namespace: str = "") -> "PolicySet":
+        """The next revision, in which that document is gone."""
+        key = Key(kind, namespace, name)
+        return PolicySet.build(self.revision + 1, (document for document in self.documents if document.key != key))
 
 
 def default_set() -> PolicySet:
@@ -171,53 +275,105 @@ def default_set() -> PolicySet:
     return PolicySet.build(0, ())
 
 
-def _effective(realm: str, documents: tuple[Document, ...]) -> PolicySpec:
-    general = [document for document in documents if not document.realm]
-    special = [document for document in documents if realm and document.realm == realm]
-    layers = [
-        *sorted(general, key=lambda d: (d.priority, d.name)),
-        *sorted(special, key=lambda d: (d.priority, d.name)),
-    ]
+def layers_of(realm: str, documents: Iterable[Document]) -> list[Document]:
+    """Those that hold for a realm, in the order in which they are laid over each other."""
+
+    def step(document: Document) -> int:
+        return 0 if document.is_cluster else 2 if document.realm else 1
+
+    concerned = [document for document in documents if document.realm in ("", realm)]
+    return sorted(concerned, key=lambda one: (step(one), one.priority, one.name, one.namespace))
+
+
+def _effective(realm: str, documents: tuple[Document, ...]) -> tuple[PolicySpec, _Stress | None]:
+    layers = layers_of(realm, documents)
+    profiles = [str(layer.spec["profile"]) for layer in layers if "profile" in layer.spec]
+    is_stressed = bool(profiles) and profiles[-1] == _STRESS
+    profile = next((name for name in reversed(profiles) if name != _STRESS), "Default")
     merged: dict[str, Any] = {}
-    profile = next((layer.spec["profile"] for layer in reversed(layers) if "profile" in layer.spec), "Default")
     if profile == "Hardened":
         merged = _merge(merged, HARDENED)
     for layer in layers:
         merged = _merge(merged, layer.spec)
     merged["profile"], merged["realm"] = profile, realm
-    problems = _problems_of(PolicySpec, merged, "spec")
+    problems = problems_of(PolicySpec, merged, "spec")
     if problems:
         raise BadPolicy(layers[-1].name if layers else "", problems)
-    return PolicySpec.model_validate(merged)
+    spec = PolicySpec.model_validate(merged)
+    if not is_stressed:
+        return spec, None
+    # Only a document with startsAt may name the profile, so it is there.
+    starts_s = seconds_of(spec.stress_test.starts_at or "")
+    stressed = PolicySpec.model_validate(_merge(merged | {"profile": _STRESS}, STRESS_TEST))
+    return spec, _Stress(starts_s, starts_s + spec.stress_test.duration, stressed)
 
 
+_STRESS: Final = "StressTest"
 MULTIPLIER_MIN: Final = 4  # Below it a good day after a quiet week is blocked.
 
 
 def _doubts(spec: PolicySpec) -> Iterator[Problem]:
+    """What may not be meant in the settings that hold."""
     dynamic = spec.spend.dynamic_daily
     if dynamic.mode and dynamic.multiplier < MULTIPLIER_MIN:
         yield Problem(
             "spec.spend.dynamicDaily.multiplier",
             f"is {dynamic.multiplier}, and below {MULTIPLIER_MIN} accounts are blocked by ordinary growth",
         )
+    if spec.lines.max_off_peak is not None and not spec.lines.peak_hours:
+        yield Problem("spec.lines.maxOffPeak", "holds at no time: without peakHours it is always peak")
+
+
+@cache
+def facts() -> Mapping[str, FieldFacts]:
+    """Every field of a policy by its path below spec."""
+    return {fact.path: fact for fact in walk(PolicySpec)}
+
+
+def without_effect(settings: Mapping[str, Any]) -> list[tuple[FieldFacts, Any]]:
+    """The fields that these settings set and no service enforces, but those set to what services do anyway."""
+    found = []
+    for path, value in leaves(settings):
+        fact = facts().get(path)
+        if fact is None or not fact.is_leaf or fact.enforced:
+            continue
+        if fact.has_always and value == fact.always and type(value) is type(fact.always):
+            continue
+        found.append((fact, value))
+    return found
+
+
+def _without_effect(spec: Mapping[str, Any]) -> Iterator[Problem]:
+    for fact, _ in without_effect(spec):
+        reason = "is not enforced by any service yet: so far it protects from nothing"
+        if fact.has_always:
+            reason = f"has no effect yet: services act as for {written(fact.always)}, whatever is written"
+        yield Problem(f"spec.{fact.path}", reason)
+    if spec.get("profile") == "Hardened" and (idle := without_effect(HARDENED)):
+        names = ", ".join(fact.path for fact, _ in idle)
+        yield Problem("spec.profile", f"Hardened also sets what no service enforces yet: {names}")
+    if spec.get("profile") == _STRESS:
+        test = StressTest.model_validate(spec["stressTest"])
+        off = ", ".join(path for path, _ in leaves(STRESS_TEST))
+        hours = f"from {test.starts_at} for {format_duration(test.duration)}"
+        yield Problem("spec.profile", f"StressTest turns off {off} {hours}")
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping) and depth < _MERGE_KEYS_MAX_DEPTH:
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and depth < _DEPTH_MAX:
             result[key] = _merge(below, value, depth + 1)
         else:
             result[key] = value
     return result
 
 
-def _problems_of(model: type[BaseModel], value: object, root: str) -> list[Problem]:
+def problems_of(model: type[BaseModel], value: object, root: str, *, document: bool = False) -> list[Problem]:
     """What the model says against the value, with our own field paths and without echoing what was given."""
     try:
-        model.model_validate(value)
+        model.model_validate(value, context={DOCUMENT: document})
     except ValidationError as error:
         return [
             Problem(".".join([root, *map(str, item["loc"])]), _reason(item["type"], item["msg"]))

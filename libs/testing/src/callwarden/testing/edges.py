@@ -31,6 +31,8 @@ class Call:
     source_address: str = "192.0.2.7"
     caller_number: str = ""
     local: bool = False
+    trunk: str = "carrier"
+    """By which it goes out, if it is admitted."""
     at_s: float = field(default_factory=time.time)
     more: dict[str, Any] = field(default_factory=dict)
     """Further fields of the AdmitRequest, by name."""
@@ -141,7 +143,7 @@ class Edges:
             call_id=call.call_id,
             account_id=call.account_id,
             answered_at_s=call.answered_at_s,
-            trunk="carrier",
+            trunk=call.trunk,
         )
         self._events.publish(
             "calls.started", event.SerializeToString(), message_id=message_id or f"{call.hold_id}.started"
@@ -156,7 +158,7 @@ class Edges:
             answered_at_s=call.answered_at_s,
             ended_at_s=call.ended_at_s or time.time(),
             reason=reason,
-            trunk="carrier",
+            trunk=call.trunk,
         )
         self._events.publish("calls.ended", event.SerializeToString(), message_id=message_id or f"{call.hold_id}.ended")
 

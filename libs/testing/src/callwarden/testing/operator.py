@@ -59,11 +59,13 @@ class Operator:
         numbers: tuple[str, ...] = (),
         password: str | None = PASSWORD,
         credit_micros: int = 0,
+        limits: admission_pb2.Limits | None = None,
     ) -> str:
         """A new account with credentials and credit; its id."""
         account = admission_pb2.Account(
-            name=name, realm=realm, type=kind, currency="EUR", prepaid=prepaid, deck=deck, numbers=numbers
-        )
+            name=name, realm=realm, type=kind, currency="EUR", prepaid=prepaid, deck=deck, numbers=numbers,
+            limits=limits,
+        )  # fmt: skip
         if lines is not None:
             account.limits.max_lines = lines
         if daily_micros is not None:
@@ -94,9 +96,17 @@ class Operator:
         if reply.errors:
             raise ValueError(f"deck {name}: {reply.errors}")
 
-    async def carrier(self, address: str, *, name: str = "carrier", prefix: str = "", priority: int = 0) -> None:
+    async def carrier(
+        self,
+        address: str,
+        *,
+        name: str = "carrier",
+        prefix: str = "",
+        priority: int = 0,
+        limits: admission_pb2.Limits | None = None,
+    ) -> None:
         """A carrier trunk at host:port with a route for the prefix."""
-        account_id = await self.account(f"{name}-account", kind="carrier", prepaid=False, password=None)
+        account_id = await self.account(f"{name}-account", kind="carrier", prepaid=False, password=None, limits=limits)
         trunk = admission_pb2.Trunk(name=name, address=address, direction="carrier", account=account_id, enabled=True)
         await unary(self.accounts.CreateTrunk, trunk)
         await unary(self.rating.SetRoute, rating_pb2.SetRouteRequest(prefix=prefix, trunk=name, priority=priority))

@@ -184,6 +184,8 @@ class CallAdmission:
         self._wake = asyncio.Event()
         self._refuse_until_s = 0.0  # monotonic
         self._pricings: OrderedDict[UUID, Pricing] = OrderedDict()
+        self._usual: Pricing | None = None
+        """How the account was priced that was learnt of last."""
         self.counts = Counts()
 
     @property
@@ -207,13 +209,21 @@ class CallAdmission:
         if abs(request.start_s - now_s) > CLOCKS_APART_S:
             request.start_s = now_s
         quote: Quote | NoQuote | None = None
-        if not request.local and (pricing := self._pricings.get(request.account_id)) is not None:
-            quote = await self._quote(pricing, request)
+        if not request.local:
+            pricing = self._pricings.get(request.account_id)
+            if pricing is not None:
+                quote = await self._quote(pricing, request)
+            elif self._usual is not None:
+                # Most accounts are priced alike. A guess that is wrong is told by NeedsQuote, as no guess would be; one
+                # that is right saves a whole turn with the database.
+                quote = self._quotes.known(self._usual, request.destination, request.start_s)
         for _ in range(QUOTE_ROUNDS):
             outcome = await self._submit(self._admissions, Admission(request, quote))
             match outcome:
                 case Admitted():
                     self.counts.admitted += 1
+                    if quote is not None and request.account_id not in self._pricings:
+                        self._remember(request.account_id, quote.pricing)
                     return outcome
                 case Refused(refuse=refuse):
                     key = refuse.rule, refuse.reason.value
@@ -324,6 +334,7 @@ class CallAdmission:
         return known or await self._quotes.ask(pricing, request.destination, request.start_s)
 
     def _remember(self, account_id: UUID, pricing: Pricing) -> None:
+        self._usual = pricing
         self._pricings[account_id] = pricing
         self._pricings.move_to_end(account_id)
         if len(self._pricings) > PRICINGS_KNOWN_MAX:

@@ -117,6 +117,7 @@ class LimitDesk:
         decision = Decision(
             at_s, "admit" if refused is None else "refuse", refused, decided.rules, policy.revision, account.name,
             wish.source_address, sip_status=0 if refused is None else sip_status(refused, policy),
+            cut_by=decided.cut_by,
         )  # fmt: skip
         quote = snapshot.quote if isinstance(snapshot.quote, Quote) else None
         return Simulated(verdict, decision, quote, decided.routes, account.currency)

@@ -224,6 +224,7 @@ def decision_bytes(decision: Decision) -> bytes:
         trace_id=decision.trace_id,
         account=decision.account,
         source_address=decision.source_address,
+        cut_by=decision.cut_by,
     )
     if decision.refused is not None:
         head.refused.CopyFrom(refused_message(decision.refused, decision.sip_status))

@@ -357,8 +357,7 @@ class Book:
                     standing = None if hold is None else self._standings.get(hold.account_id)
                     if hold is None or standing is None:
                         continue
-                    trunk = command.trunk if isinstance(command, Ended) else ""
-                    owners = tuple(self._moved_by(standing.account, hold, trunk))
+                    owners = tuple(self._moved_by(standing.account, hold))
             for _, scope, shard in owners:
                 if (scope, shard) not in self._counters:
                     missing.add((scope, shard))
@@ -417,14 +416,9 @@ class Book:
         reseller = self._seen.get(account.parent)
         return pricing_of(account.deck, "" if reseller is None else reseller.account.deck, account.realm)
 
-    def _moved_by(self, account: Account, hold: Hold, trunk: str) -> list[Owner]:
-        """Where a running call is counted; of carriers only the one that took it (`trunk` empty: as known)."""
+    def _moved_by(self, account: Account, hold: Hold) -> list[Owner]:
+        """Where a running call is counted; of carriers all that may have taken it, and once it is known the one."""
         owners = list(hold.owners)
-        if any(owner.kind == CARRIER for owner in owners):
-            taken = hold.of_trunk(trunk)
-            carrier = None if taken is None or taken.carrier_account_id is None else taken.carrier_account_id
-            scope = None if carrier is None else scope_of(CARRIER, str(carrier))
-            owners = [owner for owner in owners if owner.kind != CARRIER or owner.scope == scope]
         # What was begun before its account was sharded lies in the first shard.
         if shards_of(account) > 1 and not any(owner.kind == ACCOUNT for owner in owners):
             owners.append(Owner(ACCOUNT, account.id, 0))
@@ -508,6 +502,9 @@ class Book:
             self._tell(standing, decided, policy, snapshot.day, request.call_id)
             return self._refuse(command, account.name, decided, policy.revision, sip_status(verdict, policy))
         routes = decided.routes
+        costs = _costs_of(quote, routes) if isinstance(quote, Quote) else ()
+        if decided.routes != (quote.routes if isinstance(quote, Quote) else ()):
+            owners = self._by_routes(owners, costs, account)
         hold = Hold(
             id=request.hold_id,
             account_id=account.id,
@@ -525,8 +522,8 @@ class Book:
             trunk=routes[0].trunk if routes else "",
             marks=marks(request, policy, account, self._now_s) if policy.velocity else (),
             owners=owners,
-            costs=_costs_of(quote, routes) if isinstance(quote, Quote) else (),
-            limits_hit=tuple(decided.reported) if policy.reports else (),
+            costs=costs,
+            limits_hit=_hits(decided, policy),
         )
         decision = self._decision("admit", None, decided, policy.revision, account.name, request)
         prefix = quote.prefix if isinstance(quote, Quote) else ""
@@ -540,6 +537,17 @@ class Book:
         if policy.thresholds or decided.warnings:
             self._tell(standing, decided, policy, snapshot.day, request.call_id)
         return Admitted(hold, routes, policy.revision)
+
+    def _by_routes(
+        self, owners: tuple[Owner, ...], costs: tuple[RouteCost, ...], account: Account
+    ) -> tuple[Owner, ...]:
+        """Without the carriers of routes that the rules have ruled out."""
+        left = {_carrier_scope(cost) for cost in costs}
+        kept = tuple(owner for owner in owners if owner.kind != CARRIER or owner.scope in left)
+        if len(kept) < len(owners):
+            # What isn't written isn't looked at again, and what was remembered of the carrier may be old.
+            self.changes.doubtful.add(account.id)
+        return kept
 
     def _refuse(self, command: Admission, account: str, decided: Decided, revision: int, sip_status: int) -> Refused:
         request, refuse = command.request, decided.verdict
@@ -602,7 +610,7 @@ class Book:
         if self.changes.missing:
             return Undecided()
         verdict = decided.verdict
-        hits = decided.reported if policy.reports else []
+        hits = _hits(decided, policy)
         if isinstance(verdict, Refuse):
             self._shift(standing, without, hold, policy)
             self._note_cut(command, account.name, decided, policy.revision)
@@ -635,7 +643,10 @@ class Book:
         # Derived, so that an edge that asks again and again leaves one note.
         note_id = uuid5(request.hold_id, f"cut.{request.granted_s}")
         refused = verdict if isinstance(verdict, Refuse) else None
-        decision = Decision(self._now_s, "cut", refused, decided.rules, revision, account, trace_id=request.trace_id)
+        decision = Decision(
+            self._now_s, "cut", refused, decided.rules, revision, account, trace_id=request.trace_id,
+            cut_by=decided.cut_by,
+        )  # fmt: skip
         self.changes.doubtful.add(request.account_id)
         self.changes.notes.append(Note.of(note_id, request.call_id, request.account_id, decision))
 
@@ -645,7 +656,8 @@ class Book:
         if hold is None or standing is None:
             return self._not_running(event.hold_id)
         policy = self._policy_for(standing.account.realm)
-        answered = hold.granted(
+        taken = self._taken(hold, event.trunk)
+        answered = taken.granted(
             event.answered_at_s,
             hold.granted_s,
             hold.held_micros,
@@ -654,8 +666,24 @@ class Book:
             final=hold.final,
         )
         if answered != hold:
-            self._update(standing, hold, answered, policy)
+            self._update(standing, taken, answered, policy)
         return Done()
+
+    def _taken(self, hold: Hold, trunk: str) -> Hold:
+        """The call, which went out by this trunk: counted for no other carrier any more. As it is, if the trunk isn't
+        told or is none of its own."""
+        if not trunk or not any(owner.kind == CARRIER for owner in hold.owners):
+            return hold
+        cost = hold.of_trunk(trunk)
+        if cost is None:
+            return hold
+        scope = _carrier_scope(cost)
+        others = {owner for owner in hold.owners if owner.kind == CARRIER and owner.scope != scope}
+        if not others:
+            return hold
+        for owner in others:
+            self._touch(owner).usage.leave(hold)
+        return replace(hold, owners=tuple(owner for owner in hold.owners if owner not in others))
 
     # ------------------------------------------------------------------ ends
 
@@ -693,8 +721,11 @@ class Book:
             changes.spent[account_id, day] = changes.spent.get((account_id, day), 0) + price_micros
         is_own = True
         if hold.owners or account.shards > 1:
-            for owner in self._moved_by(account, hold, settlement.trunk):
+            for owner in self._moved_by(account, hold):
                 usage = self._touch(owner).usage
+                if owner.kind == CARRIER and owner.scope != _carrier_scope(hold.of_trunk(settlement.trunk)):
+                    usage.leave(hold)
+                    continue
                 usage.end(hold, settlement, Facts(owner.kind, policy, account, self._now_s))
                 if owner.kind == ACCOUNT:
                     is_own = False
@@ -715,8 +746,6 @@ class Book:
         is_own = True
         for owner in hold.owners:
             kind = owner.kind
-            if kind == CARRIER:
-                continue
             usage = self._touch(owner).usage
             if kind == ACCOUNT:
                 is_own = False
@@ -763,9 +792,9 @@ class Book:
         """Moves all that the call is counted in from one of its states to another; whether the account's own row is."""
         account, is_own = standing.account, True
         if before.owners or account.shards > 1:
-            for owner in self._moved_by(account, before, ""):
-                if owner.kind == CARRIER:
-                    continue
+            for owner in self._moved_by(account, before):
+                if owner.kind == CARRIER and before.granted_s == after.granted_s:
+                    continue  # It counts nothing else, and all that it takes meet in its row.
                 counter = self._touch(owner) if writes else self._counters[owner.scope, owner.shard]
                 counter.usage.extend(before, after, Facts(owner.kind, policy, account, self._now_s))
                 if owner.kind == ACCOUNT:
@@ -877,7 +906,7 @@ class Book:
         return snapshot
 
     def _snapshot_of_running(self, standing: Standing, hold: Hold) -> Snapshot:
-        owners = self._moved_by(standing.account, hold, "") if hold.owners or standing.account.shards > 1 else ()
+        owners = self._moved_by(standing.account, hold) if hold.owners or standing.account.shards > 1 else ()
         snapshot = self._snapshot_on(standing, owners, hold.spend_day)
         if not any(owner.kind == ACCOUNT for owner in owners):
             held = self._holds[hold.id].held_micros
@@ -951,13 +980,25 @@ class Book:
     ) -> Decision:  # fmt: skip
         return Decision(
             self._now_s, outcome, refuse, decided.rules, revision, account, request.source_address, request.trace_id,
-            sip_status,
+            sip_status, decided.cut_by,
         )  # fmt: skip
+
+
+def _hits(decided: Decided, policy: AdmissionPolicy) -> tuple[str, ...]:
+    """The rules that have shortened the call, or would have refused it had they been enforced."""
+    reported = tuple(decided.reported) if policy.reports else ()
+    return (decided.cut_by, *reported) if decided.cut_by else reported
 
 
 def _costs_of(quote: Quote, routes: tuple[Route, ...]) -> tuple[RouteCost, ...]:
     """Of the routes that the rules have left; of all of them it is known already."""
     return quote.costs if routes == quote.routes else costs_of(routes)
+
+
+def _carrier_scope(cost: RouteCost | None) -> UUID | None:
+    """Where the carrier's counts are; None: nobody knows who it is."""
+    carrier = None if cost is None else cost.carrier_account_id
+    return None if carrier is None else scope_of(CARRIER, str(carrier))
 
 
 def _left(routes: tuple[Route, ...], hold: Hold) -> tuple[Route, ...]:

@@ -218,7 +218,7 @@ class Hold:
     costs: tuple[RouteCost, ...] = ()
     """By trunk; not of routes of which nobody knows carrier or cost."""
     limits_hit: tuple[str, ...] = ()
-    """Rules that cut it, refused it more time, or would have if they were enforced."""
+    """Rules that have left less than a whole slice, refused it more time, or would have if they were enforced."""
 
     def of_trunk(self, trunk: str) -> RouteCost | None:
         """Who is paid for the call, which went out by this trunk."""
@@ -265,3 +265,5 @@ class Decision:
     trace_id: str = ""
     sip_status: int = 0
     """What policy wants a refusal for money to be answered with; 0: the edge's table decides."""
+    cut_by: str = ""
+    """The rule that has left less talk time than a whole slice."""

@@ -15,6 +15,7 @@ from callwarden.call_admission.core.rules.rule import Bounded
 from callwarden.call_admission.core.slices import (
     FREE_LEASE_S,
     Bounds,
+    Slice,
     cut_to_size,
     possible_answers,
 )
@@ -48,6 +49,8 @@ class Decided:
     """Limits of which a shard was short, or that have cut the slice: with room from other shards it may be more."""
     warnings: tuple[Refuse, ...] = ()
     """What is to be told of a call that goes on."""
+    cut_by: str = ""
+    """The rule that has left less talk time than a whole slice; empty: none, or there is no talk time at all."""
 
     @property
     def reported(self) -> list[str]:
@@ -82,7 +85,9 @@ def decide(snapshot: Snapshot, request: CallRequest, policy: AdmissionPolicy, ru
     if part is None:  # the rules have each found room for the least talk time
         raise AssertionError("no talk time within bounds that the rules have let through")
     admit = Admit(part.granted_s, part.held_micros, part.final, bounds.talk_s_max, price)
-    return Decided(admit, asked.results, asked.routes, asked.bounded, asked.warnings)
+    return Decided(
+        admit, asked.results, asked.routes, asked.bounded, asked.warnings, _cut_by(part, wanted_s, asked)
+    )  # fmt: skip
 
 
 def decide_extension(
@@ -103,12 +108,13 @@ def decide_extension(
     results, bounds = asked.results, asked.bounds
     if asked.refusal is not None:
         return Decided(asked.refusal, results, (), asked.bounded, asked.warnings)
-    bounds.talk_s_max = min(bounds.talk_s_max, hold.max_duration_s)
+    if hold.max_duration_s <= bounds.talk_s_max:
+        bounds.talk_s_max, asked.talk_rule = hold.max_duration_s, _DURATION
     part = cut_to_size(price, answers, hold.granted_s, wanted_s, bounds)
     if part is None:
         return Decided(
             Refuse(
-                Reason.DURATION, "duration", "seconds", hold.granted_s, hold.max_duration_s, "call",
+                Reason.DURATION, _DURATION, "seconds", hold.granted_s, hold.max_duration_s, "call",
                 f"The call has had the {hold.max_duration_s} s that one may last.",
             ),
             results,
@@ -116,7 +122,7 @@ def decide_extension(
     # What was held for a dearer moment of answer stays held: it is settled by what the call really costs.
     held_micros = max(part.held_micros, hold.held_micros)
     admit = Admit(part.granted_s, held_micros, part.final, hold.max_duration_s, price)
-    return Decided(admit, results, (), asked.bounded, asked.warnings)
+    return Decided(admit, results, (), asked.bounded, asked.warnings, _cut_by(part, wanted_s, asked))
 
 
 def _slice_s(usual_s: int, snapshot: Snapshot, policy: AdmissionPolicy) -> int:
@@ -130,6 +136,8 @@ def _slice_s(usual_s: int, snapshot: Snapshot, policy: AdmissionPolicy) -> int:
 # Looked up once: an Enum's attribute costs 0.1 µs, and there are thirty rules.
 _MODE_ENFORCE: Final = Mode.ENFORCE
 _MODE_OFF: Final = Mode.OFF
+_DURATION: Final = "duration"
+"""The rule whose bound is the policy's and the hold's longest talk time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +177,9 @@ class _Asked:
     routes: tuple[Route, ...]
     bounded: tuple[Bounded, ...]
     warnings: tuple[Refuse, ...]
+    budget_rule: str
+    """Whose the bounds are; empty: nobody's."""
+    talk_rule: str
 
 
 def _ask(
@@ -178,6 +189,7 @@ def _ask(
     refusal: Refuse | None = None
     budget_micros: int | None = None
     talk_s_max = policy.talk_s_max
+    budget_rule, talk_rule = "", _DURATION
     bounded: tuple[Bounded, ...] = ()
     warnings: tuple[Refuse, ...] = ()
     for index, rule, mode in plan.asked:
@@ -192,9 +204,9 @@ def _ask(
         if result.refused is not None:
             refusal = refusal or result.refused
         if finding.budget_micros is not None and (budget_micros is None or finding.budget_micros < budget_micros):
-            budget_micros = finding.budget_micros
+            budget_micros, budget_rule = finding.budget_micros, rule.name
         if finding.talk_s_max is not None and finding.talk_s_max < talk_s_max:
-            talk_s_max = finding.talk_s_max
+            talk_s_max, talk_rule = finding.talk_s_max, rule.name
         if finding.routes is not None and refusal is None:
             routes = tuple(route for route in routes if route in finding.routes)
             if not routes:
@@ -202,7 +214,14 @@ def _ask(
                 results[index] = RuleResult(rule.name, mode, refusal, result.counter, result.value, result.limit)
     # Whatever the rules' modes, prepaid money that isn't there is never held or charged.
     cap_micros = snapshot.available_micros if snapshot.account.prepaid else None
-    return _Asked(tuple(results), refusal, Bounds(budget_micros, cap_micros, talk_s_max), routes, bounded, warnings)
+    bounds = Bounds(budget_micros, cap_micros, talk_s_max)
+    return _Asked(tuple(results), refusal, bounds, routes, bounded, warnings, budget_rule, talk_rule)
+
+
+def _cut_by(part: Slice, wanted_s: int, asked: _Asked) -> str:
+    if part.granted_s >= wanted_s:
+        return ""
+    return asked.talk_rule if part.granted_s >= asked.bounds.talk_s_max else asked.budget_rule
 
 
 def _no_route(rule: str) -> Refuse:

@@ -311,9 +311,10 @@ class Usage(msgspec.Struct, omit_defaults=True):
     # ------------------------------------------------------------------ a call's life
 
     def begin(self, call: CallRequest, hold: Hold, facts: Facts) -> None:
-        """An admission is placed. A carrier counts nothing yet: which one takes the call isn't known."""
+        """An admission is placed. It counts for every carrier that it may go by: which one takes it isn't known yet."""
         owner, policy, now_s = facts.owner, facts.policy, facts.now_s
         if owner == CARRIER:
+            self._reserve(hold, 1, hold.granted_s)
             return
         micros, granted_s = hold.held_micros, hold.granted_s
         if owner == ADDRESS:
@@ -346,10 +347,11 @@ class Usage(msgspec.Struct, omit_defaults=True):
     def extend(self, before: Hold, after: Hold, facts: Facts) -> None:
         """More was granted, or the callee has answered."""
         owner = facts.owner
-        if owner == CARRIER:
-            return
         micros = after.held_micros - before.held_micros
         granted_s = after.granted_s - before.granted_s
+        if owner == CARRIER:
+            self._reserve(before, 0, granted_s)
+            return
         if owner == ADDRESS:
             if self.period is not None:
                 self.period.move(before.created_at_s, micros, granted_s)
@@ -372,9 +374,10 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 group.period.move(before.created_at_s, micros, 0)
 
     def end(self, hold: Hold, settlement: Settlement, facts: Facts) -> None:
-        """The call is settled, or its hold has expired; for a carrier: one of its calls is over."""
+        """The call is settled, or its hold has expired; for a carrier: one that it took."""
         owner = facts.owner
         if owner == CARRIER:
+            self.leave(hold)
             for spans, key in zip((self.days, self.months), keys_of(hold), strict=True):
                 span = self._span(spans, key)
                 span.calls += 1
@@ -405,6 +408,10 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 group.leases.end(hold.expires_at_s, facts.now_s)
             if group.period is not None:
                 group.period.move(hold.created_at_s, micros - hold.held_micros, 0)
+
+    def leave(self, hold: Hold) -> None:
+        """The call has gone by another carrier than this one."""
+        self._reserve(hold, -1, -hold.granted_s)
 
     # ------------------------------------------------------------------ what it comes to
 
@@ -507,6 +514,15 @@ class Usage(msgspec.Struct, omit_defaults=True):
             if self.baseline is not None and day.calls:
                 self.baseline.spent_micros += day.spent_micros * WEIGHT
                 self.baseline.days += WEIGHT
+
+    def _reserve(self, hold: Hold, calls: int, granted_s: int) -> None:
+        """So many more calls like this one run, and so much more talk is granted to them."""
+        if not calls and not granted_s:
+            return
+        for spans, key in zip((self.days, self.months), keys_of(hold), strict=True):
+            span = self._span(spans, key)
+            span.running += calls
+            span.granted_s += granted_s
 
     def _leases(self) -> Leases:
         if self.leases is None:

@@ -1261,6 +1261,7 @@ class Decision(_message.Message):
     TRACE_ID_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
     SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
+    CUT_BY_FIELD_NUMBER: _builtins.int
     at_s: _builtins.float
     service: _builtins.str
     """The service that decided."""
@@ -1270,6 +1271,8 @@ class Decision(_message.Message):
     trace_id: _builtins.str
     account: _builtins.str
     source_address: _builtins.str
+    cut_by: _builtins.str
+    """The rule that has left less talk time than a whole slice; empty: none has, or the answer is no."""
     @_builtins.property
     def refused(self) -> Global___Refused: ...
     @_builtins.property
@@ -1286,10 +1289,11 @@ class Decision(_message.Message):
         trace_id: _builtins.str = ...,
         account: _builtins.str = ...,
         source_address: _builtins.str = ...,
+        cut_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "at_s", b"at_s", "outcome", b"outcome", "policy_revision", b"policy_revision", "refused", b"refused", "rules", b"rules", "service", b"service", "source_address", b"source_address", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "at_s", b"at_s", "cut_by", b"cut_by", "outcome", b"outcome", "policy_revision", b"policy_revision", "refused", b"refused", "rules", b"rules", "service", b"service", "source_address", b"source_address", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

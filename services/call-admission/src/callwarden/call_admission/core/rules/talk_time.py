@@ -65,8 +65,9 @@ class TalkTime(Rule):
 
 
 class CarrierTalkTime(Rule):
-    """Talk of the calls that a carrier has terminated, by when they began. A carrier over its limit isn't routed to;
-    the call is refused where no other is left."""
+    """Talk of the calls that a carrier has taken, by when they began, and what is granted to those that run; one that
+    isn't answered yet counts for each carrier that it may go by. A carrier over its limit isn't routed to; the call is
+    refused where no other is left. No running call is cut."""
 
     name = "carrier_talk_time"
 
@@ -98,7 +99,7 @@ class CarrierTalkTime(Rule):
         findings = [
             counts(
                 self.name, mode, Reason.TALK_TIME, tallied,
-                f"Carrier {carrier.name} has terminated the {tallied.whole} s of talk that it may in {tallied.window}.",
+                f"Carrier {carrier.name} has used the {tallied.whole} s of talk that it has in {tallied.window}.",
             )
             for tallied in _tallies(carrier, counted, snapshot, f"carrier {carrier.name}")
         ]  # fmt: skip

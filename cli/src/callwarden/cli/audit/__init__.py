@@ -1,0 +1,1 @@
+"""The security checklist against what runs: policies, deployment, a local system."""

@@ -1,0 +1,1 @@
+"""Where an audit looks: files, a cluster by kubectl, a running system."""

@@ -1,0 +1,1 @@
+"""From the global settings of a Mizu VoIP server to a SecurityPolicy."""

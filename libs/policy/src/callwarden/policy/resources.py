@@ -1,0 +1,139 @@
+"""The resources beside policies: bans, trunks and price lists that somebody would rather declare than call for.
+
+In: their fields, as `callwarden ban`, `trunk` and `rates` have them. Out: what comes of them (the operator), how they
+look to Kubernetes (callwarden.policy.crd). They don't layer: what isn't written is the default.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from callwarden.policy.bundle import BadPolicy, problems_of
+from callwarden.policy.fields import Many, Part, Rule
+from callwarden.policy.values import Address, Duration, Moment, NumberPrefix, PeakHours, TimeZone, text
+
+NAME_MAX: Final = 64
+"""Of a trunk, an account and a price list, and so of the resource that is called as they are."""
+
+Name = Annotated[str, Field(max_length=NAME_MAX, pattern=r"^[A-Za-z0-9._-]+$")]
+_TARGET = r"^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}):[0-9]{1,5}$"
+
+
+class BanSpec(Part):
+    """An address that every edge drops, for as long as the resource is there and its time isn't up."""
+
+    RULES = (
+        Rule(
+            ("duration", "until"),
+            "!has(self.duration) || !has(self.until) || dyn(self.duration) == null || dyn(self.until) == null",
+            "is given besides until: say one of them",
+            lambda ban: ban.duration is None or ban.until is None,
+        ),
+    )
+    FIXED = ("address",)
+
+    address: Address = Field(description="The IPv4 or IPv6 address that is dropped.")
+    reason: str = Field(default="operator", min_length=1, max_length=200, description="Why; shown in lists and events.")
+    until: Moment | None = Field(
+        default=None,
+        description="When it ends (RFC 3339), such as 2026-12-24T20:00:00Z; without it and duration: never.",
+    )
+    duration: Duration | None = Field(
+        default=None, ge=1, description="How long it lasts from the resource's creation, such as 1h or 2d."
+    )
+
+
+class TrunkSpec(Part):
+    """A peer that calls go out to, or come in from. The trunk is called as the resource."""
+
+    RULES = (
+        Rule(
+            ("only_local", "direction"),
+            "!has(self.onlyLocal) || !self.onlyLocal || (has(self.direction) && self.direction == 'traffic-sender')",
+            "is for traffic senders: calls don't come in from a carrier",
+            lambda trunk: not trunk.only_local or trunk.direction == "traffic-sender",
+        ),
+    )
+    FIXED = ("direction", "account")
+
+    address: str = Field(
+        max_length=300, pattern=_TARGET, description="host:port of the SIP peer, such as 192.0.2.10:5060."
+    )
+    direction: Literal["carrier", "traffic-sender"] = Field(
+        default="carrier", description="Calls go out to a carrier, and come in from a traffic sender."
+    )
+    account: Annotated[str, Field(max_length=320), text(320)] = Field(
+        default="", description="The account it belongs to, as name or name@realm; empty: one of its name is made."
+    )
+    realm: Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z0-9._-]*$")] = Field(
+        default="callwarden.local", description="Realm of the account made for it."
+    )
+    currency: Annotated[str, Field(max_length=3, pattern=r"^[A-Z]{3}$")] = Field(
+        default="EUR", description="Currency of the account made for it (ISO 4217)."
+    )
+    deck: Annotated[str, Field(max_length=NAME_MAX, pattern=r"^[A-Za-z0-9._-]*$")] = Field(
+        default="", description="Price list of the account made for it."
+    )
+    tech_prefix: Annotated[str, Field(max_length=16, pattern=r"^[0-9*#]*$")] = Field(
+        default="", description="Digits before the number that name this peer."
+    )
+    strip_digits: int = Field(default=0, ge=0, le=15, description="Digits taken off the number's front.")
+    add_prefix: Annotated[str, Field(max_length=15, pattern=r"^[0-9]*$")] = Field(
+        default="", description="Digits then put before it."
+    )
+    enabled: bool = Field(default=True, description="Whether calls pass.")
+    only_local: bool = Field(
+        default=False, description="A traffic sender's calls reach local users only, never a carrier."
+    )
+    allow_prefixes: Many[NumberPrefix] = Field(
+        default=(), max_length=1_000, description="When not empty, its calls go to numbers with these prefixes only."
+    )
+    block_prefixes: Many[NumberPrefix] = Field(
+        default=(), max_length=1_000, description="Its calls never go to numbers with these prefixes."
+    )
+
+
+class ConfigMapKey(Part):
+    """A file in a ConfigMap of the same namespace."""
+
+    name: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] = Field(
+        description="Name of the ConfigMap."
+    )
+    key: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9._-]+$")] = Field(
+        default="rates.csv", description="Which of its files."
+    )
+
+
+class Rounding(Part):
+    """How the cost of a call is rounded, once."""
+
+    method: Literal["up", "middle", "down"] = Field(default="up", description="Which way.")
+    decimals: int = Field(default=6, ge=0, le=6, description="Decimals that it is rounded to.")
+
+
+class RateDeckSpec(Part):
+    """A price list, imported whole whenever it or its CSV changes. It is called as the resource."""
+
+    config_map: ConfigMapKey = Field(
+        description="The CSV, with the columns of deploy/examples/rates.csv, in data or binaryData of a ConfigMap."
+    )
+    currency: Annotated[str, Field(max_length=3, pattern=r"^[A-Z]{3}$")] = Field(
+        default="EUR", description="Currency of its prices (ISO 4217)."
+    )
+    peak_hours: PeakHours = Field(
+        default="", description='Peak hours, such as "Mon-Fri 08:00-20:00"; empty: prices are the same at all times.'
+    )
+    time_zone: TimeZone = Field(default="UTC", description="Where the peak hours are meant (IANA name).")
+    rounding: Rounding = Field(default=Rounding(), description="How the cost of a call is rounded, once.")
+
+
+SPECS: Final[dict[str, type[Part]]] = {"Ban": BanSpec, "Trunk": TrunkSpec, "RateDeck": RateDeckSpec}
+
+
+def parse_spec(kind: str, name: str, spec: Any) -> Part:
+    """The spec of a resource of one of SPECS' kinds. Raises BadPolicy with every problem it has."""
+    model = SPECS[kind]
+    problems = problems_of(model, spec, "spec")
+    if problems:
+        raise BadPolicy(name, problems)
+    return model.model_validate(spec)

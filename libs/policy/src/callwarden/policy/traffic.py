@@ -1,0 +1,457 @@
+"""Fields about what reaches the system: addresses, messages, transports, media, the course of a call, where to.
+
+Enforced by edge-proxy and rate-guard. Out: who callers are (access), what they may spend (limits), and whom they may
+call (fraud).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from callwarden.policy.fields import EDGE, Many, Part, Rule, row, seconds
+from callwarden.policy.values import NETWORKS_MAX, Auto, Duration, Network
+
+AgentPart = Annotated[str, Field(min_length=3, max_length=64)]
+"""A part of a User-Agent; shorter ones would match by accident."""
+
+
+# ------------------------------------------------------------------ network and media
+
+
+class Media(Part):
+    """RTP and RTCP that rtpengine relays."""
+
+    source_check: Literal[0, 1, 2] = Field(
+        default=0,
+        description="Whose packets pass. 0: anybody's. 1: those of the first source that is seen. 2: those of the "
+        "addresses that signalling announced.",
+        json_schema_extra=row("checkrtpaddr"),
+    )
+    max_packets_per_second: Auto = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="A stream with more packets a second is throttled or its call closed; auto: the rate of its codec "
+        "times `rateFactor`.",
+        json_schema_extra=row("rtp-flood"),
+    )
+    rate_factor: int = Field(
+        default=3, ge=1, le=100, description="What maxPacketsPerSecond is with auto, in rates of the codec."
+    )
+
+
+class Traffic(Part):
+    """How much may come in."""
+
+    max_kbps: int = Field(
+        default=800_000,
+        ge=64,
+        le=100_000_000,
+        description="Signalling above so many kbit/s of a whole edge process is dropped and counted.",
+        json_schema_extra=row("maxnetworkspeed", unit="kbit/s"),
+    )
+    max_source_percent: int = Field(
+        default=25, ge=1, le=100, description="Of maxKbps, what one source address can take at most."
+    )
+    media: Media = Field(default=Media(), description="RTP and RTCP that we relay.")
+
+
+# ------------------------------------------------------------------ messages and addresses
+
+
+class MessageWindow(Part):
+    """So many messages from one address within a sliding period."""
+
+    max: int = Field(
+        default=39_000,
+        ge=1,
+        le=100_000_000,
+        description="More than this within the period bans the address.",
+        json_schema_extra=row("maxsubsmsgcount"),
+    )
+    period: Duration = Field(
+        default=180, ge=1, description="Length of the sliding period.", json_schema_extra=row("maxsubsmsgperiod")
+    )
+
+
+class WrongWindow(Part):
+    """So many wrong messages from one address within a sliding period."""
+
+    max: int = Field(
+        default=4_000,
+        ge=1,
+        le=100_000_000,
+        description="More than this within the period bans the address.",
+        json_schema_extra=row("maxwrongmsgallowed"),
+    )
+    period: Duration = Field(
+        default=3_600, ge=1, description="Length of the sliding period.", json_schema_extra=row("maxwrongmsgperiod")
+    )
+
+
+class Messages(Part):
+    """Messages of any kind, per source address."""
+
+    per_address: MessageWindow = Field(default=MessageWindow(), description="SIP messages from one address.")
+    wrong_per_address: WrongWindow = Field(
+        default=WrongWindow(), description="Malformed or meaningless messages from one address."
+    )
+    reset_after: Duration = Field(
+        default=21_600,
+        ge=1,
+        description="How long a ban that a counter caused lasts, and what a counter remembers at most.",
+        json_schema_extra=row("reenabledosblocked"),
+    )
+
+
+class FailuresOfAddress(Part):
+    max: int = Field(
+        default=2_500,
+        ge=1,
+        le=10_000_000,
+        description="More failures than this within the period ban.",
+        json_schema_extra=row("maxwrongauthfromip"),
+    )
+
+
+class FailuresOfKnownAddress(Part):
+    max: int = Field(
+        default=800,
+        ge=1,
+        le=10_000_000,
+        description="More failures than this within the period ban.",
+        json_schema_extra=row("maxfailedauthenabledip"),
+    )
+
+
+class FailuresOfKnownEndpoint(Part):
+    max: int = Field(
+        default=50,
+        ge=1,
+        le=10_000_000,
+        description="More failures than this within the period ban.",
+        json_schema_extra=row("maxfailedauthenabledipport"),
+    )
+
+
+class Registrar(Part):
+    max: int = Field(
+        default=300,
+        ge=1,
+        le=10_000_000,
+        description="Requests without credentials in 90 s from one address, and ten times as many from all together; "
+        "those beyond are shed at the edge before any credential is looked up.",
+        json_schema_extra=row("fastauthsubswrongusermsg"),
+    )
+
+
+class AuthFailures(Part):
+    """Wrong credentials. The first challenge, a stale nonce and a retransmission never count."""
+
+    period: Duration = Field(
+        default=3_600,
+        ge=1,
+        description="The sliding period of these counters.",
+        json_schema_extra=row("maxsubfailauthperiod"),
+    )
+    per_address: FailuresOfAddress = Field(
+        default=FailuresOfAddress(), description="From one address that no account has authenticated from."
+    )
+    per_known_address: FailuresOfKnownAddress = Field(
+        default=FailuresOfKnownAddress(), description="From one address that some account has authenticated from."
+    )
+    per_known_endpoint: FailuresOfKnownEndpoint = Field(
+        default=FailuresOfKnownEndpoint(),
+        description="From one address and port that some account has authenticated from.",
+    )
+    unanswered_challenges: int = Field(
+        default=-1,
+        ge=-1,
+        le=10_000_000,
+        description="Challenges in a row to one address with no success among them; more ban it. -1: derived from the "
+        "present load, less under much load.",
+        json_schema_extra=row("maxsubsipauthrequest", enforced=False),
+    )
+    registrar: Registrar = Field(
+        default=Registrar(), description="Requests without credentials.", json_schema_extra=row(enforced=False)
+    )
+
+
+class Firewall(Part):
+    """Which addresses are dropped. Allow goes before deny, and an allowed address is never banned by a counter."""
+
+    level: Literal[0, 1, 2, 3, 4, 5] = Field(
+        default=3,
+        description="0: off. 1: static lists. 2: dynamic bans. 3: both. 4: also closes connections of banned peers. 5: "
+        "also puts bans into the kernel's firewall where the pod may.",
+        json_schema_extra=row("enablefirewall", enforced=False, always=3),
+    )
+    allow: Many[Network] = Field(
+        default=(),
+        max_length=NETWORKS_MAX,
+        description="Addresses and networks that are never banned.",
+        json_schema_extra=row("firewall-static"),
+    )
+    deny: Many[Network] = Field(
+        default=(),
+        max_length=NETWORKS_MAX,
+        description="Addresses and networks that are always dropped.",
+        json_schema_extra=row("firewall-static", by=(EDGE,)),
+    )
+
+
+class AutoBan(Part):
+    """Callers with bad call statistics, and scanners of extensions, are rejected for a time."""
+
+    mode: Literal[0, 1, 2] = Field(
+        default=1,
+        description="Who is rejected. 0: nobody. 1: the caller's number. 2: number and address.",
+        json_schema_extra=row("autoban"),
+    )
+    scanning_threshold: Auto = Field(
+        default=None,
+        ge=0,
+        le=100_000,
+        description="An address that tries so many different users or extensions without a success is banned. 0: "
+        "never. auto: by what is usual.",
+        json_schema_extra=row("blockscanning_treshold"),
+    )
+
+
+# ------------------------------------------------------------------ messages by what they say, transports
+
+
+class Sip(Part):
+    """Screening of messages by what they say of themselves."""
+
+    drop_malformed: bool = Field(
+        default=True,
+        description="Whether malformed, truncated, oversized and spoofed messages are dropped (or answered 400 where "
+        "the RFC asks for it) and counted as wrong.",
+        json_schema_extra=row("malformed", enforced=False, always=True),
+    )
+    scanners: Many[AgentPart] = Field(
+        default=(
+            "friendly-scanner",
+            "sipvicious",
+            "sipcli",
+            "sundayddr",
+            "pplsip",
+            "sip-scan",
+            "VaxSIPUserAgent",
+            "iWar",
+            "sipsak",
+            "eyeBeam-scan",
+        ),
+        max_length=256,
+        description="Parts of a User-Agent (any case) whose requests are dropped unanswered; the source is banned.",
+        json_schema_extra=row("scanner-agents"),
+    )
+    blocked_user_agents: Many[AgentPart] = Field(
+        default=(),
+        max_length=256,
+        description="Parts of a User-Agent (any case) whose requests are dropped without an answer.",
+        json_schema_extra=row("blockua"),
+    )
+    allowed_user_agents: Many[AgentPart] = Field(
+        default=(),
+        max_length=256,
+        description="When not empty, only peers whose User-Agent or Server has one of these parts (any case) are "
+        "served.",
+        json_schema_extra=row("allowua", enforced=False),
+    )
+
+
+class Tls(Part):
+    """SIP over TLS."""
+
+    port: int = Field(
+        default=5061,
+        ge=0,
+        le=65_535,
+        description="Where SIP over TLS is served; 0: nowhere.",
+        json_schema_extra=row("sips"),
+    )
+    min_version: Literal["TLSv1.2", "TLSv1.3"] = Field(
+        default="TLSv1.2", description="The oldest version of TLS that is spoken."
+    )
+    client_certificates: Literal["None", "Trunks", "Required"] = Field(
+        default="None", description="Who has to show a certificate: nobody, trunks, or everybody."
+    )
+
+
+class Wss(Part):
+    """SIP over secure WebSocket (RFC 7118)."""
+
+    port: int = Field(
+        default=5443,
+        ge=0,
+        le=65_535,
+        description="Where SIP over secure WebSocket is served; 0: nowhere.",
+        json_schema_extra=row("wss"),
+    )
+
+
+class Transport(Part):
+    """What signalling and media travel over."""
+
+    tls: Tls = Field(default=Tls(), description="SIP over TLS.")
+    wss: Wss = Field(default=Wss(), description="SIP over secure WebSocket, for WebRTC.")
+    media: Literal["PassThrough", "Bridge", "Required"] = Field(
+        default="PassThrough",
+        description="SRTP (SDES and DTLS): passed as it is, bridged to what the other side speaks, or "
+        "required of both.",
+        json_schema_extra=row("srtp"),
+    )
+    strict: Literal[0, 1, 2, 3] = Field(
+        default=0,
+        description="0: any transport. 1: the one that the account registered with. 2: encrypted signalling only. 3: "
+        "encrypted signalling and media only.",
+        json_schema_extra=row("stricttransport"),
+    )
+
+
+# ------------------------------------------------------------------ the course of a call
+
+
+class Session(Part):
+    """How long a call may take to come about and to last, and how much may be said about it."""
+
+    RULES = (
+        Rule(
+            ("min_timer", "timers"),
+            f"!has(self.timers) || !has(self.minTimer) || {seconds('self.timers')} == 0 || "
+            f"{seconds('self.minTimer')} <= {seconds('self.timers')}",
+            "is above timers: every session would be refused",
+            lambda session: not session.timers or session.min_timer <= session.timers,
+        ),
+    )
+
+    max_pending_per_address: int = Field(
+        default=1,
+        ge=0,
+        le=1_000_000,
+        description="An address with too many calls in set-up that never complete gets 503. 0: never. 1: by what is "
+        "usual. More: beyond so many.",
+        json_schema_extra=row("blocktoomuchpendingsession", enforced=False),
+    )
+    absolute_timeout: Duration = Field(
+        default=14_400, ge=60, description="No call outlives this.", json_schema_extra=row("absolute-timeout")
+    )
+    call_timeout: Duration = Field(
+        default=7_200, ge=1, description="Longest talk time of one call.", json_schema_extra=row("call-timeout")
+    )
+    media_timeout: Duration = Field(
+        default=300,
+        ge=5,
+        le=86_400,
+        description="A relayed call without media for this long is closed.",
+        json_schema_extra=row("media-timeout", enforced=False),
+    )
+    ring_timeout: Duration = Field(
+        default=120,
+        ge=5,
+        le=600,
+        description="A call that rings longer is cancelled.",
+        json_schema_extra=row("ring-timeout", by=(EDGE,)),
+    )
+    call_init_timeout: Duration = Field(
+        default=20,
+        ge=1,
+        le=120,
+        description="A call without any provisional answer for this long is cancelled; the next route is tried.",
+        json_schema_extra=row("call-init-timeout", by=(EDGE,)),
+    )
+    timers: Duration = Field(
+        default=1_800,
+        le=86_400,
+        description="Session-Expires that is negotiated (RFC 4028); a session that isn't refreshed is closed. 0: none.",
+        json_schema_extra=row("session-timers", enforced=False),
+    )
+    min_timer: Duration = Field(
+        default=90,
+        ge=90,  # RFC 4028 section 5
+        le=86_400,
+        description="Min-SE: shorter ones are answered 422.",
+        json_schema_extra=row("session-timers", enforced=False),
+    )
+    max_messages_per_call: Auto = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="A dialog with more messages than this is closed; auto: by rate and count.",
+        json_schema_extra=row("session-message-rate", enforced=False),
+    )
+    max_invalid_per_call: Auto = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="A dialog with more invalid messages in a row than this is closed, its source counted; auto: by "
+        "what is usual.",
+        json_schema_extra=row("session-invalid-signalling", enforced=False),
+    )
+
+
+class Registrations(Part):
+    """What a registration is good for."""
+
+    reuse: Literal[0, 1] = Field(
+        default=0,
+        description="0: a registration is bound to the address, port and instance that made it. 1: another may use it.",
+        json_schema_extra=row("reuseep"),
+    )
+
+
+# ------------------------------------------------------------------ where to
+
+
+class EarlyMedia(Part):
+    """Sound before a call is answered."""
+
+    to_caller: Literal[0, 1, 2] = Field(
+        default=0,
+        description="From the callee to the caller. 0: passed. 1: blocked. 2: muted.",
+        json_schema_extra=row("blockearlymedia"),
+    )
+    to_callee: Literal[0, 1, 2] = Field(
+        default=0,
+        description="From the caller to the callee. 0: passed. 1: blocked. 2: muted.",
+        json_schema_extra=row("blockearlymedia"),
+    )
+
+
+class Routing(Part):
+    """Where requests may go, and what the other side learns."""
+
+    forward_to_other_domains: Literal[0, 1] = Field(
+        default=0,
+        description="Requests for a domain that isn't ours. 0: refused. 1: passed on, as an open relay does.",
+        json_schema_extra=row("fwdtootherdomains", enforced=False, always=0),
+    )
+    block_other_domains: Literal[0, 1] = Field(
+        default=1,
+        description="Requests of subscribers from or for foreign domains. 1: refused. 0: let through.",
+        json_schema_extra=row("blockotherdomains", enforced=False, always=1),
+    )
+    restrict_to_local: Literal[0, 1, 2, 3] = Field(
+        default=3,
+        description="SIP URIs that point into our own networks are refused as targets: 0 none, 1 loopback, 2 also "
+        "link-local, 3 also private networks.",
+        json_schema_extra=row("fs_restrictsiptolocal"),
+    )
+    topology_hiding: bool = Field(
+        default=True,
+        description="Whether neither side learns the other's address or any inside one (forwardclientaddress = 0).",
+        json_schema_extra=row("forwardclientaddress"),
+    )
+    redirects: Literal[0, 1, 2] = Field(
+        default=2,
+        description="301 and 302. 0: followed. 1: to local users only. 2: never.",
+        json_schema_extra=row("securemove", enforced=False, always=2),
+    )
+    early_media: EarlyMedia = Field(default=EarlyMedia(), description="Sound before a call is answered.")
+    dtmf_input: bool = Field(
+        default=True,
+        description="Whether digits from an IVR are validated before they become part of a dialled number.",
+        json_schema_extra=row("dtmf-ivr"),
+    )
