@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.cli.main import run
@@ -107,6 +107,7 @@ def test_what_is_no_list_is_refused_with_the_reason(content: bytes, reason: str)
         parse(content)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     try:
@@ -271,6 +272,7 @@ VALUES_TYPED = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(KEYS, VALUES_TYPED), min_size=1, max_size=12))
 def test_whatever_is_listed_the_policy_holds_and_no_key_is_lost(pairs: list[tuple[str, str]]) -> None:
     text = "".join(f"{key} = {value}\n" for key, value in pairs)
