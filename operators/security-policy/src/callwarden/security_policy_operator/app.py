@@ -7,7 +7,6 @@ comes off only when the bundle no longer has the policy.
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from callwarden.api.policy.v1.policy_pb2 import Ack as AckMessage
@@ -22,7 +21,7 @@ from callwarden.policy.bundle import PolicySet, default_set
 from callwarden.security_policy_operator.adapters.bans import Bans
 from callwarden.security_policy_operator.adapters.kubernetes import Kubernetes
 from callwarden.security_policy_operator.core.plan import Plan, Source, Verdict, plan, unknown
-from callwarden.security_policy_operator.core.status import BEHIND_S, Ack, Held, status_of, transitions
+from callwarden.security_policy_operator.core.status import BEHIND_S, Ack, Held, moment_of, status_of, transitions
 
 log = get_logger(__name__)
 
@@ -34,7 +33,11 @@ RETRY_MAX_S: Final = 30.0
 _AT_ONCE: Final = 8  # patches under way
 
 RECONCILES = Metric(
-    "callwarden_operator_reconciles_total", "counter", "{rounds}", "Rounds of reconciling, by how they ended.", ("result",)
+    "callwarden_operator_reconciles_total",
+    "counter",
+    "{rounds}",
+    "Rounds of reconciling, by how they ended.",
+    ("result",),
 )
 COUNT = Metric("callwarden_operator_policies", "gauge", "{policies}", "Policy resources, by state.", ("state",))
 APPLY_S = Metric(
@@ -199,7 +202,7 @@ class Operator:
             await self._cluster.patch(POLICIES[key.kind], key.namespace, key.name, body, status=True)
         except NotFound:
             return  # deleted meanwhile
-        moment = datetime.fromtimestamp(self._clock.now_s(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        moment = moment_of(self._clock.now_s())
         for kind, reason, message in transitions(source, status):
             try:
                 await self._cluster.tell(source.body, kind, reason, message, moment, self._me)

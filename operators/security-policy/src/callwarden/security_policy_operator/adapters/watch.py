@@ -46,7 +46,9 @@ class Watch:
         def work() -> None:
             try:
                 asyncio.run(
-                    kopf.operator(registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop)
+                    kopf.operator(
+                        registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop
+                    )
                 )
             except Exception as error:  # the boundary of the thread: the task that waits for it ends, and so we do
                 log.error("watch.failed", error=error)

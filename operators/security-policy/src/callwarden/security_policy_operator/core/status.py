@@ -49,12 +49,7 @@ def status_of(source: Source, verdict: Verdict, held: Held, acks: Iterable[Ack],
         _applied(verdict, held, services),
         _degraded(verdict, held, services, now_s),
     ]
-    before = _conditions_before(source)
-    for condition in conditions:
-        condition["observedGeneration"] = generation
-        old = before.get(condition["type"], {})
-        stays = old.get("status") == condition["status"] and isinstance(old.get("lastTransitionTime"), str)
-        condition["lastTransitionTime"] = old["lastTransitionTime"] if stays else _moment(now_s)
+    _date(conditions, source, generation, now_s)
     status: Json = {
         "observedGeneration": generation,
         "conditions": conditions,
@@ -64,6 +59,20 @@ def status_of(source: Source, verdict: Verdict, held: Held, acks: Iterable[Ack],
     if held.revision:
         status["revision"] = held.revision
     return status
+
+
+def simple_status(
+    body: Mapping[str, Any], message: str, reason: str, now_s: float, *, accepted: bool = False, applied: bool = False
+) -> Json:
+    """The status of a resource that either holds or doesn't, such as a Ban."""
+    source = Source(body)
+    generation = int(source.metadata.get("generation", 0))
+    conditions = [
+        _condition("Accepted", "True" if accepted else "False", reason, message),
+        _condition("Applied", "True" if applied else "False", reason, message),
+    ]
+    _date(conditions, source, generation, now_s)
+    return {"observedGeneration": generation, "conditions": conditions}
 
 
 def transitions(source: Source, status: Json) -> list[tuple[str, str, str]]:
@@ -121,6 +130,15 @@ def _condition(kind: str, status: str, reason: str, message: str) -> Json:
     return {"type": kind, "status": status, "reason": reason, "message": message[:32_768]}
 
 
+def _date(conditions: Iterable[Json], source: Source, generation: int, now_s: float) -> None:
+    before = _conditions_before(source)
+    for condition in conditions:
+        condition["observedGeneration"] = generation
+        old = before.get(condition["type"], {})
+        stays = old.get("status") == condition["status"] and isinstance(old.get("lastTransitionTime"), str)
+        condition["lastTransitionTime"] = old["lastTransitionTime"] if stays else moment_of(now_s)
+
+
 def _conditions_before(source: Source) -> Mapping[str, Mapping[str, Any]]:
     status = source.body.get("status")
     conditions = status.get("conditions") if isinstance(status, Mapping) else None
@@ -131,5 +149,6 @@ def _sum(services: Iterable[Json], field: str) -> int:
     return sum(int(service[field]) for service in services)
 
 
-def _moment(now_s: float) -> str:
+def moment_of(now_s: float) -> str:
+    """RFC 3339 with whole seconds, as Kubernetes writes it."""
     return datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
