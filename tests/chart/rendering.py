@@ -1,4 +1,4 @@
-"""The chart as helm renders it: objects, and what is asked of them often. Presets and versions that tests go through."""
+"""The chart as helm renders it: objects, and what is asked of them often. Presets, versions."""
 
 import subprocess
 from collections.abc import Iterator, Mapping

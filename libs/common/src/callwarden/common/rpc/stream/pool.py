@@ -35,8 +35,8 @@ class StreamPool:
         in_flight_max: int = IN_FLIGHT_MAX,
         metrics: Metrics | None = None,
     ) -> None:
-        """`service` by its full name, `targets` as host:port, `ranking` for example callwarden.limits.rendezvous, `peer`
-        as of rpc.channel.
+        """`service` by its full name, `targets` as host:port, `ranking` for example callwarden.limits.rendezvous,
+        `peer` as of rpc.channel.
         """
         self._service = service
         self._initial = tuple(targets)
