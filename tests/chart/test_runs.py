@@ -170,8 +170,6 @@ async def test_what_production_says_is_started_and_a_call_goes_through(
 ) -> None:
     """With mutual TLS between all services, and a database role for each."""
     async with cluster("production", state_dir, nats_server, database_url) as world:
-        tls = Authority(state_dir, "ours2")  # a stranger: must not get in, below
-        admin = _admin(world)
         edge = world.at("edge-proxy", "sip")
         async with Operator(world, _admin(world)) as operator, Phones(edge) as carrier, Phones(edge) as phones:
             await operator.deck()
