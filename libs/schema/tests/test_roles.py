@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from callwarden.schema import job, roles
 from callwarden.schema.tables import metadata
@@ -71,6 +72,14 @@ async def logins(database_url: str) -> AsyncIterator[Logins]:
     await owner.close()
 
 
+async def apply(database_url: str, logins: Logins) -> None:
+    engine = create_async_engine(database_url)
+    try:
+        await job.apply_roles(engine, logins)
+    finally:
+        await engine.dispose()
+
+
 async def allowed(database_url: str, login: tuple[str, str]) -> set[tuple[str, str]]:
     """(table, right) of all that the role can do, asked of the server under that role."""
     url = make_url(database_url)
@@ -95,8 +104,8 @@ async def allowed(database_url: str, login: tuple[str, str]) -> set[tuple[str, s
 @pytest.mark.integration
 @pytest.mark.setting("db-roles")
 async def test_each_role_can_do_what_its_service_does_and_no_more(database_url: str, logins: Logins) -> None:
-    await job.apply_roles(database_url, logins)
-    await job.apply_roles(database_url, logins)  # The next release: roles are there.
+    await apply(database_url, logins)
+    await apply(database_url, logins)  # The next release: roles are there.
     for service, login in logins.items():
         expected = {(table, right) for table, rights in roles.RIGHTS[service].items() for right in rights}
         assert await allowed(database_url, login) == expected, service
@@ -104,10 +113,10 @@ async def test_each_role_can_do_what_its_service_does_and_no_more(database_url: 
 
 @pytest.mark.integration
 async def test_a_right_that_a_release_no_longer_gives_is_taken_back(database_url: str, logins: Logins) -> None:
-    await job.apply_roles(database_url, logins)
+    await apply(database_url, logins)
     role, _ = logins["auth"]
     owner = await asyncpg.connect(database_url.replace("+asyncpg", ""))
     await owner.execute(f'GRANT ALL ON TABLE account TO "{role}"')
     await owner.close()
-    await job.apply_roles(database_url, {"auth": logins["auth"]})
+    await apply(database_url, {"auth": logins["auth"]})
     assert ("account", "DELETE") not in await allowed(database_url, logins["auth"])

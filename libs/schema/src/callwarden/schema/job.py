@@ -15,7 +15,7 @@ from typing import Final
 
 from sqlalchemy import make_url, pool, text
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from callwarden.schema import migrate, roles
 
@@ -57,16 +57,20 @@ def _login(name: str, url: str) -> tuple[str, str]:
     return parsed.username, parsed.password or ""
 
 
-async def apply_roles(owner: str, logins: Mapping[str, tuple[str, str]]) -> None:
+async def apply_roles(engine: AsyncEngine, logins: Mapping[str, tuple[str, str]]) -> None:
     """Makes the roles and gives them their rights, in one transaction: a running service never sees a gap."""
+    async with engine.begin() as connection:
+        for service, (role, password) in sorted(logins.items()):
+            known = await connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role})
+            await connection.exec_driver_sql(roles.make_role(role, password, exists=known.first() is not None))
+            for statement in roles.grants(service, role):
+                await connection.exec_driver_sql(statement)
+
+
+async def _roles(owner: str, logins: Mapping[str, tuple[str, str]]) -> None:
     engine = create_async_engine(owner, poolclass=pool.NullPool)
     try:
-        async with engine.begin() as connection:
-            for service, (role, password) in sorted(logins.items()):
-                known = await connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role})
-                await connection.exec_driver_sql(roles.make_role(role, password, exists=known.first() is not None))
-                for statement in roles.grants(service, role):
-                    await connection.exec_driver_sql(statement)
+        await apply_roles(engine, logins)
     finally:
         await engine.dispose()
 
@@ -78,7 +82,7 @@ def main() -> None:
         print(f"callwarden-schema: {error}", file=sys.stderr)  # noqa: T201 - a job: this is its log
         sys.exit(2)
     migrate.upgrade(owner)
-    asyncio.run(apply_roles(owner, logins))
+    asyncio.run(_roles(owner, logins))
     print(f"callwarden-schema: schema is up to date, roles: {', '.join(sorted(logins)) or 'none'}")  # noqa: T201
 
 
