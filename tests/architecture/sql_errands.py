@@ -85,7 +85,8 @@ def named(name: str, digits: str = "", **values: Any) -> Any:
 async def _roles(database: Database, furnish: Database) -> None:
     """Names and passwords stand in these statements: neither database takes a parameter there."""
     role = f"role_{uuid.uuid4().hex}"
-    await job.apply_roles(database.engine, {"auth": (role, "password")})
+    for _ in range(2):
+        await job.apply_roles(database.engine, {"auth": (role, "password")})
     async with furnish.engine.begin() as connection:
         await connection.exec_driver_sql(f"DROP OWNED BY {role}")
         await connection.exec_driver_sql(f"DROP ROLE {role}")

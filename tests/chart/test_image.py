@@ -1,4 +1,4 @@
-"""The Dockerfile, as far as it can be shown without building it: it is clean, and what it runs installs a member that starts."""
+"""The Dockerfile, as far as it can be shown without building it."""
 
 import os
 import shutil

@@ -13,13 +13,14 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import make_url, pool, text
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import make_url, pool
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from callwarden.schema import migrate, roles
 
 _OWNER: Final = "CALLWARDEN_DATABASE_URL"
+_DUPLICATE: Final = "42710"  # SQLSTATE duplicate_object
 _PREFIX: Final = "CALLWARDEN_ROLE_"
 
 
@@ -61,8 +62,14 @@ async def apply_roles(engine: AsyncEngine, logins: Mapping[str, tuple[str, str]]
     """Makes the roles and gives them their rights, in one transaction: a running service never sees a gap."""
     async with engine.begin() as connection:
         for service, (role, password) in sorted(logins.items()):
-            known = await connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role})
-            await connection.exec_driver_sql(roles.make_role(role, password, exists=known.first() is not None))
+            # Asked by trying: the catalogue of roles is each database's own.
+            try:
+                async with connection.begin_nested():
+                    await connection.exec_driver_sql(roles.make_role(role, password, exists=False))
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", "") != _DUPLICATE:
+                    raise
+                await connection.exec_driver_sql(roles.make_role(role, password, exists=True))
             for statement in roles.grants(service, role):
                 await connection.exec_driver_sql(statement)
 
