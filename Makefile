@@ -13,7 +13,7 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup demo up test test-unit check lint types layers proto proto-check crds crds-check format lock chart-audit bench fuzz clean
+.PHONY: help setup demo up test test-unit check lint types layers proto proto-check crds crds-check format lock chart-audit chart-docs bench fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -85,6 +85,9 @@ chart-audit: setup ## checkov over the rendered chart and the Dockerfile
 	@test -x $(CHECKOV)/bin/python || $(PYTHON) -m venv $(CHECKOV)
 	@VIRTUAL_ENV=$(abspath $(CHECKOV)) $(UV) pip install --quiet --require-hashes -r requirements/checkov.txt
 	CALLWARDEN_CHECKOV=$(abspath $(CHECKOV))/bin/checkov $(BIN)/pytest -q tests/chart/test_checkov.py
+
+chart-docs: setup ## The table of values in the chart's README
+	$(BIN)/python deploy/helm/values_table.py
 
 bench: setup ## SIPp against the running system; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks

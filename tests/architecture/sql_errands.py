@@ -38,6 +38,7 @@ from callwarden.payment.core.topup import TopUp
 from callwarden.rating.adapters.decks_sql import SqlDecks
 from callwarden.rating.core.deck import DeckHead, DeckRow, Tariff
 from callwarden.rating.core.routes import RouteRow
+from callwarden.schema import job
 from callwarden.schema.tables import account, cdr, counter, decision, hold, ledger_entry, spend_day
 from callwarden.testing.clock import FakeClock
 
@@ -81,6 +82,16 @@ def named(name: str, digits: str = "", **values: Any) -> Any:
     )
 
 
+async def _roles(database: Database, furnish: Database) -> None:
+    """Names and passwords stand in these statements: neither database takes a parameter there."""
+    role = f"role_{uuid.uuid4().hex}"
+    for _ in range(2):
+        await job.apply_roles(database.engine, {"auth": (role, "password")})
+    async with furnish.engine.begin() as connection:
+        await connection.exec_driver_sql(f"DROP OWNED BY {role}")
+        await connection.exec_driver_sql(f"DROP ROLE {role}")
+
+
 async def _refused(asked: Any) -> None:
     with pytest.raises(CallwardenError):
         await asked
@@ -102,6 +113,7 @@ async def run_all(database: Database, hot: HotPool, furnish: Database, monkeypat
     await _auth(database, hot, alice)
     assert (await database_role(database)).name
     await desk_on(database, FakeClock()).delete_trunk(f"{MARK}-trunk")
+    await _roles(database, furnish)
 
 
 async def _rating(database: Database) -> None:

@@ -1,7 +1,6 @@
 """Around every RPC: statuses, deadlines, what follows a call, health, bounds, TLS."""
 
 import asyncio
-import datetime
 import random
 import time
 from collections.abc import AsyncIterator
@@ -11,10 +10,6 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -23,7 +18,7 @@ from callwarden.api.rateguard.v1 import rateguard_pb2_grpc
 from callwarden.common import trace
 from callwarden.common.rpc.client import channel, unary
 from callwarden.common.rpc.interceptors import DEADLINE_DEFAULT_S, RPC_SECONDS, RPCS, Serving
-from callwarden.common.rpc.server import MESSAGE_BYTES_MAX, Server, TlsFiles
+from callwarden.common.rpc.server import MESSAGE_BYTES_MAX, Server
 from callwarden.common.rpc.status import CODE_OF_KIND, INTERNAL_TEXT, MESSAGE_CHARS_MAX, to_error, to_status
 from callwarden.kernel.errors import (
     ERROR_OF_KIND,
@@ -36,6 +31,7 @@ from callwarden.kernel.errors import (
     TimedOut,
     Unavailable,
 )
+from callwarden.testing.certificates import Authority
 from callwarden.testing.waiting import eventually
 
 from .example_server import ExampleServicer, Serve
@@ -310,40 +306,6 @@ async def test_an_address_in_use_is_a_clear_error(serve: Serve) -> None:
     assert caught.value.field == "grpc_listen"
 
 
-class Authority:
-    """A certificate authority for a test."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder
-        self._name = name
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = self._sign(name, self._key.public_key(), is_authority=True)
-
-    def _sign(self, name: str, public_key: ec.EllipticCurvePublicKey, *, is_authority: bool) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self._name)]))
-            .public_key(public_key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
-
-    def files(self, name: str) -> TlsFiles:
-        key = ec.generate_private_key(ec.SECP256R1())
-        paths = [self._folder / f"{self._name}-{name}.{kind}" for kind in ("crt", "key", "ca")]
-        pem = serialization.Encoding.PEM
-        paths[0].write_bytes(self._sign(name, key.public_key(), is_authority=False).public_bytes(pem))
-        paths[1].write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-        paths[2].write_bytes(self.certificate.public_bytes(pem))
-        return TlsFiles(*paths)
-
-
 async def test_mutual_tls_lets_in_who_our_authority_knows_and_nobody_else(tmp_path: Path) -> None:
     ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
     server = Server("localhost:0", Serving(), ours.files("server"))
@@ -358,5 +320,24 @@ async def test_mutual_tls_lets_in_who_our_authority_knows_and_nobody_else(tmp_pa
             async with stranger:
                 with pytest.raises(Unavailable):
                     await unary(stub_of(stranger).Count, pb.CountRequest())
+    finally:
+        await server.drain(0)
+
+
+async def test_under_mutual_tls_a_server_must_be_the_service_that_is_asked(tmp_path: Path) -> None:
+    ours = Authority(tmp_path, "ours")
+    server = Server("127.0.0.1:0", Serving(), ours.files("rate-guard", "rate-guard"))
+    servicer = ExampleServicer({"Count": lambda request: pb.CountReply(not_owned=["secure"])})
+    rateguard_pb2_grpc.add_RateGuardServiceServicer_to_server(servicer, server)
+    await server.start()
+    client = ours.files("edge-proxy", "edge-proxy")
+    target = f"127.0.0.1:{server.port}"  # as a pod's: no certificate names it
+    try:
+        async with channel(target, client, peer="rate-guard") as opened:
+            assert (await unary(stub_of(opened).Count, pb.CountRequest())).not_owned == ["secure"]
+        for wrong in (channel(target, client, peer="auth"), channel(target, client)):
+            async with wrong:
+                with pytest.raises(Unavailable):
+                    await unary(stub_of(wrong).Count, pb.CountRequest())
     finally:
         await server.drain(0)

@@ -50,7 +50,7 @@ class Remote:
 
         if service not in self._channels:
             # Any process of a service answers; the first is as good as the others for one question.
-            self._channels[service] = channel(self.endpoints.of(service)[0], _tls(os.environ))
+            self._channels[service] = channel(self.endpoints.of(service)[0], _tls(os.environ), peer=service)
         return self._channels[service]
 
     @property

@@ -78,7 +78,8 @@ class Settings(BaseSettings):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_ca: Path | None = None
-    """PEM files for mutual TLS between services; all three or none. Read once at start."""
+    """PEM files for mutual TLS between services; all three or none. The certificate names the service (`auth`), which
+    its callers ask for. Read once at start: a renewed one holds after a restart."""
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:

@@ -6,8 +6,9 @@ making calls (callwarden.testing.sipp).
 
 import asyncio
 import sys
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import grpc.aio
 
@@ -16,18 +17,28 @@ from callwarden.api.auth.v1 import auth_pb2, auth_pb2_grpc
 from callwarden.api.payment.v1 import payment_pb2, payment_pb2_grpc
 from callwarden.api.rating.v1 import rating_pb2, rating_pb2_grpc
 from callwarden.common.rpc.client import channel, unary
-from callwarden.local.system import LocalSystem
+from callwarden.common.rpc.server import TlsFiles
 
 DEFAULT_REALM = "callwarden.local"
 PASSWORD = "correct-horse-battery"
 FLAT_DECK = "prefix,description,rate,unit_s,first_increment_s,next_increment_s\n49,Germany,0.06,60,1,1\n"
 
 
+class System(Protocol):
+    """What runs, as a LocalSystem knows it."""
+
+    @property
+    def state_dir(self) -> Path: ...
+
+    def targets(self, service: str) -> list[str]: ...
+
+
 class Operator:
     """Clients to all services of one system. Use as `async with Operator(system) as operator`."""
 
-    def __init__(self, system: LocalSystem) -> None:
+    def __init__(self, system: System, tls: TlsFiles | None = None) -> None:
         self._system = system
+        self._tls = tls
         self._channels: list[grpc.aio.Channel] = []
 
     async def __aenter__(self) -> Self:
@@ -43,7 +54,7 @@ class Operator:
         await asyncio.gather(*(open_channel.close() for open_channel in self._channels))
 
     def _channel(self, service: str) -> grpc.aio.Channel:
-        self._channels.append(channel(self._system.targets(service)[0]))
+        self._channels.append(channel(self._system.targets(service)[0], self._tls, peer=service))
         return self._channels[-1]
 
     async def account(

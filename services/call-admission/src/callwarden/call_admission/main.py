@@ -45,7 +45,7 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     books = SqlBooks(
         await runtime.open(await database.hot(connections=HOT_CONNECTIONS, session=session)), runtime.metrics
     )
-    rating = StreamPool(RATING, settings.targets(), ranking, tls=runtime.tls, metrics=runtime.metrics)
+    rating = StreamPool(RATING, settings.targets(), ranking, tls=runtime.tls, peer="rating", metrics=runtime.metrics)
     quotes = GrpcQuotes(await runtime.open(rating), settings.quotes_cached_max)
     await rating.wait_up(PEERS_TIMEOUT_S)
     source_trunks = SqlSourceTrunks(database)

@@ -42,12 +42,16 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     policies = await runtime.policies()
     publisher = await runtime.open(bus.publisher(Spool(settings.spool_dir)))
 
-    def pool(service: str, addresses: str, ranking: Ranking) -> StreamPool:
-        return StreamPool(service, targets(addresses), ranking, tls=runtime.tls, metrics=runtime.metrics)
+    def pool(peer: str, service: str, addresses: str, ranking: Ranking) -> StreamPool:
+        return StreamPool(service, targets(addresses), ranking, tls=runtime.tls, peer=peer, metrics=runtime.metrics)
 
-    auth = await runtime.open(pool(auth_grpc.SERVICE, settings.auth_targets, rendezvous.ranking))
-    admission = await runtime.open(pool(admission_grpc.SERVICE, settings.admission_targets, rendezvous.ranking))
-    guards = await runtime.open(pool(rate_guard_grpc.SERVICE, settings.rate_guard_targets, rate_guard_grpc.only))
+    auth = await runtime.open(pool("auth", auth_grpc.SERVICE, settings.auth_targets, rendezvous.ranking))
+    admission = await runtime.open(
+        pool("call-admission", admission_grpc.SERVICE, settings.admission_targets, rendezvous.ranking)
+    )
+    guards = await runtime.open(
+        pool(rate_guard_grpc.PEER, rate_guard_grpc.SERVICE, settings.rate_guard_targets, rate_guard_grpc.only)
+    )
 
     listen_host, listen_port = split_listen(settings.sip_listen)
     udp = UdpSocket(

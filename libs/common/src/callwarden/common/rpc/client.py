@@ -34,12 +34,17 @@ _OPTIONS: Final[tuple[tuple[str, int], ...]] = (
 )
 
 
-def channel(target: str, tls: TlsFiles | None = None) -> grpc.aio.Channel:
-    """A channel to `host:port`. Connects when first used. Close it: `async with channel(…) as c` or runtime.open()."""
+def channel(target: str, tls: TlsFiles | None = None, *, peer: str = "") -> grpc.aio.Channel:
+    """A channel to `host:port`. Connects when first used. Close it: `async with channel(…) as c` or runtime.open().
+
+    With `tls` the server must be `peer`, a service's name (`rate-guard`), whatever the address is: pods are found by
+    theirs, which no certificate can name. Empty: the target's host, as on the web.
+    """
     interceptors = (ClientInterceptor(),)
     if tls is None:
         return grpc.aio.insecure_channel(target, options=_OPTIONS, interceptors=interceptors)
-    return grpc.aio.secure_channel(target, tls.channel_credentials(), options=_OPTIONS, interceptors=interceptors)
+    options = (*_OPTIONS, ("grpc.ssl_target_name_override", peer)) if peer else _OPTIONS
+    return grpc.aio.secure_channel(target, tls.channel_credentials(), options=options, interceptors=interceptors)
 
 
 async def unary(method: Any, request: Any, *, timeout_s: float | None = None) -> Any:

@@ -25,7 +25,7 @@ from callwarden.limits.rendezvous import ShardMap
 log = get_logger(__name__)
 
 SERVICE = "callwarden.api.rateguard.v1.RateGuardService"
-_MEMBERS_OF: Final = "rate-guard"
+PEER: Final = "rate-guard"  # its name among the members, and in its certificate
 TIMEOUT_S: Final = 0.5  # Sums are worth nothing when they are old.
 ADDRESSES_MAX: Final = 2_000  # In one request: 100 KB.
 
@@ -76,7 +76,7 @@ class RateGuardGrpc:
                         member = events_pb2.Member.FromString(value)
                     except DecodeError:
                         continue
-                    if member.service != _MEMBERS_OF or self._addresses.get(member.instance) == member.grpc_address:
+                    if member.service != PEER or self._addresses.get(member.instance) == member.grpc_address:
                         continue
                     self._by_key[key] = member.instance
                     self._addresses[member.instance] = member.grpc_address
@@ -143,7 +143,7 @@ class RateGuardGrpc:
         request = rateguard_pb2.AddBanRequest(
             address=scanner.source, reason=Reason.SCANNER.value, duration_s=scanner.ban_s
         )
-        async with rpc.channel(target, self._tls) as channel:
+        async with rpc.channel(target, self._tls, peer=PEER) as channel:
             await rpc.unary(rateguard_pb2_grpc.RateGuardServiceStub(channel).AddBan, request, timeout_s=2.0)
 
 

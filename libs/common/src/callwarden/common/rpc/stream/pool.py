@@ -31,14 +31,18 @@ class StreamPool:
         ranking: Ranking,
         *,
         tls: TlsFiles | None = None,
+        peer: str = "",
         in_flight_max: int = IN_FLIGHT_MAX,
         metrics: Metrics | None = None,
     ) -> None:
-        """`service` by its full name, `targets` as host:port, `ranking` for example callwarden.limits.rendezvous."""
+        """`service` by its full name, `targets` as host:port, `ranking` for example callwarden.limits.rendezvous,
+        `peer` as of rpc.channel.
+        """
         self._service = service
         self._initial = tuple(targets)
         self._ranking = ranking
         self._tls = tls
+        self._peer = peer
         self._in_flight_max = in_flight_max
         self._metrics = metrics
         self._clients: dict[str, tuple[StreamClient, AsyncExitStack]] = {}
@@ -59,7 +63,7 @@ class StreamPool:
         """Use exactly these targets from now on; connections to those that stay are kept."""
         for target in set(targets) - set(self._clients):
             stack = AsyncExitStack()
-            opened: grpc.aio.Channel = await stack.enter_async_context(channel(target, self._tls))
+            opened: grpc.aio.Channel = await stack.enter_async_context(channel(target, self._tls, peer=self._peer))
             client = StreamClient(
                 opened, self._service, target=target, in_flight_max=self._in_flight_max, metrics=self._metrics
             )

@@ -1,0 +1,24 @@
+# syntax=docker/dockerfile:1
+# One file for all members: docker build --build-arg MEMBER=services/auth -t callwarden/auth .
+# Pin the base in production: --build-arg BASE=python@sha256:… (a digest of the same image).
+ARG BASE=python:3.11-slim-trixie
+
+FROM ${BASE} AS build
+ARG MEMBER
+WORKDIR /src
+COPY . .
+# Everything is a wheel or pure Python, so nothing is compiled and no compiler is installed, here or below.
+RUN sh deploy/image/install.sh "${MEMBER}" /app
+
+FROM ${BASE}
+ARG MEMBER
+LABEL org.opencontainers.image.title="callwarden ${MEMBER}" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /app /app
+# Nothing is written beside the code: the root is read-only.
+ENV PATH=/app/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# By number, so that Kubernetes can see that it isn't root.
+USER 10001:10001
+WORKDIR /tmp
+# Which command it is, the chart says; by hand: docker run IMAGE callwarden-auth
+CMD ["python", "-c", "import os; print(*sorted(name for name in os.listdir('/app/bin') if name.startswith('callwarden')))"]

@@ -1,0 +1,97 @@
+"""`callwarden-schema`: brings a database to this release's schema and its roles to their rights. Run once per release.
+
+    CALLWARDEN_DATABASE_URL         the owner of the tables, who may make roles
+    CALLWARDEN_ROLE_<SERVICE>       the URL that the service is given: its user and password are made the service's role
+
+A service without such a URL, or with the owner's user, keeps what it has. Exit codes: 0 done, 1 failed, 2 not told
+enough.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from sqlalchemy import make_url, pool
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from callwarden.schema import migrate, roles
+
+_OWNER: Final = "CALLWARDEN_DATABASE_URL"
+_DUPLICATE: Final = "42710"  # SQLSTATE duplicate_object
+_PREFIX: Final = "CALLWARDEN_ROLE_"
+
+
+class BadSettings(ValueError):
+    """The environment doesn't say what it must; the message holds no secret."""
+
+
+def wanted(environment: Mapping[str, str]) -> tuple[str, dict[str, tuple[str, str]]]:
+    """The owner's URL, and user and password by service."""
+    owner = environment.get(_OWNER, "")
+    if not owner:
+        raise BadSettings(f"{_OWNER} is not set")
+    found: dict[str, tuple[str, str]] = {}
+    for name, value in environment.items():
+        if not name.startswith(_PREFIX):
+            continue
+        service = name.removeprefix(_PREFIX).lower().replace("_", "-")
+        if service not in roles.RIGHTS:
+            raise BadSettings(f"{name}: no service of that name has a database role")
+        user, password = _login(name, value)
+        if user != _login(_OWNER, owner)[0]:
+            found[service] = user, password
+    if len({user for user, _ in found.values()}) != len(found):
+        raise BadSettings("two services have the same user: give each a role of its own, or all the owner's")
+    return owner, found
+
+
+def _login(name: str, url: str) -> tuple[str, str]:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise BadSettings(f"{name} is no database URL") from None
+    if not parsed.username:
+        raise BadSettings(f"{name} names no user")
+    return parsed.username, parsed.password or ""
+
+
+async def apply_roles(engine: AsyncEngine, logins: Mapping[str, tuple[str, str]]) -> None:
+    """Makes the roles and gives them their rights, in one transaction: a running service never sees a gap."""
+    async with engine.begin() as connection:
+        for service, (role, password) in sorted(logins.items()):
+            # Asked by trying: the catalogue of roles is each database's own.
+            try:
+                async with connection.begin_nested():
+                    await connection.exec_driver_sql(roles.make_role(role, password, exists=False))
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", "") != _DUPLICATE:
+                    raise
+                await connection.exec_driver_sql(roles.make_role(role, password, exists=True))
+            for statement in roles.grants(service, role):
+                await connection.exec_driver_sql(statement)
+
+
+async def _roles(owner: str, logins: Mapping[str, tuple[str, str]]) -> None:
+    engine = create_async_engine(owner, poolclass=pool.NullPool)
+    try:
+        await apply_roles(engine, logins)
+    finally:
+        await engine.dispose()
+
+
+def main() -> None:
+    try:
+        owner, logins = wanted(os.environ)
+    except BadSettings as error:
+        print(f"callwarden-schema: {error}", file=sys.stderr)  # noqa: T201 - a job: this is its log
+        sys.exit(2)
+    migrate.upgrade(owner)
+    asyncio.run(_roles(owner, logins))
+    print(f"callwarden-schema: schema is up to date, roles: {', '.join(sorted(logins)) or 'none'}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""What the chart says is started: each pod's command line and environment as a process of this machine, and a call goes
+through. So the chart and the code can't drift apart.
+"""
+
+import asyncio
+import shutil
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+import pytest
+from sqlalchemy import make_url
+
+from callwarden.common.rpc.server import TlsFiles
+from callwarden.kernel.errors import Unavailable
+from callwarden.local.nats import NatsServer
+from callwarden.local.ports import reserve
+from callwarden.local.process import Child, file_appears
+from callwarden.local.services import base_environment
+from callwarden.testing.certificates import Authority
+from callwarden.testing.kube_tools import needs_kube_tools
+from callwarden.testing.operator import PASSWORD, Operator
+from callwarden.testing.phones import Phones
+from callwarden.testing.waiting import eventually
+from tests.chart.rendering import VERSIONS, Object, pods, rendered
+
+pytestmark = [pytest.mark.integration, needs_kube_tools()]
+
+REALM: Final = "sip.example.com"
+DATABASE_USERS: Final = ("auth", "call-admission", "rating", "payment")
+
+
+class World:
+    """A cluster's stand-ins: what the chart's names, mounts and Secrets are on this machine. All in one place.
+
+    - host:port of a Service, and what a pod listens on, is a loopback port of that service
+    - $(POD_IP) is 127.0.0.1
+    - the folders that pods mount are folders below `folder`
+    - a Secret's keys are `secrets`
+    """
+
+    def __init__(self, folder: Path, secrets: Mapping[str, Mapping[str, str]]) -> None:
+        self.state_dir = folder
+        self.secrets = secrets
+        self._ports = {name: {"grpc": reserve(), "metrics": reserve()} for name in (*DATABASE_USERS, "rate-guard")}
+        self._ports["edge-proxy"] = {"sip": reserve(), "metrics": reserve()}
+
+    def targets(self, service: str) -> list[str]:
+        return [self.at(service, "grpc")]
+
+    def at(self, service: str, port: str) -> str:
+        return f"127.0.0.1:{self._ports[service][port].number}"
+
+    def release(self) -> None:
+        for ports in self._ports.values():
+            for port in ports.values():
+                port.release()
+
+    def environment(self, service: str, container: Object) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for each in container.get("env", ()):
+            source = each.get("valueFrom", {})
+            if secret := source.get("secretKeyRef"):
+                value = self.secrets[secret["name"]].get(secret["key"])
+                if value is None:
+                    assert secret.get("optional"), f"{service}: no key {secret['key']} in {secret['name']}"
+                    continue
+            elif field := source.get("fieldRef"):
+                value = {"status.podIP": "127.0.0.1", "metadata.name": f"{service}-0"}[field["fieldPath"]]
+            else:
+                value = self._local(service, each["value"], found)
+            found[each["name"]] = value
+        return found
+
+    def _local(self, service: str, value: str, earlier: Mapping[str, str]) -> str:
+        for name, text in earlier.items():  # as the kubelet does
+            value = value.replace(f"$({name})", text)
+        for name in self._ports:
+            value = value.replace(f"cw-callwarden-{name}:7000", self.at(name, "grpc") if name != "edge-proxy" else "")
+        for host in ("0.0.0.0", "127.0.0.1", REALM):
+            for number, port in ((7000, "grpc"), (9464, "metrics"), (5060, "sip")):
+                if port in self._ports.get(service, {}):
+                    value = value.replace(f"{host}:{number}", self.at(service, port))
+        for mount in ("/var/run/callwarden", "/var/lib/callwarden"):
+            value = value.replace(mount, str(self.state_dir / service))
+        return value
+
+
+def command_of(container: Object) -> list[str]:
+    """The console script beside this interpreter."""
+    script, *arguments = container["command"]
+    path = shutil.which(script, path=str(Path(sys.executable).parent))
+    assert path is not None, f"{script} is no command of ours"
+    return [path, *arguments]
+
+
+@asynccontextmanager
+async def cluster(case: str, folder: Path, nats: NatsServer, database_url: str) -> AsyncIterator[World]:
+    """The migrations Job of a preset, then every service of it, as processes."""
+    owner = make_url(database_url)
+
+    def login(user: str) -> str:
+        # Roles are the server's, which other tests share: names of this run's own.
+        return owner.set(username=f"{user}_{owner.database}", password="it's").render_as_string(hide_password=False)
+
+    world = World(
+        folder,
+        {
+            "callwarden-database": {user: login(user) for user in DATABASE_USERS} | {"migrations": database_url},
+            "callwarden-nats": {"url": nats.url},
+            "callwarden-auth": {"credential-key": "5a" * 32},
+            "callwarden-edge-proxy": {"nonce-key": "a5" * 16},
+        },
+    )
+    objects = rendered(case, VERSIONS[-1], "--set", "nats.replicas=1")  # one server is what is here
+    containers = {pod["spec"]["containers"][0]["name"]: pod["spec"]["containers"][0] for _, pod in pods(objects)}
+    authority = Authority(folder, "ours")
+    try:
+        async with AsyncExitStack() as stack:
+            job = await _start("schema", containers.pop("schema"), world)
+            assert await asyncio.wait_for(job.wait(), 60) == 0, job.log_tail()
+            stack.push_async_callback(_drop_roles, database_url)
+            children = []
+            for name in (*DATABASE_USERS, "rate-guard", "edge-proxy"):
+                make_mounts(world, authority, name)
+                children.append(child := await _start(name, containers[name], world))
+                stack.push_async_callback(child.kill)
+            for child in children:
+                ready = asyncio.ensure_future(file_appears(folder / f"{child.name}.ready"))
+                await child.until(ready, 60)
+            yield world
+    finally:
+        world.release()
+
+
+def make_mounts(world: World, authority: Authority, name: str) -> None:
+    (world.state_dir / name / "spool").mkdir(parents=True)
+    tls = world.state_dir / name / "tls"
+    tls.mkdir()
+    authority.files(name, name)
+    for kind, mounted in (("crt", "tls.crt"), ("key", "tls.key"), ("ca", "ca.crt")):
+        (world.state_dir / f"ours-{name}.{kind}").rename(tls / mounted)
+
+
+async def _start(name: str, container: Object, world: World) -> Child:
+    environment = base_environment() | world.environment(name, container)
+    # The one thing that no pod is told: probes look at /readyz, we wait for a file.
+    environment["CALLWARDEN_READY_FILE"] = str(world.state_dir / f"{name}.ready")
+    return await Child.start(name, command_of(container), log=world.state_dir / f"{name}.log", env=environment)
+
+
+async def _drop_roles(database_url: str) -> None:
+    url = make_url(database_url)
+    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    for user in DATABASE_USERS:
+        role = f"{user}_{url.database}"
+        await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role)
+        await connection.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
+    await connection.close()
+
+
+@pytest.mark.setting("https")
+@pytest.mark.setting("db-roles")
+@pytest.mark.timeout(150)
+async def test_what_production_says_is_started_and_a_call_goes_through(
+    state_dir: Path, nats_server: NatsServer, database_url: str
+) -> None:
+    """With mutual TLS between all services, and a database role for each."""
+    async with cluster("production", state_dir, nats_server, database_url) as world:
+        edge = world.at("edge-proxy", "sip")
+        async with Operator(world, _admin(world)) as operator, Phones(edge) as carrier, Phones(edge) as phones:
+            await operator.deck()
+            await operator.carrier(carrier.address)
+            await operator.account("alice", realm=REALM, credit_micros=10_000_000)
+            call = phones.call("alice", PASSWORD, REALM, "493012345")
+            assert await asyncio.wait_for(call.status, 20) == 200
+            await phones.hang_up(call)
+
+            async def settled() -> bool:
+                return [each.state for each in await operator.calls()] == ["settled"]
+
+            await eventually(settled)
+            books = await operator.audit()
+            assert books.balance_sum_micros == books.ledger_sum_micros
+            assert books.held_sum_micros == 0
+        async with Operator(world, Authority(state_dir, "theirs").files("admin")) as stranger:
+            with pytest.raises(Unavailable):
+                await stranger.get("alice")
+
+
+def _admin(world: World) -> TlsFiles:
+    """Whoever speaks to the services has a certificate of the same authority."""
+    tls = world.state_dir / "payment" / "tls"
+    return TlsFiles(tls / "tls.crt", tls / "tls.key", tls / "ca.crt")
