@@ -6,22 +6,17 @@ comes off only when the bundle no longer has the policy.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from callwarden.api.policy.v1.policy_pb2 import Ack as AckMessage
-from callwarden.api.policy.v1.policy_pb2 import Bundle
-from callwarden.common.bus import Deleted, KeyValue, Put, Synced
 from callwarden.common.logs import get_logger
-from callwarden.common.metrics import Metric, Metrics
-from callwarden.common.policy import BUNDLE_KEY, encode_bundle, parse_bundle
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Conflict, NotFound
-from callwarden.policy.bundle import PolicySet, default_set
-from callwarden.security_policy_operator.adapters.bans import Bans
-from callwarden.security_policy_operator.adapters.kubernetes import Kubernetes
+from callwarden.policy.bundle import PolicySet
 from callwarden.security_policy_operator.core.plan import Plan, Source, Verdict, plan, unknown
 from callwarden.security_policy_operator.core.status import BEHIND_S, Ack, Held, moment_of, status_of, transitions
+from callwarden.security_policy_operator.ports import Bundles, Cluster, Others
 
 log = get_logger(__name__)
 
@@ -32,18 +27,17 @@ RETRY_S: Final = 0.5
 RETRY_MAX_S: Final = 30.0
 _AT_ONCE: Final = 8  # patches under way
 
-RECONCILES = Metric(
-    "callwarden_operator_reconciles_total",
-    "counter",
-    "{rounds}",
-    "Rounds of reconciling, by how they ended.",
-    ("result",),
-)
-COUNT = Metric("callwarden_operator_policies", "gauge", "{policies}", "Policy resources, by state.", ("state",))
-APPLY_S = Metric(
-    "callwarden_operator_apply_seconds", "gauge", "s", "From writing the last bundle until every pod ran it."
-)
-LEADER = Metric("callwarden_operator_leader", "gauge", "1", "1: this process reconciles. 0: another one does.")
+
+@dataclass(slots=True)
+class Counts:
+    """What came of it, since this process leads."""
+
+    rounds: dict[str, int] = field(default_factory=dict)
+    """By how they ended."""
+    accepted: int = 0
+    refused: int = 0
+    apply_s: float = 0.0
+    """From writing the last bundle until every pod ran it."""
 
 
 class Operator:
@@ -51,26 +45,23 @@ class Operator:
 
     def __init__(
         self,
-        cluster: Kubernetes,
-        policy: KeyValue,
-        acks: KeyValue,
+        cluster: Cluster,
+        bundles: Bundles,
         clock: Clock,
-        metrics: Metrics,
         *,
         me: str,
         resync_s: float,
-        bans: Bans | None = None,
+        others: Sequence[Others] = (),
     ) -> None:
-        self._cluster, self._policy, self._acks_kv, self._clock = cluster, policy, acks, clock
-        self._me, self._resync_s, self._bans = me, resync_s, bans
+        """`me`: this process, as Events name it. Everything is looked at anew after `resync_s`, told or not."""
+        self._cluster, self._bundles, self._clock = cluster, bundles, clock
+        self._me, self._resync_s, self._others = me, resync_s, others
         self._acks: dict[str, Ack] = {}
         self._acks_known = asyncio.Event()
         self._dirty = asyncio.Event()
         self._next_s = 0.0  # Unix time at which something changes by itself
         self._is_applied = True
-        self._metrics = metrics
-        self._apply_s = metrics.gauge(APPLY_S)
-        self._accepted, self._refused = metrics.gauge(COUNT, "accepted"), metrics.gauge(COUNT, "refused")
+        self.counts = Counts()
 
     def changed(self) -> None:
         """Something may be different: look at it all."""
@@ -78,19 +69,18 @@ class Operator:
 
     async def follow_acks(self) -> None:
         """Keep in mind who runs what; for ever."""
-        async for change in self._acks_kv.watch():
-            match change:
-                case Put(key=key, value=value):
-                    said = AckMessage.FromString(value)
-                    ack = Ack(said.service, said.instance, said.revision)
-                    if self._acks.get(key) != ack:
-                        self._acks[key] = ack
-                        self._dirty.set()
-                case Deleted(key=key):
-                    if self._acks.pop(key, None) is not None:
-                        self._dirty.set()
-                case Synced():
-                    self._acks_known.set()
+        async for said in self._bundles.acks():
+            if said is None:
+                self._acks_known.set()
+                continue
+            process, ack = said
+            if self._acks.get(process) == ack:
+                continue  # processes repeat themselves
+            if ack is None:
+                del self._acks[process]
+            else:
+                self._acks[process] = ack
+            self._dirty.set()
 
     async def lead(self) -> None:
         """Reconcile; for ever."""
@@ -119,32 +109,32 @@ class Operator:
                 await asyncio.sleep(pause_s)
             else:
                 result, failures = "done", 0
-            self._metrics.counter(RECONCILES, result).value += 1
+            self.counts.rounds[result] = self.counts.rounds.get(result, 0) + 1
 
     def _pause_s(self) -> float:
         until_s = self._next_s - self._clock.now_s() if self._next_s else self._resync_s
         return max(0.0, min(self._resync_s, until_s))
 
     async def _reconcile(self) -> None:
-        if self._bans is not None:
-            await self._bans.reconcile()
         sources = await self._sources()
-        held, written_s, sequence = await self._bundle()
+        held, written_s, sequence = await self._bundles.read()
         wanted = plan(sources, held)
         await _all(
             self._hold(source) for source in sources if not source.is_leaving and FINALIZER not in _finalizers(source)
         )
         before = {document.key: document.to_json() for document in held.documents}
         if wanted.differs(held):
-            if strange := unknown(held, {source.key: None for source in sources}):  # type: ignore[misc]
+            if strange := unknown(held, {source.key: None for source in sources}):
                 log.warning("bundle.not_of_the_cluster", removed=strange[:20])
             held = PolicySet.build(held.revision + 1, wanted.documents)
             written_s = self._clock.now_s()
-            await self._policy.put(BUNDLE_KEY, encode_bundle(held, written_s), revision=sequence)
+            await self._bundles.write(held, written_s, sequence)
             self._is_applied = False
             log.info("bundle.written", revision=held.revision, policies=len(held.documents))
         await _all(self._let_go(source) for source in sources if source.is_leaving)
         await self._report(sources, wanted, before, held, written_s)
+        for each in self._others:
+            await each.reconcile()
 
     async def _sources(self) -> list[Source]:
         found = await asyncio.gather(*(self._cluster.list(plural) for plural in POLICIES.values()))
@@ -153,18 +143,6 @@ class Operator:
             for kind, bodies in zip(POLICIES, found, strict=True)
             for body in bodies
         ]
-
-    async def _bundle(self) -> tuple[PolicySet, float, int]:
-        """What holds, when it was written, and the sequence number by which to replace it."""
-        entry = await self._policy.get(BUNDLE_KEY)
-        if entry is None:
-            return default_set(), 0.0, 0
-        try:
-            return parse_bundle(entry.value), Bundle.FromString(entry.value).created_at_s, entry.revision
-        except (ValueError, CallwardenError) as error:
-            # Written by another version. The revision must go on rising, or nobody would take the next one.
-            log.error("bundle.unreadable", error=error)
-            return PolicySet.build(_revision_of(entry.value), ()), 0.0, entry.revision
 
     async def _report(
         self, sources: Iterable[Source], wanted: Plan, before: Mapping[Any, str], held: PolicySet, written_s: float
@@ -185,10 +163,10 @@ class Operator:
             if status != source.body.get("status"):
                 patches.append(self._say(source, status))
         await _all(patches)
-        self._accepted.value, self._refused.value = len(wanted.verdicts) - refused, refused
+        self.counts.accepted, self.counts.refused = len(wanted.verdicts) - refused, refused
         if not behind and not self._is_applied:
             self._is_applied = True
-            self._apply_s.value = max(0.0, now_s - written_s)
+            self.counts.apply_s = max(0.0, now_s - written_s)
         turns_s = [moment for moment in (held.next_change_s(now_s),) if moment is not None]
         if behind and now_s - written_s <= BEHIND_S:
             turns_s.append(written_s + BEHIND_S + 1.0)
@@ -246,13 +224,6 @@ def _is_stressed(verdict: Verdict, realms: frozenset[str]) -> bool:
         and document.spec.get("profile") == "StressTest"
         and (document.realm in realms or (not document.realm and bool(realms)))
     )
-
-
-def _revision_of(value: bytes) -> int:
-    try:
-        return int(Bundle.FromString(value).revision)
-    except Exception:  # not even a bundle
-        return 0
 
 
 async def _all(work: Iterable[Awaitable[None]]) -> None:

@@ -6,7 +6,7 @@ writing the bundle, status (`status`). A policy that is wrong never takes anothe
 with field and reason, its last good version stays in force, and all others hold.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -180,6 +180,6 @@ def _content(documents: Iterable[Document]) -> list[str]:
     return sorted(document.to_json() for document in documents)
 
 
-def unknown(held: PolicySet, verdicts: Mapping[Key, Verdict]) -> list[str]:
+def unknown(held: PolicySet, present: Container[Key]) -> list[str]:
     """Policies in the bundle that no resource stands for: applied past the cluster, or deleted by force."""
-    return [_called(document) for document in held.documents if document.key not in verdicts]
+    return [_called(document) for document in held.documents if document.key not in present]
