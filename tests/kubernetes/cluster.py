@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+from unittest import mock
 
 import aiohttp
 from cryptography.hazmat.primitives import serialization
@@ -24,12 +25,15 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from callwarden.local import ports
 from callwarden.local.process import Child
+from callwarden.security_policy_operator.adapters.kubernetes import Kubernetes
 from callwarden.testing import kube_tools
 from callwarden.testing.waiting import eventually
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SOURCE: Final = Path(__file__).resolve().parent / "apiserver"
-CRDS: Final = ROOT / "deploy" / "helm" / "callwarden" / "crds"
+CHART: Final = ROOT / "deploy" / "helm" / "callwarden"
+CRDS: Final = CHART / "crds"
+PLURALS: Final = ("securitypolicies", "clustersecuritypolicies", "bans", "trunks", "ratedecks")
 CACHE: Final = ROOT / ".cache" / "kubernetes"
 BUILD_TIMEOUT_S: Final = 1_500
 START_TIMEOUT_S: Final = 60.0
@@ -144,6 +148,21 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stop()
+
+    async def clear(self) -> None:
+        """Take all resources of ours away without asking an operator, and what operators leave behind."""
+        mine = "/apis/callwarden.io/v1"
+        with mock.patch.dict(os.environ, KUBECONFIG=str(self.kubeconfig)):
+            async with Kubernetes() as api:
+                for plural in PLURALS:
+                    for one in await api.list(plural):
+                        where = plural, one["metadata"].get("namespace", ""), one["metadata"]["name"]
+                        await api.patch(*where, {"metadata": {"finalizers": None}})
+        for plural in PLURALS:
+            scope = "" if plural == "clustersecuritypolicies" else "/namespaces/default"
+            await self.kubectl.do("delete", "--raw", f"{mine}{scope}/{plural}")
+        await self.kubectl.do("delete", "--raw", "/apis/coordination.k8s.io/v1/namespaces/default/leases")
+        await self.kubectl.do("delete", "--raw", "/api/v1/namespaces/default/events")
 
     async def _start(self, binary: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The operator's real process on a real Kubernetes API and a real NATS, and members that take what it writes."""
 
 import asyncio
-import contextlib
+import json
 import os
 import signal
 import sys
@@ -40,7 +40,7 @@ class Site:
         return self.cluster.kubectl
 
     async def start_operator(self, kubeconfig: Path | None = None, **settings: str) -> Child:
-        """Another process of it, ready."""
+        """Another process of it, ready; `settings` without their prefix."""
         self._count += 1
         name = f"operator-{self._count}"
         ready = self.folder / f"{name}.json"
@@ -51,14 +51,10 @@ class Site:
             "CALLWARDEN_INSTANCE": name,
             "CALLWARDEN_READY_FILE": str(ready),
             "CALLWARDEN_LEASE_S": "3",
-            **settings,
+            **{f"CALLWARDEN_{key.upper()}": value for key, value in settings.items()},
         }
-        child = await Child.start(
-            name,
-            [sys.executable, "-m", "callwarden.security_policy_operator.main"],
-            log=self.folder / f"{name}.log",
-            env=env,
-        )
+        argv = [sys.executable, "-m", "callwarden.security_policy_operator.main"]
+        child = await Child.start(name, argv, log=self.folder / f"{name}.log", env=env)
         appears = asyncio.ensure_future(file_appears(ready))
         await child.until(appears, START_TIMEOUT_S)
         return child
@@ -71,6 +67,25 @@ class Site:
             yield child
         finally:
             assert await child.stop((signal.SIGTERM, 20.0)) in (0, -signal.SIGKILL), child.log_tail
+
+    @asynccontextmanager
+    async def rate_guard(self, **settings: str) -> AsyncIterator[str]:
+        """A real one while inside; its host:port."""
+        ready = self.folder / "rate-guard.json"
+        env = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("CALLWARDEN_")},
+            "CALLWARDEN_NATS_URL": self.nats.url,
+            "CALLWARDEN_INSTANCE": "rate-guard",
+            "CALLWARDEN_READY_FILE": str(ready),
+            **{f"CALLWARDEN_{key.upper()}": value for key, value in settings.items()},
+        }
+        argv = [sys.executable, "-m", "callwarden.rate_guard.main"]
+        child = await Child.start("rate-guard", argv, log=self.folder / "rate-guard.log", env=env)
+        try:
+            await child.until(asyncio.ensure_future(file_appears(ready)), START_TIMEOUT_S)
+            yield f"127.0.0.1:{json.loads(ready.read_text())['grpc_port']}"
+        finally:
+            await child.stop((signal.SIGTERM, 20.0))
 
     @asynccontextmanager
     async def pods(self, count: int) -> AsyncIterator[list[Policies]]:
@@ -96,9 +111,16 @@ class Site:
 Sites = Callable[[], AbstractAsyncContextManager[Site]]
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
+    """One for all tests of this worker: its start takes ten seconds."""
+    async with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
 @pytest_asyncio.fixture
-async def site(state_dir: Path, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
-    async with NatsServer(state_dir / "nats") as nats, Cluster(state_dir / "cluster") as cluster:
+async def site(cluster: Cluster, state_dir: Path) -> AsyncIterator[Site]:
+    """The cluster without resources of ours, and an empty bus."""
+    async with NatsServer(state_dir / "nats") as nats:
         yield Site(state_dir, cluster, nats)
-    with contextlib.suppress(OSError):
-        (state_dir / "cluster" / "accounts.pem").unlink()
+    await cluster.clear()

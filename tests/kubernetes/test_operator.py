@@ -1,18 +1,21 @@
 """Policies applied with kubectl: the real kubectl, a real API server, the operator's process, a real NATS."""
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from callwarden.api.events.v1 import events_pb2
 from callwarden.common.bus import Bucket, Bus
 from callwarden.common.policy import BUNDLE_KEY, parse_bundle
 from callwarden.policy.bundle import PolicySet
 from callwarden.testing import kube_tools
 from callwarden.testing.waiting import eventually
-from tests.kubernetes.cluster import BUILD_TIMEOUT_S, missing
+from tests.kubernetes.cluster import BUILD_TIMEOUT_S, CHART, OWN_CLUSTER, Kubectl, missing
 from tests.kubernetes.conftest import Site
 
 pytestmark = [
@@ -29,7 +32,8 @@ def policy(name: str, *, kind: str = "SecurityPolicy", **spec: Any) -> dict[str,
 
 
 def conditions(resource: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    return {one["type"]: (one["status"], one["reason"]) for one in resource["status"]["conditions"]}
+    found = resource.get("status", {}).get("conditions", ())
+    return {one["type"]: (one["status"], one["reason"]) for one in found}
 
 
 def message(resource: dict[str, Any], kind: str) -> str:
@@ -168,7 +172,13 @@ async def test_killed_in_the_middle_of_two_hundred_policies_it_goes_on_where_it_
         await first.kill()
         await site.kubectl.apply(*wanted[100:])
         async with site.operator():
-            await site.kubectl.do("wait", "--for=condition=Applied", "cwsp", "--all", "--timeout=90s")
+
+            async def all_applied() -> bool:  # `kubectl wait --all` asks one by one, five a second
+                listed = (await site.kubectl.get("cwsp"))["items"]
+                return [conditions(one).get("Applied") for one in listed] == [("True", "Enforced")] * 200
+
+            await eventually(all_applied, timeout_s=90.0, interval_s=0.5, what="all of them in force")
+            await waits(site, "cwsp/realm-199", "Applied")
             assert len((await bundle(site)).documents) == 200
             assert {pod.for_realm("r199.example").lines.max for pod in pods} == {200}
             before = (await bundle(site)).revision
@@ -223,6 +233,70 @@ async def test_while_nats_is_away_nothing_is_claimed_and_afterwards_all_is_done(
             return [one.spec["lines"]["max"] for one in (await bundle(site)).documents] == [4]
 
         await eventually(written, timeout_s=60.0, what="the bundle")
+
+
+@pytest.mark.setting("firewall")
+async def test_a_ban_resource_bans_for_as_long_as_it_is_there(site: Site) -> None:
+    async def banned() -> dict[str, str]:
+        async with Bus(site.nats.url, name="test", declare=False) as bus:
+            entries = (await bus.kv(Bucket.BANS).items()).values()
+        bans = [events_pb2.Ban.FromString(entry.value) for entry in entries]
+        return {one.address: one.reason for one in bans}
+
+    def ban(name: str, **spec: Any) -> dict[str, Any]:
+        metadata = {"name": name, "namespace": "default"}
+        return {"apiVersion": "callwarden.io/v1", "kind": "Ban", "metadata": metadata, "spec": spec}
+
+    async with site.rate_guard(own_addresses="198.51.100.0/24") as address, site.operator(rate_guard=address):
+        # One of our own: refused, and in nobody's way.
+        await site.kubectl.apply(ban("own", address="198.51.100.7"))
+        await site.kubectl.apply(ban("guest", address="192.0.2.7", reason="abuse", duration="1h"))
+        await site.kubectl.apply(ban("again", address="192.0.2.7", reason="other"))
+        await waits(site, "cwban/guest", "Applied")
+        await waits(site, "cwban/own", "Accepted=False")
+        await waits(site, "cwban/again", "Accepted=False")
+        assert await banned() == {"192.0.2.7": "abuse"}
+        assert "spec.address" in message(await site.kubectl.get("cwban", "own"), "Accepted")
+        assert conditions(await site.kubectl.get("cwban", "again"))["Accepted"] == ("False", "Conflict")
+        guest = await site.kubectl.get("cwban", "guest")
+        assert guest["status"]["until"] > guest["metadata"]["creationTimestamp"]
+        assert ".spec.address" in await site.kubectl.refused(ban("guest", address="192.0.2.8", duration="1h"))
+
+        await site.kubectl.do("delete", "cwban", "guest", "--timeout=60s")
+        await waits(site, "cwban/again", "Applied")  # the next one that names the address
+        assert await banned() == {"192.0.2.7": "other"}
+        await site.kubectl.do("delete", "cwban", "again", "own", "--timeout=60s")
+        assert await banned() == {}
+
+
+async def test_the_rights_that_the_chart_gives_are_all_it_needs(site: Site, tmp_path: Path) -> None:
+    if OWN_CLUSTER:
+        pytest.skip("makes ClusterRoles: on a server of its own only")
+    helm = await asyncio.create_subprocess_exec(
+        *(kube_tools.program("helm"), "template", "test", CHART, "--namespace", "default"),
+        *("--show-only", "templates/operator-rbac.yaml"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    rights = (await helm.communicate())[0].decode()
+    assert helm.returncode == 0
+    await site.kubectl.do("apply", "-f", "-", stdin=rights)
+    who = next(one for one in yaml.safe_load_all(rights) if one["kind"] == "ClusterRoleBinding")["subjects"][0]["name"]
+    with contextlib.suppress(AssertionError):  # of an earlier run on this server
+        await site.kubectl.do("create", "serviceaccount", who)
+    token = (await site.kubectl.do("create", "token", who)).strip()
+    config = tmp_path / "kubeconfig"
+    config.write_text(site.cluster.config_for(token))
+    assert (await Kubectl(config).run("get", "secrets"))[0] != 0
+    async with site.pods(1), site.rate_guard() as address, site.operator(config, rate_guard=address) as operator:
+        await site.kubectl.apply(policy("house", lines={"max": 3}), policy("base", kind="ClusterSecurityPolicy"))
+        await waits(site, "cwsp/house", "Applied")
+        await waits(site, "cwcsp/base", "Applied")
+        await site.kubectl.do("delete", "cwsp", "house", "--timeout=60s")
+        await site.kubectl.do("delete", "cwcsp", "base", "--timeout=60s")
+        assert {"Accepted", "Applied"} <= {one["reason"] for one in (await site.kubectl.get("events"))["items"]}
+        said = operator.log.read_text()
+        assert "forbid" not in said
+        assert "reconcile.failed" not in said
 
 
 def _told(log: Path, event: str) -> bool:

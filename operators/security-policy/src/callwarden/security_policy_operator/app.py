@@ -6,7 +6,9 @@ comes off only when the bundle no longer has the policy.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -55,7 +57,8 @@ class Operator:
     ) -> None:
         """`me`: this process, as Events name it. Everything is looked at anew after `resync_s`, told or not."""
         self._cluster, self._bundles, self._clock = cluster, bundles, clock
-        self._me, self._resync_s, self._others = me, resync_s, others
+        self._me, self._resync_s = me, resync_s
+        self._others = {other: asyncio.Event() for other in others}
         self._acks: dict[str, Ack] = {}
         self._acks_known = asyncio.Event()
         self._dirty = asyncio.Event()
@@ -65,7 +68,8 @@ class Operator:
 
     def changed(self) -> None:
         """Something may be different: look at it all."""
-        self._dirty.set()
+        for dirty in (self._dirty, *self._others.values()):
+            dirty.set()
 
     async def follow_acks(self) -> None:
         """Keep in mind who runs what; for ever."""
@@ -83,30 +87,35 @@ class Operator:
             self._dirty.set()
 
     async def lead(self) -> None:
-        """Reconcile; for ever."""
+        """Reconcile; for ever. Policies don't wait for the others, whose services may be away."""
         await self._acks_known.wait()
-        self._dirty.set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repeat(self._reconcile, self._dirty, self._pause_s))
+            for other, dirty in self._others.items():
+                group.create_task(self._repeat(other.reconcile, dirty, lambda: self._resync_s))
+
+    async def _repeat(
+        self, reconcile: Callable[[], Awaitable[None]], dirty: asyncio.Event, pause_s: Callable[[], float]
+    ) -> None:
+        """A round now, and one whenever something changed or the pause is over; for ever."""
+        dirty.set()
         failures = 0
         while True:
-            try:
-                async with asyncio.timeout(self._pause_s()):
-                    await self._dirty.wait()
-            except TimeoutError:
-                pass
+            retry_s = min(RETRY_MAX_S, RETRY_S * 2 ** (failures - 1)) if failures else math.inf
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(pause_s(), retry_s)):
+                    await dirty.wait()
             await asyncio.sleep(GATHER_S)
-            self._dirty.clear()
+            dirty.clear()
             try:
-                await self._reconcile()
+                await reconcile()
             except Conflict:
                 result = "conflict"  # somebody was quicker: what they did is seen in the next round
-                self._dirty.set()
+                dirty.set()
             except CallwardenError as error:
                 result = "failed"
-                pause_s = min(RETRY_MAX_S, RETRY_S * 2**failures)
                 failures = min(failures + 1, 10)
-                log.warning("reconcile.failed", error=error, retry_s=pause_s)
-                self._dirty.set()
-                await asyncio.sleep(pause_s)
+                log.warning("reconcile.failed", error=error)
             else:
                 result, failures = "done", 0
             self.counts.rounds[result] = self.counts.rounds.get(result, 0) + 1
@@ -134,8 +143,6 @@ class Operator:
             log.info("bundle.written", revision=held.revision, policies=len(held.documents))
         await _all(self._let_go(source) for source in sources if source.is_leaving)
         await self._report(sources, wanted, before, held, written_s)
-        for each in self._others:
-            await each.reconcile()
 
     async def _sources(self) -> list[Source]:
         found = await asyncio.gather(*(self._cluster.list(plural) for plural in POLICIES.values()))

@@ -1,25 +1,22 @@
 """Ban resources carried out: an address is banned while a Ban names it, and heard again when the Ban is gone.
 
-rate-guard writes and lifts; what is banned now is read from the bucket it writes to.
+rate-guard writes and lifts; what is banned now is read from the bucket it writes to. Which Ban counts is in core/bans.
 """
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
-
-import grpc
+from typing import TYPE_CHECKING, Final
 
 from callwarden.api.events.v1 import events_pb2
 from callwarden.api.rateguard.v1 import rateguard_pb2 as pb
 from callwarden.common.bus import KeyValue
 from callwarden.common.bus.keys import key_of
 from callwarden.common.logs import get_logger
+from callwarden.common.rpc.client import unary
 from callwarden.kernel.clock import Clock
-from callwarden.kernel.errors import NotFound, Unavailable
-from callwarden.policy.bundle import BadPolicy
-from callwarden.policy.resources import BanSpec, parse_resource
-from callwarden.policy.values import seconds_of
-from callwarden.security_policy_operator.adapters.kubernetes import Kubernetes
+from callwarden.kernel.errors import Exhausted, Invalid, NotFound
+from callwarden.security_policy_operator.core.bans import Order, Refusal, address_of, decide
+from callwarden.security_policy_operator.core.plan import Source
 from callwarden.security_policy_operator.core.status import Json, moment_of, simple_status
+from callwarden.security_policy_operator.ports import Cluster
 
 if TYPE_CHECKING:
     from callwarden.api.rateguard.v1.rateguard_pb2_grpc import RateGuardServiceAsyncStub
@@ -28,109 +25,88 @@ log = get_logger(__name__)
 
 PLURAL: Final = "bans"
 FINALIZER: Final = "callwarden.io/banned"
-TIMEOUT_S: Final = 5.0
 
 
 class Bans:
     """`reconcile` in each round."""
 
-    def __init__(
-        self, cluster: Kubernetes, rate_guard: "RateGuardServiceAsyncStub", kv: KeyValue, clock: Clock
-    ) -> None:
+    def __init__(self, cluster: Cluster, rate_guard: "RateGuardServiceAsyncStub", kv: KeyValue, clock: Clock) -> None:
         self._cluster, self._rate_guard, self._kv, self._clock = cluster, rate_guard, kv, clock
 
     async def reconcile(self) -> None:
-        """Raises Unavailable."""
         bodies = await self._cluster.list(PLURAL)
-        wanted = {_address(body) for body in bodies if "deletionTimestamp" not in body["metadata"]}
-        for body in bodies:
-            body = {"apiVersion": "callwarden.io/v1", "kind": "Ban", **body}
-            if "deletionTimestamp" in body["metadata"]:
-                await self._lift(body, still=_address(body) in wanted)
+        sources = [Source({"apiVersion": "callwarden.io/v1", "kind": "Ban", **body}) for body in bodies]
+        decisions = decide(sources, self._clock.now_s())
+        banned = {decision.address for _, decision in decisions if isinstance(decision, Order)}
+        # Lifting first: what another Ban has to say of the address comes after it.
+        for source in sources:
+            if source.is_leaving:
+                await self._lift(source, still=address_of(source) in banned)
+        for source, decision in decisions:
+            if isinstance(decision, Order):
+                await self._keep(source, decision)
             else:
-                await self._keep(body)
+                await self._refuse(source, decision)
 
-    async def _keep(self, body: Json) -> None:
-        finalizers = list(body["metadata"].get("finalizers") or ())
-        if FINALIZER not in finalizers:
-            await self._finalize(body, [*finalizers, FINALIZER])
+    async def _keep(self, source: Source, order: Order) -> None:
+        finalizers = list(source.metadata.get("finalizers") or ())
+        if FINALIZER not in finalizers and not await self._finalize(source, [*finalizers, FINALIZER]):
+            return
         now_s = self._clock.now_s()
-        try:
-            spec = parse_resource({name: value for name, value in body.items() if name != "status"}).spec
-        except BadPolicy as error:
-            await self._say(body, simple_status(body, "; ".join(map(str, error.problems)), "Invalid", now_s))
-            return
-        assert isinstance(spec, BanSpec)
-        until_s = _until_s(spec, body)
-        if until_s is not None and until_s <= now_s:
-            await self._say(body, simple_status(body, "Its time is up.", "Expired", now_s, accepted=True))
-            return
-        entry = await self._kv.get(key_of(spec.address))
+        entry = await self._kv.get(key_of(order.address))
         ban = events_pb2.Ban.FromString(entry.value) if entry is not None else None
-        if ban is None or ban.reason != spec.reason or not _ends_alike(ban.until_s, until_s):
-            duration_s = 0 if until_s is None else max(1, round(until_s - now_s))
-            request = pb.AddBanRequest(address=spec.address, reason=spec.reason, duration_s=duration_s)
-            await self._ask(self._rate_guard.AddBan(request, timeout=TIMEOUT_S))
-            log.info("ban.added", address=spec.address, until_s=until_s or 0.0)
-        status = simple_status(
-            body, "The address is banned on every edge.", "Banned", now_s, accepted=True, applied=True
-        )
-        if until_s is not None:
-            status["until"] = moment_of(until_s)
-        await self._say(body, status)
+        if ban is None or not order.is_kept_by(ban.reason, ban.until_s):
+            duration_s = 0 if order.until_s is None else max(1, round(order.until_s - now_s))
+            request = pb.AddBanRequest(address=order.address, reason=order.reason, duration_s=duration_s)
+            try:
+                await unary(self._rate_guard.AddBan, request)
+            except Invalid as error:  # one of our own addresses, or one that the policy allows
+                await self._refuse(source, Refusal("Invalid", f"spec.{error.field or 'address'}: {error.message}"))
+                return
+            except Exhausted as error:
+                await self._refuse(source, Refusal("NoRoom", error.message, accepted=True))
+                return
+            log.info("ban.added", address=order.address, until_s=order.until_s or 0.0)
+        message = "The address is banned on every edge."
+        status = simple_status(source.body, message, "Banned", now_s, accepted=True, applied=True)
+        if order.until_s is not None:
+            status["until"] = moment_of(order.until_s)
+        await self._say(source, status)
 
-    async def _lift(self, body: Json, *, still: bool) -> None:
+    async def _refuse(self, source: Source, refusal: Refusal) -> None:
+        now_s = self._clock.now_s()
+        await self._say(
+            source, simple_status(source.body, refusal.message, refusal.reason, now_s, accepted=refusal.accepted)
+        )
+
+    async def _lift(self, source: Source, *, still: bool) -> None:
         """`still`: another Ban names the address."""
-        finalizers = list(body["metadata"].get("finalizers") or ())
+        finalizers = list(source.metadata.get("finalizers") or ())
         if FINALIZER not in finalizers:
             return
-        address = _address(body)
+        address = address_of(source)
         if address and not still:
-            await self._ask(self._rate_guard.RemoveBans(pb.RemoveBansRequest(address=address), timeout=TIMEOUT_S))
+            await unary(self._rate_guard.RemoveBans, pb.RemoveBansRequest(address=address))
             log.info("ban.lifted", address=address)
-        await self._finalize(body, [name for name in finalizers if name != FINALIZER])
+        await self._finalize(source, [name for name in finalizers if name != FINALIZER])
 
-    async def _finalize(self, body: Json, finalizers: list[str]) -> None:
-        metadata = body["metadata"]
+    async def _finalize(self, source: Source, finalizers: list[str]) -> bool:
+        """False if it's gone meanwhile."""
+        metadata = source.metadata
         change = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
         try:
-            changed = await self._cluster.patch(PLURAL, metadata["namespace"], metadata["name"], change)
+            await self._cluster.patch(PLURAL, metadata["namespace"], metadata["name"], change)
+        except NotFound:
+            return False
+        return True
+
+    async def _say(self, source: Source, status: Json) -> None:
+        if status == source.body.get("status"):
+            return
+        metadata = source.metadata
+        # A merge patch keeps what it doesn't name.
+        body = {"status": {"until": None, **status}}
+        try:
+            await self._cluster.patch(PLURAL, metadata["namespace"], metadata["name"], body, status=True)
         except NotFound:
             return
-        body["metadata"] = changed["metadata"]
-
-    async def _say(self, body: Json, status: Json) -> None:
-        if status == body.get("status"):
-            return
-        metadata = body["metadata"]
-        try:
-            await self._cluster.patch(PLURAL, metadata["namespace"], metadata["name"], {"status": status}, status=True)
-        except NotFound:
-            return
-
-    async def _ask(self, call: Any) -> None:
-        try:
-            await call
-        except grpc.aio.AioRpcError as error:
-            raise Unavailable(f"rate-guard: {error.code().name}") from error
-
-
-def _address(body: Json) -> str:
-    spec = body.get("spec")
-    return str(spec.get("address", "")) if isinstance(spec, dict) else ""
-
-
-def _until_s(spec: BanSpec, body: Json) -> float | None:
-    if spec.until is not None:
-        return seconds_of(spec.until)
-    if spec.duration is None:
-        return None
-    created = datetime.strptime(body["metadata"]["creationTimestamp"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    return created.timestamp() + spec.duration
-
-
-def _ends_alike(stands_s: float, wanted_s: float | None) -> bool:
-    """Whole seconds are kept, and asking takes a moment. 0: for good."""
-    if wanted_s is None or not stands_s:
-        return wanted_s is None and not stands_s
-    return abs(stands_s - wanted_s) < 3.0

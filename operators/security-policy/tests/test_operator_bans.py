@@ -1,0 +1,95 @@
+"""Which address is banned by which Ban resource."""
+
+from typing import Any
+
+import pytest
+
+from callwarden.security_policy_operator.core.bans import Order, Refusal, address_of, decide
+from callwarden.security_policy_operator.core.plan import Source
+
+MADE_S = 1_767_225_600.0  # 2026-01-01T00:00:00Z
+
+
+def ban(name: str, *, age: int = 0, leaving: bool = False, **spec: Any) -> Source:
+    metadata = {
+        "name": name,
+        "namespace": "default",
+        "creationTimestamp": f"2026-01-01T00:00:{age:02}Z",
+        **({"deletionTimestamp": "2026-01-01T00:01:00Z"} if leaving else {}),
+    }
+    return Source({"apiVersion": "callwarden.io/v1", "kind": "Ban", "metadata": metadata, "spec": spec})
+
+
+def decided(*sources: Source, now_s: float = MADE_S) -> dict[str, Order | Refusal]:
+    return {source.key.name: decision for source, decision in decide(sources, now_s)}
+
+
+@pytest.mark.parametrize(
+    ("ends", "until_s"),
+    [
+        ({}, None),
+        ({"duration": "1h"}, MADE_S + 3_600),
+        ({"duration": 60}, MADE_S + 60),
+        ({"until": "2026-01-01T02:00:00+01:00"}, MADE_S + 3_600),
+    ],
+)
+def test_a_ban_ends_when_it_says_counted_from_when_it_was_made(ends: dict[str, Any], until_s: float | None) -> None:
+    assert decided(ban("a", address="192.0.2.7", reason="abuse", **ends)) == {"a": Order("192.0.2.7", "abuse", until_s)}
+
+
+def test_when_its_time_is_up_it_is_right_and_bans_nobody() -> None:
+    decision = decided(ban("a", address="192.0.2.7", duration="1m"), now_s=MADE_S + 60)["a"]
+    assert isinstance(decision, Refusal)
+    assert (decision.reason, decision.accepted) == ("Expired", True)
+
+
+def test_of_two_that_name_one_address_the_older_one_counts_however_it_is_written() -> None:
+    decisions = decided(
+        ban("younger", address="2001:DB8:0::7", age=1), ban("older", address="2001:db8::7"), ban("c", address="::1")
+    )
+    assert isinstance(decisions["older"], Order)
+    assert isinstance(decisions["c"], Order)
+    refused = decisions["younger"]
+    assert isinstance(refused, Refusal)
+    assert refused.reason == "Conflict"
+    assert "default/older" in refused.message
+    assert "spec.address" in refused.message
+
+
+def test_one_that_is_up_or_leaving_makes_room_for_the_next() -> None:
+    up = ban("up", address="192.0.2.7", duration="1m")
+    leaving = ban("leaving", address="192.0.2.7", age=1, leaving=True)
+    decisions = decided(up, leaving, ban("next", address="192.0.2.7", age=2), now_s=MADE_S + 61)
+    assert set(decisions) == {"up", "next"}
+    assert isinstance(decisions["next"], Order)
+
+
+@pytest.mark.parametrize("address", ["1.2.3", "::::", "fe80::1%eth0", "", "192.0.2.0/24"])
+def test_what_is_no_address_is_refused_with_the_field(address: str) -> None:
+    source = ban("a", address=address)
+    decision = decided(source)["a"]
+    assert isinstance(decision, Refusal)
+    assert not decision.accepted
+    assert "spec.address" in decision.message
+    assert address_of(source) == ""
+
+
+def test_an_ipv4_address_in_ipv6_clothes_is_the_ipv4_address() -> None:
+    assert decided(ban("a", address="::ffff:192.0.2.7"))["a"] == Order("192.0.2.7", "operator", None)
+
+
+@pytest.mark.parametrize(
+    ("order", "reason", "until_s", "is_kept"),
+    [
+        (Order("192.0.2.7", "abuse", None), "abuse", 0.0, True),
+        (Order("192.0.2.7", "abuse", None), "abuse", MADE_S, False),
+        (Order("192.0.2.7", "abuse", MADE_S), "abuse", 0.0, False),
+        (Order("192.0.2.7", "abuse", MADE_S), "abuse", MADE_S + 1.5, True),
+        (Order("192.0.2.7", "abuse", MADE_S), "abuse", MADE_S + 60, False),
+        (Order("192.0.2.7", "abuse", None), "rate", 0.0, False),
+    ],
+)
+def test_a_ban_that_stands_is_written_again_only_if_it_says_something_else(
+    order: Order, reason: str, until_s: float, is_kept: bool
+) -> None:
+    assert order.is_kept_by(reason, until_s) is is_kept
