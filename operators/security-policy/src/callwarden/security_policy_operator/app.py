@@ -118,7 +118,8 @@ class Operator:
     async def _reconcile(self) -> None:
         sources = await self._sources()
         held, written_s, sequence = await self._bundles.read()
-        wanted = plan(sources, held)
+        # Beside the loop, which renews the Lease: a thousand policies that don't fit together take seconds.
+        wanted = await asyncio.to_thread(plan, sources, held)
         await _all(
             self._hold(source) for source in sources if not source.is_leaving and FINALIZER not in _finalizers(source)
         )
