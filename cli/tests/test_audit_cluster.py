@@ -106,11 +106,13 @@ def test_what_may_not_be_read_is_told_and_the_rest_is_audited(script: Script) ->
     script(
         "if 'networkpolicies' in sys.argv[2] or sys.argv[2] == 'namespaces':\n"
         "    print('Error from server (Forbidden): cannot list', file=sys.stderr); sys.exit(1)\n"
-        + answers(POLICY, WORKLOAD)
+        + answers(POLICY, WORKLOAD, BESIDE[1])
     )
     found = evidence(Kubectl())
-    assert len(found.notes) == 2
+    assert {note.split()[3] for note in found.notes} == {"networkpolicies", "namespaces"}
     assert all("Forbidden" in note for note in found.notes)
+    # What couldn't be looked at isn't told to be missing.
+    assert [one.rule.id for one in report.findings(found) if one.severity.rank] == ["policy/opened/fraud.blockPremium"]
 
 
 def test_a_cluster_that_knows_no_policies_runs_on_the_defaults(script: Script) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.cli.audit import policies
@@ -166,6 +166,7 @@ FIELDS = [
 ]
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from(FIELDS), st.sampled_from([0, 1, 2, 3, True, False, "Off", "Report", None]))))
 def test_whatever_holds_its_lines_close_what_is_open(pairs: list[tuple[str, Any]]) -> None:
     held = document()

@@ -69,6 +69,7 @@ def test_every_command_explains_itself_with_an_example(
         ("call", "list"),
         ("explain", "x@y"),
         ("ledger", "check"),
+        ("ledger", "list", "alice"),
     ],
     ids=" ".join,
 )
@@ -204,7 +205,7 @@ def test_the_refusal_names_every_field_and_reason(tmp_path: Path, capsys: pytest
     file.write_text(
         "apiVersion: callwarden.io/v1\nkind: SecurityPolicy\nmetadata: {name: p}\nspec: {lines: {max: -1}, colour: red}"
     )
-    assert run(["policy", "check", str(file)]) == 1
+    assert run(["policy", "apply", "-f", str(file)]) == 1
     shown = capsys.readouterr().err
     assert "policy p" in shown
     assert "spec.lines.max: " in shown
@@ -217,7 +218,7 @@ def examples() -> list[Path]:
 
 @pytest.mark.parametrize("file", examples(), ids=lambda file: file.name)
 def test_every_example_policy_is_right(file: Path) -> None:
-    assert run(["policy", "check", str(file)]) == 0
+    assert run(["policy", "lint", str(file)]) == 0
 
 
 INVITE = (

@@ -89,7 +89,11 @@ STORY: list[tuple[str, int, str]] = [
     ("rates simulate retail +493023125042 90s", 0, "0.90 EUR"),
     ("rates simulate retail +13023125042 90s", 1, "no-rate"),
     ("policy status", 0, "revision 0"),
+    ("policy diff policy.yaml", 0, "lines.max"),
+    ("policy diff policy.yaml --exit-code", 1, "1 setting would change"),
     ("policy apply -f policy.yaml", 0, "revision 1"),
+    ("policy diff policy.yaml", 0, "nothing would change"),
+    ("policy delete p --cluster", 1, "no ClusterSecurityPolicy is called p"),
     ("policy apply -f policy.yaml", 0, "policy p unchanged"),
     ("policy status", 0, "revision 1"),
     ("policy show", 0, "max: 7"),
@@ -109,6 +113,10 @@ STORY: list[tuple[str, int, str]] = [
     ("ledger reverse 7f3b3c52-6d5a-4e0c-9d3c-4b2d1a0f9e8d --reason because", 1, "no "),
     ("call list --running", 0, "no calls run now"),
     ("explain 3c26a7b0e1d94f6a@192.0.2.7", 1, "nothing is known"),
+    ("ledger list alice", 0, "thanks"),
+    ("ledger list alice --since 1h --limit 1", 0, "more with --limit"),
+    ("ledger list yuki", 0, "first credit"),
+    ("ledger list nobody", 1, "no account nobody"),
     ("ledger check", 0, "The books are right"),
     ("ledger check nobody", 1, "no account nobody"),
     ("trunk remove berlin", 1, "route"),
@@ -188,3 +196,12 @@ async def a_call_is_corrected(system: LocalSystem, command: Command, account_id:
     assert (code, "-2.00 EUR booked. Credit: 6.40 EUR" in out) == (0, True), (out, err)
     code, out, err = await command(f"ledger reverse {entry} --reason twice")
     assert (code, "nothing had to change" in out) == (0, True), (out, err)
+    _, out, _ = await command("ledger list alice -o json")
+    booked = [(one["kind"], one["amount_micros"]) for one in json.loads(out)]
+    assert booked[:5] == [
+        ("reversal", 0),
+        ("reversal", -2_000_000),
+        ("top-up", 2_000_000),
+        ("reversal", 200_000),
+        ("call", -300_000),
+    ]

@@ -19,7 +19,7 @@ from callwarden.common.clock import SystemClock
 from callwarden.common.metrics import Metrics
 from callwarden.common.policy import Policies
 from callwarden.local.nats import NatsServer
-from callwarden.policy.bundle import BadPolicy, Document
+from callwarden.policy.bundle import BadPolicy, Document, Key
 from callwarden.testing.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -80,7 +80,7 @@ async def test_each_change_is_one_revision_and_none_is_none(nats_server: NatsSer
         second = await policies.apply([policy("a", lines={"max": 3}), policy("b", priority=1, lines={"max": 4})])
         assert (second.policies.revision, second.changed) == (2, ("b",))
         assert (await policies.load()).for_realm("").lines.max == 4
-        third = await policies.delete("b")
+        third = await policies.delete(Key("SecurityPolicy", "", "b"))
         assert third.policies.revision == 3
         assert (await policies.load()).for_realm("").lines.max == 3
 
@@ -107,8 +107,8 @@ async def test_what_cannot_hold_together_changes_nothing(nats_server: NatsServer
 
 async def test_deleting_what_is_not_there_says_so(nats_server: NatsServer) -> None:
     async with store(nats_server.url) as policies:
-        with pytest.raises(Failure, match="no policy is called x"):
-            await policies.delete("x")
+        with pytest.raises(Failure, match="no SecurityPolicy is called x"):
+            await policies.delete(Key("SecurityPolicy", "", "x"))
 
 
 async def test_apply_returns_when_everyone_runs_it(

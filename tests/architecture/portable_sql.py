@@ -86,11 +86,12 @@ def _changes_a_table_twice(statement: Statement) -> bool:
 # Common table expressions that read a table which another part of their statement changes, and want what was there
 # before: that an account's version hasn't moved (other accounts than those that move), that no record of this id was
 # there (the one that is being written has another id).
-BEFORE: Final = frozenset({("checked", "account"), ("known", "decision"), ("known", "cdr")})
-# Roles and rights in the words that both have: the parser has no tree of its own for them.
+# Roles and rights in the words that both have (CREATE ROLE, GRANT, REVOKE in CockroachDB's reference): the parser has
+# none of its own for them.
 ROLES: Final = re.compile(
     r"(CREATE|ALTER) ROLE '' WITH LOGIN PASSWORD ''|GRANT [A-Z, ]+ ON TABLE '' TO ''|REVOKE ALL ON TABLE '' FROM ''"
 )
+BEFORE: Final = frozenset({("checked", "account"), ("known", "decision"), ("known", "cdr")})
 
 
 def _reads_what_it_changes(statement: Statement) -> bool:

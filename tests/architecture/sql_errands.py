@@ -208,6 +208,7 @@ async def _calls(database: Database, furnish: Database, alice: UUID) -> None:
     assert (await accounts.explain(call_id)).call is not None
     for outcome in ("", MARK):
         await records.decisions(alice, 0.0, outcome, Place(int(NOW_S) * 10**6, uuid.uuid4()), 2)
+    await records.ledger(alice, 0.0, Place(int(NOW_S) * 10**6, uuid.uuid4()), 2)
 
 
 async def _shards(database: Database, furnish: Database, alice: UUID) -> None:

@@ -3,7 +3,6 @@
 import functools
 import importlib
 import json
-import os
 import pkgutil
 import re
 import tomllib
@@ -48,6 +47,8 @@ FOREIGN: Final = {
 }
 # Of others: their probes, commands and environment are their images' own.
 THEIRS: Final = {"nats", "postgres", "backup"}
+# Members whose package isn't called as they are.
+PACKAGES: Final = {"security-policy": "security_policy_operator"}
 SERVICES: Final = sorted(path.parent.name for path in ROOT.glob("services/*/pyproject.toml"))
 
 
@@ -266,10 +267,12 @@ def environment(container: Object) -> dict[str, str]:
     return {each["name"]: each.get("value", "") for each in container.get("env", ())}
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", [*SERVICES, "security-policy"])
 @pytest.mark.parametrize("case", CASES)
 def test_the_chart_tells_a_service_only_what_its_settings_know(case: str, service: str) -> None:
-    settings = importlib.import_module(f"callwarden.{service.replace('-', '_')}.settings").Settings
+    settings = importlib.import_module(
+        f"callwarden.{PACKAGES.get(service, service.replace('-', '_'))}.settings"
+    ).Settings
     for name, container in containers(rendered(case)):
         if not name.endswith(f"/{service}"):
             continue
@@ -283,8 +286,8 @@ def test_the_chart_tells_a_service_only_what_its_settings_know(case: str, servic
 
 def test_each_service_is_in_the_chart_and_started_by_its_own_command() -> None:
     commands = {name.partition("/")[2]: each.get("command") for name, each in containers(rendered("default"))}
-    for service in (*SERVICES, "schema"):
-        folder = "libs" if service == "schema" else "services"
+    for service in (*SERVICES, "schema", "security-policy"):
+        folder = {"schema": "libs", "security-policy": "operators"}.get(service, "services")
         project = tomllib.loads((ROOT / folder / service / "pyproject.toml").read_text())["project"]
         assert commands[service] == list(project["scripts"])
 
@@ -299,7 +302,7 @@ def test_the_job_gives_roles_to_the_services_that_have_rights() -> None:
 
 
 def metrics_of_the_code() -> set[str]:
-    for package in ("common", *(service.replace("-", "_") for service in SERVICES)):
+    for package in ("common", *PACKAGES.values(), *(service.replace("-", "_") for service in SERVICES)):
         path = [str(Path(place) / package) for place in callwarden.__path__]
         for module in pkgutil.walk_packages(path, f"callwarden.{package}."):
             importlib.import_module(module.name)
@@ -340,7 +343,7 @@ def test_skaffold_is_valid_and_builds_every_image_of_the_chart(skaffold: Any) ->
     }
     assert set(built) == {f"callwarden/{name}" for name in ours}
     for member in built.values():
-        assert (ROOT / member / "pyproject.toml").exists() or os.path.basename(member) == "security-policy"
+        assert (ROOT / member / "pyproject.toml").exists()
     for profile in skaffold["profiles"]:
         for patch in profile.get("deploy", {}).get("helm", {}).get("releases", ()):
             assert all((ROOT / file).exists() for file in patch["valuesFiles"])

@@ -23,6 +23,7 @@ from callwarden.call_admission.adapters.usage_bytes import usage_bytes
 from callwarden.call_admission.core.usage import Span, Usage
 from callwarden.common.rpc.client import unary
 from callwarden.kernel.errors import CallwardenError
+from callwarden.kernel.money import format_amount
 from callwarden.local.system import LocalSystem
 from callwarden.testing.edges import Call, Edges
 from callwarden.testing.operator import Operator
@@ -172,7 +173,7 @@ RACES: Final = [
         value=6 * SLICE_MICROS,
         limit=6 * SLICE_MICROS,
         window="day ",
-        spec={"spend": {"daily": {"endUser": 6 * SLICE_MICROS / 10**6}}},
+        spec={"spend": {"daily": {"endUser": format_amount(6 * SLICE_MICROS)}}},
     ),
     Race(
         "daily-spend-of-traffic-senders",
@@ -186,7 +187,7 @@ RACES: Final = [
         value=6 * SLICE_MICROS,
         limit=6 * SLICE_MICROS,
         window="day ",
-        spec={"spend": {"daily": {"trafficSender": 6 * SLICE_MICROS / 10**6}}},
+        spec={"spend": {"daily": {"trafficSender": format_amount(6 * SLICE_MICROS)}}},
         account={"type": "traffic-sender", "prepaid": False},
     ),
     Race(
@@ -230,7 +231,7 @@ RACES: Final = [
         value=5 * SLICE_MICROS,
         limit=5 * SLICE_MICROS,
         window="day ",
-        spec={"spend": {"dynamicDaily": {"mode": 1, "floorEndUser": 5 * SLICE_MICROS / 10**6}}},
+        spec={"spend": {"dynamicDaily": {"mode": 1, "floorEndUser": format_amount(5 * SLICE_MICROS)}}},
     ),
     Race(
         "talk-time-of-a-day",
@@ -300,7 +301,7 @@ RACES: Final = [
         value=6 * SLICE_MICROS,
         limit=6 * SLICE_MICROS,
         window="24 h",
-        spec={"callsPerAddress": {"maxCost": 6 * SLICE_MICROS / 10**6}},
+        spec={"callsPerAddress": {"maxCost": format_amount(6 * SLICE_MICROS)}},
     ),
     Race(
         "lines-of-a-reseller",
@@ -478,7 +479,9 @@ RACES: Final = [
         window="germany ",
         spec={
             "fraud": {
-                "velocity": [{"name": "germany", "prefixes": ["49"], "critical": {"spend": 6 * SLICE_MICROS / 10**6}}]
+                "velocity": [
+                    {"name": "germany", "prefixes": ["49"], "critical": {"spend": format_amount(6 * SLICE_MICROS)}}
+                ]
             }
         },
     ),

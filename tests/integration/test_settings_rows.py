@@ -87,11 +87,11 @@ ROWS: Final = [
     ),
     Row(
         ("maxdailycreditforenduser",), "daily_spend", "daily-spend", limit=SLICE_MICROS, window="day ", fits=1,
-        spec={"spend": {"daily": {"endUser": 0.06}}},
+        spec={"spend": {"daily": {"endUser": "0.06"}}},
     ),
     Row(
         ("maxdailycreditforts",), "daily_spend", "daily-spend", limit=SLICE_MICROS, window="day ", fits=1,
-        spec={"spend": {"daily": {"trafficSender": 0.06}}}, account=SENDER,
+        spec={"spend": {"daily": {"trafficSender": "0.06"}}}, account=SENDER,
     ),
     Row(
         ("maxdailycredit",), "daily_spend", "daily-spend", limit=SLICE_MICROS, window="day ", fits=1,
@@ -103,11 +103,12 @@ ROWS: Final = [
     ),
     Row(
         ("checkmaxdyndailycredit", "maxdyndailycreditforenduser_min"), "dynamic_daily", "daily-spend",
-        limit=SLICE_MICROS, window="day ", fits=1, spec={"spend": {"dynamicDaily": {"mode": 1, "floorEndUser": 0.06}}},
+        limit=SLICE_MICROS, window="day ", fits=1,
+        spec={"spend": {"dynamicDaily": {"mode": 1, "floorEndUser": "0.06"}}},
     ),
     Row(
         ("maxdynmaxdailycreditforts_min",), "dynamic_daily", "daily-spend", limit=SLICE_MICROS, window="day ", fits=1,
-        spec={"spend": {"dynamicDaily": {"mode": 2, "floorTrafficSender": 0.06}}}, account=SENDER,
+        spec={"spend": {"dynamicDaily": {"mode": 2, "floorTrafficSender": "0.06"}}}, account=SENDER,
     ),
     Row(
         ("maxslperday",), "talk_time", "talk-time", limit=40, window="day ", fits=1, talked=True,
@@ -130,7 +131,7 @@ ROWS: Final = [
     ),
     Row(
         ("maxcostperip",), "address_cost", "address-quota", limit=SLICE_MICROS, fits=1,
-        spec={"callsPerAddress": {"maxCost": 0.06}}, shown=False,
+        spec={"callsPerAddress": {"maxCost": "0.06"}}, shown=False,
     ),
     Row(
         ("maxcallperuserid",), "", fits=1, spec={"callsPerAddress": {"maxCalls": 1, "account": "somebody-else"}},

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.common.metrics import Metrics
-from callwarden.common.sql import Database, HotPool, RetriesExhausted
+from callwarden.common.sql import Database, HotPool, OutcomeUnknown, RetriesExhausted
 from callwarden.common.sql.retry import ATTEMPTS_MAX, RETRIES, Retry
 from callwarden.kernel.errors import Conflict, Invalid, Unavailable
 
@@ -80,6 +80,21 @@ async def test_what_is_wrong_is_not_tried_again() -> None:
     with pytest.raises(ValueError, match="wrong"):
         await Retry().run("settle", attempt)
     assert attempts == 1
+
+
+async def test_what_may_have_been_committed_is_not_tried_again_and_is_said_to_be_unknown() -> None:
+    attempts = 0
+
+    async def attempt() -> None:
+        nonlocal attempts
+        attempts += 1
+        raise asyncpg.StatementCompletionUnknownError("result is ambiguous: node died")
+
+    with pytest.raises(OutcomeUnknown) as caught:
+        await Retry().run("settle", attempt)
+    assert attempts == 1
+    assert isinstance(caught.value, Unavailable)
+    assert "node" not in str(caught.value)
 
 
 async def test_a_database_that_is_not_there_is_unavailable_and_not_named() -> None:

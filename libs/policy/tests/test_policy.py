@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callwarden.policy.bundle import BadPolicy, Document, PolicySet, default_set, parse_yaml
+from callwarden.policy.changes import changes
 from callwarden.policy.values import DURATION_S_MAX, format_duration, parse_duration
 
 
@@ -97,7 +98,7 @@ def test_applying_replaces_by_name_and_counts_the_revision_on() -> None:
     first = default_set().with_applied([policy("p", lines={"max": 1})])
     second = first.with_applied([policy("p", lines={"max": 2})])
     assert (second.revision, len(second.documents), second.for_realm("").lines.max) == (2, 1, 2)
-    assert second.without("p").for_realm("").lines.max == 5
+    assert second.without(policy("p").key).for_realm("").lines.max == 5
     assert first.digest != second.digest
 
 
@@ -121,3 +122,110 @@ def test_a_multiplier_below_four_is_taken_with_a_warning(mode: int, multiplier: 
     policies = PolicySet.build(1, [Document("base", spec), Document("customers", {"realm": "example.org"})])
     assert policies.for_realm("").spend.dynamic_daily.multiplier == multiplier
     assert [warning.field for warning in policies.warnings] == ["spec.spend.dynamicDaily.multiplier"] * warned
+
+
+def cluster(name: str = "base", **spec: object) -> Document:
+    return Document.from_object(
+        {"apiVersion": "callwarden.io/v1", "kind": "ClusterSecurityPolicy", "metadata": {"name": name}, "spec": spec}
+    )
+
+
+def test_a_cluster_policy_lies_below_all_others_whatever_its_priority() -> None:
+    policies = PolicySet.build(
+        1,
+        [
+            cluster(priority=1_000, lines={"max": 8}, session={"ringTimeout": "30s", "callTimeout": "1h"}),
+            policy("all", session={"ringTimeout": "40s"}),
+            policy("one", realm="a.example", lines={"max": 2}),
+        ],
+    )
+    here, elsewhere = policies.for_realm("a.example"), policies.for_realm("b.example")
+    assert (here.lines.max, here.session.ring_timeout, here.session.call_timeout) == (2, 40, 3_600)
+    assert (elsewhere.lines.max, elsewhere.session.ring_timeout) == (8, 40)
+
+
+def test_both_kinds_and_two_namespaces_may_use_one_name() -> None:
+    both = default_set().with_applied([cluster("p", lines={"max": 8}), policy("p", session={"ringTimeout": "30s"})])
+    again = both.with_applied([Document("p", {"lines": {"max": 9}}, namespace="voice")])
+    assert len(again.documents) == 3
+    assert again.without(policy("p").key).for_realm("").session.ring_timeout == 120
+    assert [parse_yaml(document.to_json()) for document in again.documents] == [[one] for one in again.documents]
+
+
+def test_a_rule_across_fields_waits_for_what_other_policies_say_and_then_holds() -> None:
+    minimum = policy("b", spend={"slice": {"minimum": "90s"}})
+    assert PolicySet.build(1, [policy("a", spend={"slice": {"first": "2m"}}), minimum]).for_realm("")
+    with pytest.raises(BadPolicy) as caught:
+        PolicySet.build(1, [minimum])
+    assert [problem.field for problem in caught.value.problems] == ["spec.spend.slice.minimum"]
+
+
+NOON_S = 1_767_614_400.0  # 2026-01-05T12:00:00Z
+TEST = {"profile": "StressTest", "stressTest": {"startsAt": "2026-01-05T12:00:00Z", "duration": "10m"}}
+
+
+@pytest.mark.setting("stress-test")
+def test_a_stress_test_turns_off_exactly_four_settings_for_its_time_and_falls_back_to_what_lies_below() -> None:
+    base = cluster(profile="Hardened", autoBan={"mode": 1}, session={"maxPendingPerAddress": 20})
+    policies = PolicySet.build(1, [base, policy("test", **TEST)])
+    usual = policies.for_realm("").model_dump(mode="json", by_alias=True)
+    during = policies.at(NOON_S).for_realm("").model_dump(mode="json", by_alias=True)
+    assert [(one.path, one.before, one.after) for one in changes(policies, policies.at(NOON_S))] == [
+        ("profile", "Hardened", "StressTest"),
+        ("firewall.level", 5, 0),
+        ("autoBan.mode", 1, 0),
+        ("autoBan.scanningThreshold", 10, 0),
+        ("session.maxPendingPerAddress", 20, 0),
+    ]
+    assert during != usual
+    for moment in (NOON_S - 1, NOON_S + 600):
+        assert policies.at(moment).for_realm("").model_dump(mode="json", by_alias=True) == usual
+    assert [policies.next_change_s(NOON_S + after) for after in (-1, 0, 600)] == [NOON_S, NOON_S + 600, None]
+    assert any("StressTest turns off" in warning.reason for warning in policies.warnings)
+
+
+def test_a_stress_test_without_an_end_is_refused() -> None:
+    with pytest.raises(BadPolicy) as caught:
+        policy("test", profile="StressTest")
+    assert [problem.field for problem in caught.value.problems] == ["spec.profile"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "warned"),
+    [
+        ({"lines": {"max": 3}}, []),
+        ({"network": {"maxKbps": 3_000}}, ["spec.network.maxKbps"]),
+        # What services do anyway can be written down without a warning.
+        ({"sip": {"dropMalformed": True}}, []),
+        ({"sip": {"dropMalformed": False}}, ["spec.sip.dropMalformed"]),
+        ({"routing": {"redirects": 0, "blockOtherDomains": 1}}, ["spec.routing.redirects"]),
+        ({"profile": "Hardened"}, ["spec.profile"]),
+        ({"lines": {"maxOffPeak": 3}}, ["spec.lines.maxOffPeak"]),
+        ({"lines": {"maxOffPeak": 3, "peakHours": "Mon-Fri 08:00-20:00"}}, []),
+    ],
+)
+def test_a_field_without_effect_gives_a_warning(spec: dict[str, object], warned: list[str]) -> None:
+    assert [warning.field for warning in PolicySet.build(1, [policy(**spec)]).warnings] == warned  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ('lines: {max: "5"}', "spec.lines.max"),
+        ("firewall: {level: true}", "spec.firewall.level"),
+        ("spend: {daily: {endUser: 12.5}}", "spec.spend.daily.endUser"),
+        ("modes: {lines: Off}", "spec.modes.lines"),
+        ("fraud: {lists: !!set {a: null}}", "spec"),
+        ("stressTest: {startsAt: 2026-01-05 12:00:00}", "spec"),
+        ("firewall: {deny: ['fe80::1%eth0']}", "spec.firewall.deny.0"),
+        ("fraud: {destinations: {blockCountries: [ß]}}", "spec.fraud.destinations.blockCountries.0"),
+        ("fraud: {velocity: [{name: a}, {name: a}]}", "spec.fraud.velocity"),
+        ("system: {maxCalls: 5, perRealm: {maxCalls: 6}}", "spec.system.perRealm"),
+        ("session: {timers: 2m, minTimer: 3m}", "spec.session.minTimer"),
+        ("payment: {limits: {minAmount: 300, maxAmount: '200.50'}}", "spec.payment.limits.minAmount"),
+    ],
+)
+def test_values_mean_what_they_mean_to_kubernetes(spec: str, field: str) -> None:
+    with pytest.raises(BadPolicy) as caught:
+        parse_yaml(f"apiVersion: callwarden.io/v1\nkind: SecurityPolicy\nmetadata: {{name: p}}\nspec: {{{spec}}}")
+    assert [problem.field for problem in caught.value.problems] == [field]

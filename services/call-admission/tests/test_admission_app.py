@@ -5,7 +5,7 @@ import itertools
 import random
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from sqlalchemy import select
 from callwarden.call_admission import app as app_module
 from callwarden.call_admission.adapters.accounts_sql import SqlAccounts
 from callwarden.call_admission.adapters.books_sql import CONFLICTS, SESSION, SqlBooks
+from callwarden.call_admission.adapters.records_sql import SqlRecords
 from callwarden.call_admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.app import CallAdmission
 from callwarden.call_admission.core.accounts import AccountChange, Audit, NewAccount, check_account
@@ -52,7 +53,7 @@ from callwarden.call_admission.core.policy import Policies
 from callwarden.call_admission.core.usage import ADDRESS, BLOCKED, REALM, RESELLER, SYSTEM, Usage
 from callwarden.call_admission.ports import Books, Read
 from callwarden.common.metrics import Metrics
-from callwarden.common.sql import Database, HotPool
+from callwarden.common.sql import Database, HotPool, OutcomeUnknown
 from callwarden.common.sql.retry import RETRIES
 from callwarden.kernel.errors import Conflict, Exhausted, Internal, NotFound, Unavailable
 from callwarden.kernel.tariff import Price, RateGroup, Window
@@ -189,14 +190,16 @@ class running:  # noqa: N801 - reads as a function
         *,
         policy: PolicySet | None = None,
         around: Callable[[SqlBooks], Books] = lambda books: books,
+        over: Callable[[HotPool], HotPool] = lambda pool: pool,
     ) -> None:
         self._url, self._clock, self._policy, self._around = url, clock, policy or default_set(), around
+        self._over = over
 
     async def __aenter__(self) -> Site:
         self._metrics = Metrics()
         self._database = Database(self._url, metrics=self._metrics)
         self._pool: HotPool = await self._database.hot(connections=3, session=SESSION)
-        books = SqlBooks(self._pool, self._metrics)
+        books = SqlBooks(self._over(self._pool), self._metrics)
         quotes = PriceList({"retail": PRICE, "later": LATER_PRICE})
         told = Told()
         policies, chance = Policies(self._policy), random.Random(1).random
@@ -959,6 +962,57 @@ async def test_writers_that_have_all_read_the_same_and_meet_in_one_row_are_decid
         refused = [site.metrics.counter(RETRIES, "admission-write").value for site in sites]
         assert sum(count > 0 for count in refused) == processes - 1, "the database has told them 40001"
         assert (await sites[0].audit()).open_holds == 1
+
+
+class Ambiguous(HotPool):
+    """A pool whose next write is said to be unknown, once it was made or instead."""
+
+    def __init__(self, pool: HotPool) -> None:
+        self._inner = pool
+        self.next: str = ""
+        self.said = 0
+
+    async def run(self, name: str, work: Callable[[Any], Awaitable[T]]) -> T:
+        if name != "admission-write" or not self.next:
+            return await self._inner.run(name, work)
+        how, self.next = self.next, ""
+        if how == "committed":
+            await self._inner.run(name, work)
+        self.said += 1
+        raise OutcomeUnknown("the database doesn't know whether it was written")
+
+
+@pytest.mark.parametrize("shards", [0, 4])
+@pytest.mark.parametrize("how", ["committed", "lost"])
+async def test_a_write_of_which_nobody_knows_whether_it_was_made_is_made_once(
+    database_url: str, fake_clock: FakeClock, how: str, shards: int
+) -> None:
+    pools: list[Ambiguous] = []
+
+    def over(pool: HotPool) -> HotPool:
+        pools.append(Ambiguous(pool))
+        return pools[0]
+
+    async with running(database_url, fake_clock, over=over) as site:
+        pool = pools[0]
+        account_id = await site.account(max_lines=1, shards=shards)
+        pool.next = how
+        hold_id = await site.admit(account_id)
+        pool.next = how
+        assert isinstance(await site.app.admit(site.request(account_id)), Refused)
+        answered_at_s = fake_clock.now_s()
+        pool.next = how
+        extended = await site.app.extend(ExtendRequest(hold_id, "call", account_id, answered_at_s, 60))
+        assert isinstance(extended, Extended)
+        assert extended.hold.granted_s == 120
+        fake_clock.advance(100)
+        pool.next = how
+        await site.app.ended(site.ended(hold_id, account_id, 100))
+        assert pool.said == 4
+        audit = await site.audit()
+        assert (audit.balance_sum_micros, audit.open_holds, audit.entries) == (900_000, 0, 2)
+        found = await SqlRecords(site.database).decisions(account_id, 0.0, "", None, 10)
+        assert len(found.decisions) == 2, "one for the call, one for the refusal"
 
 
 @pytest.mark.setting("maxlines")

@@ -31,8 +31,8 @@ from callwarden.call_admission.core.accounts import AccountChange, AccountFilter
 from callwarden.call_admission.core.book import Admitted, Extended, Refused
 from callwarden.call_admission.core.calls import ExtendRequest, Route, Started
 from callwarden.call_admission.core.corrections import Corrected, Entry, Purse, Reversal, reversal
-from callwarden.call_admission.core.records import CallRecord
-from callwarden.call_admission.core.usage import Span, Usage, correct
+from callwarden.call_admission.core.records import CallRecord, LedgerEntry
+from callwarden.call_admission.core.usage import ADDRESS, RESELLER, Span, Usage, correct
 from callwarden.call_admission.retention import SLICES, Retention
 from callwarden.common import trace
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound, Unavailable
@@ -157,6 +157,81 @@ async def test_a_correction_is_booked_beside_the_charge_and_moves_balance_day_an
         entries = (await connection.execute(select(ledger_entry).where(ledger_entry.c.id == hold_id))).all()
     assert [entry.amount_micros for entry in entries] == [-50_000], "what was booked stays"
     assert await rows_of(site, ledger_entry) == 5
+
+
+@pytest.mark.parametrize("shards", [0, 4])
+async def test_a_correction_counts_with_the_reseller_and_the_address_too(
+    database_url: str, fake_clock: FakeClock, shards: int
+) -> None:
+    counted = policy(callsPerAddress={"maxCost": 10})
+    async with running(database_url, fake_clock, policy=counted) as site:
+        shop = await site.account(type_="reseller", prepaid=True, credit_micros=10 * SLICE_MICROS, shards=shards)
+        account_id = await site.account(parent=str(shop))
+        first, second = [await settled(site, account_id, 50) for _ in range(2)]
+
+        async def counts() -> tuple[int, int, int, int]:
+            snapshot = await site.app.snapshot_of(account_id, site.clock.now_s())
+            if RESELLER not in snapshot.counted or ADDRESS not in snapshot.counted:
+                _, snapshot = await site.app.simulate(site.request(account_id))
+            resellers, address = snapshot.counted[RESELLER].usage, snapshot.counted[ADDRESS].usage
+            span = resellers.day(snapshot.day.toordinal())
+            month = resellers.month(snapshot.day.year * 12 + snapshot.day.month - 1)
+            cost = address.used("period_cost", site.clock.now_s())
+            return span.spent_micros, month.spent_micros, resellers.spent_micros, cost
+
+        assert await counts() == (100_000,) * 4
+        records = SqlRecords(site.database)
+        await records.correct_call(first, 20_000, "bad line", "a")
+        assert await counts() == (70_000,) * 4
+        await records.correct_call(first, 20_000, "bad line", "a")
+        assert await counts() == (70_000,) * 4, "once for each key"
+        await records.reverse_entry(second, "never", "b")
+        assert await counts() == (20_000,) * 4
+        await records.correct_call(first, 90_000, "more", "c")
+        assert await counts() == (90_000,) * 4
+        site.clock.advance(2 * 86_400)
+        await records.correct_call(first, 0, "none", "d")
+        assert (await counts())[2:] == (0, 0)
+        await site.audit()
+
+
+async def test_the_ledger_is_listed_page_by_page_the_newest_first_and_of_one_account(site: Site) -> None:
+    account_id, other = await site.account(), await site.account()
+    records = SqlRecords(site.database)
+    calls = [await settled(site, account_id, 10) for _ in range(5)]
+    await settled(site, other, 10)
+    await records.correct_call(calls[0], 4_000, "bad line", "k")
+    found: list[LedgerEntry] = []
+    place = None
+    while True:
+        page = await records.ledger(account_id, 0.0, place, 2)
+        assert len(page.entries) <= 2
+        found += page.entries
+        place = page.next
+        if place is None:
+            break
+    assert len(found) == len({entry.id for entry in found}) == 7
+    assert [entry.at_s for entry in found] == sorted((entry.at_s for entry in found), reverse=True)
+    by_kind = {kind: [entry for entry in found if entry.kind == kind] for kind in ("top-up", "call", "reversal")}
+    assert [entry.amount_micros for entry in by_kind["top-up"]] == [1_000_000]
+    assert {entry.reference for entry in by_kind["call"]} == {str(hold_id) for hold_id in calls}
+    (correction,) = by_kind["reversal"]
+    assert (correction.reference, correction.amount_micros, correction.note, correction.currency) == (
+        str(calls[0]), 6_000, "bad line", "EUR"
+    )  # fmt: skip
+    assert (await records.ledger(account_id, found[0].at_s + 1, None, 2)).entries == ()
+
+
+async def test_a_dearer_call_takes_of_its_resellers_credit_in_whatever_shard(site: Site) -> None:
+    shop = await site.account(type_="reseller", prepaid=True, credit_micros=4 * SLICE_MICROS, shards=4)
+    account_id = await site.account(parent=str(shop), max_lines=100)
+    hold_id = await settled(site, account_id, 60)
+    await site.admit(account_id)
+    await SqlRecords(site.database).correct_call(hold_id, 2 * SLICE_MICROS, "more", "k")
+    await site.admit(account_id)
+    refused = await site.app.admit(site.request(account_id))
+    assert isinstance(refused, Refused)
+    assert (refused.refuse.rule, refused.refuse.value) == ("reseller_spend", 4 * SLICE_MICROS)
 
 
 @pytest.mark.parametrize("shards", [0, 4])

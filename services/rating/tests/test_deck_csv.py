@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from callwarden.kernel.csv_rows import LineError, decode
 from callwarden.rating.core import deck_csv
 from callwarden.rating.core.deck import DeckRow, Tariff
-from callwarden.rating.core.deck_csv import LineError, decode, read
+from callwarden.rating.core.deck_csv import read
 
 HEADER = "prefix,description,rate\n"
 EXAMPLE = Path(__file__).resolve().parents[3] / "deploy" / "examples" / "rates.csv"

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from callwarden.kernel.csv_rows import LineError
 from callwarden.kernel.errors import CallwardenError, Invalid, NotFound, Unavailable
 from callwarden.kernel.tariff import cost
 from callwarden.kernel.verdict import Reason, Refuse
@@ -16,7 +17,6 @@ from callwarden.rating.adapters.decks_memory import MemoryDecks
 from callwarden.rating.app import ERRORS_MAX, Imported, Rating
 from callwarden.rating.core import deck_csv
 from callwarden.rating.core.deck import DeckHead, DeckRow, Tariff
-from callwarden.rating.core.deck_csv import LineError
 from callwarden.rating.core.quotes import Quote
 from callwarden.rating.core.routes import Carrier, RouteRow
 from callwarden.rating.core.unbilled import Severity, Unbilled

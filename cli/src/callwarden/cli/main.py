@@ -23,6 +23,7 @@ from callwarden.cli.commands import (
     limits,
     lists,
     policy,
+    policy_files,
     rates,
     route,
     sip,
@@ -71,6 +72,9 @@ app.add_typer(ledger.app, name="ledger", rich_help_panel=CUSTOMERS)
 app.add_typer(trunk.app, name="trunk", rich_help_panel=CUSTOMERS)
 app.add_typer(rates.app, name="rates", rich_help_panel=CUSTOMERS)
 app.add_typer(route.app, name="route", rich_help_panel=CUSTOMERS)
+policy.app.command("lint")(policy_files.lint)
+policy.app.command("diff")(policy_files.diff)
+policy.app.command("explain")(policy_files.explain)
 app.add_typer(policy.app, name="policy", rich_help_panel=PROTECT)
 app.command("audit", rich_help_panel=PROTECT)(audit.audit)
 app.add_typer(imports.app, name="import", rich_help_panel=PROTECT)

@@ -11,13 +11,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from callwarden.api.policy.v1.policy_pb2 import Ack, Bundle
-from callwarden.api.policy.v1.policy_pb2 import Document as DocumentMessage
+from callwarden.api.policy.v1.policy_pb2 import Ack
 from callwarden.cli.failure import Failure
 from callwarden.common.bus import Bucket, Bus, KeyValue
-from callwarden.common.policy import BUNDLE_KEY, ack_key, parse_bundle
+from callwarden.common.policy import BUNDLE_KEY, ack_key, encode_bundle, parse_bundle
 from callwarden.kernel.errors import Conflict, Unavailable
-from callwarden.policy.bundle import BadPolicy, Document, PolicySet
+from callwarden.policy.bundle import BadPolicy, Document, Key, PolicySet
 
 CONNECT_TIMEOUT_S: Final = 3.0
 ACKS_TIMEOUT_S: Final = 2.0  # A service takes a new bundle within one second.
@@ -61,22 +60,22 @@ class PolicyStore:
         return (await self._read())[0]
 
     async def apply(self, documents: Sequence[Document]) -> Change:
-        """Put these documents in the place of those of the same names. BadPolicy if the whole can't hold together."""
+        """Put these documents in the place of those of the same keys. BadPolicy if the whole can't hold together."""
 
         def change(current: PolicySet) -> tuple[PolicySet, tuple[str, ...]]:
-            held = {document.name: document.to_json() for document in current.documents}
-            changed = tuple(document.name for document in documents if held.get(document.name) != document.to_json())
+            held = {document.key: document.to_json() for document in current.documents}
+            changed = tuple(document.name for document in documents if held.get(document.key) != document.to_json())
             return current.with_applied(documents), changed
 
         return await self._change(change)
 
-    async def delete(self, name: str) -> Change:
+    async def delete(self, key: Key) -> Change:
         """Take a document out. Failure if it isn't there."""
 
         def change(current: PolicySet) -> tuple[PolicySet, tuple[str, ...]]:
-            if all(document.name != name for document in current.documents):
-                raise Failure(f"no policy is called {name}: `callwarden policy list` shows them")
-            return current.without(name), (name,)
+            if all(document.key != key for document in current.documents):
+                raise Failure(f"no {key.kind} is called {key.name}: `callwarden policy list` shows them")
+            return current.without(key), (key.name,)
 
         return await self._change(change)
 
@@ -110,7 +109,7 @@ class PolicyStore:
                 return Change(current, ())
             try:
                 # Sequence 0: only if nobody has written the key before.
-                await self._policy.put(BUNDLE_KEY, encode(wanted, time.time()), revision=sequence)
+                await self._policy.put(BUNDLE_KEY, encode_bundle(wanted, time.time()), revision=sequence)
             except Conflict:
                 continue
             return Change(wanted, changed)
@@ -129,14 +128,6 @@ class PolicyStore:
 def behind(revision: int, running: Iterable[Running]) -> list[str]:
     """Who runs an older revision, as `<service>.<instance>`."""
     return [one.key for one in running if one.revision < revision]
-
-
-def encode(policies: PolicySet, now_s: float) -> bytes:
-    """The bundle as services read it."""
-    documents = [DocumentMessage(name=document.name, json=document.to_json()) for document in policies.documents]
-    return Bundle(
-        revision=policies.revision, created_at_s=now_s, documents=documents, digest=policies.digest
-    ).SerializeToString()
 
 
 @asynccontextmanager

@@ -112,7 +112,7 @@ security-policy:
   serves: false
   database: false
   nats: true
-  calls: {}
+  calls: {rate-guard: RATE_GUARD, call-admission: CALL_ADMISSION, rating: RATING}
   kubernetes: true
 {{- end -}}
 

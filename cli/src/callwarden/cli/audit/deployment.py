@@ -35,11 +35,14 @@ _TLS_FILES: Final = ("tls.crt", "tls.key", "ca.crt")  # As cert-manager writes t
 class Check:
     rule: Rule
     find: Callable[[Rule, Objects], Iterator[Finding]]
+    needs: tuple[str, ...] = ()
+    """Kinds whose absence it would tell."""
 
 
 def findings(objects: Objects) -> Iterator[Finding]:
     for check in CHECKS:
-        yield from check.find(check.rule, objects)
+        if objects.unseen.isdisjoint(check.needs):
+            yield from check.find(check.rule, objects)
 
 
 # ------------------------------------------------------------------ pods
@@ -619,6 +622,7 @@ CHECKS: Final = (
             _HARDENING,
         ),
         _has_token,
+        ("rolebindings", "clusterrolebindings", "serviceaccounts"),
     ),
     Check(
         Rule(
@@ -680,6 +684,7 @@ CHECKS: Final = (
             ("os-hardening", "db-roles"),
         ),
         _without_network_policy,
+        ("networkpolicies",),
     ),
     Check(
         Rule(
@@ -699,6 +704,7 @@ CHECKS: Final = (
             "One pod is an outage at each upgrade, each eviction and each crash.",
         ),
         _one_replica,
+        ("horizontalpodautoscalers",),
     ),
     Check(
         Rule(
@@ -708,6 +714,7 @@ CHECKS: Final = (
             "Without a budget a drain may stop all pods of a service at once.",
         ),
         _without_budget,
+        ("poddisruptionbudgets",),
     ),
     Check(
         Rule(

@@ -123,9 +123,12 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """Everything that was found."""
+    """Everything that was found. `unseen`: kinds, as plurals, that couldn't be looked at, so that their absence says
+    nothing.
+    """
 
     all: Sequence[Object]
+    unseen: frozenset[str] = frozenset()
 
     def of(self, *kinds: str) -> Iterator[Object]:
         return (one for one in self.all if one.kind in kinds)

@@ -1,7 +1,8 @@
-"""`callwarden topup` and `callwarden ledger`: money in, and whether the books are right."""
+"""`callwarden topup` and `callwarden ledger`: money in, what was booked, and whether the books are right."""
 
+import time
 import uuid
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -12,7 +13,9 @@ from callwarden.cli.output import Output, OutputOption
 if TYPE_CHECKING:
     from callwarden.api.admission.v1.admission_pb2 import Correction
 
-app = typer.Typer(no_args_is_help=True, help="The ledger: do the books add up?")
+app = typer.Typer(no_args_is_help=True, help="The ledger: what was booked, and do the books add up?")
+
+_PAGE: Final = 1_000  # the service gives no more at once
 
 
 def topup(
@@ -92,6 +95,54 @@ def check(
         raise Failure("the books are wrong" + (f": ledger and balance differ for {named}" if named else ""))
     if as_ is Output.TABLE:
         output.say("The books are right: every balance is the sum of its entries.")
+
+
+@app.command("list")
+def list_(
+    account: Annotated[str, typer.Argument(help="Name or id.")],
+    since: Annotated[str | None, typer.Option(help="Only of the last so long, such as 1h or 30d.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 50,
+    as_: OutputOption = Output.TABLE,
+) -> None:
+    """What was booked on an account, the newest first.
+
+    Example: [bold]callwarden ledger list alice --since 30d[/bold]
+    """
+    from callwarden.api.admission.v1 import admission_pb2 as pb
+
+    since_s = 0.0 if since is None else time.time() - values.seconds(since, name="--since")
+    request = pb.ListLedgerRequest(account=account, since_s=since_s)
+
+    async def work(system: remote.Remote) -> "tuple[list[pb.LedgerEntry], bool]":
+        found: list[pb.LedgerEntry] = []
+        while True:
+            request.page_size = min(_PAGE, limit - len(found))
+            reply = await remote.ask(system.accounts.ListLedger, request)
+            found += reply.entries
+            request.after = reply.next
+            if not reply.next or len(found) >= limit:
+                return found, bool(reply.next)
+
+    found, more = remote.speak(work)
+    if as_ is Output.JSON:
+        output.as_json([output.plain(entry) for entry in found])
+        return
+    if not found:
+        output.say("nothing was booked" + (f" in the last {since}" if since else ""))
+        return
+    table = output.Rows("booked", "kind", "amount", "reference", "note", "entry", right=("amount",))
+    for entry in found:
+        table.add(
+            output.clock(entry.at_s),
+            entry.kind,
+            output.money(entry.amount_micros, entry.currency),
+            entry.reference,
+            entry.note,
+            entry.id if entry.id != entry.reference else "",
+        )
+    output.show(table)
+    if more:
+        output.say(f"\nthe newest {len(found)}; more with --limit")
 
 
 ReasonOption = Annotated[str, typer.Option(help="Why; kept with the entry.")]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -10,24 +11,34 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 
 from callwarden.cli import output, state
-from callwarden.cli.failure import Failure
+from callwarden.cli.failure import Failure, Misuse
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
     from callwarden.cli.policies import Change, PolicyStore, Running
-    from callwarden.policy.bundle import BadPolicy, Document, PolicySet
+    from callwarden.policy.bundle import BadPolicy, Document, Key, PolicySet
 
 Result = TypeVar("Result")
 
 app = typer.Typer(no_args_is_help=True, help="Policies: applied live, refused whole when one field is wrong.")
 
-_STDIN: Final = "-"
+STDIN: Final = "-"
+
+ClusterOption = Annotated[bool, typer.Option("--cluster", help="A ClusterSecurityPolicy is meant.")]
+NamespaceOption = Annotated[
+    str, typer.Option("--namespace", "-n", help="Its namespace, where it came from Kubernetes.")
+]
 
 
 @app.command()
 def apply(
     files: Annotated[
-        list[str], typer.Option("--file", "-f", help="YAML with SecurityPolicy resources; [bold]-[/bold] reads it in.")
+        list[str],
+        typer.Option(
+            "--file",
+            "-f",
+            help="YAML with SecurityPolicy or ClusterSecurityPolicy resources; [bold]-[/bold] reads it in.",
+        ),
     ],
     as_: OutputOption = Output.TABLE,
 ) -> None:
@@ -57,13 +68,17 @@ def apply(
     else:
         for name in names:
             output.say(f"policy {name} {'applied' if name in change.changed else 'unchanged'}")
-        _warn(change.policies)
+        warn(change.policies)
         _show_status(change.policies.revision, running)
     _fail_if_behind(change.policies.revision, running)
 
 
 @app.command()
-def delete(name: Annotated[str, typer.Argument(help="Name of the policy.")]) -> None:
+def delete(
+    name: Annotated[str, typer.Argument(help="Name of the policy.")],
+    cluster: ClusterOption = False,
+    namespace: NamespaceOption = "",
+) -> None:
     """Delete a policy: what it said falls back to the others and the profile's values.
 
     Example: [bold]callwarden policy delete no-berlin[/bold]
@@ -71,7 +86,7 @@ def delete(name: Annotated[str, typer.Argument(help="Name of the policy.")]) -> 
     endpoints = state.find()
 
     async def work(store: "PolicyStore") -> "tuple[Change, list[Running]]":
-        change = await store.delete(name)
+        change = await store.delete(_key(name, cluster, namespace))
         return change, await store.await_acks(change.policies.revision)
 
     change, running = _speak(endpoints, work)
@@ -86,7 +101,7 @@ def list_(as_: OutputOption = Output.TABLE) -> None:
 
     Example: [bold]callwarden policy list[/bold]
     """
-    policies = _load()
+    policies = load()
     if as_ is Output.JSON:
         output.as_json(
             {
@@ -100,11 +115,14 @@ def list_(as_: OutputOption = Output.TABLE) -> None:
         output.say("no policy was applied: profile Default holds; apply one with `callwarden policy apply -f FILE`")
         return
     table = output.Rows("name", "realm", "priority", "profile", "says", right=("priority",))
-    for document in sorted(policies.documents, key=lambda one: (one.realm != "", one.realm, one.priority, one.name)):
+    in_order = sorted(
+        policies.documents, key=lambda one: (not one.is_cluster, one.realm != "", one.realm, one.priority, one.name)
+    )
+    for document in in_order:
         said = sorted(set(document.spec) - {"realm", "priority", "profile"})
         table.add(
-            document.name,
-            document.realm or "all",
+            f"{document.namespace}/{document.name}" if document.namespace else document.name,
+            "all (cluster)" if document.is_cluster else document.realm or "all",
             str(document.priority),
             str(document.spec.get("profile", "")),
             ", ".join(said) or "nothing",
@@ -119,6 +137,8 @@ def show(
         str | None, typer.Argument(help="One policy as applied; without it what holds in the end.", show_default=False)
     ] = None,
     realm: Annotated[str, typer.Option(help="What holds for this realm.")] = "",
+    cluster: ClusterOption = False,
+    namespace: NamespaceOption = "",
     as_: OutputOption = Output.TABLE,
 ) -> None:
     """A policy as it was applied, or every setting that holds, as YAML.
@@ -127,11 +147,11 @@ def show(
     """
     import yaml
 
-    policies = _load()
+    policies = load()
     if name is None:
-        body: Any = policies.for_realm(realm).model_dump(mode="json", by_alias=True)
+        body: Any = policies.at(time.time()).for_realm(realm).model_dump(mode="json", by_alias=True)
     else:
-        body = json.loads(_named(policies, name).to_json())
+        body = json.loads(_named(policies, _key(name, cluster, namespace)).to_json())
     if as_ is Output.JSON:
         output.as_json(body)
     else:
@@ -157,63 +177,58 @@ def status(as_: OutputOption = Output.TABLE) -> None:
     _fail_if_behind(policies.revision, running)
 
 
-@app.command()
-def check(file: Annotated[str, typer.Argument(help="YAML file; [bold]-[/bold] reads standard input.")]) -> None:
-    """Check a file without applying it; needs no running system.
-
-    Example: [bold]callwarden policy check deploy/examples/policy-hardened.yaml[/bold]
-    """
-    from callwarden.policy.bundle import BadPolicy, PolicySet
-
-    documents = read(file)
-    try:
-        policies = PolicySet.build(1, documents)
-    except BadPolicy as error:
-        raise _refused(file, error) from error
-    for document in documents:
-        output.say(f"policy {document.name} is right")
-    _warn(policies)
-
-
 def read(file: str) -> "list[Document]":
     """The policies of a file. Failure that names file, field and reason."""
     from callwarden.policy.bundle import BadPolicy, parse_yaml
 
+    text = read_text(file)
     try:
-        text = sys.stdin.read() if file == _STDIN else Path(file).read_text(encoding="utf-8")
+        return parse_yaml(text)
+    except BadPolicy as error:
+        raise refused(file, error) from error
+
+
+def read_text(file: str) -> str:
+    """What is in a file, or on standard input."""
+    try:
+        return sys.stdin.read() if file == STDIN else Path(file).read_text(encoding="utf-8")
     except OSError as error:
         raise Failure(f"{file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise Failure(f"{file}: is not UTF-8 text") from error
-    try:
-        return parse_yaml(text)
-    except BadPolicy as error:
-        raise _refused(file, error) from error
 
 
-def _warn(policies: "PolicySet") -> None:
+def warn(policies: "PolicySet") -> None:
     """What holds although it may not be meant."""
     for warning in policies.warnings:
         output.say(f"warning: {warning}")
 
 
-def _refused(file: str, error: "BadPolicy") -> Failure:
-    where = "standard input" if file == _STDIN else file
-    named = f"policy {error.name}: " if error.name else ""
+def refused(file: str, error: "BadPolicy") -> Failure:
+    """That a file, or what is called so, is refused, with every field and reason."""
+    where = "standard input" if file == STDIN else file
+    named = f" policy {error.name}:" if error.name else ""
     lines = "".join(f"\n  {problem.field}: {problem.reason}" for problem in error.problems)
-    return Failure(
-        f"{where} is refused, nothing was changed: {named.rstrip(': ')}{lines}".replace("changed: \n", "changed:\n")
-    )
+    return Failure(f"{where} is refused, nothing was changed:{named}{lines}")
 
 
-def _named(policies: "PolicySet", name: str) -> "Document":
+def _key(name: str, cluster: bool, namespace: str) -> "Key":
+    from callwarden.policy.bundle import Key
+    from callwarden.policy.model import CLUSTER_KIND, KIND
+
+    if cluster and namespace:
+        raise Misuse("--cluster and --namespace: a ClusterSecurityPolicy is in no namespace")
+    return Key(CLUSTER_KIND if cluster else KIND, namespace, name)
+
+
+def _named(policies: "PolicySet", key: "Key") -> "Document":
     for document in policies.documents:
-        if document.name == name:
+        if document.key == key:
             return document
-    raise Failure(f"no policy is called {name}: `callwarden policy list` shows them")
+    raise Failure(f"no {key.kind} is called {key.name}: `callwarden policy list` shows them")
 
 
-def _load() -> "PolicySet":
+def load() -> "PolicySet":
     async def work(store: "PolicyStore") -> "PolicySet":
         return await store.load()
 
@@ -231,7 +246,7 @@ def _speak(endpoints: state.Endpoints, work: "Callable[[PolicyStore], Awaitable[
     try:
         return asyncio.run(session())
     except BadPolicy as error:
-        raise _refused("together with what holds already, this", error) from error
+        raise refused("together with what holds already, this", error) from error
 
 
 def _status(revision: int, running: "list[Running]") -> dict[str, Any]:

@@ -85,7 +85,7 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "nonstandard-ports": f"{_PLATFORM}the chart's ports, or CALLWARDEN_SIP_LISTEN",
     "ftpdbuser": "has nothing to stand for: there is no file-transfer service",
     "db-roles": f"{_PLATFORM}docs/database.md",
-    "db-backup": f"{_PLATFORM}docs/backup.md",
+    "db-backup": f"{_PLATFORM}the chart's values under backup, docs/database.md",
     "os-hardening": f"{_PLATFORM}the chart's pods are restricted as they are",
     "delbanned": f"{_ADMIN}callwarden ban remove ADDRESS, or --all",
     "audit-checklist": f"{_ADMIN}callwarden audit",

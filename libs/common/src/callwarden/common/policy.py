@@ -53,6 +53,14 @@ def parse_bundle(value: bytes) -> PolicySet:
     )
 
 
+def encode_bundle(policies: PolicySet, now_s: float) -> bytes:
+    """The bundle as services read it; `now_s`: Unix time."""
+    documents = [policy_pb2.Document(name=document.name, json=document.to_json()) for document in policies.documents]
+    return policy_pb2.Bundle(
+        revision=policies.revision, created_at_s=now_s, documents=documents, digest=policies.digest
+    ).SerializeToString()
+
+
 class Policies:
     """`policies = await runtime.policies()`; ask `policies.for_realm(realm)` anew for each decision."""
 

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from callwarden.policy.fields import AUTH, EDGE, Many, Part, row
+from callwarden.policy.fields import AUTH, EDGE, Level, Many, Part, row
 from callwarden.policy.values import Duration, Network, text
 
 
 class Digest(Part):
     """Digest authentication (RFC 7616, RFC 8760)."""
 
-    algorithms: Literal[0, 1, 2] = Field(
+    algorithms: Level[Literal[0, 1, 2]] = Field(
         default=1,
         description="0: MD5 only. 1: SHA-256 offered first, MD5 behind it. 2: SHA-256 or better only.",
         json_schema_extra=row("useshadigestauh", by=(AUTH, EDGE)),
@@ -26,7 +26,7 @@ class Digest(Part):
         description="After this a nonce is answered with stale=true, which counts as nothing.",
         json_schema_extra=row(by=(EDGE,)),
     )
-    strictness: Literal[0, 1, 2, 3] = Field(
+    strictness: Level[Literal[0, 1, 2, 3]] = Field(
         default=1,
         description="0: any nonce of ours. 1: its lifetime. 2: also its count, so that a replay is refused by every "
         "process. 3: also binds it to the source address and requires qop. Today a nonce is always bound to its "
@@ -50,13 +50,13 @@ class Passwords(Part):
         description="Shorter passwords are refused.",
         json_schema_extra=row("minpwdlength", enforced=False, always=8, unit="characters"),
     )
-    check: Literal[0, 1, 2] = Field(
+    check: Level[Literal[0, 1, 2]] = Field(
         default=2,
         description="0: none. 1: length. 2: also a list of common passwords, and the user name. Today: length and the "
         "user name.",
         json_schema_extra=row("validatepassword", enforced=False, always=1),
     )
-    storage: Literal[1] = Field(
+    storage: Level[Literal[1]] = Field(
         default=1,
         description="1: no password is kept in clear text: digest secrets are sealed (AES-GCM), web passwords and keys "
         "hashed (Argon2id). There is no other way.",
@@ -67,7 +67,7 @@ class Passwords(Part):
 class TrustedAddresses(Part):
     """Addresses whose requests are taken without credentials."""
 
-    mode: Literal[0, 1, 2, 3, 4] = Field(
+    mode: Level[Literal[0, 1, 2, 3, 4]] = Field(
         default=3,
         description="0: none. 1: the system's own. 2: private networks. 3: those of `addresses`. 4: also for "
         "administration.",
@@ -105,14 +105,14 @@ class Authentication(Part):
     """How callers prove who they are."""
 
     digest: Digest = Field(default=Digest(), description="Digest authentication (RFC 7616, RFC 8760).")
-    registration_cache: Literal[0, 1] = Field(
+    registration_cache: Level[Literal[0, 1]] = Field(
         default=1,
         description="0: every request is challenged. 1: refreshes and requests inside a call aren't, from the same "
         "address within the lifetime.",
         json_schema_extra=row("cacheregistrations", enforced=False, always=0),
     )
     passwords: Passwords = Field(default=Passwords(), description="Which passwords are good enough.")
-    pin: Literal[0, 5, 9] = Field(
+    pin: Level[Literal[0, 5, 9]] = Field(
         default=5,
         description="Callers of an IVR. 0: no PIN. 5: PIN and a known calling number. 9: the PIN alone is proof, with "
         "attempt limits of its own.",
@@ -123,12 +123,12 @@ class Authentication(Part):
         description="Whether the calling number alone can be proof, where a trunk allows it.",
         json_schema_extra=row("anumberhandling", enforced=False, always=False),
     )
-    self_service_password_check: Literal[0, 1] = Field(
+    self_service_password_check: Level[Literal[0, 1]] = Field(
         default=0,
         description="1: an API may verify a user's password.",
         json_schema_extra=row("uauthverifypwd", enforced=False, always=0),
     )
-    challenge_known: Literal[0, 1] = Field(
+    challenge_known: Level[Literal[0, 1]] = Field(
         default=1,
         description="1: known users are challenged as all others. 0: they are waved through.",
         json_schema_extra=row("authfastusers", enforced=False, always=1),
@@ -142,12 +142,12 @@ class Authentication(Part):
     trusted_addresses: TrustedAddresses = Field(
         default=TrustedAddresses(), description="Addresses taken without credentials."
     )
-    allow_unauthenticated_calls: Literal[0, 1] = Field(
+    allow_unauthenticated_calls: Level[Literal[0, 1]] = Field(
         default=0,
         description="1: calls need no credentials.",
         json_schema_extra=row("allownoauthcalls", enforced=False, always=0),
     )
-    allow_anonymous_caller: Literal[0, 1] = Field(
+    allow_anonymous_caller: Level[Literal[0, 1]] = Field(
         default=0,
         description="0: an anonymous caller is refused, unless a trusted peer asserts who it is. 1: let through.",
         json_schema_extra=row("allowanonymouscaller", enforced=False, always=0),
@@ -158,7 +158,7 @@ class Authentication(Part):
         "that is, is refused, or is let through.",
         json_schema_extra=row("allowcalleridchange", enforced=False, always="Refuse"),
     )
-    fork_without_auth: Literal[0, 1, 2, 3, 4] = Field(
+    fork_without_auth: Level[Literal[0, 1, 2, 3, 4]] = Field(
         default=3,
         description="Whether a call may be forked or forwarded without credentials: 0 to anybody … 3 to local users "
         "only, 4 never.",
@@ -202,7 +202,7 @@ class Api(Part):
         "Content-Security-Policy.",
         json_schema_extra=row("web-input"),
     )
-    input_validation: Literal[0, 1, 2, 3, 4, 5] = Field(
+    input_validation: Level[Literal[0, 1, 2, 3, 4, 5]] = Field(
         default=3,
         description="How strictly text is checked before use. 0: not. 1: basic. 2: also SQL characters. 3: normal. 4: "
         "more. 5: extreme.",
@@ -215,19 +215,19 @@ class Api(Part):
         description="When not empty, only these addresses and networks reach the API.",
         json_schema_extra=row("apiv2ipauth"),
     )
-    login: Literal[0, 1, 2, 3] = Field(
+    login: Level[Literal[0, 1, 2, 3]] = Field(
         default=1,
         description="0: open, for development on one machine. 1: key. 2: key and login. 3: also a nonce on each "
         "request, so that a replayed one is refused.",
         json_schema_extra=row("apidefneedlogin"),
     )
-    admin_trust: Literal[0, 1, 2, 3, 4] = Field(
+    admin_trust: Level[Literal[0, 1, 2, 3, 4]] = Field(
         default=1,
         description="Who administers over the API. 0: nobody. 1: an administrator at a trusted address. 2: the address "
         "alone. 3: the password alone. 4: both.",
         json_schema_extra=row("apideftrustadmin"),
     )
-    sip_auth: Literal[0, 1] = Field(
+    sip_auth: Level[Literal[0, 1]] = Field(
         default=0,
         description="1: a subscriber's own calls of the API need its SIP credentials.",
         json_schema_extra=row("apisipauth"),
@@ -238,12 +238,12 @@ class Api(Part):
         description="Origins whose pages may call the API; there is no JSONP.",
         json_schema_extra=row("enable jsonp"),
     )
-    uploads: Literal[0, 1] = Field(
+    uploads: Level[Literal[0, 1]] = Field(
         default=0,
         description="Files that may be uploaded. 0: none. 1: rate decks, by an administrator, within size limits.",
         json_schema_extra=row("allowhttpfileupload"),
     )
-    remote_admin: Literal[0, 1, 2, 3, 4] = Field(
+    remote_admin: Level[Literal[0, 1, 2, 3, 4]] = Field(
         default=3,
         description="From where administration is reached, each with those before. 0: nowhere. 1: loopback. 2: private "
         "networks. 3: allowedAddresses. 4: anywhere.",

@@ -108,31 +108,48 @@ class Document:
     @classmethod
     def from_object(cls, value: object) -> "Document":
         """Checks one decoded resource on its own. Raises BadPolicy with every problem it has."""
-        if not isinstance(value, dict):
-            raise BadPolicy("", [Problem("(document)", "is not a mapping")])
-        metadata = value.get("metadata")
-        name = str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
-        problems = []
-        if value.get("apiVersion") != API_VERSION:
-            problems.append(Problem("apiVersion", f"must be {API_VERSION}"))
-        kind = value.get("kind")
-        if kind not in (KIND, CLUSTER_KIND):
-            problems.append(Problem("kind", f"must be {KIND} or {CLUSTER_KIND}"))
-        problems += problems_of(Metadata, metadata if metadata is not None else {}, "metadata")
-        spec = value.get("spec", {})
-        if not isinstance(spec, dict):
-            problems.append(Problem("spec", "is not a mapping"))
-        elif not _is_plain(spec):
-            problems.append(Problem("spec", "has something that isn't plain YAML: a time, a set, or nested too deeply"))
-        else:
+        kind, metadata, spec, problems = open_resource(value, (KIND, CLUSTER_KIND))
+        if spec is not None:
             problems += problems_of(PolicySpec, spec, "spec", document=True)
             if kind == CLUSTER_KIND and "realm" in spec:
                 problems.append(Problem("spec.realm", f"is not a field of a {CLUSTER_KIND}, which is for all realms"))
-        problems += [Problem(str(key), "is not a field of a SecurityPolicy") for key in value if key not in _TOP_FIELDS]
-        if problems:
-            raise BadPolicy(name, problems)
-        namespace = Metadata.model_validate(metadata).namespace if kind == KIND else ""
-        return cls(name, spec, str(kind), namespace)
+        if problems or spec is None or metadata is None:
+            raise BadPolicy(name_of(value), problems)
+        return cls(metadata.name, spec, kind, metadata.namespace if kind == KIND else "")
+
+
+def name_of(value: object) -> str:
+    """The name that a resource gives itself, or ""."""
+    metadata = value.get("metadata") if isinstance(value, dict) else None
+    return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
+
+
+def open_resource(
+    value: object, kinds: Iterable[str]
+) -> tuple[str, Metadata | None, dict[str, Any] | None, list[Problem]]:
+    """Kind, metadata and spec of a resource of one of these kinds, as far as they are right, and what isn't."""
+    kinds = tuple(kinds)
+    if not isinstance(value, dict):
+        return "", None, None, [Problem("(document)", "is not a mapping")]
+    problems = []
+    if value.get("apiVersion") != API_VERSION:
+        problems.append(Problem("apiVersion", f"must be {API_VERSION}"))
+    kind = value.get("kind")
+    if kind not in kinds:
+        problems.append(Problem("kind", f"must be {' or '.join(kinds)}"))
+    given = value.get("metadata") or {}
+    unnamed = problems_of(Metadata, given, "metadata")
+    problems += unnamed
+    metadata = None if unnamed else Metadata.model_validate(given)
+    spec = value.get("spec", {})
+    if not isinstance(spec, dict):
+        problems.append(Problem("spec", "is not a mapping"))
+        spec = None
+    elif not _is_plain(spec):
+        problems.append(Problem("spec", "has something that isn't plain YAML: a time, a set, or nested too deeply"))
+        spec = None
+    problems += [Problem(str(key), f"is not a field of a {kinds[0]}") for key in value if key not in _TOP_FIELDS]
+    return str(kind), metadata, spec, problems
 
 
 # status and the rest of metadata are Kubernetes' business; `kubectl get -o yaml` output can be applied.
@@ -156,6 +173,11 @@ def _is_plain(value: object, depth: int = 0) -> bool:
 
 def parse_yaml(text: str) -> list[Document]:
     """The policies in a YAML (or JSON) text, which may hold several documents. Raises BadPolicy."""
+    return [Document.from_object(value) for value in load_yaml(text)]
+
+
+def load_yaml(text: str) -> list[Any]:
+    """The documents of a YAML text, at least one, unchecked. Raises BadPolicy."""
     if len(text.encode("utf-8", "replace")) > DOCUMENT_BYTES_MAX:
         raise BadPolicy("", [Problem("(file)", f"is larger than {DOCUMENT_BYTES_MAX:,} bytes")])
     if _has_alias(text):
@@ -169,7 +191,7 @@ def parse_yaml(text: str) -> list[Document]:
         raise BadPolicy("", [Problem(where, "is not YAML")]) from error
     if not values:
         raise BadPolicy("", [Problem("(file)", "holds no document")])
-    return [Document.from_object(value) for value in values]
+    return values
 
 
 def _has_alias(text: str) -> bool:
@@ -264,9 +286,8 @@ class PolicySet:
         by_key.update({document.key: document for document in documents})
         return PolicySet.build(self.revision + 1, by_key.values())
 
-    def without(self, name: str, kind: str = KIND, namespace: str = "") -> "PolicySet":
+    def without(self, key: Key) -> "PolicySet":
         """The next revision, in which that document is gone."""
-        key = Key(kind, namespace, name)
         return PolicySet.build(self.revision + 1, (document for document in self.documents if document.key != key))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -30,6 +30,17 @@ Item = TypeVar("Item")
 
 Many = Annotated[tuple[Item, ...], Field(strict=False)]
 """A list in YAML, which strict validation wouldn't take for a tuple."""
+
+
+def _integer(value: Any) -> Any:
+    # A Literal compares, and true == 1 == 1.0.
+    if type(value) is not int:
+        raise ValueError("write a number")
+    return value
+
+
+Level = Annotated[Item, BeforeValidator(_integer)]
+"""One of a few numbers: Level[Literal[0, 1]]."""
 
 
 def camel(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from callwarden.policy.fields import ADMISSION, EDGE, RATING, Part, Rule, camel, given, row, seconds
+from callwarden.policy.fields import ADMISSION, EDGE, RATING, Level, Part, Rule, camel, given, row, seconds
 from callwarden.policy.values import (
     AMOUNT_WIRE,
     DURATION_WIRE,
@@ -103,7 +103,7 @@ class DailySpend(Part):
 class DynamicDaily(Part):
     """Today's spend may not exceed a multiple of the largest daily spend so far."""
 
-    mode: Literal[0, 1, 2] = Field(
+    mode: Level[Literal[0, 1, 2]] = Field(
         default=0,
         description="0: off. 1: endusers. 2: endusers and traffic senders.",
         json_schema_extra=row("checkmaxdyndailycredit"),
@@ -192,7 +192,7 @@ class CallsPerAddress(Part):
 class TalkTime(Part):
     """Talk time of accounts by day and month (account.limits.duration)."""
 
-    enforce: Literal[-1, 0, 1] = Field(
+    enforce: Level[Literal[-1, 0, 1]] = Field(
         default=-1,
         description="-1: on as soon as one account has a limit. 0: off. 1: on.",
         json_schema_extra=row("calcmaxsl"),
@@ -243,23 +243,23 @@ class System(Ceilings):
 class Billing(Part):
     """Calls that nobody would pay, or that cost more than they bring."""
 
-    block_not_billed: Literal[0, 1, 2, 3, 4, 5] = Field(
+    block_not_billed: Level[Literal[0, 1, 2, 3, 4, 5]] = Field(
         default=0,
         description="0: no. 1: no price in the account's list. 2: no rate for the very prefix that the call is routed "
         "by. 3: a price list that isn't its own. 4: checks the list's prefix, too. 5: the reseller's, too.",
         json_schema_extra=row("blocknotbilledcalls"),
     )
-    block_not_profitable: Literal[0, 1, 2, 3] = Field(
+    block_not_profitable: Level[Literal[0, 1, 2, 3]] = Field(
         default=0,
         description="No route that costs: 1 more than the price, 2 as much, 3 nobody knows how much.",
         json_schema_extra=row("blocknotprofitablecalls"),
     )
-    exact_match: Literal[0, 1, 2] = Field(
+    exact_match: Level[Literal[0, 1, 2]] = Field(
         default=0,
         description="0: the longest prefix prices a call. 1: the exact prefix for accounts of resellers. 2: for all.",
         json_schema_extra=row("vgetpriceexactmatch", by=(RATING,)),
     )
-    not_billed_severity: Literal[0, 1, 2] = Field(
+    not_billed_severity: Level[Literal[0, 1, 2]] = Field(
         default=0,
         description="Severity of the event for a call without a price. 0: low. 1: error. 2: critical.",
         json_schema_extra=row("notbilledcallerr", by=(RATING,)),

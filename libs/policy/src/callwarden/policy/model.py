@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from callwarden.policy.access import Api, Authentication
-from callwarden.policy.fields import ADMISSION, EDGE, GUARD, Part, Rule, row
+from callwarden.policy.fields import ADMISSION, EDGE, GUARD, Level, Part, Rule, row
 from callwarden.policy.fraud import DynamicList, Fraud, SmartList, VelocityLevel, VelocityRule
 from callwarden.policy.limits import Billing, CallsPerAddress, Lines, Spend, System, TalkTime
 from callwarden.policy.operation import Mode, Modes, Notices, Payment
@@ -167,7 +167,7 @@ class PolicySpec(Part):
     modes: Modes = Field(
         default=Modes(), description="What each rule's verdict does.", json_schema_extra=row(by=(ADMISSION,))
     )
-    auto_tune: Literal[0, 1] = Field(
+    auto_tune: Level[Literal[0, 1]] = Field(
         default=1,
         description="1: limits that are derived from load may adapt. 0: the service level stays constant.",
         json_schema_extra=row("autofinetune", enforced=False, always=0),

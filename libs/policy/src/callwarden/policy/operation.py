@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from callwarden.policy.fields import ADMISSION, Many, Part, at_most, row
+from callwarden.policy.fields import ADMISSION, Level, Many, Part, at_most, row
 from callwarden.policy.values import Amount, Duration, text
 
 _MAIL = r"^[^@ ]{1,64}@[A-Za-z0-9.-]{1,189}$"
@@ -30,7 +30,7 @@ Url = Annotated[str, Field(max_length=2_048, pattern=_URL), text(2_048, _URL)]
 class Email(Part):
     """What is told by mail. The mail server and its password belong to the deployment, not to a policy."""
 
-    level: Literal[0, 1, 2, 3] = Field(
+    level: Level[Literal[0, 1, 2, 3]] = Field(
         default=0,
         description="0: nothing. 1: critical events. 2: also blocked users. 3: also warnings.",
         json_schema_extra=row("sendadminemailnotifications"),

@@ -4,11 +4,12 @@ In: their fields, as `callwarden ban`, `trunk` and `rates` have them. Out: what 
 look to Kubernetes (callwarden.policy.crd). They don't layer: what isn't written is the default.
 """
 
-from typing import Annotated, Any, Final, Literal
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from callwarden.policy.bundle import BadPolicy, problems_of
+from callwarden.policy.bundle import BadPolicy, Problem, name_of, open_resource, problems_of
 from callwarden.policy.fields import Many, Part, Rule
 from callwarden.policy.values import Address, Duration, Moment, NumberPrefix, PeakHours, TimeZone, text
 
@@ -128,12 +129,27 @@ class RateDeckSpec(Part):
 
 
 SPECS: Final[dict[str, type[Part]]] = {"Ban": BanSpec, "Trunk": TrunkSpec, "RateDeck": RateDeckSpec}
+NAMED: Final = frozenset({"Trunk", "RateDeck"})
+"""Kinds that stand for something of the resource's own name."""
 
 
-def parse_spec(kind: str, name: str, spec: Any) -> Part:
-    """The spec of a resource of one of SPECS' kinds. Raises BadPolicy with every problem it has."""
-    model = SPECS[kind]
-    problems = problems_of(model, spec, "spec")
-    if problems:
-        raise BadPolicy(name, problems)
-    return model.model_validate(spec)
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One of them, checked."""
+
+    kind: str
+    name: str
+    namespace: str
+    spec: Part
+
+
+def parse_resource(value: object) -> Resource:
+    """A decoded Ban, Trunk or RateDeck. Raises BadPolicy with every problem it has."""
+    kind, metadata, spec, problems = open_resource(value, SPECS)
+    if spec is not None and kind in SPECS:
+        problems += problems_of(SPECS[kind], spec, "spec")
+    if metadata is not None and kind in NAMED and len(metadata.name) > NAME_MAX:
+        problems.append(Problem("metadata.name", f"has more than {NAME_MAX} characters"))
+    if problems or spec is None or metadata is None:
+        raise BadPolicy(name_of(value), problems)
+    return Resource(kind, metadata.name, metadata.namespace, SPECS[kind].model_validate(spec))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from callwarden.policy.fields import EDGE, Many, Part, Rule, row, seconds
+from callwarden.policy.fields import EDGE, Level, Many, Part, Rule, row, seconds
 from callwarden.policy.values import NETWORKS_MAX, Auto, Duration, Network
 
 AgentPart = Annotated[str, Field(min_length=3, max_length=64)]
@@ -21,7 +21,7 @@ AgentPart = Annotated[str, Field(min_length=3, max_length=64)]
 class Media(Part):
     """RTP and RTCP that rtpengine relays."""
 
-    source_check: Literal[0, 1, 2] = Field(
+    source_check: Level[Literal[0, 1, 2]] = Field(
         default=0,
         description="Whose packets pass. 0: anybody's. 1: those of the first source that is seen. 2: those of the "
         "addresses that signalling announced.",
@@ -180,7 +180,7 @@ class AuthFailures(Part):
 class Firewall(Part):
     """Which addresses are dropped. Allow goes before deny, and an allowed address is never banned by a counter."""
 
-    level: Literal[0, 1, 2, 3, 4, 5] = Field(
+    level: Level[Literal[0, 1, 2, 3, 4, 5]] = Field(
         default=3,
         description="0: off. 1: static lists. 2: dynamic bans. 3: both. 4: also closes connections of banned peers. 5: "
         "also puts bans into the kernel's firewall where the pod may.",
@@ -203,7 +203,7 @@ class Firewall(Part):
 class AutoBan(Part):
     """Callers with bad call statistics, and scanners of extensions, are rejected for a time."""
 
-    mode: Literal[0, 1, 2] = Field(
+    mode: Level[Literal[0, 1, 2]] = Field(
         default=1,
         description="Who is rejected. 0: nobody. 1: the caller's number. 2: number and address.",
         json_schema_extra=row("autoban"),
@@ -303,7 +303,7 @@ class Transport(Part):
         "required of both.",
         json_schema_extra=row("srtp"),
     )
-    strict: Literal[0, 1, 2, 3] = Field(
+    strict: Level[Literal[0, 1, 2, 3]] = Field(
         default=0,
         description="0: any transport. 1: the one that the account registered with. 2: encrypted signalling only. 3: "
         "encrypted signalling and media only.",
@@ -395,7 +395,7 @@ class Session(Part):
 class Registrations(Part):
     """What a registration is good for."""
 
-    reuse: Literal[0, 1] = Field(
+    reuse: Level[Literal[0, 1]] = Field(
         default=0,
         description="0: a registration is bound to the address, port and instance that made it. 1: another may use it.",
         json_schema_extra=row("reuseep"),
@@ -408,12 +408,12 @@ class Registrations(Part):
 class EarlyMedia(Part):
     """Sound before a call is answered."""
 
-    to_caller: Literal[0, 1, 2] = Field(
+    to_caller: Level[Literal[0, 1, 2]] = Field(
         default=0,
         description="From the callee to the caller. 0: passed. 1: blocked. 2: muted.",
         json_schema_extra=row("blockearlymedia"),
     )
-    to_callee: Literal[0, 1, 2] = Field(
+    to_callee: Level[Literal[0, 1, 2]] = Field(
         default=0,
         description="From the caller to the callee. 0: passed. 1: blocked. 2: muted.",
         json_schema_extra=row("blockearlymedia"),
@@ -423,17 +423,17 @@ class EarlyMedia(Part):
 class Routing(Part):
     """Where requests may go, and what the other side learns."""
 
-    forward_to_other_domains: Literal[0, 1] = Field(
+    forward_to_other_domains: Level[Literal[0, 1]] = Field(
         default=0,
         description="Requests for a domain that isn't ours. 0: refused. 1: passed on, as an open relay does.",
         json_schema_extra=row("fwdtootherdomains", enforced=False, always=0),
     )
-    block_other_domains: Literal[0, 1] = Field(
+    block_other_domains: Level[Literal[0, 1]] = Field(
         default=1,
         description="Requests of subscribers from or for foreign domains. 1: refused. 0: let through.",
         json_schema_extra=row("blockotherdomains", enforced=False, always=1),
     )
-    restrict_to_local: Literal[0, 1, 2, 3] = Field(
+    restrict_to_local: Level[Literal[0, 1, 2, 3]] = Field(
         default=3,
         description="SIP URIs that point into our own networks are refused as targets: 0 none, 1 loopback, 2 also "
         "link-local, 3 also private networks.",
@@ -444,7 +444,7 @@ class Routing(Part):
         description="Whether neither side learns the other's address or any inside one (forwardclientaddress = 0).",
         json_schema_extra=row("forwardclientaddress"),
     )
-    redirects: Literal[0, 1, 2] = Field(
+    redirects: Level[Literal[0, 1, 2]] = Field(
         default=2,
         description="301 and 302. 0: followed. 1: to local users only. 2: never.",
         json_schema_extra=row("securemove", enforced=False, always=2),

@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from callwarden.call_admission.core import account_csv, records
-from callwarden.call_admission.core.account_csv import Line, LineError
+from callwarden.call_admission.core.account_csv import Line
 from callwarden.call_admission.core.accounts import (
     AccountChange,
     AccountFilter,
@@ -24,11 +24,13 @@ from callwarden.call_admission.core.accounts import (
     TrunkChange,
 )
 from callwarden.call_admission.core.corrections import Corrected
-from callwarden.call_admission.core.records import Decided, Decisions, Place
+from callwarden.call_admission.core.records import Decided, Decisions, LedgerEntries, Place
 from callwarden.call_admission.core.snapshot import AccountType
 from callwarden.call_admission.ports import Accounts, News, PolicySource, Records, Reseller, Resellers
 from callwarden.common.logs import get_logger
+from callwarden.kernel import csv_rows
 from callwarden.kernel.clock import Clock
+from callwarden.kernel.csv_rows import LineError
 
 log = get_logger(__name__)
 
@@ -126,7 +128,7 @@ class AccountDesk:
 
     async def import_(self, wish: ImportWish) -> Imported:
         """All accounts of the file or none; with `keep_going` those that are right. Raises as create."""
-        text = account_csv.decode(wish.content)
+        text = csv_rows.decode(wish.content)
         if isinstance(text, LineError):
             return Imported(0, (text,), 1)
         errors = _Errors()
@@ -224,6 +226,10 @@ class AccountDesk:
             after = page.next
             if after is None or len(found) >= limit or scanned >= REPORTED_SCAN_MAX:
                 return Decisions(tuple(found), after)
+
+    async def ledger(self, ref: AccountRef, since_s: float, after: Place | None, limit: int) -> LedgerEntries:
+        """What was booked on the account, the newest first. Raises NotFound, Unavailable."""
+        return await self._records.ledger(await self._accounts.find(ref), since_s, after, limit)
 
     async def correct_call(self, hold_id: UUID, price_micros: int, reason: str, key: str) -> Corrected:
         """Makes a settled call cost so much. Raises NotFound, Conflict, Unavailable."""

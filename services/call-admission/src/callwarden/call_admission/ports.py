@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
-from callwarden.call_admission.core.account_csv import Line, LineError
+from callwarden.call_admission.core.account_csv import Line
 from callwarden.call_admission.core.accounts import (
     AccountChange,
     AccountFilter,
@@ -24,8 +24,9 @@ from callwarden.call_admission.core.corrections import Corrected
 from callwarden.call_admission.core.lists import Lists
 from callwarden.call_admission.core.notices import Notice
 from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.records import CallRecord, Decisions, Place
+from callwarden.call_admission.core.records import CallRecord, Decisions, LedgerEntries, Place
 from callwarden.call_admission.core.snapshot import SourceTrunk
+from callwarden.kernel.csv_rows import LineError
 
 T = TypeVar("T")
 
@@ -254,6 +255,10 @@ class Records(Protocol):
         self, account_id: UUID, since_s: float, outcome: str, after: Place | None, limit: int
     ) -> Decisions:
         """The newest first, beginning after that place."""
+        ...
+
+    async def ledger(self, account_id: UUID, since_s: float, after: Place | None, limit: int) -> LedgerEntries:
+        """What was booked on the account, the newest first, beginning after that place."""
         ...
 
     async def correct_call(self, hold_id: UUID, price_micros: int, note: str, key: str) -> Corrected:

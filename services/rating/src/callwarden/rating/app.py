@@ -12,7 +12,9 @@ from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from callwarden.common.logs import get_logger
+from callwarden.kernel import csv_rows
 from callwarden.kernel.clock import Clock
+from callwarden.kernel.csv_rows import LineError
 from callwarden.kernel.errors import CallwardenError, Invalid
 from callwarden.kernel.hours import BadPeakHours, PeakHours
 from callwarden.kernel.hours import parse as parse_hours
@@ -22,7 +24,6 @@ from callwarden.kernel.tariff import BadPrice
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.rating.core import deck_csv, quotes
 from callwarden.rating.core.deck import Deck, DeckBuilder, DeckHead, DeckRow, is_name, is_prefix
-from callwarden.rating.core.deck_csv import LineError
 from callwarden.rating.core.quotes import Catalogue, Quote, Simulation
 from callwarden.rating.core.routes import PRIORITY_MAX, RouteRow, RouteTable
 from callwarden.rating.core.unbilled import Severity, Unbilled, UnbilledCounts
@@ -178,7 +179,7 @@ class Rating:
         if len(content) > deck_csv.BYTES_MAX:
             raise Invalid(f"a deck has at most {deck_csv.BYTES_MAX} bytes", field="csv")
         async with self._importing:  # One at a time: each may take 100 MB while it runs.
-            text = deck_csv.decode(content)
+            text = csv_rows.decode(content)
             if isinstance(text, LineError):
                 return [text]
             errors, rows = await _look_through(deck_csv.read(text, has_peak=hours is not None))

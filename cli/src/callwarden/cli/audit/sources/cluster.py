@@ -114,13 +114,13 @@ def _bounded(child: "subprocess.Popen[bytes]", timeout_s: float) -> bytes:
 def evidence(kubectl: Kubectl, *, namespace: str = "", selector: str = SELECTOR) -> Evidence:
     """Of a cluster. Raises Unreachable when nothing of it can be looked at."""
     where = (f"--namespace={namespace}",) if namespace else ("--all-namespaces",)
-    notes: list[str] = []
-    resources = _known(kubectl, notes, _POLICIES, "--all-namespaces")
-    objects = [Object(body) for body in _known(kubectl, notes, _LABELLED, *where, f"--selector={selector}")]
+    unseen: dict[str, str] = {}  # Kinds, as plurals, and why.
+    resources = _known(kubectl, unseen, _POLICIES, "--all-namespaces")
+    objects = [Object(body) for body in _known(kubectl, unseen, _LABELLED, *where, f"--selector={selector}")]
     for kinds, arguments in ((_BESIDE, where), (_CLUSTER_WIDE, (f"--selector={selector}",))):
-        objects += map(Object, _optional(kubectl, notes, kinds, *arguments))
+        objects += map(Object, _optional(kubectl, unseen, kinds, *arguments))
     if spaces := {one.namespace for one in objects if one.kind in RUN_ALWAYS}:
-        found = map(Object, _optional(kubectl, notes, ("namespaces",)))
+        found = map(Object, _optional(kubectl, unseen, ("namespaces",)))
         objects += [one for one in found if one.name in spaces]
     policies = [body for body in resources if body.get("kind") in (KIND, CLUSTER_KIND)]
     if not policies and not spaces:
@@ -134,9 +134,9 @@ def evidence(kubectl: Kubectl, *, namespace: str = "", selector: str = SELECTOR)
         f"cluster{f' {kubectl.context}' if kubectl.context else ''}",
         held,
         remedy=_patch,
-        objects=Objects([*objects, *map(Object, policies)]),
+        objects=Objects([*objects, *map(Object, policies)], frozenset(unseen)),
         trunks=tuple(trunk for trunk in trunks if trunk is not None),
-        notes=tuple(notes),
+        notes=tuple(f"not looked at: {kind} ({why})" for kind, why in unseen.items()),
     )
 
 
@@ -147,23 +147,27 @@ def _patch(document: Document | None) -> str:
     return f"kubectl patch {document.kind.lower()} {document.name}{namespace} --type merge -p 'LINE'"
 
 
-def _known(kubectl: Kubectl, notes: list[str], kinds: Sequence[str], *arguments: str) -> list[Mapping[str, Any]]:
+def _known(kubectl: Kubectl, unseen: dict[str, str], kinds: Sequence[str], *arguments: str) -> list[Mapping[str, Any]]:
     """The objects of those kinds that the cluster serves; asked at once, or by kind where it lacks one."""
     try:
         return kubectl.get(kinds, *arguments)
     except UnknownKind as error:
         if len(kinds) > 1:
-            return [body for kind in kinds for body in _known(kubectl, notes, (kind,), *arguments)]
-        notes.append(f"not looked at: {kinds[0].partition('.')[0]} ({error})")
+            return [body for kind in kinds for body in _known(kubectl, unseen, (kind,), *arguments)]
+        unseen[kinds[0].partition(".")[0]] = str(error)
         return []
 
 
-def _optional(kubectl: Kubectl, notes: list[str], kinds: Sequence[str], *arguments: str) -> list[Mapping[str, Any]]:
-    """The same where we may not look, too."""
+def _optional(
+    kubectl: Kubectl, unseen: dict[str, str], kinds: Sequence[str], *arguments: str
+) -> list[Mapping[str, Any]]:
+    """The same where we may not look at some of them."""
     try:
-        return _known(kubectl, notes, kinds, *arguments)
+        return _known(kubectl, unseen, kinds, *arguments)
     except Unreachable as error:
-        notes.append(f"not looked at: {', '.join(kind.partition('.')[0] for kind in kinds)} ({error})")
+        if len(kinds) > 1:
+            return [body for kind in kinds for body in _optional(kubectl, unseen, (kind,), *arguments)]
+        unseen[kinds[0].partition(".")[0]] = str(error)
         return []
 
 

@@ -4,6 +4,6 @@ statements.
 
 from callwarden.common.sql.database import Database
 from callwarden.common.sql.hot import HotPool
-from callwarden.common.sql.retry import RetriesExhausted
+from callwarden.common.sql.retry import OutcomeUnknown, RetriesExhausted
 
-__all__ = ["Database", "HotPool", "RetriesExhausted"]
+__all__ = ["Database", "HotPool", "OutcomeUnknown", "RetriesExhausted"]

@@ -22,6 +22,7 @@ T = TypeVar("T")
 SERIALIZATION_FAILURE: Final = "40001"
 DEADLOCK_DETECTED: Final = "40P01"
 RETRIED: Final = frozenset({SERIALIZATION_FAILURE, DEADLOCK_DETECTED})
+COMPLETION_UNKNOWN: Final = "40003"  # CockroachDB, when a node dies under a COMMIT
 
 ATTEMPTS_MAX: Final = 8  # With jittered pauses, ten writers on one row all got through in five (tests/test_sql.py).
 PAUSE_FIRST_S: Final = 0.002  # about one transaction
@@ -45,6 +46,10 @@ class RetriesExhausted(Conflict):
     """Every attempt met a conflict: too many writers want the same rows."""
 
 
+class OutcomeUnknown(Unavailable):
+    """The transaction was committed, or it wasn't. Only who can tell by what it reads next may try it again."""
+
+
 def sqlstate_of(error: BaseException) -> str:
     """The SQLSTATE of an error of asyncpg or of SQLAlchemy around it, or ''."""
     if isinstance(error, sqlalchemy.exc.DBAPIError):
@@ -53,7 +58,10 @@ def sqlstate_of(error: BaseException) -> str:
 
 
 def translated(error: BaseException) -> CallwardenError | None:
-    """Unavailable if the database could not be asked, None if the error is about what was asked."""
+    """Unavailable if the database could not be asked, OutcomeUnknown if it says that it doesn't know what became of
+    it, None if the error is about what was asked."""
+    if sqlstate_of(error) == COMPLETION_UNKNOWN:
+        return OutcomeUnknown("the database doesn't know whether it was written")
     away = (
         # Connection refused or reset, name not resolved, no answer in time (TimeoutError is an OSError).
         isinstance(error, OSError | sqlalchemy.exc.TimeoutError)
@@ -80,8 +88,9 @@ class Retry:
     async def run(self, name: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """The result of the first attempt that gets through.
 
-        Raises RetriesExhausted after ATTEMPTS_MAX conflicts, Unavailable if the database can't be asked; what
-        else the attempt raises passes through. `name` names the transaction in metrics.
+        Raises RetriesExhausted after ATTEMPTS_MAX conflicts, Unavailable if the database can't be asked (OutcomeUnknown
+        if it may have been committed: not every attempt may be made twice); what else the attempt raises passes
+        through. `name` names the transaction in metrics.
         """
         for number in range(ATTEMPTS_MAX):
             try:

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Row, Select, and_, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from callwarden.call_admission.core.account_csv import Line, LineError
+from callwarden.call_admission.core.account_csv import Line
 from callwarden.call_admission.core.accounts import (
     LIMITS,
     AccountChange,
@@ -26,6 +26,7 @@ from callwarden.call_admission.core.accounts import (
 )
 from callwarden.call_admission.core.snapshot import AccountType
 from callwarden.call_admission.ports import Resellers
+from callwarden.kernel.csv_rows import LineError
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
 from callwarden.schema.tables import account, account_number, counter, deck, hold, ledger_entry
 

@@ -218,6 +218,29 @@ class AccountGrpc(admission_pb2_grpc.AccountServiceServicer):
             next="" if page.next is None else str(page.next),
         )
 
+    async def ListLedger(self, request: pb.ListLedgerRequest, context: Any) -> pb.ListLedgerReply:  # noqa: N802
+        page = await self._desk.ledger(
+            AccountRef.parse(request.account),
+            seconds_of(request.since_s, "since_s"),
+            Place.parse(request.after) if request.after else None,
+            page_size(request.page_size),
+        )
+        return pb.ListLedgerReply(
+            entries=[
+                pb.LedgerEntry(
+                    id=str(entry.id),
+                    at_s=entry.at_s,
+                    kind=entry.kind,
+                    reference=entry.reference,
+                    amount_micros=entry.amount_micros,
+                    currency=entry.currency,
+                    note=entry.note,
+                )
+                for entry in page.entries
+            ],
+            next="" if page.next is None else str(page.next),
+        )
+
     async def ShowLimits(self, request: pb.ShowLimitsRequest, context: Any) -> pb.ShowLimitsReply:  # noqa: N802
         shown = await self._limits.show(AccountRef.parse(request.account))
         return pb.ShowLimitsReply(

@@ -46,7 +46,7 @@ from callwarden.call_admission.adapters.account_rows import (
 )
 from callwarden.call_admission.adapters.records_sql import corrected_micros, corrections
 from callwarden.call_admission.adapters.shards_sql import reshard
-from callwarden.call_admission.core.account_csv import Line, LineError
+from callwarden.call_admission.core.account_csv import Line
 from callwarden.call_admission.core.accounts import (
     MISMATCHED_MAX,
     AccountChange,
@@ -65,6 +65,7 @@ from callwarden.call_admission.core.settle import EXPIRED
 from callwarden.call_admission.core.snapshot import AccountType
 from callwarden.call_admission.ports import Ceilings, Resellers
 from callwarden.common.sql import Database
+from callwarden.kernel.csv_rows import LineError
 from callwarden.kernel.errors import Conflict, Exhausted, Invalid, NotFound
 from callwarden.schema.tables import (
     account,

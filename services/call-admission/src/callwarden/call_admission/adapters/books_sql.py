@@ -32,7 +32,7 @@ from callwarden.call_admission.core.snapshot import Account, AccountType
 from callwarden.call_admission.core.usage import Usage
 from callwarden.call_admission.ports import Read
 from callwarden.common.metrics import Metric, Metrics
-from callwarden.common.sql import HotPool
+from callwarden.common.sql import HotPool, OutcomeUnknown
 from callwarden.kernel.errors import Conflict, Unavailable
 
 T = TypeVar("T")
@@ -285,9 +285,15 @@ WHERE substr(CAST(id AS TEXT), 1, 1) = ANY($3::text[]) AND expires_at <= $1 LIMI
 _DIGITS: Final = tuple("0123456789abcdef")
 _TYPES: Final = {kind.value: kind for kind in AccountType}
 # What a write meets when somebody has come between: a version that has moved; money that is gone (a CHECK); a hold that
-# is there already. Reading again tells.
+# is there already. Reading again tells. So it does of a write that may have been committed: every command finds what it
+# has done before (a hold, a record, a note by its id; what is granted already), and does it once.
 _CameBetween: TypeAlias = Exception
-_CAME_BETWEEN: Final = (asyncpg.DivisionByZeroError, asyncpg.CheckViolationError, asyncpg.UniqueViolationError)
+_CAME_BETWEEN: Final = (
+    asyncpg.DivisionByZeroError,
+    asyncpg.CheckViolationError,
+    asyncpg.UniqueViolationError,
+    OutcomeUnknown,
+)
 
 
 class SqlBooks:
@@ -350,7 +356,8 @@ class SqlBooks:
                 await asyncio.sleep(min(PAUSE_FIRST_S * 2 ** (failures - 1), PAUSE_MAX_S) * self._rng())
         if between is None or isinstance(between, asyncpg.DivisionByZeroError):
             raise Conflict("others have come between too often") from between
-        raise between  # a CHECK that nobody's coming between explains: our own mistake, found by the database
+        # A CHECK that nobody's coming between explains: our own mistake, found by the database. Or OutcomeUnknown.
+        raise between
 
     async def look(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         try:

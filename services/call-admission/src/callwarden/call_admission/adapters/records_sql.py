@@ -6,10 +6,11 @@ transaction, one statement a page, because a reader of whole tables would make t
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
+    ColumnElement,
     Row,
     Select,
     and_,
@@ -30,10 +31,19 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.call_admission.adapters.usage_bytes import grants_bytes, grants_from, usage_bytes, usage_from
+from callwarden.call_admission.core.book import scope_of
 from callwarden.call_admission.core.corrections import Corrected, Entry, Purse, Reversal, reversal
 from callwarden.call_admission.core.days import day_of
-from callwarden.call_admission.core.records import CallRecord, Decided, Decisions, Place
-from callwarden.call_admission.core.usage import correct, day_spend, month_spend
+from callwarden.call_admission.core.records import CallRecord, Decided, Decisions, LedgerEntries, LedgerEntry, Place
+from callwarden.call_admission.core.usage import (
+    ADDRESS,
+    Usage,
+    correct,
+    correct_in_all,
+    correct_period,
+    day_spend,
+    month_spend,
+)
 from callwarden.call_admission.ports import KEPT, Slice
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
@@ -92,8 +102,7 @@ class SqlRecords:
                 table.c.account_id == account_id, at >= _time(since_s)
             )
             if after is not None:
-                moment = _EPOCH + after.at_us * _MICROSECOND
-                query = query.where(or_(at < moment, and_(at == moment, table.c.id < after.id)))
+                query = query.where(_older(at, table.c.id, after))
             if outcome and table is decision:
                 query = query.where(decision.c.outcome == outcome)
             if not outcome or outcome == "admit" or table is decision:
@@ -102,20 +111,43 @@ class SqlRecords:
         newest = select(both).order_by(both.c.at.desc(), both.c.id.desc()).limit(limit + 1)
         rows = await self._plain(newest)
         page = rows[:limit]
-        following = Place((page[-1].at - _EPOCH) // _MICROSECOND, page[-1].id) if len(rows) > limit else None
-        return Decisions(tuple(Decided(row.call_id, row.body) for row in page), following)
+        return Decisions(tuple(Decided(row.call_id, row.body) for row in page), _following(rows, limit))
+
+    # ------------------------------------------------------------------ what was booked
+
+    async def ledger(self, account_id: UUID, since_s: float, after: Place | None, limit: int) -> LedgerEntries:
+        at, id_ = ledger_entry.c.created_at, ledger_entry.c.id
+        query = (
+            select(
+                at.label("at"), id_, ledger_entry.c.kind, ledger_entry.c.reference, ledger_entry.c.amount_micros,
+                ledger_entry.c.note, account.c.currency,
+            )
+            .join(account, account.c.id == ledger_entry.c.account_id)
+            .where(ledger_entry.c.account_id == account_id, at >= _time(since_s))
+            .order_by(at.desc(), id_.desc())
+            .limit(limit + 1)
+        )  # fmt: skip
+        rows = await self._plain(query if after is None else query.where(_older(at, id_, after)))
+        entries = tuple(
+            LedgerEntry(
+                row.id, row.at.timestamp(), row.kind, row.reference, row.amount_micros, row.currency, row.note
+            )
+            for row in rows[:limit]
+        )  # fmt: skip
+        return LedgerEntries(entries, _following(rows, limit))
 
     # ------------------------------------------------------------------ corrections
 
     async def correct_call(self, hold_id: UUID, price_micros: int, note: str, key: str) -> Corrected:
-        query = select(cdr.c.account_id, cdr.c.started_at).where(cdr.c.id == hold_id)
+        query = select(cdr.c.account_id, cdr.c.started_at, cdr.c.source_address).where(cdr.c.id == hold_id)
         found = await self._plain(query)
         if not found:
             if await self._plain(select(hold.c.id).where(hold.c.id == hold_id)):
                 raise Conflict("the call still runs: correct it when it is over", field="hold_id")
             raise NotFound("there is no record of this call", field="hold_id")
         row = found[0]
-        return await self._reverse(row.account_id, str(hold_id), row.started_at, -price_micros, note, key)
+        call = _Call(row.started_at, row.source_address)
+        return await self._reverse(row.account_id, str(hold_id), call, -price_micros, note, key)
 
     async def reverse_entry(self, entry_id: UUID, note: str, key: str) -> Corrected:
         query = select(
@@ -127,22 +159,22 @@ class SqlRecords:
         row = found[0]
         if row.kind == "reversal":
             raise Invalid("this entry is a reversal: correct the call, or top up", field="entry_id")
-        started = None
+        call = None
         if row.kind == "call":
-            record = await self._plain(select(cdr.c.started_at).where(cdr.c.id == entry_id))
-            started = record[0].started_at if record else row.created_at
-        return await self._reverse(row.account_id, str(entry_id), started, 0, note, key)
+            record = await self._plain(select(cdr.c.started_at, cdr.c.source_address).where(cdr.c.id == entry_id))
+            call = _Call(record[0].started_at, record[0].source_address) if record else _Call(row.created_at, "")
+        return await self._reverse(row.account_id, str(entry_id), call, 0, note, key)
 
     async def _reverse(
-        self, account_id: UUID, reference: str, started: datetime | None, net_micros: int, note: str, key: str
+        self, account_id: UUID, reference: str, call: "_Call | None", net_micros: int, note: str, key: str
     ) -> Corrected:
-        """`started`: when the call began whose day's spend changes, too."""
+        """`call`: the one that has cost something else, by all that counts it."""
 
         async def work(connection: AsyncConnection) -> Corrected:
             # Locked first, as by whatever changes an account's money; of two corrections the second sees the first.
             locked = select(account).where(account.c.id == account_id).with_for_update()
             owner = (await connection.execute(locked)).one()
-            shards = await _shards_of(connection, account_id) if owner.shards > 1 else ()
+            shards = await _counters(connection, account_id) if owner.shards > 1 else ()
             entries = await connection.execute(
                 select(ledger_entry.c.id, ledger_entry.c.slice, ledger_entry.c.amount_micros).where(
                     or_(
@@ -160,13 +192,17 @@ class SqlRecords:
             if isinstance(made, Corrected):
                 return made
             usage = usage_from(owner.usage)
-            if started is not None and made.amount_micros:
-                day = day_of(started.timestamp(), owner.time_zone)
+            if call is not None and made.amount_micros:
+                day = day_of(call.started_at.timestamp(), owner.time_zone)
                 if shards:
                     await _correct_shards(connection, shards, day, -made.amount_micros)
                 else:
                     correct([usage], day, -made.amount_micros)
                 await _correct_day(connection, account_id, day, made)
+                if owner.parent is not None:
+                    await _correct_reseller(connection, owner.parent, day, -made.amount_micros)
+                if call.source_address:
+                    await _correct_address(connection, owner.realm, call, -made.amount_micros)
             await _write_reversal(connection, account_id, reference, made, note, usage_bytes(usage))
             return Corrected(
                 made.id, owner.name, made.amount_micros, owner.currency, purse.balance_micros + made.amount_micros,
@@ -230,6 +266,20 @@ _FORGET: Final[dict[str, tuple[tuple[Any, ...], Any, Any]]] = {
 assert _FORGET.keys() == set(KEPT)
 
 
+def _older(at: ColumnElement[datetime], id_: ColumnElement[UUID], place: Place) -> ColumnElement[bool]:
+    """What comes after the place where the newest are first."""
+    moment = _EPOCH + place.at_us * _MICROSECOND
+    return or_(at < moment, and_(at == moment, id_ < place.id))
+
+
+def _following(rows: Sequence[Row[Any]], limit: int) -> Place | None:
+    """Where the next page begins, if one more row was found than are wanted."""
+    if len(rows) <= limit:
+        return None
+    last = rows[limit - 1]
+    return Place((last.at - _EPOCH) // _MICROSECOND, last.id)
+
+
 def corrections(ids: Sequence[UUID]) -> Select[Any]:
     """What has been booked about these calls since they were settled: `reference` (the call's id) and `micros`."""
     return (
@@ -244,9 +294,17 @@ def corrected_micros(row: Any) -> int:
     return -int(row.micros)
 
 
-async def _shards_of(connection: AsyncConnection, account_id: UUID) -> Sequence[Row[Any]]:
+class _Call(NamedTuple):
+    """A settled call, as far as it says who counts it."""
+
+    started_at: datetime
+    source_address: str
+    """Empty: nobody knows any more."""
+
+
+async def _counters(connection: AsyncConnection, scope: UUID) -> Sequence[Row[Any]]:
     # Locked: a call that was written to one of them since would make this transaction fail in the end.
-    query = select(counter).where(counter.c.scope == account_id).order_by(counter.c.shard).with_for_update()
+    query = select(counter).where(counter.c.scope == scope).order_by(counter.c.shard).with_for_update()
     return (await connection.execute(query)).all()
 
 
@@ -255,9 +313,37 @@ async def _correct_shards(connection: AsyncConnection, shards: Sequence[Row[Any]
     of the credit are made for, has changed, and so those parts are void (limits.shards)."""
     usages = [usage_from(row.usage) for row in shards]
     correct(usages, day, micros)
-    # More spend than its part of a limit allows it: then no shard's part is what it was.
-    void = {day_spend(day.toordinal()), month_spend(day.year * 12 + day.month - 1)} if micros > 0 else set()
-    for row, usage in zip(shards, usages, strict=True):
+    await _write_counters(connection, shards, usages, _spends(day) if micros > 0 else frozenset())
+
+
+async def _correct_reseller(connection: AsyncConnection, reseller_id: UUID, day: date, micros: int) -> None:
+    """What the reseller's accounts have spent: that of the account's reseller now, whoever it was then. Its credit is
+    no balance that changes; what all calls have cost counts against it."""
+    rows = await _counters(connection, reseller_id)
+    usages = [usage_from(row.usage) for row in rows]
+    correct(usages, day, micros)
+    correct_in_all(usages, micros)
+    await _write_counters(connection, rows, usages, _spends(day) | {"credit"} if micros > 0 else frozenset())
+
+
+async def _correct_address(connection: AsyncConnection, realm: str, call: _Call, micros: int) -> None:
+    for row in await _counters(connection, scope_of(ADDRESS, f"{realm} {call.source_address}")):
+        usage = usage_from(row.usage)
+        correct_period(usage, call.started_at.timestamp(), micros)
+        await _write_counters(connection, [row], [usage], frozenset())
+
+
+def _spends(day: date) -> frozenset[str]:
+    """What is counted of the day's and the month's spend."""
+    return frozenset((day_spend(day.toordinal()), month_spend(day.year * 12 + day.month - 1)))
+
+
+async def _write_counters(
+    connection: AsyncConnection, rows: Sequence[Row[Any]], usages: Sequence[Usage], void: frozenset[str]
+) -> None:
+    """With a new version, those that change. `void`: of these quantities more is used than a shard's part of a limit
+    allows it, and so no part is what it was."""
+    for row, usage in zip(rows, usages, strict=True):
         grants = grants_from(row.transfers)
         values = {
             "usage": usage_bytes(usage),

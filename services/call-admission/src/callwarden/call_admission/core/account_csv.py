@@ -6,7 +6,6 @@ such as 3600, 90m or 100h. What is empty isn't set. UTF-8; separated by comma, s
 that begin with "#" are skipped. No passwords: they go to auth, and a file is no place for them.
 """
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +14,8 @@ from typing import Any, Final
 from callwarden.call_admission.core import csv_text
 from callwarden.call_admission.core.accounts import NewAccount, check_account
 from callwarden.call_admission.core.snapshot import AccountType
+from callwarden.kernel import csv_rows
+from callwarden.kernel.csv_rows import BadCell, LineError, Row
 from callwarden.kernel.errors import Invalid
 from callwarden.kernel.money import BadAmount, format_amount, parse_amount
 from callwarden.policy.values import parse_duration
@@ -48,68 +49,17 @@ class Line:
     account: NewAccount
 
 
-@dataclass(frozen=True, slots=True)
-class LineError:
-    """What is wrong in a line; `field` is the column's name, or empty for the whole line."""
-
-    line: int
-    field: str
-    reason: str
-
-
-class _BadCell(ValueError):
-    def __init__(self, column: str, reason: str) -> None:
-        self.column = column
-        self.reason = reason
-        super().__init__(reason)
-
-
-def decode(content: bytes) -> str | LineError:
-    """The text of a file; UTF-8, with or without the mark at its beginning."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        return LineError(content.count(b"\n", 0, error.start) + 1, "", "is not UTF-8")
-
-
 def read(text: str, *, realm: str, currency: str) -> Iterator[Line | LineError]:
     """Each account, or what is wrong with its line. `realm` and `currency` hold where a line has none. A wrong first
     line, and one after which nothing can be told from anything, is the last result."""
-    lines = _Lines(text)
-    reader = csv.reader(lines, delimiter=_delimiter(text), strict=True)
-    columns: list[str] | None = None
     names: dict[tuple[str, str], int] = {}
     numbers: dict[str, int] = {}
-    rows = 0
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            yield LineError(lines.number, "", f"is not CSV: {error}")
-            return
-        if lines.too_long:
-            yield LineError(lines.too_long, "", f"is longer than {LINE_CHARS_MAX:,} characters")
-            return
-        if cells is None:
-            break
-        if not any(cells) or cells[0].startswith("#"):
-            continue
-        if columns is None:
-            columns = [cell.strip().lower() for cell in cells]
-            if wrong := _header_error(columns, lines.number):
-                yield wrong
-                return
-            continue
-        rows += 1
-        if rows > ROWS_MAX:
-            yield LineError(lines.number, "", f"a file has at most {ROWS_MAX:,} accounts")
-            return
-        found = _account(columns, cells, lines.number, realm, currency)
+    rows = csv_rows.read(
+        text, columns=COLUMNS, required=("name",), of="accounts", rows_max=ROWS_MAX, line_chars_max=LINE_CHARS_MAX
+    )
+    for row in rows:
+        found = row if isinstance(row, LineError) else _account(row, realm, currency)
         yield found if isinstance(found, LineError) else _once(found, names, numbers)
-    if columns is None:
-        yield LineError(1, "", f"the file is empty; its first line names the columns: {','.join(COLUMNS)}")
-    elif not rows:
-        yield LineError(lines.number, "", "there are no accounts")
 
 
 def write(accounts: Sequence[NewAccount]) -> str:
@@ -148,52 +98,8 @@ def _once(line: Line, names: dict[tuple[str, str], int], numbers: dict[str, int]
     return line
 
 
-class _Lines:
-    """The lines of a text one at a time, without a second copy of it all, counted."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._position = 0
-        self.number = 0
-        self.too_long = 0
-
-    def __iter__(self) -> "_Lines":
-        return self
-
-    def __next__(self) -> str:
-        if self._position >= len(self._text):
-            raise StopIteration
-        end = self._text.find("\n", self._position) + 1 or len(self._text)
-        line = self._text[self._position : end]
-        self._position = end
-        self.number += 1
-        if len(line) > LINE_CHARS_MAX:
-            self.too_long = self.too_long or self.number
-            return "\n"  # not given to csv at all
-        return line
-
-
-def _delimiter(text: str) -> str:
-    """By the first line that says something; a comma wins, because column names hold none of the three."""
-    for line in _Lines(text[:LINE_CHARS_MAX]):
-        if line.strip() and not line.startswith("#"):
-            return next((mark for mark in ",;\t" if mark in line), ",")
-    return ","
-
-
-def _header_error(columns: list[str], line: int) -> LineError | None:
-    for column in columns:
-        if column not in COLUMNS:
-            return LineError(line, column[:40], f"there is no such column; there are {', '.join(COLUMNS)}")
-        if columns.count(column) > 1:
-            return LineError(line, column, "stands in the first line twice")
-    return None if "name" in columns else LineError(line, "name", "the column is missing in the first line")
-
-
-def _account(columns: list[str], cells: list[str], line: int, realm: str, currency: str) -> Line | LineError:
-    if len(cells) != len(columns):
-        return LineError(line, "", f"has {len(cells)} fields, the first line {len(columns)}")
-    values = {column: csv_text.untext(cell.strip()) for column, cell in zip(columns, cells, strict=True)}
+def _account(row: Row, realm: str, currency: str) -> Line | LineError:
+    values = {column: csv_text.untext(cell.strip()) for column, cell in row.cells.items()}
     try:
         account = check_account(
             realm=values.get("realm") or realm,
@@ -215,11 +121,11 @@ def _account(columns: list[str], cells: list[str], line: int, realm: str, curren
             shards=_count("shards", values.get("shards", "")) or 0,
             lists=values.get("lists", "").split(),
         )
-    except _BadCell as bad:
-        return LineError(line, bad.column, bad.reason)
+    except BadCell as bad:
+        return bad.at(row.line)
     except Invalid as error:
-        return LineError(line, _COLUMN_OF.get(error.field, error.field), error.message)
-    return Line(line, account)
+        return LineError(row.line, _COLUMN_OF.get(error.field, error.field), error.message)
+    return Line(row.line, account)
 
 
 def _limits(values: Mapping[str, str]) -> dict[str, int]:
@@ -237,7 +143,7 @@ def _amount(column: str, cell: str) -> int:
     try:
         return parse_amount(cell)
     except BadAmount as error:
-        raise _BadCell(column, str(error)) from error
+        raise BadCell(column, str(error)) from error
 
 
 @lru_cache(4_096)
@@ -246,7 +152,7 @@ def _count(column: str, cell: str) -> int:
         return 0
     digits = cell.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 9):
-        raise _BadCell(column, f"{cell[:32]!r} is no whole number")
+        raise BadCell(column, f"{cell[:32]!r} is no whole number")
     return int(cell)
 
 
@@ -257,7 +163,7 @@ def _seconds(column: str, cell: str) -> int:
     try:
         return int(parse_duration(cell))
     except ValueError as error:
-        raise _BadCell(column, str(error)) from error
+        raise BadCell(column, str(error)) from error
 
 
 _READ: Final[dict[str, Any]] = (
@@ -272,7 +178,7 @@ def _flag(column: str, values: Mapping[str, str], *, default: bool) -> bool:
         return default
     flag = _FLAGS.get(cell.lower())
     if flag is None:
-        raise _BadCell(column, f"{cell[:32]!r} is neither yes nor no")
+        raise BadCell(column, f"{cell[:32]!r} is neither yes nor no")
     return flag
 
 

@@ -100,7 +100,7 @@ def check_format(format_: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a list of decisions was left off: the moment (µs since 1970) and id of the last one seen."""
+    """Where a list of decisions or entries was left off: the moment (µs since 1970) and id of the last one seen."""
 
     at_us: int
     id: UUID
@@ -131,4 +131,26 @@ class Decisions:
     """A page of decisions, the newest first; `next` None: that was all."""
 
     decisions: tuple[Decided, ...]
+    next: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """What was booked: credits are positive, charges negative."""
+
+    id: UUID
+    at_s: float
+    kind: str
+    reference: str
+    """The call's hold id, the payment's key, the id of the entry that is reversed."""
+    amount_micros: int
+    currency: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntries:
+    """A page of entries, the newest first; `next` None: that was all."""
+
+    entries: tuple[LedgerEntry, ...]
     next: Place | None

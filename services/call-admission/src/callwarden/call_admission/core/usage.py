@@ -105,10 +105,14 @@ class Sliding(msgspec.Struct, array_like=True):
     def move(self, began_s: float, micros: int, talk_s: int) -> None:
         """A call that began then has cost or talked so much more (or less) than was known; nothing, if it counts no
         more."""
-        bucket = self._bucket(int(began_s * 1_000) // self.width_ms, make=False)
+        bucket = self.at(began_s)
         if bucket is not None:
             bucket.micros += micros
             bucket.talk_s += talk_s
+
+    def at(self, began_s: float) -> Bucket | None:
+        """What a call that began then is counted in; None: it counts no more."""
+        return self._bucket(int(began_s * 1_000) // self.width_ms, make=False)
 
     def sums(self, now_s: float) -> Bucket:
         """All that began within the span before now; its index says nothing."""
@@ -653,6 +657,24 @@ def correct(usages: Sequence[Usage], day: date, micros: int) -> None:
             moved = max(left, -span.spent_micros)
             span.spent_micros += moved
             left -= moved
+
+
+def correct_in_all(usages: Sequence[Usage], micros: int) -> None:
+    """A call has cost so much more (or less): of what counts against a reseller's credit, and never below nothing."""
+    left = micros
+    for usage in usages:
+        moved = max(left, -usage.spent_micros)
+        usage.spent_micros += moved
+        left -= moved
+
+
+def correct_period(usage: Usage, began_s: float, micros: int) -> None:
+    """A call that began then has cost so much more (or less): nothing, if it counts no more, and never below
+    nothing."""
+    if usage.period is not None:
+        counted = usage.period.at(began_s)
+        if counted is not None:
+            counted.micros = max(counted.micros + micros, 0)
 
 
 def merged(usages: Sequence[Usage]) -> Usage:

@@ -289,6 +289,11 @@ class AccountServiceStub:
                 request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ReverseEntryRequest.SerializeToString,
                 response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Correction.FromString,
                 _registered_method=True)
+        self.ListLedger = channel.unary_unary(
+                '/callwarden.api.admission.v1.AccountService/ListLedger',
+                request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListLedgerRequest.SerializeToString,
+                response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListLedgerReply.FromString,
+                _registered_method=True)
         self.AuditLedger = channel.unary_unary(
                 '/callwarden.api.admission.v1.AccountService/AuditLedger',
                 request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.AuditLedgerRequest.SerializeToString,
@@ -417,6 +422,13 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLedger(self, request, context):
+        """What was booked on an account, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AuditLedger(self, request, context):
         """The sum of all ledger entries against the balances: what the books say.
         """
@@ -516,6 +528,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.ReverseEntry,
                     request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ReverseEntryRequest.FromString,
                     response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Correction.SerializeToString,
+            ),
+            'ListLedger': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLedger,
+                    request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListLedgerRequest.FromString,
+                    response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListLedgerReply.SerializeToString,
             ),
             'AuditLedger': grpc.unary_unary_rpc_method_handler(
                     servicer.AuditLedger,
@@ -1010,6 +1027,33 @@ class AccountService:
             '/callwarden.api.admission.v1.AccountService/ReverseEntry',
             callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ReverseEntryRequest.SerializeToString,
             callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.Correction.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLedger(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/callwarden.api.admission.v1.AccountService/ListLedger',
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListLedgerRequest.SerializeToString,
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.ListLedgerReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -114,6 +114,8 @@ class AccountServiceStub:
     """Money back or more money for a call that was settled, by a reversing entry. Once for each key."""
     ReverseEntry: _grpc.UnaryUnaryMultiCallable[_admission_pb2.ReverseEntryRequest, _admission_pb2.Correction]
     """What is left of a ledger entry, taken back by another one. Once for each key."""
+    ListLedger: _grpc.UnaryUnaryMultiCallable[_admission_pb2.ListLedgerRequest, _admission_pb2.ListLedgerReply]
+    """What was booked on an account, the newest first."""
     AuditLedger: _grpc.UnaryUnaryMultiCallable[_admission_pb2.AuditLedgerRequest, _admission_pb2.AuditLedgerReply]
     """The sum of all ledger entries against the balances: what the books say."""
 
@@ -150,6 +152,8 @@ class AccountServiceAsyncStub(AccountServiceStub):
     """Money back or more money for a call that was settled, by a reversing entry. Once for each key."""
     ReverseEntry: _aio.UnaryUnaryMultiCallable[_admission_pb2.ReverseEntryRequest, _admission_pb2.Correction]  # type: ignore[assignment]
     """What is left of a ledger entry, taken back by another one. Once for each key."""
+    ListLedger: _aio.UnaryUnaryMultiCallable[_admission_pb2.ListLedgerRequest, _admission_pb2.ListLedgerReply]  # type: ignore[assignment]
+    """What was booked on an account, the newest first."""
     AuditLedger: _aio.UnaryUnaryMultiCallable[_admission_pb2.AuditLedgerRequest, _admission_pb2.AuditLedgerReply]  # type: ignore[assignment]
     """The sum of all ledger entries against the balances: what the books say."""
 
@@ -291,6 +295,14 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admission_pb2.Correction, _abc.Awaitable[_admission_pb2.Correction]]:
         """What is left of a ledger entry, taken back by another one. Once for each key."""
+
+    @_abc_1.abstractmethod
+    def ListLedger(
+        self,
+        request: _admission_pb2.ListLedgerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admission_pb2.ListLedgerReply, _abc.Awaitable[_admission_pb2.ListLedgerReply]]:
+        """What was booked on an account, the newest first."""
 
     @_abc_1.abstractmethod
     def AuditLedger(

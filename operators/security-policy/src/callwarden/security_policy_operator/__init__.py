@@ -1,0 +1,1 @@
+"""The operator: SecurityPolicy resources become the one bundle that every service enforces."""

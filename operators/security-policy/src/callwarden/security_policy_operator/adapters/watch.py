@@ -1,0 +1,66 @@
+"""Tells when anything of our kinds changes. What it is now is read anew then: nothing depends on having heard all.
+
+kopf runs in a thread and an event loop of its own: in the main thread it would take the process's signals for itself.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import kopf
+
+from callwarden.common.logs import get_logger
+from callwarden.security_policy_operator.adapters.kubernetes import GROUP, VERSION
+
+log = get_logger(__name__)
+
+_STOP_TIMEOUT_S: Final = 5.0
+
+
+class Watch:
+    """`await watch.run()` for ever; `changed` is called in the loop that runs it."""
+
+    def __init__(self, plurals: Iterable[str], changed: Callable[[], None]) -> None:
+        self._plurals = tuple(plurals)
+        self._changed = changed
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        stop, ended = threading.Event(), asyncio.Event()
+        registry = kopf.OperatorRegistry()
+
+        def told(**_: Any) -> None:
+            loop.call_soon_threadsafe(self._changed)
+
+        for plural in self._plurals:
+            kopf.on.event(GROUP, VERSION, plural, registry=registry)(told)
+        kopf.on.login(registry=registry)(kopf.login_with_service_account)
+        kopf.on.login(registry=registry)(kopf.login_with_kubeconfig)
+        settings = kopf.OperatorSettings()
+        settings.posting.enabled = False  # events are ours to write (`app`)
+        settings.scanning.disabled = True  # our kinds are there before the operator is; no right to watch all CRDs
+        settings.process.ultimate_exiting_timeout = None
+
+        def work() -> None:
+            try:
+                asyncio.run(
+                    kopf.operator(
+                        registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop
+                    )
+                )
+            except Exception as error:  # the boundary of the thread: the task that waits for it ends, and so we do
+                log.error("watch.failed", error=error)
+            finally:
+                loop.call_soon_threadsafe(ended.set)
+
+        logging.getLogger("kopf").setLevel(logging.WARNING)
+        thread = threading.Thread(target=work, name="kopf", daemon=True)
+        thread.start()
+        try:
+            await ended.wait()
+            raise RuntimeError("the watch on the cluster has ended")
+        finally:
+            stop.set()
+            await asyncio.to_thread(thread.join, _STOP_TIMEOUT_S)

@@ -1,0 +1,1 @@
+"""What is decided, without a cluster or a bus."""

@@ -1,0 +1,222 @@
+"""Which policies hold: each on its own, two that contradict each other, all together, and the last good one."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from callwarden.common.bus.streams import BUCKETS, Bucket
+from callwarden.policy.bundle import DOCUMENTS_MAX, Document, PolicySet, default_set
+from callwarden.security_policy_operator.core import plan as planning
+from callwarden.security_policy_operator.core.plan import BUNDLE_BYTES_MAX, Plan, Source, plan, unknown
+
+NOWHERE = {"lines": {"timeZone": "Mars/Phobos"}}  # right for a schema, wrong for who knows time zones
+
+
+def source(name: str, spec: dict[str, Any], *, age: int = 0, kind: str = "SecurityPolicy", **metadata: Any) -> Source:
+    """`age`: the higher, the later it was made."""
+    body = {
+        "apiVersion": "callwarden.io/v1",
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            **({"namespace": "default"} if kind == "SecurityPolicy" else {}),
+            "creationTimestamp": f"2026-01-01T00:00:{age:02}Z",
+            "generation": 1,
+            **metadata,
+        },
+        "spec": spec,
+    }
+    return Source(body)
+
+
+def held(*sources: Source, revision: int = 1) -> PolicySet:
+    return PolicySet.build(revision, plan(sources, default_set()).documents)
+
+
+def verdicts(made: Plan) -> dict[str, tuple[bool, str]]:
+    return {key.name: (verdict.accepted, verdict.reason) for key, verdict in made.verdicts.items()}
+
+
+def specs(made: Plan) -> dict[str, Any]:
+    return {document.name: document.spec for document in made.documents}
+
+
+def test_policies_that_say_different_things_all_hold() -> None:
+    made = plan([source("a", {"lines": {"max": 3}}), source("b", {"spend": {"daily": {"endUser": 5}}})], default_set())
+    assert verdicts(made) == {"a": (True, "Valid"), "b": (True, "Valid")}
+
+
+def test_a_policy_that_is_wrong_names_its_field_and_takes_nothing_with_it() -> None:
+    made = plan([source("bad", NOWHERE), source("good", {"lines": {"max": 3}}, age=1)], default_set())
+    assert verdicts(made) == {"bad": (False, "Invalid"), "good": (True, "Valid")}
+    (key,) = (key for key in made.verdicts if key.name == "bad")
+    assert "spec.lines.timeZone" in made.verdicts[key].message
+    assert made.verdicts[key].document is None
+    assert list(specs(made)) == ["good"]
+
+
+def test_what_became_wrong_holds_in_its_last_good_form() -> None:
+    before = held(source("a", {"lines": {"max": 3}}))
+    made = plan([source("a", NOWHERE)], before)
+    assert verdicts(made) == {"a": (False, "Invalid")}
+    assert specs(made) == {"a": {"lines": {"max": 3}}}
+    assert not made.differs(before)
+    (verdict,) = made.verdicts.values()
+    assert "last good version stays" in verdict.message
+
+
+def test_of_two_that_contradict_each_other_the_older_one_holds_and_is_named_to_the_other() -> None:
+    elder, younger = source("z", {"lines": {"max": 3}}), source("a", {"lines": {"max": 4}}, age=1)
+    for order in ([elder, younger], [younger, elder]):
+        made = plan(order, default_set())
+        assert verdicts(made) == {"z": (True, "Valid"), "a": (False, "Conflict")}
+        message = next(verdict.message for verdict in made.verdicts.values() if not verdict.accepted)
+        assert "spec.lines.max" in message
+        assert "SecurityPolicy default/z" in message
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        source("b", {"lines": {"max": 4}, "priority": 1}, age=1),
+        source("b", {"lines": {"max": 4}, "realm": "a.example"}, age=1),
+        source("b", {"lines": {"max": 3}}, age=1),
+        source("b", {"lines": {"max": 4}}, age=1, kind="ClusterSecurityPolicy"),
+    ],
+    ids=["another priority", "another realm", "the same value", "the cluster's base"],
+)
+def test_in_another_place_or_with_the_same_value_there_is_no_conflict(other: Source) -> None:
+    made = plan([source("a", {"lines": {"max": 3}}), other], default_set())
+    assert verdicts(made) == {"a": (True, "Valid"), "b": (True, "Valid")}
+
+
+def test_who_edits_a_policy_into_a_conflict_keeps_its_last_good_form_where_that_is_none() -> None:
+    elder = source("a", {"lines": {"max": 3}})
+    before = held(elder, source("b", {"spend": {"daily": {"endUser": 5}}}, age=1))
+    made = plan([elder, source("b", {"lines": {"max": 4}}, age=1)], before)
+    assert verdicts(made)["b"] == (False, "Conflict")
+    assert specs(made)["b"] == {"spend": {"daily": {"endUser": 5}}}
+
+
+def test_what_is_wrong_only_together_is_refused_to_who_is_new() -> None:
+    realm = {"realm": "a.example"}
+    base = source("base", {"spend": {"slice": {"first": 60}}}, age=1)
+    new = source("new", realm | {"spend": {"slice": {"minimum": 90}}})  # older, but not in force yet
+    made = plan([new, base], held(base))
+    assert verdicts(made) == {"base": (True, "Valid"), "new": (False, "Invalid")}
+    assert (
+        "spec.slice.minimum" in made.verdicts[new.key].message or "spec.spend.slice" in made.verdicts[new.key].message
+    )
+
+
+def test_a_policy_that_needs_another_holds_with_it_whatever_else_is_wrong() -> None:
+    # Alone `needs` is wrong: the least talk time would be above the first slice.
+    needs = source("needs", {"spend": {"slice": {"minimum": 90}}})
+    gives = source("gives", {"spend": {"slice": {"first": 120}}, "priority": 1}, age=1)
+    wrong = source("wrong", {"spend": {"slice": {"minimum": 3_000}}, "realm": "b.example"}, age=2)
+    assert verdicts(plan([needs, gives], default_set())) == {"needs": (True, "Valid"), "gives": (True, "Valid")}
+    made = plan([needs, gives, wrong], default_set())
+    assert verdicts(made) == {"needs": (True, "Valid"), "gives": (True, "Valid"), "wrong": (False, "Invalid")}
+
+
+def test_what_another_needs_stays_in_its_last_good_form() -> None:
+    needs = source("needs", {"spend": {"slice": {"minimum": 90}}})
+    gives = source("gives", {"spend": {"slice": {"first": 120}}, "priority": 1}, age=1)
+    before = held(needs, gives)
+    less = source("gives", {"spend": {"slice": {"first": 70}}, "priority": 1}, age=1, generation=2)
+    made = plan([needs, less], before)
+    assert verdicts(made) == {"needs": (True, "Valid"), "gives": (False, "Invalid")}
+    assert not made.differs(before)
+
+
+def test_what_is_being_deleted_has_no_part() -> None:
+    leaving = source("a", {"lines": {"max": 3}}, deletionTimestamp="2026-01-02T00:00:00Z")
+    made = plan([leaving, source("b", {"lines": {"max": 4}}, age=1)], held(source("a", {"lines": {"max": 3}})))
+    assert verdicts(made) == {"b": (True, "Valid")}
+    assert list(specs(made)) == ["b"]
+
+
+def test_more_than_fits_into_a_bundle_is_refused_to_the_younger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "DOCUMENTS_MAX", 2)
+    made = plan([source(str(n), {"realm": f"{n}.example"}, age=n) for n in range(3)], default_set())
+    assert verdicts(made) == {"0": (True, "Valid"), "1": (True, "Valid"), "2": (False, "TooMany")}
+    monkeypatch.setattr(planning, "DOCUMENTS_MAX", DOCUMENTS_MAX)
+    monkeypatch.setattr(planning, "BUNDLE_BYTES_MAX", 400)
+    made = plan([source(str(n), {"realm": f"{n}.example"}, age=n) for n in range(4)], default_set())
+    assert verdicts(made)["3"] == (False, "TooMany")
+    assert verdicts(made)["0"] == (True, "Valid")
+
+
+def test_a_full_bundle_fits_into_its_bucket() -> None:
+    # Each policy has its name and two tags of protobuf on top; the bundle its revision, time and digest.
+    assert BUCKETS[Bucket.POLICY].value_bytes_max > BUNDLE_BYTES_MAX + DOCUMENTS_MAX * (1 + 4) + 200
+
+
+def test_what_no_resource_stands_for_is_told() -> None:
+    before = PolicySet.build(1, [Document("by-hand", {"lines": {"max": 1}}, namespace="default")])
+    assert unknown(before, set()) == ["SecurityPolicy default/by-hand"]
+    assert unknown(before, {before.documents[0].key}) == []
+
+
+# ------------------------------------------------------------------ whatever there is
+
+SPECS = st.fixed_dictionaries(
+    {},
+    optional={
+        "realm": st.sampled_from(["a.example", "b.example"]),
+        "priority": st.integers(0, 2),
+        "lines": st.sampled_from([{"max": 1}, {"max": 2}, {"timeZone": "Mars/Phobos"}, {}]),
+        "spend": st.sampled_from([{"slice": {"first": first}} for first in (30, 90)])
+        | st.sampled_from([{"slice": {"minimum": least}} for least in (20, 80, 100)]),
+    },
+)
+CLUSTERS = st.dictionaries(st.sampled_from("abcdef"), st.tuples(SPECS, st.integers(0, 3)), max_size=6)
+
+
+def sources_of(cluster: dict[str, tuple[dict[str, Any], int]]) -> list[Source]:
+    return [source(name, spec, age=age) for name, (spec, age) in cluster.items()]
+
+
+@settings(max_examples=80, deadline=None)
+@given(CLUSTERS, CLUSTERS, st.randoms(use_true_random=False))
+def test_whatever_there_is_a_set_that_is_right_comes_out_and_stays(
+    first: dict[str, tuple[dict[str, Any], int]], second: dict[str, tuple[dict[str, Any], int]], random: Any
+) -> None:
+    before = PolicySet.build(1, plan(sources_of(first), default_set()).documents)
+    sources = sources_of(second)
+    made = plan(sources, before)
+    after = PolicySet.build(2, made.documents)  # BadPolicy, if it were wrong
+    assert set(made.verdicts) == {one.key for one in sources}
+    for one in sources:
+        verdict = made.verdicts[one.key]
+        in_force = next((document for document in made.documents if document.key == one.key), None)
+        assert verdict.document == in_force
+        if verdict.accepted:
+            assert in_force is not None
+            assert in_force.spec == one.body["spec"]
+        else:
+            assert verdict.message
+            last = {document.key: document for document in before.documents}.get(one.key)
+            assert in_force in (None, last)
+    # The order in which the cluster lists them is nobody's business.
+    random.shuffle(sources)
+    assert plan(sources, before).verdicts == made.verdicts
+    # And another look changes nothing.
+    again = plan(sources, after)
+    assert not again.differs(after)
+    assert {key: one.accepted for key, one in again.verdicts.items()} == {
+        key: one.accepted for key, one in made.verdicts.items()
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(CLUSTERS)
+def test_one_that_is_wrong_by_itself_changes_nothing_for_the_others(
+    cluster: dict[str, tuple[dict[str, Any], int]],
+) -> None:
+    alone = plan(sources_of(cluster), default_set())
+    beside = plan([*sources_of(cluster), source("wrong", NOWHERE)], default_set())
+    assert beside.documents == alone.documents
+    assert {key: one for key, one in beside.verdicts.items() if key.name != "wrong"} == alone.verdicts

@@ -1,0 +1,229 @@
+"""Policies applied with kubectl: the real kubectl, a real API server, the operator's process, a real NATS."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from callwarden.common.bus import Bucket, Bus
+from callwarden.common.policy import BUNDLE_KEY, parse_bundle
+from callwarden.policy.bundle import PolicySet
+from callwarden.testing import kube_tools
+from callwarden.testing.waiting import eventually
+from tests.kubernetes.cluster import BUILD_TIMEOUT_S, missing
+from tests.kubernetes.conftest import Site
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(BUILD_TIMEOUT_S),  # the first one may have to build the API server
+    pytest.mark.skipif(bool(missing()), reason=missing()),
+    kube_tools.needs_kube_tools(),
+]
+
+
+def policy(name: str, *, kind: str = "SecurityPolicy", **spec: Any) -> dict[str, Any]:
+    metadata = {"name": name, **({"namespace": "default"} if kind == "SecurityPolicy" else {})}
+    return {"apiVersion": "callwarden.io/v1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def conditions(resource: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {one["type"]: (one["status"], one["reason"]) for one in resource["status"]["conditions"]}
+
+
+def message(resource: dict[str, Any], kind: str) -> str:
+    return next(str(one["message"]) for one in resource["status"]["conditions"] if one["type"] == kind)
+
+
+async def bundle(site: Site) -> PolicySet:
+    async with Bus(site.nats.url, name="test", declare=False) as bus:
+        entry = await bus.kv(Bucket.POLICY).get(BUNDLE_KEY)
+        return parse_bundle(entry.value) if entry is not None else PolicySet.build(0, ())
+
+
+async def waits(site: Site, what: str, condition: str) -> None:
+    await site.kubectl.do("wait", f"--for=condition={condition}", what, "--timeout=60s")
+
+
+async def test_a_policy_is_applied_edited_and_deleted_and_every_pod_follows(site: Site) -> None:
+    async with site.pods(6) as pods, site.operator():
+        await site.kubectl.apply(
+            policy("base", kind="ClusterSecurityPolicy", lines={"max": 7}), policy("house", lines={"max": 3})
+        )
+        await waits(site, "cwsp/house", "Applied")
+        assert {pod.for_realm("").lines.max for pod in pods} == {3}
+        first = await site.kubectl.get("cwsp", "house")
+        assert conditions(first) == {
+            "Accepted": ("True", "Valid"),
+            "Applied": ("True", "Enforced"),
+            "Degraded": ("False", "AsSpecified"),
+        }
+        assert [one["pods"] == one["running"] == 1 for one in first["status"]["services"]] == [True] * 6
+        table = await site.kubectl.do("get", "cwsp")
+        assert "ACCEPTED" in table
+        assert "REVISION" in table
+        assert (await site.kubectl.do("get", "callwarden", "-A")).count("house") == 1
+
+        await site.kubectl.do("patch", "cwsp", "house", "--type=merge", "-p", '{"spec":{"lines":{"max":4}}}')
+        await eventually(lambda: {pod.for_realm("").lines.max for pod in pods} == {4}, what="the edit everywhere")
+        await waits(site, "cwsp/house", "Applied")
+
+        async def seen() -> bool:
+            second = await site.kubectl.get("cwsp", "house")
+            return bool(
+                second["status"]["observedGeneration"] == second["metadata"]["generation"] == 2
+                and second["status"]["revision"] > first["status"]["revision"]
+            )
+
+        await eventually(seen, what="the status of the edit")
+        await site.kubectl.do("delete", "cwsp", "house", "--timeout=60s")
+        # The finalizer: it is gone only when the bundle has it no more.
+        assert [document.name for document in (await bundle(site)).documents] == ["base"]
+        await eventually(
+            lambda: {pod.for_realm("").lines.max for pod in pods} == {7}, what="the next policy everywhere"
+        )
+        events = await site.kubectl.get("events")
+        assert {"Accepted", "Applied"} <= {one["reason"] for one in events["items"]}
+
+
+async def test_what_is_wrong_is_refused_with_the_field_named(site: Site) -> None:
+    async with site.operator():
+        # By the schema.
+        assert "spec.lines.max" in await site.kubectl.refused(policy("bad", lines={"max": "many"}))
+        assert "spec.lines.max" in await site.kubectl.refused(policy("bad", lines={"max": -1}))
+        assert "spec.profile" in await site.kubectl.refused(policy("bad", profile="Harsh"))
+        assert "spec.lines.maximum" in await site.kubectl.refused(policy("bad", lines={"maximum": 1}))
+        # By a rule across fields (CEL).
+        assert "spec.spend.slice.minimum" in await site.kubectl.refused(
+            policy("bad", spend={"slice": {"first": 60, "minimum": 600}})
+        )
+        # By the operator: what a schema can't know.
+        await site.kubectl.apply(policy("nowhere", lines={"timeZone": "Mars/Phobos"}, realm="a.example"))
+        await waits(site, "cwsp/nowhere", "Accepted=False")
+        nowhere = await site.kubectl.get("cwsp", "nowhere")
+        assert "spec.lines.timeZone" in message(nowhere, "Accepted")
+        assert conditions(nowhere)["Degraded"] == ("True", "NotInForce")
+        assert (await bundle(site)).documents == ()
+
+
+async def test_a_policy_that_becomes_bad_leaves_its_last_good_version_and_all_others_in_force(site: Site) -> None:
+    async with site.pods(2) as pods, site.operator():
+        await site.kubectl.apply(
+            policy("one", realm="a.example", lines={"max": 3}), policy("two", realm="b.example", lines={"max": 4})
+        )
+        await waits(site, "cwsp/one", "Applied")
+        await site.kubectl.apply(policy("one", realm="a.example", lines={"max": 9, "timeZone": "Mars/Phobos"}))
+        await waits(site, "cwsp/one", "Accepted=False")
+        await site.kubectl.apply(policy("two", realm="b.example", lines={"max": 5}))
+        await eventually(lambda: {pod.for_realm("b.example").lines.max for pod in pods} == {5}, what="the other one")
+        assert {pod.for_realm("a.example").lines.max for pod in pods} == {3}
+        one = await site.kubectl.get("cwsp", "one")
+        assert conditions(one)["Degraded"] == ("True", "LastGoodInForce")
+
+
+async def test_two_policies_that_contradict_each_other_in_one_place_are_a_conflict_of_the_younger(site: Site) -> None:
+    async with site.operator():
+        await site.kubectl.apply(policy("elder", priority=1, lines={"max": 3}))
+        await waits(site, "cwsp/elder", "Accepted")
+        await site.kubectl.apply(
+            policy("younger", priority=1, lines={"max": 4}),
+            policy("beside", priority=1, spend={"daily": {"endUser": 5}}),
+        )
+        await waits(site, "cwsp/younger", "Accepted=False")
+        await waits(site, "cwsp/beside", "Accepted")  # it says nothing that another one says
+        younger = await site.kubectl.get("cwsp", "younger")
+        assert conditions(younger)["Accepted"] == ("False", "Conflict")
+        assert "default/elder" in message(younger, "Accepted")
+        assert "spec.lines.max" in message(younger, "Accepted")
+        await site.kubectl.do("delete", "cwsp", "elder", "--timeout=60s")
+        await waits(site, "cwsp/younger", "Accepted")  # the conflict is over
+
+
+async def test_two_managers_by_server_side_apply_are_told_of_each_other(site: Site) -> None:
+    async with site.operator():
+        ours, theirs = ("--server-side", "--field-manager=ours"), ("--server-side", "--field-manager=theirs")
+        await site.kubectl.apply(policy("shared", lines={"max": 3}), options=ours)
+        await site.kubectl.apply(policy("shared", spend={"daily": {"endUser": 5}}), options=theirs)
+        code, _, errors = await site.kubectl.run(
+            "apply", "-f", "-", *theirs, stdin=json.dumps(policy("shared", lines={"max": 4}))
+        )
+        assert code != 0
+        assert ".spec.lines.max" in errors
+        await waits(site, "cwsp/shared", "Accepted")
+
+        async def both() -> bool:
+            documents = (await bundle(site)).documents
+            return [dict(one.spec) for one in documents] == [{"lines": {"max": 3}, "spend": {"daily": {"endUser": 5}}}]
+
+        await eventually(both, what="both managers' fields")
+
+
+async def test_killed_in_the_middle_of_two_hundred_policies_it_goes_on_where_it_was(site: Site) -> None:
+    wanted = [policy(f"realm-{n}", realm=f"r{n}.example", lines={"max": n + 1}) for n in range(200)]
+    async with site.pods(6) as pods:
+        first = await site.start_operator()
+        await site.kubectl.apply(*wanted[:100])
+        await eventually(lambda: pods[0].current.revision > 0, what="a first bundle")
+        await first.kill()
+        await site.kubectl.apply(*wanted[100:])
+        async with site.operator():
+            await site.kubectl.do("wait", "--for=condition=Applied", "cwsp", "--all", "--timeout=90s")
+            assert len((await bundle(site)).documents) == 200
+            assert {pod.for_realm("r199.example").lines.max for pod in pods} == {200}
+            before = (await bundle(site)).revision
+            # Nothing is written where nothing has changed.
+            second = await site.start_operator()
+            await second.kill()
+            assert (await bundle(site)).revision == before
+
+
+async def test_of_two_operators_one_leads_and_the_other_takes_over(site: Site) -> None:
+    async def holder() -> str:
+        lease = await site.kubectl.get("lease", "callwarden-security-policy")
+        return str(lease["spec"].get("holderIdentity", ""))
+
+    first = await site.start_operator()
+    await eventually(lambda: _told(first.log, "leader.elected"), what="a leader")
+    async with site.operator() as second:
+        await site.kubectl.apply(policy("house", lines={"max": 3}))
+        await waits(site, "cwsp/house", "Accepted")
+        assert await holder() == first.name
+        assert not _told(second.log, "leader.elected")
+        await first.kill()
+        await site.kubectl.apply(policy("house", lines={"max": 4}))
+
+        async def taken() -> bool:
+            documents = (await bundle(site)).documents
+            return [one.spec["lines"]["max"] for one in documents] == [4]
+
+        await eventually(taken, timeout_s=60.0, what="the other one's work")
+        assert await holder() == second.name
+
+
+async def test_a_hundred_pods_enforce_a_change(site: Site) -> None:
+    async with site.pods(100) as pods, site.operator():
+        await site.kubectl.apply(policy("house", lines={"max": 3}))
+        await waits(site, "cwsp/house", "Applied")
+        assert {pod.for_realm("").lines.max for pod in pods} == {3}
+        services = (await site.kubectl.get("cwsp", "house"))["status"]["services"]
+        assert sum(one["running"] for one in services) == 100
+
+
+async def test_while_nats_is_away_nothing_is_claimed_and_afterwards_all_is_done(site: Site) -> None:
+    async with site.operator():
+        await site.kubectl.apply(policy("house", lines={"max": 3}))
+        await waits(site, "cwsp/house", "Accepted")
+        await site.nats.kill()
+        await site.kubectl.apply(policy("house", lines={"max": 4}))
+        await asyncio.sleep(0)
+        await site.nats.restart()
+
+        async def written() -> bool:
+            return [one.spec["lines"]["max"] for one in (await bundle(site)).documents] == [4]
+
+        await eventually(written, timeout_s=60.0, what="the bundle")
+
+
+def _told(log: Path, event: str) -> bool:
+    return log.exists() and event in log.read_text()
