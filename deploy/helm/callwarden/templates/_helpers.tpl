@@ -112,7 +112,7 @@ security-policy:
   serves: false
   database: false
   nats: true
-  calls: {rate-guard: RATE_GUARD, call-admission: CALL_ADMISSION, rating: RATING}
+  calls: {rate-guard: RATE_GUARD}
   kubernetes: true
 {{- end -}}
 
