@@ -99,6 +99,7 @@ def test_no_two_objects_have_one_name(case: str) -> None:
         "services.auth.replica=3",
         "services.auth.settings.database_url=postgresql://x",
         "services.auth.settings.credential_key=00",
+        "services.security-policy.settings.lease_name=other",
         "edge.kind=StatefulSet",
         "edge.sip.port=53",
         "pod.runAsUser=0",
