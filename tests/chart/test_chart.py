@@ -19,6 +19,9 @@ import yaml
 import callwarden
 from callwarden.common.metrics import CATALOGUE
 from callwarden.schema import job, roles
+from callwarden.security_policy_operator.adapters import bans
+from callwarden.security_policy_operator.app import POLICIES
+from callwarden.security_policy_operator.settings import Settings as OperatorSettings
 from callwarden.testing.kube_tools import needs_kube_tools
 from tests.chart.rendering import (
     CASES,
@@ -96,6 +99,7 @@ def test_no_two_objects_have_one_name(case: str) -> None:
         "services.auth.replica=3",
         "services.auth.settings.database_url=postgresql://x",
         "services.auth.settings.credential_key=00",
+        "services.security-policy.settings.lease_name=other",
         "edge.kind=StatefulSet",
         "edge.sip.port=53",
         "pod.runAsUser=0",
@@ -168,6 +172,25 @@ def test_no_right_is_a_wildcard_and_none_reads_secrets(case: str) -> None:
             words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
             assert "*" not in words
             assert not words & {"secrets", "pods/exec", "escalate", "bind", "impersonate"}
+
+
+def test_the_operator_may_do_what_it_does_and_no_more() -> None:
+    carried_out = {*POLICIES.values(), bans.PLURAL}
+    (cluster,) = of_kind(rendered("default"), "ClusterRole")
+    (own,) = of_kind(rendered("default"), "Role")
+    allowed = {
+        (resource, *rule.get("resourceNames", ())): set(rule["verbs"])
+        for rule in (*cluster["rules"], *own["rules"])
+        for resource in rule["resources"]
+    }
+    needed: dict[tuple[str, ...], set[str]] = {
+        ("events",): {"create"},
+        ("leases",): {"create"},
+        ("leases", str(OperatorSettings.model_fields["lease_name"].default)): {"get", "update"},
+    }
+    for kind in carried_out:
+        needed |= {(kind,): {"list", "watch", "patch"}, (f"{kind}/status",): {"patch"}}
+    assert allowed == needed
 
 
 @pytest.mark.parametrize("case", CASES)
