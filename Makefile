@@ -13,7 +13,7 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup demo up test test-unit check lint types layers proto proto-check crds crds-check format lock chart-audit chart-docs bench fuzz clean
+.PHONY: help setup demo up test test-unit check lint types layers proto proto-check crds crds-check format lock checkov chart-audit chart-docs bench fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -81,9 +81,11 @@ lock: setup ## Lock dependencies with hashes and without addresses
 
 # Checkov brings two hundred packages of its own: an environment of its own, made when first asked for.
 CHECKOV := $(VENV)-checkov
-chart-audit: setup ## checkov over the rendered chart and the Dockerfile
+checkov: setup ## The environment that the chart's test by checkov needs
 	@test -x $(CHECKOV)/bin/python || $(PYTHON) -m venv $(CHECKOV)
 	@VIRTUAL_ENV=$(abspath $(CHECKOV)) $(UV) pip install --quiet --require-hashes -r requirements/checkov.txt
+
+chart-audit: checkov ## checkov over the rendered chart and the Dockerfile
 	CALLWARDEN_CHECKOV=$(abspath $(CHECKOV))/bin/checkov $(BIN)/pytest -q tests/chart/test_checkov.py
 
 chart-docs: setup ## The table of values in the chart's README

@@ -3,7 +3,6 @@
 import functools
 import importlib
 import json
-import os
 import pkgutil
 import re
 import tomllib
@@ -20,6 +19,9 @@ import yaml
 import callwarden
 from callwarden.common.metrics import CATALOGUE
 from callwarden.schema import job, roles
+from callwarden.security_policy_operator.adapters import bans
+from callwarden.security_policy_operator.app import POLICIES
+from callwarden.security_policy_operator.settings import Settings as OperatorSettings
 from callwarden.testing.kube_tools import needs_kube_tools
 from tests.chart.rendering import (
     CASES,
@@ -48,6 +50,8 @@ FOREIGN: Final = {
 }
 # Of others: their probes, commands and environment are their images' own.
 THEIRS: Final = {"nats", "postgres", "backup"}
+# Members whose package isn't called as they are.
+PACKAGES: Final = {"security-policy": "security_policy_operator"}
 SERVICES: Final = sorted(path.parent.name for path in ROOT.glob("services/*/pyproject.toml"))
 
 
@@ -95,6 +99,7 @@ def test_no_two_objects_have_one_name(case: str) -> None:
         "services.auth.replica=3",
         "services.auth.settings.database_url=postgresql://x",
         "services.auth.settings.credential_key=00",
+        "services.security-policy.settings.lease_name=other",
         "edge.kind=StatefulSet",
         "edge.sip.port=53",
         "pod.runAsUser=0",
@@ -167,6 +172,25 @@ def test_no_right_is_a_wildcard_and_none_reads_secrets(case: str) -> None:
             words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
             assert "*" not in words
             assert not words & {"secrets", "pods/exec", "escalate", "bind", "impersonate"}
+
+
+def test_the_operator_may_do_what_it_does_and_no_more() -> None:
+    carried_out = {*POLICIES.values(), bans.PLURAL}
+    (cluster,) = of_kind(rendered("default"), "ClusterRole")
+    (own,) = of_kind(rendered("default"), "Role")
+    allowed = {
+        (resource, *rule.get("resourceNames", ())): set(rule["verbs"])
+        for rule in (*cluster["rules"], *own["rules"])
+        for resource in rule["resources"]
+    }
+    needed: dict[tuple[str, ...], set[str]] = {
+        ("events",): {"create"},
+        ("leases",): {"create"},
+        ("leases", str(OperatorSettings.model_fields["lease_name"].default)): {"get", "update"},
+    }
+    for kind in carried_out:
+        needed |= {(kind,): {"list", "watch", "patch"}, (f"{kind}/status",): {"patch"}}
+    assert allowed == needed
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -266,10 +290,12 @@ def environment(container: Object) -> dict[str, str]:
     return {each["name"]: each.get("value", "") for each in container.get("env", ())}
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", [*SERVICES, "security-policy"])
 @pytest.mark.parametrize("case", CASES)
 def test_the_chart_tells_a_service_only_what_its_settings_know(case: str, service: str) -> None:
-    settings = importlib.import_module(f"callwarden.{service.replace('-', '_')}.settings").Settings
+    settings = importlib.import_module(
+        f"callwarden.{PACKAGES.get(service, service.replace('-', '_'))}.settings"
+    ).Settings
     for name, container in containers(rendered(case)):
         if not name.endswith(f"/{service}"):
             continue
@@ -283,8 +309,8 @@ def test_the_chart_tells_a_service_only_what_its_settings_know(case: str, servic
 
 def test_each_service_is_in_the_chart_and_started_by_its_own_command() -> None:
     commands = {name.partition("/")[2]: each.get("command") for name, each in containers(rendered("default"))}
-    for service in (*SERVICES, "schema"):
-        folder = "libs" if service == "schema" else "services"
+    for service in (*SERVICES, "schema", "security-policy"):
+        folder = {"schema": "libs", "security-policy": "operators"}.get(service, "services")
         project = tomllib.loads((ROOT / folder / service / "pyproject.toml").read_text())["project"]
         assert commands[service] == list(project["scripts"])
 
@@ -299,7 +325,7 @@ def test_the_job_gives_roles_to_the_services_that_have_rights() -> None:
 
 
 def metrics_of_the_code() -> set[str]:
-    for package in ("common", *(service.replace("-", "_") for service in SERVICES)):
+    for package in ("common", *PACKAGES.values(), *(service.replace("-", "_") for service in SERVICES)):
         path = [str(Path(place) / package) for place in callwarden.__path__]
         for module in pkgutil.walk_packages(path, f"callwarden.{package}."):
             importlib.import_module(module.name)
@@ -340,7 +366,7 @@ def test_skaffold_is_valid_and_builds_every_image_of_the_chart(skaffold: Any) ->
     }
     assert set(built) == {f"callwarden/{name}" for name in ours}
     for member in built.values():
-        assert (ROOT / member / "pyproject.toml").exists() or os.path.basename(member) == "security-policy"
+        assert (ROOT / member / "pyproject.toml").exists()
     for profile in skaffold["profiles"]:
         for patch in profile.get("deploy", {}).get("helm", {}).get("releases", ()):
             assert all((ROOT / file).exists() for file in patch["valuesFiles"])

@@ -11,19 +11,19 @@ import yaml
 from callwarden.testing.kube_tools import needs_kube_tools
 from tests.chart.rendering import PRESETS, ROOT, rendered
 
-CHECKOV = os.environ.get("CALLWARDEN_CHECKOV", "")
+CHECKOV = Path(os.environ.get("CALLWARDEN_CHECKOV", ROOT / ".venv-checkov" / "bin" / "checkov"))
 EXPLAINED = set(yaml.safe_load((ROOT / "deploy/helm/.checkov.yaml").read_text())["skip-check"])
 
 pytestmark = [
     needs_kube_tools(),
-    pytest.mark.skipif(not CHECKOV, reason="needs checkov in an environment of its own: make chart-audit"),
+    pytest.mark.skipif(not CHECKOV.exists(), reason="needs checkov in an environment of its own: make chart-audit"),
 ]
 
 
 def test_every_finding_is_explained_and_every_explanation_needed(tmp_path: Path) -> None:
     for preset in PRESETS:
         (tmp_path / f"{preset}.yaml").write_text(yaml.safe_dump_all(rendered(preset)))
-    command = [
+    command: list[str | Path] = [
         CHECKOV,
         "--directory",
         tmp_path,

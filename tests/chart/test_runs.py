@@ -69,7 +69,9 @@ class World:
                     assert secret.get("optional"), f"{service}: no key {secret['key']} in {secret['name']}"
                     continue
             elif field := source.get("fieldRef"):
-                value = {"status.podIP": "127.0.0.1", "metadata.name": f"{service}-0"}[field["fieldPath"]]
+                value = {"status.podIP": "127.0.0.1", "metadata.name": f"{service}-0", "metadata.namespace": "default"}[
+                    field["fieldPath"]
+                ]
             else:
                 value = self._local(service, each["value"], found)
             found[each["name"]] = value

@@ -6,6 +6,10 @@
 {{- $values := $root.Values -}}
 - name: CALLWARDEN_INSTANCE
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
+{{- if $svc.kubernetes }}
+- name: CALLWARDEN_LEASE_NAMESPACE
+  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+{{- end }}
 {{- if or $svc.edge (eq .name "rate-guard") }}
 - name: POD_IP
   valueFrom: {fieldRef: {fieldPath: status.podIP}}

@@ -112,7 +112,7 @@ security-policy:
   serves: false
   database: false
   nats: true
-  calls: {}
+  calls: {rate-guard: RATE_GUARD}
   kubernetes: true
 {{- end -}}
 

@@ -45,7 +45,8 @@ class BanSpec(Part):
 
 
 class TrunkSpec(Part):
-    """A peer that calls go out to, or come in from. The trunk is called as the resource."""
+    """A peer that calls go out to, or come in from. The trunk is called as the resource. Not carried out yet: no
+    controller reads it; `callwarden trunk` makes trunks."""
 
     RULES = (
         Rule(
@@ -113,7 +114,8 @@ class Rounding(Part):
 
 
 class RateDeckSpec(Part):
-    """A price list, imported whole whenever it or its CSV changes. It is called as the resource."""
+    """A price list, imported whole whenever it or its CSV changes. It is called as the resource. Not carried out yet:
+    no controller reads it; `callwarden rates import` makes price lists."""
 
     config_map: ConfigMapKey = Field(
         description="The CSV, with the columns of deploy/examples/rates.csv, in data or binaryData of a ConfigMap."
@@ -129,6 +131,8 @@ class RateDeckSpec(Part):
 
 
 SPECS: Final[dict[str, type[Part]]] = {"Ban": BanSpec, "Trunk": TrunkSpec, "RateDeck": RateDeckSpec}
+NOT_YET: Final = {"Trunk": "callwarden trunk", "RateDeck": "callwarden rates import"}
+"""Kinds that no controller reads yet, and the command that does what they would."""
 NAMED: Final = frozenset({"Trunk", "RateDeck"})
 """Kinds that stand for something of the resource's own name."""
 

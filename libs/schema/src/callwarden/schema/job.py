@@ -59,17 +59,18 @@ def _login(name: str, url: str) -> tuple[str, str]:
 
 
 async def apply_roles(engine: AsyncEngine, logins: Mapping[str, tuple[str, str]]) -> None:
-    """Makes the roles and gives them their rights, in one transaction: a running service never sees a gap."""
-    async with engine.begin() as connection:
-        for service, (role, password) in sorted(logins.items()):
-            # Asked by trying: the catalogue of roles is each database's own.
-            try:
-                async with connection.begin_nested():
-                    await connection.exec_driver_sql(roles.make_role(role, password, exists=False))
-            except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", "") != _DUPLICATE:
-                    raise
+    """Makes the roles, then gives all their rights in one transaction: a running service never sees a gap."""
+    for role, password in logins.values():
+        try:  # Asked by trying: the catalogue of roles is each database's own.
+            async with engine.begin() as connection:
+                await connection.exec_driver_sql(roles.make_role(role, password, exists=False))
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", "") != _DUPLICATE:
+                raise
+            async with engine.begin() as connection:
                 await connection.exec_driver_sql(roles.make_role(role, password, exists=True))
+    async with engine.begin() as connection:
+        for service, (role, _) in sorted(logins.items()):
             for statement in roles.grants(service, role):
                 await connection.exec_driver_sql(statement)
 

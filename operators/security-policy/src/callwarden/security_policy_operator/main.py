@@ -21,7 +21,7 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     others: list[Others] = []
     plurals = list(POLICIES.values())
     if settings.rate_guard is not None:
-        stub = RateGuardServiceStub(await runtime.open(channel(settings.rate_guard, runtime.tls)))
+        stub = RateGuardServiceStub(await runtime.open(channel(settings.rate_guard, runtime.tls, peer="rate-guard")))
         others.append(Bans(cluster, stub, bus.kv(Bucket.BANS), runtime.clock))
         plurals.append(bans.PLURAL)
     bundles = NatsBundles(bus.kv(Bucket.POLICY), bus.kv(Bucket.POLICY_ACKS))

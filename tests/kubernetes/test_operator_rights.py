@@ -1,0 +1,49 @@
+"""The operator works with exactly what the chart lets it do."""
+
+import re
+
+import pytest
+import yaml
+
+from callwarden.testing import kube_tools
+from tests.chart.rendering import rendered
+from tests.kubernetes.cluster import BUILD_TIMEOUT_S, OWN_CLUSTER, missing
+from tests.kubernetes.conftest import Site
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(BUILD_TIMEOUT_S),
+    pytest.mark.skipif(bool(missing()), reason=missing()),
+    pytest.mark.skipif(OWN_CLUSTER, reason="makes ServiceAccounts and roles: not on somebody's cluster"),
+    kube_tools.needs_kube_tools(),
+]
+
+RBAC = {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+
+
+async def test_the_charts_rights_are_enough_and_nothing_else_is_asked_for(site: Site) -> None:
+    objects = [each for each in rendered("default") if each["kind"] in RBAC]
+    (account,) = {subject["name"] for each in objects for subject in each.get("subjects", ())}
+    (namespace,) = {subject["namespace"] for each in objects for subject in each.get("subjects", ())}
+    if namespace != "default":
+        await site.kubectl.do("create", "namespace", namespace)
+    await site.kubectl.do("create", "serviceaccount", account, "-n", namespace)
+    await site.kubectl.do("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+    token = (await site.kubectl.do("create", "token", account, "-n", namespace)).strip()
+    kubeconfig = site.folder / "account.json"
+    kubeconfig.write_text(site.cluster.config_for(token))
+
+    async with site.pods(2), site.operator(kubeconfig, CALLWARDEN_LEASE_NAMESPACE=namespace) as operator:
+        house = {
+            "apiVersion": "callwarden.io/v1",
+            "kind": "SecurityPolicy",
+            "metadata": {"name": "house", "namespace": "default"},
+            "spec": {"lines": {"max": 3}},
+        }
+        await site.kubectl.apply(house)
+        await site.kubectl.do("wait", "--for=condition=Applied", "cwsp/house", "--timeout=60s")
+        events = await site.kubectl.get("events")
+        assert "Accepted" in {each["reason"] for each in events["items"]}
+        await site.kubectl.do("delete", "cwsp", "house", "--timeout=60s")
+        said = operator.log.read_text()
+    assert not re.search(r"forbidden|denied|Unauthorized", said, re.IGNORECASE), said
