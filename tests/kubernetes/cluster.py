@@ -31,8 +31,7 @@ from callwarden.testing.waiting import eventually
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SOURCE: Final = Path(__file__).resolve().parent / "apiserver"
-CHART: Final = ROOT / "deploy" / "helm" / "callwarden"
-CRDS: Final = CHART / "crds"
+CRDS: Final = ROOT / "deploy" / "helm" / "callwarden" / "crds"
 PLURALS: Final = ("securitypolicies", "clustersecuritypolicies", "bans", "trunks", "ratedecks")
 CACHE: Final = ROOT / ".cache" / "kubernetes"
 BUILD_TIMEOUT_S: Final = 1_500

@@ -33,7 +33,7 @@ async def test_the_charts_rights_are_enough_and_nothing_else_is_asked_for(site: 
     kubeconfig = site.folder / "account.json"
     kubeconfig.write_text(site.cluster.config_for(token))
 
-    async with site.pods(2), site.operator(kubeconfig, CALLWARDEN_LEASE_NAMESPACE=namespace) as operator:
+    async with site.pods(2), site.operator(kubeconfig, lease_namespace=namespace) as operator:
         house = {
             "apiVersion": "callwarden.io/v1",
             "kind": "SecurityPolicy",

@@ -89,5 +89,7 @@ def _until_s(spec: BanSpec, metadata: Mapping[str, Any]) -> float | None:
 
 def _spelt(address: str) -> str:
     """As rate-guard has it: an IPv4 address that is written as an IPv6 one is the IPv4 address."""
+    if "%" in address:
+        raise ValueError("a zone is of one machine only")
     read = ip_address(address)
     return str((read.ipv4_mapped if isinstance(read, IPv6Address) else None) or read)
