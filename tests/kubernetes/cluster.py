@@ -154,9 +154,11 @@ class Cluster:
         with mock.patch.dict(os.environ, KUBECONFIG=str(self.kubeconfig)):
             async with Kubernetes() as api:
                 for plural in PLURALS:
-                    for one in await api.list(plural):
-                        where = plural, one["metadata"].get("namespace", ""), one["metadata"]["name"]
-                        await api.patch(*where, {"metadata": {"finalizers": None}})
+                    metadata = [one["metadata"] for one in await api.list(plural)]
+                    free = {"metadata": {"finalizers": None}}
+                    await asyncio.gather(
+                        *(api.patch(plural, one.get("namespace", ""), one["name"], free) for one in metadata)
+                    )
         for plural in PLURALS:
             scope = "" if plural == "clustersecuritypolicies" else "/namespaces/default"
             await self.kubectl.do("delete", "--raw", f"{mine}{scope}/{plural}")

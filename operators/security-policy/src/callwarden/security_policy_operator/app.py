@@ -2,12 +2,12 @@
 
 Level-triggered and idempotent: a process that dies in the middle leaves nothing that the next round doesn't set right.
 The order of writes makes that so: finalizers before a policy holds, the bundle before a status says so, and a finalizer
-comes off only when the bundle no longer has the policy.
+comes off only when the bundle no longer has the policy. Statuses are written beside: what is to be enforced doesn't
+wait for 200 of them.
 """
 
 import asyncio
-import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,9 +15,17 @@ from typing import Any, Final
 from callwarden.common.logs import get_logger
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Conflict, NotFound
-from callwarden.policy.bundle import PolicySet
+from callwarden.policy.bundle import Key, PolicySet
 from callwarden.security_policy_operator.core.plan import Plan, Source, Verdict, plan, unknown
-from callwarden.security_policy_operator.core.status import BEHIND_S, Ack, Held, moment_of, status_of, transitions
+from callwarden.security_policy_operator.core.status import (
+    BEHIND_S,
+    Ack,
+    Held,
+    moment_of,
+    revision_of,
+    status_of,
+    transitions,
+)
 from callwarden.security_policy_operator.ports import Bundles, Cluster, Others
 
 log = get_logger(__name__)
@@ -42,6 +50,16 @@ class Counts:
     """From writing the last bundle until every pod ran it."""
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What the last round of reconciling saw and did."""
+
+    sources: list[Source]
+    wanted: Plan
+    held: PolicySet
+    written_s: float
+
+
 class Operator:
     """`lead` while this process is the leader, `follow_acks` always."""
 
@@ -62,7 +80,12 @@ class Operator:
         self._acks: dict[str, Ack] = {}
         self._acks_known = asyncio.Event()
         self._dirty = asyncio.Event()
-        self._next_s = 0.0  # Unix time at which something changes by itself
+        self._to_report = asyncio.Event()
+        self._seen: _Seen | None = None
+        self._next_s = 0.0  # Unix time at which a status changes by itself
+        # By policy the revision since which its present form holds, where this process wrote it.
+        self._since: dict[Key, int] = {}
+        self._written_revision = -1
         self._is_applied = True
         self.counts = Counts()
 
@@ -84,13 +107,15 @@ class Operator:
                 del self._acks[process]
             else:
                 self._acks[process] = ack
-            self._dirty.set()
+            self._to_report.set()
 
     async def lead(self) -> None:
         """Reconcile; for ever. Policies don't wait for the others, whose services may be away."""
         await self._acks_known.wait()
+        self._seen, self._written_revision = None, -1  # another one may have led meanwhile
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._repeat(self._reconcile, self._dirty, self._pause_s))
+            group.create_task(self._repeat(self._reconcile, self._dirty, lambda: self._resync_s))
+            group.create_task(self._repeat(self._report, self._to_report, self._until_next_s))
             for other, dirty in self._others.items():
                 group.create_task(self._repeat(other.reconcile, dirty, lambda: self._resync_s))
 
@@ -101,9 +126,9 @@ class Operator:
         dirty.set()
         failures = 0
         while True:
-            retry_s = min(RETRY_MAX_S, RETRY_S * 2 ** (failures - 1)) if failures else math.inf
+            retry_s = min(RETRY_MAX_S, RETRY_S * 2 ** (failures - 1))
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(pause_s(), retry_s)):
+                async with asyncio.timeout(retry_s if failures else pause_s()):
                     await dirty.wait()
             await asyncio.sleep(GATHER_S)
             dirty.clear()
@@ -120,9 +145,8 @@ class Operator:
                 result, failures = "done", 0
             self.counts.rounds[result] = self.counts.rounds.get(result, 0) + 1
 
-    def _pause_s(self) -> float:
-        until_s = self._next_s - self._clock.now_s() if self._next_s else self._resync_s
-        return max(0.0, min(self._resync_s, until_s))
+    def _until_next_s(self) -> float:
+        return max(0.0, self._next_s - self._clock.now_s()) if self._next_s else self._resync_s
 
     async def _reconcile(self) -> None:
         sources = await self._sources()
@@ -132,17 +156,24 @@ class Operator:
         await _all(
             self._hold(source) for source in sources if not source.is_leaving and FINALIZER not in _finalizers(source)
         )
-        before = {document.key: document.to_json() for document in held.documents}
+        if held.revision != self._written_revision:
+            self._since.clear()  # another process wrote it
         if wanted.differs(held):
             if strange := unknown(held, {source.key: None for source in sources}):
                 log.warning("bundle.not_of_the_cluster", removed=strange[:20])
+            before = {document.key: document for document in held.documents}
             held = PolicySet.build(held.revision + 1, wanted.documents)
             written_s = self._clock.now_s()
             await self._bundles.write(held, written_s, sequence)
+            for document in held.documents:
+                if before.get(document.key) != document:
+                    self._since[document.key] = held.revision
+            self._written_revision = held.revision
             self._is_applied = False
             log.info("bundle.written", revision=held.revision, policies=len(held.documents))
+        self._seen = _Seen(sources, wanted, held, written_s)
+        self._to_report.set()
         await _all(self._let_go(source) for source in sources if source.is_leaving)
-        await self._report(sources, wanted, before, held, written_s)
 
     async def _sources(self) -> list[Source]:
         found = await asyncio.gather(*(self._cluster.list(plural) for plural in POLICIES.values()))
@@ -152,35 +183,40 @@ class Operator:
             for body in bodies
         ]
 
-    async def _report(
-        self, sources: Iterable[Source], wanted: Plan, before: Mapping[Any, str], held: PolicySet, written_s: float
-    ) -> None:
+    async def _report(self) -> None:
+        seen = self._seen
+        if seen is None:
+            return
         now_s = self._clock.now_s()
-        stressed = held.at(now_s).stressed
+        stressed = seen.held.at(now_s).stressed
         acks = list(self._acks.values())
         refused, behind = 0, False
-        patches: list[Awaitable[None]] = []
-        for source in sources:
-            verdict = wanted.verdicts.get(source.key)
+        work: list[Awaitable[None]] = []
+        for index, source in enumerate(seen.sources):
+            verdict = seen.wanted.verdicts.get(source.key)
             if verdict is None:
                 continue  # it is being deleted
             refused += not verdict.accepted
-            stands = Held(_revision(source, verdict, before, held.revision), written_s, _is_stressed(verdict, stressed))
+            revision = revision_of(source, verdict, self._since.get(source.key, 0), seen.held.revision)
+            stands = Held(revision, seen.written_s, _is_stressed(verdict, stressed))
             status = status_of(source, verdict, stands, acks, now_s)
             behind |= any(service["running"] < service["pods"] for service in status["services"])
             if status != source.body.get("status"):
-                patches.append(self._say(source, status))
-        await _all(patches)
-        self.counts.accepted, self.counts.refused = len(wanted.verdicts) - refused, refused
+                work.append(self._say(seen, index, status))
+        await _all(work)
+        self.counts.accepted, self.counts.refused = len(seen.wanted.verdicts) - refused, refused
         if not behind and not self._is_applied:
             self._is_applied = True
-            self.counts.apply_s = max(0.0, now_s - written_s)
-        turns_s = [moment for moment in (held.next_change_s(now_s),) if moment is not None]
-        if behind and now_s - written_s <= BEHIND_S:
-            turns_s.append(written_s + BEHIND_S + 1.0)
+            self.counts.apply_s = max(0.0, now_s - seen.written_s)
+        turns_s = [moment for moment in (seen.held.next_change_s(now_s),) if moment is not None]
+        if behind and now_s - seen.written_s <= BEHIND_S:
+            turns_s.append(seen.written_s + BEHIND_S + 1.0)
         self._next_s = min(turns_s, default=0.0)
 
-    async def _say(self, source: Source, status: dict[str, Any]) -> None:
+    async def _say(self, seen: _Seen, index: int, status: dict[str, Any]) -> None:
+        if seen is not self._seen:
+            return  # something newer is to be said
+        source = seen.sources[index]
         key = source.key
         # A merge patch keeps what it doesn't name.
         body = {"status": {**status, "revision": status.get("revision")}}
@@ -188,6 +224,7 @@ class Operator:
             await self._cluster.patch(POLICIES[key.kind], key.namespace, key.name, body, status=True)
         except NotFound:
             return  # deleted meanwhile
+        seen.sources[index] = Source({**source.body, "status": status})
         moment = moment_of(self._clock.now_s())
         for kind, reason, message in transitions(source, status):
             try:
@@ -213,16 +250,6 @@ class Operator:
 
 def _finalizers(source: Source) -> list[str]:
     return [str(name) for name in source.metadata.get("finalizers") or ()]
-
-
-def _revision(source: Source, verdict: Verdict, before: Mapping[Any, str], now: int) -> int:
-    """Since which revision of the bundle the policy's form holds, as far as its status remembers; 0: it doesn't."""
-    if verdict.document is None:
-        return 0
-    status = source.body.get("status")
-    said = status.get("revision") if isinstance(status, Mapping) else None
-    is_old = before.get(source.key) == verdict.document.to_json()
-    return said if is_old and isinstance(said, int) and 0 < said <= now else now
 
 
 def _is_stressed(verdict: Verdict, realms: frozenset[str]) -> bool:

@@ -1,4 +1,5 @@
-"""Tells when anything of our kinds changes. What it is now is read anew then: nothing depends on having heard all.
+"""Tells when anything of our kinds changes, but for its status, which is ours. What it is now is read anew then:
+nothing depends on having heard all.
 
 kopf runs in a thread and an event loop of its own: in the main thread it would take the process's signals for itself.
 """
@@ -31,7 +32,17 @@ class Watch:
         stop, ended = threading.Event(), asyncio.Event()
         registry = kopf.OperatorRegistry()
 
-        def told(**_: Any) -> None:
+        known: dict[str, tuple[Any, ...]] = {}  # by uid, as the events had it
+
+        def told(body: kopf.Body, **event: Any) -> None:
+            form = body.meta.get("generation"), body.meta.get("deletionTimestamp"), body.meta.get("finalizers")
+            uid = str(body.meta.get("uid"))
+            if event["type"] == "DELETED":
+                known.pop(uid, None)
+            elif known.get(uid) == form:
+                return
+            else:
+                known[uid] = form
             loop.call_soon_threadsafe(self._changed)
 
         for plural in self._plurals:

@@ -61,6 +61,27 @@ def status_of(source: Source, verdict: Verdict, held: Held, acks: Iterable[Ack],
     return status
 
 
+def revision_of(source: Source, verdict: Verdict, since: int, now: int) -> int:
+    """Since which revision of the bundle holds what holds of a policy; 0: nothing does.
+
+    `since`: as its writer remembers it, 0 if it doesn't. Otherwise the status is believed if it says the same of the
+    same form: whoever wrote the bundle may have died before the status. Else it is `now`, the bundle's own revision.
+    """
+    if verdict.document is None:
+        return 0
+    if since:
+        return since
+    status = source.body.get("status")
+    said = status.get("revision") if isinstance(status, Mapping) else None
+    accepted = _conditions_before(source).get("Accepted", {})
+    is_same = (accepted.get("observedGeneration"), accepted.get("status"), accepted.get("reason")) == (
+        int(source.metadata.get("generation", 0)),
+        "True" if verdict.accepted else "False",
+        verdict.reason,
+    )
+    return said if is_same and isinstance(said, int) and 0 < said <= now else now
+
+
 def simple_status(
     body: Mapping[str, Any], message: str, reason: str, now_s: float, *, accepted: bool = False, applied: bool = False
 ) -> Json:
