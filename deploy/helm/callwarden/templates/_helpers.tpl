@@ -112,7 +112,7 @@ security-policy:
   serves: false
   database: false
   nats: true
-  calls: {rate-guard: RATE_GUARD}
+  calls: {call-admission: CALL_ADMISSION, rate-guard: RATE_GUARD, rating: RATING}
   kubernetes: true
 {{- end -}}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from callwarden.policy.bundle import BadPolicy, Document, PolicySet, load_yaml, name_of
-from callwarden.policy.resources import NOT_YET, SPECS, Resource, parse_resource
+from callwarden.policy.resources import SPECS, Resource, parse_resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,6 @@ def lint(text: str) -> tuple[list[Document | Resource], list[Finding]]:
         right.append(resource)
         if isinstance(resource, Document):
             findings += [Finding("warning", resource.name, one.field, one.reason) for one in resource.warnings]
-        elif command := NOT_YET.get(resource.kind):
-            reason = f"{resource.kind} is not carried out yet, no controller reads it: use `{command}`"
-            findings.append(Finding("warning", resource.name, "kind", reason))
     return right, findings
 
 

@@ -45,8 +45,7 @@ class BanSpec(Part):
 
 
 class TrunkSpec(Part):
-    """A peer that calls go out to, or come in from. The trunk is called as the resource. Not carried out yet: no
-    controller reads it; `callwarden trunk` makes trunks."""
+    """A peer that calls go out to, or come in from. The trunk is called as the resource."""
 
     RULES = (
         Rule(
@@ -114,8 +113,7 @@ class Rounding(Part):
 
 
 class RateDeckSpec(Part):
-    """A price list, imported whole whenever it or its CSV changes. It is called as the resource. Not carried out yet:
-    no controller reads it; `callwarden rates import` makes price lists."""
+    """A price list, imported whole whenever it or its CSV changes. It is called as the resource."""
 
     config_map: ConfigMapKey = Field(
         description="The CSV, with the columns of deploy/examples/rates.csv, in data or binaryData of a ConfigMap."
@@ -131,8 +129,6 @@ class RateDeckSpec(Part):
 
 
 SPECS: Final[dict[str, type[Part]]] = {"Ban": BanSpec, "Trunk": TrunkSpec, "RateDeck": RateDeckSpec}
-NOT_YET: Final = {"Trunk": "callwarden trunk", "RateDeck": "callwarden rates import"}
-"""Kinds that no controller reads yet, and the command that does what they would."""
 NAMED: Final = frozenset({"Trunk", "RateDeck"})
 """Kinds that stand for something of the resource's own name."""
 

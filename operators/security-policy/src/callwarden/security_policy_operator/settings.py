@@ -29,3 +29,9 @@ class Settings(settings.Settings):
 
     rate_guard: Listen | None = None
     """host:port of rate-guard's gRPC, by which Ban resources are carried out; without it they are not looked at."""
+
+    call_admission: Listen | None = None
+    """host:port of call-admission's gRPC, by which Trunk resources are carried out; without it nobody looks at them."""
+
+    rating: Listen | None = None
+    """host:port of rating's gRPC, by which RateDeck resources are carried out; without it they are not looked at."""

@@ -90,6 +90,9 @@ class Kubernetes:
         }
         await self._ask("POST", _path("api/v1", namespace, "events"), body=event)
 
+    async def config_map(self, namespace: str, name: str) -> Json:
+        return await self._ask("GET", f"{_path('api/v1', namespace, 'configmaps')}/{name}")
+
     async def lease(self, namespace: str, name: str) -> Json:
         return await self._ask("GET", f"{_path('apis/coordination.k8s.io/v1', namespace, 'leases')}/{name}")
 

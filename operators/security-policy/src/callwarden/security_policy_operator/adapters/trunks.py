@@ -1,0 +1,184 @@
+"""Trunk resources carried out: call-admission has a trunk as each of them says, and none when it is gone."""
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Final
+
+from callwarden.api.admission.v1 import admission_pb2 as pb
+from callwarden.common.logs import get_logger
+from callwarden.common.rpc.client import unary
+from callwarden.kernel.clock import Clock
+from callwarden.kernel.errors import CallwardenError, Conflict, Denied, Exhausted, Invalid, NotFound, Unavailable
+from callwarden.policy.resources import TrunkSpec
+from callwarden.security_policy_operator.adapters.declared import Declared, each
+from callwarden.security_policy_operator.core.bans import Refusal
+from callwarden.security_policy_operator.core.named import decide
+from callwarden.security_policy_operator.core.plan import Source
+from callwarden.security_policy_operator.core.status import simple_status
+from callwarden.security_policy_operator.ports import Cluster
+
+if TYPE_CHECKING:
+    from callwarden.api.admission.v1.admission_pb2_grpc import AccountServiceAsyncStub
+
+log = get_logger(__name__)
+
+PLURAL: Final = "trunks"
+FINALIZER: Final = "callwarden.io/trunk"
+_FINAL: Final = (Invalid, NotFound, Conflict, Denied, Exhausted)
+"""Asking again soon is of no use; it is asked again at the next resync."""
+
+
+class Trunks:
+    """`reconcile` in each round."""
+
+    def __init__(self, cluster: Cluster, accounts: "AccountServiceAsyncStub", clock: Clock) -> None:
+        self._declared = Declared(cluster, "Trunk", PLURAL, FINALIZER)
+        self._accounts, self._clock = accounts, clock
+
+    async def reconcile(self) -> None:
+        sources = await self._declared.sources()
+        if not sources:
+            return
+        decisions = decide(sources)
+        wanted = {source.key.name for source, decision in decisions if isinstance(decision, TrunkSpec)}
+        leaving = [source for source in sources if source.is_leaving]
+        try:
+            listed = await unary(self._accounts.ListTrunks, pb.ListTrunksRequest())
+        except CallwardenError as error:
+            for source, decision in decisions:
+                if isinstance(decision, Refusal):
+                    await self._refuse(source, decision)
+                else:
+                    await self._refuse(source, _away(error))
+            raise Unavailable(f"call-admission: {error.message}") from error
+        stands = {trunk.name: trunk for trunk in listed.trunks}
+        await each((source, self._drop(source, still=source.key.name in wanted)) for source in leaving)
+        await each(
+            (
+                source,
+                self._refuse(source, decision)
+                if isinstance(decision, Refusal)
+                else self._keep(source, decision, stands.get(source.key.name)),
+            )
+            for source, decision in decisions
+            if isinstance(decision, Refusal | TrunkSpec)
+        )
+
+    async def _keep(self, source: Source, spec: TrunkSpec, stands: pb.Trunk | None) -> None:
+        wanted = trunk_of(source.key.name, spec)
+        if stands is None or not self._declared.is_held(source):
+            if not await self._tried(source, self._claim(wanted, spec, stands)):
+                return
+            # Only now: a resource that never had a trunk takes none away.
+            if not await self._declared.hold(source):
+                return
+        if not await self._tried(source, self._write(wanted, stands)):
+            return
+        message = "Calls pass as it says." if spec.enabled else "The trunk is there, and disabled."
+        now_s = self._clock.now_s()
+        await self._declared.say(
+            source, simple_status(source.body, message, "InUse", now_s, accepted=True, applied=True)
+        )
+
+    async def _tried(self, source: Source, work: Awaitable[None]) -> bool:
+        """False if call-admission doesn't want it, which the status says then; raises what may be well soon."""
+        try:
+            await work
+        except _FINAL as error:
+            text = f"{error.field}: {error.message}" if error.field else error.message
+            await self._refuse(source, Refusal("Refused", text))
+            return False
+        except CallwardenError as error:
+            await self._refuse(source, _away(error))
+            raise
+        return True
+
+    async def _claim(self, wanted: pb.Trunk, spec: TrunkSpec, stands: pb.Trunk | None) -> None:
+        """Finds its account, which `wanted` gets; Conflict if the trunk that stands is of another one."""
+        wanted.account, owner = await self._account(wanted.name, spec)
+        if stands is not None and (stands.direction, stands.account) != (spec.direction, owner):
+            raise Conflict(f"there is a trunk {stands.name} already, a {stands.direction} of account {stands.account}")
+
+    async def _write(self, wanted: pb.Trunk, stands: pb.Trunk | None) -> None:
+        if stands is None:
+            await unary(self._accounts.CreateTrunk, wanted)
+            log.info("trunk.created", name=wanted.name)
+        elif (change := change_of(stands, wanted)) is not None:
+            await unary(self._accounts.UpdateTrunk, change)
+            log.info("trunk.changed", name=wanted.name)
+
+    async def _account(self, name: str, spec: TrunkSpec) -> tuple[str, str]:
+        """Id and name of the account it belongs to; one is made where none is named."""
+        asked = spec.account or f"{name}@{spec.realm}"
+        try:
+            account = await unary(self._accounts.GetAccount, pb.GetAccountRequest(account=asked))
+        except NotFound:
+            if spec.account:
+                raise
+            new = pb.Account(
+                name=name,
+                realm=spec.realm,
+                type=spec.direction,
+                currency=spec.currency,
+                deck=spec.deck,
+                time_zone="UTC",
+            )
+            account = await unary(self._accounts.CreateAccount, pb.CreateAccountRequest(account=new))
+        if account.type != spec.direction:
+            raise Conflict(f"account {asked} is of type {account.type}", field="spec.account")
+        return account.id, account.name
+
+    async def _drop(self, source: Source, *, still: bool) -> None:
+        """`still`: another Trunk is called the same."""
+        name = source.key.name
+        if self._declared.is_held(source) and not still:
+            try:
+                await unary(self._accounts.DeleteTrunk, pb.DeleteTrunkRequest(name=name))
+            except Conflict as error:  # a route leads to it: until somebody takes that away no call passes
+                await unary(self._accounts.UpdateTrunk, pb.UpdateTrunkRequest(name=name, enabled=False))
+                await self._refuse(source, Refusal("Routed", f"Disabled, not deleted: {error.message}.", accepted=True))
+                return
+            log.info("trunk.deleted", name=name)
+        await self._declared.let_go(source)
+
+    async def _refuse(self, source: Source, refusal: Refusal) -> None:
+        now_s = self._clock.now_s()
+        await self._declared.say(
+            source, simple_status(source.body, refusal.message, refusal.reason, now_s, accepted=refusal.accepted)
+        )
+
+
+def trunk_of(name: str, spec: TrunkSpec) -> pb.Trunk:
+    """As call-admission has it, but for its account."""
+    return pb.Trunk(
+        name=name,
+        address=spec.address,
+        direction=spec.direction,
+        tech_prefix=spec.tech_prefix,
+        strip_digits=spec.strip_digits,
+        add_prefix=spec.add_prefix,
+        enabled=spec.enabled,
+        only_local=spec.only_local,
+        allow_prefixes=spec.allow_prefixes,
+        block_prefixes=spec.block_prefixes,
+    )
+
+
+def change_of(stands: pb.Trunk, wanted: pb.Trunk) -> pb.UpdateTrunkRequest | None:
+    """What makes the one the other; None: nothing to do. Direction and account never change."""
+    change = pb.UpdateTrunkRequest(
+        add_allow_prefixes=sorted({*wanted.allow_prefixes} - {*stands.allow_prefixes}),
+        remove_allow_prefixes=sorted({*stands.allow_prefixes} - {*wanted.allow_prefixes}),
+        add_block_prefixes=sorted({*wanted.block_prefixes} - {*stands.block_prefixes}),
+        remove_block_prefixes=sorted({*stands.block_prefixes} - {*wanted.block_prefixes}),
+    )
+    for name in ("address", "tech_prefix", "strip_digits", "add_prefix", "enabled", "only_local"):
+        if (value := getattr(wanted, name)) != getattr(stands, name):
+            setattr(change, name, value)
+    if change == pb.UpdateTrunkRequest():
+        return None
+    change.name = wanted.name
+    return change
+
+
+def _away(error: CallwardenError) -> Refusal:
+    return Refusal("Unavailable", f"call-admission: {error.message}.", accepted=True)
