@@ -19,7 +19,7 @@ import yaml
 import callwarden
 from callwarden.common.metrics import CATALOGUE
 from callwarden.schema import job, roles
-from callwarden.security_policy_operator.adapters import bans
+from callwarden.security_policy_operator.adapters import bans, decks, trunks
 from callwarden.security_policy_operator.app import POLICIES
 from callwarden.security_policy_operator.settings import Settings as OperatorSettings
 from callwarden.testing.kube_tools import needs_kube_tools
@@ -175,7 +175,7 @@ def test_no_right_is_a_wildcard_and_none_reads_secrets(case: str) -> None:
 
 
 def test_the_operator_may_do_what_it_does_and_no_more() -> None:
-    carried_out = {*POLICIES.values(), bans.PLURAL}
+    carried_out = {*POLICIES.values(), bans.PLURAL, trunks.PLURAL, decks.PLURAL}
     (cluster,) = of_kind(rendered("default"), "ClusterRole")
     (own,) = of_kind(rendered("default"), "Role")
     allowed = {
@@ -184,6 +184,7 @@ def test_the_operator_may_do_what_it_does_and_no_more() -> None:
         for resource in rule["resources"]
     }
     needed: dict[tuple[str, ...], set[str]] = {
+        ("configmaps",): {"get"},  # a RateDeck's rates
         ("events",): {"create"},
         ("leases",): {"create"},
         ("leases", str(OperatorSettings.model_fields["lease_name"].default)): {"get", "update"},

@@ -233,7 +233,6 @@ async def test_while_nats_is_away_nothing_is_claimed_and_afterwards_all_is_done(
         await eventually(written, timeout_s=60.0, what="the bundle")
 
 
-@pytest.mark.setting("firewall")
 async def test_a_ban_resource_bans_for_as_long_as_it_is_there(site: Site) -> None:
     async def banned() -> dict[str, str]:
         async with Bus(site.nats.url, name="test", declare=False) as bus:

@@ -45,7 +45,7 @@ async def running(site: Site, **settings: str) -> AsyncIterator[tuple[LocalSyste
         LocalSystem(site.folder / "system", services=services, nats_url=site.nats.url) as system,
         Operator(system) as clients,
         site.operator(
-            call_admission=system.targets("call-admission")[0], rating=system.targets("rating")[0], **settings
+            None, call_admission=system.targets("call-admission")[0], rating=system.targets("rating")[0], **settings
         ),
     ):
         yield system, clients
