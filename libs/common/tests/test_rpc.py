@@ -173,6 +173,18 @@ async def test_a_handler_may_abort_by_itself() -> None:
         await server.drain(0)
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_server_whose_start_was_cancelled_at_any_step_still_drains(steps: int) -> None:
+    server = Server("127.0.0.1:0", Serving(), direct=False)
+    starting = asyncio.create_task(server.start())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    starting.cancel()
+    async with asyncio.timeout(30):
+        await server.drain(30)
+    await asyncio.wait([starting])
+
+
 async def test_an_unknown_method_is_unimplemented(serve: Serve) -> None:
     served = await serve({})
     async with grpc.aio.insecure_channel(served.target) as opened:

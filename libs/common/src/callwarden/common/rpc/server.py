@@ -2,6 +2,7 @@
 set.
 """
 
+import asyncio
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,6 +53,7 @@ class Server(grpc.aio.Server):
         self._services: list[str] = []
         self._server = grpc.aio.server(interceptors=(ServerInterceptor(serving),), options=_SERVER_OPTIONS)
         self._health = health_aio.HealthServicer()
+        self._starting: asyncio.Future[None] | None = None
         self.port = 0
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Any) -> None:
@@ -77,7 +79,10 @@ class Server(grpc.aio.Server):
             raise Invalid(f"can't listen on {self._listen} for gRPC", field="grpc_listen") from error
         if self._direct:
             await self.serving.direct.start(self._listen.rpartition(":")[0].strip("[]"))
-        await self._server.start()
+        # gRPC's own start must run to its end: cancelled halfway (a process told to stop while it starts) it leaves a
+        # server whose stop raises InvalidStateError.
+        self._starting = asyncio.ensure_future(self._server.start())
+        await asyncio.shield(self._starting)
         for name in ("", *self._services):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
@@ -95,6 +100,8 @@ class Server(grpc.aio.Server):
 
     async def stop(self, grace: float | None) -> None:
         """As grpc's own: refuse what is new, cancel what runs after `grace` seconds. `drain` is what you want."""
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
         await self._server.stop(grace)
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:
@@ -105,7 +112,7 @@ class Server(grpc.aio.Server):
         """Refuse new RPCs, let running ones finish for at most `timeout_s`, then cancel them."""
         self.serving.direct.stop()
         self.serving.stopping.set()  # the streams tell their clients to go elsewhere, see rpc/stream.py
-        await self._server.stop(timeout_s)
+        await self.stop(timeout_s)
 
 
 class TlsFiles:
