@@ -61,7 +61,7 @@ def test_policies_workloads_and_networks_are_looked_at(script: Script, tmp_path:
     found = report.findings(evidence(Kubectl()))
     assert [one.rule.id for one in found if one.severity.rank] == ["policy/opened/fraud.blockPremium"]
     assert found[0].place.name == "SecurityPolicy voip/main"
-    assert found[0].how == "kubectl patch securitypolicy main -n voip --type merge -p 'LINE'"
+    assert found[0].how == "kubectl patch cwsp main -n voip --type merge -p 'LINE'"
 
 
 def test_secrets_are_never_asked_for(script: Script, tmp_path: Path) -> None:

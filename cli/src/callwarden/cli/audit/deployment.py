@@ -282,11 +282,8 @@ def _secret_in_config_map(rule: Rule, objects: Objects) -> Iterator[Finding]:
     for one in objects.of("ConfigMap"):
         for key, value in mapping(one.body.get("data")).items():
             if _is_secret(str(key), str(value)):
-                namespace = f" -n {one.namespace}" if one.namespace else ""
-                how = (
-                    "move it into a Secret and refer to that, then:"
-                    f" kubectl patch configmap {one.name}{namespace} --type merge -p 'LINE'"
-                )
+                patch = f"kubectl patch {one.to_kubectl} --type merge -p 'LINE'"
+                how = f"move it into a Secret and refer to that, then: {patch}"
                 yield Finding(
                     rule, rule.severity, one.place, f"holds a secret ({key})", line_of_yaml({"data": {key: None}}), how
                 )
@@ -397,14 +394,13 @@ def _hides_sources(rule: Rule, objects: Objects) -> Iterator[Finding]:
         speaks_sip = any("sip" in str(port.get("name", "")) or port.get("port") in (5060, 5061) for port in ports)
         is_outside = one.spec.get("type") in ("LoadBalancer", "NodePort")
         if speaks_sip and is_outside and one.spec.get("externalTrafficPolicy") != "Local":
-            namespace = f" -n {one.namespace}" if one.namespace else ""
             yield Finding(
                 rule,
                 rule.severity,
                 one.place,
                 "replaces the callers' addresses by the node's",
                 line_of_yaml({"spec": {"externalTrafficPolicy": "Local"}}),
-                f"kubectl patch service {one.name}{namespace} --type merge -p 'LINE'",
+                f"kubectl patch {one.to_kubectl} --type merge -p 'LINE'",
             )
 
 
@@ -421,15 +417,13 @@ def _one_replica(rule: Rule, objects: Objects) -> Iterator[Finding]:
         if isinstance(count, int) and count < _REPLICAS_MIN:
             target = scaler or one
             key = "minReplicas" if scaler else "replicas"
-            namespace = f" -n {target.namespace}" if target.namespace else ""
-            kind = "hpa" if scaler else target.kind.lower()
             finding = Finding(
                 rule,
                 rule.severity,
                 target.place,
                 f"runs in {count} pod{'' if count == 1 else 's'}",
                 line_of_yaml({"spec": {key: _REPLICAS_MIN}}),
-                f"into the manifest; at once: kubectl patch {kind} {target.name}{namespace} --type merge -p 'LINE'",
+                f"into the manifest; at once: kubectl patch {target.to_kubectl} --type merge -p 'LINE'",
             )
             count_value = {"autoscaling": {"min": _REPLICAS_MIN}} if scaler else {"replicas": _REPLICAS_MIN}
             yield _by_chart(finding, one, _values_of_service(one, count_value))
@@ -506,7 +500,7 @@ def _admits_anything(rule: Rule, objects: Objects) -> Iterator[Finding]:
             one.place,
             f"admits any pod (level {labels.get(label, 'not set')})",
             line_of_yaml({"metadata": {"labels": {label: "restricted"}}}),
-            f"kubectl patch namespace {one.name} --type merge -p 'LINE'",
+            f"kubectl patch {one.to_kubectl} --type merge -p 'LINE'",
         )
 
 
@@ -522,7 +516,7 @@ def _not_applied(rule: Rule, objects: Objects) -> Iterator[Finding]:
                     one.place,
                     f"{kind} is {status}: {reason}",
                     "",
-                    f"kubectl describe {one.kind.lower()} {one.name}; callwarden policy lint says what is wrong",
+                    f"kubectl describe {one.to_kubectl}; callwarden policy lint says what is wrong",
                 )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from callwarden.cli.audit.finding import Place
+from callwarden.policy.crd import KINDS
 
 # Kinds that make pods, and where their template of a pod stands.
 _POD_AT: Final[Mapping[str, tuple[str, ...]]] = {
@@ -17,7 +18,16 @@ _POD_AT: Final[Mapping[str, tuple[str, ...]]] = {
     "Pod": (),
 }
 RUN_ALWAYS: Final = frozenset({"Deployment", "DaemonSet", "StatefulSet"})
-_SHORT: Final = {"PodDisruptionBudget": "pdb", "HorizontalPodAutoscaler": "hpa"}
+_SHORT: Final = {
+    **{kind.kind: kind.short for kind in KINDS},  # Others have a SecurityPolicy, too.
+    "PodDisruptionBudget": "pdb",
+    "HorizontalPodAutoscaler": "hpa",
+}
+
+
+def to_kubectl(kind: str, name: str, namespace: str) -> str:
+    """An object as kubectl's command lines name it."""
+    return f"{_SHORT.get(kind, kind.lower())} {name}{f' -n {namespace}' if namespace else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,10 @@ class Object:
     @property
     def namespace(self) -> str:
         return str(self.metadata.get("namespace", ""))
+
+    @property
+    def to_kubectl(self) -> str:
+        return to_kubectl(self.kind, self.name, self.namespace)
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -116,9 +130,7 @@ class Workload:
         one = self.object
         if one.kind == "Pod" or one.kind == "Job":
             return "write it into the manifest and make the object anew: it can't be changed in place"
-        namespace = f" -n {one.namespace}" if one.namespace else ""
-        kind = _SHORT.get(one.kind, one.kind.lower())
-        return f"into the manifest; at once: kubectl patch {kind} {one.name}{namespace} --type strategic -p 'LINE'"
+        return f"into the manifest; at once: kubectl patch {one.to_kubectl} --type strategic -p 'LINE'"
 
 
 @dataclass(frozen=True, slots=True)

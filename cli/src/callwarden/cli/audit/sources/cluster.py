@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
 from callwarden.cli.audit.local import trunk_of
-from callwarden.cli.audit.objects import RUN_ALWAYS, Object, Objects
+from callwarden.cli.audit.objects import RUN_ALWAYS, Object, Objects, to_kubectl
 from callwarden.cli.audit.report import Evidence
 from callwarden.policy.bundle import BadPolicy, Document, PolicySet
 from callwarden.policy.model import CLUSTER_KIND, KIND
@@ -123,7 +123,7 @@ def evidence(kubectl: Kubectl, *, namespace: str = "", selector: str = SELECTOR)
         found = map(Object, _optional(kubectl, unseen, ("namespaces",)))
         objects += [one for one in found if one.name in spaces]
     policies = [body for body in resources if body.get("kind") in (KIND, CLUSTER_KIND)]
-    if not policies and not spaces:
+    if not resources and not spaces:
         raise Unreachable(f"nothing of Callwarden is in this cluster ({selector}): name --namespace, or --selector")
     try:
         held = PolicySet.build(1, list(_documents(policies)))
@@ -143,8 +143,7 @@ def evidence(kubectl: Kubectl, *, namespace: str = "", selector: str = SELECTOR)
 def _patch(document: Document | None) -> str:
     if document is None:
         return "into a SecurityPolicy, then: kubectl apply -f FILE"
-    namespace = f" -n {document.namespace}" if document.namespace else ""
-    return f"kubectl patch {document.kind.lower()} {document.name}{namespace} --type merge -p 'LINE'"
+    return f"kubectl patch {to_kubectl(document.kind, document.name, document.namespace)} --type merge -p 'LINE'"
 
 
 def _known(kubectl: Kubectl, unseen: dict[str, str], kinds: Sequence[str], *arguments: str) -> list[Mapping[str, Any]]:
