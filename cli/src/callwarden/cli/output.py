@@ -104,6 +104,15 @@ def facts(rows: "Mapping[str, str | Text]") -> "Table":
     return grid
 
 
+def all_said(messages: "Sequence[Message]", as_: Output, *, none: str) -> bool:
+    """Whether a list needs no table: it was written as JSON, or is empty, which `none` says."""
+    if as_ is Output.JSON:
+        as_json([plain(message) for message in messages])
+    elif not messages:
+        say(none)
+    return as_ is Output.JSON or not messages
+
+
 def as_json(value: object) -> None:
     typer.echo(json_text(value))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+PAGE: Final = 1_000  # The services give no more at once.
 TIMEOUT_S: Final = 10.0  # A person waits no longer without a word; imports ask for more.
 
 
@@ -112,6 +113,20 @@ async def ask(method: Callable[..., Awaitable[Result]], request: Any, *, timeout
     with _explained(timeout_s):
         reply: Result = await unary(method, request, timeout_s=timeout_s)
     return reply
+
+
+async def ask_pages(
+    method: Callable[..., Awaitable[Any]], request: Any, of: Callable[[Any], Iterable[Result]], limit: int
+) -> tuple[list[Result], bool]:
+    """At most `limit` of what `of` finds in the replies, page by page, and whether there is more. Raises as `ask`."""
+    found: list[Result] = []
+    while True:
+        request.page_size = min(PAGE, limit - len(found))
+        reply = await ask(method, request)
+        found += of(reply)
+        request.after = reply.next
+        if not reply.next or len(found) >= limit:
+            return found, bool(reply.next)
 
 
 async def save(method: Callable[..., Any], request: Any, file: Path | None, *, timeout_s: float) -> None:

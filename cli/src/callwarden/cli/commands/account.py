@@ -1,13 +1,12 @@
 """`callwarden account`: who may call, with what limits."""
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from callwarden.cli import output, remote, values
+from callwarden.cli import output, remote, uploads, values
 from callwarden.cli.failure import Failure, Misuse
 from callwarden.cli.output import Output, OutputOption
 
@@ -16,9 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Accounts: who calls and pays, and their limits.")
 
-_IMPORT_TIMEOUT_S: Final = 300.0  # 100,000 accounts are read, checked and written in less.
-_ERRORS_SHOWN: Final = 20
-_PART_BYTES: Final = 1024 * 1024  # Of a file; a message between services has at most 4 MiB.
+_EXPORT_TIMEOUT_S: Final = 300.0  # 100,000 accounts are read and written in less.
 
 # Option: its field in Limits, and how its value is read.
 _LIMIT_OPTIONS: Final = {
@@ -184,11 +181,8 @@ def list_(
 
     request = pb.ListAccountsRequest(page_size=limit, after=after, type=kind, realm=realm, parent=parent)
     reply = remote.speak(lambda system: remote.ask(system.accounts.ListAccounts, request))
-    if as_ is Output.JSON:
-        output.as_json([output.plain(account) for account in reply.accounts])
-        return
-    if not reply.accounts:
-        output.say("no accounts" + (f" after {after}" if after else "; make one with `callwarden account create`"))
+    none = "no accounts" + (f" after {after}" if after else "; make one with `callwarden account create`")
+    if output.all_said(reply.accounts, as_, none=none):
         return
     table = output.Rows(
         "name", "type", "credit", "held", "spent today", "lines", "numbers", right=("credit", "held", "spent today")
@@ -304,25 +298,18 @@ def import_(
     """
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
-    try:
-        content = typer.get_binary_stream("stdin").read() if str(file) == "-" else file.read_bytes()
-    except OSError as error:
-        raise Failure(f"{file}: {error.strerror}") from error
-    first = pb.ImportAccountsRequest(
-        csv=content[:_PART_BYTES], dry_run=dry_run, keep_going=keep_going, realm=realm, currency=currency
-    )
-    rest = (content[start : start + _PART_BYTES] for start in range(_PART_BYTES, len(content), _PART_BYTES))
-    parts = itertools.chain([first], (pb.ImportAccountsRequest(csv=part) for part in rest))
-    reply = remote.speak(lambda system: remote.ask(system.accounts.ImportAccounts, parts, timeout_s=_IMPORT_TIMEOUT_S))
+    def first(part: bytes) -> pb.ImportAccountsRequest:
+        return pb.ImportAccountsRequest(
+            csv=part, dry_run=dry_run, keep_going=keep_going, realm=realm, currency=currency
+        )
+
+    parts = uploads.parts(uploads.read(file), first, lambda part: pb.ImportAccountsRequest(csv=part))
+    reply = remote.speak(lambda system: remote.ask(system.accounts.ImportAccounts, parts, timeout_s=uploads.TIMEOUT_S))
     if as_ is Output.JSON:
         output.as_json(output.plain(reply))
     created = f"{reply.created:,} accounts {'would be ' if dry_run else ''}created"
     if reply.errors_total:
-        for bad in reply.errors[:_ERRORS_SHOWN]:
-            field = f"{bad.field}: " if bad.field else ""
-            typer.echo(output.clean(f"{file}:{bad.line}: {field}{bad.reason}"), err=True)
-        more = f" (the first {_ERRORS_SHOWN} are shown)" if reply.errors_total > _ERRORS_SHOWN else ""
-        raise Failure(f"{reply.errors_total:,} bad lines{more}; {created}")
+        raise Failure(f"{uploads.bad_lines(str(file), reply.errors, reply.errors_total)}; {created}")
     if as_ is Output.TABLE:
         output.say(created)
 
@@ -343,7 +330,7 @@ def export(
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
     request = pb.ExportAccountsRequest(type=kind, realm=realm, parent=parent)
-    remote.speak(lambda system: remote.save(system.accounts.ExportAccounts, request, file, timeout_s=_IMPORT_TIMEOUT_S))
+    remote.speak(lambda system: remote.save(system.accounts.ExportAccounts, request, file, timeout_s=_EXPORT_TIMEOUT_S))
 
 
 @app.command()

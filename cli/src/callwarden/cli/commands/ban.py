@@ -24,11 +24,7 @@ def list_(as_: OutputOption = Output.TABLE) -> None:
     from callwarden.api.rateguard.v1 import rateguard_pb2 as pb
 
     bans = remote.speak(lambda system: remote.ask(system.rate_guard.ListBans, pb.ListBansRequest())).bans
-    if as_ is Output.JSON:
-        output.as_json([output.plain(ban) for ban in bans])
-    elif not bans:
-        output.say("nobody is banned")
-    else:
+    if not output.all_said(bans, as_, none="nobody is banned"):
         _show(list(bans))
 
 

@@ -14,8 +14,6 @@ from callwarden.cli.output import Output, OutputOption
 if TYPE_CHECKING:
     from callwarden.api.admission.v1.admission_pb2 import Call
 
-PAGE = 1_000  # the service gives no more at once
-
 app = typer.Typer(no_args_is_help=True, help="Calls: which run, which ran, what they cost.")
 
 
@@ -51,11 +49,7 @@ def list_(
     since_s = time.time() - values.seconds(since, name="--since") if since is not None else 0.0
     request = pb.ListCallsRequest(account=account, running=running, since_s=since_s, page_size=limit)
     found = remote.speak(lambda system: remote.ask(system.accounts.ListCalls, request)).calls
-    if as_ is Output.JSON:
-        output.as_json([output.plain(call) for call in found])
-    elif not found:
-        output.say("no calls" + (" run now" if running else ""))
-    else:
+    if not output.all_said(found, as_, none="no calls" + (" run now" if running else "")):
         show(list(found))
 
 
@@ -168,24 +162,11 @@ def _explain_account(account: str, since: str, limit: int, as_: Output, *, refus
         outcome="refuse" if refused else "",
         reported=reported,
     )
-
-    async def work(system: remote.Remote) -> "tuple[list[pb.DecisionLine], bool]":
-        found: list[pb.DecisionLine] = []
-        while True:
-            request.page_size = min(PAGE, limit - len(found))
-            reply = await remote.ask(system.accounts.ListDecisions, request)
-            found += reply.decisions
-            request.after = reply.next
-            if not reply.next or len(found) >= limit:
-                return found, bool(reply.next)
-
-    found, more = remote.speak(work)
-    if as_ is Output.JSON:
-        output.as_json([output.plain(line) for line in found])
-        return
-    if not found:
-        kind = "refusals" if refused else "reports" if reported else "decisions"
-        output.say(f"no {kind} about {account} in the last {since}")
+    found, more = remote.speak(
+        lambda system: remote.ask_pages(system.accounts.ListDecisions, request, lambda reply: reply.decisions, limit)
+    )
+    kind = "refusals" if refused else "reports" if reported else "decisions"
+    if output.all_said(found, as_, none=f"no {kind} about {account} in the last {since}"):
         return
     output.show(explanation.render_list(found))
     if more:

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from callwarden.api.admission.v1.admission_pb2 import Correction
 
 app = typer.Typer(no_args_is_help=True, help="The ledger: what was booked, and do the books add up?")
-
-_PAGE: Final = 1_000  # the service gives no more at once
 
 
 def topup(
@@ -112,23 +110,10 @@ def list_(
 
     since_s = 0.0 if since is None else time.time() - values.seconds(since, name="--since")
     request = pb.ListLedgerRequest(account=account, since_s=since_s)
-
-    async def work(system: remote.Remote) -> "tuple[list[pb.LedgerEntry], bool]":
-        found: list[pb.LedgerEntry] = []
-        while True:
-            request.page_size = min(_PAGE, limit - len(found))
-            reply = await remote.ask(system.accounts.ListLedger, request)
-            found += reply.entries
-            request.after = reply.next
-            if not reply.next or len(found) >= limit:
-                return found, bool(reply.next)
-
-    found, more = remote.speak(work)
-    if as_ is Output.JSON:
-        output.as_json([output.plain(entry) for entry in found])
-        return
-    if not found:
-        output.say("nothing was booked" + (f" in the last {since}" if since else ""))
+    found, more = remote.speak(
+        lambda system: remote.ask_pages(system.accounts.ListLedger, request, lambda reply: reply.entries, limit)
+    )
+    if output.all_said(found, as_, none="nothing was booked" + (f" in the last {since}" if since else "")):
         return
     table = output.Rows("booked", "kind", "amount", "reference", "note", "entry", right=("amount",))
     for entry in found:

@@ -1,6 +1,5 @@
 """`callwarden list`: lists of numbers that may not, or always may, call or be called."""
 
-import itertools
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from callwarden.cli import output, remote, values
+from callwarden.cli import output, remote, uploads, values
 from callwarden.cli.failure import Failure, Misuse
 from callwarden.cli.output import Output, OutputOption
 
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Number lists: who may not call or be called; import, look up, lift.")
 
-_IMPORT_TIMEOUT_S = 300.0  # A million entries are read, checked and written in less than a minute.
-_ERRORS_SHOWN = 20
-_PART_BYTES = 1024 * 1024  # Of a file; a message between services has at most 4 MiB.
 _SOURCE_CHARS = 1_024
 
 
@@ -65,27 +61,27 @@ def import_(
     from callwarden.api.admission.v1 import lists_pb2 as pb
 
     content, source = _content(file, url, insecure=insecure)
-    first = pb.ImportListRequest(
-        name=name,
-        kind=kind.value,
-        side=side.value,
-        description=description,
-        source=source,
-        column=column,
-        prefixes=prefixes,
-        trunks=trunk or (),
-        content=content[:_PART_BYTES],
-    )
-    rest = (content[start : start + _PART_BYTES] for start in range(_PART_BYTES, len(content), _PART_BYTES))
-    parts = itertools.chain([first], (pb.ImportListRequest(content=part) for part in rest))
-    reply = remote.speak(lambda system: remote.ask(system.lists.ImportList, parts, timeout_s=_IMPORT_TIMEOUT_S))
+
+    def first(part: bytes) -> pb.ImportListRequest:
+        return pb.ImportListRequest(
+            name=name,
+            kind=kind.value,
+            side=side.value,
+            description=description,
+            source=source,
+            column=column,
+            prefixes=prefixes,
+            trunks=trunk or (),
+            content=part,
+        )
+
+    parts = uploads.parts(content, first, lambda part: pb.ImportListRequest(content=part))
+    reply = remote.speak(lambda system: remote.ask(system.lists.ImportList, parts, timeout_s=uploads.TIMEOUT_S))
     if as_ is Output.JSON:
         output.as_json(output.plain(reply))
     if reply.errors:
-        for bad in reply.errors[:_ERRORS_SHOWN]:
-            typer.echo(output.clean(f"{source}:{bad.line}: {bad.reason}"), err=True)
-        more = f" (the first {_ERRORS_SHOWN} are shown)" if len(reply.errors) > _ERRORS_SHOWN else ""
-        raise Failure(f"{len(reply.errors)} bad lines{more}: nothing was imported; correct them and import again")
+        told = uploads.bad_lines(source, reply.errors, len(reply.errors))
+        raise Failure(f"{told}: nothing was imported; correct them and import again")
     if as_ is Output.TABLE:
         twice = f" ({reply.duplicates:,} stood there more than once)" if reply.duplicates else ""
         output.say(f"list {name}: {reply.entries:,} entries imported{twice}, version {reply.version}")
@@ -100,12 +96,7 @@ def _content(file: Path | None, url: str | None, *, insecure: bool) -> tuple[byt
 
         return fetch(url, insecure=insecure), url.partition("?")[0][:_SOURCE_CHARS]
     assert file is not None
-    if str(file) == "-":
-        return typer.get_binary_stream("stdin").read(), "standard input"
-    try:
-        return file.read_bytes(), str(file)[-_SOURCE_CHARS:]
-    except OSError as error:
-        raise Failure(f"{file}: {error.strerror}") from error
+    return uploads.read(file), "standard input" if str(file) == "-" else str(file)[-_SOURCE_CHARS:]
 
 
 @app.command("list")
@@ -117,11 +108,7 @@ def list_(as_: OutputOption = Output.TABLE) -> None:
     from callwarden.api.admission.v1 import lists_pb2 as pb
 
     lists = remote.speak(lambda system: remote.ask(system.lists.ListLists, pb.ListListsRequest())).lists
-    if as_ is Output.JSON:
-        output.as_json([output.plain(one) for one in lists])
-        return
-    if not lists:
-        output.say("no lists; import one with `callwarden list import`")
+    if output.all_said(lists, as_, none="no lists; import one with `callwarden list import`"):
         return
     table = output.Rows(
         "list", "kind", "side", "entries", "version", "updated", "trunks", "source", right=("entries", "version")
@@ -231,11 +218,7 @@ def listed(as_: OutputOption = Output.TABLE) -> None:
     from callwarden.api.admission.v1 import lists_pb2 as pb
 
     numbers = remote.speak(lambda system: remote.ask(system.lists.ListListed, pb.ListListedRequest())).numbers
-    if as_ is Output.JSON:
-        output.as_json([output.plain(one) for one in numbers])
-    elif not numbers:
-        output.say("no number is listed for a time")
-    else:
+    if not output.all_said(numbers, as_, none="no number is listed for a time"):
         _show_listed(list(numbers))
 
 

@@ -1,6 +1,5 @@
 """`callwarden rates`: price lists."""
 
-import itertools
 import time
 from datetime import datetime
 from enum import StrEnum
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from callwarden.cli import output, remote, values
+from callwarden.cli import output, remote, uploads, values
 from callwarden.cli.failure import Failure, Misuse
 from callwarden.cli.output import Output, OutputOption
 
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
     from callwarden.api.rating.v1.rating_pb2 import Simulation
 
 app = typer.Typer(no_args_is_help=True, help="Price lists (decks): import, list, what would a call cost.")
-
-_IMPORT_TIMEOUT_S = 300.0  # A million rows are parsed, checked and written in two minutes.
-_ERRORS_SHOWN = 20
-_PART_BYTES = 1024 * 1024  # Of a file; a message between services has at most 4 MiB.
 
 
 class Round(StrEnum):
@@ -34,7 +29,7 @@ class Round(StrEnum):
 @app.command("import")
 def import_(
     deck: Annotated[str, typer.Argument(help="Name of the deck; one of that name is replaced.")],
-    file: Annotated[Path, typer.Argument(help="CSV file; deploy/examples/rates.csv shows the columns.")],
+    file: Annotated[Path, typer.Argument(help="CSV file, - reads standard input; deploy/examples/rates.csv shows it.")],
     currency: Annotated[str, typer.Option(help="ISO 4217.")] = "EUR",
     peak_hours: Annotated[str, typer.Option(help='For example "Mon-Fri 08:00-20:00".')] = "",
     time_zone: Annotated[str, typer.Option(help="Where the peak hours are meant.")] = "UTC",
@@ -48,29 +43,25 @@ def import_(
     """
     from callwarden.api.rating.v1 import rating_pb2 as pb
 
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise Failure(f"{file}: {error.strerror}") from error
     method = {Round.UP: pb.Rounding.UP, Round.MIDDLE: pb.Rounding.MIDDLE, Round.DOWN: pb.Rounding.DOWN}[round_]
-    first = pb.ImportDeckRequest(
-        name=deck,
-        currency=currency,
-        csv=content[:_PART_BYTES],
-        peak_hours=peak_hours,
-        time_zone=time_zone,
-        rounding=pb.Rounding(method=method, decimals=decimals),
-    )
-    rest = (content[start : start + _PART_BYTES] for start in range(_PART_BYTES, len(content), _PART_BYTES))
-    parts = itertools.chain([first], (pb.ImportDeckRequest(csv=part) for part in rest))
-    reply = remote.speak(lambda system: remote.ask(system.rating.ImportDeckParts, parts, timeout_s=_IMPORT_TIMEOUT_S))
+
+    def first(part: bytes) -> pb.ImportDeckRequest:
+        return pb.ImportDeckRequest(
+            name=deck,
+            currency=currency,
+            csv=part,
+            peak_hours=peak_hours,
+            time_zone=time_zone,
+            rounding=pb.Rounding(method=method, decimals=decimals),
+        )
+
+    parts = uploads.parts(uploads.read(file), first, lambda part: pb.ImportDeckRequest(csv=part))
+    reply = remote.speak(lambda system: remote.ask(system.rating.ImportDeckParts, parts, timeout_s=uploads.TIMEOUT_S))
     if as_ is Output.JSON:
         output.as_json(output.plain(reply))
     if reply.errors:
-        for bad in reply.errors[:_ERRORS_SHOWN]:
-            typer.echo(output.clean(f"{file}:{bad.line}: {bad.field}: {bad.reason}"), err=True)
-        more = f" (the first {_ERRORS_SHOWN} are shown)" if len(reply.errors) > _ERRORS_SHOWN else ""
-        raise Failure(f"{len(reply.errors)} bad lines{more}: nothing was imported; correct them and import again")
+        told = uploads.bad_lines(str(file), reply.errors, len(reply.errors))
+        raise Failure(f"{told}: nothing was imported; correct them and import again")
     if as_ is Output.TABLE:
         output.say(f"deck {deck}: {reply.rows:,} rates imported, version {reply.version}")
 
@@ -84,11 +75,7 @@ def list_(as_: OutputOption = Output.TABLE) -> None:
     from callwarden.api.rating.v1 import rating_pb2 as pb
 
     decks = remote.speak(lambda system: remote.ask(system.rating.ListDecks, pb.ListDecksRequest())).decks
-    if as_ is Output.JSON:
-        output.as_json([output.plain(deck) for deck in decks])
-        return
-    if not decks:
-        output.say("no decks; import one with `callwarden rates import`")
+    if output.all_said(decks, as_, none="no decks; import one with `callwarden rates import`"):
         return
     table = output.Rows("deck", "currency", "rates", "version", right=("rates", "version"))
     for deck in decks:

@@ -41,11 +41,7 @@ def list_(as_: OutputOption = Output.TABLE) -> None:
     from callwarden.api.rating.v1 import rating_pb2 as pb
 
     routes = remote.speak(lambda system: remote.ask(system.rating.ListRoutes, pb.ListRoutesRequest())).routes
-    if as_ is Output.JSON:
-        output.as_json([output.plain(route) for route in routes])
-        return
-    if not routes:
-        output.say("no routes; set one with `callwarden route set`")
+    if output.all_said(routes, as_, none="no routes; set one with `callwarden route set`"):
         return
     table = output.Rows("prefix", "trunk", "priority", "cost deck", right=("priority",))
     for route in sorted(routes, key=lambda route: (route.prefix, route.priority, route.trunk)):

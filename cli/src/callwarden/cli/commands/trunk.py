@@ -70,7 +70,7 @@ def add(
     if as_ is Output.JSON:
         output.as_json(output.plain(made))
     else:
-        _show([made], as_)
+        _show([made])
 
 
 @app.command("set")
@@ -113,7 +113,7 @@ def set_(
     if as_ is Output.JSON:
         output.as_json(output.plain(changed))
     else:
-        _show([changed], as_)
+        _show([changed])
 
 
 @app.command("list")
@@ -125,10 +125,8 @@ def list_(as_: OutputOption = Output.TABLE) -> None:
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
     trunks = remote.speak(lambda system: remote.ask(system.accounts.ListTrunks, pb.ListTrunksRequest())).trunks
-    if not trunks and as_ is Output.TABLE:
-        output.say("no trunks; add one with `callwarden trunk add`")
-        return
-    _show(list(trunks), as_)
+    if not output.all_said(trunks, as_, none="no trunks; add one with `callwarden trunk add`"):
+        _show(list(trunks))
 
 
 @app.command()
@@ -145,10 +143,7 @@ def remove(name: Annotated[str, typer.Argument(help="Name of the trunk.")]) -> N
     output.say(f"trunk {name} removed")
 
 
-def _show(trunks: "list[Trunk]", as_: Output) -> None:
-    if as_ is Output.JSON:
-        output.as_json([output.plain(trunk) for trunk in trunks])
-        return
+def _show(trunks: "list[Trunk]") -> None:
     table = output.Rows("name", "direction", "address", "account", "number", "state")
     for trunk in trunks:
         changes = [
