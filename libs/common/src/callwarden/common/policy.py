@@ -67,6 +67,7 @@ class Policies:
     def __init__(self, bus: Bus, service: str, instance: str, clock: Clock, metrics: Metrics) -> None:
         self.current: PolicySet = default_set()
         self._taken = self.current  # as it came; what of it holds depends on the time
+        self._enforced = self.current.revision
         self._kv = bus.kv(Bucket.POLICY)
         self._acks = bus.kv(Bucket.POLICY_ACKS)
         self._service, self._instance = service, instance
@@ -76,7 +77,7 @@ class Policies:
         self._synced = asyncio.Event()
         self._listeners: list[Callable[[PolicySet], None]] = []
         self._refused = metrics.counter(REFUSED)
-        metrics.observe(REVISION, lambda: self.current.revision)
+        metrics.observe(REVISION, lambda: self._enforced)
 
     def for_realm(self, realm: str) -> PolicySpec:
         """The effective settings of one realm, now."""
@@ -135,11 +136,17 @@ class Policies:
 
     def _swap(self, policies: PolicySet) -> None:
         self.current = policies
+        is_enforced = True
         for listener in self._listeners:
             try:
                 listener(policies)
             except Exception as error:  # the boundary: the others, and the next bundle, are to be told as well
                 log.error("policy.listener_failed", error=error, revision=policies.revision)
+                is_enforced = False
+        if (
+            is_enforced
+        ):  # Else the revision before is acknowledged on: nobody may believe in a protection that isn't there.
+            self._enforced = policies.revision
 
     async def acknowledge(self) -> None:
         """Say which revision is in force: at once after a swap, and again every ACK_EVERY_S; for ever. StressTests
@@ -153,7 +160,7 @@ class Policies:
             ack = policy_pb2.Ack(
                 service=self._service,
                 instance=self._instance,
-                revision=self.current.revision,
+                revision=self._enforced,
                 applied_at_s=self._applied_at_s,
             )
             try:
