@@ -1,6 +1,7 @@
 """How the command line speaks: help with examples, errors as one line, exit codes that mean something."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -109,8 +110,12 @@ def test_without_a_system_one_line_says_what_to_do(
         ("rates simulate retail +4930 soon", "duration"),
         ("rates simulate retail +4930 60s --at noon", "--at"),
         ("route set 49x berlin", "digits"),
-        ("trunk add b --address x:5060 --direction sideways", "sideways"),
-        ("call list --limit 0", "--limit"),
+        ("route remove + berlin", "digits"),
+        ("trunk add b --address x:5060 --direction sideways", "'--direction': 'sideways' is not one of 'carrier'"),
+        ("call list --limit 0", "'--limit': must be greater than or equal to 1 (see callwarden call list --help)"),
+        ("call list --limit few", "'--limit': not a whole number (see"),
+        ("account show", "missing argument 'ACCOUNT' (see callwarden account show --help)"),
+        ("account list --realms x", "--realm"),
         ("up --sip 5060", "--sip"),
         ("up --log-level loud", "--log-level"),
         ("polcy", "policy"),
@@ -123,7 +128,18 @@ def test_a_slip_is_named_and_ends_with_2(line: str, hint: str, capsys: pytest.Ca
     assert shown.out == ""
     assert shown.err.startswith("callwarden: ")
     assert hint in shown.err
+    assert shown.err.count("\n") == 1
     assert "Traceback" not in shown.err
+
+
+def test_an_empty_prefix_is_not_every_number(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["route", "set", "", "berlin"]) == 2
+    assert "`all`" in capsys.readouterr().err
+
+
+def test_the_release_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert re.fullmatch(r"callwarden \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
 def test_a_dead_address_says_that_nobody_answers(

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -37,6 +37,13 @@ CUSTOMERS = "Customers and money"
 PROTECT = "Protection"
 CALLS = "Calls"
 
+# What the library that reads the command line says in words of its own.
+_PLAINER: Final = {
+    "Value error, ": "",
+    "Input should be a valid integer, unable to parse string as an integer": "not a whole number",
+    "Input should be": "must be",
+}
+
 app = typer.Typer(
     name="callwarden",
     no_args_is_help=True,
@@ -45,6 +52,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Every command explains itself: [bold]callwarden policy apply --help[/bold]",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        output.say(f"callwarden {version('callwarden')}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -58,6 +73,9 @@ def _options(
             show_default=".callwarden",
         ),
     ] = None,
+    _: Annotated[
+        bool, typer.Option("--version", help="Show the release and exit.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     """VoIP security and account limiting: run it, configure it, ask it why."""
     state.choose(state_dir)
@@ -96,7 +114,7 @@ def run(arguments: Sequence[str] | None = None, *, program: str = "callwarden") 
         return _say(failure.message, failure.exit_code)
     except typer.TyperException as error:
         # An empty message means that the help was printed already (no_args_is_help).
-        return _say(error.format_message(), error.exit_code, hint=True) if error.format_message() else error.exit_code
+        return _say(_misused(error, program), error.exit_code) if error.format_message() else error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
@@ -107,11 +125,18 @@ def run(arguments: Sequence[str] | None = None, *, program: str = "callwarden") 
         return say_unexpected(error)
 
 
-def _say(message: str, exit_code: int, *, hint: bool = False) -> int:
+def _say(message: str, exit_code: int) -> int:
     typer.echo(f"callwarden: {output.clean(message)}", err=True)
-    if hint:
-        typer.echo("callwarden: --help after any command shows how it is written", err=True)
     return exit_code
+
+
+def _misused(error: typer.TyperException, program: str) -> str:
+    """What was typed wrong, and where the right way is shown."""
+    said = error.format_message().rstrip(".")
+    for text, better in _PLAINER.items():
+        said = said.replace(text, better)
+    context = getattr(error, "ctx", None)
+    return f"{said[0].lower()}{said[1:]} (see {context.command_path if context else program} --help)"
 
 
 def say_unexpected(error: Exception) -> int:

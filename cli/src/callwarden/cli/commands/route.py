@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from callwarden.cli import output, remote
-from callwarden.cli.failure import Misuse
+from callwarden.cli.failure import Failure, Misuse
 from callwarden.cli.output import Output, OutputOption
 
 app = typer.Typer(no_args_is_help=True, help="Routes: which carrier calls go to, by prefix.")
@@ -24,12 +24,28 @@ def set_(
     """
     from callwarden.api.rating.v1 import rating_pb2 as pb
 
-    digits = "" if prefix == "all" else prefix.removeprefix("+")
-    if digits and not (digits.isascii() and digits.isdigit() and len(digits) <= 15):
-        raise Misuse("the prefix is 1 to 15 digits, or `all`")
+    digits = _digits(prefix)
     request = pb.SetRouteRequest(prefix=digits, trunk=trunk, priority=priority, cost_deck=cost_deck)
     remote.speak(lambda system: remote.ask(system.rating.SetRoute, request))
-    output.say(f"calls to {'all numbers' if not digits else '+' + digits} go to {trunk}")
+    output.say(f"calls to {_numbers(digits)} go to {trunk}")
+
+
+@app.command()
+def remove(
+    prefix: Annotated[str, typer.Argument(help="As `route list` shows it.")],
+    trunk: Annotated[str, typer.Argument(help="Name of the trunk.")],
+) -> None:
+    """Send no more calls to a prefix to a trunk; those that run go on.
+
+    Example: [bold]callwarden route remove 49 berlin[/bold]
+    """
+    from callwarden.api.rating.v1 import rating_pb2 as pb
+
+    digits = _digits(prefix)
+    request = pb.DeleteRouteRequest(prefix=digits, trunk=trunk)
+    if not remote.speak(lambda system: remote.ask(system.rating.DeleteRoute, request)).deleted:
+        raise Failure(f"no route leads calls to {_numbers(digits)} to {trunk}: `callwarden route list` shows them")
+    output.say(f"calls to {_numbers(digits)} go to {trunk} no more")
 
 
 @app.command("list")
@@ -47,3 +63,15 @@ def list_(as_: OutputOption = Output.TABLE) -> None:
     for route in sorted(routes, key=lambda route: (route.prefix, route.priority, route.trunk)):
         table.add(f"+{route.prefix}" if route.prefix else "all", route.trunk, str(route.priority), route.cost_deck)
     output.show(table)
+
+
+def _digits(prefix: str) -> str:
+    """Of a prefix as it is typed; none for all numbers, which an empty argument doesn't mean."""
+    digits = "" if prefix == "all" else prefix.removeprefix("+")
+    if prefix != "all" and not (digits.isascii() and digits.isdigit() and len(digits) <= 15):
+        raise Misuse("the prefix is 1 to 15 digits, or `all`")
+    return digits
+
+
+def _numbers(digits: str) -> str:
+    return f"+{digits}" if digits else "all numbers"

@@ -136,8 +136,12 @@ def remove(name: Annotated[str, typer.Argument(help="Name of the trunk.")]) -> N
     Example: [bold]callwarden trunk remove berlin[/bold]
     """
     from callwarden.api.admission.v1 import admission_pb2 as pb
+    from callwarden.kernel.errors import Conflict
 
-    reply = remote.speak(lambda system: remote.ask(system.accounts.DeleteTrunk, pb.DeleteTrunkRequest(name=name)))
+    try:
+        reply = remote.speak(lambda system: remote.ask(system.accounts.DeleteTrunk, pb.DeleteTrunkRequest(name=name)))
+    except Conflict as error:
+        raise Failure(f"{error.message}: take that away first, with `callwarden route remove`") from error
     if not reply.deleted:
         raise Failure(f"no trunk is called {name}: `callwarden trunk list` shows them")
     output.say(f"trunk {name} removed")
