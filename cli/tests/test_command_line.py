@@ -147,7 +147,9 @@ def test_a_dead_address_says_that_nobody_answers(
 ) -> None:
     monkeypatch.setenv("CALLWARDEN_ADMISSION_TARGETS", "127.0.0.1:1")
     assert run(["account", "list"]) == 1
-    assert "doesn't answer" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("callwarden: call-admission (127.0.0.1:1) doesn't answer")
+    assert said.count("\n") == 1
 
 
 def test_half_of_mutual_tls_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

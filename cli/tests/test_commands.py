@@ -76,7 +76,7 @@ STORY: list[tuple[str, int, str]] = [
     ("trunk add alice --address 127.0.0.1:5999", 1, "--account"),
     ("trunk list", 0, "127.0.0.1:5999"),
     ("route list", 0, "no routes"),
-    ("route set 49 nowhere", 1, "trunk"),
+    ("route set 49 nowhere", 1, "`callwarden trunk list`"),
     ("route set all berlin", 0, "calls to all numbers go to berlin"),
     ("route set +49 berlin --priority 2", 0, "calls to +49 go to berlin"),
     ("route list", 0, "berlin"),

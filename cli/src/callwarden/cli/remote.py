@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -30,6 +31,10 @@ PAGE: Final = 1_000  # The services give no more at once.
 TIMEOUT_S: Final = 10.0  # A person waits no longer without a word; imports ask for more.
 
 
+# The service whose stub was taken last, with its address: for the line that says who doesn't answer.
+_asked: ContextVar[str] = ContextVar("asked", default="a service")
+
+
 class Remote:
     """Stubs of a running system; channels are opened when first used and closed at the end of `async with`."""
 
@@ -49,9 +54,11 @@ class Remote:
     def _channel(self, service: str) -> "grpc.aio.Channel":
         from callwarden.common.rpc.client import channel
 
+        # Any process of a service answers; the first is as good as the others for one question.
+        address = self.endpoints.of(service)[0]
+        _asked.set(f"{service} ({address})")
         if service not in self._channels:
-            # Any process of a service answers; the first is as good as the others for one question.
-            self._channels[service] = channel(self.endpoints.of(service)[0], _tls(os.environ), peer=service)
+            self._channels[service] = channel(address, _tls(os.environ), peer=service)
         return self._channels[service]
 
     @property
@@ -157,16 +164,18 @@ async def save(method: Callable[..., Any], request: Any, file: Path | None, *, t
 @contextmanager
 def _explained(timeout_s: float) -> Iterator[None]:
     """Silence of a service, told as what to do about it."""
+    from callwarden.common.rpc.status import UNSAID
     from callwarden.kernel.errors import TimedOut, Unavailable
 
+    service = _asked.get()
     try:
         yield
     except Unavailable as error:
-        raise Failure(
-            f"a service doesn't answer ({error.message}): is the system running? `callwarden up` starts one"
-        ) from error
+        if error.message.startswith(UNSAID):
+            raise Failure(f"{service} doesn't answer: is the system running? `callwarden up` starts one") from error
+        raise Failure(f"{service} can't do it now: {error.message}; try again, or look into its log") from error
     except TimedOut as error:
-        raise Failure(f"no answer within {timeout_s:g} s: try again, or look into the service's log") from error
+        raise Failure(f"{service} gave no answer within {timeout_s:g} s: try again, or look into its log") from error
 
 
 def speak(work: Callable[[Remote], Coroutine[Any, Any, Result]]) -> Result:

@@ -106,7 +106,8 @@ def simulate(
     if as_ is Output.JSON:
         output.as_json(output.plain(reply))
     if reply.WhichOneof("result") == "refused":
-        raise Failure(f"a call to +{digits} would be refused: {reply.refused}")
+        why = f"{reply.refused}; `callwarden rates list` shows which decks there are"
+        raise Failure(f"a call to +{digits} would be refused: {why}")
     if as_ is Output.JSON:
         return
     output.show(_priced(reply.simulation, duration_s))

@@ -23,10 +23,15 @@ def set_(
     Example: [bold]callwarden route set 49 berlin[/bold]
     """
     from callwarden.api.rating.v1 import rating_pb2 as pb
+    from callwarden.kernel.errors import NotFound
 
     digits = _digits(prefix)
     request = pb.SetRouteRequest(prefix=digits, trunk=trunk, priority=priority, cost_deck=cost_deck)
-    remote.speak(lambda system: remote.ask(system.rating.SetRoute, request))
+    try:
+        remote.speak(lambda system: remote.ask(system.rating.SetRoute, request))
+    except NotFound as error:
+        shown_by = "rates list" if error.field == "cost_deck" else "trunk list"
+        raise Failure(f"{error.message}: `callwarden {shown_by}` shows what there is") from error
     output.say(f"calls to {_numbers(digits)} go to {trunk}")
 
 

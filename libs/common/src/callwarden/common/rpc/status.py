@@ -20,6 +20,7 @@ CODE_OF_KIND: Final[dict[ErrorKind, StatusCode]] = {
 """Total over ErrorKind, and one to one (tested)."""
 
 INTERNAL_TEXT: Final = "internal error"  # All that a caller learns of an exception nobody foresaw.
+UNSAID: Final = "the request failed"  # Where nothing of ours has said why: nobody answers, or what answers is not ours.
 MESSAGE_CHARS_MAX: Final = 512  # gRPC puts it into a header; 8 KiB of headers is what a peer accepts.
 
 _KIND_OF_CODE: Final = {code.value[0]: kind for kind, code in CODE_OF_KIND.items()} | {
@@ -48,4 +49,4 @@ def to_status(error: BaseException) -> tuple[StatusCode, str, str]:
 def to_error(code: int, message: str, *, field: str = "") -> CallwardenError:
     """The error that a status number (not 0) stands for, on the caller's side. `message` is from one of ours, or ''."""
     kind = _KIND_OF_CODE.get(code, ErrorKind.INTERNAL)
-    return ERROR_OF_KIND[kind](message or f"the request failed: {kind.value}", field=field)
+    return ERROR_OF_KIND[kind](message or f"{UNSAID}: {kind.value}", field=field)
