@@ -1,7 +1,7 @@
 """What admission and settlement carry and cost: flat out, at half of that, with more accounts, with more processes.
 
 The real processes (call-admission, rating, PostgreSQL, NATS) on the same cores; this process plays the edges: it asks
-over one gRPC stream to each process and tells over JetStream how the calls ended with the edge's own adapter, which sends
+over one gRPC stream to each process and tells by JetStream how the calls ended, by the edge's own adapter, which sends
 together what ends within 20 ms. A row is over when every call of it is settled, and its rate is calls by that time.
 Accounts are made in the database directly; they have no limit that they reach. CPU is each process's own, a call.
 
