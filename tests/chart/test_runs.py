@@ -163,7 +163,7 @@ def make_mounts(world: World, authority: Authority, name: str) -> None:
 
 
 async def _start(name: str, container: Object, world: World, more: Mapping[str, str] = MappingProxyType({})) -> Child:
-    environment = base_environment() | world.environment(name, container) | more
+    environment = {**base_environment(), **world.environment(name, container), **more}
     # The one thing that no pod is told: probes look at /readyz, we wait for a file.
     environment["CALLWARDEN_READY_FILE"] = str(world.state_dir / f"{name}.ready")
     return await Child.start(name, command_of(container), log=world.state_dir / f"{name}.log", env=environment)
