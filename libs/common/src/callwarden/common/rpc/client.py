@@ -29,6 +29,8 @@ _OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.initial_reconnect_backoff_ms", RECONNECT_MIN_MS),
     ("grpc.min_reconnect_backoff_ms", RECONNECT_MIN_MS),
     ("grpc.max_reconnect_backoff_ms", RECONNECT_MAX_MS),
+    # Of a name behind which pods have changed; gRPC's default would be half a minute without anybody.
+    ("grpc.dns_min_time_between_resolutions_ms", RECONNECT_MAX_MS),
     # Channels to one target share no connection, so that closing one or a stuck one does not touch the other.
     ("grpc.use_local_subchannel_pool", 1),
 )
