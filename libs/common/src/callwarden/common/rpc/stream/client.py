@@ -34,6 +34,7 @@ log = get_logger(__name__)
 RECONNECT_MIN_S: Final = 0.05
 RECONNECT_MAX_S: Final = 1.0  # A restarted process is up in a second or two; asking once a second costs nothing.
 CONNECT_PATIENCE_S: Final = 1.0  # Calls wait this long for a first connection; then they fail at once until it stands.
+ATTEMPT_S: Final = 10.0  # Then it begins anew: with the certificates of then, which may have been the reason.
 STABLE_S: Final = 1.0  # A connection that lived this long was a good one: reconnect without growing pauses.
 
 CALLS = Metric(
@@ -175,6 +176,9 @@ class StreamClient:
                 if not connection.opened.done():
                     self._connection = None
                     connection.fail(NotSent(f"{self.target} is not available"))
+            await asyncio.wait({connection.opened}, timeout=ATTEMPT_S)
+            if not connection.opened.done():
+                task.cancel()
             if await connection.opened:
                 self._connection = connection
                 self._has_connection.set()
