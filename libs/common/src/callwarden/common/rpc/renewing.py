@@ -49,7 +49,7 @@ class RenewingChannel(grpc.aio.Channel):
                 self._lingering[task] = old
                 task.add_done_callback(self._lingering.pop)
         except OSError as error:  # between an old file and a new one, or gone: what was read is still good
-            log.warning("tls.unreadable", error=error, with_traceback=False, side="client")
+            log.warning("tls.unreadable", error=error, side="client")
         return self._inner
 
     async def __aenter__(self) -> Self:

@@ -141,7 +141,7 @@ class TlsFiles:
                     return None
                 read, new = self._server_configuration()
             except OSError as error:
-                log.warning("tls.unreadable", error=error, with_traceback=False, side="server")
+                log.warning("tls.unreadable", error=error, side="server")
                 return None
             log.info("tls.renewed", side="server", certificate=str(self.cert))
             return new
