@@ -3,10 +3,9 @@
 import re
 
 import pytest
-import yaml
 
 from callwarden.testing import kube_tools
-from tests.chart.rendering import rendered
+from tests.chart.rendering import NAMESPACE, rendered
 from tests.kubernetes.cluster import BUILD_TIMEOUT_S, OWN_CLUSTER, missing
 from tests.kubernetes.conftest import Site
 
@@ -18,22 +17,10 @@ pytestmark = [
     kube_tools.needs_kube_tools(),
 ]
 
-RBAC = {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
-
 
 async def test_the_charts_rights_are_enough_and_nothing_else_is_asked_for(site: Site) -> None:
-    objects = [each for each in rendered("default") if each["kind"] in RBAC]
-    (account,) = {subject["name"] for each in objects for subject in each.get("subjects", ())}
-    (namespace,) = {subject["namespace"] for each in objects for subject in each.get("subjects", ())}
-    if namespace != "default":
-        await site.kubectl.do("create", "namespace", namespace)
-    await site.kubectl.do("create", "serviceaccount", account, "-n", namespace)
-    await site.kubectl.do("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
-    token = (await site.kubectl.do("create", "token", account, "-n", namespace)).strip()
-    kubeconfig = site.folder / "account.json"
-    kubeconfig.write_text(site.cluster.config_for(token))
-
-    async with site.pods(2), site.operator(kubeconfig, lease_namespace=namespace) as operator:
+    kubeconfig = await site.cluster.account(rendered("default"))
+    async with site.pods(2), site.operator(kubeconfig, lease_namespace=NAMESPACE) as operator:
         house = {
             "apiVersion": "callwarden.io/v1",
             "kind": "SecurityPolicy",
