@@ -33,7 +33,9 @@ async def test_the_charts_rights_are_enough_and_nothing_else_is_asked_for(site: 
     kubeconfig = site.folder / "account.json"
     kubeconfig.write_text(site.cluster.config_for(token))
 
-    async with site.pods(2), site.operator(kubeconfig, lease_namespace=namespace) as operator:
+    # Nobody answers there: what the operator asks of the API server is the same.
+    away = {"call_admission": "127.0.0.1:1", "rating": "127.0.0.1:1"}
+    async with site.pods(2), site.operator(kubeconfig, lease_namespace=namespace, **away) as operator:
         house = {
             "apiVersion": "callwarden.io/v1",
             "kind": "SecurityPolicy",
@@ -44,6 +46,13 @@ async def test_the_charts_rights_are_enough_and_nothing_else_is_asked_for(site: 
         await site.kubectl.do("wait", "--for=condition=Applied", "cwsp/house", "--timeout=60s")
         events = await site.kubectl.get("events")
         assert "Accepted" in {each["reason"] for each in events["items"]}
+        trunk = {**house, "kind": "Trunk", "spec": {"address": "192.0.2.10:5060"}}
+        deck = {**house, "kind": "RateDeck", "spec": {"configMap": {"name": "house"}}}
+        prices = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": house["metadata"], "data": {"rates.csv": "x"}}
+        await site.kubectl.apply(prices, trunk, deck)
+        for what in ("cwtrunk/house", "cwdeck/house"):
+            await site.kubectl.do("wait", "--for=condition=Accepted", what, "--timeout=60s")
+        await site.kubectl.do("delete", "configmap", "house")
         await site.kubectl.do("delete", "cwsp", "house", "--timeout=60s")
         said = operator.log.read_text()
     assert not re.search(r"forbidden|denied|Unauthorized", said, re.IGNORECASE), said

@@ -1,4 +1,4 @@
-"""Trunks and price lists declared with kubectl: real call-admission and rating have what the resources say."""
+"""Bans, trunks and price lists declared with kubectl: the real services have what the resources say."""
 
 import asyncio
 import base64
@@ -13,8 +13,10 @@ import pytest_asyncio
 
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.admission.v1.admission_pb2_grpc import AccountServiceStub
+from callwarden.api.events.v1 import events_pb2
 from callwarden.api.rating.v1 import rating_pb2
 from callwarden.api.rating.v1.rating_pb2_grpc import RatingServiceStub
+from callwarden.common.bus import Bucket, Bus
 from callwarden.common.rpc.client import channel, unary
 from callwarden.local.process import Child
 from callwarden.local.system import LocalSystem
@@ -37,7 +39,7 @@ pytestmark = [
     kube_tools.needs_kube_tools(),
 ]
 
-SERVICES = ("call-admission", "rating")
+SERVICES = ("rate-guard", "call-admission", "rating")
 HEAD = "prefix,description,rate\n"
 
 
@@ -52,7 +54,7 @@ def config_map(name: str, **content: Any) -> dict[str, Any]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def system(callwarden_servers: Servers) -> AsyncIterator[LocalSystem]:
-    """call-admission and rating for all tests: their start takes ten seconds."""
+    """The services for all tests: their start takes ten seconds."""
     database_url = await asyncio.to_thread(callwarden_servers.ask, "database")
     try:
         async with LocalSystem(services=SERVICES, database_url=database_url, migrate=False) as started:
@@ -110,6 +112,30 @@ async def operator(site: Site, system: LocalSystem, **settings: str) -> AsyncIte
     targets = {name.replace("-", "_"): system.targets(name)[0] for name in SERVICES}
     async with site.operator(None, **targets, **settings) as child:
         yield child
+
+
+async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: Site, system: LocalSystem) -> None:
+    async def banned() -> dict[str, str]:
+        async with Bus(site.nats.url, name="test", declare=False) as bus:
+            entries = (await bus.kv(Bucket.BANS).items()).values()
+        return {one.address: one.reason for one in (events_pb2.Ban.FromString(entry.value) for entry in entries)}
+
+    async def says(wanted: dict[str, str]) -> bool:
+        return await banned() == wanted
+
+    async with operator(site, system, resync_s="1"):
+        await site.kubectl.apply(resource("Ban", "guest", address="192.0.2.7", reason="abuse"))
+        await waits(site, "cwban/guest", "Applied")
+        assert await banned() == {"192.0.2.7": "abuse"}
+        await site.kubectl.apply(resource("Ban", "guest", address="192.0.2.7", reason="fraud"))
+        await eventually(lambda: says({"192.0.2.7": "fraud"}), what="the other reason")
+
+        await site.kubectl.apply(resource("Ban", "brief", address="192.0.2.8", duration="3s"))
+        await waits(site, "cwban/brief", "Applied=False")
+        assert conditions(await site.kubectl.get("cwban", "brief"))["Accepted"] == ("True", "Expired")
+        await eventually(lambda: says({"192.0.2.7": "fraud"}), timeout_s=30.0, what="the brief one's end")
+        await site.kubectl.do("delete", "cwban", "guest", "brief", "--timeout=60s")
+        assert await banned() == {}
 
 
 async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
