@@ -104,6 +104,7 @@ async def site(cluster: Cluster, system: LocalSystem, state_dir: Path) -> AsyncI
     assert system.nats is not None
     yield Site(state_dir, cluster, system.nats)
     await cluster.clear()
+    await cluster.kubectl.do("delete", "configmap", "prices", "--ignore-not-found")
 
 
 @asynccontextmanager
@@ -132,10 +133,59 @@ async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: 
 
         await site.kubectl.apply(resource("Ban", "brief", address="192.0.2.8", duration="3s"))
         await waits(site, "cwban/brief", "Applied=False")
-        assert conditions(await site.kubectl.get("cwban", "brief"))["Accepted"] == ("True", "Expired")
+        assert conditions(await site.kubectl.get("cwban", "brief")) == {
+            "Accepted": ("True", "Valid"),
+            "Applied": ("False", "Expired"),
+        }
         await eventually(lambda: says({"192.0.2.7": "fraud"}), timeout_s=30.0, what="the brief one's end")
         await site.kubectl.do("delete", "cwban", "guest", "brief", "--timeout=60s")
         assert await banned() == {}
+
+
+async def test_what_becomes_of_a_resource_is_told_once(site: Site, system: LocalSystem, clients: Clients) -> None:
+    async def events(kind: str, name: str) -> list[tuple[str, str]]:
+        """In no order: their time has whole seconds."""
+        which = f"involvedObject.kind={kind},involvedObject.name={name}"
+        found = (await site.kubectl.get("events", "--field-selector", which))["items"]
+        assert {one["reportingComponent"] for one in found} <= {"callwarden.io/security-policy"}
+        return sorted((one["type"], one["reason"]) for one in found)
+
+    async def told(kind: str, name: str, wanted: list[tuple[str, str]]) -> bool:
+        found = await events(kind, name)
+        assert found == wanted
+        return True
+
+    good = [("Normal", "Accepted"), ("Normal", "Applied")]
+    async with operator(site, system, resync_s="1"):
+        await site.kubectl.apply(
+            resource("Ban", "guest", address="192.0.2.7"),
+            resource("Trunk", "berlin", address="192.0.2.10:5060"),
+            config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,dear\n"}),
+            resource("RateDeck", "told", configMap={"name": "prices"}),
+        )
+        await waits(site, "cwban/guest", "Applied")
+        await waits(site, "cwtrunk/berlin", "Applied")
+        await waits(site, "cwdeck/told", "Accepted=False")
+        await site.kubectl.apply(resource("Ban", "later", address="192.0.2.7"))
+        await site.kubectl.apply(resource("Trunk", "berlin", address="192.0.2.11:5060"))
+        await site.kubectl.apply(config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,0.06\n"}))
+        await waits(site, "cwban/later", "Accepted=False")
+        await waits(site, "cwdeck/told", "Applied")
+        assert await events("Ban", "guest") == good
+        assert await events("Ban", "later") == [("Warning", "Conflict")]
+        assert await events("RateDeck", "told") == [*good, ("Warning", "BadLines")]
+        # One for each form that it had.
+        trunks = [*good, ("Normal", "Applied")]
+        await eventually(lambda: told("Trunk", "berlin", trunks), what="the word of the edit")
+
+        await site.kubectl.do("delete", "cwban", "guest", "--timeout=60s")
+        await site.kubectl.do("delete", "cwtrunk", "berlin", "--timeout=60s")
+        await waits(site, "cwban/later", "Applied")
+        await eventually(lambda: told("Trunk", "berlin", [*trunks, ("Normal", "Deleted")]), what="the word of its end")
+        assert await events("Ban", "guest") == good  # the other one bans the address now
+        later = [*good, ("Normal", "Lifted"), ("Warning", "Conflict")]
+        await site.kubectl.do("delete", "cwban", "later", "--timeout=60s")
+        await eventually(lambda: told("Ban", "later", later), what="the word of its end")
 
 
 async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
@@ -181,7 +231,7 @@ async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
         await system.stop("call-admission")
         await site.kubectl.apply(resource("Trunk", "hamburg", address="192.0.2.12:5060"))
         await waits(site, "cwtrunk/hamburg", "Applied=False")
-        assert conditions(await site.kubectl.get("cwtrunk", "hamburg"))["Accepted"] == ("True", "Unavailable")
+        assert conditions(await site.kubectl.get("cwtrunk", "hamburg"))["Applied"] == ("False", "Unavailable")
         await system.restart("call-admission")
         await waits(site, "cwtrunk/hamburg", "Applied")
 
@@ -269,4 +319,3 @@ async def test_a_rate_deck_is_imported_again_when_its_config_map_or_spec_changes
 
         await site.kubectl.do("delete", "cwdeck", "retail", "--timeout=60s")
         assert (await clients.decks())["retail"] == ("USD", 1)  # rating forgets no price list
-        await site.kubectl.do("delete", "configmap", "prices")
