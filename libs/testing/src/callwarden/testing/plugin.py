@@ -8,6 +8,7 @@ Fixtures: `nats_url`, `nats_server`, `postgres_url`, `database_url`, `local_syst
 import asyncio
 import contextlib
 import itertools
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,12 @@ def _local_servers(config: pytest.Config) -> "LocalServers":
     if _local_key not in config.stash:
         config.stash[_local_key] = LocalServers()
     return config.stash[_local_key]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A shell's background job ignores SIGINT, and so would every process that the run's tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
