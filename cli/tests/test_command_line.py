@@ -114,7 +114,7 @@ def test_without_a_system_one_line_says_what_to_do(
         ("trunk add b --address x:5060 --direction sideways", "'--direction': 'sideways' is not one of 'carrier'"),
         ("call list --limit 0", "'--limit': must be greater than or equal to 1 (see callwarden call list --help)"),
         ("call list --limit few", "'--limit': not a whole number (see"),
-        ("account show", "missing argument 'ACCOUNT' (see callwarden account show --help)"),
+        ("account show", "missing argument 'account' (see callwarden account show --help)"),
         ("account list --realms x", "--realm"),
         ("up --sip 5060", "--sip"),
         ("up --log-level loud", "--log-level"),

@@ -3,6 +3,7 @@
 Each command's module imports what it works with when it runs, not here: `callwarden --help` must come at once.
 """
 
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -101,6 +102,19 @@ app.add_typer(lists.app, name="list", rich_help_panel=PROTECT)
 app.add_typer(calls.app, name="call", rich_help_panel=CALLS)
 app.command("explain", rich_help_panel=CALLS)(calls.explain)
 app.add_typer(sip.app, name="sip", rich_help_panel=CALLS)
+
+
+def _let_flow(commands: typer.Typer) -> None:
+    """Have paragraphs of help broken where the terminal ends, and not where the source does."""
+    for command in commands.registered_commands:
+        text = inspect.getdoc(command.callback) or ""
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    for group in commands.registered_groups:
+        if group.typer_instance is not None:
+            _let_flow(group.typer_instance)
+
+
+_let_flow(app)
 
 
 def run(arguments: Sequence[str] | None = None, *, program: str = "callwarden") -> int:

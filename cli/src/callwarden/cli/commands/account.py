@@ -30,7 +30,7 @@ _LIMIT_OPTIONS: Final = {
     "talk_month": ("talk_month_s", values.seconds),
 }
 
-NameArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Name or id.")]
+NameArgument = Annotated[str, typer.Argument(help="Name or id.")]
 # What both `create` and `set` take.
 LinesOffPeakOption = Annotated[str | None, typer.Option(help="Calls at the same time outside peak hours.")]
 PerSecondOption = Annotated[str | None, typer.Option(help="New calls within a second.")]

@@ -105,7 +105,7 @@ def destination(text: str) -> str:
 
 
 def explain(
-    call_id: Annotated[str | None, typer.Argument(metavar="[CALL-ID]", help="The SIP Call-ID.")] = None,
+    call_id: Annotated[str | None, typer.Argument(metavar="call-id", help="The SIP Call-ID.")] = None,
     account: Annotated[str, typer.Option(help="Instead of one call: all decisions about this account's.")] = "",
     since: Annotated[str, typer.Option(help="With --account: of the last so long, such as 1h or 2d.")] = "1h",
     refused: Annotated[bool, typer.Option("--refused", help="With --account: only refusals.")] = False,

@@ -138,7 +138,7 @@ KeyOption = Annotated[
 
 @app.command()
 def correct(
-    hold_id: Annotated[str, typer.Argument(metavar="HOLD-ID", help="Of the call, as `call list -o json` shows it.")],
+    hold_id: Annotated[str, typer.Argument(metavar="hold-id", help="Of the call, as `call list -o json` shows it.")],
     price: Annotated[str, typer.Argument(help="What the call is to have cost in all, such as 0 or 0.25.")],
     reason: ReasonOption,
     key: KeyOption = None,
@@ -158,7 +158,7 @@ def correct(
 
 @app.command()
 def reverse(
-    entry_id: Annotated[str, typer.Argument(metavar="ENTRY-ID", help="Of the ledger entry.")],
+    entry_id: Annotated[str, typer.Argument(metavar="entry-id", help="Of the ledger entry.")],
     reason: ReasonOption,
     key: KeyOption = None,
     as_: OutputOption = Output.TABLE,

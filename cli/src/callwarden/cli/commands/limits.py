@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Limits: what is used of them, what a call would get.")
 
-AccountArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Name, name@realm or id.")]
+AccountArgument = Annotated[str, typer.Argument(help="Name, name@realm or id.")]
 
 NEAR_PERCENT: Final = 80  # from here a limit is shown as one to look at; also the second of the usual notices
 _BAR_CELLS: Final = 5
@@ -42,7 +42,7 @@ def show(account: AccountArgument, as_: OutputOption = Output.TABLE) -> None:
 @app.command()
 def simulate(
     account: AccountArgument,
-    number: Annotated[str, typer.Argument(metavar="NUMBER", help="Called number; or with --local a local user.")],
+    number: Annotated[str, typer.Argument(help="Called number; or with --local a local user.")],
     at: Annotated[str, typer.Option(help="When: 2026-11-25 08:00, or 08:00 for today, by the account's clock.")] = "",
     from_address: Annotated[str, typer.Option(help="Address that it would come from.")] = "",
     caller: Annotated[str, typer.Option(help="Number that the caller would show.")] = "",

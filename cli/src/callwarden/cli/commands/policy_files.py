@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _GUESSES: Final = 3
 
-Files = Annotated[list[str], typer.Argument(metavar="FILE…", help="YAML files; [bold]-[/bold] reads standard input.")]
+Files = Annotated[list[str], typer.Argument(metavar="file…", help="YAML files; [bold]-[/bold] reads standard input.")]
 
 
 def lint(
@@ -95,7 +95,7 @@ def diff(
 def explain(
     what: Annotated[
         str,
-        typer.Argument(metavar="FILE|FIELD", help="A YAML file, [bold]-[/bold], or a field such as spec.lines.max."),
+        typer.Argument(metavar="file|field", help="A YAML file, [bold]-[/bold], or a field such as spec.lines.max."),
     ],
     as_: OutputOption = Output.TABLE,
 ) -> None:
