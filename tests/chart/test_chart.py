@@ -326,6 +326,29 @@ def test_the_chart_tells_a_service_only_what_its_settings_know(case: str, servic
         assert required <= told
 
 
+@pytest.mark.parametrize("case", ["little", "edge-daemonset"])
+def test_pods_with_ipv6_addresses_only_understand_where_they_are(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLWARDEN_NONCE_KEY", "a5" * 16)
+    told: dict[tuple[str, str], str] = {}
+    for name, container in containers(
+        rendered(case, VERSIONS[-1], "--set=listenHost=[::]", "--set=edge.sip.advertised=")
+    ):
+        service = name.partition("/")[2]
+        if service not in ("edge-proxy", "rate-guard"):
+            continue
+        texts = {
+            variable.removeprefix("CALLWARDEN_").lower(): value.replace("$(POD_IP)", "fd00:10::5")
+            for variable, value in environment(container).items()
+            if "$(POD_IP)" in value
+        }
+        module = importlib.import_module(f"callwarden.{service.replace('-', '_')}.settings")
+        settings = module.Settings(**texts)
+        told |= {(service, setting): getattr(settings, setting) for setting in texts}
+    assert told[("rate-guard", "advertise")] == "[fd00:10::5]:7000"
+    assert told[("edge-proxy", "sip_advertised")] == "[fd00:10::5]:5060"
+    assert all(value.startswith("[fd00:10::5]:") for value in told.values())
+
+
 def test_each_service_is_in_the_chart_and_started_by_its_own_command() -> None:
     commands = {name.partition("/")[2]: each.get("command") for name, each in containers(rendered("default"))}
     for service in (*SERVICES, "schema", "security-policy"):
