@@ -26,6 +26,7 @@ from callwarden.testing.kube_tools import needs_kube_tools
 from tests.chart.rendering import (
     CASES,
     CHART,
+    NAMESPACE,
     ROOT,
     VERSIONS,
     Object,
@@ -105,6 +106,7 @@ def test_no_two_objects_have_one_name(case: str) -> None:
         "pod.runAsUser=0",
         "telemetry.traceSampleRatio=2",
         "image.digests.auth=latest",
+        "rateDecks.namespaces={*}",
     ],
 )
 def test_values_that_mean_nothing_or_harm_are_refused(wrong: str) -> None:
@@ -192,6 +194,21 @@ def test_the_operator_may_do_what_it_does_and_no_more() -> None:
     for kind in carried_out:
         needed |= {(kind,): {"list", "watch", "patch"}, (f"{kind}/status",): {"patch"}}
     assert allowed == needed
+
+
+def test_configmaps_are_read_in_the_releases_namespace_and_in_those_that_are_named() -> None:
+    for case, named in (("default", set()), ("everything", {"sales", "wholesale"})):
+        reading = {
+            each["metadata"].get("namespace", "everywhere"): each["metadata"]["name"]
+            for each in of_kind(rendered(case), "Role", "ClusterRole")
+            if any("configmaps" in rule["resources"] for rule in each["rules"])
+        }
+        assert reading.keys() == {NAMESPACE, *named}
+        bound = {e["metadata"]["namespace"]: e for e in of_kind(rendered(case), "RoleBinding")}
+        assert bound.keys() == reading.keys()
+        for namespace, role in reading.items():
+            assert bound[namespace]["roleRef"]["name"] == role
+            assert [it["namespace"] for it in bound[namespace]["subjects"]] == [NAMESPACE]
 
 
 @pytest.mark.parametrize("case", CASES)

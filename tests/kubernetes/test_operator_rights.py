@@ -5,7 +5,7 @@ import re
 import pytest
 
 from callwarden.testing import kube_tools
-from tests.chart.rendering import NAMESPACE, rendered
+from tests.chart.rendering import NAMESPACE, VERSIONS, rendered
 from tests.kubernetes.cluster import BUILD_TIMEOUT_S, OWN_CLUSTER, missing
 from tests.kubernetes.conftest import Site
 
@@ -17,9 +17,16 @@ pytestmark = [
     kube_tools.needs_kube_tools(),
 ]
 
+AS_OPERATOR = ("--as", f"system:serviceaccount:{NAMESPACE}:cw-callwarden-security-policy")
+
 
 async def test_the_charts_rights_are_enough_and_nothing_else_is_asked_for(site: Site) -> None:
-    kubeconfig = await site.cluster.account(rendered("default"))
+    kubeconfig = await site.cluster.account(rendered("default", VERSIONS[-1], "--set", "rateDecks.namespaces={sales}"))
+    readable = {
+        namespace: await site.kubectl.run("auth", "can-i", "get", "configmaps", "-n", namespace, *AS_OPERATOR)
+        for namespace in (NAMESPACE, "sales", "default", "kube-system")
+    }
+    assert {name for name, (code, _, _) in readable.items() if code == 0} == {NAMESPACE, "sales"}
     async with site.pods(2), site.operator(kubeconfig, lease_namespace=NAMESPACE) as operator:
         house = {
             "apiVersion": "callwarden.io/v1",
