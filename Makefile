@@ -13,7 +13,7 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup demo up test test-unit check lint types layers proto proto-check crds crds-check format lock checkov chart-audit chart-docs bench fuzz clean
+.PHONY: help setup demo up test test-unit check lint types layers proto proto-check crds crds-check format lock checkov chart-audit chart-docs sbom sbom-tools bench fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -78,6 +78,8 @@ lock: setup ## Lock dependencies with hashes and without addresses
 	  pyproject.toml --group dev -o requirements/dev.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" requirements/checkov.in -o requirements/checkov.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" requirements/sbom.in -o requirements/sbom.txt
 
 # Checkov brings two hundred packages of its own: an environment of its own, made when first asked for.
 CHECKOV := $(VENV)-checkov
@@ -87,6 +89,16 @@ checkov: setup ## The environment that the chart's test by checkov needs
 
 chart-audit: checkov ## checkov over the rendered chart and the Dockerfile
 	CALLWARDEN_CHECKOV=$(abspath $(CHECKOV))/bin/checkov $(BIN)/pytest -q tests/chart/test_checkov.py
+
+# What looks at an image's packages is none of them.
+SBOM := $(VENV)-sbom
+IMAGES := $(patsubst %/,%,$(filter services/% operators/% libs/schema/,$(MEMBERS)))
+sbom-tools: setup ## The environment that the test of an image's bill of materials needs
+	@test -x $(SBOM)/bin/python || $(PYTHON) -m venv $(SBOM)
+	@VIRTUAL_ENV=$(abspath $(SBOM)) $(UV) pip install --quiet --require-hashes -r requirements/sbom.txt
+
+sbom: sbom-tools ## CycloneDX bills of materials, one for each image: build/sbom/
+	$(SBOM)/bin/python deploy/image/sbom.py build/sbom $(IMAGES)
 
 chart-docs: setup ## The table of values in the chart's README
 	$(BIN)/python deploy/helm/values_table.py
@@ -98,4 +110,4 @@ fuzz: setup ## The parser under atheris; FUZZ_SECONDS=600 for the long run
 	$(BIN)/python libs/sip/fuzz/fuzz_message.py -max_total_time=$${FUZZ_SECONDS:-60}
 
 clean: ## Remove the environment and all caches
-	rm -rf $(VENV) $(CHECKOV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(CHECKOV) $(SBOM) build/sbom .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,6 +1,8 @@
 #!/bin/sh
 # Installs one member with what it needs into a fresh virtual environment: install.sh MEMBER FOLDER, run from the root of
-# the sources. The Dockerfile calls it; a test runs it, too. What comes from outside is locked by hash.
+# the sources. The Dockerfile calls it; `make sbom` and a test do, too. What comes from outside is what requirements/ has
+# the hash of, whatever an index serves, and wheels only, which run nothing when they are installed; our own members are
+# built by uv itself, without any index.
 set -eu
 member=$1
 app=$2
@@ -18,9 +20,10 @@ uv="$work/tools/bin/uv"
 python3 deploy/image/members.py "$member" > "$work/members"
 ours=$(sed -n 's/^name //p' "$work/members")
 # shellcheck disable=SC2086,SC2046
-"$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-  --constraint requirements/dev.txt $(printf -- '--no-emit-package %s ' $ours) "$member/pyproject.toml" -o "$work/needs.txt"
-"$uv" pip install --quiet --require-hashes -r "$work/needs.txt"
+"$uv" pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+  --constraint requirements/dev.txt $(printf -- '--no-emit-package %s ' $ours) "$member/pyproject.toml" > "$work/needed"
+python3 deploy/image/locked.py requirements/dev.txt < "$work/needed" > "$work/needs.txt"
+"$uv" pip install --quiet --require-hashes --no-deps --no-build -r "$work/needs.txt"
+# Compiles all that is installed: the root is read-only later.
 # shellcheck disable=SC2046
-PATH="$work/tools/bin:$PATH" "$uv" pip install --quiet --no-deps --compile-bytecode $(sed -n 's/^path //p' "$work/members")
-"$app/bin/python" -m compileall -q "$app/lib" || true
+PATH="$work/tools/bin:$PATH" "$uv" pip install --quiet --no-index --no-deps --compile-bytecode $(sed -n 's/^path //p' "$work/members")

@@ -44,6 +44,7 @@ VARIANTS: Final[dict[str, tuple[str, ...]]] = {
         "ownAddresses[0]=10.0.0.0/8",
         "networkPolicy.sipFrom[0].ipBlock.cidr=198.51.100.0/24",
         "networkPolicy.adminFrom[0].podSelector.matchLabels.app=console",
+        "rateDecks.namespaces={sales,wholesale,voip}",
         "services.call-admission.settings.keep_cdr_days=2000000",
         "services.auth.disruption.enabled=false",
         "pod.priorityClassName=high",

@@ -26,6 +26,7 @@ from callwarden.testing.kube_tools import needs_kube_tools
 from tests.chart.rendering import (
     CASES,
     CHART,
+    NAMESPACE,
     ROOT,
     VERSIONS,
     Object,
@@ -105,6 +106,7 @@ def test_no_two_objects_have_one_name(case: str) -> None:
         "pod.runAsUser=0",
         "telemetry.traceSampleRatio=2",
         "image.digests.auth=latest",
+        "rateDecks.namespaces={*}",
     ],
 )
 def test_values_that_mean_nothing_or_harm_are_refused(wrong: str) -> None:
@@ -192,6 +194,21 @@ def test_the_operator_may_do_what_it_does_and_no_more() -> None:
     for kind in carried_out:
         needed |= {(kind,): {"list", "watch", "patch"}, (f"{kind}/status",): {"patch"}}
     assert allowed == needed
+
+
+def test_configmaps_are_read_in_the_releases_namespace_and_in_those_that_are_named() -> None:
+    for case, named in (("default", set()), ("everything", {"sales", "wholesale"})):
+        reading = {
+            each["metadata"].get("namespace", "everywhere"): each["metadata"]["name"]
+            for each in of_kind(rendered(case), "Role", "ClusterRole")
+            if any("configmaps" in rule["resources"] for rule in each["rules"])
+        }
+        assert reading.keys() == {NAMESPACE, *named}
+        bound = {e["metadata"]["namespace"]: e for e in of_kind(rendered(case), "RoleBinding")}
+        assert bound.keys() == reading.keys()
+        for namespace, role in reading.items():
+            assert bound[namespace]["roleRef"]["name"] == role
+            assert [it["namespace"] for it in bound[namespace]["subjects"]] == [NAMESPACE]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -324,6 +341,29 @@ def test_the_chart_tells_a_service_only_what_its_settings_know(case: str, servic
         assert {*environment(container)} - told <= {"POD_IP"}  # put into others by the kubelet
         required = {f"CALLWARDEN_{n.upper()}" for n, field in settings.model_fields.items() if field.is_required()}
         assert required <= told
+
+
+@pytest.mark.parametrize("case", ["little", "edge-daemonset"])
+def test_pods_with_ipv6_addresses_only_understand_where_they_are(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLWARDEN_NONCE_KEY", "a5" * 16)
+    told: dict[tuple[str, str], str] = {}
+    for name, container in containers(
+        rendered(case, VERSIONS[-1], "--set=listenHost=[::]", "--set=edge.sip.advertised=")
+    ):
+        service = name.partition("/")[2]
+        if service not in ("edge-proxy", "rate-guard"):
+            continue
+        texts = {
+            variable.removeprefix("CALLWARDEN_").lower(): value.replace("$(POD_IP)", "fd00:10::5")
+            for variable, value in environment(container).items()
+            if "$(POD_IP)" in value
+        }
+        module = importlib.import_module(f"callwarden.{service.replace('-', '_')}.settings")
+        settings = module.Settings(**texts)
+        told |= {(service, setting): getattr(settings, setting) for setting in texts}
+    assert told[("rate-guard", "advertise")] == "[fd00:10::5]:7000"
+    assert told[("edge-proxy", "sip_advertised")] == "[fd00:10::5]:5060"
+    assert all(value.startswith("[fd00:10::5]:") for value in told.values())
 
 
 def test_each_service_is_in_the_chart_and_started_by_its_own_command() -> None:

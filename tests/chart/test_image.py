@@ -1,14 +1,49 @@
-"""The Dockerfile, as far as it can be shown without building it."""
+"""The Dockerfile, as far as it can be shown without building it, and what ships in an image."""
 
+import importlib.util
+import json
 import os
-import shutil
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.metadata import distributions
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from callwarden.local.files import TemporaryFolder
 from tests.chart.rendering import CHART, ROOT
+
+SBOM_PYTHON = Path(os.environ.get("CALLWARDEN_SBOM", ROOT / ".venv-sbom" / "bin" / "python"))
+MEMBER = "services/payment"
+
+
+def script(path: str) -> ModuleType:
+    """One of our scripts, which no package holds."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def app() -> Iterator[Path]:
+    """The folder of an image, installed as the Dockerfile does."""
+    folder = TemporaryFolder("image")
+    app = folder.path / "app"
+    installed = subprocess.run(
+        ["sh", "deploy/image/install.sh", MEMBER, app], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if "dns error" in installed.stderr or "Failed to fetch" in installed.stderr:
+        pytest.skip("needs a package index: the step installs from one")
+    assert installed.returncode == 0, installed.stderr
+    yield app
+    folder.remove()
 
 
 def test_hadolint_has_nothing_to_say() -> None:
@@ -25,18 +60,7 @@ def test_what_is_not_needed_stays_out_of_the_image() -> None:
 
 @pytest.mark.integration
 @pytest.mark.timeout(300)
-def test_the_install_step_makes_a_member_that_starts_from_its_folder_alone(tmp_path: Path) -> None:
-    app = tmp_path / "app"
-    installed = subprocess.run(
-        ["sh", "deploy/image/install.sh", "services/payment", app],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if "dns error" in installed.stderr or "Failed to fetch" in installed.stderr:
-        pytest.skip("needs a package index: the step installs from one")
-    assert installed.returncode == 0, installed.stderr
+def test_the_install_step_makes_a_member_that_starts_from_its_folder_alone(app: Path) -> None:
     started = subprocess.run(
         [app / "bin" / "callwarden-payment"],
         env={"PATH": os.defpath, "CALLWARDEN_DRAIN_TIMEOUT_S": "-1"},
@@ -51,16 +75,80 @@ def test_the_install_step_makes_a_member_that_starts_from_its_folder_alone(tmp_p
     there = {path.name for path in (app / "bin").iterdir()}
     assert not {"callwarden", "callwarden-auth", "pytest", "pip", "gcc"} & there
     assert not list(app.rglob("__editable__*"))
-    shutil.rmtree(app)
+    # Compiled here, since nothing can be written later.
+    modules = {path for path in app.rglob("*.py") if path.parent.name == "payment"}
+    assert modules
+    assert all(list((path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")) for path in modules)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(
+    not SBOM_PYTHON.exists(), reason="needs cyclonedx-bom in an environment of its own: make sbom-tools"
+)
+def test_the_bill_of_materials_names_all_that_ships_with_its_version_and_a_licence_that_goes_with_ours(
+    app: Path,
+) -> None:
+    made = subprocess.run(
+        [
+            SBOM_PYTHON,
+            "-c",
+            "import json, pathlib, sys; import sbom;"
+            "print(json.dumps(sbom.describe(sys.argv[1], pathlib.Path(sys.argv[2]), '--no-validate')))",
+            MEMBER,
+            app,
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "deploy/image")},
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    bom = json.loads(made.stdout)
+    named = {(normal(each["name"]), each["version"]) for each in bom["components"]}
+    (libraries,) = app.glob("lib/python3*/site-packages")
+    installed = {(normal(each.name), each.version) for each in distributions(path=[str(libraries)])}
+    assert named | {("callwarden-payment", "0.1.0")} == installed
+    assert bom["metadata"]["component"]["name"] == "callwarden-payment"
+    foreign = {f"{name}=={version}" for name, version in named if not name.startswith("callwarden-")}
+    assert len(foreign) > 20
+    assert foreign <= script("deploy/image/locked.py").entries((ROOT / "requirements/dev.txt").read_text()).keys()
+    assert all(each["licenses"] for each in bom["components"])
+    assert not re.search(r"GPL|AFFERO", json.dumps([each["licenses"] for each in bom["components"]]), re.IGNORECASE)
+    assert "file:" not in made.stdout
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize(
+    ("licences", "complaint"),
+    [
+        ([], "no licence"),
+        ([{"license": {"id": "GPL-3.0-only"}}], "GPL-3.0-only"),
+        ([{"expression": "MIT AND (Apache-2.0 OR AGPL-3.0-or-later)"}], "AGPL-3.0-or-later"),
+        ([{"license": {"name": "Proprietary"}}], "Proprietary"),
+    ],
+)
+def test_what_may_not_be_shipped_ends_the_bill_of_materials(licences: list[Any], complaint: str) -> None:
+    sbom = script("deploy/image/sbom.py")
+    with pytest.raises(sbom.Unlicensed, match=f"thing 1.0: .*{complaint}"):
+        sbom.mend({"components": [{"name": "thing", "version": "1.0", "licenses": licences}]})
+
+
+def test_what_is_installed_has_the_hashes_of_the_lock_and_nothing_else_is() -> None:
+    locked = script("deploy/image/locked.py")
+    lock = (ROOT / "requirements/dev.txt").read_text()
+    (pinned,) = (name for name in locked.entries(lock) if name.startswith("grpcio=="))
+    cut = locked.cut(lock, [f"{pinned} ; python_full_version >= '3.11'\n", "\n"])
+    (entry,) = re.findall(r"^grpcio==.*(?:\n    --hash=sha256:[0-9a-f]{64}.*)+", lock, re.MULTILINE)
+    assert cut.strip() == entry
+    with pytest.raises(KeyError, match="left-pad"):
+        locked.cut(lock, ["left-pad==1.0\n"])
 
 
 def test_the_table_of_values_is_what_the_values_say() -> None:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("values_table", ROOT / "deploy/helm/values_table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    table = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(table)
+    table = script("deploy/helm/values_table.py")
     text = (CHART / "README.md").read_text()
     assert table.readme(text, (CHART / "values.yaml").read_text()) == text, "make chart-docs"

@@ -129,7 +129,8 @@ async def installed(
             "callwarden-edge-proxy": {"nonce-key": "a5" * 16},
         },
     )
-    objects = rendered(case, VERSIONS[-1], "--set", "nats.replicas=1")  # one server is what is here
+    # One NATS server is what is here; and the price list of a test is in the namespace that kubectl has by itself.
+    objects = rendered(case, VERSIONS[-1], "--set", "nats.replicas=1", "--set", "rateDecks.namespaces={default}")
     containers = {pod["spec"]["containers"][0]["name"]: pod["spec"]["containers"][0] for _, pod in pods(objects)}
     authority = Authority(folder, "ours")
     try:

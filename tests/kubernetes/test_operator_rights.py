@@ -6,7 +6,7 @@ import pytest
 
 from callwarden.testing import kube_tools
 from callwarden.testing.waiting import eventually
-from tests.chart.rendering import NAMESPACE, rendered
+from tests.chart.rendering import NAMESPACE, VERSIONS, rendered
 from tests.kubernetes.cluster import BUILD_TIMEOUT_S, OWN_CLUSTER, missing
 from tests.kubernetes.conftest import Site
 
@@ -19,10 +19,17 @@ pytestmark = [
 ]
 
 OTHERS = ("Ban", "Trunk", "RateDeck")
+AS_OPERATOR = ("--as", f"system:serviceaccount:{NAMESPACE}:cw-callwarden-security-policy")
 
 
 async def test_the_charts_rights_are_enough_and_nothing_else_is_asked_for(site: Site) -> None:
-    kubeconfig = await site.cluster.account(rendered("default"))
+    named = ("--set", "rateDecks.namespaces={default,sales}")
+    kubeconfig = await site.cluster.account(rendered("default", VERSIONS[-1], *named))
+    readable = {
+        namespace: await site.kubectl.run("auth", "can-i", "get", "configmaps", "-n", namespace, *AS_OPERATOR)
+        for namespace in (NAMESPACE, "default", "sales", "kube-system")
+    }
+    assert {name for name, (code, _, _) in readable.items() if code == 0} == {NAMESPACE, "default", "sales"}
     # Nobody answers there: what the operator asks of the API server is the same.
     away = {"rate_guard": "127.0.0.1:1", "call_admission": "127.0.0.1:1", "rating": "127.0.0.1:1"}
     async with site.pods(2), site.operator(kubeconfig, lease_namespace=NAMESPACE, **away) as operator:

@@ -102,6 +102,25 @@ def test_a_listen_address_splits(listen: str, parts: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("told", "understood"),
+    [
+        ("fd00:10:244::5:7000", "[fd00:10:244::5]:7000"),
+        ("2001:db8:1:2:3:4:5:6:0", "[2001:db8:1:2:3:4:5:6]:0"),
+        ("[::1]:7000", "[::1]:7000"),
+        ("10.0.0.5:7000", "10.0.0.5:7000"),
+    ],
+)
+def test_a_pods_ipv6_address_and_a_port_need_no_brackets(told: str, understood: str) -> None:
+    assert Settings(grpc_listen=told).grpc_listen == understood
+
+
+@pytest.mark.parametrize("wrong", ["::1", "fd00::5", "fd00::g:7000", ":7000", "[fd00::5]", "10.0.0.5"])
+def test_what_is_no_address_with_a_port_is_refused(wrong: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings(grpc_listen=wrong)
+
+
+@pytest.mark.parametrize(
     ("url", "shown"),
     [
         ("postgresql://u:p@db:5432/callwarden?password=x", "postgresql://…@db:5432/callwarden"),

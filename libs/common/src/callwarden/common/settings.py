@@ -4,16 +4,29 @@ A service subclasses `Settings` with its own fields; the prefix stays, nested mo
 (`CALLWARDEN_LIMITS__LINES_MAX`). What belongs to an operator's policy is not here but in the policy bundle.
 """
 
+import ipaddress
 import os
 import socket
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, StringConstraints, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+
+def bracketed(text: object) -> object:
+    """v6:port as [v6]:port: what a pod gets that is told `$(POD_IP):7000`. All else as it is."""
+    host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
+    try:
+        return f"[{ipaddress.IPv6Address(host)}]:{port}"
+    except ValueError:
+        return text
+
+
+Bracketed = BeforeValidator(bracketed)
+
 # host:port, [v6]:port; port 0 lets the kernel choose (the ready file says which).
-Listen = Annotated[str, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.\-]+):[0-9]{1,5}$")]
+Listen = Annotated[str, Bracketed, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.\-]+):[0-9]{1,5}$")]
 
 
 def _default_instance() -> str:

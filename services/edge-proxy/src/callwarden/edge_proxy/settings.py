@@ -5,7 +5,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from callwarden.common.settings import Listen, split_listen
+from callwarden.common.settings import Bracketed, Listen, split_listen
 from callwarden.common.settings import Settings as CommonSettings
 from callwarden.edge_proxy.core.keys import BadKeys, parse_masters
 
@@ -18,7 +18,9 @@ class Settings(CommonSettings):
     sip_listen: Listen = "127.0.0.1:5060"
     """UDP socket for SIP. Port 0 lets the kernel choose (the ready file says which)."""
 
-    sip_advertised: str = Field(default="", pattern=r"^$|^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.\-]+):[0-9]{1,5}$")
+    sip_advertised: Annotated[
+        str, Bracketed, Field(pattern=r"^$|^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.\-]+):[0-9]{1,5}$")
+    ] = ""
     """host:port that others reach us by, named in Via and Record-Route. Needed where sip_listen is a wildcard."""
 
     realms: str = Field(default="callwarden.local", max_length=4_096, pattern=r"^[A-Za-z0-9.,_ \-]+$")

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from callwarden.common import settings
+from callwarden.common.settings import Bracketed
 from callwarden.rate_guard.core.addresses import Networks
 from callwarden.rate_guard.core.counters import ADDRESSES_MAX, ENDPOINTS_MAX
 
@@ -20,7 +21,7 @@ class Settings(settings.Settings):
     """Addresses and networks of this installation, with commas: edges, switches, carriers, the cluster's nodes. Never
     banned, whatever an attacker makes seem to come from there."""
 
-    advertise: str = ""
+    advertise: Annotated[str, Bracketed] = ""
     """host:port at which the edges reach this process. Empty: grpc_listen's host (the pod's address where it listens on
     all) and the port it got."""
 
