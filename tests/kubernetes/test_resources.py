@@ -18,6 +18,7 @@ from callwarden.api.rating.v1 import rating_pb2
 from callwarden.api.rating.v1.rating_pb2_grpc import RatingServiceStub
 from callwarden.common.bus import Bucket, Bus
 from callwarden.common.rpc.client import channel, unary
+from callwarden.kernel.errors import NotFound
 from callwarden.local.process import Child
 from callwarden.local.system import LocalSystem
 from callwarden.testing import kube_tools
@@ -73,6 +74,13 @@ class Clients:
     async def trunks(self) -> dict[str, pb.Trunk]:
         return {one.name: one for one in (await unary(self.accounts.ListTrunks, pb.ListTrunksRequest())).trunks}
 
+    async def carrier(self, name: str, address: str, *, realm: str = "a.example") -> None:
+        """A trunk that somebody has made, and its account."""
+        new = pb.Account(name=name, realm=realm, type="carrier", currency="EUR", time_zone="UTC")
+        account = await unary(self.accounts.CreateAccount, pb.CreateAccountRequest(account=new))
+        trunk = pb.Trunk(name=name, address=address, direction="carrier", account=account.id, enabled=True)
+        await unary(self.accounts.CreateTrunk, trunk)
+
     async def decks(self) -> dict[str, tuple[str, int]]:
         """Currency and number of rates of each."""
         listed = await unary(self.rating.ListDecks, rating_pb2.ListDecksRequest())
@@ -115,6 +123,19 @@ async def operator(site: Site, system: LocalSystem, **settings: str) -> AsyncIte
         yield child
 
 
+async def told(site: Site, kind: str, name: str, *wanted: tuple[str, str]) -> list[str]:
+    """Just these Events (type, reason) are told, in any order, since their time has whole seconds. Their messages."""
+    which = f"involvedObject.kind={kind},involvedObject.name={name}"
+
+    async def are_there() -> list[str]:
+        found = (await site.kubectl.get("events", "--field-selector", which))["items"]
+        assert {one["reportingComponent"] for one in found} == {"callwarden.io/security-policy"}
+        assert sorted((one["type"], one["reason"]) for one in found) == sorted(wanted)
+        return [str(one["message"]) for one in found]
+
+    return await eventually(are_there, interval_s=0.2, what=f"what is told of {kind} {name}")
+
+
 async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: Site, system: LocalSystem) -> None:
     async def banned() -> dict[str, str]:
         async with Bus(site.nats.url, name="test", declare=False) as bus:
@@ -143,19 +164,7 @@ async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: 
 
 
 async def test_what_becomes_of_a_resource_is_told_once(site: Site, system: LocalSystem, clients: Clients) -> None:
-    async def events(kind: str, name: str) -> list[tuple[str, str]]:
-        """In no order: their time has whole seconds."""
-        which = f"involvedObject.kind={kind},involvedObject.name={name}"
-        found = (await site.kubectl.get("events", "--field-selector", which))["items"]
-        assert {one["reportingComponent"] for one in found} <= {"callwarden.io/security-policy"}
-        return sorted((one["type"], one["reason"]) for one in found)
-
-    async def told(kind: str, name: str, wanted: list[tuple[str, str]]) -> bool:
-        found = await events(kind, name)
-        assert found == wanted
-        return True
-
-    good = [("Normal", "Accepted"), ("Normal", "Applied")]
+    accepted, applied = ("Normal", "Accepted"), ("Normal", "Applied")
     async with operator(site, system, resync_s="1"):
         await site.kubectl.apply(
             resource("Ban", "guest", address="192.0.2.7"),
@@ -163,29 +172,25 @@ async def test_what_becomes_of_a_resource_is_told_once(site: Site, system: Local
             config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,dear\n"}),
             resource("RateDeck", "told", configMap={"name": "prices"}),
         )
-        await waits(site, "cwban/guest", "Applied")
-        await waits(site, "cwtrunk/berlin", "Applied")
-        await waits(site, "cwdeck/told", "Accepted=False")
-        await site.kubectl.apply(resource("Ban", "later", address="192.0.2.7"))
-        await site.kubectl.apply(resource("Trunk", "berlin", address="192.0.2.11:5060"))
-        await site.kubectl.apply(config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,0.06\n"}))
-        await waits(site, "cwban/later", "Accepted=False")
-        await waits(site, "cwdeck/told", "Applied")
-        assert await events("Ban", "guest") == good
-        assert await events("Ban", "later") == [("Warning", "Conflict")]
-        assert await events("RateDeck", "told") == [*good, ("Warning", "BadLines")]
-        # One for each form that it had.
-        trunks = [*good, ("Normal", "Applied")]
-        await eventually(lambda: told("Trunk", "berlin", trunks), what="the word of the edit")
+        await told(site, "Ban", "guest", accepted, applied)
+        await told(site, "Trunk", "berlin", accepted, applied)
+        await told(site, "RateDeck", "told", ("Warning", "BadLines"))
+        await site.kubectl.apply(
+            resource("Ban", "later", address="192.0.2.7"),
+            resource("Trunk", "berlin", address="192.0.2.11:5060"),
+            config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,0.06\n"}),
+        )
+        await told(site, "Ban", "later", ("Warning", "Conflict"))
+        await told(site, "RateDeck", "told", ("Warning", "BadLines"), accepted, applied)
+        await told(site, "Trunk", "berlin", accepted, applied, applied)  # the edit
 
         await site.kubectl.do("delete", "cwban", "guest", "--timeout=60s")
         await site.kubectl.do("delete", "cwtrunk", "berlin", "--timeout=60s")
-        await waits(site, "cwban/later", "Applied")
-        await eventually(lambda: told("Trunk", "berlin", [*trunks, ("Normal", "Deleted")]), what="the word of its end")
-        assert await events("Ban", "guest") == good  # the other one bans the address now
-        later = [*good, ("Normal", "Lifted"), ("Warning", "Conflict")]
+        await told(site, "Trunk", "berlin", accepted, applied, applied, ("Normal", "Deleted"))
+        await told(site, "Ban", "later", ("Warning", "Conflict"), accepted, applied)
+        await told(site, "Ban", "guest", accepted, applied)  # not lifted: the other one bans the address now
         await site.kubectl.do("delete", "cwban", "later", "--timeout=60s")
-        await eventually(lambda: told("Ban", "later", later), what="the word of its end")
+        await told(site, "Ban", "later", ("Warning", "Conflict"), accepted, applied, ("Normal", "Lifted"))
 
 
 async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
@@ -207,6 +212,7 @@ async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
             address="192.0.2.10:5060",
             direction="carrier",
             account="berlin",
+            realm="callwarden.local",
             strip_digits=1,
             enabled=True,
             block_prefixes=["4990", "4991"],
@@ -244,10 +250,7 @@ async def test_a_trunk_that_is_somebody_elses_is_neither_taken_nor_deleted_and_a
 ) -> None:
     async with operator(site, system, resync_s="2"):
         name = "frankfurt"
-        theirs = pb.Account(name=name, realm="a.example", type="carrier", currency="EUR", time_zone="UTC")
-        account = await unary(clients.accounts.CreateAccount, pb.CreateAccountRequest(account=theirs))
-        trunk = pb.Trunk(name=name, address="192.0.2.1:5060", direction="carrier", account=account.id, enabled=True)
-        await unary(clients.accounts.CreateTrunk, trunk)
+        await clients.carrier(name, "192.0.2.1:5060")
         await site.kubectl.apply(resource("Trunk", name, address="192.0.2.2:5060", direction="traffic-sender"))
         await waits(site, f"cwtrunk/{name}", "Accepted=False")
         await site.kubectl.do("delete", "cwtrunk", name, "--timeout=60s")
@@ -263,6 +266,46 @@ async def test_a_trunk_that_is_somebody_elses_is_neither_taken_nor_deleted_and_a
         await unary(clients.rating.DeleteRoute, rating_pb2.DeleteRouteRequest(prefix="4930", trunk="berlin"))
         await site.kubectl.do("wait", "--for=delete", "cwtrunk/berlin", "--timeout=60s")
         assert set(await clients.trunks()) == {name}
+
+
+async def test_a_trunk_that_is_there_already_is_taken_over_only_by_a_resource_of_its_own_account(
+    site: Site, system: LocalSystem, clients: Clients
+) -> None:
+    await clients.carrier("munich", "192.0.2.1:5060")
+    await clients.carrier("cologne", "192.0.2.1:5060")
+    before = await clients.trunks()
+    # Called alike, in another realm.
+    other = pb.Account(name="munich", realm="b.example", type="carrier", currency="EUR", time_zone="UTC")
+    await unary(clients.accounts.CreateAccount, pb.CreateAccountRequest(account=other))
+    async with operator(site, system):
+        for account in ({"account": "munich@b.example"}, {"realm": "c.example"}):
+            await site.kubectl.apply(resource("Trunk", "munich", address="192.0.2.2:5060", **account))
+            await waits(site, "cwtrunk/munich", "Accepted=False")
+            refused = await site.kubectl.get("cwtrunk", "munich")
+            assert "munich@a.example" in message(refused, "Accepted")
+            await site.kubectl.do("delete", "cwtrunk", "munich", "--timeout=60s")
+        assert await clients.trunks() == before
+        with pytest.raises(NotFound):  # no account is made for a trunk that there won't be
+            await unary(clients.accounts.GetAccount, pb.GetAccountRequest(account="munich@c.example"))
+
+        await site.kubectl.apply(
+            resource("Trunk", "munich", address="192.0.2.1:5060", account="munich@a.example"),
+            resource("Trunk", "cologne", address="192.0.2.3:5060", realm="a.example", blockPrefixes=["4990"]),
+        )
+        await waits(site, "cwtrunk/munich", "Applied")
+        await waits(site, "cwtrunk/cologne", "Applied")
+        refusals = [("Warning", "Refused")] * 2
+        normal = [("Normal", reason) for reason in ("Accepted", "Applied", "TakenOver")]
+        assert "The trunk was there already. Changed: nothing." in await told(
+            site, "Trunk", "munich", *refusals, *normal
+        )
+        said = await told(site, "Trunk", "cologne", *normal)
+        assert "The trunk was there already. Changed: address, blockPrefixes." in said
+        after = await clients.trunks()
+        assert after["munich"] == before["munich"]
+        assert (after["cologne"].address, list(after["cologne"].block_prefixes)) == ("192.0.2.3:5060", ["4990"])
+        await site.kubectl.do("delete", "cwtrunk", "munich", "cologne", "--timeout=60s")
+        assert await clients.trunks() == {}
 
 
 async def test_a_rate_deck_is_imported_again_when_its_config_map_or_spec_changes_and_bad_lines_are_named(
