@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc.aio
 import pytest
 import pytest_asyncio
 
@@ -22,6 +23,7 @@ from callwarden.kernel.errors import NotFound
 from callwarden.local.process import Child
 from callwarden.local.system import LocalSystem
 from callwarden.testing import kube_tools
+from callwarden.testing.certificates import Authority
 from callwarden.testing.servers import Servers
 from callwarden.testing.waiting import eventually
 from tests.kubernetes.cluster import BUILD_TIMEOUT_S, Cluster, missing
@@ -53,13 +55,43 @@ def config_map(name: str, **content: Any) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, **content}
 
 
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What runs, with mutual TLS as the chart's production preset has it."""
+
+    system: LocalSystem
+    authority: Authority
+
+    def channel(self, name: str) -> grpc.aio.Channel:
+        """The test's own to one of them."""
+        return channel(self.system.targets(name)[0], self.authority.files("test"), peer=name)
+
+    @asynccontextmanager
+    async def operator(self, site: Site, **settings: str) -> AsyncIterator[Child]:
+        """One that is told where they are, unless `settings` say otherwise."""
+        targets = {name.replace("-", "_"): self.system.targets(name)[0] for name in SERVICES}
+        tls = tls_settings(self.authority, "security-policy")
+        async with site.operator(None, **{**targets, **tls, **settings}) as child:
+            yield child
+
+
+def tls_settings(authority: Authority, name: str) -> dict[str, str]:
+    files = authority.files(name, dns=name)
+    return {"tls_cert": str(files.cert), "tls_key": str(files.key), "tls_ca": str(files.ca)}
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def system(callwarden_servers: Servers) -> AsyncIterator[LocalSystem]:
-    """The services for all tests: their start takes ten seconds."""
+async def services(callwarden_servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
+    """For all tests: their start takes ten seconds."""
+    authority = Authority(tmp_path_factory.mktemp("tls"), "ours")
+    env = {
+        name: {f"CALLWARDEN_{key.upper()}": value for key, value in tls_settings(authority, name).items()}
+        for name in SERVICES
+    }
     database_url = await asyncio.to_thread(callwarden_servers.ask, "database")
     try:
-        async with LocalSystem(services=SERVICES, database_url=database_url, migrate=False) as started:
-            yield started
+        async with LocalSystem(services=SERVICES, env=env, database_url=database_url, migrate=False) as system:
+            yield Services(system, authority)
     finally:
         await asyncio.to_thread(callwarden_servers.ask, "drop", database_url)
 
@@ -96,31 +128,20 @@ class Clients:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def clients(system: LocalSystem) -> AsyncIterator[Clients]:
-    async with (
-        channel(system.targets("call-admission")[0]) as admission,
-        channel(system.targets("rating")[0]) as rating,
-    ):
+async def clients(services: Services) -> AsyncIterator[Clients]:
+    async with services.channel("call-admission") as admission, services.channel("rating") as rating:
         connected = Clients(AccountServiceStub(admission), RatingServiceStub(rating))
         yield connected
         await connected.clear()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def site(cluster: Cluster, system: LocalSystem, state_dir: Path) -> AsyncIterator[Site]:
+async def site(cluster: Cluster, services: Services, state_dir: Path) -> AsyncIterator[Site]:
     """The cluster without resources of ours, and the system's bus."""
-    assert system.nats is not None
-    yield Site(state_dir, cluster, system.nats)
+    assert services.system.nats is not None
+    yield Site(state_dir, cluster, services.system.nats)
     await cluster.clear()
     await cluster.kubectl.do("delete", "configmap", "prices", "--ignore-not-found")
-
-
-@asynccontextmanager
-async def operator(site: Site, system: LocalSystem, **settings: str) -> AsyncIterator[Child]:
-    """One that is told where the services are."""
-    targets = {name.replace("-", "_"): system.targets(name)[0] for name in SERVICES}
-    async with site.operator(None, **targets, **settings) as child:
-        yield child
 
 
 async def told(site: Site, kind: str, name: str, *wanted: tuple[str, str]) -> list[str]:
@@ -136,7 +157,7 @@ async def told(site: Site, kind: str, name: str, *wanted: tuple[str, str]) -> li
     return await eventually(are_there, interval_s=0.2, what=f"what is told of {kind} {name}")
 
 
-async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: Site, system: LocalSystem) -> None:
+async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: Site, services: Services) -> None:
     async def banned() -> dict[str, str]:
         async with Bus(site.nats.url, name="test", declare=False) as bus:
             entries = (await bus.kv(Bucket.BANS).items()).values()
@@ -145,7 +166,7 @@ async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: 
     async def says(wanted: dict[str, str]) -> bool:
         return await banned() == wanted
 
-    async with operator(site, system, resync_s="1"):
+    async with services.operator(site, resync_s="1"):
         await site.kubectl.apply(resource("Ban", "guest", address="192.0.2.7", reason="abuse"))
         await waits(site, "cwban/guest", "Applied")
         assert await banned() == {"192.0.2.7": "abuse"}
@@ -163,9 +184,9 @@ async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: 
         assert await banned() == {}
 
 
-async def test_what_becomes_of_a_resource_is_told_once(site: Site, system: LocalSystem, clients: Clients) -> None:
+async def test_what_becomes_of_a_resource_is_told_once(site: Site, services: Services, clients: Clients) -> None:
     accepted, applied = ("Normal", "Accepted"), ("Normal", "Applied")
-    async with operator(site, system, resync_s="1"):
+    async with services.operator(site, resync_s="1"):
         await site.kubectl.apply(
             resource("Ban", "guest", address="192.0.2.7"),
             resource("Trunk", "berlin", address="192.0.2.10:5060"),
@@ -194,9 +215,9 @@ async def test_what_becomes_of_a_resource_is_told_once(site: Site, system: Local
 
 
 async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
-    site: Site, system: LocalSystem, clients: Clients
+    site: Site, services: Services, clients: Clients
 ) -> None:
-    async with operator(site, system):
+    async with services.operator(site):
         # Wrong in a way that only call-admission sees, older than the others, and in nobody's way.
         await site.kubectl.apply(resource("Trunk", "astray", address="192.0.2.9:5060", account="nobody"))
         await site.kubectl.apply(
@@ -234,11 +255,11 @@ async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
         await eventually(changed, what="the edit")
 
         # While call-admission is away nothing is claimed; afterwards it is done.
-        await system.stop("call-admission")
+        await services.system.stop("call-admission")
         await site.kubectl.apply(resource("Trunk", "hamburg", address="192.0.2.12:5060"))
         await waits(site, "cwtrunk/hamburg", "Applied=False")
         assert conditions(await site.kubectl.get("cwtrunk", "hamburg"))["Applied"] == ("False", "Unavailable")
-        await system.restart("call-admission")
+        await services.system.restart("call-admission")
         await waits(site, "cwtrunk/hamburg", "Applied")
 
         await site.kubectl.do("delete", "cwtrunk", "berlin", "astray", "--timeout=60s")
@@ -246,9 +267,9 @@ async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
 
 
 async def test_a_trunk_that_is_somebody_elses_is_neither_taken_nor_deleted_and_a_routed_one_is_disabled(
-    site: Site, system: LocalSystem, clients: Clients
+    site: Site, services: Services, clients: Clients
 ) -> None:
-    async with operator(site, system, resync_s="2"):
+    async with services.operator(site, resync_s="2"):
         name = "frankfurt"
         await clients.carrier(name, "192.0.2.1:5060")
         await site.kubectl.apply(resource("Trunk", name, address="192.0.2.2:5060", direction="traffic-sender"))
@@ -269,7 +290,7 @@ async def test_a_trunk_that_is_somebody_elses_is_neither_taken_nor_deleted_and_a
 
 
 async def test_a_trunk_that_is_there_already_is_taken_over_only_by_a_resource_of_its_own_account(
-    site: Site, system: LocalSystem, clients: Clients
+    site: Site, services: Services, clients: Clients
 ) -> None:
     await clients.carrier("munich", "192.0.2.1:5060")
     await clients.carrier("cologne", "192.0.2.1:5060")
@@ -277,7 +298,7 @@ async def test_a_trunk_that_is_there_already_is_taken_over_only_by_a_resource_of
     # Called alike, in another realm.
     other = pb.Account(name="munich", realm="b.example", type="carrier", currency="EUR", time_zone="UTC")
     await unary(clients.accounts.CreateAccount, pb.CreateAccountRequest(account=other))
-    async with operator(site, system):
+    async with services.operator(site):
         for account in ({"account": "munich@b.example"}, {"realm": "c.example"}):
             await site.kubectl.apply(resource("Trunk", "munich", address="192.0.2.2:5060", **account))
             await waits(site, "cwtrunk/munich", "Accepted=False")
@@ -309,9 +330,9 @@ async def test_a_trunk_that_is_there_already_is_taken_over_only_by_a_resource_of
 
 
 async def test_a_rate_deck_is_imported_again_when_its_config_map_or_spec_changes_and_bad_lines_are_named(
-    site: Site, system: LocalSystem, clients: Clients
+    site: Site, services: Services, clients: Clients
 ) -> None:
-    async with operator(site, system, resync_s="1"):
+    async with services.operator(site, resync_s="1"):
 
         async def status() -> dict[str, Any]:
             found: dict[str, Any] = (await site.kubectl.get("cwdeck", "retail"))["status"]
@@ -362,3 +383,22 @@ async def test_a_rate_deck_is_imported_again_when_its_config_map_or_spec_changes
 
         await site.kubectl.do("delete", "cwdeck", "retail", "--timeout=60s")
         assert (await clients.decks())["retail"] == ("USD", 1)  # rating forgets no price list
+
+
+async def test_who_has_another_services_certificate_is_told_nothing(
+    site: Site, services: Services, clients: Clients
+) -> None:
+    (stranger,) = services.system.targets("rate-guard")
+    async with services.operator(site, call_admission=stranger, rating=stranger):
+        await site.kubectl.apply(
+            config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,0.06\n"}),
+            resource("Trunk", "berlin", address="192.0.2.10:5060"),
+            resource("RateDeck", "untold", configMap={"name": "prices"}),
+            resource("Ban", "guest", address="192.0.2.7"),
+        )
+        await waits(site, "cwban/guest", "Applied")
+        for what in ("cwtrunk/berlin", "cwdeck/untold"):
+            await waits(site, what, "Applied=False")
+            assert conditions(await site.kubectl.get(*what.split("/")))["Applied"] == ("False", "Unavailable")
+        await site.kubectl.do("delete", "cwban", "guest", "--timeout=60s")
+    assert (await clients.trunks(), "untold" in await clients.decks()) == ({}, False)

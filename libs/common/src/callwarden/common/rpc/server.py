@@ -119,7 +119,7 @@ class TlsFiles:
     """Mutual TLS: who we are and whom we trust, as PEM files."""
 
     def __init__(self, cert: Path, key: Path, ca: Path) -> None:
-        self._cert, self._key, self._ca = cert, key, ca
+        self.cert, self.key, self.ca = cert, key, ca
 
     def server_credentials(self) -> grpc.ServerCredentials:
         """Clients must show a certificate of our CA."""
@@ -132,4 +132,4 @@ class TlsFiles:
         return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
 
     def _read(self) -> tuple[bytes, bytes, bytes]:
-        return self._cert.read_bytes(), self._key.read_bytes(), self._ca.read_bytes()
+        return self.cert.read_bytes(), self.key.read_bytes(), self.ca.read_bytes()
