@@ -166,7 +166,7 @@ async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: 
     async def says(wanted: dict[str, str]) -> bool:
         return await banned() == wanted
 
-    async with services.operator(site, resync_s="1"):
+    async with services.operator(site):
         await site.kubectl.apply(resource("Ban", "guest", address="192.0.2.7", reason="abuse"))
         await waits(site, "cwban/guest", "Applied")
         assert await banned() == {"192.0.2.7": "abuse"}
@@ -332,7 +332,7 @@ async def test_a_trunk_that_is_there_already_is_taken_over_only_by_a_resource_of
 async def test_a_rate_deck_is_imported_again_when_its_config_map_or_spec_changes_and_bad_lines_are_named(
     site: Site, services: Services, clients: Clients
 ) -> None:
-    async with services.operator(site, resync_s="1"):
+    async with services.operator(site):
 
         async def status() -> dict[str, Any]:
             found: dict[str, Any] = (await site.kubectl.get("cwdeck", "retail"))["status"]

@@ -1,5 +1,6 @@
 """Trunk resources carried out: call-admission has a trunk as each of them says, and none when it is gone."""
 
+import math
 from collections.abc import Awaitable
 from itertools import chain
 from typing import TYPE_CHECKING, Final
@@ -63,6 +64,9 @@ class Trunks:
             for source, decision in decisions
         )
         await each(chain(leaving, staying))
+
+    def pause_s(self) -> float:
+        return math.inf
 
     async def _keep(self, source: Source, spec: TrunkSpec, stands: pb.Trunk | None) -> None:
         wanted = trunk_of(source.key.name, spec)
