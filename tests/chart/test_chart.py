@@ -258,6 +258,24 @@ def test_pods_of_ours_are_probed_spread_and_given_time_to_drain(case: str) -> No
             assert len(spec["topologySpreadConstraints"]) == 2
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_the_name_that_callers_are_told_is_that_of_every_pod(case: str) -> None:
+    services = {each["metadata"]["name"]: each["spec"] for each in of_kind(rendered(case), "Service")}
+    told = {
+        (match[1], int(match[2]))
+        for _, container in containers(rendered(case))
+        for value in environment(container).values()
+        if (match := re.fullmatch(r"(cw-callwarden-[a-z-]+):(\d+)", value))
+    }
+    assert len(told) >= 3
+    pods_of = {name: pod["spec"]["containers"][0] for name, pod in pods(rendered(case))}
+    for name, number in told:
+        assert services[name]["clusterIP"] == "None"
+        # Without an address of its own a Service translates no port.
+        assert number in {port["port"] for port in services[name]["ports"]}
+        assert number in {port["containerPort"] for port in pods_of[name]["ports"]}
+
+
 def test_production_scales_and_survives_maintenance() -> None:
     scaled = {
         each["spec"]["scaleTargetRef"]["name"] for each in of_kind(rendered("production"), "HorizontalPodAutoscaler")

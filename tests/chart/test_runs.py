@@ -8,12 +8,15 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import asyncpg
 import pytest
 from sqlalchemy import make_url
 
+from callwarden.api.rating.v1 import rating_pb2
+from callwarden.common.rpc.client import unary
 from callwarden.common.rpc.server import TlsFiles
 from callwarden.kernel.errors import Unavailable
 from callwarden.local.nats import NatsServer
@@ -25,12 +28,15 @@ from callwarden.testing.kube_tools import needs_kube_tools
 from callwarden.testing.operator import PASSWORD, Operator
 from callwarden.testing.phones import Phones
 from callwarden.testing.waiting import eventually
-from tests.chart.rendering import VERSIONS, Object, pods, rendered
+from tests.chart.rendering import NAMESPACE, VERSIONS, Object, pods, rendered
+from tests.kubernetes.cluster import BUILD_TIMEOUT_S, OWN_CLUSTER, Cluster, missing
 
 pytestmark = [pytest.mark.integration, needs_kube_tools()]
 
 REALM: Final = "sip.example.com"
 DATABASE_USERS: Final = ("auth", "call-admission", "rating", "payment")
+RATES: Final = "prefix,description,rate\n49,Germany,0.06\n"
+NOT_OURS: Final = {"backup"}  # CockroachDB's own program
 
 
 class World:
@@ -47,6 +53,7 @@ class World:
         self.secrets = secrets
         self._ports = {name: {"grpc": reserve(), "metrics": reserve()} for name in (*DATABASE_USERS, "rate-guard")}
         self._ports["edge-proxy"] = {"sip": reserve(), "metrics": reserve()}
+        self._ports["security-policy"] = {"metrics": reserve()}
 
     def targets(self, service: str) -> list[str]:
         return [self.at(service, "grpc")]
@@ -69,7 +76,7 @@ class World:
                     assert secret.get("optional"), f"{service}: no key {secret['key']} in {secret['name']}"
                     continue
             elif field := source.get("fieldRef"):
-                value = {"status.podIP": "127.0.0.1", "metadata.name": f"{service}-0", "metadata.namespace": "default"}[
+                value = {"status.podIP": "127.0.0.1", "metadata.name": f"{service}-0", "metadata.namespace": NAMESPACE}[
                     field["fieldPath"]
                 ]
             else:
@@ -80,8 +87,9 @@ class World:
     def _local(self, service: str, value: str, earlier: Mapping[str, str]) -> str:
         for name, text in earlier.items():  # as the kubelet does
             value = value.replace(f"$({name})", text)
-        for name in self._ports:
-            value = value.replace(f"cw-callwarden-{name}:7000", self.at(name, "grpc") if name != "edge-proxy" else "")
+        for name, ports in self._ports.items():
+            if "grpc" in ports:
+                value = value.replace(f"cw-callwarden-{name}:7000", self.at(name, "grpc"))
         for host in ("0.0.0.0", "127.0.0.1", REALM):
             for number, port in ((7000, "grpc"), (9464, "metrics"), (5060, "sip")):
                 if port in self._ports.get(service, {}):
@@ -100,8 +108,12 @@ def command_of(container: Object) -> list[str]:
 
 
 @asynccontextmanager
-async def cluster(case: str, folder: Path, nats: NatsServer, database_url: str) -> AsyncIterator[World]:
-    """The migrations Job of a preset, then every service of it, as processes."""
+async def installed(
+    case: str, folder: Path, nats: NatsServer, database_url: str, kubernetes: Cluster | None = None
+) -> AsyncIterator[World]:
+    """The migrations Job of a preset, then every service of it, as processes. The operator's pod, too, where there is
+    a Kubernetes for it: with the account and the rights that the chart gives it.
+    """
     owner = make_url(database_url)
 
     def login(user: str) -> str:
@@ -125,10 +137,13 @@ async def cluster(case: str, folder: Path, nats: NatsServer, database_url: str) 
             job = await _start("schema", containers.pop("schema"), world)
             assert await asyncio.wait_for(job.wait(), 60) == 0, job.log_tail()
             stack.push_async_callback(_drop_roles, database_url)
+            # What a pod finds at its service account's mount and in the cluster's own variables.
+            account = {} if kubernetes is None else {"KUBECONFIG": str(await kubernetes.account(objects))}
+            left_out = {"security-policy"} if kubernetes is None else set()
             children = []
-            for name in (*DATABASE_USERS, "rate-guard", "edge-proxy"):
+            for name in sorted(containers.keys() - left_out - NOT_OURS):
                 make_mounts(world, authority, name)
-                children.append(child := await _start(name, containers[name], world))
+                children.append(child := await _start(name, containers[name], world, account))
                 stack.push_async_callback(child.kill)
             for child in children:
                 ready = asyncio.ensure_future(file_appears(folder / f"{child.name}.ready"))
@@ -147,8 +162,8 @@ def make_mounts(world: World, authority: Authority, name: str) -> None:
         (world.state_dir / f"ours-{name}.{kind}").rename(tls / mounted)
 
 
-async def _start(name: str, container: Object, world: World) -> Child:
-    environment = base_environment() | world.environment(name, container)
+async def _start(name: str, container: Object, world: World, more: Mapping[str, str] = MappingProxyType({})) -> Child:
+    environment = {**base_environment(), **world.environment(name, container), **more}
     # The one thing that no pod is told: probes look at /readyz, we wait for a file.
     environment["CALLWARDEN_READY_FILE"] = str(world.state_dir / f"{name}.ready")
     return await Child.start(name, command_of(container), log=world.state_dir / f"{name}.log", env=environment)
@@ -171,7 +186,7 @@ async def test_what_production_says_is_started_and_a_call_goes_through(
     state_dir: Path, nats_server: NatsServer, database_url: str
 ) -> None:
     """With mutual TLS between all services, and a database role for each."""
-    async with cluster("production", state_dir, nats_server, database_url) as world:
+    async with installed("production", state_dir, nats_server, database_url) as world:
         edge = world.at("edge-proxy", "sip")
         async with Operator(world, _admin(world)) as operator, Phones(edge) as carrier, Phones(edge) as phones:
             await operator.deck()
@@ -191,6 +206,49 @@ async def test_what_production_says_is_started_and_a_call_goes_through(
         async with Operator(world, Authority(state_dir, "theirs").files("admin")) as stranger:
             with pytest.raises(Unavailable):
                 await stranger.get("alice")
+
+
+@pytest.mark.timeout(BUILD_TIMEOUT_S)  # the first one may have to build the API server
+@pytest.mark.skipif(bool(missing()), reason=missing())
+@pytest.mark.skipif(OWN_CLUSTER, reason="makes ServiceAccounts and roles: not on somebody's cluster")
+async def test_what_kubectl_applies_is_carried_out_by_the_pods_that_production_describes(
+    state_dir: Path, nats_server: NatsServer, database_url: str
+) -> None:
+    """The operator's pod among them: with its own account, over mutual TLS, to the addresses that it is told."""
+    async with (
+        Cluster(state_dir / "kubernetes") as kubernetes,
+        installed("production", state_dir, nats_server, database_url, kubernetes) as world,
+        Operator(world, _admin(world)) as operator,
+        Phones(world.at("edge-proxy", "sip")) as carrier,
+        Phones(world.at("edge-proxy", "sip")) as phones,
+    ):
+        kubectl = kubernetes.kubectl
+
+        async def apply(kind: str, name: str, **spec: Any) -> None:
+            metadata = {"name": name, "namespace": "default"}
+            await kubectl.apply({"apiVersion": "callwarden.io/v1", "kind": kind, "metadata": metadata, "spec": spec})
+            await kubectl.do("wait", "--for=condition=Applied", f"{kind}.callwarden.io/{name}", "--timeout=60s")
+
+        async def status_of_a_call() -> int:
+            call = phones.call("alice", PASSWORD, REALM, "493012345")
+            status = await asyncio.wait_for(call.status, 20)
+            if status == 200:
+                await phones.hang_up(call)
+            return status
+
+        # rating and call-admission have what these say before anybody calls.
+        rates = {"name": "rates", "namespace": "default"}
+        await kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": rates, "data": {"rates.csv": RATES}})
+        await apply("RateDeck", "retail", configMap={"name": "rates"})
+        await apply("Trunk", "carrier", address=carrier.address)
+        await unary(operator.rating.SetRoute, rating_pb2.SetRouteRequest(trunk="carrier"))
+        await operator.account("alice", realm=REALM, credit_micros=10_000_000)
+        assert await status_of_a_call() == 200
+        await apply("SecurityPolicy", "house", fraud={"destinations": {"block": ["+49"]}})
+        assert await status_of_a_call() == 403
+        await apply("SecurityPolicy", "house", fraud={"destinations": {"block": ["+53"]}})
+        assert await status_of_a_call() == 200
+        await apply("Ban", "elsewhere", address="192.0.2.7", duration="1h", reason="test")
 
 
 def _admin(world: World) -> TlsFiles:

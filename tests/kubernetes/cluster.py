@@ -13,13 +13,14 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from unittest import mock
 
 import aiohttp
+import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -37,6 +38,7 @@ CACHE: Final = ROOT / ".cache" / "kubernetes"
 BUILD_TIMEOUT_S: Final = 1_500
 START_TIMEOUT_S: Final = 60.0
 KUBECTL_TIMEOUT_S: Final = 90.0
+RBAC: Final = {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
 OWN_CLUSTER: Final = os.environ.get("CALLWARDEN_TEST_CLUSTER") == "1"
 _TOKEN: Final = "test"  # of a server on loopback that lives as long as the test
 
@@ -208,6 +210,19 @@ class Cluster:
         await eventually(
             lambda: self._is_ready(secure), timeout_s=START_TIMEOUT_S, interval_s=0.1, what="the API server"
         )
+
+    async def account(self, objects: Sequence[Mapping[str, Any]]) -> Path:
+        """A kubeconfig of the ServiceAccount that the roles and bindings among `objects` are for. Makes it and them."""
+        roles = [each for each in objects if each["kind"] in RBAC]
+        ((name, namespace),) = {(it["name"], it["namespace"]) for each in roles for it in each.get("subjects", ())}
+        for space in {namespace, *(each["metadata"].get("namespace", namespace) for each in roles)} - {"default"}:
+            await self.kubectl.do("create", "namespace", space)
+        await self.kubectl.do("create", "serviceaccount", name, "-n", namespace)
+        await self.kubectl.do("apply", "-f", "-", stdin=yaml.safe_dump_all(roles))
+        token = (await self.kubectl.do("create", "token", name, "-n", namespace)).strip()
+        kubeconfig = self.folder / f"{namespace}-{name}.json"
+        kubeconfig.write_text(self.config_for(token))
+        return kubeconfig
 
     def config_for(self, token: str, secure: int | None = None) -> str:
         """A kubeconfig of somebody else on the same server."""

@@ -3,11 +3,10 @@
 import re
 
 import pytest
-import yaml
 
 from callwarden.testing import kube_tools
 from callwarden.testing.waiting import eventually
-from tests.chart.rendering import rendered
+from tests.chart.rendering import NAMESPACE, rendered
 from tests.kubernetes.cluster import BUILD_TIMEOUT_S, OWN_CLUSTER, missing
 from tests.kubernetes.conftest import Site
 
@@ -20,24 +19,13 @@ pytestmark = [
 ]
 
 OTHERS = ("Ban", "Trunk", "RateDeck")
-RBAC = {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
 
 
 async def test_the_charts_rights_are_enough_and_nothing_else_is_asked_for(site: Site) -> None:
-    objects = [each for each in rendered("default") if each["kind"] in RBAC]
-    (account,) = {subject["name"] for each in objects for subject in each.get("subjects", ())}
-    (namespace,) = {subject["namespace"] for each in objects for subject in each.get("subjects", ())}
-    if namespace != "default":
-        await site.kubectl.do("create", "namespace", namespace)
-    await site.kubectl.do("create", "serviceaccount", account, "-n", namespace)
-    await site.kubectl.do("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
-    token = (await site.kubectl.do("create", "token", account, "-n", namespace)).strip()
-    kubeconfig = site.folder / "account.json"
-    kubeconfig.write_text(site.cluster.config_for(token))
-
+    kubeconfig = await site.cluster.account(rendered("default"))
     # Nobody answers there: what the operator asks of the API server is the same.
     away = {"rate_guard": "127.0.0.1:1", "call_admission": "127.0.0.1:1", "rating": "127.0.0.1:1"}
-    async with site.pods(2), site.operator(kubeconfig, lease_namespace=namespace, **away) as operator:
+    async with site.pods(2), site.operator(kubeconfig, lease_namespace=NAMESPACE, **away) as operator:
         house = {
             "apiVersion": "callwarden.io/v1",
             "kind": "SecurityPolicy",

@@ -24,21 +24,26 @@ from .example_server import ExampleServicer, Serve, Served
 
 @pytest_asyncio.fixture(params=["direct", "grpc"])
 async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
-    """`served = await serve({"Count": handler})`; `port=` to come back at the same place. Each test runs twice: with
-    streams that go on over a direct connection, and without.
+    """`served = await serve({"Count": handler})`; `host=` and `port=` to choose the place, or to come back at it. Each
+    test runs twice: with streams that go on over a direct connection, and without.
     """
     async with AsyncExitStack() as stack:
 
         async def start(
-            handlers: Mapping[str, Handler], *, port: int = 0, tracer: Tracer | None = None, **options: Any
+            handlers: Mapping[str, Handler],
+            *,
+            host: str = "127.0.0.1",
+            port: int = 0,
+            tracer: Tracer | None = None,
+            **options: Any,
         ) -> Served:
             serving = Serving(asyncio.Event(), tracer or Tracer(None, 0.0), Metrics())
-            server = Server(f"127.0.0.1:{port}", serving, direct=request.param == "direct")
+            server = Server(f"{host}:{port}", serving, direct=request.param == "direct")
             servicer = ExampleServicer(handlers, **options)
             rateguard_pb2_grpc.add_RateGuardServiceServicer_to_server(servicer, server)
             await server.start()
             stack.push_async_callback(server.drain, 0)
-            return Served(server, servicer)
+            return Served(server, servicer, host)
 
         yield start
 

@@ -38,10 +38,10 @@ class ExampleServicer(StreamServicer, rateguard_pb2_grpc.RateGuardServiceService
 class Served:
     """A running server: where it is and what it counts."""
 
-    def __init__(self, server: Server, servicer: ExampleServicer) -> None:
+    def __init__(self, server: Server, servicer: ExampleServicer, host: str) -> None:
         self.server = server
         self.servicer = servicer
-        self.target = f"127.0.0.1:{server.port}"
+        self.target = f"{host}:{server.port}"
         self.metrics = server.serving.metrics
 
     async def stop(self) -> None:

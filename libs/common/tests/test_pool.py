@@ -1,7 +1,7 @@
 """Several targets: the same key to the same one, and to the next while that is away."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -9,10 +9,12 @@ import pytest
 import pytest_asyncio
 
 from callwarden.api.rateguard.v1 import rateguard_pb2 as pb
+from callwarden.common.rpc import names
 from callwarden.common.rpc.stream import StreamPool
 from callwarden.common.rpc.stream.client import NotSent
-from callwarden.kernel.errors import Exhausted, Unavailable
+from callwarden.kernel.errors import Exhausted, Invalid, Unavailable
 from callwarden.limits.rendezvous import ranking
+from callwarden.testing.waiting import eventually
 
 from .example_server import Serve, Served
 
@@ -145,3 +147,146 @@ async def test_a_pool_without_targets_is_unavailable() -> None:
         pool = await stack.enter_async_context(StreamPool(SERVICE, [], ranking))
         with pytest.raises(NotSent):
             await pool.call("key", "Count", pb.CountRequest(), pb.CountReply, timeout_s=1)
+
+
+# ------------------------------------------------------------------ names
+
+
+class Dns:
+    """A resolver whose answers a test changes."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = addresses
+        self.asked = asyncio.Condition()
+
+    async def __call__(self, host: str) -> tuple[str, ...]:
+        assert host == "admission.voip"
+        async with self.asked:
+            self.asked.notify_all()
+        if not self.addresses:
+            raise OSError("no such name")
+        return self.addresses
+
+    async def is_asked(self) -> None:
+        async with self.asked:
+            await self.asked.wait()
+
+
+class Pods:
+    """Real servers on one port of 127.0.0.1, 127.0.0.2 …, each of which says its address; a pool over their name."""
+
+    def __init__(self, serve: Serve, dns: Dns) -> None:
+        self.serve = serve
+        self.dns = dns
+        self.port = 0
+        self.handlers: dict[str, Names] = {}
+
+    async def add(self, host: str) -> Served:
+        handler = self.handlers[host] = Names(host)
+        served = await self.serve({"Count": handler}, host=host, port=self.port)
+        self.port = served.server.port
+        return served
+
+    def pool(self) -> StreamPool:
+        target = f"admission.voip:{self.port}"
+        return StreamPool(SERVICE, [target], ranking, resolve=self.dns, look_up_every_s=0.01)
+
+    def is_over(self, pool: StreamPool, *hosts: str) -> Callable[[], bool]:
+        return lambda: set(pool.targets) == {f"{host}:{self.port}" for host in hosts}
+
+
+async def answering(pool: StreamPool) -> set[str]:
+    """Who answers for the keys."""
+    asked = (pool.call(key, "Count", pb.CountRequest(), pb.CountReply, timeout_s=30) for key in KEYS)
+    return {str(reply.not_owned[0]) for reply in await asyncio.gather(*asked)}
+
+
+async def test_a_name_stands_for_all_its_addresses_and_they_are_followed_as_they_come_and_go(serve: Serve) -> None:
+    pods = Pods(serve, Dns("127.0.0.1", "127.0.0.2"))
+    for host in pods.dns.addresses:
+        await pods.add(host)
+    async with pods.pool() as pool:
+        assert await answering(pool) == {"127.0.0.1", "127.0.0.2"}
+        await pods.add("127.0.0.3")
+        pods.dns.addresses = ("127.0.0.3", "127.0.0.1", "127.0.0.2")
+        await eventually(pods.is_over(pool, "127.0.0.1", "127.0.0.2", "127.0.0.3"))
+        assert await answering(pool) == {"127.0.0.1", "127.0.0.2", "127.0.0.3"}
+        pods.dns.addresses = ("127.0.0.2", "127.0.0.3")
+        await eventually(pods.is_over(pool, "127.0.0.2", "127.0.0.3"))
+        assert await answering(pool) == {"127.0.0.2", "127.0.0.3"}
+
+
+async def test_what_was_asked_of_a_pod_that_goes_is_still_answered(serve: Serve) -> None:
+    pods = Pods(serve, Dns("127.0.0.1"))
+    let_go, begun = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Any) -> pb.CountReply:
+        begun.set()
+        await let_go.wait()
+        return pb.CountReply(not_owned=["late"])
+
+    pods.port = (await serve({"Count": slow})).server.port
+    await pods.add("127.0.0.2")
+    async with pods.pool() as pool:
+        call = asyncio.create_task(pool.call("k", "Count", pb.CountRequest(), pb.CountReply, timeout_s=30))
+        await begun.wait()
+        pods.dns.addresses = ("127.0.0.2",)
+        await eventually(pods.is_over(pool, "127.0.0.2"))
+        assert await answering(pool) == {"127.0.0.2"}
+        assert not call.done()
+        let_go.set()
+        assert (await call).not_owned == ["late"]
+        await eventually(lambda: not pool._finishing, what="the connection's end")
+
+
+async def test_a_name_that_nobody_knows_yet_is_asked_for_until_somebody_is_behind_it(serve: Serve) -> None:
+    pods = Pods(serve, Dns())
+    await pods.add("127.0.0.1")
+    async with pods.pool() as pool:
+        with pytest.raises(NotSent):
+            await answering(pool)
+        assert not await pool.wait_up(0.01)
+        pods.dns.addresses = ("127.0.0.1",)
+        assert await pool.wait_up(60)
+        assert await answering(pool) == {"127.0.0.1"}
+
+
+async def test_while_the_name_is_not_known_whoever_was_behind_it_is_asked_on(serve: Serve) -> None:
+    pods = Pods(serve, Dns("127.0.0.1"))
+    await pods.add("127.0.0.1")
+    async with pods.pool() as pool:
+        assert await answering(pool) == {"127.0.0.1"}
+        pods.dns.addresses = ()
+        for _ in range(3):
+            await pods.dns.is_asked()
+        assert await answering(pool) == {"127.0.0.1"}
+
+
+async def test_the_machines_own_resolver_is_asked(serve: Serve) -> None:
+    served = await serve({"Count": Names("here")})
+    async with StreamPool(SERVICE, [f"localhost:{served.server.port}"], ranking) as pool:
+        assert pool.targets == (served.target,)
+        assert await answering(pool) == {"here"}
+
+
+async def test_addresses_are_ordered_bounded_and_bracketed_where_they_must_be() -> None:
+    async def many(host: str) -> list[str]:
+        return ["fd00::2", "fd00::1", "fd00::0001", *(f"10.0.0.{number}" for number in range(250, 0, -1))]
+
+    found = await names.targets("auth:7000", many)
+    assert found == tuple(f"10.0.0.{number}:7000" for number in range(1, names.ADDRESSES_MAX + 1))
+
+    async def six(host: str) -> list[str]:
+        return ["fd00::2", "fd00::1", "fd00:0::1"]
+
+    assert await names.targets("auth:7000", six) == ("[fd00::1]:7000", "[fd00::2]:7000")
+
+
+async def test_a_name_that_is_none_and_a_target_without_a_port_are_told() -> None:
+    with pytest.raises(OSError, match="no name of a host"):
+        await names.addresses("a..b")
+    with pytest.raises(Invalid, match="host:port"):
+        await StreamPool(SERVICE, ["auth"], ranking).__aenter__()
+    assert not names.is_name("[::1]:7000")
+    assert not names.is_name("10.0.0.1:7000")
+    assert names.is_name("auth:7000")

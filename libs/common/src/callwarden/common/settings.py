@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     tls_key: Path | None = None
     tls_ca: Path | None = None
     """PEM files for mutual TLS between services; all three or none. The certificate names the service (`auth`), which
-    its callers ask for. Read once at start: a renewed one holds after a restart."""
+    its callers ask for. Renewed ones are read when they are there, for connections made from then on."""
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:

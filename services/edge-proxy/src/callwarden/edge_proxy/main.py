@@ -3,7 +3,7 @@
 import asyncio
 import os
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from nats.aio.msg import Msg
 
@@ -42,15 +42,24 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     policies = await runtime.policies()
     publisher = await runtime.open(bus.publisher(Spool(settings.spool_dir)))
 
-    def pool(peer: str, service: str, addresses: str, ranking: Ranking) -> StreamPool:
-        return StreamPool(service, targets(addresses), ranking, tls=runtime.tls, peer=peer, metrics=runtime.metrics)
+    def pool(peer: str, service: str, addresses: str, ranking: Ranking, **options: Any) -> StreamPool:
+        return StreamPool(
+            service, targets(addresses), ranking, tls=runtime.tls, peer=peer, metrics=runtime.metrics, **options
+        )
 
     auth = await runtime.open(pool("auth", auth_grpc.SERVICE, settings.auth_targets, rendezvous.ranking))
     admission = await runtime.open(
         pool("call-admission", admission_grpc.SERVICE, settings.admission_targets, rendezvous.ranking)
     )
+    # Its members tell their addresses themselves; a name stands in for all of them until then.
     guards = await runtime.open(
-        pool(rate_guard_grpc.PEER, rate_guard_grpc.SERVICE, settings.rate_guard_targets, rate_guard_grpc.only)
+        pool(
+            rate_guard_grpc.PEER,
+            rate_guard_grpc.SERVICE,
+            settings.rate_guard_targets,
+            rate_guard_grpc.only,
+            resolve=None,
+        )
     )
 
     listen_host, listen_port = split_listen(settings.sip_listen)

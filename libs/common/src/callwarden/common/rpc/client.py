@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from callwarden.common.rpc.interceptors import ERROR_KEY, ClientInterceptor
+from callwarden.common.rpc.renewing import RenewingChannel
 from callwarden.common.rpc.server import KEEPALIVE_OPTIONS, MESSAGE_BYTES_MAX, TlsFiles
 from callwarden.common.rpc.status import to_error
 from callwarden.kernel.errors import CallwardenError
@@ -29,6 +30,8 @@ _OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.initial_reconnect_backoff_ms", RECONNECT_MIN_MS),
     ("grpc.min_reconnect_backoff_ms", RECONNECT_MIN_MS),
     ("grpc.max_reconnect_backoff_ms", RECONNECT_MAX_MS),
+    # Of a name behind which pods have changed; gRPC's default would be half a minute without anybody.
+    ("grpc.dns_min_time_between_resolutions_ms", RECONNECT_MAX_MS),
     # Channels to one target share no connection, so that closing one or a stuck one does not touch the other.
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -38,13 +41,16 @@ def channel(target: str, tls: TlsFiles | None = None, *, peer: str = "") -> grpc
     """A channel to `host:port`. Connects when first used. Close it: `async with channel(…) as c` or runtime.open().
 
     With `tls` the server must be `peer`, a service's name (`rate-guard`), whatever the address is: pods are found by
-    theirs, which no certificate can name. Empty: the target's host, as on the web.
+    theirs, which no certificate can name. Empty: the target's host, as on the web. OSError if its files can't be read.
     """
     interceptors = (ClientInterceptor(),)
     if tls is None:
         return grpc.aio.insecure_channel(target, options=_OPTIONS, interceptors=interceptors)
     options = (*_OPTIONS, ("grpc.ssl_target_name_override", peer)) if peer else _OPTIONS
-    return grpc.aio.secure_channel(target, tls.channel_credentials(), options=options, interceptors=interceptors)
+    return RenewingChannel(
+        tls,
+        lambda credentials: grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors),
+    )
 
 
 async def unary(method: Any, request: Any, *, timeout_s: float | None = None) -> Any:

@@ -3,8 +3,9 @@ set.
 """
 
 import asyncio
+import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
@@ -20,6 +21,7 @@ log = get_logger(__name__)
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024  # gRPC's own default, said aloud: a rate deck goes by pages below this.
 METADATA_BYTES_MAX: Final = 16 * 1024
+READ_TRIES: Final = 10  # of certificates that are being exchanged at this very moment
 STREAMS_MAX: Final = 1_000  # concurrent RPCs a connection; ours need a handful, since the hot ones share a stream
 
 # Both sides. A peer whose machine vanished is noticed after 20 + 5 s instead of the kernel's 15 min, which is what
@@ -115,21 +117,60 @@ class Server(grpc.aio.Server):
         await self.stop(timeout_s)
 
 
+# What tells one reading of the files from another.
+Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
+
+
 class TlsFiles:
-    """Mutual TLS: who we are and whom we trust, as PEM files."""
+    """Mutual TLS: who we are and whom we trust, as PEM files. They may be renewed while we run: each new connection is
+    made with what they hold then; those that stand go on.
+    """
 
     def __init__(self, cert: Path, key: Path, ca: Path) -> None:
         self.cert, self.key, self.ca = cert, key, ca
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """Clients must show a certificate of our CA."""
-        cert, key, ca = self._read()
-        return grpc.ssl_server_credentials([(key, cert)], root_certificates=ca, require_client_auth=True)
+        """Clients must show a certificate of our CA. OSError if the files can't be read now."""
+        read, configuration = self._server_configuration()
 
-    def channel_credentials(self) -> grpc.ChannelCredentials:
-        """Servers must show a certificate of our CA for the name we connect to."""
-        cert, key, ca = self._read()
-        return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            # By a thread of gRPC, before each handshake. None: as before; also where gRPC can't use what it is given.
+            nonlocal read
+            try:
+                if self.stamp() == read:
+                    return None
+                read, new = self._server_configuration()
+            except OSError as error:
+                log.warning("tls.unreadable", error=error, side="server")
+                return None
+            log.info("tls.renewed", side="server", certificate=str(self.cert))
+            return new
 
-    def _read(self) -> tuple[bytes, bytes, bytes]:
-        return self.cert.read_bytes(), self.key.read_bytes(), self.ca.read_bytes()
+        return grpc.dynamic_ssl_server_credentials(
+            configuration,
+            renewed,  # type: ignore[arg-type]  # None is what gRPC itself says for "as before"; its types forgot
+            require_client_authentication=True,
+        )
+
+    def channel_credentials(self) -> tuple[Stamp, grpc.ChannelCredentials]:
+        """Servers must show a certificate of our CA for the name we connect to. OSError if the files can't be read."""
+        stamp, cert, key, ca = self._read()
+        return stamp, grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
+
+    def stamp(self) -> Stamp:
+        """Another one when any of the files has changed. 6 µs. OSError if one isn't there."""
+        found = (os.stat(path) for path in (self.cert, self.key, self.ca))
+        return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in found)
+
+    def _server_configuration(self) -> tuple[Stamp, grpc.ServerCertificateConfiguration]:
+        stamp, cert, key, ca = self._read()
+        return stamp, grpc.ssl_server_certificate_configuration([(key, cert)], root_certificates=ca)
+
+    def _read(self) -> tuple[Stamp, bytes, bytes, bytes]:
+        """All three of one renewal: a kubelet exchanges them together, but not while we read."""
+        for _ in range(READ_TRIES):
+            before = self.stamp()
+            read = self.cert.read_bytes(), self.key.read_bytes(), self.ca.read_bytes()
+            if self.stamp() == before:
+                return before, *read
+        raise OSError(f"{self.cert} and the files beside it change all the time")

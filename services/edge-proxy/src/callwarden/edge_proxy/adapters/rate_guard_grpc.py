@@ -128,7 +128,7 @@ class RateGuardGrpc:
             )
             try:
                 reply = await self._pool.call(target, "Count", request, rateguard_pb2.CountReply, timeout_s=TIMEOUT_S)
-            except (CallwardenError, KeyError):  # KeyError: the member has just left the pool
+            except CallwardenError:
                 self._lost.value += len(part)
                 continue
             not_owned = set(reply.not_owned)

@@ -34,6 +34,7 @@ log = get_logger(__name__)
 RECONNECT_MIN_S: Final = 0.05
 RECONNECT_MAX_S: Final = 1.0  # A restarted process is up in a second or two; asking once a second costs nothing.
 CONNECT_PATIENCE_S: Final = 1.0  # Calls wait this long for a first connection; then they fail at once until it stands.
+ATTEMPT_S: Final = 10.0  # Then it begins anew: with the certificates of then, which may have been the reason.
 STABLE_S: Final = 1.0  # A connection that lived this long was a good one: reconnect without growing pauses.
 
 CALLS = Metric(
@@ -150,6 +151,15 @@ class StreamClient:
         except DecodeError as error:
             raise Internal(f"the reply of {method} doesn't parse") from error
 
+    async def finish(self, timeout_s: float) -> None:
+        """Ask nothing new any more, and return when all that was asked is answered, after `timeout_s` at the latest."""
+        self._keeper.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.leave()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+
     async def _keep_connected(self) -> None:
         """Have a connection, always. Runs until cancelled."""
         failures = 0
@@ -166,6 +176,9 @@ class StreamClient:
                 if not connection.opened.done():
                     self._connection = None
                     connection.fail(NotSent(f"{self.target} is not available"))
+            await asyncio.wait({connection.opened}, timeout=ATTEMPT_S)
+            if not connection.opened.done():
+                task.cancel()
             if await connection.opened:
                 self._connection = connection
                 self._has_connection.set()
@@ -255,6 +268,13 @@ class _Connection:
         except Exception as error:  # as a failed writer of the gRPC stream: one that can't ask had better be gone
             log.error("stream.write_failed", error=error, target=self._target)
             link.abort()
+
+    def leave(self) -> None:
+        """End when everybody who waits has an answer: our own goodbye, as the server's."""
+        self.goodbye = True
+        if not self.leaving.done():
+            self.leaving.set_result(None)
+        self._wake.set()
 
     def fail(self, error: CallwardenError) -> None:
         """Tell everybody who waits."""
@@ -399,9 +419,7 @@ class _Connection:
             found = pending.pop(item.id, None)
             if found is None:
                 if item.id == GOODBYE_ID:
-                    self.goodbye = True
-                    if not self.leaving.done():
-                        self.leaving.set_result(None)
+                    self.leave()
                 continue  # or the answer comes after its time
             waiter = found[0]
             if waiter.done():  # cancelled in this very turn of the loop
