@@ -329,6 +329,29 @@ async def test_a_trunk_that_is_there_already_is_taken_over_only_by_a_resource_of
         assert await clients.trunks() == {}
 
 
+async def test_of_two_trunks_of_one_name_the_younger_gets_it_when_the_older_is_gone(
+    site: Site, services: Services, clients: Clients
+) -> None:
+    async def owner() -> str:
+        trunk = (await clients.trunks())["bremen"]
+        return f"{trunk.account}@{trunk.realm} {trunk.address}"
+
+    younger = resource("Trunk", "bremen", address="192.0.2.2:5060", realm="b.example")
+    younger["metadata"]["namespace"] = "kube-public"
+    async with services.operator(site):
+        await site.kubectl.apply(resource("Trunk", "bremen", address="192.0.2.1:5060", realm="a.example"))
+        await waits(site, "cwtrunk/bremen", "Applied")
+        await site.kubectl.apply(younger)
+        await site.kubectl.do("wait", "-n", "kube-public", "--for=condition=Accepted=False", "cwtrunk/bremen")
+        assert await owner() == "bremen@a.example 192.0.2.1:5060"
+        # Another account's: it isn't taken over, but goes, and a new one comes.
+        await site.kubectl.do("delete", "cwtrunk", "bremen", "--timeout=60s")
+        await site.kubectl.do("wait", "-n", "kube-public", "--for=condition=Applied", "cwtrunk/bremen")
+        assert await owner() == "bremen@b.example 192.0.2.2:5060"
+        await site.kubectl.do("delete", "-n", "kube-public", "cwtrunk", "bremen", "--timeout=60s")
+        assert await clients.trunks() == {}
+
+
 async def test_a_rate_deck_is_imported_again_when_its_config_map_or_spec_changes_and_bad_lines_are_named(
     site: Site, services: Services, clients: Clients
 ) -> None:

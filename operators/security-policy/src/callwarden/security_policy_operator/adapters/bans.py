@@ -48,10 +48,7 @@ class Bans:
         orders = [decision for _, decision in decisions if isinstance(decision, Order)]
         self._ends_s = min((order.until_s for order in orders if order.until_s is not None), default=math.inf)
         # All of them first: while NATS is away none of what follows is tried.
-        stands = {
-            order.address: await self._stands(order.address) for _, order in decisions if isinstance(order, Order)
-        }
-        # Lifting first: what another Ban has to say of the address comes after it.
+        stands = {order.address: await self._stands(order.address) for order in orders}
         leaving = (
             (source, self._lift(source, still=address_of(source) in stands)) for source in sources if source.is_leaving
         )

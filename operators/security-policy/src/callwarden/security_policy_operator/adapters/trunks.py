@@ -1,7 +1,7 @@
 """Trunk resources carried out: call-admission has a trunk as each of them says, and none when it is gone."""
 
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Container
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -50,25 +50,25 @@ class Trunks:
                 await self._declared.refused(source, refusal)
             raise Unavailable(f"{SERVICE}: {error.message}") from error
         stands = {trunk.name: trunk for trunk in listed.trunks}
-        wanted = {source.key.name for source, decision in decisions if isinstance(decision, TrunkSpec)}
-        leaving = (
-            (source, self._drop(source, still=source.key.name in wanted)) for source in sources if source.is_leaving
-        )
+        kept: set[str] = set()
         staying = (
             (
                 source,
-                self._keep(source, decision, stands.get(source.key.name))
+                self._keep(source, decision, stands.get(source.key.name), kept)
                 if isinstance(decision, TrunkSpec)
                 else self._declared.refused(source, decision),
             )
             for source, decision in decisions
         )
-        await each(chain(leaving, staying))
+        # After those that stay: one of them may take over the trunk of one that leaves.
+        leaving = ((source, self._drop(source, kept)) for source in sources if source.is_leaving)
+        await each(chain(staying, leaving))
 
     def pause_s(self) -> float:
         return math.inf
 
-    async def _keep(self, source: Source, spec: TrunkSpec, stands: pb.Trunk | None) -> None:
+    async def _keep(self, source: Source, spec: TrunkSpec, stands: pb.Trunk | None, kept: set[str]) -> None:
+        """Its name comes to `kept` as soon as the trunk is its own."""
         wanted = trunk_of(source.key.name, spec)
         change = change_of(stands, wanted) if stands is not None else None
         is_new = not self._declared.is_held(source)
@@ -78,6 +78,7 @@ class Trunks:
             # Only now: a resource that never had a trunk takes none away.
             if not await self._declared.hold(source):
                 return
+        kept.add(wanted.name)
         if not await self._tried(source, self._write(wanted, stands, change)):
             return
         if stands is not None and is_new:
@@ -135,10 +136,10 @@ class Trunks:
             await unary(self._accounts.UpdateTrunk, change)
             log.info("trunk.changed", name=wanted.name, fields=changed_fields(change))
 
-    async def _drop(self, source: Source, *, still: bool) -> None:
-        """`still`: another Trunk is called the same."""
+    async def _drop(self, source: Source, kept: Container[str]) -> None:
+        """`kept`: the names of trunks that are another resource's now."""
         name = source.key.name
-        if not self._declared.is_held(source) or still:
+        if not self._declared.is_held(source) or name in kept:
             await self._declared.let_go(source)
             return
         try:
