@@ -24,7 +24,7 @@ TIMEOUT_S: Final = 10.0
 _PAGE: Final = 500
 _PAGES_MAX: Final = 200
 MERGE_PATCH: Final = "application/merge-patch+json"
-METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 
 Json = dict[str, Any]
 
