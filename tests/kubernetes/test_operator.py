@@ -218,6 +218,17 @@ async def test_a_hundred_pods_enforce_a_change(site: Site) -> None:
         assert sum(one["running"] for one in services) == 100
 
 
+async def test_pods_that_end_in_order_are_waited_for_no_more(site: Site) -> None:
+    async with site.operator():
+        async with site.pods(2):
+            await site.kubectl.apply(policy("house", lines={"max": 3}))
+            await waits(site, "cwsp/house", "Applied")
+        await waits(site, "cwsp/house", "Applied=Unknown")
+        house = await site.kubectl.get("cwsp", "house")
+        assert house["status"]["services"] == []
+        assert conditions(house)["Applied"] == ("Unknown", "NoPods")
+
+
 async def test_while_nats_is_away_nothing_is_claimed_and_afterwards_all_is_done(site: Site) -> None:
     async with site.operator():
         await site.kubectl.apply(policy("house", lines={"max": 3}))

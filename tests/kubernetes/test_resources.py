@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc.aio
 import pytest
 import pytest_asyncio
 
@@ -18,9 +19,11 @@ from callwarden.api.rating.v1 import rating_pb2
 from callwarden.api.rating.v1.rating_pb2_grpc import RatingServiceStub
 from callwarden.common.bus import Bucket, Bus
 from callwarden.common.rpc.client import channel, unary
+from callwarden.kernel.errors import NotFound
 from callwarden.local.process import Child
 from callwarden.local.system import LocalSystem
 from callwarden.testing import kube_tools
+from callwarden.testing.certificates import Authority
 from callwarden.testing.servers import Servers
 from callwarden.testing.waiting import eventually
 from tests.kubernetes.cluster import BUILD_TIMEOUT_S, Cluster, missing
@@ -52,13 +55,43 @@ def config_map(name: str, **content: Any) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, **content}
 
 
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What runs, with mutual TLS as the chart's production preset has it."""
+
+    system: LocalSystem
+    authority: Authority
+
+    def channel(self, name: str) -> grpc.aio.Channel:
+        """The test's own to one of them."""
+        return channel(self.system.targets(name)[0], self.authority.files("test"), peer=name)
+
+    @asynccontextmanager
+    async def operator(self, site: Site, **settings: str) -> AsyncIterator[Child]:
+        """One that is told where they are, unless `settings` say otherwise."""
+        targets = {name.replace("-", "_"): self.system.targets(name)[0] for name in SERVICES}
+        tls = tls_settings(self.authority, "security-policy")
+        async with site.operator(None, **{**targets, **tls, **settings}) as child:
+            yield child
+
+
+def tls_settings(authority: Authority, name: str) -> dict[str, str]:
+    files = authority.files(name, dns=name)
+    return {"tls_cert": str(files.cert), "tls_key": str(files.key), "tls_ca": str(files.ca)}
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def system(callwarden_servers: Servers) -> AsyncIterator[LocalSystem]:
-    """The services for all tests: their start takes ten seconds."""
+async def services(callwarden_servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
+    """For all tests: their start takes ten seconds."""
+    authority = Authority(tmp_path_factory.mktemp("tls"), "ours")
+    env = {
+        name: {f"CALLWARDEN_{key.upper()}": value for key, value in tls_settings(authority, name).items()}
+        for name in SERVICES
+    }
     database_url = await asyncio.to_thread(callwarden_servers.ask, "database")
     try:
-        async with LocalSystem(services=SERVICES, database_url=database_url, migrate=False) as started:
-            yield started
+        async with LocalSystem(services=SERVICES, env=env, database_url=database_url, migrate=False) as system:
+            yield Services(system, authority)
     finally:
         await asyncio.to_thread(callwarden_servers.ask, "drop", database_url)
 
@@ -72,6 +105,13 @@ class Clients:
 
     async def trunks(self) -> dict[str, pb.Trunk]:
         return {one.name: one for one in (await unary(self.accounts.ListTrunks, pb.ListTrunksRequest())).trunks}
+
+    async def carrier(self, name: str, address: str, *, realm: str = "a.example") -> None:
+        """A trunk that somebody has made, and its account."""
+        new = pb.Account(name=name, realm=realm, type="carrier", currency="EUR", time_zone="UTC")
+        account = await unary(self.accounts.CreateAccount, pb.CreateAccountRequest(account=new))
+        trunk = pb.Trunk(name=name, address=address, direction="carrier", account=account.id, enabled=True)
+        await unary(self.accounts.CreateTrunk, trunk)
 
     async def decks(self) -> dict[str, tuple[str, int]]:
         """Currency and number of rates of each."""
@@ -88,34 +128,36 @@ class Clients:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def clients(system: LocalSystem) -> AsyncIterator[Clients]:
-    async with (
-        channel(system.targets("call-admission")[0]) as admission,
-        channel(system.targets("rating")[0]) as rating,
-    ):
+async def clients(services: Services) -> AsyncIterator[Clients]:
+    async with services.channel("call-admission") as admission, services.channel("rating") as rating:
         connected = Clients(AccountServiceStub(admission), RatingServiceStub(rating))
         yield connected
         await connected.clear()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def site(cluster: Cluster, system: LocalSystem, state_dir: Path) -> AsyncIterator[Site]:
+async def site(cluster: Cluster, services: Services, state_dir: Path) -> AsyncIterator[Site]:
     """The cluster without resources of ours, and the system's bus."""
-    assert system.nats is not None
-    yield Site(state_dir, cluster, system.nats)
+    assert services.system.nats is not None
+    yield Site(state_dir, cluster, services.system.nats)
     await cluster.clear()
     await cluster.kubectl.do("delete", "configmap", "prices", "--ignore-not-found")
 
 
-@asynccontextmanager
-async def operator(site: Site, system: LocalSystem, **settings: str) -> AsyncIterator[Child]:
-    """One that is told where the services are."""
-    targets = {name.replace("-", "_"): system.targets(name)[0] for name in SERVICES}
-    async with site.operator(None, **targets, **settings) as child:
-        yield child
+async def told(site: Site, kind: str, name: str, *wanted: tuple[str, str]) -> list[str]:
+    """Just these Events (type, reason) are told, in any order, since their time has whole seconds. Their messages."""
+    which = f"involvedObject.kind={kind},involvedObject.name={name}"
+
+    async def are_there() -> list[str]:
+        found = (await site.kubectl.get("events", "--field-selector", which))["items"]
+        assert {one["reportingComponent"] for one in found} == {"callwarden.io/security-policy"}
+        assert sorted((one["type"], one["reason"]) for one in found) == sorted(wanted)
+        return [str(one["message"]) for one in found]
+
+    return await eventually(are_there, interval_s=0.2, what=f"what is told of {kind} {name}")
 
 
-async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: Site, system: LocalSystem) -> None:
+async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: Site, services: Services) -> None:
     async def banned() -> dict[str, str]:
         async with Bus(site.nats.url, name="test", declare=False) as bus:
             entries = (await bus.kv(Bucket.BANS).items()).values()
@@ -124,7 +166,7 @@ async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: 
     async def says(wanted: dict[str, str]) -> bool:
         return await banned() == wanted
 
-    async with operator(site, system, resync_s="1"):
+    async with services.operator(site):
         await site.kubectl.apply(resource("Ban", "guest", address="192.0.2.7", reason="abuse"))
         await waits(site, "cwban/guest", "Applied")
         assert await banned() == {"192.0.2.7": "abuse"}
@@ -142,56 +184,40 @@ async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: 
         assert await banned() == {}
 
 
-async def test_what_becomes_of_a_resource_is_told_once(site: Site, system: LocalSystem, clients: Clients) -> None:
-    async def events(kind: str, name: str) -> list[tuple[str, str]]:
-        """In no order: their time has whole seconds."""
-        which = f"involvedObject.kind={kind},involvedObject.name={name}"
-        found = (await site.kubectl.get("events", "--field-selector", which))["items"]
-        assert {one["reportingComponent"] for one in found} <= {"callwarden.io/security-policy"}
-        return sorted((one["type"], one["reason"]) for one in found)
-
-    async def told(kind: str, name: str, wanted: list[tuple[str, str]]) -> bool:
-        found = await events(kind, name)
-        assert found == wanted
-        return True
-
-    good = [("Normal", "Accepted"), ("Normal", "Applied")]
-    async with operator(site, system, resync_s="1"):
+async def test_what_becomes_of_a_resource_is_told_once(site: Site, services: Services, clients: Clients) -> None:
+    accepted, applied = ("Normal", "Accepted"), ("Normal", "Applied")
+    async with services.operator(site, resync_s="1"):
         await site.kubectl.apply(
             resource("Ban", "guest", address="192.0.2.7"),
             resource("Trunk", "berlin", address="192.0.2.10:5060"),
             config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,dear\n"}),
             resource("RateDeck", "told", configMap={"name": "prices"}),
         )
-        await waits(site, "cwban/guest", "Applied")
-        await waits(site, "cwtrunk/berlin", "Applied")
-        await waits(site, "cwdeck/told", "Accepted=False")
-        await site.kubectl.apply(resource("Ban", "later", address="192.0.2.7"))
-        await site.kubectl.apply(resource("Trunk", "berlin", address="192.0.2.11:5060"))
-        await site.kubectl.apply(config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,0.06\n"}))
-        await waits(site, "cwban/later", "Accepted=False")
-        await waits(site, "cwdeck/told", "Applied")
-        assert await events("Ban", "guest") == good
-        assert await events("Ban", "later") == [("Warning", "Conflict")]
-        assert await events("RateDeck", "told") == [*good, ("Warning", "BadLines")]
-        # One for each form that it had.
-        trunks = [*good, ("Normal", "Applied")]
-        await eventually(lambda: told("Trunk", "berlin", trunks), what="the word of the edit")
+        await told(site, "Ban", "guest", accepted, applied)
+        await told(site, "Trunk", "berlin", accepted, applied)
+        await told(site, "RateDeck", "told", ("Warning", "BadLines"))
+        await site.kubectl.apply(
+            resource("Ban", "later", address="192.0.2.7"),
+            resource("Trunk", "berlin", address="192.0.2.11:5060"),
+            config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,0.06\n"}),
+        )
+        await told(site, "Ban", "later", ("Warning", "Conflict"))
+        await told(site, "RateDeck", "told", ("Warning", "BadLines"), accepted, applied)
+        await told(site, "Trunk", "berlin", accepted, applied, applied)  # the edit
 
         await site.kubectl.do("delete", "cwban", "guest", "--timeout=60s")
         await site.kubectl.do("delete", "cwtrunk", "berlin", "--timeout=60s")
-        await waits(site, "cwban/later", "Applied")
-        await eventually(lambda: told("Trunk", "berlin", [*trunks, ("Normal", "Deleted")]), what="the word of its end")
-        assert await events("Ban", "guest") == good  # the other one bans the address now
-        later = [*good, ("Normal", "Lifted"), ("Warning", "Conflict")]
+        await told(site, "Trunk", "berlin", accepted, applied, applied, ("Normal", "Deleted"))
+        await told(site, "Ban", "later", ("Warning", "Conflict"), accepted, applied)
+        await told(site, "Ban", "guest", accepted, applied)  # not lifted: the other one bans the address now
         await site.kubectl.do("delete", "cwban", "later", "--timeout=60s")
-        await eventually(lambda: told("Ban", "later", later), what="the word of its end")
+        await told(site, "Ban", "later", ("Warning", "Conflict"), accepted, applied, ("Normal", "Lifted"))
 
 
 async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
-    site: Site, system: LocalSystem, clients: Clients
+    site: Site, services: Services, clients: Clients
 ) -> None:
-    async with operator(site, system):
+    async with services.operator(site):
         # Wrong in a way that only call-admission sees, older than the others, and in nobody's way.
         await site.kubectl.apply(resource("Trunk", "astray", address="192.0.2.9:5060", account="nobody"))
         await site.kubectl.apply(
@@ -207,6 +233,7 @@ async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
             address="192.0.2.10:5060",
             direction="carrier",
             account="berlin",
+            realm="callwarden.local",
             strip_digits=1,
             enabled=True,
             block_prefixes=["4990", "4991"],
@@ -228,11 +255,11 @@ async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
         await eventually(changed, what="the edit")
 
         # While call-admission is away nothing is claimed; afterwards it is done.
-        await system.stop("call-admission")
+        await services.system.stop("call-admission")
         await site.kubectl.apply(resource("Trunk", "hamburg", address="192.0.2.12:5060"))
         await waits(site, "cwtrunk/hamburg", "Applied=False")
         assert conditions(await site.kubectl.get("cwtrunk", "hamburg"))["Applied"] == ("False", "Unavailable")
-        await system.restart("call-admission")
+        await services.system.restart("call-admission")
         await waits(site, "cwtrunk/hamburg", "Applied")
 
         await site.kubectl.do("delete", "cwtrunk", "berlin", "astray", "--timeout=60s")
@@ -240,14 +267,11 @@ async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
 
 
 async def test_a_trunk_that_is_somebody_elses_is_neither_taken_nor_deleted_and_a_routed_one_is_disabled(
-    site: Site, system: LocalSystem, clients: Clients
+    site: Site, services: Services, clients: Clients
 ) -> None:
-    async with operator(site, system, resync_s="2"):
+    async with services.operator(site, resync_s="2"):
         name = "frankfurt"
-        theirs = pb.Account(name=name, realm="a.example", type="carrier", currency="EUR", time_zone="UTC")
-        account = await unary(clients.accounts.CreateAccount, pb.CreateAccountRequest(account=theirs))
-        trunk = pb.Trunk(name=name, address="192.0.2.1:5060", direction="carrier", account=account.id, enabled=True)
-        await unary(clients.accounts.CreateTrunk, trunk)
+        await clients.carrier(name, "192.0.2.1:5060")
         await site.kubectl.apply(resource("Trunk", name, address="192.0.2.2:5060", direction="traffic-sender"))
         await waits(site, f"cwtrunk/{name}", "Accepted=False")
         await site.kubectl.do("delete", "cwtrunk", name, "--timeout=60s")
@@ -265,10 +289,73 @@ async def test_a_trunk_that_is_somebody_elses_is_neither_taken_nor_deleted_and_a
         assert set(await clients.trunks()) == {name}
 
 
-async def test_a_rate_deck_is_imported_again_when_its_config_map_or_spec_changes_and_bad_lines_are_named(
-    site: Site, system: LocalSystem, clients: Clients
+async def test_a_trunk_that_is_there_already_is_taken_over_only_by_a_resource_of_its_own_account(
+    site: Site, services: Services, clients: Clients
 ) -> None:
-    async with operator(site, system, resync_s="1"):
+    await clients.carrier("munich", "192.0.2.1:5060")
+    await clients.carrier("cologne", "192.0.2.1:5060")
+    before = await clients.trunks()
+    # Called alike, in another realm.
+    other = pb.Account(name="munich", realm="b.example", type="carrier", currency="EUR", time_zone="UTC")
+    await unary(clients.accounts.CreateAccount, pb.CreateAccountRequest(account=other))
+    async with services.operator(site):
+        for account in ({"account": "munich@b.example"}, {"realm": "c.example"}):
+            await site.kubectl.apply(resource("Trunk", "munich", address="192.0.2.2:5060", **account))
+            await waits(site, "cwtrunk/munich", "Accepted=False")
+            refused = await site.kubectl.get("cwtrunk", "munich")
+            assert "munich@a.example" in message(refused, "Accepted")
+            await site.kubectl.do("delete", "cwtrunk", "munich", "--timeout=60s")
+        assert await clients.trunks() == before
+        with pytest.raises(NotFound):  # no account is made for a trunk that there won't be
+            await unary(clients.accounts.GetAccount, pb.GetAccountRequest(account="munich@c.example"))
+
+        await site.kubectl.apply(
+            resource("Trunk", "munich", address="192.0.2.1:5060", account="munich@a.example"),
+            resource("Trunk", "cologne", address="192.0.2.3:5060", realm="a.example", blockPrefixes=["4990"]),
+        )
+        await waits(site, "cwtrunk/munich", "Applied")
+        await waits(site, "cwtrunk/cologne", "Applied")
+        refusals = [("Warning", "Refused")] * 2
+        normal = [("Normal", reason) for reason in ("Accepted", "Applied", "TakenOver")]
+        assert "The trunk was there already. Changed: nothing." in await told(
+            site, "Trunk", "munich", *refusals, *normal
+        )
+        said = await told(site, "Trunk", "cologne", *normal)
+        assert "The trunk was there already. Changed: address, blockPrefixes." in said
+        after = await clients.trunks()
+        assert after["munich"] == before["munich"]
+        assert (after["cologne"].address, list(after["cologne"].block_prefixes)) == ("192.0.2.3:5060", ["4990"])
+        await site.kubectl.do("delete", "cwtrunk", "munich", "cologne", "--timeout=60s")
+        assert await clients.trunks() == {}
+
+
+async def test_of_two_trunks_of_one_name_the_younger_gets_it_when_the_older_is_gone(
+    site: Site, services: Services, clients: Clients
+) -> None:
+    async def owner() -> str:
+        trunk = (await clients.trunks())["bremen"]
+        return f"{trunk.account}@{trunk.realm} {trunk.address}"
+
+    younger = resource("Trunk", "bremen", address="192.0.2.2:5060", realm="b.example")
+    younger["metadata"]["namespace"] = "kube-public"
+    async with services.operator(site):
+        await site.kubectl.apply(resource("Trunk", "bremen", address="192.0.2.1:5060", realm="a.example"))
+        await waits(site, "cwtrunk/bremen", "Applied")
+        await site.kubectl.apply(younger)
+        await site.kubectl.do("wait", "-n", "kube-public", "--for=condition=Accepted=False", "cwtrunk/bremen")
+        assert await owner() == "bremen@a.example 192.0.2.1:5060"
+        # Another account's: it isn't taken over, but goes, and a new one comes.
+        await site.kubectl.do("delete", "cwtrunk", "bremen", "--timeout=60s")
+        await site.kubectl.do("wait", "-n", "kube-public", "--for=condition=Applied", "cwtrunk/bremen")
+        assert await owner() == "bremen@b.example 192.0.2.2:5060"
+        await site.kubectl.do("delete", "-n", "kube-public", "cwtrunk", "bremen", "--timeout=60s")
+        assert await clients.trunks() == {}
+
+
+async def test_a_rate_deck_is_imported_again_when_its_config_map_or_spec_changes_and_bad_lines_are_named(
+    site: Site, services: Services, clients: Clients
+) -> None:
+    async with services.operator(site):
 
         async def status() -> dict[str, Any]:
             found: dict[str, Any] = (await site.kubectl.get("cwdeck", "retail"))["status"]
@@ -319,3 +406,22 @@ async def test_a_rate_deck_is_imported_again_when_its_config_map_or_spec_changes
 
         await site.kubectl.do("delete", "cwdeck", "retail", "--timeout=60s")
         assert (await clients.decks())["retail"] == ("USD", 1)  # rating forgets no price list
+
+
+async def test_who_has_another_services_certificate_is_told_nothing(
+    site: Site, services: Services, clients: Clients
+) -> None:
+    (stranger,) = services.system.targets("rate-guard")
+    async with services.operator(site, call_admission=stranger, rating=stranger):
+        await site.kubectl.apply(
+            config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,0.06\n"}),
+            resource("Trunk", "berlin", address="192.0.2.10:5060"),
+            resource("RateDeck", "untold", configMap={"name": "prices"}),
+            resource("Ban", "guest", address="192.0.2.7"),
+        )
+        await waits(site, "cwban/guest", "Applied")
+        for what in ("cwtrunk/berlin", "cwdeck/untold"):
+            await waits(site, what, "Applied=False")
+            assert conditions(await site.kubectl.get(*what.split("/")))["Applied"] == ("False", "Unavailable")
+        await site.kubectl.do("delete", "cwban", "guest", "--timeout=60s")
+    assert (await clients.trunks(), "untold" in await clients.decks()) == ({}, False)

@@ -199,11 +199,10 @@ async def test_the_last_policy_stays_while_nats_is_away_and_news_come_after(bus:
 
 
 @pytest.mark.integration
-async def test_an_acknowledgement_is_repeated_and_vanishes_with_the_process(
+async def test_an_acknowledgement_is_repeated_and_taken_back_when_the_process_ends(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ACK_EVERY_S", 0.1)
-    monkeypatch.setattr(module, "ACK_TTL_S", 1)
     acks = bus.kv(Bucket.POLICY_ACKS)
     async with Process(bus, "auth-0"):
         changes = acks.watch()
@@ -213,9 +212,23 @@ async def test_an_acknowledgement_is_repeated_and_vanishes_with_the_process(
             if isinstance(change, Put):
                 revisions.append(change.revision)
         assert revisions == sorted(set(revisions))
+    assert await acks.items() == {}
+
+
+@pytest.mark.integration
+async def test_the_acknowledgement_of_a_process_that_is_killed_vanishes_by_itself(
+    bus: Bus, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ACK_TTL_S", 1)
+    changes = bus.kv(Bucket.POLICY_ACKS).watch()
+    async with Bus(nats_server.url, name="killed") as own:
+        killed = Process(own, "auth-0")
+        await killed.__aenter__()
+        while not isinstance(await anext(changes), Put):
+            pass
+    await killed.__aexit__(None, None, None)  # its connection is gone: it can't say anything more
     while not isinstance(await anext(changes), Deleted):
         pass
-    assert await acks.items() == {}
 
 
 @pytest.mark.integration

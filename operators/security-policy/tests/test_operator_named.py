@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.policy.resources import RateDeckSpec, TrunkSpec
-from callwarden.security_policy_operator.adapters.trunks import change_of, trunk_of
+from callwarden.security_policy_operator.adapters.trunks import change_of, changed_fields, trunk_of
 from callwarden.security_policy_operator.core.declared import Refusal
 from callwarden.security_policy_operator.core.named import CSV_BYTES_MAX, csv_of, decide, digest_of, shown
 from callwarden.security_policy_operator.core.plan import Source
@@ -76,6 +76,15 @@ def test_what_goes_back_to_its_default_is_a_change_too() -> None:
     assert change is not None
     assert [name.name for name, _ in change.ListFields()] == ["name", "strip_digits", "add_prefix"]
     assert (change.strip_digits, change.add_prefix) == (0, "")
+    assert changed_fields(change) == ["stripDigits", "addPrefix"]
+
+
+def test_a_change_names_fields_as_the_resource_does_each_once() -> None:
+    stands = pb.Trunk(name="berlin", allow_prefixes=["49"], block_prefixes=["4990"], only_local=True)
+    wanted = pb.Trunk(name="berlin", allow_prefixes=["43"], block_prefixes=["4990"], tech_prefix="77")
+    change = change_of(stands, wanted)
+    assert change is not None
+    assert sorted(changed_fields(change)) == ["allowPrefixes", "onlyLocal", "techPrefix"]
 
 
 def test_a_file_is_found_in_data_and_in_binary_data() -> None:

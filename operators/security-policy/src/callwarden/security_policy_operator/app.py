@@ -118,7 +118,7 @@ class Operator:
             group.create_task(self._repeat(self._reconcile, self._dirty, lambda: self._resync_s))
             group.create_task(self._repeat(self._report, self._to_report, self._until_next_s))
             for other, dirty in self._others.items():
-                group.create_task(self._repeat(other.reconcile, dirty, lambda: self._resync_s))
+                group.create_task(self._repeat(other.reconcile, dirty, self._pause_of(other)))
 
     async def _repeat(
         self, reconcile: Callable[[], Awaitable[None]], dirty: asyncio.Event, pause_s: Callable[[], float]
@@ -145,6 +145,9 @@ class Operator:
             else:
                 result, failures = "done", 0
             self.counts.rounds[result] = self.counts.rounds.get(result, 0) + 1
+
+    def _pause_of(self, other: Others) -> Callable[[], float]:
+        return lambda: min(self._resync_s, other.pause_s())
 
     def _until_next_s(self) -> float:
         return max(0.0, self._next_s - self._clock.now_s()) if self._next_s else self._resync_s

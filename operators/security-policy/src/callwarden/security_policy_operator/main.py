@@ -26,8 +26,8 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     others: list[Others] = []
     plurals = list(POLICIES.values())
     if settings.rate_guard is not None:
-        stub = RateGuardServiceStub(await runtime.open(channel(settings.rate_guard, runtime.tls, peer="rate-guard")))
-        others.append(Bans(cluster, stub, bus.kv(Bucket.BANS), runtime.clock, me))
+        peer = await runtime.open(channel(settings.rate_guard, runtime.tls, peer="rate-guard"))
+        others.append(Bans(cluster, RateGuardServiceStub(peer), bus.kv(Bucket.BANS), runtime.clock, me))
         plurals.append(bans.PLURAL)
     if settings.call_admission is not None:
         peer = await runtime.open(channel(settings.call_admission, runtime.tls, peer="call-admission"))

@@ -56,3 +56,7 @@ class Others(Protocol):
     async def reconcile(self) -> None:
         """Carry out what is declared. Raises Unavailable."""
         ...
+
+    def pause_s(self) -> float:
+        """After the last round: until something may be different of which nobody tells; inf: never."""
+        ...

@@ -179,7 +179,7 @@ class AccountDesk:
         await self._accounts.create_trunk(trunk, account_id)
         view = await self._accounts.get(account_id, self._clock.now_s())
         self._news.account_changed(account_id, "trunk", view.account.realm)
-        return replace(trunk, account=view.account.name)
+        return replace(trunk, account=view.account.name, realm=view.account.realm)
 
     async def update_trunk(self, name: str, change: TrunkChange) -> Trunk:
         """All of the change or nothing. Raises NotFound, Invalid, Unavailable."""

@@ -3,6 +3,7 @@
 rate-guard writes and lifts; what is banned now is read from the bucket it writes to. Which Ban counts is in core/bans.
 """
 
+import math
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -39,15 +40,15 @@ class Bans:
         """`me`: this process, as Events name it."""
         self._declared = Declared(cluster, clock, me, "Ban", PLURAL, FINALIZER)
         self._rate_guard, self._kv, self._clock = rate_guard, kv, clock
+        self._ends_s = math.inf  # Unix time at which the next one's time is up
 
     async def reconcile(self) -> None:
         sources = await self._declared.sources()
         decisions = decide(sources, self._clock.now_s())
+        orders = [decision for _, decision in decisions if isinstance(decision, Order)]
+        self._ends_s = min((order.until_s for order in orders if order.until_s is not None), default=math.inf)
         # All of them first: while NATS is away none of what follows is tried.
-        stands = {
-            order.address: await self._stands(order.address) for _, order in decisions if isinstance(order, Order)
-        }
-        # Lifting first: what another Ban has to say of the address comes after it.
+        stands = {order.address: await self._stands(order.address) for order in orders}
         leaving = (
             (source, self._lift(source, still=address_of(source) in stands)) for source in sources if source.is_leaving
         )
@@ -61,6 +62,9 @@ class Bans:
             for source, decision in decisions
         )
         await each(chain(leaving, staying))
+
+    def pause_s(self) -> float:
+        return max(0.0, self._ends_s - self._clock.now_s())
 
     async def _stands(self, address: str) -> events_pb2.Ban | None:
         entry = await self._kv.get(key_of(address))

@@ -2,9 +2,14 @@
 
 A list is imported when the resource or the file differs from what was imported last (`status.digest`). rating can't
 delete one, so nothing is held back when a resource goes.
+
+ConfigMaps aren't watched: that takes the right to be told of all of them, with whatever they hold. We may get those
+whose names we know, and so ask for their versions, often.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from callwarden.api.rating.v1 import rating_pb2 as pb
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 PLURAL: Final = "ratedecks"
+PEEK_S: Final = 2.0  # between two looks at the versions of the ConfigMaps
+PEEKS_PER_S_MAX: Final = 5.0  # what an API server doesn't notice
 IMPORT_TIMEOUT_S: Final = 60.0  # the rows of a full ConfigMap take seconds, behind an import of a million longer
 _METHODS: Final = {"up": pb.Rounding.UP, "middle": pb.Rounding.MIDDLE, "down": pb.Rounding.DOWN}
 _KEPT: Final = ("rates", "version", "digest")  # of the status: they speak of the list that holds
@@ -38,6 +45,24 @@ class ConfigMaps(Cluster, Protocol):
         """Raises NotFound, Denied, Unavailable."""
         ...
 
+    async def config_map_version(self, namespace: str, name: str) -> str:
+        """Its resourceVersion. Raises as above."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of one file on one resource's terms."""
+
+    form: tuple[RateDeckSpec, str]
+    """The terms, and the version of the ConfigMap."""
+    digest: str = ""
+    """Of file and terms; empty: there is no file."""
+    refusal: Refusal | None = None
+    errors: tuple[str, ...] = ()
+    status: Mapping[str, Any] = field(default_factory=dict)
+    """Where it was imported: what is said of the list that holds."""
+
 
 class Decks:
     """`reconcile` in each round."""
@@ -46,13 +71,15 @@ class Decks:
         """`me`: this process, as Events name it."""
         self._cluster, self._rating = cluster, rating
         self._declared = Declared(cluster, clock, me, "RateDeck", PLURAL)
-        self._wrong: dict[str, tuple[str, Refusal, list[str]]] = {}
-        """By uid the digest that rating refused last, and why: the same isn't sent again in each round."""
+        self._pause_s = math.inf
+        self._outcomes: dict[str, _Outcome] = {}
+        """By uid: what is known isn't read and sent again in each round."""
 
     async def reconcile(self) -> None:
         decisions = decide(await self._declared.sources(), RateDeckSpec)
-        known = {_uid(source) for source, _ in decisions}
-        self._wrong = {uid: wrong for uid, wrong in self._wrong.items() if uid in known}
+        uids = {_uid(source) for source, _ in decisions}
+        self._outcomes = {uid: outcome for uid, outcome in self._outcomes.items() if uid in uids}
+        self._pause_s = max(PEEK_S, len(uids) / PEEKS_PER_S_MAX) if uids else math.inf
         await each(
             (
                 source,
@@ -61,29 +88,48 @@ class Decks:
             for source, decision in decisions
         )
 
+    def pause_s(self) -> float:
+        return self._pause_s
+
     async def _keep(self, source: Source, spec: RateDeckSpec) -> None:
-        key = source.key
+        namespace, name = source.key.namespace, spec.config_map.name
+        outcome = self._outcomes.get(_uid(source))
         try:
-            config_map = await self._cluster.config_map(key.namespace, spec.config_map.name)
+            version = await self._cluster.config_map_version(namespace, name)
+            is_known = outcome is not None and outcome.form == (spec, version)
+            config_map = {} if is_known else await self._cluster.config_map(namespace, name)
         except (NotFound, Denied) as error:
-            text = f"spec.configMap.name: ConfigMap {spec.config_map.name}: {error.message}"
+            text = f"spec.configMap.name: ConfigMap {name}: {error.message}"
             await self._refuse(source, Refusal("NoConfigMap", text))
             return
+        if not is_known:
+            outcome = await self._judge(source, spec, config_map, outcome)
+        if outcome is None:
+            return
+        self._outcomes[_uid(source)] = outcome
+        if outcome.refusal is not None:
+            await self._refuse(source, outcome.refusal, outcome.errors)
+        else:
+            await self._declared.applied(
+                source, "Imported", "Calls are priced by it.", **_kept(outcome.status), errors=[]
+            )
+
+    async def _judge(
+        self, source: Source, spec: RateDeckSpec, config_map: Json, before: _Outcome | None
+    ) -> _Outcome | None:
+        """What comes of a file that may be new; None: nothing yet, its status says why. `before`: of the last one."""
+        form = spec, str(config_map["metadata"]["resourceVersion"])
         content = csv_of(config_map, spec.config_map.key)
         if isinstance(content, Refusal):
-            await self._refuse(source, content)
-            return
-        digest = digest_of(key.name, spec, content)
-        if _before(source).get("digest") == digest:
-            await self._imported(source, _before(source))
-            return
-        refused_digest, refusal, errors = self._wrong.get(_uid(source), ("", None, []))
-        if refused_digest == digest and refusal is not None:
-            await self._refuse(source, refusal, errors)
-            return
-        await self._import(source, spec, content, digest)
+            return _Outcome(form, refusal=content)
+        digest = digest_of(source.key.name, spec, content)
+        if (status := _status(source)).get("digest") == digest:
+            return _Outcome(form, digest, status=status)
+        if before is not None and before.digest == digest:
+            return replace(before, form=form)  # refused already; only a label is new, or the file's place
+        return await self._import(source, spec, content, _Outcome(form, digest))
 
-    async def _import(self, source: Source, spec: RateDeckSpec, content: bytes, digest: str) -> None:
+    async def _import(self, source: Source, spec: RateDeckSpec, content: bytes, outcome: _Outcome) -> _Outcome | None:
         request = pb.ImportDeckRequest(
             name=source.key.name,
             currency=spec.currency,
@@ -96,41 +142,32 @@ class Decks:
             reply = await unary(self._rating.ImportDeck, request, timeout_s=IMPORT_TIMEOUT_S)
         except (Invalid, Denied) as error:
             text = f"{error.field}: {error.message}" if error.field else error.message
-            await self._remember(source, digest, Refusal("Refused", text), [])
-            return
+            return replace(outcome, refusal=Refusal("Refused", text))
         except CallwardenError as error:
             await self._refuse(source, away("rating", error))
-            if isinstance(error, Conflict):  # another import came in between: by the next resync it has ended
-                return
+            if isinstance(error, Conflict):  # another import came in between: by the next round it has ended
+                return None
             raise
         if reply.errors:
             errors = shown((bad.line, bad.field, bad.reason) for bad in reply.errors)
             text = f"Nothing was imported, {len(reply.errors)} lines are wrong. The first: {errors[0]}"
-            await self._remember(source, digest, Refusal("BadLines", text), errors)
-            return
+            return replace(outcome, refusal=Refusal("BadLines", text), errors=tuple(errors))
         log.info("deck.imported", name=source.key.name, version=reply.version, rates=reply.rows)
-        await self._imported(source, {"rates": reply.rows, "version": reply.version, "digest": digest})
-
-    async def _remember(self, source: Source, digest: str, refusal: Refusal, errors: list[str]) -> None:
-        self._wrong[_uid(source)] = digest, refusal, errors
-        await self._refuse(source, refusal, errors)
-
-    async def _imported(self, source: Source, found: Json) -> None:
-        await self._declared.applied(source, "Imported", "Calls are priced by it.", **_kept(found), errors=[])
+        return replace(outcome, status={"rates": reply.rows, "version": reply.version, "digest": outcome.digest})
 
     async def _refuse(self, source: Source, refusal: Refusal, errors: Sequence[str] = ()) -> None:
         """What was imported before holds on."""
-        await self._declared.refused(source, refusal, **_kept(_before(source)), errors=list(errors))
+        await self._declared.refused(source, refusal, **_kept(_status(source)), errors=list(errors))
 
 
 def _uid(source: Source) -> str:
     return str(source.metadata.get("uid", ""))
 
 
-def _before(source: Source) -> Json:
+def _status(source: Source) -> Json:
     status = source.body.get("status")
     return dict(status) if isinstance(status, dict) else {}
 
 
-def _kept(status: Json) -> Json:
+def _kept(status: Mapping[str, Any]) -> Json:
     return {name: status[name] for name in _KEPT if name in status}

@@ -43,7 +43,11 @@ class Declared:
             return
         others = [name for name in source.finalizers if name != self._finalizer]
         if await self._finalize(source, others) and reason:
-            await self._tell(source, [Event("Normal", reason, message)])
+            await self.tell(source, reason, message)
+
+    async def tell(self, source: Source, reason: str, message: str) -> None:
+        """An Event beside those that its conditions are."""
+        await self._tell(source, [Event("Normal", reason, message)])
 
     async def applied(self, source: Source, reason: str, message: str, **fields: Any) -> None:
         """What it asks for is there. `fields`: of its status, those that are None are taken away."""

@@ -24,6 +24,7 @@ TIMEOUT_S: Final = 10.0
 _PAGE: Final = 500
 _PAGES_MAX: Final = 200
 MERGE_PATCH: Final = "application/merge-patch+json"
+METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 
 Json = dict[str, Any]
 
@@ -94,6 +95,11 @@ class Kubernetes:
     async def config_map(self, namespace: str, name: str) -> Json:
         return await self._ask("GET", f"{_path('api/v1', namespace, 'configmaps')}/{name}")
 
+    async def config_map_version(self, namespace: str, name: str) -> str:
+        """Its resourceVersion, without its files."""
+        where = f"{_path('api/v1', namespace, 'configmaps')}/{name}"
+        return str((await self._ask("GET", where, accept=METADATA_ONLY))["metadata"]["resourceVersion"])
+
     async def lease(self, namespace: str, name: str) -> Json:
         return await self._ask("GET", f"{_path('apis/coordination.k8s.io/v1', namespace, 'leases')}/{name}")
 
@@ -125,12 +131,14 @@ class Kubernetes:
         body: Json | None = None,
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> Json:
+        headers = {"Content-Type": content_type, "Accept": accept}
         for attempt in (0, 1):
             assert self._session is not None
             try:
                 async with self._session.request(
-                    method, self._server + path, json=body, params=query, headers={"Content-Type": content_type}
+                    method, self._server + path, json=body, params=query, headers=headers
                 ) as reply:
                     if reply.status == 401 and not attempt:
                         # A service account's token lasts an hour and is renewed in its file.

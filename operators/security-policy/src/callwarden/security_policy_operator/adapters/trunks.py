@@ -1,6 +1,7 @@
 """Trunk resources carried out: call-admission has a trunk as each of them says, and none when it is gone."""
 
-from collections.abc import Awaitable
+import math
+from collections.abc import Awaitable, Container
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -49,31 +50,40 @@ class Trunks:
                 await self._declared.refused(source, refusal)
             raise Unavailable(f"{SERVICE}: {error.message}") from error
         stands = {trunk.name: trunk for trunk in listed.trunks}
-        wanted = {source.key.name for source, decision in decisions if isinstance(decision, TrunkSpec)}
-        leaving = (
-            (source, self._drop(source, still=source.key.name in wanted)) for source in sources if source.is_leaving
-        )
+        kept: set[str] = set()
         staying = (
             (
                 source,
-                self._keep(source, decision, stands.get(source.key.name))
+                self._keep(source, decision, stands.get(source.key.name), kept)
                 if isinstance(decision, TrunkSpec)
                 else self._declared.refused(source, decision),
             )
             for source, decision in decisions
         )
-        await each(chain(leaving, staying))
+        # After those that stay: one of them may take over the trunk of one that leaves.
+        leaving = ((source, self._drop(source, kept)) for source in sources if source.is_leaving)
+        await each(chain(staying, leaving))
 
-    async def _keep(self, source: Source, spec: TrunkSpec, stands: pb.Trunk | None) -> None:
+    def pause_s(self) -> float:
+        return math.inf
+
+    async def _keep(self, source: Source, spec: TrunkSpec, stands: pb.Trunk | None, kept: set[str]) -> None:
+        """Its name comes to `kept` as soon as the trunk is its own."""
         wanted = trunk_of(source.key.name, spec)
-        if stands is None or not self._declared.is_held(source):
+        change = change_of(stands, wanted) if stands is not None else None
+        is_new = not self._declared.is_held(source)
+        if stands is None or is_new:
             if not await self._tried(source, self._claim(wanted, spec, stands)):
                 return
             # Only now: a resource that never had a trunk takes none away.
             if not await self._declared.hold(source):
                 return
-        if not await self._tried(source, self._write(wanted, stands)):
+        kept.add(wanted.name)
+        if not await self._tried(source, self._write(wanted, stands, change)):
             return
+        if stands is not None and is_new:
+            fields = ", ".join(changed_fields(change)) if change is not None else "nothing"
+            await self._declared.tell(source, "TakenOver", f"The trunk was there already. Changed: {fields}.")
         message = "Calls pass as it says." if spec.enabled else "The trunk is there, and disabled."
         await self._declared.applied(source, "InUse", message)
 
@@ -92,43 +102,44 @@ class Trunks:
 
     async def _claim(self, wanted: pb.Trunk, spec: TrunkSpec, stands: pb.Trunk | None) -> None:
         """Finds its account, which `wanted` gets; Conflict if the trunk that stands is of another one."""
-        wanted.account, owner = await self._account(wanted.name, spec)
-        if stands is not None and (stands.direction, stands.account) != (spec.direction, owner):
-            raise Conflict(f"there is a trunk {stands.name} already, a {stands.direction} of account {stands.account}")
-
-    async def _write(self, wanted: pb.Trunk, stands: pb.Trunk | None) -> None:
-        if stands is None:
-            await unary(self._accounts.CreateTrunk, wanted)
-            log.info("trunk.created", name=wanted.name)
-        elif (change := change_of(stands, wanted)) is not None:
-            await unary(self._accounts.UpdateTrunk, change)
-            log.info("trunk.changed", name=wanted.name)
-
-    async def _account(self, name: str, spec: TrunkSpec) -> tuple[str, str]:
-        """Id and name of the account it belongs to; one is made where none is named."""
-        asked = spec.account or f"{name}@{spec.realm}"
+        asked = spec.account or f"{wanted.name}@{spec.realm}"
+        account: pb.Account | None = None
         try:
             account = await unary(self._accounts.GetAccount, pb.GetAccountRequest(account=asked))
         except NotFound:
             if spec.account:
                 raise
-            new = pb.Account(
-                name=name,
-                realm=spec.realm,
-                type=spec.direction,
-                currency=spec.currency,
-                deck=spec.deck,
-                time_zone="UTC",
-            )
-            account = await unary(self._accounts.CreateAccount, pb.CreateAccountRequest(account=new))
-        if account.type != spec.direction:
+        if stands is not None:
+            owner = (account.type, account.name, account.realm) if account is not None else None
+            if spec.direction != stands.direction or owner != (stands.direction, stands.account, stands.realm):
+                whose = f"a {stands.direction} of account {stands.account}@{stands.realm}"
+                raise Conflict(f"there is a trunk {stands.name} already, {whose}", field="metadata.name")
+        elif account is None:
+            account = await self._make_account(wanted.name, spec)
+        elif account.type != spec.direction:
             raise Conflict(f"account {asked} is of type {account.type}", field="spec.account")
-        return account.id, account.name
+        assert account is not None
+        wanted.account = account.id
 
-    async def _drop(self, source: Source, *, still: bool) -> None:
-        """`still`: another Trunk is called the same."""
+    async def _make_account(self, name: str, spec: TrunkSpec) -> pb.Account:
+        new = pb.Account(
+            name=name, realm=spec.realm, type=spec.direction, currency=spec.currency, deck=spec.deck, time_zone="UTC"
+        )
+        made: pb.Account = await unary(self._accounts.CreateAccount, pb.CreateAccountRequest(account=new))
+        return made
+
+    async def _write(self, wanted: pb.Trunk, stands: pb.Trunk | None, change: pb.UpdateTrunkRequest | None) -> None:
+        if stands is None:
+            await unary(self._accounts.CreateTrunk, wanted)
+            log.info("trunk.created", name=wanted.name)
+        elif change is not None:
+            await unary(self._accounts.UpdateTrunk, change)
+            log.info("trunk.changed", name=wanted.name, fields=changed_fields(change))
+
+    async def _drop(self, source: Source, kept: Container[str]) -> None:
+        """`kept`: the names of trunks that are another resource's now."""
         name = source.key.name
-        if not self._declared.is_held(source) or still:
+        if not self._declared.is_held(source) or name in kept:
             await self._declared.let_go(source)
             return
         try:
@@ -173,3 +184,11 @@ def change_of(stands: pb.Trunk, wanted: pb.Trunk) -> pb.UpdateTrunkRequest | Non
         return None
     change.name = wanted.name
     return change
+
+
+def changed_fields(change: pb.UpdateTrunkRequest) -> list[str]:
+    """As the resource's spec calls them."""
+    names = [field.name for field, _ in change.ListFields() if field.name != "name"]
+    lists = {f"{verb}_{name}": name for verb in ("add", "remove") for name in ("allow_prefixes", "block_prefixes")}
+    fields = dict.fromkeys(lists.get(name, name) for name in names)
+    return [TrunkSpec.model_fields[name].alias or name for name in fields]

@@ -118,6 +118,7 @@ def trunk_of(row: Row[Any]) -> Trunk:
         row.only_local,
         _split(row.allow_prefixes),
         _split(row.block_prefixes),
+        row.realm,
     )
 
 

@@ -405,6 +405,7 @@ def _trunk(trunk: Trunk) -> pb.Trunk:
         only_local=trunk.only_local,
         allow_prefixes=trunk.allow_prefixes,
         block_prefixes=trunk.block_prefixes,
+        realm=trunk.realm,
     )
 
 

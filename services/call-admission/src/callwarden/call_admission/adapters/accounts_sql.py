@@ -316,7 +316,9 @@ class SqlAccounts:
 
     async def update_trunk(self, name: str, change: TrunkChange) -> tuple[Trunk, UUID]:
         async def work(connection: AsyncConnection) -> tuple[Trunk, UUID]:
-            query = select(trunk, account.c.name.label("owner")).join(account).where(trunk.c.name == name)
+            query = (
+                select(trunk, account.c.name.label("owner"), account.c.realm).join(account).where(trunk.c.name == name)
+            )
             row = (await connection.execute(query.with_for_update(of=trunk))).one_or_none()
             if row is None:
                 raise NotFound(f"there is no trunk {name}", field="name")
@@ -327,7 +329,7 @@ class SqlAccounts:
         return await self._database.transaction("trunk-update", work)
 
     async def trunks(self) -> Sequence[Trunk]:
-        query = select(trunk, account.c.name.label("owner")).join(account).order_by(trunk.c.name)
+        query = select(trunk, account.c.name.label("owner"), account.c.realm).join(account).order_by(trunk.c.name)
         return [trunk_of(row) for row in await self._fetch("trunk-list", query)]
 
     async def delete_trunk(self, name: str) -> UUID | None:

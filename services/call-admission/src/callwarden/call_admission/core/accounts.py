@@ -149,6 +149,8 @@ class Trunk:
     allow_prefixes: tuple[str, ...] = ()
     """Where its calls may go, if not empty."""
     block_prefixes: tuple[str, ...] = ()
+    realm: str = ""
+    """Of its owner; not known before it is made."""
 
 
 @dataclass(frozen=True, slots=True)

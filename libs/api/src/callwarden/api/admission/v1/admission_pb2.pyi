@@ -849,6 +849,7 @@ class Trunk(_message.Message):
     ONLY_LOCAL_FIELD_NUMBER: _builtins.int
     ALLOW_PREFIXES_FIELD_NUMBER: _builtins.int
     BLOCK_PREFIXES_FIELD_NUMBER: _builtins.int
+    REALM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 64 characters of [A-Za-z0-9._-]."""
     address: _builtins.str
@@ -863,6 +864,8 @@ class Trunk(_message.Message):
     enabled: _builtins.bool
     only_local: _builtins.bool
     """Calls of this traffic sender reach local users and numbers only, never a carrier."""
+    realm: _builtins.str
+    """Only in answers: the realm of its account, since a name may be there in each."""
     @_builtins.property
     def allow_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Prefixes (digits) that its calls may go to, if not empty, and those that they may not."""
@@ -883,10 +886,11 @@ class Trunk(_message.Message):
         only_local: _builtins.bool = ...,
         allow_prefixes: _abc.Iterable[_builtins.str] | None = ...,
         block_prefixes: _abc.Iterable[_builtins.str] | None = ...,
+        realm: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "add_prefix", b"add_prefix", "address", b"address", "allow_prefixes", b"allow_prefixes", "block_prefixes", b"block_prefixes", "direction", b"direction", "enabled", b"enabled", "name", b"name", "only_local", b"only_local", "strip_digits", b"strip_digits", "tech_prefix", b"tech_prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "add_prefix", b"add_prefix", "address", b"address", "allow_prefixes", b"allow_prefixes", "block_prefixes", b"block_prefixes", "direction", b"direction", "enabled", b"enabled", "name", b"name", "only_local", b"only_local", "realm", b"realm", "strip_digits", b"strip_digits", "tech_prefix", b"tech_prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
