@@ -117,7 +117,7 @@ def _changes_a_table_twice(statement: Statement) -> bool:
 # Roles and rights in the words that both have (CREATE ROLE, GRANT, REVOKE in CockroachDB's reference): the parser has
 # none of its own for them.
 ROLES: Final = re.compile(
-    r"(CREATE|ALTER) ROLE '' WITH LOGIN PASSWORD ''|GRANT [A-Z, ]+ ON TABLE '' TO ''|REVOKE ALL ON TABLE '' FROM ''"
+    r"(CREATE|ALTER) ROLE '' WITH LOGIN PASSWORD ''|(GRANT [A-Z, ]+|REVOKE ALL) ON TABLE ''(, '')* (TO|FROM) ''"
 )
 BEFORE: Final = frozenset({("checked", "account"), ("known", "decision"), ("known", "cdr")})
 

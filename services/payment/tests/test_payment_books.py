@@ -8,7 +8,8 @@ from typing import Protocol
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import func, insert, select
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.exc import DBAPIError
 
 from callwarden.common.sql import Database
 from callwarden.common.sql.retry import RetriesExhausted
@@ -61,7 +62,7 @@ class InMemory:
 
 class InDatabase:
     def __init__(self, database: Database, owner: Database) -> None:
-        self.owner = owner
+        self.database, self.owner = database, owner
         self.books = SqlBooks(database, os.urandom)
 
     async def fill(self) -> None:
@@ -228,3 +229,15 @@ async def test_entry_and_payment_say_the_same(two_processes: tuple[InDatabase, I
         ).one()
         assert tuple(row) == ("k", "cash, 3 May", "top-up", "k")
         assert await connection.scalar(select(func.count()).select_from(ledger_entry)) == 1
+
+
+@pytest.mark.setting("db-roles")
+async def test_what_was_booked_can_not_be_changed_by_who_books(two_processes: tuple[InDatabase, InDatabase]) -> None:
+    """These tests run as the service does where it has a role of its own."""
+    books, database = two_processes[0].books, two_processes[0].database
+    await books.credit(pay())
+    for statement in (delete(ledger_entry), update(ledger_entry).values(amount_micros=1), select(ledger_entry)):
+        with pytest.raises(DBAPIError, match="permission denied"):
+            async with database.engine.begin() as connection:
+                await connection.execute(statement)
+    assert await two_processes[0].entries() == [(ALICE, 5_000_000)]

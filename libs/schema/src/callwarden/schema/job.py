@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import make_url, pool
+from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -77,7 +77,7 @@ async def apply_roles(engine: AsyncEngine, logins: Mapping[str, tuple[str, str]]
 
 async def make_roles(owner: str, logins: Mapping[str, tuple[str, str]]) -> None:
     """`apply_roles` on the database of that URL, whose connections it closes."""
-    engine = create_async_engine(owner, poolclass=pool.NullPool)
+    engine = create_async_engine(owner, pool_size=1)
     try:
         await apply_roles(engine, logins)
     finally:

@@ -4,7 +4,8 @@ The table of rights is what the services do, as docs/database.md tells it. How t
 statements are run is in `job`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from callwarden.schema.tables import metadata
@@ -52,11 +53,16 @@ def make_role(role: str, password: str, *, exists: bool) -> str:
 
 def grants(service: str, role: str) -> Iterator[str]:
     """Takes all rights to our tables away and gives those of the service. To be run in one transaction."""
-    name = quoted(role)
-    for table in sorted(metadata.tables):
-        yield f"REVOKE ALL ON TABLE {quoted(table)} FROM {name}"
-    for table, rights in sorted(RIGHTS[service].items()):
-        yield f"GRANT {', '.join(rights)} ON TABLE {quoted(table)} TO {name}"
+    yield f"REVOKE ALL ON TABLE {_tables(metadata.tables)} FROM {quoted(role)}"
+    by_rights: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+    for table, rights in RIGHTS[service].items():
+        by_rights[rights].append(table)
+    for rights, tables in sorted(by_rights.items()):
+        yield f"GRANT {', '.join(rights)} ON TABLE {_tables(tables)} TO {quoted(role)}"
+
+
+def _tables(names: Iterable[str]) -> str:
+    return ", ".join(map(quoted, sorted(names)))
 
 
 def quoted(name: str) -> str:
