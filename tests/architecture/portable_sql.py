@@ -60,6 +60,34 @@ def words(pattern: str) -> Callable[[Statement], bool]:
     return lambda statement: compiled.search(statement.words) is not None
 
 
+def rights_for(text: str) -> set[tuple[str, str]]:
+    """(table, right) that who runs the statement must have."""
+    tree = Statement.parse(text).tree
+    parts = {part.alias for part in tree.find_all(exp.CTE)}
+    targets: dict[int, str] = {}
+    found: set[tuple[str, str]] = set()
+    for node in tree.find_all(exp.Insert, exp.Update, exp.Delete):
+        target = node.this.find(exp.Table)
+        targets[id(target)] = target.name
+        found.add((target.name, node.key.upper()))
+        conflict = node.args.get("conflict")
+        if conflict is not None and conflict.expressions:
+            found.add((target.name, "UPDATE"))
+        if not isinstance(node, exp.Insert) or node.args.get("returning") or conflict is not None:
+            found.add((target.name, "SELECT"))
+    for table in tree.find_all(exp.Table):
+        if id(table) in targets or table.db or (table.name in parts and table.name not in metadata.tables):
+            continue
+        found.add((table.name, "SELECT"))
+    for select in tree.find_all(exp.Select):
+        for lock in select.args.get("locks") or ():
+            named = {one.name for one in lock.expressions}
+            for table in select.find_all(exp.Table):
+                if not named or table.alias_or_name in named:
+                    found.add((table.name, "UPDATE"))
+    return {(table, right) for table, right in found if table in metadata.tables}
+
+
 # ------------------------------------------------------------------ what only the tree tells
 
 

@@ -6,6 +6,7 @@ the adapters (sql_errands), what is right (portable_sql).
 
 import ast
 import inspect
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -63,9 +64,10 @@ def dialects() -> dict[str, Dialect]:
 
 @dataclass
 class Recorder:
-    """`texts`: every statement in every dialect, with the place that ran it first."""
+    """`texts`: every statement in every dialect, with the place that ran it first; `of_service`: whose each is."""
 
     texts: dict[str, str] = field(default_factory=dict)
+    of_service: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     places: set[tuple[str, int]] = field(default_factory=set)
     dialects: dict[str, Dialect] = field(default_factory=dialects)
 
@@ -91,11 +93,16 @@ class Recorder:
         keys = list(rows[0]) if rows else None
         for dialect in self.dialects.values():
             compiled = clause.compile(dialect=dialect, column_keys=keys, compile_kwargs={"render_postcompile": True})
-            self.texts.setdefault(str(compiled), place)
+            self._keep(str(compiled), place)
 
     def _text(self, _: Any, __: Any, statement: str, *___: Any) -> None:
         """And as it was sent, with as many rows as an INSERT had."""
-        self.texts.setdefault(statement, self._place(_asked_from()))
+        self._keep(statement, self._place(_asked_from()))
+
+    def _keep(self, text: str, place: str) -> None:
+        self.texts.setdefault(text, place)
+        if place.startswith("services/"):
+            self.of_service[place.split("/")[1]].add(text)
 
     def _place(self, frame: FrameType | None) -> str:
         """The innermost line of ours, below libs/common; remembers it."""
@@ -139,7 +146,7 @@ class _RecordedConnection:
 
         async def recorded(statement: str, *arguments: Any, **options: Any) -> Any:
             frame = inspect.currentframe()
-            self._recorder.texts.setdefault(statement, self._recorder._place(frame and frame.f_back))
+            self._recorder._keep(statement, self._recorder._place(frame and frame.f_back))
             return await attribute(statement, *arguments, **options)
 
         return recorded

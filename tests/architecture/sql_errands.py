@@ -1,7 +1,7 @@
 """Errands that lead through every statement of every adapter, with data that would show: MARK, DIGITS, AMOUNT."""
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -97,23 +97,36 @@ async def _refused(asked: Any) -> None:
         await asked
 
 
-async def run_all(database: Database, hot: HotPool, furnish: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`furnish` writes the rows that adapters find, unrecorded."""
+@dataclass(frozen=True)
+class Way:
+    """To the database as one role, recorded."""
+
+    database: Database
+    hot: HotPool
+
+
+async def run_all(ways: Mapping[str, Way], owner: Database, furnish: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `ways` each service's statements as that service; `owner` is recorded, too, for what is the owner's.
+
+    `furnish` writes the rows that adapters find, unrecorded.
+    """
     monkeypatch.setattr(accounts_sql, "EXPORT_PAGE", 1)
     monkeypatch.setattr(records_sql, "EXPORT_PAGE", 1)
-    await _rating(database)
-    alice = await _accounts(database)
-    await _rating_routes(database)
-    await _calls(database, furnish, alice)
-    await _shards(database, furnish, alice)
-    await _admission(hot, alice)
-    await _records(database, furnish, alice)
-    await _lists(database, alice)
-    await _payment(database, furnish)
-    await _auth(database, hot, alice)
-    assert (await database_role(database)).name
-    await desk_on(database, FakeClock()).delete_trunk(f"{MARK}-trunk")
-    await _roles(database, furnish)
+    rating, admission = ways["rating"].database, ways["call-admission"].database
+    await _rating(rating)
+    alice = await _accounts(admission)
+    await _rating_routes(rating, admission)
+    await _calls(admission, furnish, alice)
+    await _shards(admission, furnish, alice)
+    await _admission(ways["call-admission"].hot, alice)
+    await _records(admission, furnish, alice)
+    await _lists(admission, alice)
+    await _payment(ways["payment"].database, furnish)
+    await _auth(ways["auth"].database, ways["auth"].hot, alice)
+    await desk_on(admission, FakeClock()).delete_trunk(f"{MARK}-trunk")
+    assert not (await database_role(rating)).may_delete_ledger
+    assert (await database_role(owner)).may_delete_ledger
+    await _roles(owner, furnish)
 
 
 async def _rating(database: Database) -> None:
@@ -125,11 +138,11 @@ async def _rating(database: Database) -> None:
     assert len([row async for page in decks.rows(head.name, head.version) for row in page]) == 2
 
 
-async def _rating_routes(database: Database) -> None:
+async def _rating_routes(database: Database, admission: Database) -> None:
     decks = SqlDecks(database)
     await decks.set_route(RouteRow(DIGITS, f"{MARK}-trunk", 1, f"{MARK}-deck"))
     assert len(await decks.routes()) == 1
-    await _refused(desk_on(database, FakeClock()).delete_trunk(f"{MARK}-trunk"))
+    await _refused(desk_on(admission, FakeClock()).delete_trunk(f"{MARK}-trunk"))
     assert await decks.delete_route(DIGITS, f"{MARK}-trunk")
 
 

@@ -27,7 +27,7 @@ from callwarden.kernel.money import format_amount
 from callwarden.local.system import LocalSystem
 from callwarden.testing.edges import Call, Edges
 from callwarden.testing.operator import Operator
-from callwarden.testing.servers import Servers
+from callwarden.testing.servers import Servers, as_roles
 from callwarden.testing.waiting import eventually
 
 T = TypeVar("T")
@@ -606,6 +606,7 @@ async def track_on(servers: Servers, policy: str) -> AsyncIterator[Track]:
                     services={"call-admission", "rating", "payment", "auth"},
                     processes={"call-admission": PROCESSES},
                     database_url=database_url,
+                    role_urls=as_roles(database_url),
                     migrate=False,
                 )
             )

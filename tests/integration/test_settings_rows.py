@@ -23,7 +23,7 @@ from callwarden.kernel.errors import Invalid, NotFound
 from callwarden.local.system import LocalSystem
 from callwarden.testing.edges import Call, Edges
 from callwarden.testing.operator import Operator
-from callwarden.testing.servers import Servers
+from callwarden.testing.servers import Servers, as_roles
 from callwarden.testing.waiting import eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -236,7 +236,10 @@ async def desk(callwarden_servers: Servers) -> AsyncIterator[Desk]:
         async with AsyncExitStack() as stack:
             system = await stack.enter_async_context(
                 LocalSystem(
-                    services={"call-admission", "rating", "payment", "auth"}, database_url=database_url, migrate=False
+                    services={"call-admission", "rating", "payment", "auth"},
+                    database_url=database_url,
+                    role_urls=as_roles(database_url),
+                    migrate=False,
                 )
             )
             operator = await stack.enter_async_context(Operator(system))

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from callwarden.testing import kube_tools
+from callwarden.testing.waiting import eventually
 from tests.chart.rendering import NAMESPACE, VERSIONS, rendered
 from tests.kubernetes.cluster import BUILD_TIMEOUT_S, OWN_CLUSTER, missing
 from tests.kubernetes.conftest import Site
@@ -18,16 +19,20 @@ pytestmark = [
 ]
 
 AS_OPERATOR = ("--as", f"system:serviceaccount:{NAMESPACE}:cw-callwarden-security-policy")
+OTHERS = ("Ban", "Trunk", "RateDeck")
 
 
 async def test_the_charts_rights_are_enough_and_nothing_else_is_asked_for(site: Site) -> None:
-    kubeconfig = await site.cluster.account(rendered("default", VERSIONS[-1], "--set", "rateDecks.namespaces={sales}"))
+    chosen = rendered("default", VERSIONS[-1], "--set", "rateDecks.namespaces={default}")
+    kubeconfig = await site.cluster.account(chosen)
     readable = {
         namespace: await site.kubectl.run("auth", "can-i", "get", "configmaps", "-n", namespace, *AS_OPERATOR)
-        for namespace in (NAMESPACE, "sales", "default", "kube-system")
+        for namespace in (NAMESPACE, "default", "kube-system")
     }
-    assert {name for name, (code, _, _) in readable.items() if code == 0} == {NAMESPACE, "sales"}
-    async with site.pods(2), site.operator(kubeconfig, lease_namespace=NAMESPACE) as operator:
+    assert {namespace for namespace, (code, _, _) in readable.items() if code == 0} == {NAMESPACE, "default"}
+    # Nobody answers there: what the operator asks of the API server is the same.
+    away = {"rate_guard": "127.0.0.1:1", "call_admission": "127.0.0.1:1", "rating": "127.0.0.1:1"}
+    async with site.pods(2), site.operator(kubeconfig, lease_namespace=NAMESPACE, **away) as operator:
         house = {
             "apiVersion": "callwarden.io/v1",
             "kind": "SecurityPolicy",
@@ -36,8 +41,21 @@ async def test_the_charts_rights_are_enough_and_nothing_else_is_asked_for(site: 
         }
         await site.kubectl.apply(house)
         await site.kubectl.do("wait", "--for=condition=Applied", "cwsp/house", "--timeout=60s")
-        events = await site.kubectl.get("events")
-        assert "Accepted" in {each["reason"] for each in events["items"]}
+        ban = {**house, "kind": "Ban", "spec": {"address": "192.0.2.7"}}
+        trunk = {**house, "kind": "Trunk", "spec": {"address": "192.0.2.10:5060"}}
+        deck = {**house, "kind": "RateDeck", "spec": {"configMap": {"name": "house"}}}
+        prices = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": house["metadata"], "data": {"rates.csv": "x"}}
+        await site.kubectl.apply(prices, ban, trunk, deck)
+        for what in ("cwban/house", "cwtrunk/house", "cwdeck/house"):
+            await site.kubectl.do("wait", "--for=condition=Accepted", what, "--timeout=60s")
+
+        async def told() -> bool:
+            events = (await site.kubectl.get("events"))["items"]
+            found = {(each["involvedObject"]["kind"], each["reason"]) for each in events}
+            return found >= {("SecurityPolicy", "Applied"), *((kind, "Unavailable") for kind in OTHERS)}
+
+        await eventually(told, what="an event about each")
+        await site.kubectl.do("delete", "configmap", "house")
         await site.kubectl.do("delete", "cwsp", "house", "--timeout=60s")
         said = operator.log.read_text()
     assert not re.search(r"forbidden|denied|Unauthorized", said, re.IGNORECASE), said

@@ -1,30 +1,45 @@
-"""Trunks and price lists declared with kubectl: real call-admission and rating have what the resources say."""
+"""Bans, trunks and price lists declared with kubectl: the real services have what the resources say."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 from callwarden.api.admission.v1 import admission_pb2 as pb
+from callwarden.api.admission.v1.admission_pb2_grpc import AccountServiceStub
+from callwarden.api.events.v1 import events_pb2
 from callwarden.api.rating.v1 import rating_pb2
-from callwarden.common.rpc.client import unary
+from callwarden.api.rating.v1.rating_pb2_grpc import RatingServiceStub
+from callwarden.common.bus import Bucket, Bus
+from callwarden.common.rpc.client import channel, unary
+from callwarden.local.process import Child
 from callwarden.local.system import LocalSystem
 from callwarden.testing import kube_tools
-from callwarden.testing.operator import Operator
+from callwarden.testing.servers import Servers
 from callwarden.testing.waiting import eventually
-from tests.kubernetes.cluster import BUILD_TIMEOUT_S, missing
+from tests.kubernetes.cluster import BUILD_TIMEOUT_S, Cluster, missing
 from tests.kubernetes.conftest import Site
 from tests.kubernetes.test_operator import conditions, message, waits
 
+if TYPE_CHECKING:
+    from callwarden.api.admission.v1.admission_pb2_grpc import AccountServiceAsyncStub
+    from callwarden.api.rating.v1.rating_pb2_grpc import RatingServiceAsyncStub
+
 pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.integration,
     pytest.mark.timeout(BUILD_TIMEOUT_S),
     pytest.mark.skipif(bool(missing()), reason=missing()),
     kube_tools.needs_kube_tools(),
 ]
 
+SERVICES = ("rate-guard", "call-admission", "rating")
 HEAD = "prefix,description,rate\n"
 
 
@@ -37,26 +52,146 @@ def config_map(name: str, **content: Any) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, **content}
 
 
-@asynccontextmanager
-async def running(site: Site, **settings: str) -> AsyncIterator[tuple[LocalSystem, Operator]]:
-    """call-admission and rating beside the operator, which is told where they are."""
-    services = {"call-admission", "rating", "auth", "payment"}  # the last two for the test's own clients
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def system(callwarden_servers: Servers) -> AsyncIterator[LocalSystem]:
+    """The services for all tests: their start takes ten seconds."""
+    database_url = await asyncio.to_thread(callwarden_servers.ask, "database")
+    try:
+        async with LocalSystem(services=SERVICES, database_url=database_url, migrate=False) as started:
+            yield started
+    finally:
+        await asyncio.to_thread(callwarden_servers.ask, "drop", database_url)
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """The test's own, to look at what the services have."""
+
+    accounts: "AccountServiceAsyncStub"
+    rating: "RatingServiceAsyncStub"
+
+    async def trunks(self) -> dict[str, pb.Trunk]:
+        return {one.name: one for one in (await unary(self.accounts.ListTrunks, pb.ListTrunksRequest())).trunks}
+
+    async def decks(self) -> dict[str, tuple[str, int]]:
+        """Currency and number of rates of each."""
+        listed = await unary(self.rating.ListDecks, rating_pb2.ListDecksRequest())
+        return {one.name: (one.currency, one.rows) for one in listed.decks}
+
+    async def clear(self) -> None:
+        """No trunk is left behind for the next test."""
+        for route in (await unary(self.rating.ListRoutes, rating_pb2.ListRoutesRequest())).routes:
+            gone = rating_pb2.DeleteRouteRequest(prefix=route.prefix, trunk=route.trunk)
+            await unary(self.rating.DeleteRoute, gone)
+        for name in await self.trunks():
+            await unary(self.accounts.DeleteTrunk, pb.DeleteTrunkRequest(name=name))
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def clients(system: LocalSystem) -> AsyncIterator[Clients]:
     async with (
-        LocalSystem(site.folder / "system", services=services, nats_url=site.nats.url) as system,
-        Operator(system) as clients,
-        site.operator(
-            None, call_admission=system.targets("call-admission")[0], rating=system.targets("rating")[0], **settings
-        ),
+        channel(system.targets("call-admission")[0]) as admission,
+        channel(system.targets("rating")[0]) as rating,
     ):
-        yield system, clients
+        connected = Clients(AccountServiceStub(admission), RatingServiceStub(rating))
+        yield connected
+        await connected.clear()
 
 
-async def trunks(clients: Operator) -> dict[str, pb.Trunk]:
-    return {one.name: one for one in (await unary(clients.accounts.ListTrunks, pb.ListTrunksRequest())).trunks}
+@pytest_asyncio.fixture(loop_scope="module")
+async def site(cluster: Cluster, system: LocalSystem, state_dir: Path) -> AsyncIterator[Site]:
+    """The cluster without resources of ours, and the system's bus."""
+    assert system.nats is not None
+    yield Site(state_dir, cluster, system.nats)
+    await cluster.clear()
+    await cluster.kubectl.do("delete", "configmap", "prices", "--ignore-not-found")
 
 
-async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(site: Site) -> None:
-    async with running(site) as (system, clients):
+@asynccontextmanager
+async def operator(site: Site, system: LocalSystem, **settings: str) -> AsyncIterator[Child]:
+    """One that is told where the services are."""
+    targets = {name.replace("-", "_"): system.targets(name)[0] for name in SERVICES}
+    async with site.operator(None, **targets, **settings) as child:
+        yield child
+
+
+async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: Site, system: LocalSystem) -> None:
+    async def banned() -> dict[str, str]:
+        async with Bus(site.nats.url, name="test", declare=False) as bus:
+            entries = (await bus.kv(Bucket.BANS).items()).values()
+        return {one.address: one.reason for one in (events_pb2.Ban.FromString(entry.value) for entry in entries)}
+
+    async def says(wanted: dict[str, str]) -> bool:
+        return await banned() == wanted
+
+    async with operator(site, system, resync_s="1"):
+        await site.kubectl.apply(resource("Ban", "guest", address="192.0.2.7", reason="abuse"))
+        await waits(site, "cwban/guest", "Applied")
+        assert await banned() == {"192.0.2.7": "abuse"}
+        await site.kubectl.apply(resource("Ban", "guest", address="192.0.2.7", reason="fraud"))
+        await eventually(lambda: says({"192.0.2.7": "fraud"}), what="the other reason")
+
+        await site.kubectl.apply(resource("Ban", "brief", address="192.0.2.8", duration="3s"))
+        await waits(site, "cwban/brief", "Applied=False")
+        assert conditions(await site.kubectl.get("cwban", "brief")) == {
+            "Accepted": ("True", "Valid"),
+            "Applied": ("False", "Expired"),
+        }
+        await eventually(lambda: says({"192.0.2.7": "fraud"}), timeout_s=30.0, what="the brief one's end")
+        await site.kubectl.do("delete", "cwban", "guest", "brief", "--timeout=60s")
+        assert await banned() == {}
+
+
+async def test_what_becomes_of_a_resource_is_told_once(site: Site, system: LocalSystem, clients: Clients) -> None:
+    async def events(kind: str, name: str) -> list[tuple[str, str]]:
+        """In no order: their time has whole seconds."""
+        which = f"involvedObject.kind={kind},involvedObject.name={name}"
+        found = (await site.kubectl.get("events", "--field-selector", which))["items"]
+        assert {one["reportingComponent"] for one in found} <= {"callwarden.io/security-policy"}
+        return sorted((one["type"], one["reason"]) for one in found)
+
+    async def told(kind: str, name: str, wanted: list[tuple[str, str]]) -> bool:
+        found = await events(kind, name)
+        assert found == wanted
+        return True
+
+    good = [("Normal", "Accepted"), ("Normal", "Applied")]
+    async with operator(site, system, resync_s="1"):
+        await site.kubectl.apply(
+            resource("Ban", "guest", address="192.0.2.7"),
+            resource("Trunk", "berlin", address="192.0.2.10:5060"),
+            config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,dear\n"}),
+            resource("RateDeck", "told", configMap={"name": "prices"}),
+        )
+        await waits(site, "cwban/guest", "Applied")
+        await waits(site, "cwtrunk/berlin", "Applied")
+        await waits(site, "cwdeck/told", "Accepted=False")
+        await site.kubectl.apply(resource("Ban", "later", address="192.0.2.7"))
+        await site.kubectl.apply(resource("Trunk", "berlin", address="192.0.2.11:5060"))
+        await site.kubectl.apply(config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,0.06\n"}))
+        await waits(site, "cwban/later", "Accepted=False")
+        await waits(site, "cwdeck/told", "Applied")
+        assert await events("Ban", "guest") == good
+        assert await events("Ban", "later") == [("Warning", "Conflict")]
+        assert await events("RateDeck", "told") == [*good, ("Warning", "BadLines")]
+        # One for each form that it had.
+        trunks = [*good, ("Normal", "Applied")]
+        await eventually(lambda: told("Trunk", "berlin", trunks), what="the word of the edit")
+
+        await site.kubectl.do("delete", "cwban", "guest", "--timeout=60s")
+        await site.kubectl.do("delete", "cwtrunk", "berlin", "--timeout=60s")
+        await waits(site, "cwban/later", "Applied")
+        await eventually(lambda: told("Trunk", "berlin", [*trunks, ("Normal", "Deleted")]), what="the word of its end")
+        assert await events("Ban", "guest") == good  # the other one bans the address now
+        later = [*good, ("Normal", "Lifted"), ("Warning", "Conflict")]
+        await site.kubectl.do("delete", "cwban", "later", "--timeout=60s")
+        await eventually(lambda: told("Ban", "later", later), what="the word of its end")
+
+
+async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
+    site: Site, system: LocalSystem, clients: Clients
+) -> None:
+    async with operator(site, system):
         # Wrong in a way that only call-admission sees, older than the others, and in nobody's way.
         await site.kubectl.apply(resource("Trunk", "astray", address="192.0.2.9:5060", account="nobody"))
         await site.kubectl.apply(
@@ -65,7 +200,7 @@ async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(site: Site)
         await waits(site, "cwtrunk/berlin", "Applied")
         await waits(site, "cwtrunk/astray", "Accepted=False")
         assert "nobody" in message(await site.kubectl.get("cwtrunk", "astray"), "Accepted")
-        found = await trunks(clients)
+        found = await clients.trunks()
         assert set(found) == {"berlin"}
         assert found["berlin"] == pb.Trunk(
             name="berlin",
@@ -82,7 +217,7 @@ async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(site: Site)
         )
 
         async def changed() -> bool:
-            trunk = (await trunks(clients))["berlin"]
+            trunk = (await clients.trunks())["berlin"]
             return (trunk.address, trunk.enabled, trunk.strip_digits, list(trunk.block_prefixes)) == (
                 "192.0.2.11:5060",
                 False,
@@ -96,24 +231,27 @@ async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(site: Site)
         await system.stop("call-admission")
         await site.kubectl.apply(resource("Trunk", "hamburg", address="192.0.2.12:5060"))
         await waits(site, "cwtrunk/hamburg", "Applied=False")
-        assert conditions(await site.kubectl.get("cwtrunk", "hamburg"))["Accepted"] == ("True", "Unavailable")
+        assert conditions(await site.kubectl.get("cwtrunk", "hamburg"))["Applied"] == ("False", "Unavailable")
         await system.restart("call-admission")
         await waits(site, "cwtrunk/hamburg", "Applied")
 
         await site.kubectl.do("delete", "cwtrunk", "berlin", "astray", "--timeout=60s")
-        assert set(await trunks(clients)) == {"hamburg"}
+        assert set(await clients.trunks()) == {"hamburg"}
 
 
 async def test_a_trunk_that_is_somebody_elses_is_neither_taken_nor_deleted_and_a_routed_one_is_disabled(
-    site: Site,
+    site: Site, system: LocalSystem, clients: Clients
 ) -> None:
-    async with running(site, resync_s="2") as (_, clients):
-        await clients.carrier("192.0.2.1:5060")
-        (name,) = await trunks(clients)
+    async with operator(site, system, resync_s="2"):
+        name = "frankfurt"
+        theirs = pb.Account(name=name, realm="a.example", type="carrier", currency="EUR", time_zone="UTC")
+        account = await unary(clients.accounts.CreateAccount, pb.CreateAccountRequest(account=theirs))
+        trunk = pb.Trunk(name=name, address="192.0.2.1:5060", direction="carrier", account=account.id, enabled=True)
+        await unary(clients.accounts.CreateTrunk, trunk)
         await site.kubectl.apply(resource("Trunk", name, address="192.0.2.2:5060", direction="traffic-sender"))
         await waits(site, f"cwtrunk/{name}", "Accepted=False")
         await site.kubectl.do("delete", "cwtrunk", name, "--timeout=60s")
-        assert (await trunks(clients))[name].address == "192.0.2.1:5060"
+        assert (await clients.trunks())[name].address == "192.0.2.1:5060"
 
         await site.kubectl.apply(resource("Trunk", "berlin", address="192.0.2.10:5060"))
         await waits(site, "cwtrunk/berlin", "Applied")
@@ -121,20 +259,16 @@ async def test_a_trunk_that_is_somebody_elses_is_neither_taken_nor_deleted_and_a
         await site.kubectl.do("delete", "cwtrunk", "berlin", "--wait=false")
         await waits(site, "cwtrunk/berlin", "Applied=False")
         assert "4930" in message(await site.kubectl.get("cwtrunk", "berlin"), "Applied")
-        assert not (await trunks(clients))["berlin"].enabled
+        assert not (await clients.trunks())["berlin"].enabled
         await unary(clients.rating.DeleteRoute, rating_pb2.DeleteRouteRequest(prefix="4930", trunk="berlin"))
         await site.kubectl.do("wait", "--for=delete", "cwtrunk/berlin", "--timeout=60s")
-        assert set(await trunks(clients)) == {name}
+        assert set(await clients.trunks()) == {name}
 
 
 async def test_a_rate_deck_is_imported_again_when_its_config_map_or_spec_changes_and_bad_lines_are_named(
-    site: Site,
+    site: Site, system: LocalSystem, clients: Clients
 ) -> None:
-    async with running(site, resync_s="1") as (_, clients):
-
-        async def decks() -> dict[str, tuple[str, int]]:
-            listed = await unary(clients.rating.ListDecks, rating_pb2.ListDecksRequest())
-            return {one.name: (one.currency, one.rows) for one in listed.decks}
+    async with operator(site, system, resync_s="1"):
 
         async def status() -> dict[str, Any]:
             found: dict[str, Any] = (await site.kubectl.get("cwdeck", "retail"))["status"]
@@ -147,7 +281,7 @@ async def test_a_rate_deck_is_imported_again_when_its_config_map_or_spec_changes
         await waits(site, "cwdeck/retail", "Applied")
         first = await status()
         assert (first["rates"], first["errors"]) == (1, [])
-        assert await decks() == {"retail": ("EUR", 1)}
+        assert (await clients.decks())["retail"] == ("EUR", 1)
 
         two = base64.b64encode(f"{HEAD}49,Germany,0.06\n43,Austria,0.07\n".encode()).decode()
         await site.kubectl.do("delete", "configmap", "prices")
@@ -174,15 +308,14 @@ async def test_a_rate_deck_is_imported_again_when_its_config_map_or_spec_changes
         assert [text.startswith("line 3: rate: ") for text in third["errors"]] == [True]
         assert (third["rates"], third["version"]) == (2, second["version"])
         assert conditions(await site.kubectl.get("cwdeck", "retail"))["Accepted"] == ("False", "BadLines")
-        assert await decks() == {"retail": ("EUR", 2)}
+        assert (await clients.decks())["retail"] == ("EUR", 2)
 
         await site.kubectl.apply(config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,0.06\n"}))
         await site.kubectl.apply(resource("RateDeck", "retail", configMap={"name": "prices"}, currency="USD"))
         await waits(site, "cwdeck/retail", "Applied")
         await eventually(lambda: imported(1), timeout_s=30.0, interval_s=0.2, what="the other currency")
-        assert await decks() == {"retail": ("USD", 1)}
+        assert (await clients.decks())["retail"] == ("USD", 1)
         assert (await status())["errors"] == []
 
         await site.kubectl.do("delete", "cwdeck", "retail", "--timeout=60s")
-        assert await decks() == {"retail": ("USD", 1)}  # rating forgets no price list
-        await site.kubectl.do("delete", "configmap", "prices")
+        assert (await clients.decks())["retail"] == ("USD", 1)  # rating forgets no price list

@@ -103,7 +103,9 @@ os.kill(os.getpid(), 9)
 
 
 def test_a_run_file_of_another_version_is_not_guessed_at(tmp_path: Path) -> None:
-    run = RunFile(pid=1, state_dir=str(tmp_path), nats_url="n", database_url="d", sip=[], services={}, version=99)
+    run = RunFile(
+        pid=1, state_dir=str(tmp_path), nats_url="n", database_url="d", role_urls={}, sip=[], services={}, version=99
+    )
     run.write()
     descriptor = claim(tmp_path / "lock")
     try:

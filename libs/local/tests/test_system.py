@@ -331,3 +331,15 @@ asyncio.run(main())
     assert not [pid for pid in pids if exists(f"/proc/{pid}")]
     assert "database system is shut down" in (state_dir / "s" / "log" / "postgres.log").read_text()
     assert not (state_dir / "s" / "run.json").exists()
+
+
+@pytest.mark.setting("db-roles")
+async def test_each_service_is_given_its_own_role_and_the_others_no_database(make: Make, state_dir: Path) -> None:
+    async with make(database_url=None, migrate=True) as system:
+        urls = RunFile.read(system.state_dir).role_urls
+        for service in ("rating", "edge-proxy"):
+            assert settings(state_dir, f"{service}-0").get("CALLWARDEN_DATABASE_URL") == urls.get(service)
+        assert "edge-proxy" not in urls
+        assert await rows(urls["rating"], "SELECT current_user") == [("rating",)]
+    async with make(database_url=None, migrate=True) as system:  # Its data are there now, with the roles.
+        assert await rows(RunFile.read(system.state_dir).role_urls["auth"], "SELECT count(*) FROM credential") == [(0,)]

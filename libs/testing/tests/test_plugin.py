@@ -51,6 +51,16 @@ def test_nothing():
 """
 
 
+INTERRUPTED = """
+import signal, subprocess, sys
+
+def test_interrupt():
+    child = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    assert subprocess.check_output([sys.executable, "-c", child], text=True) == "False\\n"
+"""
+
+
 class Run:
     """A pytest run of its own, with its servers."""
 
@@ -156,6 +166,17 @@ def pytest_unconfigure():
     output = await finish(await run(state_dir, IDLE))
     assert "1 passed" in output
     assert "LOADED []" in output
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+async def test_in_the_background_of_a_shell_tests_can_still_interrupt_processes(state_dir: Path, workers: str) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what a shell does; processes inherit it
+    try:
+        started = await run(state_dir, INTERRUPTED, "-n", workers)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    output = await finish(started)
+    assert "1 passed" in output, output
 
 
 async def test_what_the_servers_say_is_shown_in_the_test_that_asked(state_dir: Path) -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from callwarden.security_policy_operator.core.bans import Order, Refusal, address_of, decide
+from callwarden.security_policy_operator.core.bans import Order, address_of, decide
+from callwarden.security_policy_operator.core.declared import Refusal
 from callwarden.security_policy_operator.core.plan import Source
 
 MADE_S = 1_767_225_600.0  # 2026-01-01T00:00:00Z

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.policy.resources import RateDeckSpec, TrunkSpec
 from callwarden.security_policy_operator.adapters.trunks import change_of, trunk_of
-from callwarden.security_policy_operator.core.bans import Refusal
+from callwarden.security_policy_operator.core.declared import Refusal
 from callwarden.security_policy_operator.core.named import CSV_BYTES_MAX, csv_of, decide, digest_of, shown
 from callwarden.security_policy_operator.core.plan import Source
 
@@ -33,7 +33,9 @@ def deck(**more: Any) -> RateDeckSpec:
 
 
 def test_a_name_is_the_systems_so_of_two_namespaces_the_older_resource_has_it() -> None:
-    decisions = decide([trunk("berlin", "b", age=1), trunk("berlin", "a", age=2), trunk("hamburg", "a", age=3)])
+    decisions = decide(
+        [trunk("berlin", "b", age=1), trunk("berlin", "a", age=2), trunk("hamburg", "a", age=3)], TrunkSpec
+    )
     by_place = {(source.key.namespace, source.key.name): decision for source, decision in decisions}
     assert isinstance(by_place["b", "berlin"], TrunkSpec)
     assert isinstance(by_place["a", "hamburg"], TrunkSpec)
@@ -43,9 +45,9 @@ def test_a_name_is_the_systems_so_of_two_namespaces_the_older_resource_has_it() 
 
 
 def test_one_that_is_leaving_makes_room_and_a_wrong_one_keeps_its_name() -> None:
-    left = decide([trunk("berlin", "a", leaving=True), trunk("berlin", "b", age=1)])
+    left = decide([trunk("berlin", "a", leaving=True), trunk("berlin", "b", age=1)], TrunkSpec)
     assert [type(decision) for _, decision in left] == [TrunkSpec]
-    wrong = decide([trunk("berlin", "a", stripDigits=99), trunk("berlin", "b", age=1)])
+    wrong = decide([trunk("berlin", "a", stripDigits=99), trunk("berlin", "b", age=1)], TrunkSpec)
     reasons = [decision.reason for _, decision in wrong if isinstance(decision, Refusal)]
     assert reasons == ["Invalid", "Conflict"]
 

@@ -13,6 +13,7 @@ from callwarden.security_policy_operator.core.status import (
     Json,
     moment_of,
     revision_of,
+    simple_status,
     status_of,
     transitions,
 )
@@ -90,7 +91,48 @@ def test_only_turns_are_events() -> None:
     assert [event[:2] for event in transitions(source(), first)] == [("Normal", "Accepted"), ("Normal", "Applied")]
     assert transitions(source(first), first) == []
     refused = status_of(source(first, 2), STANDS_IN, Held(5, NOW_S), acks(5), NOW_S)
-    assert ("Warning", "Invalid", "spec.lines.max: is wrong") in transitions(source(first, 2), refused)
+    assert [event[:2] for event in transitions(source(first, 2), refused)] == [
+        ("Warning", "Invalid"),
+        ("Warning", "LastGoodInForce"),
+    ]
+
+
+def test_that_an_edit_holds_is_an_event_though_nothing_turns() -> None:
+    first = status_of(source(), GOOD, Held(5, NOW_S), acks(5), NOW_S)
+    edited = status_of(source(first, 2), GOOD, Held(6, NOW_S), acks(6), NOW_S)
+    assert [event[:2] for event in transitions(source(first, 2), edited)] == [("Normal", "Applied")]
+
+
+def declared(status: Json | None = None) -> Source:
+    body: Json = {"kind": "Ban", "metadata": {"name": "guest", "generation": 1}}
+    return Source({**body, **({"status": status} if status is not None else {})})
+
+
+@pytest.mark.parametrize(
+    ("reason", "accepted", "applied", "said", "events"),
+    [
+        (
+            "Banned", True, True, [("True", "Valid"), ("True", "Banned")],
+            [("Normal", "Accepted"), ("Normal", "Applied")],
+        ),
+        (
+            "NoRoom", True, False, [("True", "Valid"), ("False", "NoRoom")],
+            [("Normal", "Accepted"), ("Warning", "NoRoom")],
+        ),
+        (
+            "Expired", True, False, [("True", "Valid"), ("False", "Expired")],
+            [("Normal", "Accepted"), ("Normal", "Expired")],
+        ),
+        ("Conflict", False, False, [("False", "Conflict"), ("False", "NotAccepted")], [("Warning", "Conflict")]),
+    ],
+)  # fmt: skip
+def test_of_a_resource_that_a_service_carries_out_the_reason_stands_where_it_belongs_and_is_told_once(
+    reason: str, accepted: bool, applied: bool, said: list[tuple[str, str]], events: list[tuple[str, str]]
+) -> None:
+    status = simple_status(declared(), reason, "why", NOW_S, accepted=accepted, applied=applied)
+    assert list(conditions(status).values()) == said
+    assert [event[:2] for event in transitions(declared(), status)] == events
+    assert transitions(declared(status), status) == []
 
 
 def said(**changes: Any) -> Json:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
@@ -19,6 +20,7 @@ from callwarden.auth.ports import Accounts
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import Conflict, NotFound, Unavailable
 from callwarden.schema import tables
+from callwarden.testing.servers import as_owner
 
 REALM = "sip.example"
 KEYS = SealingKeys("11" * 32)
@@ -54,8 +56,9 @@ class MemoryWorld:
 
 
 class SqlWorld:
-    def __init__(self, database: Database, accounts: SqlAccounts) -> None:
-        self.database = database
+    def __init__(self, owner: Database, accounts: SqlAccounts) -> None:
+        """`owner` is the database as its tables' owner."""
+        self.owner = owner
         self.accounts: Accounts = accounts
 
     async def add_account(self, kind: str = "enduser", numbers: tuple[str, ...] = ()) -> Account:
@@ -86,13 +89,19 @@ class SqlWorld:
         async def work(connection: Any) -> None:
             await connection.execute(statement)
 
-        await self.database.transaction("furnish", work)
+        await self.owner.transaction("furnish", work)
+
+
+@asynccontextmanager
+async def sql_world_at(url: str) -> AsyncIterator[SqlWorld]:
+    async with Database(url) as database, await database.hot(connections=2) as hot, Database(as_owner(url)) as owner:
+        yield SqlWorld(owner, SqlAccounts(database, hot))
 
 
 @pytest_asyncio.fixture
 async def sql_world(database_url: str) -> AsyncIterator[SqlWorld]:
-    async with Database(database_url) as database, await database.hot(connections=2) as hot:
-        yield SqlWorld(database, SqlAccounts(database, hot))
+    async with sql_world_at(database_url) as world:
+        yield world
 
 
 @pytest_asyncio.fixture(params=["memory", pytest.param("sql", marks=pytest.mark.integration)])
@@ -100,9 +109,8 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     if request.param == "memory":
         yield MemoryWorld()
         return
-    url: str = request.getfixturevalue("database_url")
-    async with Database(url) as database, await database.hot(connections=2) as hot:
-        yield SqlWorld(database, SqlAccounts(database, hot))
+    async with sql_world_at(request.getfixturevalue("database_url")) as world:
+        yield world
 
 
 def sealed(user: UserKey, password: str = "correct horse", keys: SealingKeys = KEYS) -> Sealed:
@@ -228,7 +236,7 @@ async def test_nothing_in_the_database_holds_the_password_or_what_is_as_good(sql
             rows += [repr(tuple(row)) for row in await connection.execute(table.select())]
         return "\n".join(rows).encode()
 
-    stored = await sql_world.database.transaction("dump", everything)
+    stored = await sql_world.owner.transaction("dump", everything)
     ha1s = ha1s_of(alice, "correct horse")
     assert b"alice" in stored
     for secret in (b"correct horse", ha1s.md5.encode(), ha1s.sha256.encode(), ha1s.sha512_256.encode()):

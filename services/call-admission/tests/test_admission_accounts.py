@@ -21,6 +21,7 @@ from callwarden.call_admission.desk import AccountDesk, Imported, ImportWish
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound
 from callwarden.testing.clock import FakeClock
+from callwarden.testing.servers import as_owner
 
 # ------------------------------------------------------------------ at the door
 
@@ -250,7 +251,7 @@ async def test_trunks_belong_to_accounts_of_their_kind(desk: AccountDesk, heard:
 async def test_a_trunk_that_routes_lead_to_stays(desk: AccountDesk, database_url: str) -> None:
     await desk.create(account(name="carrier-account", type_="carrier", prepaid=False, numbers=()))
     await desk.create_trunk(trunk())
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(as_owner(database_url).replace("+asyncpg", ""))
     await connection.execute("INSERT INTO route (prefix, trunk) VALUES ('49', 'berlin')")
     await connection.close()
     with pytest.raises(Conflict) as raised:

@@ -61,6 +61,7 @@ from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.policy.bundle import Document, PolicySet, default_set
 from callwarden.schema.tables import cdr
 from callwarden.testing.clock import FakeClock
+from callwarden.testing.servers import as_owner
 from callwarden.testing.waiting import eventually
 
 T = TypeVar("T")
@@ -102,6 +103,8 @@ class Site:
     """One process's app and the database beneath."""
 
     database: Database
+    owner: Database
+    """The same as its owner, for what others do and for what no service may."""
     books: SqlBooks
     accounts: SqlAccounts
     app: CallAdmission
@@ -138,7 +141,7 @@ class Site:
                 "UPDATE account SET balance_micros = balance_micros + $2 WHERE id = $1", account_id, micros
             )
 
-        async with await self.database.hot(connections=1) as pool:
+        async with await self.owner.hot(connections=1) as pool:
             await pool.transaction("top-up", work)
 
     async def audit(self, account_id: UUID | None = None) -> Audit:
@@ -198,6 +201,7 @@ class running:  # noqa: N801 - reads as a function
     async def __aenter__(self) -> Site:
         self._metrics = Metrics()
         self._database = Database(self._url, metrics=self._metrics)
+        self._owner = Database(as_owner(self._url))
         self._pool: HotPool = await self._database.hot(connections=3, session=SESSION)
         books = SqlBooks(self._over(self._pool), self._metrics)
         quotes = PriceList({"retail": PRICE, "later": LATER_PRICE})
@@ -206,13 +210,14 @@ class running:  # noqa: N801 - reads as a function
         app = CallAdmission(self._around(books), quotes, policies, self._clock, chance, notices=told)
         self._task = asyncio.create_task(app.run())
         accounts = SqlAccounts(self._database)
-        return Site(self._database, books, accounts, app, self._clock, quotes, self._metrics, told)
+        return Site(self._database, self._owner, books, accounts, app, self._clock, quotes, self._metrics, told)
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._pool.aclose()
         await self._database.engine.dispose()
+        await self._owner.engine.dispose()
 
 
 def policy(**spec: object) -> PolicySet:

@@ -73,7 +73,7 @@ class Doors:
         return await answer
 
     async def counts(self) -> dict[str, int]:
-        async with self.site.database.engine.connect() as connection:
+        async with self.site.owner.engine.connect() as connection:
             return {
                 table.name: (await connection.execute(select(func.count()).select_from(table))).scalar_one()
                 for table in metadata.sorted_tables

@@ -64,13 +64,13 @@ async def view_of(site: Site, account_id: UUID) -> AccountView:
 
 
 async def rows_of(site: Site, table: Any) -> int:
-    async with site.database.engine.connect() as connection:
+    async with site.owner.engine.connect() as connection:
         return int((await connection.execute(select(func.count()).select_from(table))).scalar_one())
 
 
 async def contents(site: Site) -> dict[str, list[Any]]:
     """All that is in the database: what must be the same when nothing was to change."""
-    async with site.database.engine.connect() as connection:
+    async with site.owner.engine.connect() as connection:
         return {
             table.name: sorted(map(repr, (await connection.execute(select(table))).all()))
             for table in metadata.sorted_tables
@@ -94,7 +94,7 @@ async def test_an_account_shows_the_same_money_however_many_rows_carry_it(site: 
         assert (view.spent_today_micros, view.lines_in_use) == (20_000 + SLICE_MICROS, 1)
     audit = await site.audit(account_id)
     assert (audit.balance_sum_micros, audit.held_sum_micros, audit.entries) == (980_000, SLICE_MICROS, 3)
-    async with site.database.engine.connect() as connection:
+    async with site.owner.engine.connect() as connection:
         row = (await connection.execute(select(account).where(account.c.id == account_id))).one()
     assert (row.balance_micros, row.held_micros) == ((1_000_000, 0) if shards else (980_000, SLICE_MICROS))
 
@@ -104,7 +104,7 @@ async def test_an_account_shows_the_same_money_however_many_rows_carry_it(site: 
 async def test_a_top_up_answers_with_the_balance_that_is_shown(site: Site, shards: int) -> None:
     account_id = await site.account(shards=shards, credit_micros=SLICE_MICROS)
     await settled(site, account_id)
-    payments = PaymentBooks(site.database, random.Random(1).randbytes)
+    payments = PaymentBooks(site.owner, random.Random(1).randbytes)
     top_up = TopUp(str(account_id), SLICE_MICROS, "EUR", "invoice-1")
     for duplicate in (False, True):
         credited = await payments.credit(top_up)
@@ -153,7 +153,7 @@ async def test_a_correction_is_booked_beside_the_charge_and_moves_balance_day_an
         assert explained is not None
         assert explained.corrected_micros == price_micros - 50_000
         await site.audit()
-    async with site.database.engine.connect() as connection:
+    async with site.owner.engine.connect() as connection:
         entries = (await connection.execute(select(ledger_entry).where(ledger_entry.c.id == hold_id))).all()
     assert [entry.amount_micros for entry in entries] == [-50_000], "what was booked stays"
     assert await rows_of(site, ledger_entry) == 5
@@ -348,7 +348,7 @@ async def test_what_can_not_be_corrected_is_said_and_changes_nothing(site: Site)
 
 async def test_a_top_up_is_taken_back_as_far_as_it_is_there(site: Site) -> None:
     account_id = await site.account(credit_micros=2 * SLICE_MICROS, shards=3)
-    async with site.database.engine.connect() as connection:
+    async with site.owner.engine.connect() as connection:
         entry_id = (await connection.execute(select(ledger_entry.c.id))).scalar_one()
     records = SqlRecords(site.database)
     hold_id = await site.admit(account_id)
@@ -592,7 +592,7 @@ async def test_what_is_old_is_forgotten_and_the_books_never(site: Site) -> None:
     now = datetime.fromtimestamp(site.clock.now_s(), UTC)
     long_ago = now - timedelta(days=31)
     stray, used = uuid.uuid4(), uuid.uuid4()
-    async with site.database.engine.begin() as connection:
+    async with site.owner.engine.begin() as connection:
         await connection.execute(update(cdr).where(cdr.c.id == old).values(started_at=long_ago))
         await connection.execute(update(ledger_entry).values(created_at=long_ago))
         await connection.execute(update(counter).values(updated_at=long_ago))
@@ -611,7 +611,7 @@ async def test_what_is_old_is_forgotten_and_the_books_never(site: Site) -> None:
     for number in range(SLICES):
         await retention.forget_slice(number)
     assert retention.forgotten == {"cdr": 1, "decision": 2, "counter": 1, "spend_day": 1}
-    async with site.database.engine.connect() as connection:
+    async with site.owner.engine.connect() as connection:
         scopes = set((await connection.execute(select(counter.c.scope))).scalars())
         kept = (await connection.execute(select(cdr.c.id))).scalars().all()
         days = (await connection.execute(select(spend_day.c.day))).scalars().all()

@@ -20,6 +20,7 @@ from callwarden.payment.core.topup import Credited, Payee, TopUp
 from callwarden.payment.ports import Books
 from callwarden.schema.tables import account, ledger_entry, payment
 from callwarden.testing.contracts import ContractSuite, assert_shown_on
+from callwarden.testing.servers import as_owner
 
 ALICE, BOB, TWIN, RICH = (str(uuid.UUID(int=number, version=4)) for number in range(1, 5))
 ACCOUNTS = [
@@ -59,12 +60,12 @@ class InMemory:
 
 
 class InDatabase:
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, database: Database, owner: Database) -> None:
+        self.owner = owner
         self.books = SqlBooks(database, os.urandom)
 
     async def fill(self) -> None:
-        async with self.database.engine.begin() as connection:
+        async with self.owner.engine.begin() as connection:
             await connection.execute(
                 insert(account),
                 [
@@ -82,12 +83,12 @@ class InDatabase:
             )
 
     async def balance(self, account_id: str) -> int:
-        async with self.database.engine.begin() as connection:
+        async with self.owner.engine.begin() as connection:
             found = select(account.c.balance_micros).where(account.c.id == uuid.UUID(account_id))
             return int(await connection.scalar(found) or 0)
 
     async def entries(self) -> list[tuple[str, int]]:
-        async with self.database.engine.begin() as connection:
+        async with self.owner.engine.begin() as connection:
             rows = await connection.execute(select(ledger_entry.c.account_id, ledger_entry.c.amount_micros))
             return [(str(account_id), amount) for account_id, amount in rows]
 
@@ -159,8 +160,8 @@ class TestMemoryBooks(BooksContract):
 class TestSqlBooks(BooksContract):
     @pytest.fixture
     async def subject(self, database_url: str) -> AsyncIterator[Subject]:
-        async with Database(database_url) as database:
-            books = InDatabase(database)
+        async with Database(database_url) as database, Database(as_owner(database_url)) as owner:
+            books = InDatabase(database, owner)
             await books.fill()
             yield books
 
@@ -172,10 +173,11 @@ def test_the_fake_proves_something() -> None:
 @pytest_asyncio.fixture
 async def two_processes(database_url: str) -> AsyncIterator[tuple[InDatabase, InDatabase]]:
     """Two processes' books on one database."""
-    async with Database(database_url) as one, Database(database_url) as other:
-        books = InDatabase(one)
+    owner_url = as_owner(database_url)
+    async with Database(database_url) as one, Database(database_url) as other, Database(owner_url) as owner:
+        books = InDatabase(one, owner)
         await books.fill()
-        yield books, InDatabase(other)
+        yield books, InDatabase(other, owner)
 
 
 async def test_a_hundred_at_once_with_one_key_credit_once(two_processes: tuple[InDatabase, InDatabase]) -> None:
@@ -216,7 +218,7 @@ async def test_one_key_for_two_accounts_at_once_credits_one(two_processes: tuple
 
 async def test_entry_and_payment_say_the_same(two_processes: tuple[InDatabase, InDatabase]) -> None:
     credited = await two_processes[0].books.credit(TopUp("alice", 5, "EUR", "k", "cash, 3 May"))
-    async with two_processes[0].database.engine.begin() as connection:
+    async with two_processes[0].owner.engine.begin() as connection:
         row = (
             await connection.execute(
                 select(payment.c.key, payment.c.note, ledger_entry.c.kind, ledger_entry.c.reference)

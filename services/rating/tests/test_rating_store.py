@@ -19,6 +19,7 @@ from callwarden.rating.core.routes import Carrier, RouteRow
 from callwarden.rating.ports import Store
 from callwarden.schema.tables import account, deck_row, trunk
 from callwarden.testing.contracts import ContractSuite, assert_shown_on
+from callwarden.testing.servers import as_owner
 
 OWNER = str(uuid.UUID(int=1, version=4))
 RETAIL = DeckHead("retail", "EUR", 0, "Mon-Fri 08:00-20:00", "Europe/Berlin", Rounding(RoundingMethod.MIDDLE, 2))
@@ -150,9 +151,16 @@ async def fill(database: Database) -> None:
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
+async def owner(database_url: str) -> AsyncIterator[Database]:
+    """The database as its owner, who furnishes what call-admission writes."""
+    async with Database(as_owner(database_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def database(database_url: str, owner: Database) -> AsyncIterator[Database]:
+    await fill(owner)
     async with Database(database_url) as opened:
-        await fill(opened)
         yield opened
 
 
@@ -212,7 +220,7 @@ async def test_of_imports_at_the_same_time_one_wins_whole(database: Database) ->
         assert await written(database) == 8
 
 
-async def test_a_carrier_that_is_disabled_or_turned_around_is_not_usable(database: Database) -> None:
+async def test_a_carrier_that_is_disabled_or_turned_around_is_not_usable(database: Database, owner: Database) -> None:
     store = SqlDecks(database)
     await store.set_route(RouteRow("49", "berlin"))
 
@@ -221,7 +229,7 @@ async def test_a_carrier_that_is_disabled_or_turned_around_is_not_usable(databas
         return route.carrier.is_usable
 
     async def change(statement: object) -> None:
-        async with database.engine.begin() as connection:
+        async with owner.engine.begin() as connection:
             await connection.execute(statement)  # type: ignore[call-overload]
 
     assert await is_usable()

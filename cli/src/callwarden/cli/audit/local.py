@@ -32,7 +32,7 @@ class SecretFile:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseRole:
-    """What the role that the services use may do. Deleting from the ledger stands for all that no service does: only
+    """What a role that services use may do. Deleting from the ledger stands for all that no service does: only
     the owner of the tables may.
     """
 
@@ -54,7 +54,7 @@ class Trunk:
 class LocalFacts:
     listeners: tuple[Listener, ...] = ()
     files: tuple[SecretFile, ...] = ()
-    role: DatabaseRole | None = None
+    roles: tuple[DatabaseRole, ...] = ()
     database_address: str = ""
     database_has_tls: bool = False
 
@@ -129,12 +129,13 @@ def _of_database(facts: LocalFacts) -> Iterator[Finding]:
             f"is reached at {facts.database_address} without TLS",
             how="append ?ssl=verify-full to CALLWARDEN_DATABASE_URL",
         )
-    if facts.role is not None and facts.role.may_delete_ledger:
-        # On this machine alone only who has the machine reaches it.
-        severity = Severity.LOW if is_near else ROLE.severity
-        what = "may delete from the ledger, as its owner: no service needs that"
-        how = "give each service a role of its own: docs/database.md, Rights"
-        yield Finding(ROLE, severity, Place(f"database role {facts.role.name}"), what, how=how)
+    # On this machine alone only who has the machine reaches it.
+    severity = Severity.LOW if is_near else ROLE.severity
+    for role in facts.roles:
+        if role.may_delete_ledger:
+            what = "may delete from the ledger, as its owner: no service needs that"
+            how = "give each service a role of its own: docs/database.md, Rights"
+            yield Finding(ROLE, severity, Place(f"database role {role.name}"), what, how=how)
 
 
 def of_trunks(trunks: tuple[Trunk, ...]) -> Iterator[Finding]:

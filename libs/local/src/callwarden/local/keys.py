@@ -2,6 +2,7 @@
 data.
 """
 
+import hashlib
 import json
 import secrets
 from dataclasses import asdict, dataclass, field, fields
@@ -27,6 +28,10 @@ class Keys:
     @classmethod
     def new(cls) -> Self:
         return cls(secrets.token_hex(32), secrets.token_hex(32), secrets.token_urlsafe(24), secrets.token_urlsafe(24))
+
+    def role_password(self, service: str) -> str:
+        """Of its database role: from the owner's, which it doesn't give away."""
+        return hashlib.sha256(f"{service} {self.database_password}".encode()).hexdigest()
 
     @classmethod
     def load_or_make(cls, path: Path, *, must_exist: bool = False) -> Self:

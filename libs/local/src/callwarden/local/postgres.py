@@ -128,9 +128,15 @@ class PostgresServer:
             raise LookupError("PostgreSQL was not started")
         return self._port.number
 
-    def url(self, database: str = DATABASE, driver: str = "postgresql+asyncpg") -> str:
-        """A URL with the password in it: never to be logged. `driver` "postgresql" is what asyncpg itself takes."""
-        return f"{driver}://{SUPERUSER}:{quote(self._password, safe='')}@{LOOPBACK}:{self.port}/{database}"
+    def url(
+        self, database: str = DATABASE, driver: str = "postgresql+asyncpg", login: tuple[str, str] | None = None
+    ) -> str:
+        """A URL with the password in it: never to be logged. `driver` "postgresql" is what asyncpg itself takes.
+
+        `login` is a user with their password; the superuser without one.
+        """
+        user, password = login or (SUPERUSER, self._password)
+        return f"{driver}://{user}:{quote(password, safe='')}@{LOOPBACK}:{self.port}/{database}"
 
     async def start(self) -> None:
         """Make the data if there are none, start, return when it accepts connections. ChildFailed, with the log's

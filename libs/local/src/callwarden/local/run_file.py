@@ -12,7 +12,7 @@ from callwarden.local.files import is_claimed, write_private
 
 NAME = "run.json"
 LOCK = "lock"
-_VERSION = 1
+_VERSION = 2
 
 
 class NotRunning(Exception):
@@ -37,7 +37,8 @@ class RunFile:
     pid: int
     state_dir: str
     nats_url: str = field(repr=False)
-    database_url: str = field(repr=False)
+    database_url: str = field(repr=False)  # As the owner of the tables.
+    role_urls: dict[str, str] = field(repr=False)  # As the services have it, by service.
     sip: list[str]
     services: dict[str, list[Endpoint]]
     version: int = _VERSION

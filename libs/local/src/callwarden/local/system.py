@@ -37,8 +37,10 @@ class LocalSystem:
     `services` names those to start (default: all), `processes` how many of each (default: one). `sip_listen` is where
     the first edge-proxy listens, port 0 choosing one; a second edge gets a port of its own. `env` adds variables for a
     service by its name, or for all under "*". `database_url` and `nats_url` use a server that runs already instead of
-    starting one. With `fsync` off the data survive any killed process, not a power cut. `strict` raises at the end
-    what a service did wrong while nobody looked: ended by itself, or had to be killed.
+    starting one. A database of the system's own has a role for each service with the rights that it needs; `role_urls`
+    are by service the URLs for those of another (empty: all have `database_url`). With `fsync` off the data survive any
+    killed process, not a power cut. `strict` raises at the end what a service did wrong while nobody looked: ended by
+    itself, or had to be killed.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class LocalSystem:
         log_level: str = "info",
         env: Mapping[str, Mapping[str, str]] | None = None,
         database_url: str | None = None,
+        role_urls: Mapping[str, str] | None = None,
         nats_url: str | None = None,
         migrate: bool = True,
         drain_timeout_s: float = 10.0,
@@ -73,6 +76,7 @@ class LocalSystem:
         self._log_level = log_level
         self._env = env or {}
         self._database_url_given = database_url
+        self._role_urls = dict(role_urls or {})
         self._nats_url_given = nats_url
         self._migrate = migrate
         self._drain_timeout_s = drain_timeout_s
@@ -235,6 +239,15 @@ class LocalSystem:
             from callwarden.schema import migrate  # Alembic takes a third of a second to import.
 
             await asyncio.to_thread(migrate.upgrade, self.database_url)
+            if self.postgres is not None:
+                await self._make_roles(self.postgres, keys)
+
+    async def _make_roles(self, postgres: PostgresServer, keys: Keys) -> None:
+        from callwarden.schema import job, roles
+
+        logins = {service: (service, keys.role_password(service)) for service in roles.RIGHTS}
+        await job.make_roles(self.database_url, logins)
+        self._role_urls = {service: postgres.url(login=login) for service, login in logins.items()}
 
     async def _open_services(self, keys: Keys) -> None:
         """Start all at once. Each must know the others' ports, so one taken meanwhile means all new ones."""
@@ -257,7 +270,6 @@ class LocalSystem:
         }
         common = base_environment() | {
             "CALLWARDEN_NATS_URL": self.nats_url,
-            "CALLWARDEN_DATABASE_URL": self.database_url,
             "CALLWARDEN_LOG_LEVEL": self._log_level,
         }
         for service in self._services:
@@ -288,6 +300,10 @@ class LocalSystem:
             spool = self.state_dir / "spool" / f"{service.name}-{index}"
             spool.mkdir(mode=0o700, parents=True, exist_ok=True)
             env |= {"CALLWARDEN_SIP_LISTEN": f"{host}:{number}", "CALLWARDEN_SPOOL_DIR": str(spool)}
+        if not self._role_urls:
+            env["CALLWARDEN_DATABASE_URL"] = self.database_url
+        elif service.name in self._role_urls:  # The others have no business there.
+            env["CALLWARDEN_DATABASE_URL"] = self._role_urls[service.name]
         return env | dict(self._env.get("*", {})) | dict(self._env.get(service.name, {}))
 
     async def _close(self) -> list[ChildFailed]:
@@ -329,6 +345,7 @@ class LocalSystem:
             state_dir=str(self.state_dir),
             nats_url=self.nats_url,
             database_url=self.database_url,
+            role_urls=self._role_urls,
             sip=[process.sip_address for process in self.all_processes() if process.sip_address],
             services={name: [process.endpoint for process in group] for name, group in self._processes.items()},
         ).write()

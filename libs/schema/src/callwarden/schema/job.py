@@ -75,7 +75,8 @@ async def apply_roles(engine: AsyncEngine, logins: Mapping[str, tuple[str, str]]
                 await connection.exec_driver_sql(statement)
 
 
-async def _roles(owner: str, logins: Mapping[str, tuple[str, str]]) -> None:
+async def make_roles(owner: str, logins: Mapping[str, tuple[str, str]]) -> None:
+    """`apply_roles` on the database of that URL, whose connections it closes."""
     engine = create_async_engine(owner, poolclass=pool.NullPool)
     try:
         await apply_roles(engine, logins)
@@ -90,7 +91,7 @@ def main() -> None:
         print(f"callwarden-schema: {error}", file=sys.stderr)  # noqa: T201 - a job: this is its log
         sys.exit(2)
     migrate.upgrade(owner)
-    asyncio.run(_roles(owner, logins))
+    asyncio.run(make_roles(owner, logins))
     print(f"callwarden-schema: schema is up to date, roles: {', '.join(sorted(logins)) or 'none'}")  # noqa: T201
 
 

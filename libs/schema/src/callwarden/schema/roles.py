@@ -40,7 +40,7 @@ RIGHTS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "route": _ALL,
         "deck_row": _REPLACE,
     },
-    "payment": {"account": ("SELECT", "UPDATE"), "counter": _READ, "payment": _ADD, "ledger_entry": _ADD},
+    "payment": {"account": ("SELECT", "UPDATE"), "counter": _READ, "payment": _ADD, "ledger_entry": ("INSERT",)},
 }
 
 

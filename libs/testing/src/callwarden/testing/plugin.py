@@ -8,6 +8,7 @@ Fixtures: `nats_url`, `nats_server`, `postgres_url`, `database_url`, `local_syst
 import asyncio
 import contextlib
 import itertools
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,12 @@ def _local_servers(config: pytest.Config) -> "LocalServers":
     if _local_key not in config.stash:
         config.stash[_local_key] = LocalServers()
     return config.stash[_local_key]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A shell's background job ignores SIGINT, and so would every process that the run's tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -85,10 +92,16 @@ def postgres_url(callwarden_servers: "Servers") -> str:
 
 
 @pytest.fixture
-def database_url(callwarden_servers: "Servers") -> Iterator[str]:
-    """A database of the test's own with all tables and no rows: `postgresql+asyncpg://…`."""
+def database_url(request: pytest.FixtureRequest, callwarden_servers: "Servers") -> Iterator[str]:
+    """A database of the test's own with all tables and no rows: `postgresql+asyncpg://…`.
+
+    In a service's tests (`services/<name>/tests`) as that service's role, so that a right which it lacks is found;
+    `callwarden.testing.servers.as_owner` is for rows that others write. Elsewhere as the tables' owner.
+    """
+    from callwarden.testing.servers import as_roles
+
     url = callwarden_servers.ask("database")
-    yield url
+    yield as_roles(url).get(request.path.parent.parent.name, url)
     callwarden_servers.ask("drop", url)
 
 
@@ -100,13 +113,14 @@ async def local_system(callwarden_servers: "Servers", state_dir: Path) -> "Async
     `own_postgres=True` gives it a server that the test may kill. May be called more than once.
     """
     from callwarden.local.system import LocalSystem
+    from callwarden.testing.servers import as_roles
 
     databases: list[str] = []
 
     async def start(*, own_postgres: bool = False, **options: Any) -> LocalSystem:
         if not own_postgres and "database_url" not in options:
             databases.append(await asyncio.to_thread(callwarden_servers.ask, "database"))
-            options |= {"database_url": databases[-1], "migrate": False}
+            options |= {"database_url": databases[-1], "role_urls": as_roles(databases[-1]), "migrate": False}
         folder = options.pop("state_dir", state_dir / f"system-{count()}")
         return await stack.enter_async_context(LocalSystem(folder, **options))
 

@@ -23,11 +23,32 @@ if TYPE_CHECKING:  # Imported when the first server starts: every pytest run loa
 T = TypeVar("T")
 
 TEMPLATE = "callwarden_template"
+_ROLE = "test_{}"  # A service's, on the shared server; other tests make roles of the plain names there.
 _ANSWER_TIMEOUT_S = 100.0  # Below pytest's own time-out, so that the test reports what the servers said.
 
 
 class ServersFailed(Exception):
     """A shared server could not be started, or could not do what was asked."""
+
+
+def as_roles(database_url: str) -> dict[str, str]:
+    """By service, the URL of a database of the shared server for that service's role. All have the owner's password."""
+    from callwarden.schema.roles import RIGHTS
+
+    return {service: _as_user(database_url, _ROLE.format(service)) for service in RIGHTS}
+
+
+def as_owner(database_url: str) -> str:
+    """The URL of a database of the shared server for the tables' owner."""
+    from callwarden.local.postgres import SUPERUSER
+
+    return _as_user(database_url, SUPERUSER)
+
+
+def _as_user(database_url: str, user: str) -> str:
+    from sqlalchemy import make_url
+
+    return make_url(database_url).set(username=user).render_as_string(hide_password=False)
 
 
 class Servers(Protocol):
@@ -107,11 +128,17 @@ class Workshop:
         await self._execute(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
 
     async def _make_template(self, server: "PostgresServer") -> None:
-        from callwarden.schema import migrate
+        """With the roles of the services: a copy of a database has its rights, too."""
+        from sqlalchemy import make_url
+
+        from callwarden.schema import job, migrate, roles
 
         await self._execute(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")
         await self._execute(f"CREATE DATABASE {TEMPLATE}")
-        await asyncio.to_thread(migrate.upgrade, server.url(TEMPLATE))
+        url = server.url(TEMPLATE)
+        await asyncio.to_thread(migrate.upgrade, url)
+        password = str(make_url(url).password)
+        await job.make_roles(url, {service: (_ROLE.format(service), password) for service in roles.RIGHTS})
 
     async def _execute(self, statement: str) -> None:
         import asyncpg

@@ -20,6 +20,7 @@ from callwarden.security_policy_operator.core.plan import Plan, Source, Verdict,
 from callwarden.security_policy_operator.core.status import (
     BEHIND_S,
     Ack,
+    Event,
     Held,
     moment_of,
     revision_of,
@@ -154,7 +155,7 @@ class Operator:
         # Beside the loop, which renews the Lease: a thousand policies that don't fit together take seconds.
         wanted = await asyncio.to_thread(plan, sources, held)
         await _all(
-            self._hold(source) for source in sources if not source.is_leaving and FINALIZER not in _finalizers(source)
+            self._hold(source) for source in sources if not source.is_leaving and FINALIZER not in source.finalizers
         )
         if held.revision != self._written_revision:
             self._since.clear()  # another process wrote it
@@ -225,19 +226,14 @@ class Operator:
         except NotFound:
             return  # deleted meanwhile
         seen.sources[index] = Source({**source.body, "status": status})
-        moment = moment_of(self._clock.now_s())
-        for kind, reason, message in transitions(source, status):
-            try:
-                await self._cluster.tell(source.body, kind, reason, message, moment, self._me)
-            except CallwardenError as error:
-                log.debug("event.not_told", error=repr(error))  # events are a courtesy, the status is the word
+        await tell(self._cluster, source, transitions(source, status), self._clock.now_s(), self._me)
 
     async def _hold(self, source: Source) -> None:
-        await self._finalize(source, [*_finalizers(source), FINALIZER])
+        await self._finalize(source, [*source.finalizers, FINALIZER])
 
     async def _let_go(self, source: Source) -> None:
-        if FINALIZER in _finalizers(source):
-            await self._finalize(source, [name for name in _finalizers(source) if name != FINALIZER])
+        if FINALIZER in source.finalizers:
+            await self._finalize(source, [name for name in source.finalizers if name != FINALIZER])
 
     async def _finalize(self, source: Source, finalizers: list[str]) -> None:
         key = source.key
@@ -248,8 +244,13 @@ class Operator:
             return
 
 
-def _finalizers(source: Source) -> list[str]:
-    return [str(name) for name in source.metadata.get("finalizers") or ()]
+async def tell(cluster: Cluster, source: Source, events: Iterable[Event], now_s: float, me: str) -> None:
+    """Kubernetes Events about a resource, by the process `me`. They are a courtesy, the status is the word."""
+    for event in events:
+        try:
+            await cluster.tell(source.body, event, moment_of(now_s), me)
+        except CallwardenError as error:
+            log.debug("event.not_told", error=repr(error))
 
 
 def _is_stressed(verdict: Verdict, realms: frozenset[str]) -> bool:

@@ -22,27 +22,24 @@ from callwarden.security_policy_operator.settings import Settings
 async def wire(settings: Settings, runtime: Runtime) -> None:
     bus = await runtime.bus()
     cluster = await runtime.open(Kubernetes())
+    me = settings.instance
     others: list[Others] = []
     plurals = list(POLICIES.values())
     if settings.rate_guard is not None:
         stub = RateGuardServiceStub(await runtime.open(channel(settings.rate_guard, runtime.tls, peer="rate-guard")))
-        others.append(Bans(cluster, stub, bus.kv(Bucket.BANS), runtime.clock))
+        others.append(Bans(cluster, stub, bus.kv(Bucket.BANS), runtime.clock, me))
         plurals.append(bans.PLURAL)
     if settings.call_admission is not None:
         peer = await runtime.open(channel(settings.call_admission, runtime.tls, peer="call-admission"))
-        others.append(Trunks(cluster, AccountServiceStub(peer), runtime.clock))
+        others.append(Trunks(cluster, AccountServiceStub(peer), runtime.clock, me))
         plurals.append(trunks.PLURAL)
     if settings.rating is not None:
         peer = await runtime.open(channel(settings.rating, runtime.tls, peer="rating"))
-        others.append(Decks(cluster, RatingServiceStub(peer), runtime.clock))
+        others.append(Decks(cluster, RatingServiceStub(peer), runtime.clock, me))
         plurals.append(decks.PLURAL)
     bundles = NatsBundles(bus.kv(Bucket.POLICY), bus.kv(Bucket.POLICY_ACKS))
-    operator = Operator(
-        cluster, bundles, runtime.clock, me=settings.instance, resync_s=settings.resync_s, others=others
-    )
-    election = Election(
-        cluster, runtime.clock, settings.lease_namespace, settings.lease_name, settings.lease_s, settings.instance
-    )
+    operator = Operator(cluster, bundles, runtime.clock, me=me, resync_s=settings.resync_s, others=others)
+    election = Election(cluster, runtime.clock, settings.lease_namespace, settings.lease_name, settings.lease_s, me)
     metrics.register(runtime.metrics, operator, election)
     runtime.spawn("acks", operator.follow_acks())
     runtime.spawn("watch", Watch(plurals, operator.changed).run())

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from callwarden.policy.bundle import PolicySet
-from callwarden.security_policy_operator.core.status import Ack
+from callwarden.security_policy_operator.core.status import Ack, Event
 
 
 class Standing(NamedTuple):
@@ -29,8 +29,8 @@ class Cluster(Protocol):
         """A merge patch of a resource, or of its status."""
         ...
 
-    async def tell(self, about: Mapping[str, Any], kind: str, reason: str, message: str, at: str, by: str) -> None:
-        """A Kubernetes Event about a resource."""
+    async def tell(self, about: Mapping[str, Any], event: Event, at: str, by: str) -> None:
+        """A Kubernetes Event about a resource. `at`: RFC 3339."""
         ...
 
 

@@ -41,15 +41,15 @@ async def _evidence(endpoints: state.Endpoints) -> Evidence:
     except (NotRunning, ValueError, KeyError, OSError):
         notes.append("no folder of `callwarden up`: files, listening addresses and the database were not looked at")
         return Evidence("running system", held, trunks=trunks, notes=tuple(notes))
-    role = None
+    roles: tuple[DatabaseRole, ...] = ()
     try:
-        role = await _role_of_url(run_file.database_url)
+        roles = tuple([await _role_of_url(url) for url in _database_urls(run_file)])
     except (CallwardenError, OSError, TimeoutError) as error:
-        notes.append(f"the database doesn't answer ({type(error).__name__}): its role's rights were not looked at")
+        notes.append(f"the database doesn't answer ({type(error).__name__}): its roles' rights were not looked at")
     facts = LocalFacts(
         tuple(_listeners(run_file)),
         tuple(_secret_files(Path(run_file.state_dir))),
-        role,
+        roles,
         _host_port(run_file.database_url),
         "ssl" in urlsplit(run_file.database_url).query,
     )
@@ -89,6 +89,11 @@ def _secret_files(folder: Path) -> Iterator[SecretFile]:
 def _host_port(url: str) -> str:
     """Without what is secret."""
     return redact_url(url).partition("://")[2].removeprefix("…@").partition("/")[0]
+
+
+def _database_urls(run_file: RunFile) -> list[str]:
+    """As the services have them."""
+    return sorted(run_file.role_urls.values()) or [run_file.database_url]
 
 
 async def _role_of_url(url: str) -> DatabaseRole:

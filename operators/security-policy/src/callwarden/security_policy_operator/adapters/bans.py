@@ -3,6 +3,7 @@
 rate-guard writes and lifts; what is banned now is read from the bucket it writes to. Which Ban counts is in core/bans.
 """
 
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from callwarden.api.events.v1 import events_pb2
@@ -12,10 +13,12 @@ from callwarden.common.bus.keys import key_of
 from callwarden.common.logs import get_logger
 from callwarden.common.rpc.client import unary
 from callwarden.kernel.clock import Clock
-from callwarden.kernel.errors import Exhausted, Invalid, NotFound
-from callwarden.security_policy_operator.core.bans import Order, Refusal, address_of, decide
+from callwarden.kernel.errors import CallwardenError, Exhausted, Invalid
+from callwarden.security_policy_operator.adapters.declared import Declared, away, each
+from callwarden.security_policy_operator.core.bans import Order, address_of, decide
+from callwarden.security_policy_operator.core.declared import Refusal
 from callwarden.security_policy_operator.core.plan import Source
-from callwarden.security_policy_operator.core.status import Json, moment_of, simple_status
+from callwarden.security_policy_operator.core.status import moment_of
 from callwarden.security_policy_operator.ports import Cluster
 
 if TYPE_CHECKING:
@@ -30,83 +33,68 @@ FINALIZER: Final = "callwarden.io/banned"
 class Bans:
     """`reconcile` in each round."""
 
-    def __init__(self, cluster: Cluster, rate_guard: "RateGuardServiceAsyncStub", kv: KeyValue, clock: Clock) -> None:
-        self._cluster, self._rate_guard, self._kv, self._clock = cluster, rate_guard, kv, clock
+    def __init__(
+        self, cluster: Cluster, rate_guard: "RateGuardServiceAsyncStub", kv: KeyValue, clock: Clock, me: str
+    ) -> None:
+        """`me`: this process, as Events name it."""
+        self._declared = Declared(cluster, clock, me, "Ban", PLURAL, FINALIZER)
+        self._rate_guard, self._kv, self._clock = rate_guard, kv, clock
 
     async def reconcile(self) -> None:
-        bodies = await self._cluster.list(PLURAL)
-        sources = [Source({"apiVersion": "callwarden.io/v1", "kind": "Ban", **body}) for body in bodies]
+        sources = await self._declared.sources()
         decisions = decide(sources, self._clock.now_s())
-        banned = {decision.address for _, decision in decisions if isinstance(decision, Order)}
+        # All of them first: while NATS is away none of what follows is tried.
+        stands = {
+            order.address: await self._stands(order.address) for _, order in decisions if isinstance(order, Order)
+        }
         # Lifting first: what another Ban has to say of the address comes after it.
-        for source in sources:
-            if source.is_leaving:
-                await self._lift(source, still=address_of(source) in banned)
-        for source, decision in decisions:
-            if isinstance(decision, Order):
-                await self._keep(source, decision)
-            else:
-                await self._refuse(source, decision)
+        leaving = (
+            (source, self._lift(source, still=address_of(source) in stands)) for source in sources if source.is_leaving
+        )
+        staying = (
+            (
+                source,
+                self._keep(source, decision, stands[decision.address])
+                if isinstance(decision, Order)
+                else self._declared.refused(source, decision),
+            )
+            for source, decision in decisions
+        )
+        await each(chain(leaving, staying))
 
-    async def _keep(self, source: Source, order: Order) -> None:
-        finalizers = list(source.metadata.get("finalizers") or ())
-        if FINALIZER not in finalizers and not await self._finalize(source, [*finalizers, FINALIZER]):
+    async def _stands(self, address: str) -> events_pb2.Ban | None:
+        entry = await self._kv.get(key_of(address))
+        return events_pb2.Ban.FromString(entry.value) if entry is not None else None
+
+    async def _keep(self, source: Source, order: Order, stands: events_pb2.Ban | None) -> None:
+        # Before the ban: a process that dies in between leaves none that nobody lifts.
+        if not await self._declared.hold(source):
             return
-        now_s = self._clock.now_s()
-        entry = await self._kv.get(key_of(order.address))
-        ban = events_pb2.Ban.FromString(entry.value) if entry is not None else None
-        if ban is None or not order.is_kept_by(ban.reason, ban.until_s):
-            duration_s = 0 if order.until_s is None else max(1, round(order.until_s - now_s))
+        if stands is None or not order.is_kept_by(stands.reason, stands.until_s):
+            duration_s = 0 if order.until_s is None else max(1, round(order.until_s - self._clock.now_s()))
             request = pb.AddBanRequest(address=order.address, reason=order.reason, duration_s=duration_s)
             try:
                 await unary(self._rate_guard.AddBan, request)
             except Invalid as error:  # one of our own addresses, or one that the policy allows
-                await self._refuse(source, Refusal("Invalid", f"spec.{error.field or 'address'}: {error.message}"))
+                refusal = Refusal("Invalid", f"spec.{error.field or 'address'}: {error.message}")
+                await self._declared.refused(source, refusal)
                 return
             except Exhausted as error:
-                await self._refuse(source, Refusal("NoRoom", error.message, accepted=True))
+                await self._declared.refused(source, Refusal("NoRoom", error.message, accepted=True))
                 return
+            except CallwardenError as error:
+                await self._declared.refused(source, away("rate-guard", error))
+                raise
             log.info("ban.added", address=order.address, until_s=order.until_s or 0.0)
-        message = "The address is banned on every edge."
-        status = simple_status(source.body, message, "Banned", now_s, accepted=True, applied=True)
-        if order.until_s is not None:
-            status["until"] = moment_of(order.until_s)
-        await self._say(source, status)
-
-    async def _refuse(self, source: Source, refusal: Refusal) -> None:
-        now_s = self._clock.now_s()
-        await self._say(
-            source, simple_status(source.body, refusal.message, refusal.reason, now_s, accepted=refusal.accepted)
-        )
+        until = None if order.until_s is None else moment_of(order.until_s)
+        await self._declared.applied(source, "Banned", "The address is banned on every edge.", until=until)
 
     async def _lift(self, source: Source, *, still: bool) -> None:
         """`still`: another Ban names the address."""
-        finalizers = list(source.metadata.get("finalizers") or ())
-        if FINALIZER not in finalizers:
-            return
         address = address_of(source)
-        if address and not still:
-            await unary(self._rate_guard.RemoveBans, pb.RemoveBansRequest(address=address))
-            log.info("ban.lifted", address=address)
-        await self._finalize(source, [name for name in finalizers if name != FINALIZER])
-
-    async def _finalize(self, source: Source, finalizers: list[str]) -> bool:
-        """False if it's gone meanwhile."""
-        metadata = source.metadata
-        change = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
-        try:
-            await self._cluster.patch(PLURAL, metadata["namespace"], metadata["name"], change)
-        except NotFound:
-            return False
-        return True
-
-    async def _say(self, source: Source, status: Json) -> None:
-        if status == source.body.get("status"):
+        if not self._declared.is_held(source) or not address or still:
+            await self._declared.let_go(source)
             return
-        metadata = source.metadata
-        # A merge patch keeps what it doesn't name.
-        body = {"status": {"until": None, **status}}
-        try:
-            await self._cluster.patch(PLURAL, metadata["namespace"], metadata["name"], body, status=True)
-        except NotFound:
-            return
+        removed = (await unary(self._rate_guard.RemoveBans, pb.RemoveBansRequest(address=address))).removed
+        log.info("ban.lifted", address=address)
+        await self._declared.let_go(source, "Lifted" if removed else "", "The address is banned no more.")

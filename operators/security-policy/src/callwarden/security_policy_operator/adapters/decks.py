@@ -4,6 +4,7 @@ A list is imported when the resource or the file differs from what was imported 
 delete one, so nothing is held back when a resource goes.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from callwarden.api.rating.v1 import rating_pb2 as pb
@@ -12,11 +13,11 @@ from callwarden.common.rpc.client import unary
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Conflict, Denied, Invalid, NotFound
 from callwarden.policy.resources import RateDeckSpec
-from callwarden.security_policy_operator.adapters.declared import Declared, each
-from callwarden.security_policy_operator.core.bans import Refusal
+from callwarden.security_policy_operator.adapters.declared import Declared, away, each
+from callwarden.security_policy_operator.core.declared import Refusal
 from callwarden.security_policy_operator.core.named import csv_of, decide, digest_of, shown
 from callwarden.security_policy_operator.core.plan import Source
-from callwarden.security_policy_operator.core.status import Json, simple_status
+from callwarden.security_policy_operator.core.status import Json
 from callwarden.security_policy_operator.ports import Cluster
 
 if TYPE_CHECKING:
@@ -41,23 +42,23 @@ class ConfigMaps(Cluster, Protocol):
 class Decks:
     """`reconcile` in each round."""
 
-    def __init__(self, cluster: ConfigMaps, rating: "RatingServiceAsyncStub", clock: Clock) -> None:
-        self._cluster, self._rating, self._clock = cluster, rating, clock
-        self._declared = Declared(cluster, "RateDeck", PLURAL)
+    def __init__(self, cluster: ConfigMaps, rating: "RatingServiceAsyncStub", clock: Clock, me: str) -> None:
+        """`me`: this process, as Events name it."""
+        self._cluster, self._rating = cluster, rating
+        self._declared = Declared(cluster, clock, me, "RateDeck", PLURAL)
         self._wrong: dict[str, tuple[str, Refusal, list[str]]] = {}
         """By uid the digest that rating refused last, and why: the same isn't sent again in each round."""
 
     async def reconcile(self) -> None:
-        decisions = decide(await self._declared.sources())
+        decisions = decide(await self._declared.sources(), RateDeckSpec)
         known = {_uid(source) for source, _ in decisions}
         self._wrong = {uid: wrong for uid, wrong in self._wrong.items() if uid in known}
         await each(
             (
                 source,
-                self._refuse(source, decision) if isinstance(decision, Refusal) else self._keep(source, decision),
+                self._keep(source, decision) if isinstance(decision, RateDeckSpec) else self._refuse(source, decision),
             )
             for source, decision in decisions
-            if isinstance(decision, Refusal | RateDeckSpec)
         )
 
     async def _keep(self, source: Source, spec: RateDeckSpec) -> None:
@@ -98,7 +99,7 @@ class Decks:
             await self._remember(source, digest, Refusal("Refused", text), [])
             return
         except CallwardenError as error:
-            await self._refuse(source, Refusal("Unavailable", f"rating: {error.message}.", accepted=True))
+            await self._refuse(source, away("rating", error))
             if isinstance(error, Conflict):  # another import came in between: by the next resync it has ended
                 return
             raise
@@ -115,15 +116,11 @@ class Decks:
         await self._refuse(source, refusal, errors)
 
     async def _imported(self, source: Source, found: Json) -> None:
-        now_s = self._clock.now_s()
-        status = simple_status(source.body, "Calls are priced by it.", "Imported", now_s, accepted=True, applied=True)
-        await self._declared.say(source, {**status, **_kept(found), "errors": []})
+        await self._declared.applied(source, "Imported", "Calls are priced by it.", **_kept(found), errors=[])
 
-    async def _refuse(self, source: Source, refusal: Refusal, errors: list[str] | None = None) -> None:
+    async def _refuse(self, source: Source, refusal: Refusal, errors: Sequence[str] = ()) -> None:
         """What was imported before holds on."""
-        now_s = self._clock.now_s()
-        status = simple_status(source.body, refusal.message, refusal.reason, now_s, accepted=refusal.accepted)
-        await self._declared.say(source, {**status, **_kept(_before(source)), "errors": errors or []})
+        await self._declared.refused(source, refusal, **_kept(_before(source)), errors=list(errors))
 
 
 def _uid(source: Source) -> str:

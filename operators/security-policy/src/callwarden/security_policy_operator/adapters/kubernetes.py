@@ -16,6 +16,7 @@ import aiohttp
 import kopf
 
 from callwarden.kernel.errors import Conflict, Denied, Invalid, NotFound, Unavailable
+from callwarden.security_policy_operator.core.status import Event
 
 GROUP: Final = "callwarden.io"
 VERSION: Final = "v1"
@@ -62,11 +63,11 @@ class Kubernetes:
         where = f"{_path(f'apis/{GROUP}/{VERSION}', namespace, plural)}/{name}{'/status' if status else ''}"
         return await self._ask("PATCH", where, body=body, content_type=MERGE_PATCH)
 
-    async def tell(self, about: Mapping[str, Any], kind: str, reason: str, message: str, at: str, by: str) -> None:
-        """A Kubernetes Event about a resource. `kind`: Normal or Warning; `at`: RFC 3339."""
+    async def tell(self, about: Mapping[str, Any], event: Event, at: str, by: str) -> None:
+        """A Kubernetes Event about a resource. `at`: RFC 3339."""
         metadata = about["metadata"]
         namespace = str(metadata.get("namespace") or "default")
-        event = {
+        body = {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"generateName": f"{str(metadata['name'])[:200]}.", "namespace": namespace},
@@ -78,9 +79,9 @@ class Kubernetes:
                 "uid": metadata.get("uid", ""),
                 "resourceVersion": metadata.get("resourceVersion", ""),
             },
-            "type": kind,
-            "reason": reason,
-            "message": message[:1_024],
+            "type": event.kind,
+            "reason": event.reason,
+            "message": event.message[:1_024],
             "firstTimestamp": at,
             "lastTimestamp": at,
             "count": 1,
@@ -88,7 +89,7 @@ class Kubernetes:
             "reportingComponent": "callwarden.io/security-policy",
             "reportingInstance": by,
         }
-        await self._ask("POST", _path("api/v1", namespace, "events"), body=event)
+        await self._ask("POST", _path("api/v1", namespace, "events"), body=body)
 
     async def config_map(self, namespace: str, name: str) -> Json:
         return await self._ask("GET", f"{_path('api/v1', namespace, 'configmaps')}/{name}")

@@ -1,6 +1,7 @@
 """Trunk resources carried out: call-admission has a trunk as each of them says, and none when it is gone."""
 
 from collections.abc import Awaitable
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from callwarden.api.admission.v1 import admission_pb2 as pb
@@ -9,11 +10,10 @@ from callwarden.common.rpc.client import unary
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Conflict, Denied, Exhausted, Invalid, NotFound, Unavailable
 from callwarden.policy.resources import TrunkSpec
-from callwarden.security_policy_operator.adapters.declared import Declared, each
-from callwarden.security_policy_operator.core.bans import Refusal
+from callwarden.security_policy_operator.adapters.declared import Declared, away, each
+from callwarden.security_policy_operator.core.declared import Refusal
 from callwarden.security_policy_operator.core.named import decide
 from callwarden.security_policy_operator.core.plan import Source
-from callwarden.security_policy_operator.core.status import simple_status
 from callwarden.security_policy_operator.ports import Cluster
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ log = get_logger(__name__)
 
 PLURAL: Final = "trunks"
 FINALIZER: Final = "callwarden.io/trunk"
+SERVICE: Final = "call-admission"
 _FINAL: Final = (Invalid, NotFound, Conflict, Denied, Exhausted)
 """Asking again soon is of no use; it is asked again at the next resync."""
 
@@ -30,38 +31,38 @@ _FINAL: Final = (Invalid, NotFound, Conflict, Denied, Exhausted)
 class Trunks:
     """`reconcile` in each round."""
 
-    def __init__(self, cluster: Cluster, accounts: "AccountServiceAsyncStub", clock: Clock) -> None:
-        self._declared = Declared(cluster, "Trunk", PLURAL, FINALIZER)
-        self._accounts, self._clock = accounts, clock
+    def __init__(self, cluster: Cluster, accounts: "AccountServiceAsyncStub", clock: Clock, me: str) -> None:
+        """`me`: this process, as Events name it."""
+        self._declared = Declared(cluster, clock, me, "Trunk", PLURAL, FINALIZER)
+        self._accounts = accounts
 
     async def reconcile(self) -> None:
         sources = await self._declared.sources()
         if not sources:
             return
-        decisions = decide(sources)
-        wanted = {source.key.name for source, decision in decisions if isinstance(decision, TrunkSpec)}
-        leaving = [source for source in sources if source.is_leaving]
+        decisions = decide(sources, TrunkSpec)
         try:
             listed = await unary(self._accounts.ListTrunks, pb.ListTrunksRequest())
         except CallwardenError as error:
             for source, decision in decisions:
-                if isinstance(decision, Refusal):
-                    await self._refuse(source, decision)
-                else:
-                    await self._refuse(source, _away(error))
-            raise Unavailable(f"call-admission: {error.message}") from error
+                refusal = decision if isinstance(decision, Refusal) else away(SERVICE, error)
+                await self._declared.refused(source, refusal)
+            raise Unavailable(f"{SERVICE}: {error.message}") from error
         stands = {trunk.name: trunk for trunk in listed.trunks}
-        await each((source, self._drop(source, still=source.key.name in wanted)) for source in leaving)
-        await each(
+        wanted = {source.key.name for source, decision in decisions if isinstance(decision, TrunkSpec)}
+        leaving = (
+            (source, self._drop(source, still=source.key.name in wanted)) for source in sources if source.is_leaving
+        )
+        staying = (
             (
                 source,
-                self._refuse(source, decision)
-                if isinstance(decision, Refusal)
-                else self._keep(source, decision, stands.get(source.key.name)),
+                self._keep(source, decision, stands.get(source.key.name))
+                if isinstance(decision, TrunkSpec)
+                else self._declared.refused(source, decision),
             )
             for source, decision in decisions
-            if isinstance(decision, Refusal | TrunkSpec)
         )
+        await each(chain(leaving, staying))
 
     async def _keep(self, source: Source, spec: TrunkSpec, stands: pb.Trunk | None) -> None:
         wanted = trunk_of(source.key.name, spec)
@@ -74,10 +75,7 @@ class Trunks:
         if not await self._tried(source, self._write(wanted, stands)):
             return
         message = "Calls pass as it says." if spec.enabled else "The trunk is there, and disabled."
-        now_s = self._clock.now_s()
-        await self._declared.say(
-            source, simple_status(source.body, message, "InUse", now_s, accepted=True, applied=True)
-        )
+        await self._declared.applied(source, "InUse", message)
 
     async def _tried(self, source: Source, work: Awaitable[None]) -> bool:
         """False if call-admission doesn't want it, which the status says then; raises what may be well soon."""
@@ -85,10 +83,10 @@ class Trunks:
             await work
         except _FINAL as error:
             text = f"{error.field}: {error.message}" if error.field else error.message
-            await self._refuse(source, Refusal("Refused", text))
+            await self._declared.refused(source, Refusal("Refused", text))
             return False
         except CallwardenError as error:
-            await self._refuse(source, _away(error))
+            await self._declared.refused(source, away(SERVICE, error))
             raise
         return True
 
@@ -130,21 +128,18 @@ class Trunks:
     async def _drop(self, source: Source, *, still: bool) -> None:
         """`still`: another Trunk is called the same."""
         name = source.key.name
-        if self._declared.is_held(source) and not still:
-            try:
-                await unary(self._accounts.DeleteTrunk, pb.DeleteTrunkRequest(name=name))
-            except Conflict as error:  # a route leads to it: until somebody takes that away no call passes
-                await unary(self._accounts.UpdateTrunk, pb.UpdateTrunkRequest(name=name, enabled=False))
-                await self._refuse(source, Refusal("Routed", f"Disabled, not deleted: {error.message}.", accepted=True))
-                return
-            log.info("trunk.deleted", name=name)
-        await self._declared.let_go(source)
-
-    async def _refuse(self, source: Source, refusal: Refusal) -> None:
-        now_s = self._clock.now_s()
-        await self._declared.say(
-            source, simple_status(source.body, refusal.message, refusal.reason, now_s, accepted=refusal.accepted)
-        )
+        if not self._declared.is_held(source) or still:
+            await self._declared.let_go(source)
+            return
+        try:
+            deleted = (await unary(self._accounts.DeleteTrunk, pb.DeleteTrunkRequest(name=name))).deleted
+        except Conflict as error:  # a route leads to it: until somebody takes that away no call passes
+            await unary(self._accounts.UpdateTrunk, pb.UpdateTrunkRequest(name=name, enabled=False))
+            refusal = Refusal("Routed", f"Disabled, not deleted: {error.message}.", accepted=True)
+            await self._declared.refused(source, refusal)
+            return
+        log.info("trunk.deleted", name=name, deleted=deleted)
+        await self._declared.let_go(source, "Deleted" if deleted else "", "The trunk is there no more.")
 
 
 def trunk_of(name: str, spec: TrunkSpec) -> pb.Trunk:
@@ -178,7 +173,3 @@ def change_of(stands: pb.Trunk, wanted: pb.Trunk) -> pb.UpdateTrunkRequest | Non
         return None
     change.name = wanted.name
     return change
-
-
-def _away(error: CallwardenError) -> Refusal:
-    return Refusal("Unavailable", f"call-admission: {error.message}.", accepted=True)

@@ -9,9 +9,9 @@ from datetime import datetime
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
 
-from callwarden.policy.bundle import BadPolicy
-from callwarden.policy.resources import BanSpec, parse_resource
+from callwarden.policy.resources import BanSpec
 from callwarden.policy.values import seconds_of
+from callwarden.security_policy_operator.core.declared import Refusal, spec_of
 from callwarden.security_policy_operator.core.plan import Source
 
 _NEAR_S: Final = 3.0  # whole seconds are kept, and asking takes a moment
@@ -33,15 +33,6 @@ class Order:
         else:
             ends_alike = abs(until_s - self.until_s) < _NEAR_S
         return ends_alike and reason == self.reason
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Nothing is to be done for a resource, and why. `accepted`: it is right all the same."""
-
-    reason: str
-    message: str
-    accepted: bool = False
 
 
 def decide(sources: Iterable[Source], now_s: float) -> list[tuple[Source, Order | Refusal]]:
@@ -68,11 +59,9 @@ def address_of(source: Source) -> str:
 
 
 def _read(source: Source, now_s: float) -> Order | Refusal:
-    try:
-        spec = parse_resource({name: value for name, value in source.body.items() if name != "status"}).spec
-    except BadPolicy as error:
-        return Refusal("Invalid", "; ".join(map(str, error.problems)))
-    assert isinstance(spec, BanSpec)
+    spec = spec_of(source, BanSpec)
+    if isinstance(spec, Refusal):
+        return spec
     until_s = _until_s(spec, source.metadata)
     if until_s is not None and until_s <= now_s:
         return Refusal("Expired", "Its time is up.", accepted=True)

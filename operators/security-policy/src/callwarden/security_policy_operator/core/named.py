@@ -11,10 +11,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from callwarden.policy.bundle import BadPolicy
-from callwarden.policy.fields import Part
-from callwarden.policy.resources import RateDeckSpec, parse_resource
-from callwarden.security_policy_operator.core.bans import Refusal
+from callwarden.policy.resources import RateDeckSpec
+from callwarden.security_policy_operator.core.declared import Refusal, S, spec_of
 from callwarden.security_policy_operator.core.plan import Source
 
 CSV_BYTES_MAX: Final = 3 * 1024 * 1024
@@ -23,9 +21,9 @@ ERRORS_MAX: Final = 32  # as the schema has it
 _ERROR_CHARS_MAX: Final = 512
 
 
-def decide(sources: Iterable[Source]) -> list[tuple[Source, Part | Refusal]]:
+def decide(sources: Iterable[Source], kind: type[S]) -> list[tuple[Source, S | Refusal]]:
     """What each resource of one kind that isn't being deleted asks for, or why it gets nothing; older ones first."""
-    found: list[tuple[Source, Part | Refusal]] = []
+    found: list[tuple[Source, S | Refusal]] = []
     taken: dict[str, Source] = {}
     for source in sorted((one for one in sources if not one.is_leaving), key=lambda one: one.age):
         key = source.key
@@ -33,13 +31,8 @@ def decide(sources: Iterable[Source]) -> list[tuple[Source, Part | Refusal]]:
         if (other := taken.setdefault(key.name, source)) is not source:
             message = f"metadata.name is taken by the older {key.kind} {other.key.namespace}/{key.name}."
             found.append((source, Refusal("Conflict", message)))
-            continue
-        try:
-            spec = parse_resource({name: value for name, value in source.body.items() if name != "status"}).spec
-        except BadPolicy as error:
-            found.append((source, Refusal("Invalid", "; ".join(map(str, error.problems)))))
         else:
-            found.append((source, spec))
+            found.append((source, spec_of(source, kind)))
     return found
 
 

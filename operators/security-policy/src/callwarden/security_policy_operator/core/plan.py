@@ -40,6 +40,10 @@ class Source:
         return Key(kind, namespace, str(self.metadata.get("name", "")))
 
     @property
+    def finalizers(self) -> list[str]:
+        return [str(name) for name in self.metadata.get("finalizers") or ()]
+
+    @property
     def is_leaving(self) -> bool:
         """Whether somebody has deleted it, and it waits for the finalizer to be taken off."""
         return "deletionTimestamp" in self.metadata

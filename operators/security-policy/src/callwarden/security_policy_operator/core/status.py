@@ -7,7 +7,7 @@ Degraded that something less than what it says holds.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from callwarden.security_policy_operator.core.plan import Source, Verdict
 
@@ -15,8 +15,19 @@ BEHIND_S: Final = 10.0
 """A service takes a new bundle within a second; one that hasn't after this is in trouble."""
 WARNINGS_MAX: Final = 256  # as the schema has it
 _TEXT_MAX: Final = 2_048
+_NO_NEWS: Final = frozenset({"Progressing", "NotAccepted"})  # it will be told how it ends; Accepted has told it
+_FORESEEN: Final = frozenset({"Expired"})  # not as it should be, but as somebody said
 
 Json = dict[str, Any]
+
+
+class Event(NamedTuple):
+    """A Kubernetes Event about a resource."""
+
+    kind: str
+    """Normal or Warning."""
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,35 +94,45 @@ def revision_of(source: Source, verdict: Verdict, since: int, now: int) -> int:
 
 
 def simple_status(
-    body: Mapping[str, Any], message: str, reason: str, now_s: float, *, accepted: bool = False, applied: bool = False
+    source: Source, reason: str, message: str, now_s: float, *, accepted: bool = True, applied: bool = True
 ) -> Json:
-    """The status of a resource that either holds or doesn't, such as a Ban."""
-    source = Source(body)
-    generation = int(source.metadata.get("generation", 0))
+    """The status of a resource that either holds or doesn't, such as a Ban; `reason` and `message` say why."""
     conditions = [
-        _condition("Accepted", "True" if accepted else "False", reason, message),
-        _condition("Applied", "True" if applied else "False", reason, message),
+        _condition("Accepted", "True", "Valid", f"The {source.key.kind} is right.")
+        if accepted
+        else _condition("Accepted", "False", reason, message),
+        _condition("Applied", "True" if applied else "False", reason, message)
+        if accepted
+        else _condition("Applied", "False", "NotAccepted", f"The {source.key.kind} is not accepted."),
     ]
+    generation = int(source.metadata.get("generation", 0))
     _date(conditions, source, generation, now_s)
     return {"observedGeneration": generation, "conditions": conditions}
 
 
-def transitions(source: Source, status: Json) -> list[tuple[str, str, str]]:
-    """What is worth a Kubernetes Event: type, reason and message of each condition that has turned."""
+def transitions(source: Source, status: Json) -> list[Event]:
+    """What is worth a Kubernetes Event: each condition that has turned, and that an edit holds."""
     before = _conditions_before(source)
     events = []
     for condition in status["conditions"]:
         old = before.get(condition["type"], {})
-        if (old.get("status"), old.get("reason")) == (condition["status"], condition["reason"]):
+        if _turn(condition) == _turn(old):
             continue
         if condition["type"] == "Degraded" and condition["status"] == "False" and not old:
             continue  # that nothing is amiss is no news about a new one
-        if condition["status"] == "Unknown" or condition["reason"] == "Progressing":
+        if condition["status"] == "Unknown" or condition["reason"] in _NO_NEWS:
             continue
         is_good = (condition["status"] == "True") is not (condition["type"] == "Degraded")
         reason = condition["type"] if is_good and condition["type"] != "Degraded" else condition["reason"]
-        events.append(("Normal" if is_good else "Warning", reason, condition["message"]))
+        kind = "Normal" if is_good or reason in _FORESEEN else "Warning"
+        events.append(Event(kind, reason, condition["message"]))
     return events
+
+
+def _turn(condition: Mapping[str, Any]) -> tuple[object, ...]:
+    """What is different when a condition has turned."""
+    is_applied = condition.get("type") == "Applied" and condition.get("status") == "True"
+    return condition.get("status"), condition.get("reason"), is_applied and condition.get("observedGeneration")
 
 
 def _services(revision: int, acks: Iterable[Ack]) -> list[Json]:
