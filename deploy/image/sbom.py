@@ -21,6 +21,7 @@ ALLOWED: Final = {
     "BSD-3-Clause",
     "ISC",
     "MIT",
+    "MIT-0",
     "MPL-2.0",
     "PSF-2.0",
     "Python-2.0",

@@ -121,6 +121,7 @@ def test_values_that_mean_nothing_or_harm_are_refused(wrong: str) -> None:
         (["edge.service.type=LoadBalancer"], "edge.sip.advertised"),
         (["secrets.generate=true"], "secrets.generate"),
         (["backup.kind=cockroachdb"], "backup.destination"),
+        (["edge.kind=DaemonSet"], "networkPolicy.edgeFrom"),
         (["edge.gateway.enabled=true", "edge.sip.advertised=a:1"], "parentRefs"),
     ],
 )
@@ -245,6 +246,26 @@ def reaching(case: str, port: int) -> set[str]:
         for allowed in rule["ports"]
         if allowed["port"] == port and allowed["protocol"] == "TCP"
     }
+
+
+def test_edges_on_the_nodes_network_are_let_in_by_the_addresses_of_their_nodes() -> None:
+    callers: dict[str, list[Object]] = {}
+    for each in of_kind(rendered("edge-daemonset"), "NetworkPolicy"):
+        service = each["metadata"]["labels"]["app.kubernetes.io/name"]
+        callers[service] = [
+            peer
+            for rule in each["spec"].get("ingress", ())
+            if any(allowed["port"] == 7000 for allowed in rule["ports"])
+            for peer in rule["from"]
+        ]
+    for service in ("auth", "call-admission", "rate-guard"):
+        assert {"ipBlock": {"cidr": "10.0.0.0/8"}} in callers[service]
+    for service in ("rating", "payment"):
+        assert not any("ipBlock" in peer for peer in callers[service])
+    found = [
+        peer["podSelector"]["matchLabels"] for peers in callers.values() for peer in peers if "podSelector" in peer
+    ]
+    assert "edge-proxy" not in {labels["app.kubernetes.io/name"] for labels in found}
 
 
 @pytest.mark.setting("db-roles")
