@@ -13,19 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-# May be shipped with Apache-2.0, as they are. MPL-2.0 asks for the source of its own files only, which a wheel holds.
-ALLOWED: Final = {
-    "0BSD",
-    "Apache-2.0",
-    "BSD-2-Clause",
-    "BSD-3-Clause",
-    "ISC",
-    "MIT",
-    "MIT-0",
-    "MPL-2.0",
-    "PSF-2.0",
-    "Python-2.0",
-}
+# May be shipped with Apache-2.0, as they are: what there is. Whoever brings another one looks at it and adds it.
+ALLOWED: Final = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT", "MIT-0", "PSF-2.0", "Python-2.0"}
 # In the words of PyPI's classifiers, which CycloneDX doesn't know.
 CLASSIFIERS: Final = {"License :: OSI Approved :: Apache Software License": "Apache-2.0"}
 # Whose metadata says it in words that nothing understands; as its LICENSE file says.
