@@ -23,7 +23,9 @@ ours=$(sed -n 's/^name //p' "$work/members")
 "$uv" pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
   --constraint requirements/dev.txt $(printf -- '--no-emit-package %s ' $ours) "$member/pyproject.toml" > "$work/needed"
 python3 deploy/image/locked.py requirements/dev.txt < "$work/needed" > "$work/needs.txt"
-"$uv" pip install --quiet --require-hashes --no-deps --no-build -r "$work/needs.txt"
-# Compiles all that is installed: the root is read-only later.
+# Compiled now, since the root is read-only later: else every start would compile a thousand modules. An image's files may
+# get other times, but never another content, so neither is looked at again.
+export PYC_INVALIDATION_MODE=UNCHECKED_HASH
+"$uv" pip install --quiet --require-hashes --no-deps --no-build --compile-bytecode -r "$work/needs.txt"
 # shellcheck disable=SC2046
 PATH="$work/tools/bin:$PATH" "$uv" pip install --quiet --no-index --no-deps --compile-bytecode $(sed -n 's/^path //p' "$work/members")
