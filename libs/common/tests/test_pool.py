@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from callwarden.common.rpc.stream import StreamPool
 from callwarden.common.rpc.stream.client import NotSent
 from callwarden.kernel.errors import Exhausted, Invalid, Unavailable
 from callwarden.limits.rendezvous import ranking
+from callwarden.testing.certificates import Authority
 from callwarden.testing.waiting import eventually
 
 from .example_server import Serve, Served
@@ -260,6 +262,26 @@ async def test_while_the_name_is_not_known_whoever_was_behind_it_is_asked_on(ser
         for _ in range(3):
             await pods.dns.is_asked()
         assert await answering(pool) == {"127.0.0.1"}
+
+
+async def test_names_are_followed_on_after_certificates_could_not_be_read(tmp_path: Path) -> None:
+    dns = Dns("127.0.0.1")
+    files = Authority(tmp_path, "ours").files("edge")
+    away = files.ca.with_suffix(".away")
+
+    def pool() -> StreamPool:
+        return StreamPool(SERVICE, ["admission.voip:1"], ranking, tls=files, resolve=dns, look_up_every_s=0.01)
+
+    async with pool() as opened:
+        files.ca.rename(away)
+        dns.addresses = ("127.0.0.1", "127.0.0.2")
+        for _ in range(3):
+            await dns.is_asked()
+        assert opened.targets == ("127.0.0.1:1",)
+        with pytest.raises(OSError, match=files.ca.name):
+            await pool().__aenter__()
+        away.rename(files.ca)
+        await eventually(lambda: set(opened.targets) == {"127.0.0.1:1", "127.0.0.2:1"})
 
 
 async def test_the_machines_own_resolver_is_asked(serve: Serve) -> None:

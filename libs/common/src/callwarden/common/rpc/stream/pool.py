@@ -7,7 +7,7 @@ that was added gets its share, and one that was taken away is let go of, without
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final, TypeAlias
 
@@ -73,6 +73,8 @@ class StreamPool:
             return self
         look_up = asyncio.ensure_future(self._look_up(self._resolve))
         await asyncio.wait({look_up}, timeout=FIRST_LOOK_UP_S)
+        if look_up.done():
+            await look_up  # its error, as of targets that are no names
         self._follower = asyncio.create_task(self._follow(self._resolve, look_up), name=f"names {self._service}")
         return self
 
@@ -108,13 +110,16 @@ class StreamPool:
             task.add_done_callback(self._finishing.discard)
         self._any_known.set()
 
-    async def _follow(self, resolve: names.Resolve, look_up: "asyncio.Future[None]") -> None:
+    async def _follow(self, resolve: names.Resolve, look_up: Awaitable[None]) -> None:
         """Look up the names for ever."""
-        await look_up
         while True:
+            try:
+                await look_up
+            except OSError as error:  # certificates that can't be read at this moment: those who came wait for them
+                log.warning("pool.not_followed", service=self._service, error=error)
             any_up = any(client.up for client, _ in self._clients.values())
             await asyncio.sleep(self._look_up_every_s if any_up else min(LOOK_UP_SOON_S, self._look_up_every_s))
-            await self._look_up(resolve)
+            look_up = self._look_up(resolve)
 
     async def _look_up(self, resolve: names.Resolve) -> None:
         for target in self._initial:
