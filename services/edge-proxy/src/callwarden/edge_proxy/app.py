@@ -85,18 +85,18 @@ class EdgeApp:
     def datagram(self, data: bytes, host: str, port: int) -> None:
         """One that came in. Called from the socket's callback: does all it can at once, without a task."""
         clock = self._clock
-        self.edge.receive(data, host, port, clock.monotonic_s(), clock.now_s())
+        self.edge.receive(data, host, port, clock.mono_s(), clock.unix_s())
         self._perform()
 
     def adopt(self, record: Record) -> None:
         """Go on with a call whose edge died."""
-        self.edge.adopt(record, self._clock.monotonic_s(), self._clock.now_s())
+        self.edge.adopt(record, self._clock.mono_s(), self._clock.unix_s())
         self._perform()
 
     def _tick(self) -> None:
         self._ticking = False
         clock = self._clock
-        self.edge.handle_timers(clock.monotonic_s(), clock.now_s())
+        self.edge.handle_timers(clock.mono_s(), clock.unix_s())
         self._perform()
 
     # Out.
@@ -137,14 +137,14 @@ class EdgeApp:
         if next_s is None:
             return
         self._ticking = True
-        wait_s = min(max(TICK_S, next_s - self._clock.monotonic_s()), TICK_MAX_S)
+        wait_s = min(max(TICK_S, next_s - self._clock.mono_s()), TICK_MAX_S)
         asyncio.get_running_loop().call_later(wait_s, self._tick)
 
     # Questions.
 
     def _start(self, ask: Ask) -> None:
         if len(self._tasks) >= QUESTIONS_MAX:
-            self.edge.resume(ask, Unreachable(overloaded=True), self._clock.monotonic_s(), self._clock.now_s())
+            self.edge.resume(ask, Unreachable(overloaded=True), self._clock.mono_s(), self._clock.unix_s())
             for more in self._take():
                 self._start(more)
             return
@@ -159,7 +159,7 @@ class EdgeApp:
             question = following.question
             trace.set_scope(trace.Scope(question.traceparent, question.call_id[: trace.CALL_ID_BYTES_MAX]))
             answer = await self._answer(following)
-            self.edge.resume(following, answer, self._clock.monotonic_s(), self._clock.now_s())
+            self.edge.resume(following, answer, self._clock.mono_s(), self._clock.unix_s())
             asks = self._take()
             following = asks[0] if asks else None
             for other in asks[1:]:
@@ -180,7 +180,7 @@ class EdgeApp:
             assert isinstance(question, VerifySource)
             return await self._identities.verify_source(question)
         except CallwardenError as error:
-            if not self._complaints.take(COMPLAINTS, self._clock.monotonic_s()):
+            if not self._complaints.take(COMPLAINTS, self._clock.mono_s()):
                 log.warning("question.unanswered", error=error, question=type(question).__name__)
             return Unreachable(overloaded=isinstance(error, Exhausted))
 
@@ -237,7 +237,7 @@ class EdgeApp:
         """Give rate-guard the sums, each FLUSH_S; for ever."""
         while True:
             await asyncio.sleep(FLUSH_S)
-            reports = self.edge.counters.take_report(self._clock.monotonic_s())
+            reports = self.edge.counters.take_report(self._clock.mono_s())
             if reports:
                 await self._guard.report(reports)
 
@@ -262,7 +262,7 @@ class EdgeApp:
                     await self._idle.wait()
         except TimeoutError:
             log.warning("edge.drain_cut", calls=len(self.edge.calls))
-        self.edge.cut_all("edge-drain", self._clock.monotonic_s(), self._clock.now_s())
+        self.edge.cut_all("edge-drain", self._clock.mono_s(), self._clock.unix_s())
         self._perform()
 
 

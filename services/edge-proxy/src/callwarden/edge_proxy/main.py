@@ -92,7 +92,7 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
         runtime.metrics,
         runtime.tls,
         # Milliseconds: an edge makes twenty reports a second, so a restarted one begins above where it ended.
-        first_sequence=int(runtime.clock.now_s() * 1_000),
+        first_sequence=int(runtime.clock.unix_s() * 1_000),
     )
     records = RecordsNats(
         bus.kv(Bucket.DIALOGS),

@@ -99,7 +99,7 @@ class RecordsNats:
 
     async def stay_alive(self) -> None:
         """Say that we live; for ever."""
-        member = events_pb2.Member(service=SERVICE, instance=self._edge, started_at_s=self._clock.now_s())
+        member = events_pb2.Member(service=SERVICE, instance=self._edge, started_at_s=self._clock.unix_s())
         value = member.SerializeToString()
         while not self._leaving:
             try:
