@@ -18,10 +18,10 @@ def demo(
         Path | None, typer.Option("--record", help="Write the run to this file, as an SVG.", show_default=False)
     ] = None,
 ) -> None:
-    """Start everything, run a story on real SIP over UDP, check every step, stop everything. About 40 seconds on two idle cores.
+    """Start everything, run a story on real SIP over UDP, check every step, stop everything.
 
     Two phones call each other and a carrier, credit runs out, lines run out, fraud and a password guesser are stopped,
-    a policy changes live, the books are checked.
+    a policy changes live, the books are checked. It takes about 40 seconds on two idle cores.
 
     Example: [bold]callwarden demo[/bold]
     """
