@@ -156,7 +156,7 @@ class Site:
         number = next(numbers)
         base = CallRequest(
             hold_id or uuid.uuid4(), f"call-{number}", account_id, "493012345678", "030", "4930", "192.0.2.7", "edge-0",
-            False, self.clock.now_s(),
+            False, self.clock.unix_s(),
         )  # fmt: skip
         return replace(base, **changes)
 
@@ -172,7 +172,7 @@ class Site:
         return outcome.hold.price
 
     def ended(self, hold_id: UUID, account_id: UUID, talked_s: float | None) -> Ended:
-        now_s = self.clock.now_s()
+        now_s = self.clock.unix_s()
         answered_at_s = None if talked_s is None else now_s - talked_s
         return Ended(hold_id, account_id, answered_at_s, now_s, "caller-bye", 200, "carrier")
 
@@ -237,7 +237,7 @@ async def test_a_call_is_admitted_extended_and_settled_to_the_micro(site: Site) 
     assert isinstance(admitted, Admitted)
     assert admitted.routes[0].trunk == "carrier"
     hold_id = admitted.hold.id
-    answered_at_s = site.clock.now_s()
+    answered_at_s = site.clock.unix_s()
     await site.app.started(Started(hold_id, account_id, answered_at_s, "carrier"))
     site.clock.advance(55)
     extended = await site.app.extend(ExtendRequest(hold_id, "call", account_id, answered_at_s, 60))
@@ -250,7 +250,7 @@ async def test_a_call_is_admitted_extended_and_settled_to_the_micro(site: Site) 
     assert (audit.open_holds, audit.held_sum_micros, audit.balance_sum_micros) == (0, 0, 1_000_000 - 75_000)
     (record,) = await site.accounts.calls(account_id, 0.0, 10, running=False)
     assert (record.state, record.duration_s, record.price_micros) == ("settled", 75, 75_000)
-    view = await site.accounts.get(account_id, site.clock.now_s())
+    view = await site.accounts.get(account_id, site.clock.unix_s())
     assert (view.spent_today_micros, view.lines_in_use) == (75_000, 0)
 
 
@@ -398,7 +398,7 @@ async def test_an_extension_asked_again_by_another_process_grants_once(
     async with running(database_url, fake_clock) as one, running(database_url, fake_clock) as other:
         account_id = await one.account()
         hold_id = await one.admit(account_id)
-        request = ExtendRequest(hold_id, "call", account_id, fake_clock.now_s(), 60)
+        request = ExtendRequest(hold_id, "call", account_id, fake_clock.unix_s(), 60)
         outcomes = await asyncio.gather(one.app.extend(replace(request)), other.app.extend(replace(request)))
         assert [o.hold.granted_s for o in outcomes if isinstance(o, Extended)] == [120, 120]
         assert (await one.audit()).held_sum_micros == 120_000
@@ -429,7 +429,7 @@ async def test_an_end_before_its_start_settles_and_the_start_is_ignored(site: Si
     account_id = await site.account()
     hold_id = await site.admit(account_id)
     await site.app.ended(site.ended(hold_id, account_id, 12))
-    await site.app.started(Started(hold_id, account_id, site.clock.now_s() - 12, "carrier"))
+    await site.app.started(Started(hold_id, account_id, site.clock.unix_s() - 12, "carrier"))
     assert site.app.counts.ignored == {"settled": 1}
     assert (await site.audit()).balance_sum_micros == 1_000_000 - 12_000
 
@@ -445,7 +445,7 @@ async def test_an_end_of_a_call_that_nobody_knows_is_counted(site: Site) -> None
 async def test_the_reaper_settles_what_nobody_ends_and_a_late_end_changes_nothing(site: Site) -> None:
     account_id = await site.account()
     answered, ringing = await site.admit(account_id), await site.admit(account_id)
-    await site.app.started(Started(answered, account_id, site.clock.now_s(), "carrier"))
+    await site.app.started(Started(answered, account_id, site.clock.unix_s(), "carrier"))
     site.clock.advance(74)
     assert await site.app.reap_once() == 0
     site.clock.advance(1)
@@ -467,9 +467,9 @@ async def test_an_extension_between_the_reapers_look_and_its_commit_saves_the_ca
     async with running(database_url, fake_clock, around=LateLook) as site:
         account_id = await site.account()
         hold_id = await site.admit(account_id)
-        await site.app.started(Started(hold_id, account_id, fake_clock.now_s(), "carrier"))
+        await site.app.started(Started(hold_id, account_id, fake_clock.unix_s(), "carrier"))
         fake_clock.advance(50)
-        await site.app.extend(ExtendRequest(hold_id, "call", account_id, fake_clock.now_s() - 50, 60))
+        await site.app.extend(ExtendRequest(hold_id, "call", account_id, fake_clock.unix_s() - 50, 60))
         assert await site.app.reap_once() == 1
         assert site.app.counts.ignored == {"not-expired": 1}
         assert (await site.audit()).open_holds == 1
@@ -677,12 +677,12 @@ async def test_what_has_moved_since_it_was_read_is_read_again(
             thread = threading.Thread(target=lambda: asyncio.run(take_a_line(database_url, account_id)))
             thread.start()
             thread.join()
-        book = Book(loaded, Policies(default_set()).for_realm, site.clock.now_s())
+        book = Book(loaded, Policies(default_set()).for_realm, site.clock.unix_s())
         outcome = book.apply(Admission(request, Quote(RETAIL, "49", PRICE, (Route("c", "x:1"),), 0.0)))
         return book.changes, int(isinstance(outcome, Admitted))
 
     request = site.request(account_id)
-    read = app_module.Batch([account_id], [account_id], [request.hold_id], site.clock.now_s())
+    read = app_module.Batch([account_id], [account_id], [request.hold_id], site.clock.unix_s())
     admitted = await site.books.update(read, work)
     assert (calls, admitted) == (works, 1 if when == "never" else 0)
     assert site.metrics.counter(CONFLICTS).value == works - 1
@@ -698,7 +698,7 @@ async def test_a_batch_of_all_kinds_is_written_whole_or_not_at_all(site: Site) -
     account_id = await site.account()
     first, second = await site.admit(account_id), await site.admit(account_id)
     new = site.request(account_id)
-    now_s = site.clock.now_s()
+    now_s = site.clock.unix_s()
     commands: list[Command] = [
         Admission(new, Quote(RETAIL, "49", PRICE, (Route("carrier", "192.0.2.1:5060"),), now_s)),
         Extension(ExtendRequest(first, "call", account_id, now_s, 60)),
@@ -731,12 +731,12 @@ async def test_a_batch_of_all_kinds_is_written_whole_or_not_at_all(site: Site) -
 
 async def test_a_clock_that_is_ahead_makes_no_hold_last_for_ever(site: Site) -> None:
     account_id = await site.account()
-    hold_id = await site.admit(account_id, start_s=site.clock.now_s() + 10_000)
-    ahead_s = site.clock.now_s() + 10_000
+    hold_id = await site.admit(account_id, start_s=site.clock.unix_s() + 10_000)
+    ahead_s = site.clock.unix_s() + 10_000
     await site.app.started(Started(hold_id, account_id, ahead_s, "carrier"))
     (running_call,) = await site.accounts.calls(account_id, 0.0, 10, running=True)
-    assert running_call.started_at_s == site.clock.now_s()
-    assert running_call.answered_at_s == site.clock.now_s()
+    assert running_call.started_at_s == site.clock.unix_s()
+    assert running_call.answered_at_s == site.clock.unix_s()
 
 
 async def test_an_extension_of_a_call_that_is_over_is_not_found(site: Site) -> None:
@@ -744,11 +744,11 @@ async def test_an_extension_of_a_call_that_is_over_is_not_found(site: Site) -> N
     hold_id = await site.admit(account_id)
     await site.app.ended(site.ended(hold_id, account_id, 1))
     with pytest.raises(NotFound):
-        await site.app.extend(ExtendRequest(hold_id, "call", account_id, site.clock.now_s(), 60))
+        await site.app.extend(ExtendRequest(hold_id, "call", account_id, site.clock.unix_s(), 60))
 
 
 async def test_another_services_decision_is_kept_once_and_explained(site: Site) -> None:
-    note = Note(uuid.uuid4(), "call-from-the-edge", None, site.clock.now_s(), "refuse", None, b"\x12\x04edge")
+    note = Note(uuid.uuid4(), "call-from-the-edge", None, site.clock.unix_s(), "refuse", None, b"\x12\x04edge")
     await asyncio.gather(site.app.note(note), site.app.note(note))
     explained = await site.accounts.explain("call-from-the-edge")
     assert explained.decisions == (b"\x12\x04edge",)
@@ -761,7 +761,7 @@ async def test_what_is_held_in_memory_is_what_the_database_gives_back(site: Site
     assert isinstance(outcome, Admitted)
 
     hold = outcome.hold
-    read = app_module.Batch([account_id], [account_id], [hold.id], site.clock.now_s())
+    read = app_module.Batch([account_id], [account_id], [hold.id], site.clock.unix_s())
 
     def work(loaded: Loaded) -> tuple[Changes, Loaded]:
         return Changes(), loaded
@@ -778,7 +778,7 @@ async def test_what_is_held_in_memory_is_what_the_database_gives_back(site: Site
 
 async def counted(site: Site, account_id: UUID, kind: str) -> Usage:
     """What one of the account's owners has counted."""
-    return (await site.app.snapshot_of(account_id, site.clock.now_s())).counted[kind].usage
+    return (await site.app.snapshot_of(account_id, site.clock.unix_s())).counted[kind].usage
 
 
 async def test_a_resellers_accounts_are_counted_together_by_all_processes(
@@ -791,7 +791,7 @@ async def test_a_resellers_accounts_are_counted_together_by_all_processes(
         second = await one.account(parent=f"reseller-{number}")
         calls = await asyncio.gather(*(site.admit(each) for each in (first, second) for site in (one, other) * 2))
         usage = await counted(one, first, RESELLER)
-        assert (usage.held_micros, usage.used("calls", fake_clock.now_s())) == (8 * 60_000, 8)
+        assert (usage.held_micros, usage.used("calls", fake_clock.unix_s())) == (8 * 60_000, 8)
         ninth = await one.app.admit(one.request(second))
         assert isinstance(ninth, Refused)
         assert (ninth.refuse.reason, ninth.sip_status) == (Reason.RESELLER_QUOTA, 0)
@@ -799,7 +799,7 @@ async def test_a_resellers_accounts_are_counted_together_by_all_processes(
         await asyncio.gather(*(other.app.ended(other.ended(hold_id, first, 10)) for hold_id in calls[:4]))
         usage = await counted(other, second, RESELLER)
         assert (usage.held_micros, usage.spent_micros) == (4 * 60_000, 4 * 10_000)
-        assert usage.used("calls", fake_clock.now_s()) == 4
+        assert usage.used("calls", fake_clock.unix_s()) == 4
         await one.audit()
 
 
@@ -814,7 +814,7 @@ async def test_realm_system_and_address_are_counted_where_policy_limits_them(
         calls = [await site.admit(account_id) for _ in range(3)]
         request = site.request(account_id)
         _, snapshot = await site.app.simulate(request)
-        now_s = fake_clock.now_s()
+        now_s = fake_clock.unix_s()
         assert {kind: snapshot.counted[kind].usage.used("calls", now_s) for kind in (REALM, SYSTEM)} == {
             REALM: 3, SYSTEM: 3,
         }  # fmt: skip
@@ -852,7 +852,7 @@ async def test_calls_that_run_while_their_account_is_sharded_and_joined_again_en
     assert not await shards.grow(account_id, 1, 4), "it has been done"
     assert (await site.audit(account_id)).held_sum_micros == 4 * 60_000
     await site.app.ended(site.ended(calls[0], account_id, 10))
-    view = await site.accounts.get(account_id, site.clock.now_s())
+    view = await site.accounts.get(account_id, site.clock.unix_s())
     assert (view.balance_micros, view.held_micros) == (1_000_000 - 10_000, 3 * 60_000)
     assert await shards.grow(account_id, 4, 8)
     await site.app.ended(site.ended(calls[1], account_id, 10))
@@ -1005,7 +1005,7 @@ async def test_a_write_of_which_nobody_knows_whether_it_was_made_is_made_once(
         hold_id = await site.admit(account_id)
         pool.next = how
         assert isinstance(await site.app.admit(site.request(account_id)), Refused)
-        answered_at_s = fake_clock.now_s()
+        answered_at_s = fake_clock.unix_s()
         pool.next = how
         extended = await site.app.extend(ExtendRequest(hold_id, "call", account_id, answered_at_s, 60))
         assert isinstance(extended, Extended)
@@ -1029,7 +1029,7 @@ async def test_a_hold_that_another_process_has_moved_in_a_shard_is_settled_as_it
         account_id = await site.account(shards=4, max_lines=2)
         first = await site.admit(account_id)
         fake_clock.advance(1)
-        answered_at_s = fake_clock.now_s()
+        answered_at_s = fake_clock.unix_s()
         await other.app.started(Started(first, account_id, answered_at_s, "carrier"))
         extended = await other.app.extend(ExtendRequest(first, "call", account_id, answered_at_s, 60))
         assert isinstance(extended, Extended)

@@ -120,14 +120,14 @@ def listed(number: str, until_s: float, *, account: uuid.UUID | None = None) -> 
 
 class ListedStoreContract(ContractSuite[ListedStore]):
     async def test_the_first_to_list_a_number_has_listed_it(self, subject: ListedStore) -> None:
-        now_s = SystemClock().now_s()
+        now_s = SystemClock().unix_s()
         first, second = listed("4930", now_s + 60), listed("4930", now_s + 600)
         assert await subject.put(first)
         assert not await subject.put(second)
         assert list(await subject.all()) == [first]
 
     async def test_a_number_may_be_listed_for_several_owners_and_lifted_for_one(self, subject: ListedStore) -> None:
-        now_s = SystemClock().now_s()
+        now_s = SystemClock().unix_s()
         of_realm, of_account = listed("4930", now_s + 60), listed("4930", now_s + 60, account=uuid.uuid4())
         assert await subject.put(of_realm)
         assert await subject.put(of_account)
@@ -241,7 +241,7 @@ async def test_lists_are_looked_at_checked_and_deleted() -> None:
 async def test_a_lifted_number_is_gone_at_once() -> None:
     store = MemoryListed()
     lists = number_lists(MemoryLists(), store)
-    one = listed("4930123", FakeClock().now_s() + 60)
+    one = listed("4930123", FakeClock().unix_s() + 60)
     await store.put(one)
     lists.listings.put(one)
     assert lists.listed() == [one]
@@ -279,7 +279,7 @@ async def test_every_process_follows_an_import_and_what_is_listed(nats_server: N
         try:
             await processes[0].import_list(ListHead("irsf"), [b"4930123\n"])
             await eventually(lambda: "irsf" in processes[1].current.fixed)
-            one = listed("4930123", SystemClock().now_s() + 3_600)
+            one = listed("4930123", SystemClock().unix_s() + 3_600)
             assert await NatsListed(kvs[0], SystemClock()).put(one)
             await eventually(lambda: [lists.listed() for lists in processes] == [[one], [one]])
             assert await processes[1].lift("4930123") == [one]

@@ -99,7 +99,7 @@ async def test_a_number_that_keeps_failing_is_listed_with_its_evidence(fake_cloc
     (one,) = listed.kept.values()
     assert (one.list, one.side, one.number, one.realm) == (DYNAMIC, Side.CALLED, TARGET, REALM)
     assert one.evidence == "6 failed calls within 600 s (limit 5)"
-    assert one.until_s == fake_clock.now_s() + 3_600
+    assert one.until_s == fake_clock.unix_s() + 3_600
     assert process.lists.listed() == [one]
 
 

@@ -103,7 +103,7 @@ async def test_who_passes_a_limit_is_banned_kept_and_told() -> None:
         await turn()
     ban = house.kept.kept[HERE]
     assert (ban.reason, ban.evidence, ban.by) == ("rate", "11 messages in 3m, limit 10", "counter")
-    assert (ban.since_s, ban.until_s) == (house.clock.now_s(), house.clock.now_s() + 21_600)
+    assert (ban.since_s, ban.until_s) == (house.clock.unix_s(), house.clock.unix_s() + 21_600)
     assert house.told.said == [("banned", HERE)]
     assert house.banned == [HERE]
     assert house.guard.counts.banned == {"rate": 1}

@@ -75,7 +75,7 @@ class Policies:
         self._acks = bus.kv(Bucket.POLICY_ACKS)
         self._service, self._instance = service, instance
         self._clock = clock
-        self._applied_at_s = clock.now_s()
+        self._applied_at_s = clock.unix_s()
         self._changed = asyncio.Event()
         self._synced = asyncio.Event()
         self._listeners: list[Callable[[PolicySet], None]] = []
@@ -119,21 +119,21 @@ class Policies:
         if policies == self._taken:
             return
         self._taken = policies
-        self._applied_at_s = self._clock.now_s()
+        self._applied_at_s = self._clock.unix_s()
         self._changed.set()
         log.info("policy.applied", revision=policies.revision, documents=len(policies.documents))
         self._swap(policies.at(self._applied_at_s))
 
     def _keep_time(self) -> None:
         """Swap where a StressTest has begun or ended meanwhile."""
-        policies = self._taken.at(self._clock.now_s())
+        policies = self._taken.at(self._clock.unix_s())
         if policies.stressed != self.current.stressed:
             log.warning("policy.stress_test", realms=sorted(policies.stressed), revision=policies.revision)
             self._swap(policies)
 
     def _pause_s(self) -> float:
         """Until there is something to say or to do without anything new."""
-        now_s = self._clock.now_s()
+        now_s = self._clock.unix_s()
         next_s = self._taken.next_change_s(now_s)
         return ACK_EVERY_S if next_s is None else min(ACK_EVERY_S, next_s - now_s)
 

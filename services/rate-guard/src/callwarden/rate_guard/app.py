@@ -74,7 +74,7 @@ class RateGuard:
     @property
     def bans(self) -> list[Ban]:
         """Those that hold now, the oldest first."""
-        now_s = self._clock.now_s()
+        now_s = self._clock.unix_s()
         return sorted((ban for ban in self._bans.values() if ban.holds_at(now_s)), key=lambda ban: ban.since_s)
 
     @property
@@ -92,7 +92,7 @@ class RateGuard:
         not_owned = []
         # Alone, or not among the members yet: then who reports to us knows no better.
         shared = self._members if len(self._members.members) > 1 else None
-        now_s = self._clock.monotonic_s()
+        now_s = self._clock.mono_s()
         is_hot = self.counters.addresses.is_hot
         for report in reports:
             address = report.address
@@ -103,7 +103,7 @@ class RateGuard:
                     report.endpoints = [e for e in report.endpoints if endpoint(address, e.port) not in self._bans]
                 for excess in self.counters.count(report, now_s):
                     self._ban(core_bans.for_excess(
-                        excess, self.counters.limits.ban_s, self.counters.limits.never, self._clock.now_s()
+                        excess, self.counters.limits.ban_s, self.counters.limits.never, self._clock.unix_s()
                     ), excess.target)  # fmt: skip
                 if is_hot(address):
                     self._changed.add(address)
@@ -142,7 +142,7 @@ class RateGuard:
     async def add_ban(self, target: str, reason: str, duration_s: int) -> Ban:
         """Bans an address or endpoint, 0 seconds: until somebody lifts it. Raises Invalid, Exhausted, Unavailable."""
         target = parse_target(target)
-        ban = core_bans.by_operator(target, reason, duration_s, self.counters.limits.never, self._clock.now_s())
+        ban = core_bans.by_operator(target, reason, duration_s, self.counters.limits.never, self._clock.unix_s())
         if target not in self._bans and len(self._bans) >= BANS_MAX:
             raise Exhausted(f"there are {BANS_MAX} bans already; ban networks by the policy's spec.firewall.deny")
         async with self._changing:
@@ -218,8 +218,8 @@ class RateGuard:
 
     def expire_now(self) -> None:
         """Forgets what is old: counters of the silent, bans that ended while nobody could tell."""
-        self.counters.expire(self._clock.monotonic_s())
-        now_s = self._clock.now_s()
+        self.counters.expire(self._clock.mono_s())
+        now_s = self._clock.unix_s()
         for target in [ban.target for ban in self._bans.values() if not ban.holds_at(now_s)]:
             self.ban_gone(target)
 
@@ -245,7 +245,7 @@ class RateGuard:
         shards = sorted(self._to_save - self._to_load)  # What isn't loaded yet must not be overwritten.
         for start in range(0, len(shards), WRITES_AT_ONCE):
             some = shards[start : start + WRITES_AT_ONCE]
-            data = snapshot.save(self.counters, some, self._clock.monotonic_s(), self._clock.now_s())
+            data = snapshot.save(self.counters, some, self._clock.mono_s(), self._clock.unix_s())
             await asyncio.gather(*(self._snapshots.put(shard, data[shard]) for shard in some))
             self._to_save.difference_update(some)
         return len(shards)
@@ -272,7 +272,7 @@ class RateGuard:
             self._to_load.discard(shard)
             if data is not None:
                 try:
-                    snapshot.load(self.counters, data, self._clock.monotonic_s(), self._clock.now_s())
+                    snapshot.load(self.counters, data, self._clock.mono_s(), self._clock.unix_s())
                 except BadSnapshot as error:
                     log.warning("snapshot.unreadable", error=error, shard=shard)
 
@@ -296,7 +296,7 @@ class RateGuard:
     async def _write_some(self) -> None:
         async with self._changing:
             some = list(self._to_write.values())[:WRITES_AT_ONCE]
-            now_s = self._clock.now_s()
+            now_s = self._clock.unix_s()
             await asyncio.gather(*(self._kept.put(ban) for ban in some if ban.holds_at(now_s)))
             for ban in some:
                 del self._to_write[ban.target]
@@ -318,7 +318,7 @@ class RateGuard:
         return lifted
 
     def _lifted(self, target: str) -> None:
-        now_s = self._clock.now_s()
+        now_s = self._clock.unix_s()
         ban = self._bans.get(target) or Ban(target, "", "", now_s, now_s, "counter")
         self.ban_gone(target)
         self.unban_heard(target)

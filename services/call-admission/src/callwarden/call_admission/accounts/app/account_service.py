@@ -104,11 +104,11 @@ class AccountDesk:
         await self._accounts.create(account_id, account, self._ceilings)
         if account.numbers:
             self._news.account_changed(account_id, "numbers", account.realm)
-        return await self._accounts.get(account_id, self._clock.now_s())
+        return await self._accounts.get(account_id, self._clock.unix_s())
 
     async def get(self, ref: AccountRef) -> AccountView:
         """Raises NotFound, Conflict for a name that several realms have, Unavailable."""
-        return await self._accounts.get(await self._accounts.find(ref), self._clock.now_s())
+        return await self._accounts.get(await self._accounts.find(ref), self._clock.unix_s())
 
     async def list(
         self,
@@ -116,13 +116,13 @@ class AccountDesk:
         limit: int,
         wanted: AccountFilter = AccountFilter(),  # noqa: B008
     ) -> Sequence[AccountView]:
-        return await self._accounts.list(after, limit, self._clock.now_s(), wanted)
+        return await self._accounts.list(after, limit, self._clock.unix_s(), wanted)
 
     async def update(self, ref: AccountRef, change: AccountChange) -> AccountView:
         """All of the change or nothing. Raises as get, and Conflict or Invalid for numbers."""
         account_id = await self._accounts.find(ref)
         await self._accounts.update(account_id, change)
-        view = await self._accounts.get(account_id, self._clock.now_s())
+        view = await self._accounts.get(account_id, self._clock.unix_s())
         for what in _told(change):
             self._news.account_changed(account_id, what, view.account.realm)
         return view
@@ -180,14 +180,14 @@ class AccountDesk:
     async def create_trunk(self, trunk: Trunk) -> Trunk:
         account_id = await self._accounts.find(AccountRef.parse(trunk.account))
         await self._accounts.create_trunk(trunk, account_id)
-        view = await self._accounts.get(account_id, self._clock.now_s())
+        view = await self._accounts.get(account_id, self._clock.unix_s())
         self._news.account_changed(account_id, "trunk", view.account.realm)
         return replace(trunk, account=view.account.name, realm=view.account.realm)
 
     async def update_trunk(self, name: str, change: TrunkChange) -> Trunk:
         """All of the change or nothing. Raises NotFound, Invalid, Unavailable."""
         trunk, account_id = await self._accounts.update_trunk(name, change)
-        view = await self._accounts.get(account_id, self._clock.now_s())
+        view = await self._accounts.get(account_id, self._clock.unix_s())
         self._news.account_changed(account_id, "trunk", view.account.realm)
         return trunk
 
@@ -198,7 +198,7 @@ class AccountDesk:
         """Whether there was one. Raises Conflict while routes lead to it."""
         account_id = await self._accounts.delete_trunk(name)
         if account_id is not None:
-            view = await self._accounts.get(account_id, self._clock.now_s())
+            view = await self._accounts.get(account_id, self._clock.unix_s())
             self._news.account_changed(account_id, "trunk", view.account.realm)
         return account_id is not None
 
@@ -210,7 +210,7 @@ class AccountDesk:
         """Records of calls that began from then until before then (0: now), in pieces. Raises as get."""
         account_id = None if ref is None else await self._accounts.find(ref)
         yield records.header(format_)
-        async for page in self._records.export(account_id, since_s, until_s or self._clock.now_s()):
+        async for page in self._records.export(account_id, since_s, until_s or self._clock.unix_s()):
             yield records.write(page, format_)
 
     async def decisions(

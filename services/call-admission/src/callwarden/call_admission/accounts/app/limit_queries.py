@@ -80,7 +80,7 @@ class LimitDesk:
     async def show(self, ref: AccountRef) -> Limits:
         """Raises NotFound, Conflict for a name that several realms have, Unavailable."""
         account_id = await self._accounts.find(ref)
-        now_s = self._clock.now_s()
+        now_s = self._clock.unix_s()
         account = await self._accounts.get(account_id, now_s)
         snapshot = await self._app.snapshot_of(account_id, now_s)
         policy = self._policies.for_realm(snapshot.account.realm)
@@ -94,7 +94,7 @@ class LimitDesk:
     async def simulate(self, ref: AccountRef, wish: Wish) -> Simulated:
         """Raises as `show`, and Invalid for a moment that is over, an account that places no calls, a trunk that isn't
         the account's."""
-        now_s = self._clock.now_s()
+        now_s = self._clock.unix_s()
         if wish.at_s and not now_s - PAST_S_MAX <= wish.at_s <= now_s + AHEAD_S_MAX:
             raise Invalid("at_s must be from now to a year ahead", field="at_s")
         at_s = max(wish.at_s, now_s)

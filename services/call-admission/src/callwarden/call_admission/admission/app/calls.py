@@ -206,7 +206,7 @@ class CallAdmission:
 
         Raises Unavailable (nothing is known to be held), Exhausted, Conflict for a call that is over already.
         """
-        now_s = self._clock.now_s()
+        now_s = self._clock.unix_s()
         if abs(request.start_s - now_s) > CLOCKS_APART_S:
             request.start_s = now_s
         quote: Quote | NoQuote | None = None
@@ -325,7 +325,7 @@ class CallAdmission:
 
     def _not_ahead(self, at_s: float) -> float:
         """The moment, or now if that is in the future: a clock that is ahead must not make a hold last for ever."""
-        now_s = self._clock.now_s()
+        now_s = self._clock.unix_s()
         return at_s if 0 < at_s <= now_s else now_s
 
     async def _quote(self, pricing: Pricing, request: CallRequest) -> Quote | NoQuote:
@@ -406,7 +406,7 @@ class CallAdmission:
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         commands = [waiting.command for waiting in batch]
-        now_s = self._clock.now_s()
+        now_s = self._clock.unix_s()
 
         def work(loaded: Loaded) -> tuple[Changes, tuple[list[Outcome | CallwardenError], Changes]]:
             book = self._book(loaded, now_s)
@@ -497,7 +497,7 @@ class CallAdmission:
 
     async def reap_once(self) -> int:
         """Settles the holds that have expired, at most REAP_BATCH; how many were found."""
-        found = await self._books.expired(self._clock.now_s(), REAP_BATCH)
+        found = await self._books.expired(self._clock.unix_s(), REAP_BATCH)
         outcomes = await asyncio.gather(*(self._submit(self._ends, command) for command in found))
         for outcome in outcomes:
             if isinstance(outcome, Ignored):

@@ -123,7 +123,7 @@ class NatsListed:
         self._clock = clock
 
     async def put(self, listed: Listed) -> bool:
-        ttl_s = max(TTL_S_MIN, listed.until_s - self._clock.now_s())
+        ttl_s = max(TTL_S_MIN, listed.until_s - self._clock.unix_s())
         try:
             await self._kv.put(key_of(*listed.key), listed_message(listed).SerializeToString(), ttl_s=ttl_s, revision=0)
         except Conflict:

@@ -88,7 +88,7 @@ class CallWatch:
             return
         called = "" if local else digits_of(destination)
         calling = digits_of(caller_number)
-        fresh = bool(called) and self.stats.is_fresh(account_id, called, self._clock.monotonic_s())
+        fresh = bool(called) and self.stats.is_fresh(account_id, called, self._clock.mono_s())
         self.pending.ended(account_id, called, calling, talk_s, sip_status, fresh=fresh)
 
     def refused(self, account_id: UUID, destination: str, reason: Reason, *, local: bool) -> None:
@@ -108,7 +108,7 @@ class CallWatch:
                 await self.tell()
             except CallwardenError as error:  # What was counted waits, bounded, for the next time.
                 log.warning("call_watch.not_told", error=error, waiting=len(self.pending))
-            self.stats.expire(self._clock.monotonic_s())
+            self.stats.expire(self._clock.mono_s())
 
     async def tell(self) -> None:
         """Tells the others what was counted here since the last time, and adds it. Raises Unavailable; then nothing
@@ -124,7 +124,7 @@ class CallWatch:
     async def add(self, counts: Sequence[Count]) -> None:
         """Adds what a process counted, and lists who is out of line."""
         for start in range(0, len(counts), ADD_AT_ONCE):
-            now_s, wall_s = self._clock.monotonic_s(), self._clock.now_s()
+            now_s, wall_s = self._clock.mono_s(), self._clock.unix_s()
             for count in counts[start : start + ADD_AT_ONCE]:
                 policy = self._policies.for_realm(count.realm)
                 for listed in self.stats.add(count, policy.dynamic_list, policy.smart_list, now_s, wall_s):

@@ -153,7 +153,7 @@ class NumberLists:
 
     def listed(self) -> list[Listed]:
         """What is listed for a time, the oldest first."""
-        return self.listings.all(self._clock.now_s())
+        return self.listings.all(self._clock.unix_s())
 
     async def lift(self, number: str) -> list[Listed]:
         """Lifts every listing of a number ("": of all); what was lifted. Its statistics begin anew. Raises Invalid,

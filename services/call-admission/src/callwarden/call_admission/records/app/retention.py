@@ -56,7 +56,7 @@ class Retention:
 
     async def forget_slice(self, number: int) -> int:
         """Deletes what is too old of the accounts of one slice; how many rows. Raises Unavailable, Conflict."""
-        now_s = self._clock.now_s()
+        now_s = self._clock.unix_s()
         total = 0
         for kind, days in self._days.items():
             found = BATCH

@@ -1,23 +1,23 @@
 """The clock of an answered call: slices asked for ahead, the cut to the second, BYEs that both sides accept."""
 
 import pytest
-from edge_world import Agent, Talk, World
+from edge_world import Agent, AnsweredCall, EdgeWorld
 
-from callwarden.edge_proxy.core.effects import Admitted, ExtendCall, Extended, Refused, Unreachable
+from callwarden.edge_proxy.core.effects import CallAdmitted, CallExtended, CallRefused, ExtendCall, Unanswered
 from callwarden.kernel.verdict import Reason, Refuse
 
 
-def running(world: World) -> tuple[Agent, Agent, Talk]:
+def running(world: EdgeWorld) -> tuple[Agent, Agent, AnsweredCall]:
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     return alice, bob, world.talk(alice, bob, "bob")
 
 
-def extensions(world: World) -> list[ExtendCall]:
+def extensions(world: EdgeWorld) -> list[ExtendCall]:
     return [asked for asked in world.asked if isinstance(asked, ExtendCall)]
 
 
 def test_the_next_slice_is_asked_for_before_the_present_one_ends() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, _, _ = running(world)
     world.advance(53.9)
     assert not extensions(world)
@@ -31,9 +31,9 @@ def test_the_next_slice_is_asked_for_before_the_present_one_ends() -> None:
 
 
 def test_a_refused_extension_lets_the_call_finish_what_is_paid_for() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, _ = running(world)
-    world.extend = lambda question: Refused(Refuse(Reason.CREDIT, "credit"))
+    world.extend = lambda question: CallRefused(Refuse(Reason.CREDIT, "credit"))
     world.advance(59.9)
     assert not alice.inbox
     assert not bob.inbox
@@ -47,9 +47,9 @@ def test_a_refused_extension_lets_the_call_finish_what_is_paid_for() -> None:
 
 
 def test_a_final_extension_is_the_last_question() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, _, _ = running(world)
-    world.extend = lambda question: Extended(71, final=True)
+    world.extend = lambda question: CallExtended(71, final=True)
     world.advance(70.9)
     assert not alice.inbox
     world.advance(0.2)
@@ -59,9 +59,9 @@ def test_a_final_extension_is_the_last_question() -> None:
 
 
 def test_while_admission_is_dead_a_call_goes_on_for_its_slice_and_the_grace() -> None:
-    world = World({"spend": {"grace": "5s"}})
+    world = EdgeWorld({"spend": {"grace": "5s"}})
     alice, _, _ = running(world)
-    world.extend = lambda question: Unreachable()
+    world.extend = lambda question: Unanswered()
     world.advance(64.9)
     assert not alice.inbox
     assert len(extensions(world)) > 5  # asked again and again
@@ -71,18 +71,18 @@ def test_while_admission_is_dead_a_call_goes_on_for_its_slice_and_the_grace() ->
 
 
 def test_admission_that_comes_back_in_time_saves_the_call() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, _, _ = running(world)
-    world.extend = lambda question: Unreachable()
+    world.extend = lambda question: Unanswered()
     world.advance(61)
-    world.extend = lambda question: Extended(120, final=False)
+    world.extend = lambda question: CallExtended(120, final=False)
     world.advance(30)
     assert not alice.inbox
     assert not world.ended
 
 
 def test_an_answer_that_never_comes_is_no_free_call() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, _, _ = running(world)
     world.hold_answers = True
     world.advance(65.1)
@@ -90,18 +90,18 @@ def test_an_answer_that_never_comes_is_no_free_call() -> None:
 
 
 def test_a_late_answer_to_an_old_question_takes_nothing_back() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, _, _ = running(world)
-    world.extend = lambda question: Extended(30, final=False)
+    world.extend = lambda question: CallExtended(30, final=False)
     world.advance(56)
     assert not alice.inbox
 
 
 @pytest.mark.parametrize("granted_s", [1, 2, 3])
 def test_short_slices_are_extended_half_way(granted_s: int) -> None:
-    world = World()
-    world.admit = lambda question: Admitted(granted_s, False, 7_200, ())
-    world.extend = lambda question: Extended(question.granted_s + granted_s, False)
+    world = EdgeWorld()
+    world.admit = lambda question: CallAdmitted(granted_s, False, 7_200, ())
+    world.extend = lambda question: CallExtended(question.granted_s + granted_s, False)
     alice, _, _ = running(world)
     world.advance(10)
     assert not alice.inbox
@@ -110,7 +110,7 @@ def test_short_slices_are_extended_half_way(granted_s: int) -> None:
 
 @pytest.mark.setting("call-timeout")
 def test_no_talk_is_longer_than_policy_allows() -> None:
-    world = World({"session": {"callTimeout": "90s"}})
+    world = EdgeWorld({"session": {"callTimeout": "90s"}})
     alice, _, _ = running(world)
     world.advance(89.9)
     assert not alice.inbox
@@ -120,8 +120,8 @@ def test_no_talk_is_longer_than_policy_allows() -> None:
 
 
 def test_no_talk_is_longer_than_admission_allows() -> None:
-    world = World()
-    world.admit = lambda question: Admitted(60, False, 100, ())
+    world = EdgeWorld()
+    world.admit = lambda question: CallAdmitted(60, False, 100, ())
     alice, _, _ = running(world)
     world.advance(100.1)
     alice.got("BYE")
@@ -130,7 +130,7 @@ def test_no_talk_is_longer_than_admission_allows() -> None:
 
 @pytest.mark.setting("absolute-timeout")
 def test_no_call_outlives_the_absolute_time_out_and_both_sides_get_bye() -> None:
-    world = World({"session": {"absoluteTimeout": "2m", "callTimeout": "1h"}})
+    world = EdgeWorld({"session": {"absoluteTimeout": "2m", "callTimeout": "1h"}})
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     world.invite(alice, "bob")
     incoming = bob.got("INVITE")
@@ -150,7 +150,7 @@ def test_no_call_outlives_the_absolute_time_out_and_both_sides_get_bye() -> None
 
 def test_the_byes_of_a_cut_are_those_of_the_dialog() -> None:
     """Tags, Call-ID, Request-URI, numbers above those used, no route of ours (RFC 3261 12.2.1.1)."""
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
     # Both sides have used higher numbers since, and the callee has moved its Contact.
     alice.send(talk.from_caller("INFO", cseq=40))
@@ -159,7 +159,7 @@ def test_the_byes_of_a_cut_are_those_of_the_dialog() -> None:
     bob.send(talk.from_callee("UPDATE", cseq=7, headers=[]))
     alice.respond(alice.got("UPDATE"), 200)
     bob.response(200)
-    world.edge.cut_all("test", world.now_s, world.wall_s)
+    world.edge.cut_all("test", world.mono_s, world.unix_s)
     world.settle()
     to_bob, to_alice = bob.got("BYE"), alice.got("BYE")
     assert to_bob.call_id == to_alice.call_id == talk.invite.call_id
@@ -174,20 +174,20 @@ def test_the_byes_of_a_cut_are_those_of_the_dialog() -> None:
 
 
 def test_a_cut_reaches_a_side_that_has_moved() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
     refresh = talk.from_callee("UPDATE", cseq=3)
     refresh.set("Contact", "<sip:elsewhere@192.0.2.2:5060>")
     bob.send(refresh)
     alice.respond(alice.got("UPDATE"), 200)
     bob.response(200)
-    world.edge.cut_all("test", world.now_s, world.wall_s)
+    world.edge.cut_all("test", world.mono_s, world.unix_s)
     world.settle()
     assert bob.got("BYE").uri_text == "sip:elsewhere@192.0.2.2:5060"
 
 
 def test_a_cut_goes_through_the_proxies_on_a_carriers_side() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
     front = world.carrier("198.51.100.1")
     inner = world.agent("198.51.100.9", 5080, "inner")
@@ -197,7 +197,7 @@ def test_a_cut_goes_through_the_proxies_on_a_carriers_side() -> None:
     incoming.push_record_route("sip:198.51.100.9:5080;lr")
     front.respond(incoming, 200)
     alice.response(200)
-    world.edge.cut_all("test", world.now_s, world.wall_s)
+    world.edge.cut_all("test", world.mono_s, world.unix_s)
     world.settle()
     bye = front.got("BYE")
     assert [str(route.uri) for route in bye.routes] == ["sip:198.51.100.1;lr", "sip:198.51.100.9:5080;lr"]
@@ -205,9 +205,9 @@ def test_a_cut_goes_through_the_proxies_on_a_carriers_side() -> None:
 
 
 def test_a_call_whose_sides_gave_no_contact_ends_at_its_time_all_the_same() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
-    world.admit = lambda question: Admitted(10, True, 7_200, ())
+    world.admit = lambda question: CallAdmitted(10, True, 7_200, ())
     world.invite(alice, "bob")
     bob.respond(bob.got("INVITE"), 200, contact=False)
     alice.response(200)
@@ -216,7 +216,7 @@ def test_a_call_whose_sides_gave_no_contact_ends_at_its_time_all_the_same() -> N
 
 
 def test_a_hundred_calls_leave_nothing_behind() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     for number in range(100):
         talk = world.talk(alice, bob, "bob", call_id=f"call-{number}")
@@ -231,7 +231,7 @@ def test_a_hundred_calls_leave_nothing_behind() -> None:
 
 
 def test_early_media_answers_pass_before_the_clock_starts() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     world.invite(alice, "bob")
     incoming = bob.got("INVITE")
@@ -241,4 +241,4 @@ def test_early_media_answers_pass_before_the_clock_starts() -> None:
     assert not world.started
     bob.respond(incoming, 200)
     alice.response(200)
-    assert world.started[0].answered_at_s == world.wall_s
+    assert world.started[0].answered_at_s == world.unix_s

@@ -7,7 +7,7 @@ In: the order (allow before deny before ban before limit) and the verdicts. Out:
 from enum import Enum
 
 from callwarden.edge_proxy.core.rules import Rules, contains
-from callwarden.sip.message import Message
+from callwarden.sip.message import SipMessage
 
 _CACHED_MAX = 65_536  # Classified addresses; spoofed ones come by the million, then the cache starts anew.
 BANS_MAX = 1_000_000  # rate-guard's own bound; an entry takes 200 bytes.
@@ -28,7 +28,7 @@ class _Class(Enum):
     DENIED = 2
 
 
-class Screen:
+class SourceFilter:
     """Mutable: bans come and go."""
 
     def __init__(self, rules: Rules) -> None:
@@ -71,7 +71,7 @@ class Screen:
         """On the static allow list: never banned, never limited."""
         return self._classify(host) is _Class.ALLOWED
 
-    def judge_address(self, host: str, port: int, wall_s: float) -> Drop | None:
+    def judge_address(self, host: str, port: int, unix_s: float) -> Drop | None:
         """Before anything else is done. 0.15 µs for an address that was seen before."""
         found = self._classes.get(host) or self._classify(host)
         if found is _Class.ALLOWED:
@@ -81,13 +81,13 @@ class Screen:
         until_s = self._bans.get(host)
         if until_s is None:
             ports = self._endpoints.get(host)
-            return Drop.BANNED if ports is not None and ports.get(port, 0.0) > wall_s else None
-        if until_s > wall_s:
+            return Drop.BANNED if ports is not None and ports.get(port, 0.0) > unix_s else None
+        if until_s > unix_s:
             return Drop.BANNED
         del self._bans[host]
         return None
 
-    def judge_agent(self, message: Message) -> Drop | None:
+    def judge_agent(self, message: SipMessage) -> Drop | None:
         """By User-Agent, or Server of an answer: a known scanner, or one that policy blocks."""
         agent = message.get("user-agent") or message.get("server")
         if not agent:

@@ -5,20 +5,20 @@ In: the clock of a call. Out: how it came about (`setup`), requests that pass in
 
 from functools import partial
 
-from callwarden.edge_proxy.core import dialogs, ending
-from callwarden.edge_proxy.core.call import Call, Calls, Event, Side, State
+from callwarden.edge_proxy.core import dialogs, termination
+from callwarden.edge_proxy.core.call import CallEvent, CallSide, CallState, EdgeCall, EdgeCalls
 from callwarden.edge_proxy.core.context import Context
 from callwarden.edge_proxy.core.effects import (
     CallEnded,
+    CallExtended,
+    CallRefused,
     CallStarted,
     ExtendCall,
-    Extended,
     ForgetRecord,
-    Refused,
     StoreRecord,
-    Unreachable,
+    Unanswered,
 )
-from callwarden.edge_proxy.core.records import Record, call_of, record_of
+from callwarden.edge_proxy.core.records import DialogRecord, call_of, record_of
 from callwarden.limits.bucket import Bucket, Rate
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Response
@@ -34,43 +34,43 @@ RECORDS = Rate(per_second=200, burst=200)
 RECORD_MARGIN_S = 60.0
 
 
-class Talk:
+class ActiveCalls:
     """Runs answered calls. Holds no state but what it shares."""
 
-    def __init__(self, context: Context, calls: Calls) -> None:
+    def __init__(self, context: Context, calls: EdgeCalls) -> None:
         self._context = context
         self._calls = calls
         self._records = Bucket()
 
     # Begin.
 
-    def answered(self, call: Call, response: Response) -> None:
+    def answered(self, call: EdgeCall, response: Response) -> None:
         """A 2xx of the call's branch; the first one starts the clock, the others are passed on only."""
         context = self._context
         server = call.server
-        if call.state is State.RINGING:
+        if call.state is CallState.RINGING:
             assert server is not None
             target = call.target
             assert target is not None
             invite = server.request
-            call.step(Event.ANSWERED)
-            call.answered_s, call.answered_wall_s = context.now_s, context.wall_s
+            call.step(CallEvent.ANSWERED)
+            call.answered_mono_s, call.answered_unix_s = context.mono_s, context.unix_s
             call.invite_bytes = dialogs.skeleton(f"INVITE {invite.uri_text} SIP/2.0", invite)
             call.answer_bytes = dialogs.skeleton("SIP/2.0 200 OK", response)
-            call.caller = Side(call.source, not call.is_trunk, invite.cseq.number)
-            call.callee = Side(Peer(target.host, target.port), target.is_phone, 0)
+            call.caller = CallSide(call.source, not call.is_trunk, invite.cseq.number)
+            call.callee = CallSide(Peer(target.host, target.port), target.is_phone, 0)
             self._find_trunk_hops(call, response)
             call.targets, call.best = [], None
-            context.tally.calls_answered += 1
+            context.stats.calls_answered += 1
             context.effects.append(
-                CallStarted(call.hold_id, call.call_id, call.account_id, context.wall_s, call.trunk, call.traceparent)
+                CallStarted(call.hold_id, call.call_id, call.account_id, context.unix_s, call.trunk, call.traceparent)
             )
             self._set_alarm(call)
         if server is not None:
             response.pop_via()
             context.respond(server, response)
 
-    def _find_trunk_hops(self, call: Call, response: Response) -> None:
+    def _find_trunk_hops(self, call: EdgeCall, response: Response) -> None:
         """A switch may want the rest of a dialog elsewhere than its INVITE went: its route or Contact says so."""
         assert call.caller is not None
         assert call.callee is not None
@@ -88,132 +88,132 @@ class Talk:
         except Malformed:
             return  # where the INVITE went, or came from, is as good a guess
 
-    def refuse_late(self, call: Call, branch: ClientTransaction, response: Response) -> None:
+    def refuse_late(self, call: EdgeCall, branch: ClientTransaction, response: Response) -> None:
         """A 2xx of a branch that was given up: nobody would ever end that call but we."""
         context = self._context
-        if isinstance(branch.context, ending.LateAnswer):
+        if isinstance(branch.context, termination.LateAnswer):
             branch.context.again(context)
             return
-        if branch is call.branch and call.answered_s:
+        if branch is call.branch and call.answered_mono_s:
             return  # the call was answered and is over; its 200 comes once more
         try:
-            branch.context = ending.LateAnswer(context, response, branch.peer)
+            branch.context = termination.LateAnswer(context, response, branch.peer)
         except (Malformed, TooManyTransactions):
             return  # the callee repeats its 200 for half a minute and then gives up by itself
 
     # Go on.
 
-    def alarm(self, call: Call) -> None:
+    def alarm(self, call: EdgeCall) -> None:
         """A moment has come that `_set_alarm` chose."""
         context = self._context
-        now_s = context.now_s
-        if now_s >= call.admitted_s + call.rules.absolute_timeout_s:
+        mono_s = context.mono_s
+        if mono_s >= call.admitted_mono_s + call.rules.absolute_timeout_s:
             self.cut(call, "cut-absolute")
-        elif now_s >= self._cut_at_s(call):
+        elif mono_s >= self._cut_at_s(call):
             if call.granted_s >= call.max_s:
                 self.cut(call, "cut-duration")
             else:
                 self.cut(call, f"cut-{call.final_reason}" if call.final else "cut-unavailable")
         else:
-            if not call.extending and self._wants_more(call) and now_s >= self._extend_at_s(call):
+            if not call.extending and self._wants_more(call) and mono_s >= self._extend_at_s(call):
                 self._extend(call)
-            if not call.recorded and now_s >= call.answered_s + RECORD_AFTER_S:
+            if not call.recorded and mono_s >= call.answered_mono_s + RECORD_AFTER_S:
                 self._record(call)
             self._set_alarm(call)
 
-    def _extend(self, call: Call, known_s: int | None = None) -> None:
+    def _extend(self, call: EdgeCall, known_s: int | None = None) -> None:
         call.extending = True
         granted_s = call.granted_s if known_s is None else known_s
         question = ExtendCall(
-            call.hold_id, call.account_id, call.answered_wall_s, granted_s, call.call_id, call.traceparent
+            call.hold_id, call.account_id, call.answered_unix_s, granted_s, call.call_id, call.traceparent
         )
         self._context.ask(question, partial(self._extended, call))
 
-    def _extended(self, call: Call, answer: Extended | Refused | Unreachable) -> None:
+    def _extended(self, call: EdgeCall, answer: CallExtended | CallRefused | Unanswered) -> None:
         if call.is_ended:
             return
         call.extending = False
-        if isinstance(answer, Refused):
+        if isinstance(answer, CallRefused):
             call.final = True
             call.final_reason = answer.refuse.reason.value
-        elif isinstance(answer, Extended) and (answer.final or answer.granted_s > call.granted_s):
+        elif isinstance(answer, CallExtended) and (answer.final or answer.granted_s > call.granted_s):
             # Never backwards: an answer to a question asked twice may be old.
             call.granted_s = max(call.granted_s, answer.granted_s)
             call.final = answer.final
         else:
-            self._calls.wheel.set(call, min(self._context.now_s + ASK_AGAIN_S, self._cut_at_s(call)))
+            self._calls.wheel.set(call, min(self._context.mono_s + ASK_AGAIN_S, self._cut_at_s(call)))
             return
         self._set_alarm(call)
 
-    def _record(self, call: Call) -> None:
+    def _record(self, call: EdgeCall) -> None:
         """Have the call known beyond this process, which may die."""
         context = self._context
-        if self._records.take(RECORDS, context.now_s):
+        if self._records.take(RECORDS, context.mono_s):
             return
         call.recorded = True
         record = record_of(call)
         if record is not None:
-            left_s = call.answered_s + call.max_s - context.now_s
+            left_s = call.answered_mono_s + call.max_s - context.mono_s
             context.effects.append(StoreRecord(record, left_s + RECORD_MARGIN_S))
 
-    def adopt(self, record: Record) -> None:
+    def adopt(self, record: DialogRecord) -> None:
         """Go on with a call whose edge died: what it may still talk is asked for at once."""
         context = self._context
         if self._calls.get(record.hold_id) is not None or self._calls.was_closed(record.hold_id):
             return
-        call = call_of(record, context.book.default, context.new_traceparent(), context.now_s, context.wall_s)
+        call = call_of(record, context.book.default, context.new_traceparent(), context.mono_s, context.unix_s)
         self._calls.add(call)
-        context.tally.calls_adopted += 1
+        context.stats.calls_adopted += 1
         if self._wants_more(call):
             # Its slice may have ended while nobody watched: the question decides, and the grace runs from now.
-            call.granted_s = max(call.granted_s, int(context.now_s - call.answered_s))
+            call.granted_s = max(call.granted_s, int(context.mono_s - call.answered_mono_s))
             self._extend(call, record.granted_s)
         self._set_alarm(call)
 
-    def _wants_more(self, call: Call) -> bool:
+    def _wants_more(self, call: EdgeCall) -> bool:
         return not call.final and call.granted_s < call.max_s
 
-    def _extend_at_s(self, call: Call) -> float:
+    def _extend_at_s(self, call: EdgeCall) -> float:
         granted_s = call.granted_s
         margin_s = min(max(EXTEND_MARGIN_S, EXTEND_SHARE * granted_s), EXTEND_MARGIN_MAX_S, granted_s / 2)
-        return call.answered_s + granted_s - margin_s
+        return call.answered_mono_s + granted_s - margin_s
 
-    def _cut_at_s(self, call: Call) -> float:
+    def _cut_at_s(self, call: EdgeCall) -> float:
         granted_s = min(call.granted_s, call.max_s)
         # While nobody answers the call goes on for the policy's grace; it is never charged for that.
         grace_s = call.rules.grace_s if self._wants_more(call) else 0
-        return call.answered_s + granted_s + grace_s
+        return call.answered_mono_s + granted_s + grace_s
 
-    def _set_alarm(self, call: Call) -> None:
+    def _set_alarm(self, call: EdgeCall) -> None:
         at_s = self._cut_at_s(call)
         if self._wants_more(call) and not call.extending:
             at_s = min(at_s, self._extend_at_s(call))
         if not call.recorded:
-            at_s = min(at_s, max(call.answered_s + RECORD_AFTER_S, self._context.now_s + ASK_AGAIN_S))
-        self._calls.wheel.set(call, min(at_s, call.admitted_s + call.rules.absolute_timeout_s))
+            at_s = min(at_s, max(call.answered_mono_s + RECORD_AFTER_S, self._context.mono_s + ASK_AGAIN_S))
+        self._calls.wheel.set(call, min(at_s, call.admitted_mono_s + call.rules.absolute_timeout_s))
 
     # End.
 
-    def cut(self, call: Call, why: str) -> None:
+    def cut(self, call: EdgeCall, why: str) -> None:
         """End a running call from the middle: BYE to both sides."""
         context = self._context
-        context.tally.calls_cut += 1
-        ending.send_byes(context, call)
-        self.ended(call, why, context.wall_s)
+        context.stats.calls_cut += 1
+        termination.send_byes(context, call)
+        self.ended(call, why, context.unix_s)
 
-    def ended(self, call: Call, why: str, ended_at_s: float) -> None:
+    def ended(self, call: EdgeCall, why: str, ended_at_s: float) -> None:
         """The call is over: tell it. A second end of the same call changes nothing."""
         context = self._context
-        if call.state is not State.TALKING:
+        if call.state is not CallState.TALKING:
             return
-        call.step(Event.ENDED)
+        call.step(CallEvent.ENDED)
         context.effects.append(
             CallEnded(
                 call.hold_id,
                 call.call_id,
                 call.account_id,
-                call.answered_wall_s,
-                max(ended_at_s, call.answered_wall_s),
+                call.answered_unix_s,
+                max(ended_at_s, call.answered_unix_s),
                 why,
                 0,
                 call.trunk,

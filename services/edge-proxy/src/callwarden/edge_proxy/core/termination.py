@@ -6,7 +6,7 @@ In: what to send. Out: when and why (`talk`), what dialogs are made of (`dialogs
 
 from dataclasses import replace
 
-from callwarden.edge_proxy.core.call import Call, Side
+from callwarden.edge_proxy.core.call import CallSide, EdgeCall
 from callwarden.edge_proxy.core.context import Context
 from callwarden.edge_proxy.core.dialogs import dialogs_of, is_ours
 from callwarden.sip.dialog import Dialog
@@ -18,7 +18,7 @@ from callwarden.sip.via import MAGIC_COOKIE
 _BRANCH_BYTES = 8
 
 
-def send_byes(context: Context, call: Call) -> None:
+def send_byes(context: Context, call: EdgeCall) -> None:
     """A BYE to each side as if from the other, with the numbers and targets that hold now (RFC 3261 15.1.1)."""
     assert call.caller is not None
     assert call.callee is not None
@@ -30,12 +30,12 @@ def send_byes(context: Context, call: Call) -> None:
     _bye(context, as_callee, call.callee, call.caller)
 
 
-def _bye(context: Context, dialog: Dialog, of: Side, to: Side) -> None:
+def _bye(context: Context, dialog: Dialog, of: CallSide, to: CallSide) -> None:
     dialog = replace(dialog, local_cseq=max(dialog.local_cseq, of.cseq), target=to.target or dialog.target)
     dialog, bye = dialog.request("BYE", _via(context), headers=[("Reason", 'SIP;cause=200;text="Call ended"')])
     of.cseq = dialog.local_cseq
     try:
-        _, effects = context.layer.send_request(bye, to.peer, context.now_s)
+        _, effects = context.layer.send_request(bye, to.peer, context.mono_s)
     except TooManyTransactions:
         context.effects.append(Send(bye.to_bytes(), to.peer))  # once, without care for its answer
         return
@@ -67,7 +67,7 @@ class LateAnswer:
         self._peer = peer
         self.again(context)
         _, bye = dialog.request("BYE", _via(context))
-        _, effects = context.layer.send_request(bye, peer, context.now_s)
+        _, effects = context.layer.send_request(bye, peer, context.mono_s)
         context.effects += effects
 
     def again(self, context: Context) -> None:
@@ -75,5 +75,5 @@ class LateAnswer:
 
 
 def _via(context: Context) -> str:
-    branch = f"{MAGIC_COOKIE}{context.chance(_BRANCH_BYTES).hex()}"
-    return f"SIP/2.0/UDP {context.site.address};branch={branch}"
+    branch = f"{MAGIC_COOKIE}{context.random_bytes(_BRANCH_BYTES).hex()}"
+    return f"SIP/2.0/UDP {context.proxy.address};branch={branch}"

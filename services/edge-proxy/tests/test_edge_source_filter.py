@@ -3,20 +3,20 @@
 import pytest
 
 from callwarden.edge_proxy.core.rules import Rules
-from callwarden.edge_proxy.core.screen import Drop, Screen
+from callwarden.edge_proxy.core.source_filter import Drop, SourceFilter
 from callwarden.policy.bundle import default_set
 
 NOW_S = 1_000.0
 
 
-def screen() -> Screen:
-    return Screen(Rules.compile(default_set().for_realm(""), 1))
+def source_filter() -> SourceFilter:
+    return SourceFilter(Rules.compile(default_set().for_realm(""), 1))
 
 
 @pytest.mark.setting("maxfailedauthenabledipport")
 @pytest.mark.parametrize(("host", "endpoint"), [("192.0.2.7", "192.0.2.7:5060"), ("2001:db8::7", "[2001:db8::7]:5060")])
 def test_only_the_banned_endpoint_is_dropped_until_its_end(host: str, endpoint: str) -> None:
-    some = screen()
+    some = source_filter()
     some.ban(endpoint, NOW_S + 60)
     assert some.judge_address(host, 5060, NOW_S) is Drop.BANNED
     assert some.judge_address(host, 5061, NOW_S) is None
@@ -28,7 +28,7 @@ def test_only_the_banned_endpoint_is_dropped_until_its_end(host: str, endpoint: 
 
 
 def test_an_addresss_ban_and_those_of_its_endpoints_end_apart() -> None:
-    some = screen()
+    some = source_filter()
     some.ban("192.0.2.7:5060", 0)
     some.ban("192.0.2.7", NOW_S + 60)
     assert some.judge_address("192.0.2.7", 5061, NOW_S) is Drop.BANNED
