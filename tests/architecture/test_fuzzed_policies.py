@@ -11,9 +11,9 @@ from edge_world import REALM, EdgeWorld
 from hypothesis import given, settings
 
 from callwarden.auth.core import digest
-from callwarden.call_admission.core.calls import Hold
-from callwarden.call_admission.core.policy import Policies
-from callwarden.call_admission.core.rules import RULES
+from callwarden.call_admission.admission.core.rules import RULES
+from callwarden.call_admission.model.calls import Hold
+from callwarden.call_admission.model.policy import Policies
 from callwarden.common.policy import encode_bundle, parse_bundle
 from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.local.services import SERVICES
