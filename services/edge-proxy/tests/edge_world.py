@@ -192,7 +192,7 @@ class World:
         self.extend: Callable[[ExtendCall], Answer] = lambda question: Extended(question.granted_s + 60, False)
 
     def new_edge(self) -> Edge:
-        return Edge(self.site, self.keys, RuleBook.compile(self.policies, self.site.realms), self.chance)
+        return Edge(self.site, self.keys, RuleBook(self.policies, self.site.realms), self.chance)
 
     def restart(self) -> None:
         """Another process in the edge's place: it knows nothing of before."""
@@ -203,7 +203,7 @@ class World:
                 self.edge.locations.put(location)
 
     def apply(self, spec: dict[str, object], revision: int = 2) -> None:
-        self.edge.apply(RuleBook.compile(policy(spec, revision), self.site.realms))
+        self.edge.apply(RuleBook(policy(spec, revision), self.site.realms))
 
     # People.
 
