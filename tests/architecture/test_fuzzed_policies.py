@@ -32,7 +32,7 @@ def edge_proxy(policies: PolicySet) -> None:
     world = EdgeWorld(realms=REALMS)
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     world.talk(alice, bob, "bob")
-    world.edge.apply(RuleBook.compile(policies, REALMS))
+    world.edge.apply(RuleBook(policies, REALMS))
     first = alice.request("INVITE", f"sip:bob@{REALM}", call_id="after")
     alice.send(first)
     answer = alice.inbox.popleft() if alice.inbox else None
