@@ -83,7 +83,7 @@ class BenchmarkRandomBytes:
 def new_edge() -> Edge:
     """An edge with the policy of `benchmarks.calls`: the load's address is exempt from a stranger's limits."""
     policies = PolicySet.build(1, [Document("bench", {"firewall": {"allow": ["127.0.0.1/32"]}})])
-    return Edge(SITE, derive([bytes(range(32))]), RuleBook.compile(policies, SITE.realms), BenchmarkRandomBytes())
+    return Edge(SITE, derive([bytes(range(32))]), RuleBook(policies, SITE.realms), BenchmarkRandomBytes())
 
 
 def answer_to(ask: Ask) -> object:

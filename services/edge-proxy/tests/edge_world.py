@@ -194,7 +194,7 @@ class EdgeWorld:
         self.extend: Callable[[ExtendCall], Answer] = lambda question: CallExtended(question.granted_s + 60, False)
 
     def new_edge(self) -> Edge:
-        return Edge(self.proxy, self.keys, RuleBook.compile(self.policies, self.proxy.realms), self.random_bytes)
+        return Edge(self.proxy, self.keys, RuleBook(self.policies, self.proxy.realms), self.random_bytes)
 
     def restart(self) -> None:
         """Another process in the edge's place: it knows nothing of before."""
@@ -205,7 +205,7 @@ class EdgeWorld:
                 self.edge.locations.put(location)
 
     def apply(self, spec: dict[str, object], revision: int = 2) -> None:
-        self.edge.apply(RuleBook.compile(policy(spec, revision), self.proxy.realms))
+        self.edge.apply(RuleBook(policy(spec, revision), self.proxy.realms))
 
     # People.
 

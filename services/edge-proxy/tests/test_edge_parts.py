@@ -230,7 +230,7 @@ def test_a_cancelled_alarm_is_gone_at_once() -> None:
     ],
 )
 def test_networks_hold_addresses_of_both_families(host: str, inside: bool) -> None:
-    book = RuleBook.compile(policy({"firewall": {"deny": ["192.0.2.0/24", "2001:db8::/32"]}}), (REALM,))
+    book = RuleBook(policy({"firewall": {"deny": ["192.0.2.0/24", "2001:db8::/32"]}}), (REALM,))
     assert contains(book.default.deny, host) is inside
 
 
@@ -238,7 +238,7 @@ def test_networks_hold_addresses_of_both_families(host: str, inside: bool) -> No
 
 
 def counters(spec: dict[str, object] | None = None) -> EdgeCounters:
-    return EdgeCounters(RuleBook.compile(policy(spec), (REALM,)).default)
+    return EdgeCounters(RuleBook(policy(spec), (REALM,)).default)
 
 
 def test_sums_are_reported_once() -> None:

@@ -60,7 +60,6 @@ def apply(
             {
                 "revision": change.policies.revision,
                 "changed": list(change.changed),
-                "digest": change.policies.digest,
                 "warnings": [str(warning) for warning in change.policies.warnings],
                 **_status(change.policies.revision, running),
             }
@@ -106,7 +105,6 @@ def list_(as_: OutputOption = Output.TABLE) -> None:
         output.as_json(
             {
                 "revision": policies.revision,
-                "digest": policies.digest,
                 "policies": [json.loads(document.to_json()) for document in policies.documents],
             }
         )

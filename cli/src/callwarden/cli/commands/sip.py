@@ -1,4 +1,4 @@
-"""`callwarden sip`: what Callwarden's parser makes of a message."""
+"""`callwarden sip`: what Callwarden's parser makes of a message. Test calls are in `sip_calls`."""
 
 import sys
 from pathlib import Path
@@ -9,14 +9,9 @@ import typer
 from callwarden.cli import output
 from callwarden.cli.failure import Failure
 
-app = typer.Typer(no_args_is_help=True, help="SIP: look at a message as the edge does.")
+app = typer.Typer(no_args_is_help=True, help="SIP: try a call; look at a message as the edge does.")
 
 _BYTES_MAX: Final = 1_000_000  # No SIP message is larger; the parser itself takes 64 KiB.
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `sip check` a sub-command while it is the only one."""
 
 
 @app.command()

@@ -80,10 +80,10 @@ async def wire(settings: EdgeSettings, runtime: Runtime) -> None:
     edge = Edge(
         ProxyIdentity(advertised, realms),
         derive(parse_masters(settings.nonce_key.get_secret_value())),
-        RuleBook.compile(policies.current, realms),
+        RuleBook(policies.current, realms),
         os.urandom,
     )
-    policies.on_change(lambda current: edge.apply(RuleBook.compile(current, realms)))
+    policies.on_change(lambda current: edge.apply(RuleBook(current, realms)))
     edge_metrics.observe(runtime.metrics, edge)
 
     directory = LocationsNats(bus.kv(Bucket.LOCATIONS), edge.locations.put, edge.locations.remove)
