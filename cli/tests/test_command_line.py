@@ -57,6 +57,8 @@ SENTENCES = {
     ("account", "passwd"),
     ("route", "set"),
     ("route", "remove"),
+    ("sip", "call"),
+    ("sip", "answer"),
     ("trunk", "remove"),
     ("list", "delete"),
 }

@@ -87,7 +87,7 @@ def test_an_explanation_shows_every_rule_with_its_numbers_and_marks_the_one_that
     assert "! " in line("premium")
     assert "report only" in line("premium")
     assert "✗" in line("calls 6, limit 5")
-    assert line("postpaid").strip() == "·  postpaid: credit"
+    assert line("postpaid").strip() == "·  not applicable (postpaid): credit"
     assert "✓" in line("daily-spend")
     assert "1.20, limit 25.00" in line("daily-spend")
     assert line("→").strip() == "→ lines: All lines are in use (SIP 486)"

@@ -42,18 +42,18 @@ def test_a_contract_without_a_subject_or_that_pytest_would_not_run_is_refused() 
 
 
 def test_a_fake_clock_stands_still_until_it_is_turned(fake_clock: FakeClock) -> None:
-    now_s, monotonic_s = fake_clock.now_s(), fake_clock.monotonic_s()
-    assert fake_clock.now_s() == now_s
+    unix_s, mono_s = fake_clock.unix_s(), fake_clock.mono_s()
+    assert fake_clock.unix_s() == unix_s
     fake_clock.advance(1.5)
-    assert (fake_clock.now_s(), fake_clock.monotonic_s()) == (now_s + 1.5, monotonic_s + 1.5)
+    assert (fake_clock.unix_s(), fake_clock.mono_s()) == (unix_s + 1.5, mono_s + 1.5)
     with pytest.raises(ValueError, match="not in the future"):
         fake_clock.advance(-1)
 
 
 def test_the_wall_clock_may_step_back_and_the_monotonic_does_not_notice(fake_clock: FakeClock) -> None:
-    now_s, monotonic_s = fake_clock.now_s(), fake_clock.monotonic_s()
+    unix_s, mono_s = fake_clock.unix_s(), fake_clock.mono_s()
     fake_clock.step_wall(-3_600)
-    assert (fake_clock.now_s(), fake_clock.monotonic_s()) == (now_s - 3_600, monotonic_s)
+    assert (fake_clock.unix_s(), fake_clock.mono_s()) == (unix_s - 3_600, mono_s)
 
 
 async def test_eventually_returns_the_first_true_value_of_a_plain_or_async_probe() -> None:

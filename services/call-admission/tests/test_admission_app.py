@@ -16,27 +16,29 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import select
 
-from callwarden.call_admission import app as app_module
-from callwarden.call_admission.adapters.accounts_sql import SqlAccounts
-from callwarden.call_admission.adapters.books_sql import CONFLICTS, SESSION, SqlBooks
-from callwarden.call_admission.adapters.records_sql import SqlRecords
-from callwarden.call_admission.adapters.shards_sql import SqlShards
-from callwarden.call_admission.app import CallAdmission
-from callwarden.call_admission.core.accounts import AccountChange, Audit, NewAccount, check_account
-from callwarden.call_admission.core.book import (
+from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
+from callwarden.call_admission.accounts.core.accounts import AccountChange, Audit, NewAccount, check_account
+from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
+from callwarden.call_admission.admission.adapters.store_sql import CONFLICTS, SESSION, SqlAdmissionStore
+from callwarden.call_admission.admission.app import calls as app_module
+from callwarden.call_admission.admission.app.calls import CallAdmission
+from callwarden.call_admission.admission.core.book import (
+    AccountState,
     Admission,
+    AdmissionTransaction,
     Admitted,
-    Book,
     Changes,
     Command,
+    DecisionRecord,
     Extended,
     Extension,
     Loaded,
-    Note,
     Refused,
-    Standing,
 )
-from callwarden.call_admission.core.calls import (
+from callwarden.call_admission.admission.core.decide import Admit
+from callwarden.call_admission.admission.core.notices import Notice
+from callwarden.call_admission.admission.ports import AdmissionStore, ReadSet
+from callwarden.call_admission.model.calls import (
     CallRequest,
     Ended,
     Expired,
@@ -47,11 +49,9 @@ from callwarden.call_admission.core.calls import (
     Route,
     Started,
 )
-from callwarden.call_admission.core.decide import Admit
-from callwarden.call_admission.core.notices import Notice
-from callwarden.call_admission.core.policy import Policies
-from callwarden.call_admission.core.usage import ADDRESS, BLOCKED, REALM, RESELLER, SYSTEM, Usage
-from callwarden.call_admission.ports import Books, Read
+from callwarden.call_admission.model.policy import AdmissionPolicies
+from callwarden.call_admission.model.usage import ADDRESS, BLOCKED, REALM, RESELLER, SYSTEM, Usage
+from callwarden.call_admission.records.adapters.records_sql import SqlRecords
 from callwarden.common.metrics import Metrics
 from callwarden.common.sql import Database, HotPool, OutcomeUnknown
 from callwarden.common.sql.retry import RETRIES
@@ -105,7 +105,7 @@ class Site:
     database: Database
     owner: Database
     """The same as its owner, for what others do and for what no service may."""
-    books: SqlBooks
+    books: SqlAdmissionStore
     accounts: SqlAccounts
     app: CallAdmission
     clock: FakeClock
@@ -156,7 +156,7 @@ class Site:
         number = next(numbers)
         base = CallRequest(
             hold_id or uuid.uuid4(), f"call-{number}", account_id, "493012345678", "030", "4930", "192.0.2.7", "edge-0",
-            False, self.clock.now_s(),
+            False, self.clock.unix_s(),
         )  # fmt: skip
         return replace(base, **changes)
 
@@ -172,7 +172,7 @@ class Site:
         return outcome.hold.price
 
     def ended(self, hold_id: UUID, account_id: UUID, talked_s: float | None) -> Ended:
-        now_s = self.clock.now_s()
+        now_s = self.clock.unix_s()
         answered_at_s = None if talked_s is None else now_s - talked_s
         return Ended(hold_id, account_id, answered_at_s, now_s, "caller-bye", 200, "carrier")
 
@@ -192,7 +192,7 @@ class running:  # noqa: N801 - reads as a function
         clock: FakeClock,
         *,
         policy: PolicySet | None = None,
-        around: Callable[[SqlBooks], Books] = lambda books: books,
+        around: Callable[[SqlAdmissionStore], AdmissionStore] = lambda books: books,
         over: Callable[[HotPool], HotPool] = lambda pool: pool,
     ) -> None:
         self._url, self._clock, self._policy, self._around = url, clock, policy or default_set(), around
@@ -203,10 +203,10 @@ class running:  # noqa: N801 - reads as a function
         self._database = Database(self._url, metrics=self._metrics)
         self._owner = Database(as_owner(self._url))
         self._pool: HotPool = await self._database.hot(connections=3, session=SESSION)
-        books = SqlBooks(self._over(self._pool), self._metrics)
+        books = SqlAdmissionStore(self._over(self._pool), self._metrics)
         quotes = PriceList({"retail": PRICE, "later": LATER_PRICE})
         told = Told()
-        policies, chance = Policies(self._policy), random.Random(1).random
+        policies, chance = AdmissionPolicies(self._policy), random.Random(1).random
         app = CallAdmission(self._around(books), quotes, policies, self._clock, chance, notices=told)
         self._task = asyncio.create_task(app.run())
         accounts = SqlAccounts(self._database)
@@ -237,7 +237,7 @@ async def test_a_call_is_admitted_extended_and_settled_to_the_micro(site: Site) 
     assert isinstance(admitted, Admitted)
     assert admitted.routes[0].trunk == "carrier"
     hold_id = admitted.hold.id
-    answered_at_s = site.clock.now_s()
+    answered_at_s = site.clock.unix_s()
     await site.app.started(Started(hold_id, account_id, answered_at_s, "carrier"))
     site.clock.advance(55)
     extended = await site.app.extend(ExtendRequest(hold_id, "call", account_id, answered_at_s, 60))
@@ -250,7 +250,7 @@ async def test_a_call_is_admitted_extended_and_settled_to_the_micro(site: Site) 
     assert (audit.open_holds, audit.held_sum_micros, audit.balance_sum_micros) == (0, 0, 1_000_000 - 75_000)
     (record,) = await site.accounts.calls(account_id, 0.0, 10, running=False)
     assert (record.state, record.duration_s, record.price_micros) == ("settled", 75, 75_000)
-    view = await site.accounts.get(account_id, site.clock.now_s())
+    view = await site.accounts.get(account_id, site.clock.unix_s())
     assert (view.spent_today_micros, view.lines_in_use) == (75_000, 0)
 
 
@@ -398,7 +398,7 @@ async def test_an_extension_asked_again_by_another_process_grants_once(
     async with running(database_url, fake_clock) as one, running(database_url, fake_clock) as other:
         account_id = await one.account()
         hold_id = await one.admit(account_id)
-        request = ExtendRequest(hold_id, "call", account_id, fake_clock.now_s(), 60)
+        request = ExtendRequest(hold_id, "call", account_id, fake_clock.unix_s(), 60)
         outcomes = await asyncio.gather(one.app.extend(replace(request)), other.app.extend(replace(request)))
         assert [o.hold.granted_s for o in outcomes if isinstance(o, Extended)] == [120, 120]
         assert (await one.audit()).held_sum_micros == 120_000
@@ -429,7 +429,7 @@ async def test_an_end_before_its_start_settles_and_the_start_is_ignored(site: Si
     account_id = await site.account()
     hold_id = await site.admit(account_id)
     await site.app.ended(site.ended(hold_id, account_id, 12))
-    await site.app.started(Started(hold_id, account_id, site.clock.now_s() - 12, "carrier"))
+    await site.app.started(Started(hold_id, account_id, site.clock.unix_s() - 12, "carrier"))
     assert site.app.counts.ignored == {"settled": 1}
     assert (await site.audit()).balance_sum_micros == 1_000_000 - 12_000
 
@@ -445,7 +445,7 @@ async def test_an_end_of_a_call_that_nobody_knows_is_counted(site: Site) -> None
 async def test_the_reaper_settles_what_nobody_ends_and_a_late_end_changes_nothing(site: Site) -> None:
     account_id = await site.account()
     answered, ringing = await site.admit(account_id), await site.admit(account_id)
-    await site.app.started(Started(answered, account_id, site.clock.now_s(), "carrier"))
+    await site.app.started(Started(answered, account_id, site.clock.unix_s(), "carrier"))
     site.clock.advance(74)
     assert await site.app.reap_once() == 0
     site.clock.advance(1)
@@ -467,9 +467,9 @@ async def test_an_extension_between_the_reapers_look_and_its_commit_saves_the_ca
     async with running(database_url, fake_clock, around=LateLook) as site:
         account_id = await site.account()
         hold_id = await site.admit(account_id)
-        await site.app.started(Started(hold_id, account_id, fake_clock.now_s(), "carrier"))
+        await site.app.started(Started(hold_id, account_id, fake_clock.unix_s(), "carrier"))
         fake_clock.advance(50)
-        await site.app.extend(ExtendRequest(hold_id, "call", account_id, fake_clock.now_s() - 50, 60))
+        await site.app.extend(ExtendRequest(hold_id, "call", account_id, fake_clock.unix_s() - 50, 60))
         assert await site.app.reap_once() == 1
         assert site.app.counts.ignored == {"not-expired": 1}
         assert (await site.audit()).open_holds == 1
@@ -478,13 +478,13 @@ async def test_an_extension_between_the_reapers_look_and_its_commit_saves_the_ca
 class LateLook:
     """The books as a reaper sees them whose look was a while ago: it finds holds that expire within the hour."""
 
-    def __init__(self, books: SqlBooks) -> None:
+    def __init__(self, books: SqlAdmissionStore) -> None:
         self._books = books
 
-    async def update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def update(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         return await self._books.update(read, work)
 
-    async def look(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def look(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         return await self._books.look(read, work)
 
     async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
@@ -512,14 +512,14 @@ async def test_a_command_that_cannot_be_decided_does_not_take_its_neighbours_wit
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account_id = await site.account()
-    right = Book.apply
+    right = AdmissionTransaction.apply
 
-    def apply(book: Book, command: Any) -> Any:
+    def apply(book: AdmissionTransaction, command: Any) -> Any:
         if isinstance(command, Ended) and command.reason == "nobody's":
             raise ZeroDivisionError
         return right(book, command)
 
-    monkeypatch.setattr(Book, "apply", apply)
+    monkeypatch.setattr(AdmissionTransaction, "apply", apply)
     hold_id = await site.admit(account_id)
     outcomes = await asyncio.gather(
         site.app.ended(replace(site.ended(hold_id, account_id, 1), reason="nobody's")),
@@ -533,18 +533,18 @@ async def test_a_command_that_cannot_be_decided_does_not_take_its_neighbours_wit
 class Gate:
     """The books behind a gate: while it is closed, whoever asks waits there."""
 
-    def __init__(self, books: SqlBooks) -> None:
+    def __init__(self, books: SqlAdmissionStore) -> None:
         self._books = books
         self.open = asyncio.Event()
         self.open.set()
         self.waiting = asyncio.Event()
 
-    async def update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def update(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         self.waiting.set()
         await self.open.wait()
         return await self._books.update(read, work)
 
-    async def look(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def look(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         return await self._books.look(read, work)
 
     async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
@@ -554,7 +554,7 @@ class Gate:
 async def test_what_is_cancelled_before_its_batch_begins_is_not_done(database_url: str, fake_clock: FakeClock) -> None:
     gates: list[Gate] = []
 
-    def gate(books: SqlBooks) -> Gate:
+    def gate(books: SqlAdmissionStore) -> Gate:
         gates.append(Gate(books))
         return gates[0]
 
@@ -580,7 +580,7 @@ async def test_more_than_the_queue_holds_is_refused_at_once(
     monkeypatch.setattr(app_module, "QUEUE_MAX", 3)
     gates: list[Gate] = []
 
-    def gate(books: SqlBooks) -> Gate:
+    def gate(books: SqlAdmissionStore) -> Gate:
         gates.append(Gate(books))
         return gates[0]
 
@@ -600,18 +600,18 @@ async def test_more_than_the_queue_holds_is_refused_at_once(
 class Away:
     """A database that is away as long as a test wants."""
 
-    def __init__(self, books: SqlBooks) -> None:
+    def __init__(self, books: SqlAdmissionStore) -> None:
         self._books = books
         self.is_away = False
         self.asked = 0
 
-    async def update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def update(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         self.asked += 1
         if self.is_away:
             raise Unavailable("the database is not available")
         return await self._books.update(read, work)
 
-    async def look(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def look(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         return await self._books.look(read, work)
 
     async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
@@ -624,7 +624,7 @@ async def test_without_the_database_all_are_refused_soon_and_nothing_is_guessed(
     monkeypatch.setattr(app_module, "PAUSE_AFTER_FAILURE_S", 3_600.0)
     made: list[Away] = []
 
-    def away(books: SqlBooks) -> Away:
+    def away(books: SqlAdmissionStore) -> Away:
         made.append(Away(books))
         return made[0]
 
@@ -645,7 +645,7 @@ async def test_without_the_database_all_are_refused_soon_and_nothing_is_guessed(
 async def test_when_the_process_stops_who_waits_is_told(database_url: str, fake_clock: FakeClock) -> None:
     gates: list[Gate] = []
 
-    def gate(books: SqlBooks) -> Gate:
+    def gate(books: SqlAdmissionStore) -> Gate:
         gates.append(Gate(books))
         return gates[0]
 
@@ -677,12 +677,12 @@ async def test_what_has_moved_since_it_was_read_is_read_again(
             thread = threading.Thread(target=lambda: asyncio.run(take_a_line(database_url, account_id)))
             thread.start()
             thread.join()
-        book = Book(loaded, Policies(default_set()).for_realm, site.clock.now_s())
+        book = AdmissionTransaction(loaded, AdmissionPolicies(default_set()).for_realm, site.clock.unix_s())
         outcome = book.apply(Admission(request, Quote(RETAIL, "49", PRICE, (Route("c", "x:1"),), 0.0)))
         return book.changes, int(isinstance(outcome, Admitted))
 
     request = site.request(account_id)
-    read = app_module.Batch([account_id], [account_id], [request.hold_id], site.clock.now_s())
+    read = app_module.Batch([account_id], [account_id], [request.hold_id], site.clock.unix_s())
     admitted = await site.books.update(read, work)
     assert (calls, admitted) == (works, 1 if when == "never" else 0)
     assert site.metrics.counter(CONFLICTS).value == works - 1
@@ -698,16 +698,16 @@ async def test_a_batch_of_all_kinds_is_written_whole_or_not_at_all(site: Site) -
     account_id = await site.account()
     first, second = await site.admit(account_id), await site.admit(account_id)
     new = site.request(account_id)
-    now_s = site.clock.now_s()
+    now_s = site.clock.unix_s()
     commands: list[Command] = [
         Admission(new, Quote(RETAIL, "49", PRICE, (Route("carrier", "192.0.2.1:5060"),), now_s)),
         Extension(ExtendRequest(first, "call", account_id, now_s, 60)),
         site.ended(second, account_id, 10),
-        Note(uuid.uuid4(), "noted", None, now_s, "refuse", None, b""),
+        DecisionRecord(uuid.uuid4(), "noted", None, now_s, "refuse", None, b""),
     ]
 
     def work(loaded: Loaded) -> tuple[Changes, None]:
-        book = Book(loaded, Policies(default_set()).for_realm, now_s)
+        book = AdmissionTransaction(loaded, AdmissionPolicies(default_set()).for_realm, now_s)
         for command in commands:
             book.apply(command)
         if broken:
@@ -731,12 +731,12 @@ async def test_a_batch_of_all_kinds_is_written_whole_or_not_at_all(site: Site) -
 
 async def test_a_clock_that_is_ahead_makes_no_hold_last_for_ever(site: Site) -> None:
     account_id = await site.account()
-    hold_id = await site.admit(account_id, start_s=site.clock.now_s() + 10_000)
-    ahead_s = site.clock.now_s() + 10_000
+    hold_id = await site.admit(account_id, start_s=site.clock.unix_s() + 10_000)
+    ahead_s = site.clock.unix_s() + 10_000
     await site.app.started(Started(hold_id, account_id, ahead_s, "carrier"))
     (running_call,) = await site.accounts.calls(account_id, 0.0, 10, running=True)
-    assert running_call.started_at_s == site.clock.now_s()
-    assert running_call.answered_at_s == site.clock.now_s()
+    assert running_call.started_at_s == site.clock.unix_s()
+    assert running_call.answered_at_s == site.clock.unix_s()
 
 
 async def test_an_extension_of_a_call_that_is_over_is_not_found(site: Site) -> None:
@@ -744,11 +744,13 @@ async def test_an_extension_of_a_call_that_is_over_is_not_found(site: Site) -> N
     hold_id = await site.admit(account_id)
     await site.app.ended(site.ended(hold_id, account_id, 1))
     with pytest.raises(NotFound):
-        await site.app.extend(ExtendRequest(hold_id, "call", account_id, site.clock.now_s(), 60))
+        await site.app.extend(ExtendRequest(hold_id, "call", account_id, site.clock.unix_s(), 60))
 
 
 async def test_another_services_decision_is_kept_once_and_explained(site: Site) -> None:
-    note = Note(uuid.uuid4(), "call-from-the-edge", None, site.clock.now_s(), "refuse", None, b"\x12\x04edge")
+    note = DecisionRecord(
+        uuid.uuid4(), "call-from-the-edge", None, site.clock.unix_s(), "refuse", None, b"\x12\x04edge"
+    )
     await asyncio.gather(site.app.note(note), site.app.note(note))
     explained = await site.accounts.explain("call-from-the-edge")
     assert explained.decisions == (b"\x12\x04edge",)
@@ -761,14 +763,14 @@ async def test_what_is_held_in_memory_is_what_the_database_gives_back(site: Site
     assert isinstance(outcome, Admitted)
 
     hold = outcome.hold
-    read = app_module.Batch([account_id], [account_id], [hold.id], site.clock.now_s())
+    read = app_module.Batch([account_id], [account_id], [hold.id], site.clock.unix_s())
 
     def work(loaded: Loaded) -> tuple[Changes, Loaded]:
         return Changes(), loaded
 
     loaded = await site.books.update(read, work)
     assert loaded.holds == {hold.id: hold}
-    standing: Standing = loaded.standings[account_id]
+    standing: AccountState = loaded.standings[account_id]
     assert (standing.lines, standing.held_micros) == (1, 60_000)
     assert standing.usage.day(hold.spend_day.toordinal()).held_micros == 60_000
 
@@ -778,7 +780,7 @@ async def test_what_is_held_in_memory_is_what_the_database_gives_back(site: Site
 
 async def counted(site: Site, account_id: UUID, kind: str) -> Usage:
     """What one of the account's owners has counted."""
-    return (await site.app.snapshot_of(account_id, site.clock.now_s())).counted[kind].usage
+    return (await site.app.snapshot_of(account_id, site.clock.unix_s())).counted[kind].usage
 
 
 async def test_a_resellers_accounts_are_counted_together_by_all_processes(
@@ -791,7 +793,7 @@ async def test_a_resellers_accounts_are_counted_together_by_all_processes(
         second = await one.account(parent=f"reseller-{number}")
         calls = await asyncio.gather(*(site.admit(each) for each in (first, second) for site in (one, other) * 2))
         usage = await counted(one, first, RESELLER)
-        assert (usage.held_micros, usage.used("calls", fake_clock.now_s())) == (8 * 60_000, 8)
+        assert (usage.held_micros, usage.used("calls", fake_clock.unix_s())) == (8 * 60_000, 8)
         ninth = await one.app.admit(one.request(second))
         assert isinstance(ninth, Refused)
         assert (ninth.refuse.reason, ninth.sip_status) == (Reason.RESELLER_QUOTA, 0)
@@ -799,7 +801,7 @@ async def test_a_resellers_accounts_are_counted_together_by_all_processes(
         await asyncio.gather(*(other.app.ended(other.ended(hold_id, first, 10)) for hold_id in calls[:4]))
         usage = await counted(other, second, RESELLER)
         assert (usage.held_micros, usage.spent_micros) == (4 * 60_000, 4 * 10_000)
-        assert usage.used("calls", fake_clock.now_s()) == 4
+        assert usage.used("calls", fake_clock.unix_s()) == 4
         await one.audit()
 
 
@@ -814,7 +816,7 @@ async def test_realm_system_and_address_are_counted_where_policy_limits_them(
         calls = [await site.admit(account_id) for _ in range(3)]
         request = site.request(account_id)
         _, snapshot = await site.app.simulate(request)
-        now_s = fake_clock.now_s()
+        now_s = fake_clock.unix_s()
         assert {kind: snapshot.counted[kind].usage.used("calls", now_s) for kind in (REALM, SYSTEM)} == {
             REALM: 3, SYSTEM: 3,
         }  # fmt: skip
@@ -852,7 +854,7 @@ async def test_calls_that_run_while_their_account_is_sharded_and_joined_again_en
     assert not await shards.grow(account_id, 1, 4), "it has been done"
     assert (await site.audit(account_id)).held_sum_micros == 4 * 60_000
     await site.app.ended(site.ended(calls[0], account_id, 10))
-    view = await site.accounts.get(account_id, site.clock.now_s())
+    view = await site.accounts.get(account_id, site.clock.unix_s())
     assert (view.balance_micros, view.held_micros) == (1_000_000 - 10_000, 3 * 60_000)
     assert await shards.grow(account_id, 4, 8)
     await site.app.ended(site.ended(calls[1], account_id, 10))
@@ -1005,7 +1007,7 @@ async def test_a_write_of_which_nobody_knows_whether_it_was_made_is_made_once(
         hold_id = await site.admit(account_id)
         pool.next = how
         assert isinstance(await site.app.admit(site.request(account_id)), Refused)
-        answered_at_s = fake_clock.now_s()
+        answered_at_s = fake_clock.unix_s()
         pool.next = how
         extended = await site.app.extend(ExtendRequest(hold_id, "call", account_id, answered_at_s, 60))
         assert isinstance(extended, Extended)
@@ -1029,7 +1031,7 @@ async def test_a_hold_that_another_process_has_moved_in_a_shard_is_settled_as_it
         account_id = await site.account(shards=4, max_lines=2)
         first = await site.admit(account_id)
         fake_clock.advance(1)
-        answered_at_s = fake_clock.now_s()
+        answered_at_s = fake_clock.unix_s()
         await other.app.started(Started(first, account_id, answered_at_s, "carrier"))
         extended = await other.app.extend(ExtendRequest(first, "call", account_id, answered_at_s, 60))
         assert isinstance(extended, Extended)

@@ -17,16 +17,16 @@ from test_admission_watch import Process
 
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.events.v1 import events_pb2
-from callwarden.call_admission.adapters.accounts_grpc import AccountGrpc
-from callwarden.call_admission.adapters.accounts_sql import SqlAccounts
-from callwarden.call_admission.adapters.admission_grpc import AdmissionGrpc
-from callwarden.call_admission.adapters.events_nats import CallEvents
-from callwarden.call_admission.adapters.lists_memory import MemoryListed
-from callwarden.call_admission.core.accounts import AccountFilter, check_account, check_change
-from callwarden.call_admission.core.calls import Route
-from callwarden.call_admission.core.policy import Policies
-from callwarden.call_admission.desk import Ceilings, Imported, ImportWish
-from callwarden.call_admission.limit_desk import LimitDesk
+from callwarden.call_admission.accounts.adapters.accounts_grpc import AccountGrpc
+from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
+from callwarden.call_admission.accounts.app.account_service import Ceilings, Imported, ImportWish
+from callwarden.call_admission.accounts.app.limit_queries import LimitDesk
+from callwarden.call_admission.accounts.core.accounts import AccountFilter, check_account, check_change
+from callwarden.call_admission.admission.adapters.admission_grpc import AdmissionGrpc
+from callwarden.call_admission.admission.adapters.events_nats import CallEvents
+from callwarden.call_admission.lists.adapters.lists_memory import MemoryListed
+from callwarden.call_admission.model.calls import Route
+from callwarden.call_admission.model.policy import AdmissionPolicies
 from callwarden.common.bus import Delivery
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError, Conflict, Exhausted, Invalid, NotFound
@@ -47,7 +47,7 @@ class Doors:
         self.site = site
         watch = Process(clock, MemoryListed()).watch
         self.accounts = AccountGrpc(
-            desk_on(site.database, clock), LimitDesk(site.app, site.accounts, Policies(default_set()), clock)
+            desk_on(site.database, clock), LimitDesk(site.app, site.accounts, AdmissionPolicies(default_set()), clock)
         )
         self.admissions = AdmissionGrpc(site.app, watch)
         self.events = CallEvents(site.app, watch)
@@ -80,7 +80,7 @@ class Doors:
             }
 
     async def money(self) -> tuple[int, int, int]:
-        view = await self.site.accounts.get(self.account_id, self.site.clock.now_s())
+        view = await self.site.accounts.get(self.account_id, self.site.clock.unix_s())
         return view.balance_micros, view.held_micros, view.spent_today_micros
 
 
@@ -263,7 +263,7 @@ async def test_whatever_an_edge_says_it_was_granted_a_call_holds_what_it_has_tim
 ) -> None:
     request = extend(
         hold_id=str(doors.running), account_id=str(doors.account_id), granted_s=granted_s,
-        answered_at_s=doors.site.clock.now_s() + 10**6,
+        answered_at_s=doors.site.clock.unix_s() + 10**6,
     )  # fmt: skip
     reply = await doors.ask("Extend", request)
     balance, held, _ = await doors.money()
@@ -289,7 +289,7 @@ async def test_an_end_that_makes_no_sense_is_refused_and_the_call_runs_on(doors:
 async def test_an_end_by_a_clock_gone_wrong_charges_no_more_than_was_held(
     doors: Doors, answered_ago_s: float, ended_ago_s: float
 ) -> None:
-    before, now_s = await doors.money(), doors.site.clock.now_s()
+    before, now_s = await doors.money(), doors.site.clock.unix_s()
     event = events_pb2.CallEnded(
         hold_id=str(doors.running), account_id=str(doors.account_id), reason="caller-bye", sip_status=2**32 - 1,
         answered_at_s=now_s - answered_ago_s, ended_at_s=now_s - ended_ago_s,
@@ -404,7 +404,7 @@ async def test_who_knows_of_no_ceiling_takes_no_turns(database_url: str, fake_cl
     async with Database(database_url) as database:
         accounts = SqlAccounts(database)
         await accounts.create(UUID(int=1), account(), Ceilings(Limits()))
-        assert len(await accounts.list("", 10, fake_clock.now_s(), AccountFilter())) == 1
+        assert len(await accounts.list("", 10, fake_clock.unix_s(), AccountFilter())) == 1
         async with database.engine.connect() as connection:
             counters = select(func.count()).select_from(metadata.tables["counter"])
             assert (await connection.execute(counters)).scalar_one() == 0

@@ -23,17 +23,17 @@ from sqlalchemy import func, insert, select, update
 from test_admission_app import Site, policy, running
 
 from callwarden.api.admission.v1 import admission_pb2
-from callwarden.call_admission.adapters import records_sql
-from callwarden.call_admission.adapters.records_sql import SqlRecords
-from callwarden.call_admission.adapters.shards_sql import SqlShards
-from callwarden.call_admission.core import records as records_module
-from callwarden.call_admission.core.accounts import AccountChange, AccountFilter, AccountView
-from callwarden.call_admission.core.book import Admitted, Extended, Refused
-from callwarden.call_admission.core.calls import ExtendRequest, Route, Started
-from callwarden.call_admission.core.corrections import Corrected, Entry, Purse, Reversal, reversal
-from callwarden.call_admission.core.records import CallRecord, LedgerEntry
-from callwarden.call_admission.core.usage import ADDRESS, RESELLER, Span, Usage, correct
-from callwarden.call_admission.retention import SLICES, Retention
+from callwarden.call_admission.accounts.core.accounts import AccountChange, AccountFilter, AccountView
+from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
+from callwarden.call_admission.admission.core.book import Admitted, Extended, Refused
+from callwarden.call_admission.model.calls import ExtendRequest, Route, Started
+from callwarden.call_admission.model.usage import ADDRESS, RESELLER, CalendarSpan, Usage, correct
+from callwarden.call_admission.records.adapters import records_sql
+from callwarden.call_admission.records.adapters.records_sql import SqlRecords
+from callwarden.call_admission.records.app.retention import SLICES, Retention
+from callwarden.call_admission.records.core import records as records_module
+from callwarden.call_admission.records.core.corrections import AccountFunds, Corrected, LedgerLine, Reversal, reversal
+from callwarden.call_admission.records.core.records import CallRecord, LedgerEntry
 from callwarden.common import trace
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound, Unavailable
 from callwarden.kernel.money import format_amount, parse_amount
@@ -60,7 +60,7 @@ async def settled(site: Site, account_id: UUID, talked_s: float = 60) -> UUID:
 
 
 async def view_of(site: Site, account_id: UUID) -> AccountView:
-    return await site.accounts.get(account_id, site.clock.now_s())
+    return await site.accounts.get(account_id, site.clock.unix_s())
 
 
 async def rows_of(site: Site, table: Any) -> int:
@@ -88,7 +88,7 @@ async def test_an_account_shows_the_same_money_however_many_rows_carry_it(site: 
     await site.admit(account_id)
     for view in (
         await view_of(site, account_id),
-        (await site.accounts.list("", 10, site.clock.now_s(), AccountFilter()))[0],
+        (await site.accounts.list("", 10, site.clock.unix_s(), AccountFilter()))[0],
     ):
         assert (view.balance_micros, view.held_micros) == (980_000, SLICE_MICROS)
         assert (view.spent_today_micros, view.lines_in_use) == (20_000 + SLICE_MICROS, 1)
@@ -143,9 +143,9 @@ async def test_a_correction_is_booked_beside_the_charge_and_moves_balance_day_an
         assert (done.amount_micros, done.balance_micros, done.duplicate) == (amount_micros, balance_micros, False)
         view = await view_of(site, account_id)
         assert (view.balance_micros, view.spent_today_micros) == (balance_micros, price_micros)
-        snapshot = await site.app.snapshot_of(account_id, site.clock.now_s())
+        snapshot = await site.app.snapshot_of(account_id, site.clock.unix_s())
         assert snapshot.spent_micros == price_micros
-        ((record,),) = [page async for page in records.export(account_id, 0.0, site.clock.now_s() + 1)]
+        ((record,),) = [page async for page in records.export(account_id, 0.0, site.clock.unix_s() + 1)]
         assert (record.price_micros, record.corrected_micros) == (50_000, price_micros - 50_000)
         (shown,) = await site.accounts.calls(account_id, 0.0, 10, running=False)
         assert (shown.price_micros, shown.corrected_micros) == (50_000, price_micros - 50_000)
@@ -170,13 +170,13 @@ async def test_a_correction_counts_with_the_reseller_and_the_address_too(
         first, second = [await settled(site, account_id, 50) for _ in range(2)]
 
         async def counts() -> tuple[int, int, int, int]:
-            snapshot = await site.app.snapshot_of(account_id, site.clock.now_s())
+            snapshot = await site.app.snapshot_of(account_id, site.clock.unix_s())
             if RESELLER not in snapshot.counted or ADDRESS not in snapshot.counted:
                 _, snapshot = await site.app.simulate(site.request(account_id))
             resellers, address = snapshot.counted[RESELLER].usage, snapshot.counted[ADDRESS].usage
             span = resellers.day(snapshot.day.toordinal())
             month = resellers.month(snapshot.day.year * 12 + snapshot.day.month - 1)
-            cost = address.used("period_cost", site.clock.now_s())
+            cost = address.used("period_cost", site.clock.unix_s())
             return span.spent_micros, month.spent_micros, resellers.spent_micros, cost
 
         assert await counts() == (100_000,) * 4
@@ -367,10 +367,10 @@ async def test_a_top_up_is_taken_back_as_far_as_it_is_there(site: Site) -> None:
 def test_however_a_call_is_corrected_its_entries_come_to_its_last_price(
     charged: int, prices: list[tuple[int, str]]
 ) -> None:
-    entries, balance = [Entry(UUID(int=1), 0, -charged)], 10**9 - charged
+    entries, balance = [LedgerLine(UUID(int=1), 0, -charged)], 10**9 - charged
     price = charged
     for wanted, key in prices:
-        purse = Purse("alice", "EUR", True, balance, 0, 0)
+        purse = AccountFunds("alice", "EUR", True, balance, 0, 0)
         try:
             made = reversal(entries, key, -wanted, purse)
         except Conflict:
@@ -379,7 +379,7 @@ def test_however_a_call_is_corrected_its_entries_come_to_its_last_price(
             assert made.duplicate
             continue
         assert isinstance(made, Reversal)
-        entries.append(Entry(made.id, made.slice, made.amount_micros))
+        entries.append(LedgerLine(made.id, made.slice, made.amount_micros))
         balance, price = balance + made.amount_micros, wanted
     assert sum(entry.amount_micros for entry in entries) == -price
     assert balance == 10**9 - price
@@ -389,7 +389,7 @@ def test_however_a_call_is_corrected_its_entries_come_to_its_last_price(
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=4), st.integers(-500, 500))
 def test_a_days_spend_is_corrected_over_all_shards_and_never_below_nothing(spent: list[int], micros: int) -> None:
     day = datetime(2026, 1, 5, tzinfo=UTC).date()
-    usages = [Usage(days=[Span(key=day.toordinal(), spent_micros=each)]) for each in spent]
+    usages = [Usage(days=[CalendarSpan(key=day.toordinal(), spent_micros=each)]) for each in spent]
     correct(usages, day, micros)
     after = [usage.days[0].spent_micros for usage in usages]
     assert sum(after) == max(sum(spent) + micros, 0)
@@ -410,7 +410,7 @@ async def test_events_told_twice_late_and_in_any_order_settle_each_call_once(
         account_id = await one.account(shards=shards, max_lines=20)
         told = [await site.admit(account_id) for site in (one, other) for _ in range(3)]
         silent = [await one.admit(account_id) for _ in range(2)]
-        answered_at_s = fake_clock.now_s()
+        answered_at_s = fake_clock.unix_s()
         await asyncio.gather(
             *(one.app.started(Started(hold_id, account_id, answered_at_s, "carrier")) for hold_id in silent)
         )
@@ -463,13 +463,13 @@ async def test_a_currency_keeps_its_decimals_from_price_to_record_and_export(
     )
     account_id = await site.account(currency=currency, credit_micros=1_000_000_000)
     hold_id = await site.admit(account_id)
-    answered_at_s = site.clock.now_s()
+    answered_at_s = site.clock.unix_s()
     site.clock.advance(55)
     await site.app.extend(ExtendRequest(hold_id, "call", account_id, answered_at_s, 60))
     site.clock.advance(35)
     await site.app.ended(site.ended(hold_id, account_id, 90))
     micros = parse_amount(price)
-    ((record,),) = [page async for page in SqlRecords(site.database).export(account_id, 0.0, site.clock.now_s())]
+    ((record,),) = [page async for page in SqlRecords(site.database).export(account_id, 0.0, site.clock.unix_s())]
     assert (record.price_micros, record.currency) == (micros, currency)
     text = records_module.header("csv") + records_module.write([record], "csv")
     (line,) = csv.DictReader(io.StringIO(text))
@@ -488,7 +488,7 @@ async def test_a_record_says_who_where_when_how_much_and_why(site: Site) -> None
     cost = Price("EUR", (Window(0, (RateGroup(0, 30_000, 60, 1),)),))
     site.quotes.routes = (Route("carrier", "192.0.2.1:5060", carrier_account_id=str(carrier), cost=cost),)
     account_id = await site.account(name="alice")
-    started_at_s = site.clock.now_s()
+    started_at_s = site.clock.unix_s()
     trace_id = uuid.uuid4().hex
     with trace.scope(traceparent=f"00-{trace_id}-00f067aa0ba902b7-01", call_id="c"):
         request = replace(site.request(account_id, call_id="c1", caller_number="=4930"), trace_id=trace_id)
@@ -498,7 +498,7 @@ async def test_a_record_says_who_where_when_how_much_and_why(site: Site) -> None
     await site.app.ended(replace(site.ended(outcome.hold.id, account_id, 30), reason="callee-bye"))
     records = SqlRecords(site.database)
     await records.correct_call(outcome.hold.id, 10_000, "bad line", "k")
-    ((record,),) = [page async for page in records.export(account_id, started_at_s, site.clock.now_s())]
+    ((record,),) = [page async for page in records.export(account_id, started_at_s, site.clock.unix_s())]
     assert record == CallRecord(
         hold_id=str(outcome.hold.id), call_id="c1", account_id=str(account_id), account="alice", realm="example.org",
         destination="493012345678", dialled="030", caller_number="=4930", source_address="192.0.2.7", edge="edge-0",
@@ -519,11 +519,11 @@ async def test_a_record_names_the_limits_that_its_call_met(database_url: str, fa
     async with running(database_url, fake_clock, policy=watched) as site:
         account_id = await site.account(max_lines=1, credit_micros=SLICE_MICROS * 2)
         first, second = [await site.admit(account_id) for _ in range(2)]
-        with_less = await site.app.extend(ExtendRequest(first, "call", account_id, fake_clock.now_s(), 60))
+        with_less = await site.app.extend(ExtendRequest(first, "call", account_id, fake_clock.unix_s(), 60))
         assert isinstance(with_less, Refused)
         for hold_id in (first, second):
             await site.app.ended(site.ended(hold_id, account_id, 60))
-        pages = [page async for page in SqlRecords(site.database).export(account_id, 0.0, fake_clock.now_s() + 1)]
+        pages = [page async for page in SqlRecords(site.database).export(account_id, 0.0, fake_clock.unix_s() + 1)]
         hit = {record.hold_id: record.limits_hit for page in pages for record in page}
         assert hit == {str(first): "credit", str(second): "lines"}
         assert {record.policy_revision for page in pages for record in page} == {3}
@@ -543,12 +543,12 @@ async def test_a_rule_that_leaves_less_than_a_slice_is_named_by_the_record_and_t
     outcome = await site.app.admit(request := site.request(account_id))
     assert isinstance(outcome, Admitted)
     hold_id = outcome.hold.id
-    extended = await site.app.extend(ExtendRequest(hold_id, request.call_id, account_id, site.clock.now_s(), 60))
+    extended = await site.app.extend(ExtendRequest(hold_id, request.call_id, account_id, site.clock.unix_s(), 60))
     assert isinstance(extended, Extended)
     assert (extended.hold.granted_s, extended.hold.final) == (90, True)
     await site.app.ended(site.ended(hold_id, account_id, 90))
     (record,) = [
-        r async for page in SqlRecords(site.database).export(account_id, 0.0, site.clock.now_s() + 1) for r in page
+        r async for page in SqlRecords(site.database).export(account_id, 0.0, site.clock.unix_s() + 1) for r in page
     ]
     assert record.limits_hit == rule
     explained = await site.accounts.explain(request.call_id)
@@ -573,7 +573,7 @@ async def test_an_export_gives_each_call_once_while_others_are_settled(
         for _ in range(4):
             before.add(str(await settled(site, account_id, 1)))  # all of one moment: only their ids tell them apart
     found: list[str] = []
-    async for page in SqlRecords(site.database).export(None, 0.0, site.clock.now_s() + 1):
+    async for page in SqlRecords(site.database).export(None, 0.0, site.clock.unix_s() + 1):
         assert len(page) <= 3
         found += [record.hold_id for record in page]
         for account_id in accounts:
@@ -589,7 +589,7 @@ async def test_an_export_gives_each_call_once_while_others_are_settled(
 async def test_what_is_old_is_forgotten_and_the_books_never(site: Site) -> None:
     account_id = await site.account(shards=2)
     old, new = [await settled(site, account_id) for _ in range(2)]
-    now = datetime.fromtimestamp(site.clock.now_s(), UTC)
+    now = datetime.fromtimestamp(site.clock.unix_s(), UTC)
     long_ago = now - timedelta(days=31)
     stray, used = uuid.uuid4(), uuid.uuid4()
     async with site.owner.engine.begin() as connection:

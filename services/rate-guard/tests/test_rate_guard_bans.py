@@ -34,7 +34,7 @@ HERE = "192.0.2.7"
 
 
 def ban(target: str = HERE, for_s: float = 600.0, reason: str = "rate") -> Ban:
-    now_s = CLOCK.now_s()
+    now_s = CLOCK.unix_s()
     until_s = now_s + for_s if for_s else PERMANENT
     return Ban(target, reason, "39001 messages in 3m, limit 39000", now_s, until_s, "counter")
 

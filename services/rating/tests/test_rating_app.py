@@ -175,7 +175,7 @@ async def test_no_moment_means_now(house: House, fake_clock: FakeClock) -> None:
     await house.app.import_deck(RETAIL, GERMANY)
     found = house.app.quote("retail", "4930", 0)
     assert isinstance(found, Quote)
-    assert house.app.good_until_s(0) == fake_clock.now_s() + 300.0
+    assert house.app.good_until_s(0) == fake_clock.unix_s() + 300.0
 
 
 async def test_a_simulated_call_is_of_a_possible_length(house: House) -> None:
@@ -375,7 +375,7 @@ async def test_a_call_without_a_price_is_told_with_the_realm_s_severity(
     house.app.quote("no deck!", "33123499999", 0)  # A name that no deck can have isn't repeated.
     assert [event.deck for event in house.raised.events[3:]] == [""]
     fake_clock.advance(60)
-    house.app.raise_due(fake_clock.now_s())
+    house.app.raise_due(fake_clock.unix_s())
     (event,) = house.raised.events[4:]
     assert (event.deck, event.prefix, event.severity, event.count) == ("retail", "331234", Severity.CRITICAL, 9)
     assert house.app.unbilled == {Severity.LOW: 2, Severity.ERROR: 1, Severity.CRITICAL: 10}

@@ -96,7 +96,8 @@ def rules(decision: "Decision", currency: str, *, every: bool = False) -> Render
             lines.append(_rule(rule, currency))
     sign, colour = _SIGN["skip"]
     by_reason = [
-        (Text(sign, style=colour), output.cell(f"{why}: {', '.join(names)}", colour)) for why, names in skipped.items()
+        (Text(sign, style=colour), output.cell(f"not applicable ({why}): {', '.join(names)}", colour))
+        for why, names in skipped.items()
     ]
     return Group(Aligned(lines, indent=2), Aligned(by_reason, indent=2))
 

@@ -1,4 +1,4 @@
-"""`callwarden sip`: how Callwarden's parser reads a message."""
+"""`callwarden sip`: how Callwarden's parser reads a message. Test calls are in `sip_calls`."""
 
 import sys
 from pathlib import Path
@@ -10,14 +10,9 @@ from callwarden.cli import output, records
 from callwarden.cli.failure import Failure
 from callwarden.cli.output import Output, OutputOption
 
-app = typer.Typer(no_args_is_help=True, help="SIP: read a message as the edge does.")
+app = typer.Typer(no_args_is_help=True, help="SIP: place a test call; read a message as the edge does.")
 
 _BYTES_MAX: Final = 1_000_000  # No SIP message is larger; the parser itself takes 64 KiB.
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `sip check` a sub-command while it is the only one."""
 
 
 @app.command()

@@ -2,16 +2,18 @@
 
 import time
 
+from callwarden.kernel.clock import MonoS, UnixS
+
 
 class SystemClock:
     """Wall time for what is stored and compared between machines, monotonic time for measuring."""
 
     __slots__ = ()
 
-    def now_s(self) -> float:
+    def unix_s(self) -> UnixS:
         """Seconds since 1970-01-01 UTC."""
-        return time.time()
+        return UnixS(time.time())
 
-    def monotonic_s(self) -> float:
+    def mono_s(self) -> MonoS:
         """Seconds from an arbitrary start; never steps back."""
-        return time.monotonic()
+        return MonoS(time.monotonic())

@@ -160,12 +160,12 @@ class Runtime:
 
     async def drain(self) -> None:
         """The way out, but for telemetry."""
-        until_s = self.clock.monotonic_s() + self.settings.drain_timeout_s
+        until_s = self.clock.mono_s() + self.settings.drain_timeout_s
         await self.server.not_ready()
         self.stopping.set()
         if draining := {task for task, drains in self._tasks.items() if drains}:
-            await asyncio.wait(draining, timeout=until_s - self.clock.monotonic_s())
-        await self.server.drain(max(0.0, until_s - self.clock.monotonic_s()))
+            await asyncio.wait(draining, timeout=until_s - self.clock.mono_s())
+        await self.server.drain(max(0.0, until_s - self.clock.mono_s()))
         if tasks := set(self._tasks):
             for task in tasks:
                 task.cancel()
@@ -322,9 +322,9 @@ def _handle_signals(runtime: Runtime) -> None:
 async def _measure_loop_lag(runtime: Runtime) -> None:
     lag = runtime.metrics.histogram(LOOP_LAG)
     while True:
-        due_s = runtime.clock.monotonic_s() + LOOP_LAG_EVERY_S
+        due_s = runtime.clock.mono_s() + LOOP_LAG_EVERY_S
         await asyncio.sleep(LOOP_LAG_EVERY_S)
-        lag.record(max(0.0, runtime.clock.monotonic_s() - due_s))
+        lag.record(max(0.0, runtime.clock.mono_s() - due_s))
 
 
 class _ready_file:  # noqa: N801 - reads as a function

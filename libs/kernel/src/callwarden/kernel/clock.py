@@ -1,15 +1,24 @@
-"""What a clock is. The system's stands in callwarden.common.clock, the one for tests in callwarden.testing."""
+"""What a clock is. The system's is in callwarden.common.clock, the one for tests in callwarden.testing.
 
-from typing import Protocol
+The two kinds of time are two types, so that mypy tells them apart. Both are plain floats at run time, and arithmetic on
+them gives a float: `MonoS(clock.mono_s() + 5.0)` names the result again where a parameter asks for the type.
+"""
+
+from typing import NewType, Protocol
+
+# Seconds from an arbitrary start that never step back: time-outs, rates, durations. Worth nothing on another machine.
+MonoS = NewType("MonoS", float)
+# Seconds since 1970-01-01 UTC. May step back: what is stored, shown and compared between machines.
+UnixS = NewType("UnixS", float)
 
 
 class Clock(Protocol):
-    """Time, injected: cores take `now_s` as an argument, apps hold a Clock."""
+    """Time, injected: cores take `mono_s` or `unix_s` as arguments, apps hold a Clock."""
 
-    def now_s(self) -> float:
+    def unix_s(self) -> UnixS:
         """Wall time, seconds since 1970-01-01 UTC. May step back."""
         ...
 
-    def monotonic_s(self) -> float:
+    def mono_s(self) -> MonoS:
         """Seconds from an arbitrary start that never step back; for time-outs and durations."""
         ...

@@ -150,7 +150,7 @@ class Operator:
         return lambda: min(self._resync_s, other.pause_s())
 
     def _until_next_s(self) -> float:
-        return max(0.0, self._next_s - self._clock.now_s()) if self._next_s else self._resync_s
+        return max(0.0, self._next_s - self._clock.unix_s()) if self._next_s else self._resync_s
 
     async def _reconcile(self) -> None:
         sources = await self._sources()
@@ -167,7 +167,7 @@ class Operator:
                 log.warning("bundle.not_of_the_cluster", removed=strange[:20])
             before = {document.key: document for document in held.documents}
             held = PolicySet.build(held.revision + 1, wanted.documents)
-            written_s = self._clock.now_s()
+            written_s = self._clock.unix_s()
             await self._bundles.write(held, written_s, sequence)
             for document in held.documents:
                 if before.get(document.key) != document:
@@ -191,7 +191,7 @@ class Operator:
         seen = self._seen
         if seen is None:
             return
-        now_s = self._clock.now_s()
+        now_s = self._clock.unix_s()
         stressed = seen.held.at(now_s).stressed
         acks = list(self._acks.values())
         refused, behind = 0, False
@@ -229,7 +229,7 @@ class Operator:
         except NotFound:
             return  # deleted meanwhile
         seen.sources[index] = Source({**source.body, "status": status})
-        await tell(self._cluster, source, transitions(source, status), self._clock.now_s(), self._me)
+        await tell(self._cluster, source, transitions(source, status), self._clock.unix_s(), self._me)
 
     async def _hold(self, source: Source) -> None:
         await self._finalize(source, [*source.finalizers, FINALIZER])

@@ -84,7 +84,7 @@ class Auth:
         if not could_exist(answer.user):
             self.counts.rejected += 1
             return Reason.CREDENTIALS
-        known = self._cache.get(answer.user, self._clock.monotonic_s())
+        known = self._cache.get(answer.user, self._clock.mono_s())
         if known is None:
             return None
         self.counts.hits += 1
@@ -198,7 +198,7 @@ class Auth:
         if not known.account.active:  # Said only to who knows the password.
             return self._rejected(Reason.ACCOUNT_DISABLED)
         self.counts.identified += 1
-        return Identity(known.account, "", max(1, int(known.expires_s - self._clock.monotonic_s())))
+        return Identity(known.account, "", max(1, int(known.expires_s - self._clock.mono_s())))
 
     def _rejected(self, reason: Reason) -> Reason:
         self.counts.rejected += 1
@@ -236,7 +236,7 @@ class Auth:
                 waiting.set_exception(error)
                 waiting.exception()  # Looked at, should nobody wait any more.
             return
-        now_s = self._clock.monotonic_s()
+        now_s = self._clock.mono_s()
         for user, waiting in batch.items():
             del self._waiting[user]
             try:

@@ -16,18 +16,26 @@ from callwarden.edge_proxy.core.effects import (
     Ask,
     CallEnded,
     CallStarted,
-    Decided,
+    EdgeDecision,
     ExtendCall,
     ForgetRecord,
     ScannerSeen,
     StoreLocation,
     StoreRecord,
-    Unreachable,
+    Unanswered,
     VerifyDigest,
     VerifySource,
 )
-from callwarden.edge_proxy.core.records import Record
-from callwarden.edge_proxy.ports import Admission, Directory, Events, Guard, Identities, Records, Transport
+from callwarden.edge_proxy.core.records import DialogRecord
+from callwarden.edge_proxy.ports import (
+    AdmissionClient,
+    DatagramTransport,
+    DialogRecords,
+    Directory,
+    EdgeEventPublisher,
+    Guard,
+    Identities,
+)
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Exhausted
 from callwarden.limits.bucket import Bucket, Rate
@@ -55,11 +63,11 @@ class EdgeApp:
         clock: Clock,
         *,
         identities: Identities,
-        admission: Admission,
+        admission: AdmissionClient,
         guard: Guard,
         directory: Directory,
-        records: Records,
-        events: Events,
+        records: DialogRecords,
+        events: EdgeEventPublisher,
     ) -> None:
         self.edge = edge
         self._clock = clock
@@ -69,14 +77,14 @@ class EdgeApp:
         self._directory = directory
         self._records = records
         self._events = events
-        self._transport: Transport | None = None
+        self._transport: DatagramTransport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._scanners: asyncio.Queue[ScannerSeen] = asyncio.Queue(BANS_WAITING_MAX)
         self._ticking = False
         self._idle = asyncio.Event()
         self._complaints = Bucket()
 
-    def attach(self, transport: Transport) -> None:
+    def attach(self, transport: DatagramTransport) -> None:
         """Where datagrams leave from now on."""
         self._transport = transport
 
@@ -85,18 +93,18 @@ class EdgeApp:
     def datagram(self, data: bytes, host: str, port: int) -> None:
         """One that came in. Called from the socket's callback: does all it can at once, without a task."""
         clock = self._clock
-        self.edge.receive(data, host, port, clock.monotonic_s(), clock.now_s())
+        self.edge.receive(data, host, port, clock.mono_s(), clock.unix_s())
         self._perform()
 
-    def adopt(self, record: Record) -> None:
+    def adopt(self, record: DialogRecord) -> None:
         """Go on with a call whose edge died."""
-        self.edge.adopt(record, self._clock.monotonic_s(), self._clock.now_s())
+        self.edge.adopt(record, self._clock.mono_s(), self._clock.unix_s())
         self._perform()
 
     def _tick(self) -> None:
         self._ticking = False
         clock = self._clock
-        self.edge.handle_timers(clock.monotonic_s(), clock.now_s())
+        self.edge.handle_timers(clock.mono_s(), clock.unix_s())
         self._perform()
 
     # Out.
@@ -116,7 +124,7 @@ class EdgeApp:
             # In order of how often they come.
             if kind is Send:
                 if transport is not None:
-                    self.edge.tally.sends += 1
+                    self.edge.stats.sends += 1
                     sent: Any = effect
                     transport.send(sent[0], sent[1][:2])  # by position, as ten leave for each call
             elif kind is Ask:
@@ -137,14 +145,14 @@ class EdgeApp:
         if next_s is None:
             return
         self._ticking = True
-        wait_s = min(max(TICK_S, next_s - self._clock.monotonic_s()), TICK_MAX_S)
+        wait_s = min(max(TICK_S, next_s - self._clock.mono_s()), TICK_MAX_S)
         asyncio.get_running_loop().call_later(wait_s, self._tick)
 
     # Questions.
 
     def _start(self, ask: Ask) -> None:
         if len(self._tasks) >= QUESTIONS_MAX:
-            self.edge.resume(ask, Unreachable(overloaded=True), self._clock.monotonic_s(), self._clock.now_s())
+            self.edge.resume(ask, Unanswered(overloaded=True), self._clock.mono_s(), self._clock.unix_s())
             for more in self._take():
                 self._start(more)
             return
@@ -159,7 +167,7 @@ class EdgeApp:
             question = following.question
             trace.set_scope(trace.Scope(question.traceparent, question.call_id[: trace.CALL_ID_BYTES_MAX]))
             answer = await self._answer(following)
-            self.edge.resume(following, answer, self._clock.monotonic_s(), self._clock.now_s())
+            self.edge.resume(following, answer, self._clock.mono_s(), self._clock.unix_s())
             asks = self._take()
             following = asks[0] if asks else None
             for other in asks[1:]:
@@ -180,9 +188,9 @@ class EdgeApp:
             assert isinstance(question, VerifySource)
             return await self._identities.verify_source(question)
         except CallwardenError as error:
-            if not self._complaints.take(COMPLAINTS, self._clock.monotonic_s()):
+            if not self._complaints.take(COMPLAINTS, self._clock.mono_s()):
                 log.warning("question.unanswered", error=error, question=type(question).__name__)
-            return Unreachable(overloaded=isinstance(error, Exhausted))
+            return Unanswered(overloaded=isinstance(error, Exhausted))
 
     # What happened.
 
@@ -205,7 +213,7 @@ class EdgeApp:
         if not len(self.edge.calls):
             self._idle.set()
 
-    def _decided(self, event: Decided) -> None:
+    def _decided(self, event: EdgeDecision) -> None:
         with trace.scope(traceparent=event.traceparent, call_id=event.call_id):
             self._events.decided(event)
             refuse = event.refuse
@@ -237,7 +245,7 @@ class EdgeApp:
         """Give rate-guard the sums, each FLUSH_S; for ever."""
         while True:
             await asyncio.sleep(FLUSH_S)
-            reports = self.edge.counters.take_report(self._clock.monotonic_s())
+            reports = self.edge.counters.take_report(self._clock.mono_s())
             if reports:
                 await self._guard.report(reports)
 
@@ -262,7 +270,7 @@ class EdgeApp:
                     await self._idle.wait()
         except TimeoutError:
             log.warning("edge.drain_cut", calls=len(self.edge.calls))
-        self.edge.cut_all("edge-drain", self._clock.monotonic_s(), self._clock.now_s())
+        self.edge.cut_all("edge-drain", self._clock.mono_s(), self._clock.unix_s())
         self._perform()
 
 
@@ -276,7 +284,7 @@ def _enter(traceparent: str, call_id: str) -> trace.Scope:
 _TELL: dict[type, Callable[[EdgeApp, object], None]] = {
     CallStarted: EdgeApp._started,  # type: ignore[dict-item]
     CallEnded: EdgeApp._ended,  # type: ignore[dict-item]
-    Decided: EdgeApp._decided,  # type: ignore[dict-item]
+    EdgeDecision: EdgeApp._decided,  # type: ignore[dict-item]
     StoreLocation: EdgeApp._store,  # type: ignore[dict-item]
     StoreRecord: EdgeApp._store_record,  # type: ignore[dict-item]
     ForgetRecord: EdgeApp._forget_record,  # type: ignore[dict-item]

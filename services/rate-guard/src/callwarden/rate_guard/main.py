@@ -54,7 +54,7 @@ async def _be_member(settings: Settings, runtime: Runtime, app: RateGuard, membe
         service=members_nats.SERVICE,
         instance=settings.instance,
         grpc_address=settings.advertise or _reached_at(settings.grpc_listen, runtime.server.port),
-        started_at_s=runtime.clock.now_s(),
+        started_at_s=runtime.clock.unix_s(),
     )
     async with members_nats.membership(members, member):
         await app.save_snapshots(runtime.stopping)

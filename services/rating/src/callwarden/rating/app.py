@@ -119,12 +119,12 @@ class Rating:
 
     def good_until_s(self, at_s: float) -> float:
         """Until when a quote for a call at `at_s` (0: now) may be used again."""
-        return (at_s or self._clock.now_s()) + self._quote_valid_s
+        return (at_s or self._clock.unix_s()) + self._quote_valid_s
 
     def _not_billed(self, deck: str, destination: str, realm: str, text: str) -> None:
         severity = Severity(self._policies.for_realm(realm).billing.not_billed_severity)
         self.unbilled[severity] += 1
-        event = self._unbilled.count(deck if is_name(deck) else "", destination, severity, self._clock.now_s(), text)
+        event = self._unbilled.count(deck if is_name(deck) else "", destination, severity, self._clock.unix_s(), text)
         if event is not None:
             self._raise_unbilled(event)
 
@@ -146,7 +146,7 @@ class Rating:
         try:
             while True:
                 await asyncio.sleep(UNBILLED_EVERY_S)
-                self.raise_due(self._clock.now_s())
+                self.raise_due(self._clock.unix_s())
         finally:
             self.raise_due(math.inf)  # The process ends; nobody else has counted these.
 
@@ -289,7 +289,7 @@ class Rating:
     def _moment(self, at_s: float) -> float:
         if not math.isfinite(at_s) or not 0 <= at_s < AT_S_MAX:
             raise Invalid("is no moment in seconds since 1970", field="at_s")
-        return at_s or self._clock.now_s()
+        return at_s or self._clock.unix_s()
 
 
 def _digits(destination: str) -> str:

@@ -44,7 +44,7 @@ class Bans:
 
     async def reconcile(self) -> None:
         sources = await self._declared.sources()
-        decisions = decide(sources, self._clock.now_s())
+        decisions = decide(sources, self._clock.unix_s())
         orders = [decision for _, decision in decisions if isinstance(decision, Order)]
         self._ends_s = min((order.until_s for order in orders if order.until_s is not None), default=math.inf)
         # All of them first: while NATS is away none of what follows is tried.
@@ -64,7 +64,7 @@ class Bans:
         await each(chain(leaving, staying))
 
     def pause_s(self) -> float:
-        return max(0.0, self._ends_s - self._clock.now_s())
+        return max(0.0, self._ends_s - self._clock.unix_s())
 
     async def _stands(self, address: str) -> events_pb2.Ban | None:
         entry = await self._kv.get(key_of(address))
@@ -75,7 +75,7 @@ class Bans:
         if not await self._declared.hold(source):
             return
         if stands is None or not order.is_kept_by(stands.reason, stands.until_s):
-            duration_s = 0 if order.until_s is None else max(1, round(order.until_s - self._clock.now_s()))
+            duration_s = 0 if order.until_s is None else max(1, round(order.until_s - self._clock.unix_s()))
             request = pb.AddBanRequest(address=order.address, reason=order.reason, duration_s=duration_s)
             try:
                 await unary(self._rate_guard.AddBan, request)

@@ -51,12 +51,12 @@ class Declared:
 
     async def applied(self, source: Source, reason: str, message: str, **fields: Any) -> None:
         """What it asks for is there. `fields`: of its status, those that are None are taken away."""
-        await self._say(source, simple_status(source, reason, message, self._clock.now_s()), fields)
+        await self._say(source, simple_status(source, reason, message, self._clock.unix_s()), fields)
 
     async def refused(self, source: Source, refusal: Refusal, **fields: Any) -> None:
         """What it asks for isn't there, or not yet."""
         status = simple_status(
-            source, refusal.reason, refusal.message, self._clock.now_s(), accepted=refusal.accepted, applied=False
+            source, refusal.reason, refusal.message, self._clock.unix_s(), accepted=refusal.accepted, applied=False
         )
         await self._say(source, status, fields)
 
@@ -71,7 +71,7 @@ class Declared:
             await self._tell(source, transitions(source, status))
 
     async def _tell(self, source: Source, events: Iterable[Event]) -> None:
-        await tell(self._cluster, source, events, self._clock.now_s(), self._me)
+        await tell(self._cluster, source, events, self._clock.unix_s(), self._me)
 
     async def _finalize(self, source: Source, finalizers: list[str]) -> bool:
         version = source.metadata.get("resourceVersion")

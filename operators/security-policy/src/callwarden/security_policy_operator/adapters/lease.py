@@ -34,7 +34,7 @@ class Election:
         held_s = 0.0
         try:
             while True:
-                now_s = self._clock.monotonic_s()
+                now_s = self._clock.mono_s()
                 try:
                     self.leads = await self._take()
                     held_s = now_s if self.leads else 0.0
@@ -106,14 +106,14 @@ class Election:
 
     def _is_gone(self, found: dict[str, Any], spec: dict[str, Any]) -> bool:
         version = str(found.get("metadata", {}).get("resourceVersion", ""))
-        now_s = self._clock.monotonic_s()
+        now_s = self._clock.mono_s()
         if self._seen[0] != version:
             self._seen = version, now_s
             return False
         return now_s - self._seen[1] > float(spec.get("leaseDurationSeconds") or self._lease_s)
 
     def _spec(self, changes: int) -> dict[str, Any]:
-        now = datetime.fromtimestamp(self._clock.now_s(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = datetime.fromtimestamp(self._clock.unix_s(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         return {
             "holderIdentity": self._me,
             "leaseDurationSeconds": self._lease_s,

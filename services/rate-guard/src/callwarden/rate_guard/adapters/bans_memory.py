@@ -20,7 +20,7 @@ class MemoryBans:
     async def get(self, target: str) -> Ban | None:
         self._check_up()
         ban = self.kept.get(target)
-        return ban if ban is not None and ban.holds_at(self._clock.now_s()) else None
+        return ban if ban is not None and ban.holds_at(self._clock.unix_s()) else None
 
     async def delete(self, target: str) -> None:
         self._check_up()

@@ -30,7 +30,7 @@ class NatsBans:
         self._clock = clock
 
     async def put(self, ban: Ban) -> None:
-        ttl_s = 0.0 if ban.until_s == PERMANENT else max(TTL_S_MIN, ban.until_s - self._clock.now_s())
+        ttl_s = 0.0 if ban.until_s == PERMANENT else max(TTL_S_MIN, ban.until_s - self._clock.unix_s())
         await self._kv.put(key_of(ban.target), to_message(ban).SerializeToString(), ttl_s=ttl_s)
 
     async def get(self, target: str) -> Ban | None:
