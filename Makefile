@@ -67,13 +67,13 @@ proto: setup ## Regenerate libs/api from proto/
 proto-check: setup
 	$(BIN)/python proto/generate.py --check libs/api/src
 
-crds: setup ## Regenerate the CRDs and docs/policy-reference.md from libs/policy
+crds: setup ## Regenerate the CRDs and docs/reference/policy-reference.md from libs/policy
 	$(BIN)/python libs/policy/generate.py
 
 crds-check: setup
 	$(BIN)/python libs/policy/generate.py --check
 
-fields: setup ## Regenerate docs/account-fields.md from libs/kernel
+fields: setup ## Regenerate docs/reference/account-fields.md from libs/kernel
 	$(BIN)/python libs/kernel/generate.py
 
 fields-check: setup
