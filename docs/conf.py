@@ -27,7 +27,7 @@ extensions = ["myst_parser"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "deflist"]
 nitpicky = True
-# Pages are read as they are in a checkout: `console` and `sh` blocks hold what a terminal shows, not always valid shell.
+# `console` and `sh` blocks hold what a terminal shows, which is not always valid shell.
 suppress_warnings = ["misc.highlighting_failure"]
 
 html_theme = "furo"
