@@ -22,16 +22,16 @@ from uuid import NAMESPACE_DNS, uuid5
 
 from benchmarks.report import Table
 from callwarden.common.runtime import tune_garbage_collection
-from callwarden.edge_proxy.core.context import Site
+from callwarden.edge_proxy.core.context import ProxyIdentity
 from callwarden.edge_proxy.core.edge import Edge
 from callwarden.edge_proxy.core.effects import (
     AdmitCall,
-    Admitted,
     Ask,
+    CallAdmitted,
     CallEnded,
-    Identity,
+    CallerIdentity,
+    CarrierRoute,
     Rejected,
-    Route,
     VerifyDigest,
     VerifySource,
 )
@@ -55,7 +55,7 @@ START_S: Final = 1_000.0
 WALL_S: Final = 1_767_614_400.0
 REALM: Final = "callwarden.local"
 NUMBER: Final = "493012345"
-SITE: Final = Site("127.0.0.1", 5060, (REALM,))
+SITE: Final = ProxyIdentity("127.0.0.1", 5060, (REALM,))
 CALLER: Final = ("127.0.0.1", 15_061)
 CARRIER: Final = ("127.0.0.1", 15_062)
 OFFER: Final = (
@@ -65,10 +65,10 @@ OFFER: Final = (
 ANSWER: Final = OFFER.partition(b"a=rtpmap:8")[0]
 
 # What reaches the edge: a datagram from an address, or None: the answer to its oldest question; and when.
-Step = tuple[bytes | None, tuple[str, int], float]
+SourceStep = tuple[bytes | None, tuple[str, int], float]
 
 
-class Chance:
+class BenchmarkRandomBytes:
     """Bytes that are the same in every run."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class Chance:
 def new_edge() -> Edge:
     """An edge with the policy of `benchmarks.calls`: the load's address is exempt from a stranger's limits."""
     policies = PolicySet.build(1, [Document("bench", {"firewall": {"allow": ["127.0.0.1/32"]}})])
-    return Edge(SITE, derive([bytes(range(32))]), RuleBook.compile(policies, SITE.realms), Chance())
+    return Edge(SITE, derive([bytes(range(32))]), RuleBook.compile(policies, SITE.realms), BenchmarkRandomBytes())
 
 
 def answer_to(ask: Ask) -> object:
@@ -90,11 +90,11 @@ def answer_to(ask: Ask) -> object:
     question = ask.question
     if isinstance(question, VerifyDigest):
         account_id = str(uuid5(NAMESPACE_DNS, question.credentials.username))
-        return Identity(account_id, "enduser", (f"+{NUMBER}",), "", 60)
+        return CallerIdentity(account_id, "enduser", (f"+{NUMBER}",), "", 60)
     if isinstance(question, VerifySource):
         return Rejected(Reason.ACCOUNT_UNKNOWN)  # no trunk: once a while, of each address
     assert isinstance(question, AdmitCall)
-    return Admitted(60, False, 7_200, (Route("carrier", *CARRIER, "", 0),))
+    return CallAdmitted(60, False, 7_200, (CarrierRoute("carrier", *CARRIER, "", 0),))
 
 
 @dataclass
@@ -102,10 +102,10 @@ class Recorder:
     """Plays phones, carrier and services to an edge and writes down what it is given."""
 
     edge: Edge = field(default_factory=new_edge)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[SourceStep] = field(default_factory=list)
     answers: list[object] = field(default_factory=list)
     ended: int = 0
-    now_s: float = START_S
+    mono_s: float = START_S
     _later: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _count: int = 0
 
@@ -113,7 +113,7 @@ class Recorder:
         for number in range(calls):
             self._at(START_S + number / RATE, lambda number=number: self._begin(number))  # type: ignore[misc]
         while self._later:
-            self.now_s, _, work = heappop(self._later)
+            self.mono_s, _, work = heappop(self._later)
             work()
 
     def _at(self, at_s: float, work: Callable[[], None]) -> None:
@@ -122,18 +122,18 @@ class Recorder:
 
     def _give(self, message: Request | Response, source: tuple[str, int]) -> None:
         data = message.to_bytes()
-        self._at(self.now_s + TRIP_S, lambda: self._receive(data, source))
+        self._at(self.mono_s + TRIP_S, lambda: self._receive(data, source))
 
     def _receive(self, data: bytes, source: tuple[str, int]) -> None:
-        self.steps.append((data, source, self.now_s))
-        self.edge.receive(data, *source, self.now_s, WALL_S + self.now_s)
+        self.steps.append((data, source, self.mono_s))
+        self.edge.receive(data, *source, self.mono_s, WALL_S + self.mono_s)
         self._perform()
 
     def _resume(self, ask: Ask) -> None:
         answer = answer_to(ask)
         self.answers.append(answer)
-        self.steps.append((None, CALLER, self.now_s))
-        self.edge.resume(ask, answer, self.now_s, WALL_S + self.now_s)
+        self.steps.append((None, CALLER, self.mono_s))
+        self.edge.resume(ask, answer, self.mono_s, WALL_S + self.mono_s)
         self._perform()
 
     def _perform(self) -> None:
@@ -147,7 +147,7 @@ class Recorder:
                     assert isinstance(message, Response)
                     self._caller(message)
             elif isinstance(effect, Ask):
-                self._at(self.now_s + TRIP_S, lambda ask=effect: self._resume(ask))  # type: ignore[misc]
+                self._at(self.mono_s + TRIP_S, lambda ask=effect: self._resume(ask))  # type: ignore[misc]
             elif isinstance(effect, CallEnded):
                 self.ended += 1
 
@@ -187,7 +187,7 @@ class Recorder:
         elif response.status == 200 and response.cseq.method == "INVITE":
             self._give(self._inside(number, response, "ACK", 2), CALLER)
             bye = self._inside(number, response, "BYE", 3)
-            self._at(self.now_s + CALL_S, lambda: self._give(bye, CALLER))
+            self._at(self.mono_s + CALL_S, lambda: self._give(bye, CALLER))
 
     def _inside(self, number: int, ok: Response, method: str, cseq: int) -> Request:
         return build.request(
@@ -214,7 +214,7 @@ class Recorder:
             self._give(build.response(request, 200), CARRIER)
 
 
-def play(steps: list[Step], answers: list[object]) -> tuple[float, int]:
+def play(steps: list[SourceStep], answers: list[object]) -> tuple[float, int]:
     """CPU seconds that a fresh edge takes for the record, with the timers of that time; and how many calls it ended."""
     edge = new_edge()
     asks: list[Ask] = []
@@ -223,14 +223,14 @@ def play(steps: list[Step], answers: list[object]) -> tuple[float, int]:
     next_tick_s = START_S + TICK_S
     gc.collect()
     begun_s = process_time()
-    for data, (host, port), now_s in steps:
-        if now_s >= next_tick_s:
-            edge.handle_timers(now_s, WALL_S + now_s)
-            next_tick_s = now_s + TICK_S
+    for data, (host, port), mono_s in steps:
+        if mono_s >= next_tick_s:
+            edge.handle_timers(mono_s, WALL_S + mono_s)
+            next_tick_s = mono_s + TICK_S
         if data is None:
-            edge.resume(asks.pop(0), next(answer), now_s, WALL_S + now_s)
+            edge.resume(asks.pop(0), next(answer), mono_s, WALL_S + mono_s)
         else:
-            edge.receive(data, host, port, now_s, WALL_S + now_s)
+            edge.receive(data, host, port, mono_s, WALL_S + mono_s)
         for effect in edge.take_effects():
             kind = type(effect)
             if kind is Ask:

@@ -14,9 +14,9 @@ from typing import Final
 from asyncpg.pgproto import pgproto
 
 from benchmarks.report import Table
-from callwarden.call_admission.core import list_file
-from callwarden.call_admission.core.call_stats import CallStats, Pending
-from callwarden.call_admission.core.lists import ListBuilder, ListHead, Listings, Lists, NumberList, Side
+from callwarden.call_admission.lists.core import list_file
+from callwarden.call_admission.lists.core.call_stats import CallStats, Pending
+from callwarden.call_admission.model.lists import ListBuilder, ListHead, Listings, Lists, NumberList, Side
 from callwarden.common.runtime import tune_garbage_collection
 from callwarden.policy.model import DynamicList, SmartList
 

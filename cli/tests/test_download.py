@@ -128,6 +128,6 @@ def test_what_a_public_address_is(address: str, public: bool) -> None:
 
 
 def test_the_bounds_are_those_of_the_service() -> None:
-    from callwarden.call_admission.core.list_file import BYTES_MAX
+    from callwarden.call_admission.lists.core.list_file import BYTES_MAX
 
     assert download.BYTES_MAX == BYTES_MAX

@@ -15,21 +15,22 @@ from sqlalchemy import insert, update
 from callwarden.auth.adapters.accounts_sql import SqlAccounts as AuthAccounts
 from callwarden.auth.core.sealing import SEALED_BYTES, Sealed
 from callwarden.auth.core.users import UserKey
-from callwarden.call_admission.adapters import accounts_sql, records_sql
-from callwarden.call_admission.adapters.books_sql import SqlBooks
-from callwarden.call_admission.adapters.hold_bytes import owners_bytes_of
-from callwarden.call_admission.adapters.lists_sql import SqlLists
-from callwarden.call_admission.adapters.shards_sql import SqlShards
-from callwarden.call_admission.adapters.trunks_sql import SqlSourceTrunks
-from callwarden.call_admission.adapters.usage_bytes import grants_bytes, usage_bytes
-from callwarden.call_admission.core.account_csv import Line
-from callwarden.call_admission.core.accounts import AccountFilter, AccountRef, TrunkChange
-from callwarden.call_admission.core.book import Changes, Loaded, Note
-from callwarden.call_admission.core.calls import Owner
-from callwarden.call_admission.core.days import day_of
-from callwarden.call_admission.core.lists import Entry, ListHead
-from callwarden.call_admission.core.records import Place
-from callwarden.call_admission.core.usage import Span, Usage, day_spend
+from callwarden.call_admission.accounts.adapters import accounts_sql
+from callwarden.call_admission.accounts.core.account_csv import Line
+from callwarden.call_admission.accounts.core.accounts import AccountFilter, AccountRef, TrunkChange
+from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
+from callwarden.call_admission.admission.adapters.source_trunks_sql import SqlSourceTrunks
+from callwarden.call_admission.admission.adapters.store_sql import SqlBooks
+from callwarden.call_admission.admission.core.book import Changes, Loaded, Note
+from callwarden.call_admission.lists.adapters.lists_sql import SqlLists
+from callwarden.call_admission.model.calls import Owner
+from callwarden.call_admission.model.codecs.hold_bytes import owners_bytes_of
+from callwarden.call_admission.model.codecs.usage_bytes import grants_bytes, usage_bytes
+from callwarden.call_admission.model.days import day_of
+from callwarden.call_admission.model.lists import Entry, ListHead
+from callwarden.call_admission.model.usage import Span, Usage, day_spend
+from callwarden.call_admission.records.adapters import records_sql
+from callwarden.call_admission.records.core.records import Place
 from callwarden.cli.audit.sources.running import database_role
 from callwarden.common.sql import Database, HotPool
 from callwarden.kernel.errors import CallwardenError

@@ -7,13 +7,13 @@ from typing import Final
 
 from accepted_policies import policy_sets
 from admission_line import Line, account, postpaid, reseller, snapshot
-from edge_world import REALM, World
+from edge_world import REALM, EdgeWorld
 from hypothesis import given, settings
 
 from callwarden.auth.core import digest
-from callwarden.call_admission.core.calls import Hold
-from callwarden.call_admission.core.policy import Policies
-from callwarden.call_admission.core.rules import RULES
+from callwarden.call_admission.admission.core.rules import RULES
+from callwarden.call_admission.model.calls import Hold
+from callwarden.call_admission.model.policy import Policies
 from callwarden.common.policy import encode_bundle, parse_bundle
 from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.local.services import SERVICES
@@ -29,7 +29,7 @@ REALMS: Final = (REALM, "example.org")
 
 def edge_proxy(policies: PolicySet) -> None:
     """A call runs while it changes; another one is tried after; nothing is left of either."""
-    world = World(realms=REALMS)
+    world = EdgeWorld(realms=REALMS)
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     world.talk(alice, bob, "bob")
     world.edge.apply(RuleBook.compile(policies, REALMS))
@@ -40,7 +40,7 @@ def edge_proxy(policies: PolicySet) -> None:
         alice.send(alice.with_credentials(first, answer))
     alice.send(b"nonsense")
     world.advance(200)
-    world.edge.cut_all("test", world.now_s, world.wall_s)
+    world.edge.cut_all("test", world.mono_s, world.unix_s)
     world.advance(40)
     assert len(world.edge.calls) == 0
 

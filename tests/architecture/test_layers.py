@@ -55,6 +55,21 @@ BAD_IMPORTS = [
     ("callwarden/rating/core/__init__.py", "import callwarden.common.clock", "core is a calculation"),
     ("callwarden/rate_guard/app.py", "import callwarden.api.events.v1.events_pb2", "app and ports know no wire type"),
     ("callwarden/payment/core/__init__.py", "import callwarden.payment.app", "Inside a service"),
+    (
+        "callwarden/call_admission/lists/app/call_watch.py",
+        "import callwarden.call_admission.records.ports",
+        "capabilities apart",
+    ),
+    (
+        "callwarden/call_admission/accounts/app/limit_queries.py",
+        "import callwarden.call_admission.accounts.adapters.account_rows",
+        "Inside a capability",
+    ),
+    (
+        "callwarden/call_admission/model/days.py",
+        "import callwarden.call_admission.model.codecs.fields",
+        "knows nothing of how it is kept",
+    ),
 ]
 
 
@@ -68,5 +83,5 @@ def test_a_bad_import_breaks_its_contract(sources: Path, file: str, line: str, c
     finally:
         path.write_text(good)
     assert result.returncode == 1
-    (broken,) = [row for row in result.stdout.splitlines() if row.rstrip().endswith("BROKEN")]
+    (broken,) = [row for row in result.stdout.splitlines() if " BROKEN" in row]  # with "(1 ignored imports)"
     assert contract in broken

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from callwarden.call_admission.core.rules import RULES
+from callwarden.call_admission.admission.core.rules import RULES
 from callwarden.edge_proxy.core.statuses import ANSWERS
 from callwarden.kernel.verdict import Reason
 

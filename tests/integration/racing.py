@@ -19,8 +19,8 @@ from zoneinfo import ZoneInfo
 import asyncpg
 
 from callwarden.api.admission.v1 import admission_pb2
-from callwarden.call_admission.adapters.usage_bytes import usage_bytes
-from callwarden.call_admission.core.usage import Span, Usage
+from callwarden.call_admission.model.codecs.usage_bytes import usage_bytes
+from callwarden.call_admission.model.usage import Span, Usage
 from callwarden.common.rpc.client import unary
 from callwarden.kernel.errors import CallwardenError
 from callwarden.kernel.money import format_amount

@@ -21,13 +21,13 @@ from sqlalchemy.util import await_only
 from callwarden.auth.adapters.accounts_sql import SqlAccounts as AuthAccounts
 from callwarden.auth.core.sealing import SEALED_BYTES, Sealed
 from callwarden.auth.core.users import UserKey
-from callwarden.call_admission.adapters.accounts_sql import SqlAccounts
-from callwarden.call_admission.adapters.lists_sql import SqlLists
-from callwarden.call_admission.adapters.records_sql import SqlRecords
-from callwarden.call_admission.adapters.shards_sql import SqlShards
-from callwarden.call_admission.core.account_csv import Line
-from callwarden.call_admission.core.accounts import TrunkChange
-from callwarden.call_admission.core.lists import Entry, ListHead
+from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
+from callwarden.call_admission.accounts.core.account_csv import Line
+from callwarden.call_admission.accounts.core.accounts import TrunkChange
+from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
+from callwarden.call_admission.lists.adapters.lists_sql import SqlLists
+from callwarden.call_admission.model.lists import Entry, ListHead
+from callwarden.call_admission.records.adapters.records_sql import SqlRecords
 from callwarden.common.metrics import Metrics
 from callwarden.common.sql import Database
 from callwarden.common.sql.retry import RETRIES

@@ -115,16 +115,16 @@ class Proxy:
         self.layer = TransactionLayer(tag_secret=SECRET)
         self.sent = 0
 
-    def take(self, outputs: list[Output], number: int, now_s: float) -> None:
+    def take(self, outputs: list[Output], number: int, mono_s: float) -> None:
         for output in outputs:
             match output:
                 case Send():
                     self.sent += 1
                 case RequestReceived(request, source):
-                    self.request(request, source, number, now_s)
+                    self.request(request, source, number, mono_s)
                 case ResponseReceived(client, response) if response.status > 100:
                     response.pop_via()
-                    self.take(self.layer.respond(client.context, response, now_s), number, now_s)
+                    self.take(self.layer.respond(client.context, response, mono_s), number, mono_s)
                 case AckReceived(ack, _) if ack.to.tag != build.local_tag(ack, SECRET):
                     ack.pop_route()
                     ack.decrement_max_forwards()
@@ -134,7 +134,7 @@ class Proxy:
                 case _:
                     pass
 
-    def request(self, request: Request, source: Peer, number: int, now_s: float) -> None:
+    def request(self, request: Request, source: Peer, number: int, mono_s: float) -> None:
         request.validate()
         via = request.stamp_source(*source.address)
         if request.method == "INVITE" and "proxy-authorization" not in request:
@@ -145,23 +145,23 @@ class Proxy:
             build.response(request, 407, to_tag=tag, headers=headers).to_bytes()
             self.sent += 1
             return
-        server = self.layer.accept(request, Peer(*via.reply_to()), now_s)
+        server = self.layer.accept(request, Peer(*via.reply_to()), mono_s)
         if request.method == "INVITE":
             credentials = parse_credentials(request.get("proxy-authorization") or "")
             assert credentials.verify(HA1, "INVITE")
-            self.take(self.layer.respond(server, build.response(request, 100), now_s), number, now_s)
+            self.take(self.layer.respond(server, build.response(request, 100), mono_s), number, mono_s)
             onward = forward(request.copy(), number, "e")
         else:
             onward = request.copy()
             onward.pop_route()
             onward.decrement_max_forwards()
             onward.push_via(f"SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bKf{number}")
-        self.pass_on(server, onward, number, now_s)
+        self.pass_on(server, onward, number, mono_s)
 
-    def pass_on(self, server: ServerTransaction, onward: Request, number: int, now_s: float) -> None:
-        client, outputs = self.layer.send_request(onward, CALLEE, now_s)
+    def pass_on(self, server: ServerTransaction, onward: Request, number: int, mono_s: float) -> None:
+        client, outputs = self.layer.send_request(onward, CALLEE, mono_s)
         client.context = server
-        self.take(outputs, number, now_s)
+        self.take(outputs, number, mono_s)
 
 
 def best_us(work: Callable[[], None]) -> float:
@@ -197,11 +197,11 @@ def main() -> None:
         proxy = Proxy()
         proxies.append(proxy)
         for number, call in enumerate(calls):
-            now_s = 1.0 + number / RATE_PER_S
+            mono_s = 1.0 + number / RATE_PER_S
             for data, peer in call:
                 message: Request | Response = parse(data)
-                proxy.take(proxy.layer.receive(message, peer, now_s), number, now_s)
-            proxy.take(proxy.layer.handle_timers(now_s), number, now_s)
+                proxy.take(proxy.layer.receive(message, peer, mono_s), number, mono_s)
+            proxy.take(proxy.layer.handle_timers(mono_s), number, mono_s)
 
     def let_go() -> None:
         layer = proxies[-1].layer

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from callwarden.sip.grammar import parse_params, quote, split_list, unquote
 from callwarden.sip.malformed import Malformed
-from callwarden.sip.message import HEADERS_MAX, Message, parse
+from callwarden.sip.message import HEADERS_MAX, SipMessage, parse
 from callwarden.sip.nameaddr import NameAddr, parse_name_addr
 from callwarden.sip.uri import Uri, parse_uri
 from callwarden.sip.via import Via, parse_via
@@ -141,7 +141,7 @@ def work(data: bytes) -> int:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        message: Message = parse(data)
+        message: SipMessage = parse(data)
         message.validate()
     except Malformed:
         pass

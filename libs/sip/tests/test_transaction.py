@@ -4,7 +4,7 @@ import pytest
 
 from callwarden.sip import build
 from callwarden.sip.message import Request, Response, parse
-from callwarden.sip.tables import State
+from callwarden.sip.tables import TransactionState
 from callwarden.sip.transaction import (
     AckReceived,
     Cancelled,
@@ -18,10 +18,10 @@ from callwarden.sip.transaction import (
     ServerTransaction,
     StrayResponse,
     Terminated,
-    TimedOut,
     TimerValues,
     TooManyTransactions,
     TransactionLayer,
+    TransactionTimedOut,
     TransportFailed,
 )
 
@@ -51,9 +51,9 @@ def times(happened: list[tuple[float, Output]], kind: type) -> list[float]:
     return [at_s for at_s, output in happened if isinstance(output, kind)]
 
 
-def accepted(layer: TransactionLayer, message: Request, peer: Peer = CALLER, now_s: float = 0.0) -> ServerTransaction:
-    assert kinds(layer.receive(message, peer, now_s)) == [RequestReceived]
-    return layer.accept(message, peer, now_s)
+def accepted(layer: TransactionLayer, message: Request, peer: Peer = CALLER, mono_s: float = 0.0) -> ServerTransaction:
+    assert kinds(layer.receive(message, peer, mono_s)) == [RequestReceived]
+    return layer.accept(message, peer, mono_s)
 
 
 def calling(layer: TransactionLayer, peer: Peer = CALLEE) -> tuple[Request, ClientTransaction]:
@@ -99,7 +99,7 @@ def test_a_failure_is_repeated_until_the_ack_and_the_ack_is_absorbed() -> None:
     assert times(run_clock(layer, 10.0), Send) == [0.5, 1.5, 3.5, 7.5]  # timer G: doubles up to T2
     ack = following(invite, "ACK", busy.get("to"))
     assert layer.receive(ack, CALLER, 10.0) == []
-    assert server.state is State.CONFIRMED
+    assert server.state is TransactionState.CONFIRMED
     assert layer.receive(ack, CALLER, 10.1) == []
     assert layer.receive(invite, CALLER, 10.2) == []
     assert run_clock(layer, 60.0) == [(15.0, Terminated(server))]  # timer I
@@ -112,7 +112,7 @@ def test_a_failure_that_nobody_acknowledges_is_given_up_after_64_t1() -> None:
     layer.respond(server, build.response(server.request, 486), 0.0)
     happened = run_clock(layer, 100.0)
     assert times(happened, Send) == [0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5]
-    assert happened[-2:] == [(32.0, TimedOut(server)), (32.0, Terminated(server))]
+    assert happened[-2:] == [(32.0, TransactionTimedOut(server)), (32.0, Terminated(server))]
 
 
 def test_a_2xx_is_repeated_by_the_user_only_and_its_ack_comes_up() -> None:
@@ -135,7 +135,7 @@ def test_an_answer_after_the_final_one_is_dropped() -> None:
     late = build.response(server.request, 200)
     layer.respond(server, build.response(server.request, 486), 0.0)
     assert layer.respond(server, late, 0.1) == []
-    assert server.state is State.COMPLETED
+    assert server.state is TransactionState.COMPLETED
 
 
 def test_an_ack_to_a_stateless_answer_comes_up_as_one_to_nothing() -> None:
@@ -178,7 +178,9 @@ def test_a_cancel_is_answered_by_the_layer_and_told_once() -> None:
     assert len(layer) == 2
     layer.respond(server, build.response(invite, 487), 1.5)
     happened = run_clock(layer, 100.0)
-    assert all(output.transaction is server for _, output in happened if isinstance(output, TimedOut | Terminated))
+    assert all(
+        output.transaction is server for _, output in happened if isinstance(output, TransactionTimedOut | Terminated)
+    )
     assert len(layer) == 0
 
 
@@ -255,7 +257,7 @@ def test_a_request_without_the_magic_cookie_is_matched_by_what_it_says() -> None
     assert layer.receive(again, CALLER, 0.5) == [trying]
     layer.respond(server, build.response(invite, 486), 1.0)
     assert layer.receive(ack, CALLER, 1.2) == []
-    assert server.state is State.CONFIRMED
+    assert server.state is TransactionState.CONFIRMED
 
 
 # Client, INVITE.
@@ -266,7 +268,7 @@ def test_an_invite_is_sent_again_at_doubling_intervals_and_given_up_after_64_t1(
     _, client = calling(layer)
     happened = run_clock(layer, 100.0)
     assert times(happened, Send) == [0.5, 1.5, 3.5, 7.5, 15.5, 31.5]  # timer A
-    assert happened[-2:] == [(32.0, TimedOut(client)), (32.0, Terminated(client))]  # timer B
+    assert happened[-2:] == [(32.0, TransactionTimedOut(client)), (32.0, Terminated(client))]  # timer B
 
 
 def test_a_provisional_stops_both_timers() -> None:
@@ -317,7 +319,7 @@ def test_every_2xx_is_passed_on_and_none_is_acknowledged_by_the_layer() -> None:
 def test_over_tcp_an_invite_is_sent_once() -> None:
     layer = TransactionLayer()
     _, client = calling(layer, TCP)
-    assert run_clock(layer, 100.0) == [(32.0, TimedOut(client)), (32.0, Terminated(client))]
+    assert run_clock(layer, 100.0) == [(32.0, TransactionTimedOut(client)), (32.0, Terminated(client))]
 
 
 def test_a_transport_that_fails_ends_the_transaction() -> None:
@@ -355,7 +357,7 @@ def test_a_cancelled_invite_ends_with_its_487() -> None:
     outputs = layer.receive(answer(invite, 487), CALLEE, 0.4)
     assert kinds(outputs) == [Send, ResponseReceived]
     assert times(run_clock(layer, 100.0), Terminated) == [32.4]
-    assert client.state is State.TERMINATED
+    assert client.state is TransactionState.TERMINATED
 
 
 def test_a_cancelled_invite_that_nobody_answers_is_given_up_after_64_t1() -> None:
@@ -366,7 +368,7 @@ def test_a_cancelled_invite_that_nobody_answers_is_given_up_after_64_t1() -> Non
     layer.cancel(client, 2.0)
     happened = run_clock(layer, 100.0)
     assert [entry for entry in happened if not isinstance(entry[1], Send)] == [
-        (34.0, TimedOut(client)),
+        (34.0, TransactionTimedOut(client)),
         (34.0, Terminated(client)),
     ]
     assert len(layer) == 0
@@ -395,7 +397,7 @@ def test_a_request_is_sent_again_up_to_t2_apart_and_given_up_after_64_t1() -> No
     client, _ = layer.send_request(other("BYE"), CALLEE, 0.0)
     happened = run_clock(layer, 100.0)
     assert times(happened, Send) == [0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5, 23.5, 27.5, 31.5]  # timer E
-    assert happened[-2:] == [(32.0, TimedOut(client)), (32.0, Terminated(client))]  # timer F
+    assert happened[-2:] == [(32.0, TransactionTimedOut(client)), (32.0, Terminated(client))]  # timer F
 
 
 def test_after_a_provisional_a_request_is_sent_again_every_t2_only() -> None:
@@ -474,7 +476,7 @@ def test_an_event_that_the_table_lacks_is_an_error_and_changes_nothing() -> None
     client, _ = layer.send_request(other("BYE"), CALLEE, 0.0)
     with pytest.raises(Misuse):
         layer.respond(client, answer(other("BYE"), 200), 0.0)  # type: ignore[arg-type]  # the misuse in question
-    assert (server.state, client.state) == (State.TRYING, State.TRYING)
+    assert (server.state, client.state) == (TransactionState.TRYING, TransactionState.TRYING)
 
 
 def test_a_dropped_transaction_is_silent() -> None:
@@ -512,19 +514,19 @@ def test_a_tick_that_comes_late_fires_each_timer_once() -> None:
 def test_a_thousand_calls_leave_nothing_behind() -> None:
     layer = TransactionLayer()
     for number in range(1000):
-        now_s = number / 100
+        mono_s = number / 100
         invite = request()
         invite.set_top_via(invite.via._replace(params={"branch": f"z9hG4bK{number}"}))
-        server = accepted(layer, invite, now_s=now_s)
+        server = accepted(layer, invite, mono_s=mono_s)
         copy = invite.copy()
         copy.push_via(f"SIP/2.0/UDP edge.example.com;branch=z9hG4bKe{number}")
-        client, _ = layer.send_request(copy, CALLEE, now_s)
+        client, _ = layer.send_request(copy, CALLEE, mono_s)
         client.context = server
-        layer.receive(answer(copy, 180), CALLEE, now_s)
-        (received,) = layer.receive(answer(copy, 200 if number % 2 else 486), CALLEE, now_s)[-1:]
+        layer.receive(answer(copy, 180), CALLEE, mono_s)
+        (received,) = layer.receive(answer(copy, 200 if number % 2 else 486), CALLEE, mono_s)[-1:]
         assert isinstance(received, ResponseReceived)
         received.response.pop_via()
-        layer.respond(server, received.response, now_s)
+        layer.respond(server, received.response, mono_s)
     run_clock(layer, 1000.0)
     assert len(layer) == 0
     assert len(layer._timers) == 0

@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from callwarden.sip import build
 from callwarden.sip.message import Request
-from callwarden.sip.tables import State
+from callwarden.sip.tables import TransactionState
 from callwarden.sip.transaction import (
     AckReceived,
     Cancelled,
@@ -17,9 +17,9 @@ from callwarden.sip.transaction import (
     Send,
     ServerTransaction,
     Terminated,
-    TimedOut,
     Transaction,
     TransactionLayer,
+    TransactionTimedOut,
     TransportFailed,
 )
 
@@ -45,7 +45,7 @@ class Layer(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.layer = TransactionLayer(transactions_max=TRANSACTIONS_MAX)
-        self.now_s = 1.0
+        self.mono_s = 1.0
         self.servers: dict[ServerTransaction, Request] = {}
         self.clients: dict[ClientTransaction, Request] = {}
         self.finals: dict[ClientTransaction, int] = {}
@@ -65,10 +65,10 @@ class Layer(RuleBasedStateMachine):
                         assert not repeated or (client.method == "INVITE" and first < 300 and response.status < 300)
                         self.told.add((client, response.status // 100))
                 case Cancelled(server):
-                    assert server.state is State.PROCEEDING
+                    assert server.state is TransactionState.PROCEEDING
                     assert server not in self.cancelled
                     self.cancelled.add(server)
-                case TimedOut(transaction) | TransportFailed(transaction):
+                case TransactionTimedOut(transaction) | TransportFailed(transaction):
                     assert transaction not in self.ended
                 case Terminated(transaction):
                     assert transaction not in self.ended
@@ -83,21 +83,21 @@ class Layer(RuleBasedStateMachine):
     @rule(method=METHODS, branch=BRANCHES)
     def a_request_comes(self, method: str, branch: str) -> None:
         message = make(method, branch)
-        outputs = self.layer.receive(message, CALLER, self.now_s)
+        outputs = self.layer.receive(message, CALLER, self.mono_s)
         self.take(outputs)
         if outputs and isinstance(outputs[0], RequestReceived) and len(self.layer) < TRANSACTIONS_MAX:
-            self.servers[self.layer.accept(message, CALLER, self.now_s)] = message
+            self.servers[self.layer.accept(message, CALLER, self.mono_s)] = message
 
     @rule(branch=BRANCHES, method=st.sampled_from(["ACK", "CANCEL"]))
     def an_ack_or_cancel_comes(self, branch: str, method: str) -> None:
-        self.take(self.layer.receive(following(make("INVITE", branch), method), CALLER, self.now_s))
+        self.take(self.layer.receive(following(make("INVITE", branch), method), CALLER, self.mono_s))
 
     @rule(data=st.data(), status=STATUSES)
     def we_answer(self, data: st.DataObject, status: int) -> None:
         if self.servers:
             server = data.draw(st.sampled_from(list(self.servers)))
             before = server.is_final
-            outputs = self.layer.respond(server, build.response(self.servers[server], status), self.now_s)
+            outputs = self.layer.respond(server, build.response(self.servers[server], status), self.mono_s)
             if not before:
                 assert isinstance(outputs[0], Send)
             self.take(outputs)
@@ -108,7 +108,7 @@ class Layer(RuleBasedStateMachine):
         if len(self.layer) < TRANSACTIONS_MAX and not any(
             client.key == f"{branch}|{method}" and client not in self.ended for client in self.clients
         ):
-            client, outputs = self.layer.send_request(message, CALLEE, self.now_s)
+            client, outputs = self.layer.send_request(message, CALLEE, self.mono_s)
             self.clients[client] = message
             self.take(outputs)
 
@@ -118,26 +118,26 @@ class Layer(RuleBasedStateMachine):
         if live:
             client = data.draw(st.sampled_from(live))
             response = build.response(self.clients[client], status, to_tag=tag)
-            self.take(self.layer.receive(response, CALLEE, self.now_s))
+            self.take(self.layer.receive(response, CALLEE, self.mono_s))
 
     @rule(data=st.data())
     def we_cancel(self, data: st.DataObject) -> None:
         invites = [client for client in self.clients if client.method == "INVITE"]
         if invites:
-            self.take(self.layer.cancel(data.draw(st.sampled_from(invites)), self.now_s))
+            self.take(self.layer.cancel(data.draw(st.sampled_from(invites)), self.mono_s))
 
     @rule(data=st.data())
     def the_transport_fails(self, data: st.DataObject) -> None:
         transactions: list[Transaction] = [*self.servers, *self.clients]
         if transactions:
-            self.take(self.layer.transport_failed(data.draw(st.sampled_from(transactions)), self.now_s))
+            self.take(self.layer.transport_failed(data.draw(st.sampled_from(transactions)), self.mono_s))
 
     @rule(after_s=st.sampled_from([0.1, 0.5, 1.0, 5.0, 40.0]))
     def time_passes(self, after_s: float) -> None:
-        self.now_s += after_s
-        self.take(self.layer.handle_timers(self.now_s))
+        self.mono_s += after_s
+        self.take(self.layer.handle_timers(self.mono_s))
         next_s = self.layer.next_timer_s()
-        assert next_s is None or next_s > self.now_s
+        assert next_s is None or next_s > self.mono_s
 
     @invariant()
     def nothing_is_kept_that_has_ended(self) -> None:
@@ -148,15 +148,15 @@ class Layer(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Answer what waits, let the clock run out: nothing is left."""
         for server in self.servers:
-            self.take(self.layer.respond(server, build.response(self.servers[server], 500), self.now_s))
+            self.take(self.layer.respond(server, build.response(self.servers[server], 500), self.mono_s))
         for client in self.clients:
             if client.method == "INVITE":
-                self.take(self.layer.cancel(client, self.now_s))
+                self.take(self.layer.cancel(client, self.mono_s))
         for _ in range(1000):
             if (next_s := self.layer.next_timer_s()) is None:
                 break
-            self.now_s = max(self.now_s, next_s)
-            self.take(self.layer.handle_timers(self.now_s))
+            self.mono_s = max(self.mono_s, next_s)
+            self.take(self.layer.handle_timers(self.mono_s))
         assert len(self.layer) == 0
         assert len(self.layer._timers) == 0
 

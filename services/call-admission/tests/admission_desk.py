@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from callwarden.call_admission.adapters.accounts_sql import SqlAccounts
-from callwarden.call_admission.adapters.records_sql import SqlRecords
-from callwarden.call_admission.core.accounts import (
+from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
+from callwarden.call_admission.accounts.app.account_service import AccountDesk
+from callwarden.call_admission.accounts.core.accounts import (
     AccountChange,
     NewAccount,
     Trunk,
@@ -15,8 +15,8 @@ from callwarden.call_admission.core.accounts import (
     check_change,
     check_trunk,
 )
-from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.desk import AccountDesk
+from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.call_admission.records.adapters.records_sql import SqlRecords
 from callwarden.common.sql import Database
 from callwarden.kernel.clock import Clock
 from callwarden.policy.model import PolicySpec

@@ -6,14 +6,15 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from callwarden.call_admission.core.calls import CallRequest, Ended, ExtendRequest, Hold, Pricing, Quote, Route
-from callwarden.call_admission.core.days import day_of
-from callwarden.call_admission.core.decide import Admit, Decided, decide, decide_extension
-from callwarden.call_admission.core.policy import AdmissionPolicy, Policies
-from callwarden.call_admission.core.rules import velocity
-from callwarden.call_admission.core.settle import settle
-from callwarden.call_admission.core.snapshot import Account, AccountType, Counted, Snapshot, SourceTrunk
-from callwarden.call_admission.core.usage import ACCOUNT, ADDRESS, REALM, RESELLER, SYSTEM, Facts, Usage
+from callwarden.call_admission.admission.core.decide import Admit, Decided, decide, decide_extension
+from callwarden.call_admission.admission.core.rules import velocity
+from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot, SourceTrunk
+from callwarden.call_admission.model.account import Account, AccountType
+from callwarden.call_admission.model.calls import CallRequest, Ended, ExtendRequest, Hold, Pricing, Quote, Route
+from callwarden.call_admission.model.days import day_of
+from callwarden.call_admission.model.policy import AdmissionPolicy, Policies
+from callwarden.call_admission.model.settle import settle
+from callwarden.call_admission.model.usage import ACCOUNT, ADDRESS, REALM, RESELLER, SYSTEM, Facts, Usage
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Refuse, RuleResult
 from callwarden.limits.shards import Shard

@@ -11,13 +11,8 @@ import pytest
 import pytest_asyncio
 from admission_desk import Heard, account, change, desk_on, trunk
 
-from callwarden.call_admission.core.accounts import (
-    AccountChange,
-    AccountFilter,
-    AccountRef,
-    page_size,
-)
-from callwarden.call_admission.desk import AccountDesk, Imported, ImportWish
+from callwarden.call_admission.accounts.app.account_service import AccountDesk, Imported, ImportWish
+from callwarden.call_admission.accounts.core.accounts import AccountChange, AccountFilter, AccountRef, page_size
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound
 from callwarden.testing.clock import FakeClock

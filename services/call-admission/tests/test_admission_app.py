@@ -16,14 +16,13 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import select
 
-from callwarden.call_admission import app as app_module
-from callwarden.call_admission.adapters.accounts_sql import SqlAccounts
-from callwarden.call_admission.adapters.books_sql import CONFLICTS, SESSION, SqlBooks
-from callwarden.call_admission.adapters.records_sql import SqlRecords
-from callwarden.call_admission.adapters.shards_sql import SqlShards
-from callwarden.call_admission.app import CallAdmission
-from callwarden.call_admission.core.accounts import AccountChange, Audit, NewAccount, check_account
-from callwarden.call_admission.core.book import (
+from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
+from callwarden.call_admission.accounts.core.accounts import AccountChange, Audit, NewAccount, check_account
+from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
+from callwarden.call_admission.admission.adapters.store_sql import CONFLICTS, SESSION, SqlBooks
+from callwarden.call_admission.admission.app import calls as app_module
+from callwarden.call_admission.admission.app.calls import CallAdmission
+from callwarden.call_admission.admission.core.book import (
     Admission,
     Admitted,
     Book,
@@ -36,7 +35,10 @@ from callwarden.call_admission.core.book import (
     Refused,
     Standing,
 )
-from callwarden.call_admission.core.calls import (
+from callwarden.call_admission.admission.core.decide import Admit
+from callwarden.call_admission.admission.core.notices import Notice
+from callwarden.call_admission.admission.ports import Books, Read
+from callwarden.call_admission.model.calls import (
     CallRequest,
     Ended,
     Expired,
@@ -47,11 +49,9 @@ from callwarden.call_admission.core.calls import (
     Route,
     Started,
 )
-from callwarden.call_admission.core.decide import Admit
-from callwarden.call_admission.core.notices import Notice
-from callwarden.call_admission.core.policy import Policies
-from callwarden.call_admission.core.usage import ADDRESS, BLOCKED, REALM, RESELLER, SYSTEM, Usage
-from callwarden.call_admission.ports import Books, Read
+from callwarden.call_admission.model.policy import Policies
+from callwarden.call_admission.model.usage import ADDRESS, BLOCKED, REALM, RESELLER, SYSTEM, Usage
+from callwarden.call_admission.records.adapters.records_sql import SqlRecords
 from callwarden.common.metrics import Metrics
 from callwarden.common.sql import Database, HotPool, OutcomeUnknown
 from callwarden.common.sql.retry import RETRIES

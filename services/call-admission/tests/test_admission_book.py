@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from callwarden.call_admission.adapters.books_sql import is_checked
-from callwarden.call_admission.adapters.memory import AGE_S_MAX, Memory
-from callwarden.call_admission.app import Batch
-from callwarden.call_admission.core.book import (
+from callwarden.call_admission.admission.adapters.cache import AGE_S_MAX, Memory
+from callwarden.call_admission.admission.adapters.store_sql import is_checked
+from callwarden.call_admission.admission.app.calls import Batch
+from callwarden.call_admission.admission.core.book import (
     Admission,
     Admitted,
     Book,
@@ -33,9 +33,11 @@ from callwarden.call_admission.core.book import (
     Refused,
     Seen,
     Standing,
-    scope_of,
 )
-from callwarden.call_admission.core.calls import (
+from callwarden.call_admission.admission.core.notices import Notice
+from callwarden.call_admission.admission.core.resharding import Counts, moves, owners_after, resharded
+from callwarden.call_admission.model.account import Account, AccountType
+from callwarden.call_admission.model.calls import (
     CallRequest,
     Ended,
     Expired,
@@ -46,13 +48,11 @@ from callwarden.call_admission.core.calls import (
     Route,
     Started,
 )
-from callwarden.call_admission.core.days import day_of
-from callwarden.call_admission.core.notices import Notice
-from callwarden.call_admission.core.policy import AddressPolicy, AdmissionPolicy, Ceiling, Policies
-from callwarden.call_admission.core.resharding import Counts, moves, owners_after, resharded
-from callwarden.call_admission.core.settle import Settlement, talk_s
-from callwarden.call_admission.core.snapshot import Account, AccountType
-from callwarden.call_admission.core.usage import Usage, merged
+from callwarden.call_admission.model.days import day_of
+from callwarden.call_admission.model.policy import AddressPolicy, AdmissionPolicy, Ceiling, Policies
+from callwarden.call_admission.model.scopes import scope_of
+from callwarden.call_admission.model.settle import Settlement, talk_s
+from callwarden.call_admission.model.usage import Usage, merged
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.policy.bundle import default_set

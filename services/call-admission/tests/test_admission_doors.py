@@ -17,16 +17,16 @@ from test_admission_watch import Process
 
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.events.v1 import events_pb2
-from callwarden.call_admission.adapters.accounts_grpc import AccountGrpc
-from callwarden.call_admission.adapters.accounts_sql import SqlAccounts
-from callwarden.call_admission.adapters.admission_grpc import AdmissionGrpc
-from callwarden.call_admission.adapters.events_nats import CallEvents
-from callwarden.call_admission.adapters.lists_memory import MemoryListed
-from callwarden.call_admission.core.accounts import AccountFilter, check_account, check_change
-from callwarden.call_admission.core.calls import Route
-from callwarden.call_admission.core.policy import Policies
-from callwarden.call_admission.desk import Ceilings, Imported, ImportWish
-from callwarden.call_admission.limit_desk import LimitDesk
+from callwarden.call_admission.accounts.adapters.accounts_grpc import AccountGrpc
+from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
+from callwarden.call_admission.accounts.app.account_service import Ceilings, Imported, ImportWish
+from callwarden.call_admission.accounts.app.limit_queries import LimitDesk
+from callwarden.call_admission.accounts.core.accounts import AccountFilter, check_account, check_change
+from callwarden.call_admission.admission.adapters.admission_grpc import AdmissionGrpc
+from callwarden.call_admission.admission.adapters.events_nats import CallEvents
+from callwarden.call_admission.lists.adapters.lists_memory import MemoryListed
+from callwarden.call_admission.model.calls import Route
+from callwarden.call_admission.model.policy import Policies
 from callwarden.common.bus import Delivery
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError, Conflict, Exhausted, Invalid, NotFound

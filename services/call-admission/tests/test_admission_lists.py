@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callwarden.call_admission.core import list_file
-from callwarden.call_admission.core.list_file import LineError, patterns_of_range, read
-from callwarden.call_admission.core.lists import (
+from callwarden.call_admission.lists.core import list_file
+from callwarden.call_admission.lists.core.list_file import LineError, patterns_of_range, read
+from callwarden.call_admission.model.lists import (
     DYNAMIC,
     LISTED_MAX,
     SHAPES_MAX,

@@ -8,13 +8,13 @@ from contextlib import AsyncExitStack
 import pytest
 import pytest_asyncio
 
-from callwarden.call_admission.adapters import lists_sql
-from callwarden.call_admission.adapters.lists_memory import MemoryListed, MemoryLists
-from callwarden.call_admission.adapters.lists_nats import NatsListed, NatsListNews, follow_changes, follow_listed
-from callwarden.call_admission.adapters.lists_sql import SqlLists
-from callwarden.call_admission.core.lists import DYNAMIC, Entry, Kind, Listed, ListHead, Side
-from callwarden.call_admission.list_ports import ListedStore, ListStore
-from callwarden.call_admission.number_lists import NumberLists
+from callwarden.call_admission.lists.adapters import lists_sql
+from callwarden.call_admission.lists.adapters.lists_memory import MemoryListed, MemoryLists
+from callwarden.call_admission.lists.adapters.lists_nats import NatsListed, NatsListNews, follow_changes, follow_listed
+from callwarden.call_admission.lists.adapters.lists_sql import SqlLists
+from callwarden.call_admission.lists.app.number_lists import NumberLists
+from callwarden.call_admission.lists.ports import ListedStore, ListStore
+from callwarden.call_admission.model.lists import DYNAMIC, Entry, Kind, Listed, ListHead, Side
 from callwarden.common.bus import Bucket, Bus
 from callwarden.common.clock import SystemClock
 from callwarden.common.sql import Database
@@ -161,7 +161,7 @@ def test_the_contracts_are_shown_on_what_runs() -> None:
 
 
 class Silence:
-    """list_ports.ListNews that nobody hears."""
+    """lists.ports.ListNews that nobody hears."""
 
     async def changed(self, name: str, version: int) -> None:
         pass
@@ -251,7 +251,7 @@ async def test_a_lifted_number_is_gone_at_once() -> None:
 
 
 async def test_all_lists_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("callwarden.call_admission.adapters.lists_memory.LISTS_MAX", 1)
+    monkeypatch.setattr("callwarden.call_admission.lists.adapters.lists_memory.LISTS_MAX", 1)
     lists = number_lists(MemoryLists())
     await lists.import_list(ListHead("one"), [b"4930123\n"])
     with pytest.raises(Exhausted):

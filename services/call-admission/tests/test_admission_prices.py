@@ -9,8 +9,8 @@ import pytest
 
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.rating.v1 import rating_pb2
-from callwarden.call_admission.adapters.quotes_grpc import SERVICE, GrpcQuotes
-from callwarden.call_admission.core.calls import Pricing, Quote
+from callwarden.call_admission.admission.adapters.quotes_grpc import SERVICE, GrpcQuotes
+from callwarden.call_admission.model.calls import Pricing, Quote
 from callwarden.common.rpc.client import unary
 from callwarden.common.rpc.stream import StreamPool
 from callwarden.kernel.errors import Invalid

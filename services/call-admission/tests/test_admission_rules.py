@@ -8,16 +8,17 @@ from admission_line import MINUTE, NOW_S, PRICE, account, admission, policy, quo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callwarden.call_admission.core.calls import NoQuote, Pricing, is_free
-from callwarden.call_admission.core.days import UnknownZone, day_of
-from callwarden.call_admission.core.decide import Admit, decide
-from callwarden.call_admission.core.number_plan import Kind, kind_of
-from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules import RULES, Finding, Question, Rule
-from callwarden.call_admission.core.rules.destinations import longest_prefix
-from callwarden.call_admission.core.rules.rule import refused
-from callwarden.call_admission.core.slices import cost_max, possible_answers
-from callwarden.call_admission.core.snapshot import AccountType, Snapshot
+from callwarden.call_admission.admission.core.decide import Admit, decide
+from callwarden.call_admission.admission.core.rules import RULES, Finding, Question, Rule
+from callwarden.call_admission.admission.core.rules.destinations import longest_prefix
+from callwarden.call_admission.admission.core.rules.rule import refused
+from callwarden.call_admission.admission.core.slices import cost_max, possible_answers
+from callwarden.call_admission.admission.core.snapshot import Snapshot
+from callwarden.call_admission.model.account import AccountType
+from callwarden.call_admission.model.calls import NoQuote, Pricing, is_free
+from callwarden.call_admission.model.days import UnknownZone, day_of
+from callwarden.call_admission.model.number_plan import Kind, kind_of
+from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.kernel.tariff import Price, RateGroup, Window, cost, free
 from callwarden.kernel.verdict import Mode, Reason, Refuse
 from callwarden.policy.model import Modes

@@ -25,11 +25,12 @@ from admission_line import (
     snapshot,
 )
 
-from callwarden.call_admission.core.decide import decide
-from callwarden.call_admission.core.rules import RULES
-from callwarden.call_admission.core.rules.rule import ACCOUNT as OWN
-from callwarden.call_admission.core.snapshot import AccountType, Counted, SourceTrunk
-from callwarden.call_admission.core.usage import CARRIER, Span, Usage
+from callwarden.call_admission.admission.core.decide import decide
+from callwarden.call_admission.admission.core.rules import RULES
+from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
+from callwarden.call_admission.admission.core.snapshot import Counted, SourceTrunk
+from callwarden.call_admission.model.account import AccountType
+from callwarden.call_admission.model.usage import CARRIER, Span, Usage
 from callwarden.kernel.verdict import Reason
 
 PEAK = {"max": 4, "maxOffPeak": 2, "peakHours": "Mon-Fri 08:00-20:00", "timeZone": "Europe/Berlin"}

@@ -21,10 +21,10 @@ from admission_line import (
     snapshot,
 )
 
-from callwarden.call_admission.core.decide import Admit, decide
-from callwarden.call_admission.core.rules import RULES
-from callwarden.call_admission.core.rules.velocity import marks
-from callwarden.call_admission.core.usage import WEIGHT, Baseline, Country, Span, Usage
+from callwarden.call_admission.admission.core.decide import Admit, decide
+from callwarden.call_admission.admission.core.rules import RULES
+from callwarden.call_admission.admission.core.rules.velocity import marks
+from callwarden.call_admission.model.usage import WEIGHT, Baseline, Country, Span, Usage
 from callwarden.kernel.verdict import Mode, Reason
 
 CUBA, PARIS, BERLIN = "5371234567", "33142345678", "493012345678"

@@ -28,12 +28,13 @@ from admission_line import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callwarden.call_admission.core.calls import CallRequest
-from callwarden.call_admission.core.decide import Admit, decide
-from callwarden.call_admission.core.lists import Kind, ListBuilder, ListHead, Listing, Listings, Lists, Side
-from callwarden.call_admission.core.rules import RULES
-from callwarden.call_admission.core.snapshot import AccountType, Counted, Snapshot, SourceTrunk
-from callwarden.call_admission.core.usage import (
+from callwarden.call_admission.admission.core.decide import Admit, decide
+from callwarden.call_admission.admission.core.rules import RULES
+from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot, SourceTrunk
+from callwarden.call_admission.model.account import AccountType
+from callwarden.call_admission.model.calls import CallRequest
+from callwarden.call_admission.model.lists import Kind, ListBuilder, ListHead, Listing, Listings, Lists, Side
+from callwarden.call_admission.model.usage import (
     ADDRESS,
     CARRIER,
     MINUTE_MS,

@@ -19,10 +19,10 @@ from admission_line import (
 )
 from phonenumbers import SUPPORTED_REGIONS, PhoneNumberType, example_number_for_type
 
-from callwarden.call_admission.core.calls import NoQuote, Pricing, Quote, Route
-from callwarden.call_admission.core.decide import decide
-from callwarden.call_admission.core.number_plan import Kind, country_code_of, country_of, kind_of
-from callwarden.call_admission.core.snapshot import SourceTrunk
+from callwarden.call_admission.admission.core.decide import decide
+from callwarden.call_admission.admission.core.snapshot import SourceTrunk
+from callwarden.call_admission.model.calls import NoQuote, Pricing, Quote, Route
+from callwarden.call_admission.model.number_plan import Kind, country_code_of, country_of, kind_of
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Reason
 

@@ -21,12 +21,13 @@ from admission_line import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callwarden.call_admission.core.decide import Decided, decide
-from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.core.rules.rule import Bounded
-from callwarden.call_admission.core.rules.tally import part_of
-from callwarden.call_admission.core.snapshot import Account, Counted
-from callwarden.call_admission.core.usage import (
+from callwarden.call_admission.admission.core.decide import Decided, decide
+from callwarden.call_admission.admission.core.rules.rule import Bounded
+from callwarden.call_admission.admission.core.rules.tally import part_of
+from callwarden.call_admission.admission.core.snapshot import Counted
+from callwarden.call_admission.model.account import Account
+from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.call_admission.model.usage import (
     MINUTE_MS,
     REALM,
     RESELLER,

@@ -23,17 +23,17 @@ from sqlalchemy import func, insert, select, update
 from test_admission_app import Site, policy, running
 
 from callwarden.api.admission.v1 import admission_pb2
-from callwarden.call_admission.adapters import records_sql
-from callwarden.call_admission.adapters.records_sql import SqlRecords
-from callwarden.call_admission.adapters.shards_sql import SqlShards
-from callwarden.call_admission.core import records as records_module
-from callwarden.call_admission.core.accounts import AccountChange, AccountFilter, AccountView
-from callwarden.call_admission.core.book import Admitted, Extended, Refused
-from callwarden.call_admission.core.calls import ExtendRequest, Route, Started
-from callwarden.call_admission.core.corrections import Corrected, Entry, Purse, Reversal, reversal
-from callwarden.call_admission.core.records import CallRecord, LedgerEntry
-from callwarden.call_admission.core.usage import ADDRESS, RESELLER, Span, Usage, correct
-from callwarden.call_admission.retention import SLICES, Retention
+from callwarden.call_admission.accounts.core.accounts import AccountChange, AccountFilter, AccountView
+from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
+from callwarden.call_admission.admission.core.book import Admitted, Extended, Refused
+from callwarden.call_admission.model.calls import ExtendRequest, Route, Started
+from callwarden.call_admission.model.usage import ADDRESS, RESELLER, Span, Usage, correct
+from callwarden.call_admission.records.adapters import records_sql
+from callwarden.call_admission.records.adapters.records_sql import SqlRecords
+from callwarden.call_admission.records.app.retention import SLICES, Retention
+from callwarden.call_admission.records.core import records as records_module
+from callwarden.call_admission.records.core.corrections import Corrected, Entry, Purse, Reversal, reversal
+from callwarden.call_admission.records.core.records import CallRecord, LedgerEntry
 from callwarden.common import trace
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound, Unavailable
 from callwarden.kernel.money import format_amount, parse_amount

@@ -7,11 +7,11 @@ from admission_line import ACCOUNT_ID, NOW_S, PRICE, account, policy, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callwarden.call_admission.core.calls import Ended, Hold
-from callwarden.call_admission.core.days import day_of
-from callwarden.call_admission.core.rules.velocity import marks
-from callwarden.call_admission.core.settle import settle
-from callwarden.call_admission.core.usage import (
+from callwarden.call_admission.admission.core.rules.velocity import marks
+from callwarden.call_admission.model.calls import Ended, Hold
+from callwarden.call_admission.model.days import day_of
+from callwarden.call_admission.model.settle import settle
+from callwarden.call_admission.model.usage import (
     ACCOUNT,
     COUNTRIES_MAX,
     LEASE_STEP_S,

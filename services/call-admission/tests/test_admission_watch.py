@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callwarden.call_admission.adapters.lists_memory import MemoryListed, MemoryLists
-from callwarden.call_admission.call_watch import CallWatch
-from callwarden.call_admission.core.call_stats import (
+from callwarden.call_admission.lists.adapters.lists_memory import MemoryListed, MemoryLists
+from callwarden.call_admission.lists.app.call_watch import CallWatch
+from callwarden.call_admission.lists.app.number_lists import NumberLists
+from callwarden.call_admission.lists.core.call_stats import (
     GENERATION_S,
     LEARNT_CALLS,
     PENDING_MAX,
@@ -22,9 +23,8 @@ from callwarden.call_admission.core.call_stats import (
     is_failure,
     judge,
 )
-from callwarden.call_admission.core.lists import DYNAMIC, SMART, Kind, Listed, ListHead, Side
-from callwarden.call_admission.core.policy import AdmissionPolicy
-from callwarden.call_admission.number_lists import NumberLists
+from callwarden.call_admission.model.lists import DYNAMIC, SMART, Kind, Listed, ListHead, Side
+from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.kernel.errors import Unavailable
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.model import DynamicList, PolicySpec, SmartList
@@ -50,14 +50,14 @@ class Policies:
 
 
 class Silence:
-    """list_ports.ListNews that nobody hears."""
+    """lists.ports.ListNews that nobody hears."""
 
     async def changed(self, name: str, version: int) -> None:
         pass
 
 
 class Wire:
-    """list_ports.CountNews: hands counts to the other watches."""
+    """lists.ports.CountNews: hands counts to the other watches."""
 
     def __init__(self) -> None:
         self.others: list[CallWatch] = []

@@ -10,22 +10,22 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
-from callwarden.edge_proxy.core.context import Site
+from callwarden.edge_proxy.core.context import ProxyIdentity
 from callwarden.edge_proxy.core.edge import Edge
 from callwarden.edge_proxy.core.effects import (
     AdmitCall,
-    Admitted,
     Answer,
     Ask,
+    CallAdmitted,
     CallEnded,
+    CallerIdentity,
+    CallExtended,
     CallStarted,
-    Decided,
+    CarrierRoute,
+    EdgeDecision,
     ExtendCall,
-    Extended,
-    Identity,
     Question,
     Rejected,
-    Route,
     VerifyDigest,
     VerifySource,
 )
@@ -53,7 +53,7 @@ def account_id(user: str) -> str:
     return str(uuid5(NAMESPACE_DNS, user))
 
 
-class Chance:
+class FixedRandomBytes:
     """Bytes that look random and are the same in every run."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ def policy(spec: dict[str, object] | None = None, revision: int = 1) -> PolicySe
 class Agent:
     """A user agent at one address: what it is sent lands in `inbox`."""
 
-    def __init__(self, world: "World", host: str, port: int = 5060, user: str = "") -> None:
+    def __init__(self, world: "EdgeWorld", host: str, port: int = 5060, user: str = "") -> None:
         self.world = world
         self.host, self.port, self.user = host, port, user
         self.inbox: deque[Request | Response] = deque()
@@ -167,32 +167,32 @@ class Agent:
         return message
 
 
-class World:
+class EdgeWorld:
     """The edge and all that is around it. `admit`, `extend`, `identify` are the services: replace them as you like."""
 
     def __init__(self, spec: dict[str, object] | None = None, realms: tuple[str, ...] = (REALM,)) -> None:
-        self.now_s, self.wall_s = 1_000.0, START_S
+        self.mono_s, self.unix_s = 1_000.0, START_S
         self.keys = derive([MASTER])
-        self.site = Site(EDGE[0], EDGE[1], realms)
-        self.chance = Chance()
+        self.proxy = ProxyIdentity(EDGE[0], EDGE[1], realms)
+        self.random_bytes = FixedRandomBytes()
         self.policies = policy(spec)
         self.edge = self.new_edge()
         self.agents: dict[tuple[str, int], Agent] = {}
-        self.users: dict[str, Identity] = {}
-        self.trunks: dict[str, Identity] = {}
+        self.users: dict[str, CallerIdentity] = {}
+        self.trunks: dict[str, CallerIdentity] = {}
         self.events: list[object] = []
         self.asked: list[Question] = []
         self.held: list[Ask] = []
         self.hold_answers = False
         self.lost: list[Send] = []
-        self.routes: tuple[Route, ...] = ()
-        self.admit: Callable[[AdmitCall], Answer] = lambda question: Admitted(
+        self.routes: tuple[CarrierRoute, ...] = ()
+        self.admit: Callable[[AdmitCall], Answer] = lambda question: CallAdmitted(
             60, False, 7_200, () if question.local else self.routes
         )
-        self.extend: Callable[[ExtendCall], Answer] = lambda question: Extended(question.granted_s + 60, False)
+        self.extend: Callable[[ExtendCall], Answer] = lambda question: CallExtended(question.granted_s + 60, False)
 
     def new_edge(self) -> Edge:
-        return Edge(self.site, self.keys, RuleBook.compile(self.policies, self.site.realms), self.chance)
+        return Edge(self.proxy, self.keys, RuleBook.compile(self.policies, self.proxy.realms), self.random_bytes)
 
     def restart(self) -> None:
         """Another process in the edge's place: it knows nothing of before."""
@@ -203,7 +203,7 @@ class World:
                 self.edge.locations.put(location)
 
     def apply(self, spec: dict[str, object], revision: int = 2) -> None:
-        self.edge.apply(RuleBook.compile(policy(spec, revision), self.site.realms))
+        self.edge.apply(RuleBook.compile(policy(spec, revision), self.proxy.realms))
 
     # People.
 
@@ -213,7 +213,7 @@ class World:
 
     def user(self, name: str, host: str, port: int = 5060, *, numbers: tuple[str, ...] = ()) -> Agent:
         """A subscriber with a phone that isn't registered."""
-        self.users[name] = Identity(account_id(name), "enduser", numbers, "", 60)
+        self.users[name] = CallerIdentity(account_id(name), "enduser", numbers, "", 60)
         return self.agent(host, port, name)
 
     def registered(self, name: str, host: str, port: int = 5060, *, numbers: tuple[str, ...] = ()) -> Agent:
@@ -228,27 +228,27 @@ class World:
 
     def carrier(self, host: str = "198.51.100.1", port: int = 5060, trunk: str = "carrier") -> Agent:
         """A carrier, the next route of every call."""
-        self.routes = (*self.routes, Route(trunk, host, port, "", 0))
+        self.routes = (*self.routes, CarrierRoute(trunk, host, port, "", 0))
         return self.agent(host, port, trunk)
 
     # Time and the wire.
 
     def receive(self, data: bytes, host: str, port: int) -> None:
-        self.edge.receive(data, host, port, self.now_s, self.wall_s)
+        self.edge.receive(data, host, port, self.mono_s, self.unix_s)
         self.settle()
 
     def advance(self, seconds: float) -> None:
         """Let time pass, with every timer at its moment."""
-        end_s = self.now_s + seconds
+        end_s = self.mono_s + seconds
         while (next_s := self.edge.next_timer_s()) is not None and next_s <= end_s:
-            step_s = max(next_s - self.now_s, 0.0)
-            self.now_s += step_s
-            self.wall_s += step_s
-            self.edge.handle_timers(self.now_s, self.wall_s)
+            step_s = max(next_s - self.mono_s, 0.0)
+            self.mono_s += step_s
+            self.unix_s += step_s
+            self.edge.handle_timers(self.mono_s, self.unix_s)
             self.settle()
-        self.wall_s += end_s - self.now_s
-        self.now_s = end_s
-        self.edge.handle_timers(self.now_s, self.wall_s)
+        self.unix_s += end_s - self.mono_s
+        self.mono_s = end_s
+        self.edge.handle_timers(self.mono_s, self.unix_s)
         self.settle()
 
     def settle(self) -> None:
@@ -268,14 +268,14 @@ class World:
                         if self.hold_answers:
                             self.held.append(effect)
                         else:
-                            self.edge.resume(effect, self.answer(question), self.now_s, self.wall_s)
+                            self.edge.resume(effect, self.answer(question), self.mono_s, self.unix_s)
                     case _:
                         self.events.append(effect)
 
     def release(self, answer: Answer | None = None) -> None:
         """Answer the oldest question that was held back."""
         ask = self.held.pop(0)
-        self.edge.resume(ask, self.answer(ask.question) if answer is None else answer, self.now_s, self.wall_s)
+        self.edge.resume(ask, self.answer(ask.question) if answer is None else answer, self.mono_s, self.unix_s)
         self.settle()
 
     def answer(self, question: Question) -> Answer:
@@ -307,8 +307,8 @@ class World:
         return self.told(CallEnded)
 
     @property
-    def decided(self) -> list[Decided]:
-        return self.told(Decided)
+    def decided(self) -> list[EdgeDecision]:
+        return self.told(EdgeDecision)
 
     # Whole ways.
 
@@ -323,23 +323,23 @@ class World:
         caller.response(100)
         return again
 
-    def talk(self, caller: Agent, callee: Agent, to: str, *, call_id: str = "call-1") -> "Talk":
+    def talk(self, caller: Agent, callee: Agent, to: str, *, call_id: str = "call-1") -> "AnsweredCall":
         """A call that was answered and acknowledged."""
         invite = self.invite(caller, to, call_id=call_id)
         incoming = callee.got("INVITE")
         callee.respond(incoming, 200, body=SDP)
         answer = caller.response(200)
-        talk = Talk(self, caller, callee, invite, answer, incoming)
+        talk = AnsweredCall(self, caller, callee, invite, answer, incoming)
         caller.send(talk.from_caller("ACK", cseq=invite.cseq.number))
         callee.got("ACK")
         return talk
 
 
-class Talk:
+class AnsweredCall:
     """An answered call as both sides see it, to send requests in it."""
 
     def __init__(
-        self, world: World, caller: Agent, callee: Agent, invite: Request, answer: Response, incoming: Request
+        self, world: EdgeWorld, caller: Agent, callee: Agent, invite: Request, answer: Response, incoming: Request
     ) -> None:
         self.world = world
         self.caller, self.callee = caller, callee

@@ -21,12 +21,12 @@ from callwarden.edge_proxy.adapters.bans_nats import BansNats
 from callwarden.edge_proxy.adapters.events_nats import EventsNats
 from callwarden.edge_proxy.adapters.locations_nats import LocationsNats
 from callwarden.edge_proxy.adapters.udp import UdpSocket
-from callwarden.edge_proxy.core.counters import Counters
-from callwarden.edge_proxy.core.effects import CallEnded, CallStarted, Decided, StoreLocation
+from callwarden.edge_proxy.core.counters import EdgeCounters
+from callwarden.edge_proxy.core.effects import CallEnded, CallStarted, EdgeDecision, StoreLocation
 from callwarden.edge_proxy.core.locations import Binding, Location, Locations
 from callwarden.edge_proxy.core.rules import Rules
-from callwarden.edge_proxy.core.screen import Screen
-from callwarden.edge_proxy.settings import Settings
+from callwarden.edge_proxy.core.source_filter import SourceFilter
+from callwarden.edge_proxy.settings import EdgeSettings
 from callwarden.kernel.errors import Invalid
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 from callwarden.local.nats import NatsServer
@@ -39,7 +39,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 # The socket.
 
 
-class Received:
+class ReceivedDatagrams:
     """What came in, awaited in order."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Received:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_datagrams_come_and_go(host: str) -> None:
-    first, second = Received(), Received()
+    first, second = ReceivedDatagrams(), ReceivedDatagrams()
     async with (
         UdpSocket(host, 0, first, receive_buffer_bytes=65_536, metrics=Metrics()) as one,
         UdpSocket(host, 0, second, receive_buffer_bytes=65_536, metrics=Metrics()) as two,
@@ -72,7 +72,7 @@ async def test_datagrams_come_and_go(host: str) -> None:
 
 
 async def test_what_came_before_the_start_is_not_lost() -> None:
-    received = Received()
+    received = ReceivedDatagrams()
     async with UdpSocket("127.0.0.1", 0, received, receive_buffer_bytes=65_536, metrics=Metrics()) as udp:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
             peer.sendto(b"early", ("127.0.0.1", udp.port))
@@ -81,7 +81,7 @@ async def test_what_came_before_the_start_is_not_lost() -> None:
 
 
 async def test_a_datagram_that_breaks_us_spoils_neither_the_next_nor_the_process() -> None:
-    received = Received()
+    received = ReceivedDatagrams()
     async with UdpSocket("127.0.0.1", 0, received, receive_buffer_bytes=65_536, metrics=Metrics()) as udp:
         udp.start()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
@@ -91,7 +91,7 @@ async def test_a_datagram_that_breaks_us_spoils_neither_the_next_nor_the_process
 
 
 async def test_names_are_looked_up_beside_and_what_waits_is_sent_in_order() -> None:
-    received = Received()
+    received = ReceivedDatagrams()
     async with UdpSocket("127.0.0.1", 0, received, receive_buffer_bytes=65_536, metrics=Metrics()) as udp:
         udp.start()
         for data in (b"one", b"two"):
@@ -106,7 +106,7 @@ async def test_names_are_looked_up_beside_and_what_waits_is_sent_in_order() -> N
 )
 async def test_what_can_not_be_sent_is_counted_and_never_raised(address: tuple[str, int]) -> None:
     metrics = Metrics()
-    async with UdpSocket("127.0.0.1", 0, Received(), receive_buffer_bytes=65_536, metrics=metrics) as udp:
+    async with UdpSocket("127.0.0.1", 0, ReceivedDatagrams(), receive_buffer_bytes=65_536, metrics=metrics) as udp:
         udp.send(b"x", address)
 
         def counted() -> bool:
@@ -119,9 +119,11 @@ async def test_what_can_not_be_sent_is_counted_and_never_raised(address: tuple[s
 
 
 async def test_a_port_that_is_taken_is_said_clearly() -> None:
-    async with UdpSocket("127.0.0.1", 0, Received(), receive_buffer_bytes=65_536, metrics=Metrics()) as udp:
+    async with UdpSocket("127.0.0.1", 0, ReceivedDatagrams(), receive_buffer_bytes=65_536, metrics=Metrics()) as udp:
         with pytest.raises(Invalid, match="can't listen"):
-            async with UdpSocket("127.0.0.1", udp.port, Received(), receive_buffer_bytes=65_536, metrics=Metrics()):
+            async with UdpSocket(
+                "127.0.0.1", udp.port, ReceivedDatagrams(), receive_buffer_bytes=65_536, metrics=Metrics()
+            ):
                 pass
 
 
@@ -130,8 +132,10 @@ async def test_a_port_that_is_taken_is_said_clearly() -> None:
 
 def test_a_wildcard_needs_an_advertised_address() -> None:
     with pytest.raises(ValueError, match="sip_advertised is needed"):
-        Settings(sip_listen="0.0.0.0:5060", nonce_key=SecretStr("00" * 32))
-    made = Settings(sip_listen="0.0.0.0:5060", sip_advertised="sip.example.org:5060", nonce_key=SecretStr("00" * 32))
+        EdgeSettings(sip_listen="0.0.0.0:5060", nonce_key=SecretStr("00" * 32))
+    made = EdgeSettings(
+        sip_listen="0.0.0.0:5060", sip_advertised="sip.example.org:5060", nonce_key=SecretStr("00" * 32)
+    )
     assert made.realm_names == ("callwarden.local",)
 
 
@@ -164,7 +168,7 @@ def location(*uris: str, numbers: tuple[str, ...] = ()) -> Location:
     return Location("callwarden.local", "alice", bindings, numbers)
 
 
-class Edge:
+class DirectoryEdge:
     """One edge's directory with its table."""
 
     def __init__(self, bus: Bus) -> None:
@@ -193,7 +197,7 @@ class Edge:
 
 @pytest.mark.integration
 async def test_every_edge_knows_what_one_registers_whole(bus: Bus) -> None:
-    one, two = Edge(bus), Edge(bus)
+    one, two = DirectoryEdge(bus), DirectoryEdge(bus)
     stored = location("sip:a@10.0.0.1", "sip:b@10.0.0.2", numbers=("+4930111",))
     one.directory.store(StoreLocation(stored, 60))
     await eventually(lambda: two.table.get("callwarden.local", "alice") == stored)
@@ -206,7 +210,7 @@ async def test_every_edge_knows_what_one_registers_whole(bus: Bus) -> None:
 
 @pytest.mark.integration
 async def test_many_changes_of_one_user_end_in_the_last_one_everywhere(bus: Bus) -> None:
-    one, two = Edge(bus), Edge(bus)
+    one, two = DirectoryEdge(bus), DirectoryEdge(bus)
     for number in range(50):
         one.register(f"sip:alice@192.0.2.1:{number + 1}")
         assert one.uris == [f"sip:alice@192.0.2.1:{number + 1}"]
@@ -221,7 +225,7 @@ async def test_many_changes_of_one_user_end_in_the_last_one_everywhere(bus: Bus)
 async def test_what_is_registered_while_nats_is_away_is_known_when_it_is_back(
     nats_server: NatsServer, bus: Bus
 ) -> None:
-    one, two = Edge(bus), Edge(bus)
+    one, two = DirectoryEdge(bus), DirectoryEdge(bus)
     await two.directory.synced.wait()
     await nats_server.kill()
     one.register("sip:alice@192.0.2.1")
@@ -235,19 +239,19 @@ async def test_what_is_registered_while_nats_is_away_is_known_when_it_is_back(
 @pytest.mark.integration
 async def test_bans_hold_and_are_lifted_as_the_bucket_says(bus: Bus) -> None:
     rules = Rules.compile(policy().for_realm(""), 1)
-    screen = Screen(rules)
-    bans = BansNats(bus.kv(Bucket.BANS), screen, Counters(rules))
+    source_filter = SourceFilter(rules)
+    bans = BansNats(bus.kv(Bucket.BANS), source_filter, EdgeCounters(rules))
     task = asyncio.create_task(bans.follow())
     kv = bus.kv(Bucket.BANS)
     await kv.put("not-ours", b"\xff\xff")
     key = key_of("192.0.2.66")
     await kv.put(key, events_pb2.Ban(address="192.0.2.66", until_s=START_S + 60).SerializeToString())
-    await eventually(lambda: screen.judge_address("192.0.2.66", 5060, START_S) is not None)
-    assert screen.judge_address("192.0.2.66", 5060, START_S + 61) is None
+    await eventually(lambda: source_filter.judge_address("192.0.2.66", 5060, START_S) is not None)
+    assert source_filter.judge_address("192.0.2.66", 5060, START_S + 61) is None
     await kv.put(key, events_pb2.Ban(address="192.0.2.66", until_s=0).SerializeToString())
-    await eventually(lambda: screen.judge_address("192.0.2.66", 5060, START_S + 61) is not None)
+    await eventually(lambda: source_filter.judge_address("192.0.2.66", 5060, START_S + 61) is not None)
     await kv.delete(key)
-    await eventually(lambda: screen.judge_address("192.0.2.66", 5060, START_S) is None)
+    await eventually(lambda: source_filter.judge_address("192.0.2.66", 5060, START_S) is None)
     task.cancel()
 
 
@@ -271,7 +275,9 @@ async def test_events_say_what_happened_with_ids_that_make_them_count_once(bus: 
         for _ in range(2):
             refuse = Refuse(Reason.CALLER_ID, "caller-id", text="no")
             chain = (RuleResult("banned", Mode.ENFORCE), RuleResult("caller-id", Mode.ENFORCE, refused=refuse))
-            events.decided(Decided(HOLD, START_S, "call", TRACE, "INVITE", refuse, chain, 7, "account", "192.0.2.1"))
+            events.decided(
+                EdgeDecision(HOLD, START_S, "call", TRACE, "INVITE", refuse, chain, 7, "account", "192.0.2.1")
+            )
         async with asyncio.timeout(20):
             found = {delivery.subject: delivery for delivery in [await got.get() for _ in range(2)]}
         await publisher.flush()

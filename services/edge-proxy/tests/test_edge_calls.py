@@ -1,9 +1,16 @@
 """Calls from the INVITE to their end, seen from all sides."""
 
 import pytest
-from edge_world import PASSWORD, REALM, SDP, Agent, World, account_id
+from edge_world import PASSWORD, REALM, SDP, Agent, EdgeWorld, account_id
 
-from callwarden.edge_proxy.core.effects import AdmitCall, Admitted, Extended, Identity, Refused, Unreachable
+from callwarden.edge_proxy.core.effects import (
+    AdmitCall,
+    CallAdmitted,
+    CallerIdentity,
+    CallExtended,
+    CallRefused,
+    Unanswered,
+)
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip import build
 from callwarden.sip.message import Request
@@ -11,14 +18,14 @@ from callwarden.sip.message import Request
 NUMBER = "+49301234567"
 
 
-def hang_up(world: World, caller: Agent, callee: Agent, talk_bye: Request) -> None:
+def hang_up(world: EdgeWorld, caller: Agent, callee: Agent, talk_bye: Request) -> None:
     caller.send(talk_bye)
     callee.respond(callee.got("BYE"), 200)
     caller.response(200)
 
 
 def test_a_local_call_is_set_up_acknowledged_and_ended() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
     bob = world.registered("bob", "192.0.2.2")
     talk = world.talk(alice, bob, "bob")
@@ -37,7 +44,7 @@ def test_a_local_call_is_set_up_acknowledged_and_ended() -> None:
 
 
 def test_a_call_to_another_accounts_number_stays_local() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
     bob = world.registered("bob", "192.0.2.2", numbers=("+4930222",))
     world.invite(alice, "0049 30-222".replace(" ", ""))
@@ -47,7 +54,7 @@ def test_a_call_to_another_accounts_number_stays_local() -> None:
 
 
 def test_a_number_that_is_nobodys_goes_to_the_carrier_as_its_route_wants_it() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1", numbers=("+4930111",))
     carrier = world.carrier()
     world.routes = (world.routes[0]._replace(add_prefix="99#", strip_digits=2),)
@@ -61,7 +68,7 @@ def test_a_number_that_is_nobodys_goes_to_the_carrier_as_its_route_wants_it() ->
 
 
 def test_the_callee_hangs_up() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     talk = world.talk(alice, bob, "bob")
     hang_up(world, bob, alice, talk.from_callee("BYE"))
@@ -70,7 +77,7 @@ def test_the_callee_hangs_up() -> None:
 
 def test_a_bye_that_is_refused_does_not_stop_the_clock() -> None:
     """Else a caller could send one that the callee must refuse, and talk on for nothing."""
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     talk = world.talk(alice, bob, "bob")
     alice.send(talk.from_caller("BYE", cseq=1))
@@ -84,7 +91,7 @@ def test_a_bye_that_is_refused_does_not_stop_the_clock() -> None:
 
 @pytest.mark.parametrize("answer", [481, None])
 def test_a_bye_to_a_side_that_knows_nothing_or_is_gone_ends_the_call(answer: int | None) -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     talk = world.talk(alice, bob, "bob")
     alice.send(talk.from_caller("BYE", cseq=9))
@@ -102,7 +109,7 @@ def test_a_bye_to_a_side_that_knows_nothing_or_is_gone_ends_the_call(answer: int
 
 @pytest.mark.parametrize("status", [486, 480, 404, 603])
 def test_what_the_callee_answers_comes_to_the_caller(status: int) -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     invite = world.invite(alice, "bob")
     incoming = bob.got("INVITE")
@@ -118,7 +125,7 @@ def test_what_the_callee_answers_comes_to_the_caller(status: int) -> None:
 
 
 def test_cancel_while_it_rings() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     invite = world.invite(alice, "bob")
     incoming = bob.got("INVITE")
@@ -135,7 +142,7 @@ def test_cancel_while_it_rings() -> None:
 
 def test_cancel_before_a_word_from_the_callee_waits_for_one() -> None:
     """RFC 3261 9.1: no CANCEL before a provisional answer."""
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     invite = world.invite(alice, "bob")
     incoming = bob.got("INVITE")
@@ -150,7 +157,7 @@ def test_cancel_before_a_word_from_the_callee_waits_for_one() -> None:
 
 def test_cancel_while_admission_is_asked_releases_the_hold_after_its_answer() -> None:
     """An end that is told before its hold is made would be lost, and the line with it."""
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     first = alice.request("INVITE", f"sip:bob@{REALM}")
     alice.send(first)
@@ -170,7 +177,7 @@ def test_cancel_while_admission_is_asked_releases_the_hold_after_its_answer() ->
 
 
 def test_an_answer_that_crosses_the_cancel_wins() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     invite = world.invite(alice, "bob")
     incoming = bob.got("INVITE")
@@ -185,7 +192,7 @@ def test_an_answer_that_crosses_the_cancel_wins() -> None:
 
 @pytest.mark.setting("call-init-timeout")
 def test_a_target_that_says_nothing_is_left_for_the_next_route() -> None:
-    world = World({"session": {"callInitTimeout": "5s"}})
+    world = EdgeWorld({"session": {"callInitTimeout": "5s"}})
     alice = world.registered("alice", "192.0.2.1")
     dead, good = world.carrier("198.51.100.1", trunk="dead"), world.carrier("198.51.100.2", trunk="good")
     world.invite(alice, NUMBER)
@@ -202,7 +209,7 @@ def test_a_target_that_says_nothing_is_left_for_the_next_route() -> None:
 
 @pytest.mark.setting("call-init-timeout")
 def test_a_target_that_wakes_up_after_it_was_left_is_cancelled() -> None:
-    world = World({"session": {"callInitTimeout": "5s"}})
+    world = EdgeWorld({"session": {"callInitTimeout": "5s"}})
     alice = world.registered("alice", "192.0.2.1")
     slow, good = world.carrier("198.51.100.1"), world.carrier("198.51.100.2")
     world.invite(alice, NUMBER)
@@ -217,7 +224,7 @@ def test_a_target_that_wakes_up_after_it_was_left_is_cancelled() -> None:
 
 @pytest.mark.setting("call-init-timeout")
 def test_when_no_target_says_anything_the_caller_hears_408() -> None:
-    world = World({"session": {"callInitTimeout": "5s"}})
+    world = EdgeWorld({"session": {"callInitTimeout": "5s"}})
     alice = world.registered("alice", "192.0.2.1")
     world.registered("bob", "192.0.2.2")
     world.invite(alice, "bob")
@@ -228,7 +235,7 @@ def test_when_no_target_says_anything_the_caller_hears_408() -> None:
 
 @pytest.mark.setting("ring-timeout")
 def test_a_call_that_rings_too_long_is_cancelled_and_its_hold_released() -> None:
-    world = World({"session": {"ringTimeout": "30s"}})
+    world = EdgeWorld({"session": {"ringTimeout": "30s"}})
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     world.invite(alice, "bob")
     incoming = bob.got("INVITE")
@@ -245,7 +252,7 @@ def test_a_call_that_rings_too_long_is_cancelled_and_its_hold_released() -> None
 
 def test_an_answer_after_the_ring_timeout_is_acknowledged_and_ended_at_once() -> None:
     """Nobody else would: the caller has its 408."""
-    world = World({"session": {"ringTimeout": "30s"}})
+    world = EdgeWorld({"session": {"ringTimeout": "30s"}})
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     world.invite(alice, "bob")
     incoming = bob.got("INVITE")
@@ -269,7 +276,7 @@ def test_an_answer_after_the_ring_timeout_is_acknowledged_and_ended_at_once() ->
 
 @pytest.mark.parametrize("status", [408, 500, 503, 302, 407])
 def test_a_route_that_fails_leads_to_the_next(status: int) -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
     bad, good = world.carrier("198.51.100.1"), world.carrier("198.51.100.2")
     world.invite(alice, NUMBER)
@@ -281,7 +288,7 @@ def test_a_route_that_fails_leads_to_the_next(status: int) -> None:
 
 @pytest.mark.parametrize(("status", "heard"), [(503, 500), (500, 500), (302, 502), (407, 502)])
 def test_when_the_last_route_fails_the_caller_hears_what_concerns_him(status: int, heard: int) -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
     carrier = world.carrier()
     world.invite(alice, NUMBER)
@@ -290,7 +297,7 @@ def test_when_the_last_route_fails_the_caller_hears_what_concerns_him(status: in
 
 
 def test_a_carriers_word_about_the_callee_is_final() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
     first, second = world.carrier("198.51.100.1"), world.carrier("198.51.100.2")
     world.invite(alice, NUMBER)
@@ -300,7 +307,7 @@ def test_a_carriers_word_about_the_callee_is_final() -> None:
 
 
 def test_all_phones_of_a_user_are_tried_one_after_the_other_and_the_best_answer_is_kept() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
     desk = world.registered("bob", "192.0.2.2", 5060)
     mobile = world.registered("bob", "192.0.2.2", 5070)
@@ -311,7 +318,7 @@ def test_all_phones_of_a_user_are_tried_one_after_the_other_and_the_best_answer_
 
 
 def test_a_decline_stops_the_search() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
     desk = world.registered("bob", "192.0.2.2", 5060)
     mobile = world.registered("bob", "192.0.2.2", 5070)
@@ -325,7 +332,7 @@ def test_a_decline_stops_the_search() -> None:
 
 
 def test_a_repeated_invite_is_answered_and_not_passed_on_twice() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     invite = world.invite(alice, "bob")
     incoming = bob.got("INVITE")
@@ -338,7 +345,7 @@ def test_a_repeated_invite_is_answered_and_not_passed_on_twice() -> None:
 
 
 def test_an_invite_that_nobody_hears_is_sent_again() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     world.invite(alice, "bob")
     world.advance(1.6)
@@ -347,7 +354,7 @@ def test_an_invite_that_nobody_hears_is_sent_again() -> None:
 
 
 def test_a_repeated_200_is_passed_on_each_time() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     world.invite(alice, "bob")
     answer = bob.respond(bob.got("INVITE"), 200)
@@ -372,9 +379,9 @@ def test_a_repeated_200_is_passed_on_each_time() -> None:
     ],
 )
 def test_a_refused_call_gets_the_status_of_its_reason_and_no_more(reason: Reason, status: int) -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
-    world.admit = lambda question: Refused(Refuse(reason, "some-rule", counter="secret", value=5, limit=5))
+    world.admit = lambda question: CallRefused(Refuse(reason, "some-rule", counter="secret", value=5, limit=5))
     world.invite(alice, NUMBER)
     answer = alice.response(status)
     assert "reason" not in answer
@@ -385,19 +392,19 @@ def test_a_refused_call_gets_the_status_of_its_reason_and_no_more(reason: Reason
 
 @pytest.mark.setting("quotadiscreason")
 def test_policy_chooses_the_status_of_a_refusal_for_a_quota() -> None:
-    world = World({"spend": {"rejectStatus": 402}})
+    world = EdgeWorld({"spend": {"rejectStatus": 402}})
     alice = world.registered("alice", "192.0.2.1")
-    world.admit = lambda question: Refused(Refuse(Reason.CREDIT, "credit"))
+    world.admit = lambda question: CallRefused(Refuse(Reason.CREDIT, "credit"))
     world.invite(alice, NUMBER)
     alice.response(402)
 
 
 @pytest.mark.setting("quotadiscreason")
 def test_a_trunk_hears_the_reason_and_a_full_trunk_503() -> None:
-    world = World()
+    world = EdgeWorld()
     switch = world.agent("203.0.113.5", 5060, "switch")
     world.trunks["203.0.113.5"] = _trunk()
-    world.admit = lambda question: Refused(Refuse(Reason.LINES, "lines", window="now"))
+    world.admit = lambda question: CallRefused(Refuse(Reason.LINES, "lines", window="now"))
     switch.send(switch.request("INVITE", f"sip:{NUMBER}@{REALM}"))
     switch.response(100)
     answer = switch.response(503)
@@ -405,14 +412,14 @@ def test_a_trunk_hears_the_reason_and_a_full_trunk_503() -> None:
     assert answer.get("retry-after") == "2"
 
 
-def _trunk() -> Identity:
-    return Identity("account-switch", "traffic-sender", (), "", 60)
+def _trunk() -> CallerIdentity:
+    return CallerIdentity("account-switch", "traffic-sender", (), "", 60)
 
 
 def test_when_admission_is_dead_calls_are_refused_and_come_again() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
-    world.admit = lambda question: Unreachable()
+    world.admit = lambda question: Unanswered()
     world.invite(alice, NUMBER)
     assert alice.response(503).get("retry-after") == "5"
     assert [decided.refuse.reason for decided in world.decided] == [Reason.UNAVAILABLE]
@@ -421,7 +428,7 @@ def test_when_admission_is_dead_calls_are_refused_and_come_again() -> None:
 
 
 def test_when_auth_is_dead_calls_are_refused_and_come_again() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
     first = alice.request("INVITE", f"sip:{NUMBER}@{REALM}")
     alice.send(first)
@@ -429,13 +436,13 @@ def test_when_auth_is_dead_calls_are_refused_and_come_again() -> None:
     world.hold_answers = True
     alice.send(again)
     alice.response(100)
-    world.release(Unreachable())
+    world.release(Unanswered())
     assert alice.response(503).get("retry-after") == "5"
     assert len(world.edge.calls) == 0
 
 
 def test_a_draining_edge_takes_no_new_calls_and_lets_running_ones_end() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     talk = world.talk(alice, bob, "bob")
     world.edge.drain()
@@ -446,10 +453,10 @@ def test_a_draining_edge_takes_no_new_calls_and_lets_running_ones_end() -> None:
 
 
 def test_what_is_left_when_the_drain_is_over_is_cut() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     world.talk(alice, bob, "bob")
-    world.edge.cut_all("edge-drain", world.now_s, world.wall_s)
+    world.edge.cut_all("edge-drain", world.mono_s, world.unix_s)
     world.settle()
     alice.got("BYE")
     bob.got("BYE")
@@ -457,7 +464,7 @@ def test_what_is_left_when_the_drain_is_over_is_cut() -> None:
 
 
 def test_every_end_is_told_once() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     talk = world.talk(alice, bob, "bob")
     alice.send(talk.from_caller("BYE", cseq=9))
@@ -469,20 +476,20 @@ def test_every_end_is_told_once() -> None:
 
 
 def test_an_extension_after_the_end_changes_nothing() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     talk = world.talk(alice, bob, "bob")
     world.hold_answers = True
     world.advance(58)
     hang_up(world, alice, bob, talk.from_caller("BYE", cseq=9))
-    world.release(Extended(120, final=False))
+    world.release(CallExtended(120, final=False))
     world.advance(200)
     assert len(world.ended) == 1
     assert len(world.edge.calls) == 0
 
 
 def test_a_wrong_password_is_asked_again_like_an_unknown_user() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     nobody = world.agent("192.0.2.3", 5060, "nobody")
     answers = []
@@ -498,9 +505,9 @@ def test_a_wrong_password_is_asked_again_like_an_unknown_user() -> None:
 
 
 def test_admission_final_grants_are_not_asked_to_grow() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
-    world.admit = lambda question: Admitted(7, True, 7_200, ())
+    world.admit = lambda question: CallAdmitted(7, True, 7_200, ())
     world.talk(alice, bob, "bob")
     world.advance(6.9)
     assert not alice.inbox

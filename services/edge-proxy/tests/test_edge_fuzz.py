@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from edge_world import REALM, World, parse_request
+from edge_world import REALM, EdgeWorld, parse_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,7 +63,7 @@ PIECES = (
 def session() -> tuple[Datagram, ...]:
     """Every datagram that reaches the edge in two registrations and a call with everything in it."""
     seen: list[Datagram] = []
-    world = World()
+    world = EdgeWorld()
     receive = world.receive
 
     def tap(data: bytes, host: str, port: int) -> None:
@@ -101,13 +101,13 @@ def mutated(draw: st.DrawFn) -> Datagram:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.one_of(mutated(), st.sampled_from(session())), max_size=25))
 def test_no_datagrams_in_any_order_break_the_edge(datagrams: list[Datagram]) -> None:
-    world = World()
+    world = EdgeWorld()
     world.registered("alice", *ALICE, numbers=("+4930111",))
     world.registered("bob", *BOB)
     for data, host, port in datagrams:
         world.receive(data, host, port)  # what the edge sends is parsed on the way to its agents
     world.advance(200)
-    world.edge.cut_all("test", world.now_s, world.wall_s)
+    world.edge.cut_all("test", world.mono_s, world.unix_s)
     world.advance(40)
     assert len(world.edge.calls) == 0
     assert len(world.edge.layer) == 0
@@ -117,11 +117,11 @@ def test_no_datagrams_in_any_order_break_the_edge(datagrams: list[Datagram]) -> 
 @settings(max_examples=300, deadline=None)
 @given(mutated())
 def test_a_stranger_gets_one_answer_at_most_and_only_himself(datagram: Datagram) -> None:
-    world = World()
+    world = EdgeWorld()
     world.keys = derive([bytes(32)])  # so that what was recorded is nothing to this edge
     world.edge = world.new_edge()
     data = datagram[0]
-    world.edge.receive(data, "203.0.113.9", 5060, world.now_s, world.wall_s)
+    world.edge.receive(data, "203.0.113.9", 5060, world.mono_s, world.unix_s)
     world.settle()
     sent = [effect for effect in world.lost if isinstance(effect, Send)]
     assert len(sent) <= 1
@@ -133,8 +133,8 @@ def test_a_stranger_gets_one_answer_at_most_and_only_himself(datagram: Datagram)
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_taken_without_an_answer_or_with_one(data: bytes) -> None:
-    world = World()
-    world.edge.receive(data, "203.0.113.9", 5060, world.now_s, world.wall_s)
+    world = EdgeWorld()
+    world.edge.receive(data, "203.0.113.9", 5060, world.mono_s, world.unix_s)
     world.settle()
     assert len(world.lost) <= 1
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callwarden.edge_proxy.core import cookie
-from callwarden.edge_proxy.core.call import TABLE, Call, Event, Impossible, State
+from callwarden.edge_proxy.core.call import TABLE, CallEvent, CallState, EdgeCall, Impossible
 from callwarden.edge_proxy.core.challenge import USES_MAX, Uses
 from callwarden.edge_proxy.core.cookie import Cookie, CookieFault
-from callwarden.edge_proxy.core.counters import ENDPOINTS_MAX, Counters
+from callwarden.edge_proxy.core.counters import ENDPOINTS_MAX, EdgeCounters
 from callwarden.edge_proxy.core.keys import BadKeys, derive, parse_masters
 from callwarden.edge_proxy.core.rules import RuleBook, contains
 from callwarden.edge_proxy.core.statuses import ANSWERS, QUOTAS, answer_for
@@ -164,14 +164,14 @@ def test_a_wanted_status_is_taken_if_it_is_a_refusal(reason: Reason, wanted: int
 
 
 def test_the_table_of_calls_leads_to_the_end_from_everywhere_and_from_there_nowhere() -> None:
-    for state in State:
-        assert ((state, Event.ENDED) in TABLE) == (state is not State.ENDED)
-    call = Call(HOLD, "call-1", "", None, None, None)  # type: ignore[arg-type]
+    for state in CallState:
+        assert ((state, CallEvent.ENDED) in TABLE) == (state is not CallState.ENDED)
+    call = EdgeCall(HOLD, "call-1", "", None, None, None)  # type: ignore[arg-type]
     with pytest.raises(Impossible):
-        call.step(Event.ANSWERED)
-    call.step(Event.ENDED)
+        call.step(CallEvent.ANSWERED)
+    call.step(CallEvent.ENDED)
     with pytest.raises(Impossible):
-        call.step(Event.ENDED)
+        call.step(CallEvent.ENDED)
 
 
 # The wheel.
@@ -232,8 +232,8 @@ def test_networks_hold_addresses_of_both_families(host: str, inside: bool) -> No
 # Counters.
 
 
-def counters(spec: dict[str, object] | None = None) -> Counters:
-    return Counters(RuleBook.compile(policy(spec), (REALM,)).default)
+def counters(spec: dict[str, object] | None = None) -> EdgeCounters:
+    return EdgeCounters(RuleBook.compile(policy(spec), (REALM,)).default)
 
 
 def test_sums_are_reported_once() -> None:

@@ -26,7 +26,7 @@ spec:
 """
 
 
-class Site:
+class EdgeSite:
     """A system with two edges, an operator, a carrier, and the callers alice and bob."""
 
     def __init__(self, system: LocalSystem, operator: Operator, carrier: Phones) -> None:
@@ -49,7 +49,7 @@ class Site:
 
 
 @pytest_asyncio.fixture
-async def site(state_dir: Path) -> AsyncIterator[Site]:
+async def site(state_dir: Path) -> AsyncIterator[EdgeSite]:
     async with (
         LocalSystem(state_dir, processes={"edge-proxy": EDGES}, drain_timeout_s=4.0) as system,
         Phones(system.sip_address) as carrier,
@@ -60,10 +60,10 @@ async def site(state_dir: Path) -> AsyncIterator[Site]:
         await operator.apply_policy(POLICY)
         for user, numbers in (("alice", ()), ("bob", ("+4930222",))):
             await operator.account(user, lines=20, credit_micros=100_000_000, numbers=numbers)
-        yield Site(system, operator, carrier)
+        yield EdgeSite(system, operator, carrier)
 
 
-async def test_who_registers_at_one_edge_is_called_through_the_other_by_name_and_number(site: Site) -> None:
+async def test_who_registers_at_one_edge_is_called_through_the_other_by_name_and_number(site: EdgeSite) -> None:
     first, second = site.system.sip_addresses
     async with Phones(first) as bobs, Phones(second) as alices:
         assert await bobs.register("bob", PASSWORD, DEFAULT_REALM) == 200
@@ -86,7 +86,7 @@ async def test_who_registers_at_one_edge_is_called_through_the_other_by_name_and
         await eventually(gone, what="the other edge has forgotten bob")
 
 
-async def test_an_edge_that_was_killed_lets_its_calls_end_when_it_is_back(site: Site) -> None:
+async def test_an_edge_that_was_killed_lets_its_calls_end_when_it_is_back(site: EdgeSite) -> None:
     async with Phones(site.system.sip_address) as phones:
         call = await site.call(phones)
         await site.system.kill("edge-proxy")
@@ -97,7 +97,7 @@ async def test_an_edge_that_was_killed_lets_its_calls_end_when_it_is_back(site: 
         assert (account.lines_in_use, account.held_micros) == (0, 0)
 
 
-async def test_another_edge_passes_and_settles_a_bye_by_its_cookie(site: Site) -> None:
+async def test_another_edge_passes_and_settles_a_bye_by_its_cookie(site: EdgeSite) -> None:
     """As behind a load balancer that moves a phone, or when an edge is gone for good."""
     first, second = site.system.sip_addresses
     async with Phones(first) as phones:
@@ -110,7 +110,7 @@ async def test_another_edge_passes_and_settles_a_bye_by_its_cookie(site: Site) -
         assert await site.settled(call) == "caller-bye"
 
 
-async def test_calls_come_about_and_end_while_nats_is_away_and_are_settled_after(site: Site) -> None:
+async def test_calls_come_about_and_end_while_nats_is_away_and_are_settled_after(site: EdgeSite) -> None:
     async with Phones(site.system.sip_address) as phones:
         running = await site.call(phones)
         await site.system.kill("nats")
@@ -124,7 +124,7 @@ async def test_calls_come_about_and_end_while_nats_is_away_and_are_settled_after
         assert (account.lines_in_use, account.held_micros) == (0, 0)
 
 
-async def test_a_call_goes_on_through_a_restart_of_admission(site: Site) -> None:
+async def test_a_call_goes_on_through_a_restart_of_admission(site: EdgeSite) -> None:
     # However long a start takes on a busy machine.
     await site.operator.apply_policy(POLICY.replace("grace: 2s", "grace: 60s"))
     async with Phones(site.system.sip_address) as phones:
@@ -146,7 +146,7 @@ async def test_a_call_goes_on_through_a_restart_of_admission(site: Site) -> None
     await site.operator.apply_policy(POLICY)
 
 
-async def test_without_admission_a_call_is_cut_after_its_grace_and_the_next_is_refused(site: Site) -> None:
+async def test_without_admission_a_call_is_cut_after_its_grace_and_the_next_is_refused(site: EdgeSite) -> None:
     async with Phones(site.system.sip_address) as phones:
         call = await site.call(phones)
         await site.system.kill("call-admission")
@@ -158,7 +158,7 @@ async def test_without_admission_a_call_is_cut_after_its_grace_and_the_next_is_r
         assert await site.settled(call) in ("cut-unavailable", "expired")
 
 
-async def test_an_edge_that_is_told_to_stop_drains(site: Site) -> None:
+async def test_an_edge_that_is_told_to_stop_drains(site: EdgeSite) -> None:
     """No new calls, running ones may end; what doesn't is cut, and nothing is lost."""
     async with Phones(site.system.sip_address) as phones:
         ends, stays = await site.call(phones), await site.call(phones, "4930777")

@@ -4,19 +4,26 @@ import asyncio
 from uuid import UUID
 
 import pytest
-from edge_world import START_S, Agent, Talk, World, account_id
+from edge_world import START_S, Agent, AnsweredCall, EdgeWorld, account_id
 
 from callwarden.common.bus import Bucket, Bus
 from callwarden.common.clock import SystemClock
 from callwarden.edge_proxy.adapters.records_nats import RecordsNats
-from callwarden.edge_proxy.core.effects import ExtendCall, Extended, ForgetRecord, Refused, StoreRecord, Unreachable
-from callwarden.edge_proxy.core.records import Leg, Record
-from callwarden.edge_proxy.core.talk import RECORD_AFTER_S
+from callwarden.edge_proxy.core.active_call import RECORD_AFTER_S
+from callwarden.edge_proxy.core.effects import (
+    CallExtended,
+    CallRefused,
+    ExtendCall,
+    ForgetRecord,
+    StoreRecord,
+    Unanswered,
+)
+from callwarden.edge_proxy.core.records import DialogRecord, Leg
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.local.nats import NatsServer
 
 
-def recorded(world: World) -> tuple[Agent, Agent, Talk, Record]:
+def recorded(world: EdgeWorld) -> tuple[Agent, Agent, AnsweredCall, DialogRecord]:
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     talk = world.talk(alice, bob, "bob")
     world.advance(RECORD_AFTER_S + 0.1)
@@ -24,15 +31,15 @@ def recorded(world: World) -> tuple[Agent, Agent, Talk, Record]:
     return alice, bob, talk, stored.record
 
 
-def adopt(world: World, record: Record) -> None:
+def adopt(world: EdgeWorld, record: DialogRecord) -> None:
     world.restart()
     world.asked.clear()
-    world.edge.adopt(record, world.now_s, world.wall_s)
+    world.edge.adopt(record, world.mono_s, world.unix_s)
     world.settle()
 
 
 def test_a_call_that_lasts_is_kept_and_forgotten_at_its_end() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk, record = recorded(world)
     assert (record.hold_id, record.account_id) == (talk.hold_id, account_id("alice"))
     alice.send(talk.from_caller("BYE", cseq=9))
@@ -41,7 +48,7 @@ def test_a_call_that_lasts_is_kept_and_forgotten_at_its_end() -> None:
 
 
 def test_a_short_call_costs_no_record() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     talk = world.talk(alice, bob, "bob")
     world.advance(RECORD_AFTER_S - 0.5)
@@ -53,14 +60,14 @@ def test_a_short_call_costs_no_record() -> None:
 
 
 def test_who_takes_a_call_over_asks_for_its_slice_and_cuts_it_at_its_end() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk, record = recorded(world)
     world.advance(20)
     adopt(world, record)
     (question,) = [asked for asked in world.asked if isinstance(asked, ExtendCall)]
     assert (question.hold_id, question.granted_s) == (record.hold_id, 60)
     assert question.answered_at_s == START_S
-    world.extend = lambda question: Refused(Refuse(Reason.CREDIT, "credit"))
+    world.extend = lambda question: CallRefused(Refuse(Reason.CREDIT, "credit"))
     alice.inbox.clear()
     world.advance(120 - RECORD_AFTER_S - 20)
     to_bob, to_alice = bob.got("BYE"), alice.got("BYE")
@@ -73,7 +80,7 @@ def test_who_takes_a_call_over_asks_for_its_slice_and_cuts_it_at_its_end() -> No
 
 
 def test_a_call_that_is_taken_over_ends_as_any_other() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk, record = recorded(world)
     adopt(world, record)
     alice.send(talk.from_caller("BYE", cseq=9))
@@ -85,11 +92,11 @@ def test_a_call_that_is_taken_over_ends_as_any_other() -> None:
 
 
 def test_a_call_whose_hold_is_gone_is_cut_at_once() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, _, _, record = recorded(world)
-    world.extend = lambda question: Refused(Refuse(Reason.ACCOUNT_UNKNOWN, "hold"))
-    world.wall_s += 600
-    world.now_s += 600
+    world.extend = lambda question: CallRefused(Refuse(Reason.ACCOUNT_UNKNOWN, "hold"))
+    world.unix_s += 600
+    world.mono_s += 600
     adopt(world, record)
     world.advance(0.2)
     alice.got("BYE")
@@ -97,11 +104,11 @@ def test_a_call_whose_hold_is_gone_is_cut_at_once() -> None:
 
 
 def test_a_call_taken_over_while_admission_is_dead_has_the_grace_and_no_more() -> None:
-    world = World({"spend": {"grace": "5s"}})
+    world = EdgeWorld({"spend": {"grace": "5s"}})
     alice, _, _, record = recorded(world)
-    world.extend = lambda question: Unreachable()
-    world.wall_s += 600
-    world.now_s += 600
+    world.extend = lambda question: Unanswered()
+    world.unix_s += 600
+    world.mono_s += 600
     adopt(world, record)
     world.advance(4)
     assert not alice.inbox
@@ -110,23 +117,23 @@ def test_a_call_taken_over_while_admission_is_dead_has_the_grace_and_no_more() -
 
 
 def test_a_call_is_taken_once_and_not_after_its_end() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk, record = recorded(world)
-    world.edge.adopt(record, world.now_s, world.wall_s)
+    world.edge.adopt(record, world.mono_s, world.unix_s)
     assert len(world.edge.calls) == 1
-    assert world.edge.tally.calls_adopted == 0
+    assert world.edge.stats.calls_adopted == 0
     alice.send(talk.from_caller("BYE", cseq=9))
     bob.respond(bob.got("BYE"), 200)
-    world.edge.adopt(record, world.now_s, world.wall_s)
+    world.edge.adopt(record, world.mono_s, world.unix_s)
     assert len(world.edge.calls) == 0
 
 
 def test_an_adopted_call_is_extended_beyond_what_its_record_said() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, _, _, record = recorded(world)
-    world.extend = lambda question: Extended(360, final=False)
-    world.wall_s += 200
-    world.now_s += 200
+    world.extend = lambda question: CallExtended(360, final=False)
+    world.unix_s += 200
+    world.mono_s += 200
     adopt(world, record)
     world.advance(100)
     assert not alice.inbox
@@ -135,16 +142,18 @@ def test_an_adopted_call_is_extended_beyond_what_its_record_said() -> None:
 # In NATS.
 
 
-def sample(number: int) -> Record:
+def sample(number: int) -> DialogRecord:
     leg = Leg('"A" <sip:a@x>;tag=1', "sip:a@192.0.2.1", "192.0.2.1", 5060, 3, ("<sip:p;lr>",))
-    return Record(UUID(int=number, version=4), f"call-{number}", str(UUID(int=7, version=4)), START_S, 60, leg, leg)
+    return DialogRecord(
+        UUID(int=number, version=4), f"call-{number}", str(UUID(int=7, version=4)), START_S, 60, leg, leg
+    )
 
 
-class Edge:
+class RecordsEdge:
     """One edge's records, and the calls it has taken."""
 
     def __init__(self, bus: Bus, name: str) -> None:
-        self.taken: asyncio.Queue[Record] = asyncio.Queue()
+        self.taken: asyncio.Queue[DialogRecord] = asyncio.Queue()
         self.records = RecordsNats(
             bus.kv(Bucket.DIALOGS),
             bus.kv(Bucket.MEMBERS),
@@ -156,7 +165,7 @@ class Edge:
         )
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> "Edge":
+    def start(self) -> "RecordsEdge":
         work = (self.records.write(), self.records.stay_alive(), self.records.follow())
         self._tasks = [asyncio.create_task(each) for each in work]
         return self
@@ -182,13 +191,13 @@ async def test_the_calls_of_a_dead_edge_are_shared_among_the_living_and_each_tak
     nats_server: NatsServer,
 ) -> None:
     async with Bus(nats_server.url, name="test") as bus:
-        dead, one, two = (Edge(bus, name).start() for name in ("dead", "one", "two"))
+        dead, one, two = (RecordsEdge(bus, name).start() for name in ("dead", "one", "two"))
         wanted = [sample(number) for number in range(20)]
         for record in wanted:
             dead.records.store(StoreRecord(record, 60))
         await stored(bus, len(wanted))
         await dead.die()
-        taken: list[Record] = []
+        taken: list[DialogRecord] = []
         async with asyncio.timeout(20):
             while len(taken) < len(wanted):
                 done, pending = await asyncio.wait(
@@ -208,14 +217,14 @@ async def test_the_calls_of_a_dead_edge_are_shared_among_the_living_and_each_tak
 @pytest.mark.integration
 async def test_an_edge_that_comes_back_takes_its_own_and_what_has_ended_is_gone(nats_server: NatsServer) -> None:
     async with Bus(nats_server.url, name="test") as bus:
-        first = Edge(bus, "edge").start()
+        first = RecordsEdge(bus, "edge").start()
         for number in range(3):
             first.records.store(StoreRecord(sample(number), 60))
         await stored(bus, 3)
         first.records.forget(sample(1).hold_id)
         await stored(bus, 2)
         await first.die()
-        again = Edge(bus, "edge").start()
+        again = RecordsEdge(bus, "edge").start()
         async with asyncio.timeout(10):
             taken = {(await again.taken.get()).hold_id for _ in range(2)}
         assert taken == {sample(0).hold_id, sample(2).hold_id}
@@ -225,7 +234,7 @@ async def test_an_edge_that_comes_back_takes_its_own_and_what_has_ended_is_gone(
 @pytest.mark.integration
 async def test_an_edge_that_says_goodbye_is_not_brought_back_by_its_own_word(nats_server: NatsServer) -> None:
     async with Bus(nats_server.url, name="test") as bus:
-        edge = Edge(bus, "edge").start()
+        edge = RecordsEdge(bus, "edge").start()
         members = bus.kv(Bucket.MEMBERS)
         async for _ in members.watch():
             if await members.items():

@@ -1,9 +1,9 @@
 """The registrar over the wire (RFC 3261 10.3), and who may register what."""
 
 import pytest
-from edge_world import PASSWORD, REALM, Agent, World
+from edge_world import PASSWORD, REALM, Agent, EdgeWorld
 
-from callwarden.edge_proxy.core.effects import StoreLocation, Unreachable
+from callwarden.edge_proxy.core.effects import StoreLocation, Unanswered
 from callwarden.edge_proxy.core.locations import Location
 from callwarden.edge_proxy.core.registrar import BINDINGS_MAX
 from callwarden.sip.message import Request, Response
@@ -31,17 +31,17 @@ def send(agent: Agent, request: Request) -> Response:
     return answer
 
 
-def location(world: World, user: str) -> Location | None:
+def location(world: EdgeWorld, user: str) -> Location | None:
     return world.edge.locations.get(REALM, user)
 
 
-def uris(world: World, user: str) -> list[str]:
+def uris(world: EdgeWorld, user: str) -> list[str]:
     found = location(world, user)
     return [binding.uri for binding in found.bindings] if found else []
 
 
 def test_a_phone_registers_and_is_told_its_bindings() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1", numbers=("+4930111",))
     answer = send(alice, register(alice, expires="600"))
     assert answer.status == 200
@@ -54,7 +54,7 @@ def test_a_phone_registers_and_is_told_its_bindings() -> None:
 
 
 def test_a_contacts_own_expires_goes_before_the_header_and_is_bounded() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     answer = send(
         alice, register(alice, contacts=["<sip:a@192.0.2.1>;expires=120", "<sip:b@192.0.2.1>;expires=999999"])
@@ -63,7 +63,7 @@ def test_a_contacts_own_expires_goes_before_the_header_and_is_bounded() -> None:
 
 
 def test_a_time_too_short_is_refused_with_the_least() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     answer = send(alice, register(alice, expires="30"))
     assert (answer.status, answer.get("min-expires")) == (423, "60")
@@ -71,7 +71,7 @@ def test_a_time_too_short_is_refused_with_the_least() -> None:
 
 
 def test_refreshing_moves_a_binding_and_does_not_double_it() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     send(alice, register(alice))
     world.advance(100)
@@ -79,11 +79,11 @@ def test_refreshing_moves_a_binding_and_does_not_double_it() -> None:
     found = location(world, "alice")
     assert found is not None
     (binding,) = found.bindings
-    assert binding.expires_s == world.wall_s + 3_600
+    assert binding.expires_s == world.unix_s + 3_600
 
 
 def test_unregistering_one_phone_leaves_the_others() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     send(alice, register(alice, contacts=["<sip:desk@192.0.2.1>", "<sip:mobile@192.0.2.1>"]))
     answer = send(alice, register(alice, contacts=["<sip:desk@192.0.2.1>;expires=0"], cseq=5))
@@ -92,7 +92,7 @@ def test_unregistering_one_phone_leaves_the_others() -> None:
 
 
 def test_a_star_unregisters_all() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     send(alice, register(alice, contacts=["<sip:desk@192.0.2.1>", "<sip:mobile@192.0.2.1>"]))
     answer = send(alice, register(alice, contacts=["*"], expires="0", cseq=5))
@@ -104,7 +104,7 @@ def test_a_star_unregisters_all() -> None:
 
 @pytest.mark.parametrize(("contacts", "expires"), [(["*"], "600"), (["*", "<sip:a@192.0.2.1>"], "0"), (["*"], None)])
 def test_a_star_must_stand_alone_and_expire_now(contacts: list[str], expires: str | None) -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     send(alice, register(alice))
     assert send(alice, register(alice, contacts=contacts, expires=expires, cseq=5)).status == 400
@@ -112,7 +112,7 @@ def test_a_star_must_stand_alone_and_expire_now(contacts: list[str], expires: st
 
 
 def test_without_contact_the_bindings_are_told_and_stay() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     send(alice, register(alice))
     answer = send(alice, register(alice, contacts=[], cseq=5))
@@ -122,7 +122,7 @@ def test_without_contact_the_bindings_are_told_and_stay() -> None:
 
 @pytest.mark.parametrize("contacts", [["<sip:alice@192.0.2.1:5060>;expires=0"], ["*"]])
 def test_an_update_that_was_overtaken_changes_nothing(contacts: list[str]) -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     send(alice, register(alice, cseq=10))
     answer = send(alice, register(alice, contacts=contacts, expires="0", cseq=3))
@@ -131,7 +131,7 @@ def test_an_update_that_was_overtaken_changes_nothing(contacts: list[str]) -> No
 
 
 def test_the_oldest_binding_goes_when_there_are_too_many() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     for number in range(BINDINGS_MAX + 2):
         send(alice, register(alice, contacts=[f"<sip:alice@192.0.2.1:{6000 + number}>"], cseq=2 * number + 1))
@@ -142,7 +142,7 @@ def test_the_oldest_binding_goes_when_there_are_too_many() -> None:
 
 
 def test_too_many_contacts_at_once_are_refused() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     contacts = [f"<sip:alice@192.0.2.1:{6000 + number}>" for number in range(BINDINGS_MAX + 1)]
     assert send(alice, register(alice, contacts=contacts)).status == 403
@@ -150,14 +150,14 @@ def test_too_many_contacts_at_once_are_refused() -> None:
 
 @pytest.mark.parametrize("contact", ["<tel:+4930>", "<mailto:a@b>", "<sip:a@192.0.2.1?subject=x", "<sip:>"])
 def test_a_contact_that_nobody_can_call_is_refused(contact: str) -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     assert send(alice, register(alice, contacts=[contact])).status == 400
     assert uris(world, "alice") == []
 
 
 def test_a_binding_ends_by_itself() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     world.advance(3_601)
     world.invite(alice, "bob")
@@ -166,7 +166,7 @@ def test_a_binding_ends_by_itself() -> None:
 
 
 def test_nobody_registers_for_another() -> None:
-    world = World()
+    world = EdgeWorld()
     mallory = world.user("mallory", "192.0.2.66")
     request = register(mallory)
     request.set("To", f"<sip:alice@{REALM}>")
@@ -177,7 +177,7 @@ def test_nobody_registers_for_another() -> None:
 
 
 def test_a_user_registers_by_its_number_too() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1", numbers=("+4930111",))
     request = register(alice)
     request.set("To", f"<sip:4930111@{REALM}>")
@@ -187,7 +187,7 @@ def test_a_user_registers_by_its_number_too() -> None:
 
 @pytest.mark.parametrize("user", ["alice", "nobody"])
 def test_a_wrong_password_and_an_unknown_user_are_asked_again_alike(user: str) -> None:
-    world = World()
+    world = EdgeWorld()
     world.user("alice", "192.0.2.9")
     agent = world.agent("192.0.2.1", 5060, user)
     request = register(agent)
@@ -196,29 +196,29 @@ def test_a_wrong_password_and_an_unknown_user_are_asked_again_alike(user: str) -
     answer = agent.response(401)
     assert len(answer.get_all("www-authenticate")) == 2
     assert "stale" not in (answer.get("www-authenticate") or "")
-    reports = world.edge.counters.take_report(world.now_s)
+    reports = world.edge.counters.take_report(world.mono_s)
     assert [(name, sums.failures) for report in reports for _, name, sums in report.endpoints if name] == [(user, 1)]
 
 
 def test_the_first_challenge_is_no_failure_and_a_success_is_told() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     send(alice, register(alice))
-    (report,) = world.edge.counters.take_report(world.now_s)
+    (report,) = world.edge.counters.take_report(world.mono_s)
     assert sum(sums.failures for _, _, sums in report.endpoints) == 0
     assert [(name, sums.successes) for _, name, sums in report.endpoints if sums.successes] == [("alice", 1)]
     assert report.wrong == 0
 
 
 def test_when_auth_is_dead_registered_phones_stay_and_others_come_again() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     request = register(alice, cseq=20)
     alice.send(request)
     again = alice.with_credentials(request, alice.response(401))
     world.hold_answers = True
     alice.send(again)
-    world.release(Unreachable())
+    world.release(Unanswered())
     assert alice.response(503).get("retry-after") == "5"
     world.hold_answers = False
     world.invite(bob, "alice")
@@ -226,14 +226,14 @@ def test_when_auth_is_dead_registered_phones_stay_and_others_come_again() -> Non
 
 
 def test_a_foreign_domain_is_not_registered_here() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     alice.send(alice.request("REGISTER", "sip:example.org", to="<sip:alice@example.org>"))
     alice.response(403)
 
 
 def test_a_repeated_register_is_answered_from_memory() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     request = register(alice)
     alice.send(request)

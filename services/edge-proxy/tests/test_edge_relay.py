@@ -4,13 +4,13 @@ from base64 import urlsafe_b64decode
 from ipaddress import ip_address
 
 import pytest
-from edge_world import REALM, SDP, Agent, Talk, World, account_id
+from edge_world import REALM, SDP, Agent, AnsweredCall, EdgeWorld, account_id
 
 from callwarden.sip import build
 from callwarden.sip.message import Request
 
 
-def running(world: World) -> tuple[Agent, Agent, Talk]:
+def running(world: EdgeWorld) -> tuple[Agent, Agent, AnsweredCall]:
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     return alice, bob, world.talk(alice, bob, "bob")
 
@@ -19,7 +19,7 @@ def running(world: World) -> tuple[Agent, Agent, Talk]:
     "method", ["INFO", "UPDATE", "INVITE", "PRACK", "REFER", "NOTIFY", "MESSAGE", "OPTIONS", "X-NEW"]
 )
 def test_requests_pass_both_ways_with_their_answers(method: str) -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
     for sender, receiver, request in (
         (alice, bob, talk.from_caller(method, cseq=20)),
@@ -39,7 +39,7 @@ def test_requests_pass_both_ways_with_their_answers(method: str) -> None:
 
 
 def test_a_re_invite_is_passed_with_its_provisional_answers_and_its_ack() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
     invite = talk.from_caller("INVITE", cseq=20)
     alice.send(invite)
@@ -55,7 +55,7 @@ def test_a_re_invite_is_passed_with_its_provisional_answers_and_its_ack() -> Non
 
 
 def test_a_refused_re_invite_leaves_the_call_as_it_is() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
     invite = talk.from_caller("INVITE", cseq=20)
     alice.send(invite)
@@ -68,7 +68,7 @@ def test_a_refused_re_invite_leaves_the_call_as_it_is() -> None:
 
 
 def test_a_re_invite_can_be_cancelled() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
     invite = talk.from_caller("INVITE", cseq=20)
     alice.send(invite)
@@ -85,7 +85,7 @@ def test_a_re_invite_can_be_cancelled() -> None:
 
 
 def test_a_re_invite_that_nobody_answers_times_out() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, _, talk = running(world)
     alice.send(talk.from_caller("INVITE", cseq=20))
     alice.response(100)
@@ -95,7 +95,7 @@ def test_a_re_invite_that_nobody_answers_times_out() -> None:
 
 def test_a_request_that_nobody_answers_gets_no_late_408() -> None:
     """RFC 4320 4.2."""
-    world = World()
+    world = EdgeWorld()
     alice, _, talk = running(world)
     alice.send(talk.from_caller("INFO", cseq=20))
     world.advance(33)
@@ -104,7 +104,7 @@ def test_a_request_that_nobody_answers_gets_no_late_408() -> None:
 
 
 def test_an_ack_is_passed_without_state_and_the_same_each_time() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
     kept = len(world.edge.layer)
     ack = talk.from_caller("ACK", cseq=talk.invite.cseq.number)
@@ -115,7 +115,7 @@ def test_an_ack_is_passed_without_state_and_the_same_each_time() -> None:
 
 
 def test_after_a_restart_a_call_ends_by_its_cookie_alone() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
     hold_id = talk.hold_id
     world.restart()
@@ -125,13 +125,13 @@ def test_after_a_restart_a_call_ends_by_its_cookie_alone() -> None:
     alice.response(200)
     (ended,) = world.ended
     assert ended.hold_id == hold_id
-    assert (ended.reason, ended.answered_at_s, ended.ended_at_s) == ("caller-bye", 0.0, world.wall_s)
+    assert (ended.reason, ended.answered_at_s, ended.ended_at_s) == ("caller-bye", 0.0, world.unix_s)
     assert ended.account_id == account_id("alice")
 
 
 def test_after_a_restart_the_callee_behind_a_nat_is_still_reached() -> None:
     """Its Contact is a private address; the cookie knows where it really is."""
-    world = World()
+    world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
     nat = world.user("bob", "203.0.113.7", 40_000)
     register = nat.request("REGISTER", f"sip:{REALM}", to=f"<sip:bob@{REALM}>")
@@ -144,7 +144,7 @@ def test_after_a_restart_the_callee_behind_a_nat_is_still_reached() -> None:
     assert incoming.uri_text == "sip:bob@10.0.0.2:5060"
     answer = build.response(incoming, 200, to_tag="callee", headers=[("Contact", "<sip:bob@10.0.0.2:5060>")])
     nat.send(answer)
-    talk = Talk(world, alice, nat, invite, alice.response(200), incoming)
+    talk = AnsweredCall(world, alice, nat, invite, alice.response(200), incoming)
     world.restart()
     for method in ("ACK", "BYE"):
         alice.send(talk.from_caller(method, cseq=9 if method == "BYE" else invite.cseq.number))
@@ -155,7 +155,7 @@ def test_after_a_restart_the_callee_behind_a_nat_is_still_reached() -> None:
 
 
 def test_a_phone_whose_nat_gave_it_another_port_is_followed() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
     moved = world.agent("192.0.2.2", 6_000, "bob")
     info = talk.from_callee("INFO", cseq=2)
@@ -170,7 +170,7 @@ def test_a_phone_whose_nat_gave_it_another_port_is_followed() -> None:
 # What isn't passed.
 
 
-def bad(talk: Talk, kind: str) -> Request:
+def bad(talk: AnsweredCall, kind: str) -> Request:
     request = talk.from_caller("BYE", cseq=9)
     match kind:
         case "no cookie":
@@ -188,19 +188,19 @@ def bad(talk: Talk, kind: str) -> Request:
     ("kind", "status"), [("no cookie", 481), ("forged cookie", 403), ("another call", 403), ("another tag", 403)]
 )
 def test_a_request_without_a_good_cookie_goes_nowhere(kind: str, status: int) -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
     request = bad(talk, kind)
     alice.send(request)
     alice.response(status)
     assert not bob.inbox
     assert not world.ended
-    wrong = sum(report.wrong for report in world.edge.counters.take_report(world.now_s))
+    wrong = sum(report.wrong for report in world.edge.counters.take_report(world.mono_s))
     assert wrong == (status == 403)
 
 
 def test_an_ack_without_a_good_cookie_is_dropped_without_a_word() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
     ack = talk.from_caller("ACK", cseq=2)
     ack.set("Route", (ack.get("route") or "").replace("cw=", "cw=AAAA"))
@@ -210,10 +210,10 @@ def test_an_ack_without_a_good_cookie_is_dropped_without_a_word() -> None:
 
 
 def test_an_old_cookie_opens_nothing() -> None:
-    world = World({"session": {"absoluteTimeout": "1h"}})
+    world = EdgeWorld({"session": {"absoluteTimeout": "1h"}})
     alice, bob, talk = running(world)
     world.restart()
-    world.wall_s += 2 * 3_600 + 10
+    world.unix_s += 2 * 3_600 + 10
     alice.send(talk.from_caller("BYE", cseq=9))
     alice.response(481)
     assert not bob.inbox
@@ -221,9 +221,9 @@ def test_an_old_cookie_opens_nothing() -> None:
 
 def test_the_cookie_of_an_ended_call_opens_nothing() -> None:
     """Two who agree could talk on under a call that is charged no more."""
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
-    world.edge.cut_all("test", world.now_s, world.wall_s)
+    world.edge.cut_all("test", world.mono_s, world.unix_s)
     world.settle()
     alice.inbox.clear()
     bob.inbox.clear()
@@ -233,7 +233,7 @@ def test_the_cookie_of_an_ended_call_opens_nothing() -> None:
 
 
 def test_a_request_goes_to_the_other_side_and_not_where_the_sender_points_it() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
     victim = world.agent("203.0.113.99")
     request = talk.from_caller("INFO", cseq=20)
@@ -244,7 +244,7 @@ def test_a_request_goes_to_the_other_side_and_not_where_the_sender_points_it() -
 
 
 def test_neither_side_can_read_the_others_address_from_the_cookie() -> None:
-    world = World()
+    world = EdgeWorld()
     _, _, talk = running(world)
     text = talk.answer.record_routes[0].uri.params["cw"] or ""
     data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -258,7 +258,7 @@ def test_neither_side_can_read_the_others_address_from_the_cookie() -> None:
 
 def test_a_strict_router_before_us_is_understood() -> None:
     """It puts our route into the Request-URI and the target last into Route."""
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
     request = talk.from_caller("INFO", cseq=20)
     ours = request.routes[0].uri
@@ -273,14 +273,14 @@ def test_a_strict_router_before_us_is_understood() -> None:
 
 
 def test_proxies_behind_the_callee_keep_their_routes() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
     front = world.carrier("198.51.100.1")
     invite = world.invite(alice, "+49301234")
     incoming = front.got("INVITE")
     incoming.push_record_route("sip:198.51.100.1;lr")
     front.respond(incoming, 200)
-    talk = Talk(world, alice, front, invite, alice.response(200), incoming)
+    talk = AnsweredCall(world, alice, front, invite, alice.response(200), incoming)
     assert len(talk.routes) == 2
     alice.send(talk.from_caller("ACK", cseq=invite.cseq.number))
     ack = front.got("ACK")
@@ -288,14 +288,14 @@ def test_proxies_behind_the_callee_keep_their_routes() -> None:
 
 
 def test_a_strict_router_behind_us_gets_the_request_as_it_wants_it() -> None:
-    world = World()
+    world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
     front = world.carrier("198.51.100.1")
     invite = world.invite(alice, "+49301234")
     incoming = front.got("INVITE")
     incoming.push_record_route("sip:198.51.100.1")
     front.respond(incoming, 200)
-    talk = Talk(world, alice, front, invite, alice.response(200), incoming)
+    talk = AnsweredCall(world, alice, front, invite, alice.response(200), incoming)
     alice.send(talk.from_caller("BYE", cseq=9))
     bye = front.got("BYE")
     assert bye.uri_text == "sip:198.51.100.1"
@@ -303,7 +303,7 @@ def test_a_strict_router_behind_us_gets_the_request_as_it_wants_it() -> None:
 
 
 def test_hops_are_counted() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
     request = talk.from_caller("INFO", cseq=20)
     request.set("Max-Forwards", "0")
@@ -313,7 +313,7 @@ def test_hops_are_counted() -> None:
 
 
 def test_an_answer_to_nothing_is_dropped() -> None:
-    world = World()
+    world = EdgeWorld()
     alice, bob, talk = running(world)
     alice.send(talk.from_caller("INFO", cseq=20))
     passed = bob.got("INFO")
@@ -321,4 +321,4 @@ def test_an_answer_to_nothing_is_dropped() -> None:
     answer.pop_via()
     bob.send(answer)
     assert not alice.inbox
-    assert world.edge.tally.strays == 1
+    assert world.edge.stats.strays == 1

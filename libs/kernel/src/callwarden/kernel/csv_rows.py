@@ -1,8 +1,8 @@
 """Reading CSV that people send, a row at a time: what is wrong is named with its line and field, nothing is unbounded.
 
 In: text to rows by the names in its first line. Out: which columns there are and what stands in them (who reads),
-writing CSV (callwarden.call_admission.core.csv_text), lists of numbers, whose files have no first line to go by
-(callwarden.call_admission.core.list_file).
+writing CSV (callwarden.call_admission.model.csv_text), lists of numbers, whose files have no first line to go by
+(callwarden.call_admission.lists.core.list_file).
 
 Separated by comma, semicolon or tab, columns in any order; empty lines and those that begin with "#" are skipped.
 """

@@ -279,15 +279,15 @@ class NonceKeys:
     def __repr__(self) -> str:
         return f"<NonceKeys {sorted(self.keys)} current {self.current}>"
 
-    def issue(self, now_s: float, salt: bytes, binding: str = "") -> str:
+    def issue(self, unix_s: float, salt: bytes, binding: str = "") -> str:
         """A nonce of this moment.  ``salt``: 5 random bytes.  ``binding``: what it is good for, such as the source."""
         if len(salt) != _SALT_BYTES:
             raise ValueError("the salt has 5 bytes")
-        head = bytes((self.current,)) + int(now_s * 1000).to_bytes(8, "big") + salt
+        head = bytes((self.current,)) + int(unix_s * 1000).to_bytes(8, "big") + salt
         mac = hmac_digest(self.keys[self.current], head + binding.encode(), "sha256")[:_MAC_BYTES]
         return urlsafe_b64encode(head + mac).decode()
 
-    def check(self, nonce: str, now_s: float, max_age_s: float, binding: str = "") -> Freshness:
+    def check(self, nonce: str, unix_s: float, max_age_s: float, binding: str = "") -> Freshness:
         """Ours, and not older than ``max_age_s``?  A time ahead of ours (another pod's clock) passes by as much."""
         if len(nonce) != _NONCE_CHARS or not nonce.isascii():
             return Freshness.FORGED
@@ -300,7 +300,7 @@ class NonceKeys:
         head, mac = data[:-_MAC_BYTES], data[-_MAC_BYTES:]
         if not compare_digest(hmac_digest(key, head + binding.encode(), "sha256")[:_MAC_BYTES], mac):
             return Freshness.FORGED
-        age_s = now_s - int.from_bytes(head[1:9], "big") / 1000
+        age_s = unix_s - int.from_bytes(head[1:9], "big") / 1000
         return Freshness.FRESH if -max_age_s <= age_s <= max_age_s else Freshness.STALE
 
 

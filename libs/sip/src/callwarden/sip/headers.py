@@ -25,7 +25,7 @@ _NAME_ADDRS = frozenset({"from", "to", "refer-to", "referred-by", "reply-to"})
 _KNOWN = _NAME_ADDR_LISTS | _NAME_ADDRS | {"call-id", "max-forwards", "expires"}
 
 
-class Message:
+class SipMessage:
     """What requests and responses share: headers in order, and a body of bytes.
 
     Mutable, with slots and private lists, because it is the hot path: a proxy changes four lines and passes the other

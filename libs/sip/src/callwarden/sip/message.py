@@ -19,13 +19,13 @@ from typing import NamedTuple
 
 from callwarden.sip.cseq import parse_cseq
 from callwarden.sip.grammar import is_token, parse_uint, split_list
-from callwarden.sip.headers import Message
+from callwarden.sip.headers import SipMessage
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.names import KEYS, REQUIRED, SINGLE, canonical
 from callwarden.sip.uri import Uri, parse_uri
 from callwarden.sip.via import Via, parse_via
 
-__all__ = ["Message", "Request", "Response", "header_lines", "parse"]
+__all__ = ["Request", "Response", "SipMessage", "header_lines", "parse"]
 
 MESSAGE_BYTES_MAX = 65535  # What one UDP datagram can carry.
 HEAD_BYTES_MAX = 32768  # Real heads have 0.5 to 4 KiB; a body may need the rest.
@@ -43,7 +43,7 @@ SHAPES_MAX = 512
 SHAPE_HEADERS_MAX = 32
 
 
-class _Shape(NamedTuple):
+class _HeaderShape(NamedTuple):
     """All that is needed is there, and nothing twice that may stand once."""
 
     keys: list[str]
@@ -52,7 +52,7 @@ class _Shape(NamedTuple):
     length_at: int  # -1: there is no Content-Length
 
 
-_shapes: dict[tuple[str, ...], _Shape] = {}
+_shapes: dict[tuple[str, ...], _HeaderShape] = {}
 
 _STATUSES = {str(status): status for status in range(100, 700)}
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])  # all but TAB
@@ -61,7 +61,7 @@ _bare_control = re.compile(r"(?<!\\)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
 _fold = re.compile(r"\r\n[ \t]+")  # starts at a line end only: blanks before it would be scanned over and over
 
 
-class Request(Message):
+class Request(SipMessage):
     """A SIP request."""
 
     __slots__ = ("method", "uri_text")
@@ -142,7 +142,7 @@ class Request(Message):
         return f"<Request {self.method}>"
 
 
-class Response(Message):
+class Response(SipMessage):
     """A SIP response."""
 
     __slots__ = ("reason", "status")
@@ -206,7 +206,7 @@ def parse(data: bytes) -> Request | Response:
         if len(_shapes) >= SHAPES_MAX:
             _shapes.clear()
         length_at = keys.index("content-length") if "content-length" in keys else -1
-        _shapes[names] = _Shape(keys.copy(), keys.index("via"), keys.index("cseq"), length_at)
+        _shapes[names] = _HeaderShape(keys.copy(), keys.index("via"), keys.index("cseq"), length_at)
     return message
 
 
@@ -233,7 +233,9 @@ def _read_names(lines: list[str]) -> tuple[list[str], list[str]]:
     return keys, lines
 
 
-def _assemble(start: str, keys: list[str], lines: list[str], body: bytes, shape: _Shape | None) -> Request | Response:
+def _assemble(
+    start: str, keys: list[str], lines: list[str], body: bytes, shape: _HeaderShape | None
+) -> Request | Response:
     message: Request | Response
     error: Malformed | None = None
     if start[:8] == "SIP/2.0 " and (status := start[8:11]) in _STATUSES and start[11:12] == " ":  # nearly always

@@ -74,7 +74,7 @@ class Cancelled(NamedTuple):
     transaction: ServerTransaction
 
 
-class TimedOut(NamedTuple):
+class TransactionTimedOut(NamedTuple):
     """Nobody answered (client: take it for a 408), or nobody acknowledged our failure (server: nothing to do)."""
 
     transaction: Transaction
@@ -99,7 +99,7 @@ Output = (
     | ResponseReceived
     | StrayResponse
     | Cancelled
-    | TimedOut
+    | TransactionTimedOut
     | TransportFailed
     | Terminated
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class TransactionKind(StrEnum):
     """The four machines."""
 
     INVITE_CLIENT = "invite client"  # 17.1.1
@@ -21,7 +21,7 @@ class Kind(StrEnum):
     SERVER = "server"  # 17.2.2
 
 
-class State(StrEnum):
+class TransactionState(StrEnum):
     CALLING = "calling"
     TRYING = "trying"
     PROCEEDING = "proceeding"
@@ -31,7 +31,7 @@ class State(StrEnum):
     TERMINATED = "terminated"
 
 
-class Event(StrEnum):
+class TransactionEvent(StrEnum):
     # From the network.
     REQUEST = "request"  # the request once more
     ACK = "ack"
@@ -69,18 +69,18 @@ class Action(StrEnum):
     START_M = "pass further 2xx on (M, 64 T1)"
 
 
-Row = tuple[State, tuple[Action, ...]]
-Table = dict[State, dict[Event, Row]]
+Row = tuple[TransactionState, tuple[Action, ...]]
+Table = dict[TransactionState, dict[TransactionEvent, Row]]
 
-_C = State.CALLING
-_T = State.TRYING
-_P = State.PROCEEDING
-_D = State.COMPLETED
-_F = State.CONFIRMED
-_A = State.ACCEPTED
-_X = State.TERMINATED
+_C = TransactionState.CALLING
+_T = TransactionState.TRYING
+_P = TransactionState.PROCEEDING
+_D = TransactionState.COMPLETED
+_F = TransactionState.CONFIRMED
+_A = TransactionState.ACCEPTED
+_X = TransactionState.TERMINATED
 
-_E = Event
+_E = TransactionEvent
 _DO = Action
 
 # RFC 3261 figure 5 as changed by RFC 6026 figure 5.  A new client has sent its request and runs A and B.
@@ -215,9 +215,9 @@ SERVER: Table = {
 for _table in (INVITE_SERVER, SERVER):
     _table[_X] = {_E.SEND_PROVISIONAL: (_X, ()), _E.SEND_SUCCESS: (_X, ()), _E.SEND_FAILURE: (_X, ())}
 
-TABLES: dict[Kind, Table] = {
-    Kind.INVITE_CLIENT: INVITE_CLIENT,
-    Kind.CLIENT: CLIENT,
-    Kind.INVITE_SERVER: INVITE_SERVER,
-    Kind.SERVER: SERVER,
+TABLES: dict[TransactionKind, Table] = {
+    TransactionKind.INVITE_CLIENT: INVITE_CLIENT,
+    TransactionKind.CLIENT: CLIENT,
+    TransactionKind.INVITE_SERVER: INVITE_SERVER,
+    TransactionKind.SERVER: SERVER,
 }

@@ -33,12 +33,12 @@ class Timers(Generic[Owner]):
     def __init__(self) -> None:
         self._queues: dict[float, deque[tuple[float, bool, Owner]]] = {}
 
-    def start_retransmit(self, owner: Owner, now_s: float, after_s: float) -> None:
-        owner.retransmit_at_s = at_s = now_s + after_s
+    def start_retransmit(self, owner: Owner, mono_s: float, after_s: float) -> None:
+        owner.retransmit_at_s = at_s = mono_s + after_s
         self._queue(after_s).append((at_s, False, owner))
 
-    def start_expire(self, owner: Owner, now_s: float, after_s: float) -> None:
-        owner.expire_at_s = at_s = now_s + after_s
+    def start_expire(self, owner: Owner, mono_s: float, after_s: float) -> None:
+        owner.expire_at_s = at_s = mono_s + after_s
         self._queue(after_s).append((at_s, True, owner))
 
     def _queue(self, after_s: float) -> deque[tuple[float, bool, Owner]]:
@@ -60,11 +60,11 @@ class Timers(Generic[Owner]):
                 queue.popleft()
         return earliest
 
-    def due(self, now_s: float) -> list[tuple[float, bool, Owner]]:
+    def due(self, mono_s: float) -> list[tuple[float, bool, Owner]]:
         """Take what is due, earliest first: (deadline, expires, owner).  Ask ``runs`` before each is acted on."""
         found: list[tuple[float, bool, Owner]] = []
         for queue in self._queues.values():
-            while queue and queue[0][0] <= now_s:
+            while queue and queue[0][0] <= mono_s:
                 entry = queue.popleft()
                 if self.runs(entry):
                     found.append(entry)

@@ -40,10 +40,10 @@ from callwarden.sip.outputs import (
     Send,
     StrayResponse,
     Terminated,
-    TimedOut,
+    TransactionTimedOut,
     TransportFailed,
 )
-from callwarden.sip.tables import TABLES, Action, Event, Kind, State
+from callwarden.sip.tables import TABLES, Action, TransactionEvent, TransactionKind, TransactionState
 from callwarden.sip.timers import Timers
 from callwarden.sip.via import MAGIC_COOKIE
 
@@ -60,11 +60,11 @@ __all__ = [
     "ServerTransaction",
     "StrayResponse",
     "Terminated",
-    "TimedOut",
     "TimerValues",
     "TooManyTransactions",
     "Transaction",
     "TransactionLayer",
+    "TransactionTimedOut",
     "TransportFailed",
 ]
 
@@ -117,7 +117,15 @@ class _Transaction:
         "state",
     )
 
-    def __init__(self, kind: Kind, state: State, key: str, request: Request, peer: Peer, silent: bool = False) -> None:
+    def __init__(
+        self,
+        kind: TransactionKind,
+        state: TransactionState,
+        key: str,
+        request: Request,
+        peer: Peer,
+        silent: bool = False,
+    ) -> None:
         self.kind = kind
         self.state = state
         self.key = key
@@ -142,7 +150,7 @@ class _Transaction:
     @property
     def is_final(self) -> bool:
         """A final answer was sent or received, or all is over."""
-        return self.state not in (State.CALLING, State.TRYING, State.PROCEEDING)
+        return self.state not in (TransactionState.CALLING, TransactionState.TRYING, TransactionState.PROCEEDING)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method} {self.state}>"
@@ -153,7 +161,15 @@ class ServerTransaction(_Transaction):
 
     __slots__ = ("_cancelled",)
 
-    def __init__(self, kind: Kind, state: State, key: str, request: Request, peer: Peer, silent: bool = False) -> None:
+    def __init__(
+        self,
+        kind: TransactionKind,
+        state: TransactionState,
+        key: str,
+        request: Request,
+        peer: Peer,
+        silent: bool = False,
+    ) -> None:
         super().__init__(kind, state, key, request, peer, silent)
         self._cancelled = False  # told
 
@@ -163,7 +179,15 @@ class ClientTransaction(_Transaction):
 
     __slots__ = ("_cancel", "_cancelled")
 
-    def __init__(self, kind: Kind, state: State, key: str, request: Request, peer: Peer, silent: bool = False) -> None:
+    def __init__(
+        self,
+        kind: TransactionKind,
+        state: TransactionState,
+        key: str,
+        request: Request,
+        peer: Peer,
+        silent: bool = False,
+    ) -> None:
         super().__init__(kind, state, key, request, peer, silent)
         self._cancel = False  # wanted, waits for the first provisional
         self._cancelled = False  # sent
@@ -196,7 +220,7 @@ class TransactionLayer:
 
     # From the network.
 
-    def receive(self, message: Request | Response, source: Peer, now_s: float) -> list[Output]:
+    def receive(self, message: Request | Response, source: Peer, mono_s: float) -> list[Output]:
         """Take a message in.  Needs no more of it than ``parse`` has checked, so it raises nothing."""
         out: list[Output] = []
         if isinstance(message, Response):
@@ -205,8 +229,14 @@ class TransactionLayer:
                 out.append(StrayResponse(message, source))
             else:
                 status = message.status
-                event = Event.PROVISIONAL if status < 200 else Event.SUCCESS if status < 300 else Event.FAILURE
-                self._run(client, event, message, now_s, out)
+                event = (
+                    TransactionEvent.PROVISIONAL
+                    if status < 200
+                    else TransactionEvent.SUCCESS
+                    if status < 300
+                    else TransactionEvent.FAILURE
+                )
+                self._run(client, event, message, mono_s, out)
             return out
 
         method = message.method
@@ -216,28 +246,28 @@ class TransactionLayer:
             if server is None:
                 out.append(AckReceived(message, source))
             else:
-                server_event = Event.ACK
-                self._run(server, server_event, message, now_s, out)
+                server_event = TransactionEvent.ACK
+                self._run(server, server_event, message, mono_s, out)
             return out
         server = self._servers.get(hop + method)
         if server is not None:
-            self._run(server, Event.REQUEST, message, now_s, out)
+            self._run(server, TransactionEvent.REQUEST, message, mono_s, out)
         elif method == "CANCEL" and (invite := self._servers.get(hop + "INVITE")) is not None:
-            self._cancelled(message, invite, source, now_s, out)
+            self._cancelled(message, invite, source, mono_s, out)
         else:
             out.append(RequestReceived(message, source))
         return out
 
-    def transport_failed(self, transaction: Transaction, now_s: float) -> list[Output]:
+    def transport_failed(self, transaction: Transaction, mono_s: float) -> list[Output]:
         """The transport could not send what this transaction sent last (RFC 3261 17.1.4, 17.2.4)."""
         out: list[Output] = []
-        if transaction.state is not State.TERMINATED:
-            self._run(transaction, Event.TRANSPORT_ERROR, None, now_s, out)
+        if transaction.state is not TransactionState.TERMINATED:
+            self._run(transaction, TransactionEvent.TRANSPORT_ERROR, None, mono_s, out)
         return out
 
     # From the user.
 
-    def accept(self, request: Request, peer: Peer, now_s: float) -> ServerTransaction:
+    def accept(self, request: Request, peer: Peer, mono_s: float) -> ServerTransaction:
         """Make a server transaction of a request that was handed out.  ``peer`` is where its answers go.
 
         Nothing is sent: answer an INVITE with 100 within 200 ms (RFC 3261 17.2.1).  Raises TooManyTransactions.
@@ -249,45 +279,51 @@ class TransactionLayer:
         if len(self) >= self._transactions_max:
             raise TooManyTransactions
         if method == "INVITE":
-            server = ServerTransaction(Kind.INVITE_SERVER, State.PROCEEDING, key, request, peer)
+            server = ServerTransaction(TransactionKind.INVITE_SERVER, TransactionState.PROCEEDING, key, request, peer)
         else:
-            server = ServerTransaction(Kind.SERVER, State.TRYING, key, request, peer)
+            server = ServerTransaction(TransactionKind.SERVER, TransactionState.TRYING, key, request, peer)
         self._servers[key] = server
         return server
 
-    def respond(self, transaction: ServerTransaction, response: Response, now_s: float) -> list[Output]:
+    def respond(self, transaction: ServerTransaction, response: Response, mono_s: float) -> list[Output]:
         """Answer.  After a final answer all else is dropped, but that a 2xx to INVITE may be repeated."""
         out: list[Output] = []
         status = response.status
-        event = Event.SEND_PROVISIONAL if status < 200 else Event.SEND_SUCCESS if status < 300 else Event.SEND_FAILURE
-        self._run(transaction, event, response, now_s, out)
+        event = (
+            TransactionEvent.SEND_PROVISIONAL
+            if status < 200
+            else TransactionEvent.SEND_SUCCESS
+            if status < 300
+            else TransactionEvent.SEND_FAILURE
+        )
+        self._run(transaction, event, response, mono_s, out)
         return out
 
-    def send_request(self, request: Request, peer: Peer, now_s: float) -> tuple[ClientTransaction, list[Output]]:
+    def send_request(self, request: Request, peer: Peer, mono_s: float) -> tuple[ClientTransaction, list[Output]]:
         """Send a request that carries our Via with a fresh branch.  Not for ACK.  Raises TooManyTransactions."""
         if len(self) >= self._transactions_max:
             raise TooManyTransactions
         out: list[Output] = []
-        return self._send(request, peer, now_s, out, silent=False), out
+        return self._send(request, peer, mono_s, out, silent=False), out
 
-    def cancel(self, transaction: ClientTransaction, now_s: float) -> list[Output]:
+    def cancel(self, transaction: ClientTransaction, mono_s: float) -> list[Output]:
         """Cancel an INVITE we sent: at once if it has a provisional answer, else when the first comes (RFC 3261 9.1).
 
         After a final answer, or a second time, it does nothing.  The answer to the CANCEL is not handed out; the INVITE
         ends with its own (487) or with TimedOut after 64 T1.
         """
-        if transaction.kind is not Kind.INVITE_CLIENT:
+        if transaction.kind is not TransactionKind.INVITE_CLIENT:
             raise Misuse("only an INVITE can be cancelled")
         out: list[Output] = []
-        if transaction.state is State.CALLING:
+        if transaction.state is TransactionState.CALLING:
             transaction._cancel = True
-        elif transaction.state is State.PROCEEDING:
-            self._cancel(transaction, now_s, out)
+        elif transaction.state is TransactionState.PROCEEDING:
+            self._cancel(transaction, mono_s, out)
         return out
 
     def drop(self, transaction: Transaction) -> None:
         """Forget a transaction without a word to either side."""
-        if transaction.state is not State.TERMINATED:
+        if transaction.state is not TransactionState.TERMINATED:
             self._forget(transaction)
 
     # From the clock.
@@ -296,18 +332,18 @@ class TransactionLayer:
         """When ``handle_timers`` has something to do next; None: nothing is waited for."""
         return self._timers.next_s()
 
-    def handle_timers(self, now_s: float) -> list[Output]:
+    def handle_timers(self, mono_s: float) -> list[Output]:
         """Do what is due."""
         out: list[Output] = []
-        for entry in self._timers.due(now_s):
+        for entry in self._timers.due(mono_s):
             if self._timers.runs(entry):
                 _, expires, transaction = entry
                 if expires:
                     transaction.expire_at_s = 0.0
-                    self._run(transaction, Event.EXPIRE, None, now_s, out)
+                    self._run(transaction, TransactionEvent.EXPIRE, None, mono_s, out)
                 else:
                     transaction.retransmit_at_s = 0.0
-                    self._run(transaction, Event.RETRANSMIT, None, now_s, out)
+                    self._run(transaction, TransactionEvent.RETRANSMIT, None, mono_s, out)
         return out
 
     # The engine.
@@ -315,9 +351,9 @@ class TransactionLayer:
     def _run(
         self,
         transaction: Transaction,
-        event: Event,
+        event: TransactionEvent,
         message: Request | Response | None,
-        now_s: float,
+        mono_s: float,
         out: list[Output],
     ) -> None:
         row = transaction._rows.get(event)
@@ -328,16 +364,16 @@ class TransactionLayer:
         transaction.state = state
         transaction._rows = rows
         for action in actions:
-            action(self, transaction, message, now_s, out)
-        if state is State.TERMINATED and was is not State.TERMINATED:
+            action(self, transaction, message, mono_s, out)
+        if state is TransactionState.TERMINATED and was is not TransactionState.TERMINATED:
             self._forget(transaction)
             if not transaction._silent:
                 out.append(Terminated(transaction))
 
     def _forget(self, transaction: Transaction) -> None:
         # The timer queues may name it for half a minute more: keep it small.
-        transaction.state = State.TERMINATED
-        transaction._rows = _COMPILED[transaction.kind].get(State.TERMINATED, {})
+        transaction.state = TransactionState.TERMINATED
+        transaction._rows = _COMPILED[transaction.kind].get(TransactionState.TERMINATED, {})
         transaction._request = None
         transaction._last_sent = b""
         transaction.retransmit_at_s = transaction.expire_at_s = 0.0
@@ -346,44 +382,48 @@ class TransactionLayer:
         else:
             del self._clients[transaction.key]
 
-    def _send(self, request: Request, peer: Peer, now_s: float, out: list[Output], silent: bool) -> ClientTransaction:
+    def _send(self, request: Request, peer: Peer, mono_s: float, out: list[Output], silent: bool) -> ClientTransaction:
         method = request.method
         key = f"{request.via.params.get('branch')}|{method}"
         if method == "ACK" or key in self._clients:
             raise Misuse("an ACK, or a branch used before")
         if method == "INVITE":
-            client = ClientTransaction(Kind.INVITE_CLIENT, State.CALLING, key, request, peer, silent)
+            client = ClientTransaction(
+                TransactionKind.INVITE_CLIENT, TransactionState.CALLING, key, request, peer, silent
+            )
         else:
-            client = ClientTransaction(Kind.CLIENT, State.TRYING, key, request, peer, silent)
+            client = ClientTransaction(TransactionKind.CLIENT, TransactionState.TRYING, key, request, peer, silent)
         self._clients[key] = client
         client._last_sent = data = request.to_bytes()
         if peer.transport == "UDP":
             client.interval_s = self._values.t1_s
-            self._timers.start_retransmit(client, now_s, client.interval_s)  # A or E
-        self._timers.start_expire(client, now_s, self._give_up_s)  # B or F
+            self._timers.start_retransmit(client, mono_s, client.interval_s)  # A or E
+        self._timers.start_expire(client, mono_s, self._give_up_s)  # B or F
         out.append(Send(data, peer))
         return client
 
-    def _cancel(self, invite: ClientTransaction, now_s: float, out: list[Output]) -> None:
+    def _cancel(self, invite: ClientTransaction, mono_s: float, out: list[Output]) -> None:
         if invite._cancelled:
             return
         invite._cancelled = True
-        self._send(build.cancel(invite.request), invite.peer, now_s, out, silent=True)
-        self._timers.start_expire(invite, now_s, self._give_up_s)  # RFC 3261 9.1: then it is taken for cancelled
+        self._send(build.cancel(invite.request), invite.peer, mono_s, out, silent=True)
+        self._timers.start_expire(invite, mono_s, self._give_up_s)  # RFC 3261 9.1: then it is taken for cancelled
 
     def _cancelled(
-        self, request: Request, invite: ServerTransaction, source: Peer, now_s: float, out: list[Output]
+        self, request: Request, invite: ServerTransaction, source: Peer, mono_s: float, out: list[Output]
     ) -> None:
         # RFC 3261 9.2; its own transaction answers its retransmissions.
         ok = build.response(request, 200, to_tag=build.local_tag(request, self._tag_secret))
         if len(self) < self._transactions_max:
             key = _hop(request) + "CANCEL"
-            server = ServerTransaction(Kind.SERVER, State.TRYING, key, request, invite.peer, silent=True)
+            server = ServerTransaction(
+                TransactionKind.SERVER, TransactionState.TRYING, key, request, invite.peer, silent=True
+            )
             self._servers[key] = server
-            self._run(server, Event.SEND_SUCCESS, ok, now_s, out)
+            self._run(server, TransactionEvent.SEND_SUCCESS, ok, mono_s, out)
         else:
             out.append(Send(ok.to_bytes(), invite.peer))
-        if invite.state is State.PROCEEDING and not invite._cancelled:
+        if invite.state is TransactionState.PROCEEDING and not invite._cancelled:
             invite._cancelled = True
             out.append(Cancelled(invite))
 
@@ -401,90 +441,90 @@ def _hop(request: Request) -> str:
 # What the actions do.
 
 
-def _act_send(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+def _act_send(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
     data = message.to_bytes()
     tx._last_sent = data
     out.append(Send(data, tx.peer))
 
 
-def _act_resend(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+def _act_resend(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
     if tx._last_sent:
         out.append(Send(tx._last_sent, tx.peer))
 
 
-def _act_back_off(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+def _act_back_off(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
     interval_s = tx.interval_s * 2
-    if tx.kind is not Kind.INVITE_CLIENT:  # timer A doubles until B ends it; E and G stop at T2
+    if tx.kind is not TransactionKind.INVITE_CLIENT:  # timer A doubles until B ends it; E and G stop at T2
         interval_s = min(interval_s, layer._values.t2_s)
     tx.interval_s = interval_s
-    layer._timers.start_retransmit(tx, now_s, interval_s)
+    layer._timers.start_retransmit(tx, mono_s, interval_s)
     out.append(Send(tx._last_sent, tx.peer))
 
 
-def _act_slow_down(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+def _act_slow_down(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
     tx.interval_s = layer._values.t2_s
 
 
-def _act_stop_retransmitting(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+def _act_stop_retransmitting(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
     tx.retransmit_at_s = 0.0
 
 
-def _act_stop_expiring(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+def _act_stop_expiring(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
     tx.expire_at_s = 0.0
 
 
-def _act_send_ack(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
-    _act_send(layer, tx, build.ack(tx.request, message), now_s, out)
+def _act_send_ack(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
+    _act_send(layer, tx, build.ack(tx.request, message), mono_s, out)
 
 
-def _act_deliver(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+def _act_deliver(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
     if isinstance(message, Request):
         out.append(AckReceived(message, tx.peer))
         return
     if not tx._silent:
         out.append(ResponseReceived(tx, message))
-    if tx.state is State.PROCEEDING and tx.kind is Kind.INVITE_CLIENT and tx._cancel:
-        layer._cancel(tx, now_s, out)
+    if tx.state is TransactionState.PROCEEDING and tx.kind is TransactionKind.INVITE_CLIENT and tx._cancel:
+        layer._cancel(tx, mono_s, out)
 
 
-def _act_time_out(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+def _act_time_out(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
     if not tx._silent:
-        out.append(TimedOut(tx))
+        out.append(TransactionTimedOut(tx))
 
 
-def _act_fail(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+def _act_fail(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
     if not tx._silent:
         out.append(TransportFailed(tx))
 
 
-def _act_start_d(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+def _act_start_d(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
     tx._request = None
-    layer._timers.start_expire(tx, now_s, 0.0 if tx.peer.is_reliable else layer._values.d_s)
+    layer._timers.start_expire(tx, mono_s, 0.0 if tx.peer.is_reliable else layer._values.d_s)
 
 
-def _act_start_h(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+def _act_start_h(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
     tx._request = None
     if not tx.peer.is_reliable:
         tx.interval_s = layer._values.t1_s
-        layer._timers.start_retransmit(tx, now_s, tx.interval_s)
-    layer._timers.start_expire(tx, now_s, layer._give_up_s)
+        layer._timers.start_retransmit(tx, mono_s, tx.interval_s)
+    layer._timers.start_expire(tx, mono_s, layer._give_up_s)
 
 
-def _act_start_i_k(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+def _act_start_i_k(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
     tx._request = None
     tx._last_sent = b""
-    layer._timers.start_expire(tx, now_s, 0.0 if tx.peer.is_reliable else layer._values.t4_s)
+    layer._timers.start_expire(tx, mono_s, 0.0 if tx.peer.is_reliable else layer._values.t4_s)
 
 
-def _act_start_j(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+def _act_start_j(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
     tx._request = None
-    layer._timers.start_expire(tx, now_s, 0.0 if tx.peer.is_reliable else layer._give_up_s)
+    layer._timers.start_expire(tx, mono_s, 0.0 if tx.peer.is_reliable else layer._give_up_s)
 
 
-def _act_start_l_m(layer: TransactionLayer, tx: Any, message: Any, now_s: float, out: list[Output]) -> None:
+def _act_start_l_m(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
     tx._request = None
     tx._last_sent = b""  # a 2xx is repeated by the user agent that gave it
-    layer._timers.start_expire(tx, now_s, layer._give_up_s)
+    layer._timers.start_expire(tx, mono_s, layer._give_up_s)
 
 
 _Act = Callable[[TransactionLayer, Any, Any, float, list[Output]], None]
@@ -509,9 +549,9 @@ _ACTIONS: dict[Action, _Act] = {
 }
 
 # The tables with actions as functions and the next state's rows at hand: one look-up for each event.
-_Rows = dict[Event, Any]  # Event -> (State, _Rows, tuple[_Act, ...]); recursive, which mypy can't name
-_COMPILED: dict[Kind, dict[State, _Rows]] = {
-    kind: {state: {} for state in [*table, State.TERMINATED]} for kind, table in TABLES.items()
+_Rows = dict[TransactionEvent, Any]  # Event -> (State, _Rows, tuple[_Act, ...]); recursive, which mypy can't name
+_COMPILED: dict[TransactionKind, dict[TransactionState, _Rows]] = {
+    kind: {state: {} for state in [*table, TransactionState.TERMINATED]} for kind, table in TABLES.items()
 }
 for _kind, _table in TABLES.items():
     for _state, _table_rows in _table.items():

@@ -5,26 +5,29 @@ import random
 from uuid import UUID
 
 from callwarden.api.admission.v1 import admission_pb2_grpc, lists_pb2_grpc
-from callwarden.call_admission.adapters import events_nats, lists_nats, metrics
-from callwarden.call_admission.adapters.accounts_grpc import AccountGrpc
-from callwarden.call_admission.adapters.accounts_sql import SqlAccounts
-from callwarden.call_admission.adapters.admission_grpc import AdmissionGrpc
-from callwarden.call_admission.adapters.books_sql import SESSION, SqlBooks
-from callwarden.call_admission.adapters.lists_grpc import ListGrpc
-from callwarden.call_admission.adapters.lists_nats import NatsCountNews, NatsListed, NatsListNews
-from callwarden.call_admission.adapters.lists_sql import SqlLists
-from callwarden.call_admission.adapters.policy_source import CompiledPolicies
-from callwarden.call_admission.adapters.quotes_grpc import SERVICE as RATING
-from callwarden.call_admission.adapters.quotes_grpc import GrpcQuotes
-from callwarden.call_admission.adapters.records_sql import SqlRecords
-from callwarden.call_admission.adapters.shards_sql import SqlShards
-from callwarden.call_admission.adapters.trunks_sql import SqlSourceTrunks
-from callwarden.call_admission.app import CallAdmission
-from callwarden.call_admission.call_watch import CallWatch
-from callwarden.call_admission.desk import AccountDesk
-from callwarden.call_admission.limit_desk import LimitDesk
-from callwarden.call_admission.number_lists import NumberLists
-from callwarden.call_admission.retention import Retention
+from callwarden.call_admission.accounts.adapters.accounts_grpc import AccountGrpc
+from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
+from callwarden.call_admission.accounts.adapters.events_nats import NatsNews
+from callwarden.call_admission.accounts.app.account_service import AccountDesk
+from callwarden.call_admission.accounts.app.limit_queries import LimitDesk
+from callwarden.call_admission.admission.adapters import events_nats, metrics
+from callwarden.call_admission.admission.adapters.admission_grpc import AdmissionGrpc
+from callwarden.call_admission.admission.adapters.policy_source import CompiledPolicies
+from callwarden.call_admission.admission.adapters.quotes_grpc import SERVICE as RATING
+from callwarden.call_admission.admission.adapters.quotes_grpc import GrpcQuotes
+from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
+from callwarden.call_admission.admission.adapters.source_trunks_sql import SqlSourceTrunks
+from callwarden.call_admission.admission.adapters.store_sql import SESSION, SqlBooks
+from callwarden.call_admission.admission.app.calls import CallAdmission
+from callwarden.call_admission.lists.adapters import lists_nats
+from callwarden.call_admission.lists.adapters import metrics as list_metrics
+from callwarden.call_admission.lists.adapters.lists_grpc import ListGrpc
+from callwarden.call_admission.lists.adapters.lists_nats import NatsCountNews, NatsListed, NatsListNews
+from callwarden.call_admission.lists.adapters.lists_sql import SqlLists
+from callwarden.call_admission.lists.app.call_watch import CallWatch
+from callwarden.call_admission.lists.app.number_lists import NumberLists
+from callwarden.call_admission.records.adapters.records_sql import SqlRecords
+from callwarden.call_admission.records.app.retention import Retention
 from callwarden.call_admission.settings import Settings
 from callwarden.common.bus import Bucket
 from callwarden.common.rpc.stream import StreamPool
@@ -65,13 +68,13 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     app = CallAdmission(
         books, quotes, policies, runtime.clock, random.random, lists=lists, trunks=source_trunks, notices=notices
     )
-    news = events_nats.NatsNews(publisher, new_id)
+    news = NatsNews(publisher, new_id)
     records = SqlRecords(database)
     accounts = SqlAccounts(database)
     desk = AccountDesk(accounts, records, news, policies, runtime.clock, new_id)
     retention = Retention(records, settings.kept_days(), runtime.clock, random.random)
     metrics.register(runtime.metrics, app, quotes)
-    metrics.register_lists(runtime.metrics, lists, watch)
+    list_metrics.register_lists(runtime.metrics, lists, watch)
     admission_pb2_grpc.add_AdmissionServiceServicer_to_server(AdmissionGrpc(app, watch), runtime.server)
     limits = LimitDesk(app, accounts, policies, runtime.clock)
     admission_pb2_grpc.add_AccountServiceServicer_to_server(AccountGrpc(desk, limits), runtime.server)

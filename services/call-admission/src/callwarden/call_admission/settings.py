@@ -29,7 +29,7 @@ class Settings(settings.Settings):
     """Spend of an account's past days; 0: for ever."""
 
     def kept_days(self) -> dict[str, int]:
-        """By what callwarden.call_admission.ports.KEPT names."""
+        """By what callwarden.call_admission.records.ports.KEPT names."""
         return {
             "cdr": self.keep_cdr_days,
             "decision": self.keep_decision_days,

@@ -16,18 +16,26 @@ from callwarden.edge_proxy.core.effects import (
     Ask,
     CallEnded,
     CallStarted,
-    Decided,
+    EdgeDecision,
     ExtendCall,
     ForgetRecord,
     ScannerSeen,
     StoreLocation,
     StoreRecord,
-    Unreachable,
+    Unanswered,
     VerifyDigest,
     VerifySource,
 )
-from callwarden.edge_proxy.core.records import Record
-from callwarden.edge_proxy.ports import Admission, Directory, Events, Guard, Identities, Records, Transport
+from callwarden.edge_proxy.core.records import DialogRecord
+from callwarden.edge_proxy.ports import (
+    AdmissionClient,
+    DatagramTransport,
+    DialogRecords,
+    Directory,
+    EdgeEventPublisher,
+    Guard,
+    Identities,
+)
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Exhausted
 from callwarden.limits.bucket import Bucket, Rate
@@ -55,11 +63,11 @@ class EdgeApp:
         clock: Clock,
         *,
         identities: Identities,
-        admission: Admission,
+        admission: AdmissionClient,
         guard: Guard,
         directory: Directory,
-        records: Records,
-        events: Events,
+        records: DialogRecords,
+        events: EdgeEventPublisher,
     ) -> None:
         self.edge = edge
         self._clock = clock
@@ -69,14 +77,14 @@ class EdgeApp:
         self._directory = directory
         self._records = records
         self._events = events
-        self._transport: Transport | None = None
+        self._transport: DatagramTransport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._scanners: asyncio.Queue[ScannerSeen] = asyncio.Queue(BANS_WAITING_MAX)
         self._ticking = False
         self._idle = asyncio.Event()
         self._complaints = Bucket()
 
-    def attach(self, transport: Transport) -> None:
+    def attach(self, transport: DatagramTransport) -> None:
         """Where datagrams leave from now on."""
         self._transport = transport
 
@@ -88,7 +96,7 @@ class EdgeApp:
         self.edge.receive(data, host, port, clock.mono_s(), clock.unix_s())
         self._perform()
 
-    def adopt(self, record: Record) -> None:
+    def adopt(self, record: DialogRecord) -> None:
         """Go on with a call whose edge died."""
         self.edge.adopt(record, self._clock.mono_s(), self._clock.unix_s())
         self._perform()
@@ -116,7 +124,7 @@ class EdgeApp:
             # In order of how often they come.
             if kind is Send:
                 if transport is not None:
-                    self.edge.tally.sends += 1
+                    self.edge.stats.sends += 1
                     sent: Any = effect
                     transport.send(sent[0], sent[1][:2])  # by position, as ten leave for each call
             elif kind is Ask:
@@ -144,7 +152,7 @@ class EdgeApp:
 
     def _start(self, ask: Ask) -> None:
         if len(self._tasks) >= QUESTIONS_MAX:
-            self.edge.resume(ask, Unreachable(overloaded=True), self._clock.mono_s(), self._clock.unix_s())
+            self.edge.resume(ask, Unanswered(overloaded=True), self._clock.mono_s(), self._clock.unix_s())
             for more in self._take():
                 self._start(more)
             return
@@ -182,7 +190,7 @@ class EdgeApp:
         except CallwardenError as error:
             if not self._complaints.take(COMPLAINTS, self._clock.mono_s()):
                 log.warning("question.unanswered", error=error, question=type(question).__name__)
-            return Unreachable(overloaded=isinstance(error, Exhausted))
+            return Unanswered(overloaded=isinstance(error, Exhausted))
 
     # What happened.
 
@@ -205,7 +213,7 @@ class EdgeApp:
         if not len(self.edge.calls):
             self._idle.set()
 
-    def _decided(self, event: Decided) -> None:
+    def _decided(self, event: EdgeDecision) -> None:
         with trace.scope(traceparent=event.traceparent, call_id=event.call_id):
             self._events.decided(event)
             refuse = event.refuse
@@ -276,7 +284,7 @@ def _enter(traceparent: str, call_id: str) -> trace.Scope:
 _TELL: dict[type, Callable[[EdgeApp, object], None]] = {
     CallStarted: EdgeApp._started,  # type: ignore[dict-item]
     CallEnded: EdgeApp._ended,  # type: ignore[dict-item]
-    Decided: EdgeApp._decided,  # type: ignore[dict-item]
+    EdgeDecision: EdgeApp._decided,  # type: ignore[dict-item]
     StoreLocation: EdgeApp._store,  # type: ignore[dict-item]
     StoreRecord: EdgeApp._store_record,  # type: ignore[dict-item]
     ForgetRecord: EdgeApp._forget_record,  # type: ignore[dict-item]

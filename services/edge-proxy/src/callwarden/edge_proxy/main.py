@@ -13,20 +13,20 @@ from callwarden.common.runtime import Runtime, run_service
 from callwarden.common.settings import split_listen
 from callwarden.edge_proxy.adapters import accounts_nats, admission_grpc, auth_grpc, rate_guard_grpc
 from callwarden.edge_proxy.adapters import metrics as edge_metrics
-from callwarden.edge_proxy.adapters.admission_grpc import AdmissionGrpc
-from callwarden.edge_proxy.adapters.auth_grpc import AuthGrpc
+from callwarden.edge_proxy.adapters.admission_grpc import GrpcAdmissionClient
+from callwarden.edge_proxy.adapters.auth_grpc import GrpcIdentities
 from callwarden.edge_proxy.adapters.bans_nats import BansNats
 from callwarden.edge_proxy.adapters.events_nats import EventsNats
 from callwarden.edge_proxy.adapters.locations_nats import LocationsNats
-from callwarden.edge_proxy.adapters.rate_guard_grpc import RateGuardGrpc
+from callwarden.edge_proxy.adapters.rate_guard_grpc import GrpcGuard
 from callwarden.edge_proxy.adapters.records_nats import RecordsNats
 from callwarden.edge_proxy.adapters.udp import UdpSocket
 from callwarden.edge_proxy.app import EdgeApp
-from callwarden.edge_proxy.core.context import Site
+from callwarden.edge_proxy.core.context import ProxyIdentity
 from callwarden.edge_proxy.core.edge import Edge
 from callwarden.edge_proxy.core.keys import derive, parse_masters
 from callwarden.edge_proxy.core.rules import RuleBook
-from callwarden.edge_proxy.settings import Settings, targets
+from callwarden.edge_proxy.settings import EdgeSettings, targets
 from callwarden.limits import rendezvous
 
 log = get_logger(__name__)
@@ -34,7 +34,7 @@ log = get_logger(__name__)
 SYNC_TIMEOUT_S: Final = 15.0  # For locations, bans and peers at start; without them a call is refused that needn't be.
 
 
-async def wire(settings: Settings, runtime: Runtime) -> None:
+async def wire(settings: EdgeSettings, runtime: Runtime) -> None:
     bus = await runtime.bus()
     policies = await runtime.policies()
     publisher = await runtime.open(bus.publisher(Spool(settings.spool_dir)))
@@ -71,7 +71,7 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     host, port = split_listen(settings.sip_advertised) if settings.sip_advertised else (listen_host, udp.port)
     realms = settings.realm_names
     edge = Edge(
-        Site(f"[{host}]" if ":" in host else host.lower(), port, realms),
+        ProxyIdentity(f"[{host}]" if ":" in host else host.lower(), port, realms),
         derive(parse_masters(settings.nonce_key.get_secret_value())),
         RuleBook.compile(policies.current, realms),
         os.urandom,
@@ -80,8 +80,8 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     edge_metrics.observe(runtime.metrics, edge)
 
     directory = LocationsNats(bus.kv(Bucket.LOCATIONS), edge.locations.put, edge.locations.remove)
-    bans = BansNats(bus.kv(Bucket.BANS), edge.screen, edge.counters)
-    guard = RateGuardGrpc(
+    bans = BansNats(bus.kv(Bucket.BANS), edge.source_filter, edge.counters)
+    guard = GrpcGuard(
         guards,
         bus.kv(Bucket.MEMBERS),
         targets(settings.rate_guard_targets),
@@ -102,8 +102,8 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     app = EdgeApp(
         edge,
         runtime.clock,
-        identities=AuthGrpc(auth, settings.auth_timeout_s),
-        admission=AdmissionGrpc(admission, settings.admission_timeout_s, settings.instance),
+        identities=GrpcIdentities(auth, settings.auth_timeout_s),
+        admission=GrpcAdmissionClient(admission, settings.admission_timeout_s, settings.instance),
         guard=guard,
         directory=directory,
         records=records,
@@ -133,11 +133,11 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     udp.start()
     runtime.spawn("alive", records.stay_alive())
     runtime.spawn("records-follow", records.follow())
-    log.info("edge.listening", host=listen_host, port=udp.port, advertised=edge.context.site.address)
+    log.info("edge.listening", host=listen_host, port=udp.port, advertised=edge.context.proxy.address)
 
 
 def main() -> None:
-    run_service("edge-proxy", Settings, wire)
+    run_service("edge-proxy", EdgeSettings, wire)
 
 
 if __name__ == "__main__":

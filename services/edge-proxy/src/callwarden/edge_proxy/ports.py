@@ -6,17 +6,17 @@ Every failure to answer is a CallwardenError: Unavailable, TimedOut or Exhausted
 from typing import Protocol
 from uuid import UUID
 
-from callwarden.edge_proxy.core.counters import AddressReport
+from callwarden.edge_proxy.core.counters import EdgeAddressReport
 from callwarden.edge_proxy.core.effects import (
     AdmitCall,
-    Admitted,
+    CallAdmitted,
     CallEnded,
+    CallerIdentity,
+    CallExtended,
+    CallRefused,
     CallStarted,
-    Decided,
+    EdgeDecision,
     ExtendCall,
-    Extended,
-    Identity,
-    Refused,
     Rejected,
     ScannerSeen,
     StoreLocation,
@@ -26,7 +26,7 @@ from callwarden.edge_proxy.core.effects import (
 )
 
 
-class Transport(Protocol):
+class DatagramTransport(Protocol):
     """The socket."""
 
     def send(self, data: bytes, address: tuple[str, int]) -> None:
@@ -37,23 +37,23 @@ class Transport(Protocol):
 class Identities(Protocol):
     """auth."""
 
-    async def verify(self, question: VerifyDigest) -> Identity | Rejected: ...
+    async def verify(self, question: VerifyDigest) -> CallerIdentity | Rejected: ...
 
-    async def verify_source(self, question: VerifySource) -> Identity | Rejected: ...
+    async def verify_source(self, question: VerifySource) -> CallerIdentity | Rejected: ...
 
 
-class Admission(Protocol):
+class AdmissionClient(Protocol):
     """call-admission. Asked twice about the same hold, it answers the same."""
 
-    async def admit(self, question: AdmitCall) -> Admitted | Refused: ...
+    async def admit(self, question: AdmitCall) -> CallAdmitted | CallRefused: ...
 
-    async def extend(self, question: ExtendCall) -> Extended | Refused: ...
+    async def extend(self, question: ExtendCall) -> CallExtended | CallRefused: ...
 
 
 class Guard(Protocol):
     """rate-guard."""
 
-    async def report(self, reports: list[AddressReport]) -> None:
+    async def report(self, reports: list[EdgeAddressReport]) -> None:
         """Give the sums to whoever counts each address. Never raises for the network: what can't be told is counted
         as lost, and the edge's own limits hold."""
         ...
@@ -71,7 +71,7 @@ class Directory(Protocol):
         ...
 
 
-class Records(Protocol):
+class DialogRecords(Protocol):
     """Running calls, kept so that another process can go on with them."""
 
     def store(self, change: StoreRecord) -> None:
@@ -83,11 +83,11 @@ class Records(Protocol):
         ...
 
 
-class Events(Protocol):
+class EdgeEventPublisher(Protocol):
     """JetStream, by way of the disk while it is away. Neither waits nor fails for the network."""
 
     def started(self, event: CallStarted) -> None: ...
 
     def ended(self, event: CallEnded) -> None: ...
 
-    def decided(self, event: Decided) -> None: ...
+    def decided(self, event: EdgeDecision) -> None: ...

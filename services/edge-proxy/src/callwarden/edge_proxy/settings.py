@@ -12,7 +12,7 @@ from callwarden.edge_proxy.core.keys import BadKeys, parse_masters
 _WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
-class Settings(CommonSettings):
+class EdgeSettings(CommonSettings):
     """`CALLWARDEN_` and the field's name."""
 
     sip_listen: Listen = "127.0.0.1:5060"

@@ -3,7 +3,14 @@
 from callwarden.api.admission.v1 import admission_pb2
 from callwarden.common.rpc.stream import StreamPool
 from callwarden.edge_proxy.adapters.auth_grpc import reason_of
-from callwarden.edge_proxy.core.effects import AdmitCall, Admitted, ExtendCall, Extended, Refused, Route
+from callwarden.edge_proxy.core.effects import (
+    AdmitCall,
+    CallAdmitted,
+    CallExtended,
+    CallRefused,
+    CarrierRoute,
+    ExtendCall,
+)
 from callwarden.kernel.errors import Internal
 from callwarden.kernel.verdict import Refuse
 from callwarden.sip.via import PORT_DEFAULT
@@ -11,7 +18,7 @@ from callwarden.sip.via import PORT_DEFAULT
 SERVICE = "callwarden.api.admission.v1.AdmissionService"
 
 
-class AdmissionGrpc:
+class GrpcAdmissionClient:
     """Asks the process that an account belongs to, or the next one: hold ids make asking twice harmless."""
 
     def __init__(self, pool: StreamPool, timeout_s: float, edge: str) -> None:
@@ -19,7 +26,7 @@ class AdmissionGrpc:
         self._timeout_s = timeout_s
         self._edge = edge
 
-    async def admit(self, question: AdmitCall) -> Admitted | Refused:
+    async def admit(self, question: AdmitCall) -> CallAdmitted | CallRefused:
         request = admission_pb2.AdmitRequest(
             hold_id=str(question.hold_id),
             call_id=question.call_id,
@@ -43,12 +50,12 @@ class AdmissionGrpc:
         )
         if reply.HasField("admitted"):
             admitted = reply.admitted
-            return Admitted(
+            return CallAdmitted(
                 admitted.granted_s,
                 admitted.final,
                 admitted.max_duration_s,
                 tuple(
-                    Route(route.trunk, *_address(route.address), route.add_prefix, route.strip_digits)
+                    CarrierRoute(route.trunk, *_address(route.address), route.add_prefix, route.strip_digits)
                     for route in admitted.routes
                 ),
             )
@@ -56,7 +63,7 @@ class AdmissionGrpc:
             return _refused(reply.refused)
         raise Internal("call-admission gave no answer")
 
-    async def extend(self, question: ExtendCall) -> Extended | Refused:
+    async def extend(self, question: ExtendCall) -> CallExtended | CallRefused:
         request = admission_pb2.ExtendRequest(
             hold_id=str(question.hold_id),
             call_id=question.call_id,
@@ -73,14 +80,14 @@ class AdmissionGrpc:
             idempotent=True,
         )
         if reply.HasField("extended"):
-            return Extended(reply.extended.granted_s, reply.extended.final)
+            return CallExtended(reply.extended.granted_s, reply.extended.final)
         if reply.HasField("refused"):
             return _refused(reply.refused)
         raise Internal("call-admission gave no answer")
 
 
-def _refused(refused: admission_pb2.Refused) -> Refused:
-    return Refused(
+def _refused(refused: admission_pb2.Refused) -> CallRefused:
+    return CallRefused(
         Refuse(
             reason_of(refused.reason),
             refused.rule,

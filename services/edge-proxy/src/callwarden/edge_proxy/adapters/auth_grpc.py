@@ -2,21 +2,21 @@
 
 from callwarden.api.auth.v1 import auth_pb2
 from callwarden.common.rpc.stream import StreamPool
-from callwarden.edge_proxy.core.effects import Identity, Rejected, VerifyDigest, VerifySource
+from callwarden.edge_proxy.core.effects import CallerIdentity, Rejected, VerifyDigest, VerifySource
 from callwarden.kernel.errors import Internal
 from callwarden.kernel.verdict import Reason
 
 SERVICE = "callwarden.api.auth.v1.AuthService"
 
 
-class AuthGrpc:
+class GrpcIdentities:
     """Asks the auth process that a user name belongs to, or the next one."""
 
     def __init__(self, pool: StreamPool, timeout_s: float) -> None:
         self._pool = pool
         self._timeout_s = timeout_s
 
-    async def verify(self, question: VerifyDigest) -> Identity | Rejected:
+    async def verify(self, question: VerifyDigest) -> CallerIdentity | Rejected:
         given = question.credentials
         request = auth_pb2.VerifyRequest(
             username=given.username,
@@ -37,7 +37,7 @@ class AuthGrpc:
             )
         )
 
-    async def verify_source(self, question: VerifySource) -> Identity | Rejected:
+    async def verify_source(self, question: VerifySource) -> CallerIdentity | Rejected:
         request = auth_pb2.VerifyAddressRequest(source_address=question.source, called=question.called)
         return _answer(
             await self._pool.call(
@@ -51,10 +51,10 @@ class AuthGrpc:
         )
 
 
-def _answer(reply: auth_pb2.VerifyReply) -> Identity | Rejected:
+def _answer(reply: auth_pb2.VerifyReply) -> CallerIdentity | Rejected:
     if reply.HasField("identity"):
         found = reply.identity
-        return Identity(
+        return CallerIdentity(
             found.account_id, found.account_type, tuple(found.numbers), found.tech_prefix, found.ttl_s, found.trunk
         )
     if reply.HasField("rejected"):

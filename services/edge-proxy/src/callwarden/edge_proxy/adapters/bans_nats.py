@@ -7,8 +7,8 @@ from google.protobuf.message import DecodeError
 from callwarden.api.events.v1 import events_pb2
 from callwarden.common.bus import Deleted, KeyValue, Put, Synced, parts_of
 from callwarden.common.logs import get_logger
-from callwarden.edge_proxy.core.counters import Counters
-from callwarden.edge_proxy.core.screen import Screen
+from callwarden.edge_proxy.core.counters import EdgeCounters
+from callwarden.edge_proxy.core.source_filter import SourceFilter
 
 log = get_logger(__name__)
 
@@ -16,9 +16,9 @@ log = get_logger(__name__)
 class BansNats:
     """Follows the bucket."""
 
-    def __init__(self, bucket: KeyValue, screen: Screen, counters: Counters) -> None:
+    def __init__(self, bucket: KeyValue, source_filter: SourceFilter, counters: EdgeCounters) -> None:
         self._bucket = bucket
-        self._screen = screen
+        self._source_filter = source_filter
         self._counters = counters
         self.synced = asyncio.Event()
 
@@ -33,14 +33,14 @@ class BansNats:
                     except (DecodeError, ValueError) as error:
                         log.warning("ban.unreadable", error=error)
                         continue
-                    self._screen.ban(address, ban.until_s)
+                    self._source_filter.ban(address, ban.until_s)
                     log.info("ban.applied", address=address, reason=ban.reason, until_s=ban.until_s)
                 case Deleted(key, _):
                     try:
                         (address,) = parts_of(key)
                     except ValueError:
                         continue
-                    self._screen.unban(address)
+                    self._source_filter.unban(address)
                     self._counters.forget(address)
                     log.info("ban.lifted", address=address)
                 case Synced():

@@ -16,7 +16,7 @@ from callwarden.common.bus import Publisher
 from callwarden.common.logs import get_logger
 from callwarden.common.metrics import Metric, Metrics
 from callwarden.common.trace import TraceContext
-from callwarden.edge_proxy.core.effects import CallEnded, CallStarted, Decided
+from callwarden.edge_proxy.core.effects import CallEnded, CallStarted, EdgeDecision
 from callwarden.kernel.errors import Exhausted
 from callwarden.kernel.verdict import RuleResult
 
@@ -32,10 +32,10 @@ LOST = Metric("callwarden_edge_events_lost_total", "counter", "{events}", "Event
 class EventsNats:
     """Makes protobuf of the core's events and hands them to the publisher. Left (`async with`) before that one is."""
 
-    def __init__(self, publisher: Publisher, edge: str, metrics: Metrics, chance: Callable[[int], bytes]) -> None:
+    def __init__(self, publisher: Publisher, edge: str, metrics: Metrics, random_bytes: Callable[[int], bytes]) -> None:
         self._publisher = publisher
         self._edge = edge
-        self._chance = chance
+        self._random_bytes = random_bytes
         self._lost = metrics.counter(LOST)
         self._batch = events_pb2.CallEvents()
         self._count = self._chars = 0
@@ -99,9 +99,9 @@ class EventsNats:
             return
         batch, self._batch, self._count, self._chars = self._batch, events_pb2.CallEvents(), 0, 0
         with trace.scope():  # each event says whose it is; the batch is nobody's
-            self._publish("calls.batch", batch.SerializeToString(), self._chance(16).hex())
+            self._publish("calls.batch", batch.SerializeToString(), self._random_bytes(16).hex())
 
-    def decided(self, event: Decided) -> None:
+    def decided(self, event: EdgeDecision) -> None:
         refuse = event.refuse
         context = TraceContext.parse(event.traceparent)
         message = events_pb2.DecisionMade(

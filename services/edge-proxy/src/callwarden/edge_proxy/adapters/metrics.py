@@ -19,9 +19,9 @@ ADDRESSES = Metric("callwarden_edge_addresses", "gauge", "{addresses}", "Source 
 
 def observe(metrics: Metrics, edge: Edge) -> None:
     """Have everything read when the metrics are collected."""
-    metrics.observe(EVENTS, lambda: {(name,): value for name, value in edge.tally.items().items()})
+    metrics.observe(EVENTS, lambda: {(name,): value for name, value in edge.stats.items().items()})
     metrics.observe(CALLS, lambda: len(edge.calls))
     metrics.observe(TRANSACTIONS, lambda: len(edge.layer))
     metrics.observe(LOCATIONS, lambda: len(edge.locations))
-    metrics.observe(BANS, lambda: edge.screen.bans)
+    metrics.observe(BANS, lambda: edge.source_filter.bans)
     metrics.observe(ADDRESSES, lambda: len(edge.counters))

@@ -16,7 +16,7 @@ from callwarden.common.metrics import Metric, Metrics
 from callwarden.common.rpc import client as rpc
 from callwarden.common.rpc.server import TlsFiles
 from callwarden.common.rpc.stream import StreamPool
-from callwarden.edge_proxy.core.counters import AddressReport
+from callwarden.edge_proxy.core.counters import EdgeAddressReport
 from callwarden.edge_proxy.core.effects import ScannerSeen
 from callwarden.kernel.errors import CallwardenError, Unavailable
 from callwarden.kernel.verdict import Reason
@@ -39,7 +39,7 @@ def only(key: str, targets: object) -> tuple[str, ...]:
     return (key,)
 
 
-class RateGuardGrpc:
+class GrpcGuard:
     """Knows the members and asks the right one."""
 
     def __init__(
@@ -94,8 +94,8 @@ class RateGuardGrpc:
         await self._pool.update(tuple(self._addresses.values()) or self._targets)
         log.info("rate_guard.members", members=sorted(self._addresses))
 
-    async def report(self, reports: list[AddressReport]) -> None:
-        by_target: dict[str, list[AddressReport]] = {}
+    async def report(self, reports: list[EdgeAddressReport]) -> None:
+        by_target: dict[str, list[EdgeAddressReport]] = {}
         for report in reports:
             target = self._owner(report.host)
             if target is None:
@@ -117,9 +117,9 @@ class RateGuardGrpc:
         member = self._map.owner_of(host)
         return None if member is None else self._addresses.get(member, member)
 
-    async def _send(self, target: str, reports: list[AddressReport]) -> list[AddressReport]:
+    async def _send(self, target: str, reports: list[EdgeAddressReport]) -> list[EdgeAddressReport]:
         """Those that the target doesn't own."""
-        refused: list[AddressReport] = []
+        refused: list[EdgeAddressReport] = []
         for start in range(0, len(reports), ADDRESSES_MAX):
             part = reports[start : start + ADDRESSES_MAX]
             self._sequence += 1
@@ -147,7 +147,7 @@ class RateGuardGrpc:
             await rpc.unary(rateguard_pb2_grpc.RateGuardServiceStub(channel).AddBan, request, timeout_s=2.0)
 
 
-def _count(report: AddressReport) -> rateguard_pb2.AddressCount:
+def _count(report: EdgeAddressReport) -> rateguard_pb2.AddressCount:
     return rateguard_pb2.AddressCount(
         address=report.host,
         messages=report.messages,

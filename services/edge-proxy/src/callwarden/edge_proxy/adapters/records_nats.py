@@ -16,7 +16,7 @@ from callwarden.api.events.v1 import events_pb2
 from callwarden.common.bus import Deleted, KeyValue, Put, Synced, key_of
 from callwarden.common.logs import get_logger
 from callwarden.edge_proxy.core.effects import StoreRecord
-from callwarden.edge_proxy.core.records import Leg, Record
+from callwarden.edge_proxy.core.records import DialogRecord, Leg
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Conflict
 from callwarden.limits.rendezvous import ShardMap
@@ -43,7 +43,7 @@ class RecordsNats:
         members: KeyValue,
         edge: str,
         clock: Clock,
-        adopt: Callable[[Record], None],
+        adopt: Callable[[DialogRecord], None],
         *,
         alive_ttl_s: float = ALIVE_TTL_S,
         patience_s: float = PATIENCE_S,
@@ -186,7 +186,7 @@ class RecordsNats:
             log.info("calls.adopted", count=taken)
 
 
-def _encode(record: Record, edge: str) -> events_pb2.Dialog:
+def _encode(record: DialogRecord, edge: str) -> events_pb2.Dialog:
     return events_pb2.Dialog(
         hold_id=str(record.hold_id),
         call_id=record.call_id,
@@ -205,9 +205,9 @@ def _encode_leg(leg: Leg) -> events_pb2.DialogLeg:
     )
 
 
-def _decode(value: events_pb2.Dialog) -> Record:
+def _decode(value: events_pb2.Dialog) -> DialogRecord:
     """Raises ValueError."""
-    return Record(
+    return DialogRecord(
         UUID(value.hold_id),
         value.call_id,
         value.account_id,

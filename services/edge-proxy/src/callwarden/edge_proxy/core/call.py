@@ -17,7 +17,7 @@ CALLS_MAX = 50_000  # 2 KB each. More at once than one process can set up in the
 CLOSED_MAX = 20_000  # Ended calls that are remembered, so that their cookies open nothing any more.
 
 
-class State(Enum):
+class CallState(Enum):
     """Where a call is."""
 
     ASKING = "asking"  # who is it, may it
@@ -26,19 +26,19 @@ class State(Enum):
     ENDED = "ended"
 
 
-class Event(Enum):
+class CallEvent(Enum):
     ADMITTED = "admitted"
     ANSWERED = "answered"
     ENDED = "ended"
 
 
 # The law: what isn't here is an error of ours.
-TABLE: dict[tuple[State, Event], State] = {
-    (State.ASKING, Event.ADMITTED): State.RINGING,
-    (State.ASKING, Event.ENDED): State.ENDED,
-    (State.RINGING, Event.ANSWERED): State.TALKING,
-    (State.RINGING, Event.ENDED): State.ENDED,
-    (State.TALKING, Event.ENDED): State.ENDED,
+TABLE: dict[tuple[CallState, CallEvent], CallState] = {
+    (CallState.ASKING, CallEvent.ADMITTED): CallState.RINGING,
+    (CallState.ASKING, CallEvent.ENDED): CallState.ENDED,
+    (CallState.RINGING, CallEvent.ANSWERED): CallState.TALKING,
+    (CallState.RINGING, CallEvent.ENDED): CallState.ENDED,
+    (CallState.TALKING, CallEvent.ENDED): CallState.ENDED,
 }
 
 
@@ -57,7 +57,7 @@ class Target(NamedTuple):
     is_phone: bool = False
 
 
-class Side:
+class CallSide:
     """One side of a call: where it is, and what a BYE to the other needs. Kept up to date while requests pass."""
 
     __slots__ = ("cseq", "is_phone", "peer", "target")
@@ -69,15 +69,15 @@ class Side:
         self.target: str | None = None  # its Contact, where a request changed it (RFC 3261 12.2)
 
 
-class Call:
+class EdgeCall:
     """Mutable slots: it is the state, and there are thousands."""
 
     __slots__ = (
         "account_id",
-        "admitted_s",
+        "admitted_mono_s",
         "answer_bytes",
-        "answered_s",
-        "answered_wall_s",
+        "answered_mono_s",
+        "answered_unix_s",
         "asking",
         "attempt",
         "best",
@@ -130,7 +130,7 @@ class Call:
         self.server = server
         self.source = source
         self.rules = rules
-        self.state = State.ASKING
+        self.state = CallState.ASKING
         self.tick = 0  # the wheel's
         # Who.
         self.account_id = ""
@@ -144,7 +144,7 @@ class Call:
         self.cancelled = False
         self.placed = False  # a hold may exist: the end must be told
         self.asking = False  # call-admission has the question
-        self.admitted_s = 0.0
+        self.admitted_mono_s = 0.0
         self.targets: list[Target] = []
         self.target: Target | None = None
         self.attempt = 0
@@ -157,19 +157,19 @@ class Call:
         self.final = False
         self.final_reason = "credit"
         self.max_s = 0
-        self.answered_s = 0.0
-        self.answered_wall_s = 0.0
+        self.answered_mono_s = 0.0
+        self.answered_unix_s = 0.0
         self.extending = False
         self.bye_at_s = 0.0  # a BYE is on its way: the talk is over then if it is accepted
-        self.caller: Side | None = None
-        self.callee: Side | None = None
+        self.caller: CallSide | None = None
+        self.callee: CallSide | None = None
         # What a dialog is made of, of the INVITE and its 200 as they came: read only if the edge must cut the call.
         self.dialogs: tuple[Dialog, Dialog] | None = None  # instead, where another edge read it
         self.recorded = False  # another process could go on with it
         self.invite_bytes = b""
         self.answer_bytes = b""
 
-    def step(self, event: Event) -> None:
+    def step(self, event: CallEvent) -> None:
         """Go to the state that follows. Raises Impossible."""
         state = TABLE.get((self.state, event))
         if state is None:
@@ -184,7 +184,7 @@ class Call:
 
     @property
     def is_ended(self) -> bool:
-        return self.state is State.ENDED
+        return self.state is CallState.ENDED
 
     @property
     def trunk(self) -> str:
@@ -194,14 +194,14 @@ class Call:
         return f"<Call {self.hold_id} {self.state.value}>"
 
 
-class Calls:
+class EdgeCalls:
     """All calls by hold, their alarms, and the holds of those that ended lately. Mutable: it is the state."""
 
     def __init__(self) -> None:
-        self._by_hold: dict[UUID, Call] = {}
-        self._by_cookie: dict[str, Call] = {}
+        self._by_hold: dict[UUID, EdgeCall] = {}
+        self._by_cookie: dict[str, EdgeCall] = {}
         self._closed: dict[UUID, None] = {}
-        self.wheel: Wheel[Call] = Wheel()
+        self.wheel: Wheel[EdgeCall] = Wheel()
 
     def __len__(self) -> int:
         return len(self._by_hold)
@@ -210,26 +210,26 @@ class Calls:
     def is_full(self) -> bool:
         return len(self._by_hold) >= CALLS_MAX
 
-    def add(self, call: Call) -> None:
+    def add(self, call: EdgeCall) -> None:
         self._by_hold[call.hold_id] = call
 
-    def get(self, hold_id: UUID) -> Call | None:
+    def get(self, hold_id: UUID) -> EdgeCall | None:
         return self._by_hold.get(hold_id)
 
-    def give_cookie(self, call: Call, text: str) -> None:
+    def give_cookie(self, call: EdgeCall, text: str) -> None:
         """The cookie of the call's present attempt."""
         self._by_cookie.pop(call.cookie, None)
         call.cookie = text
         self._by_cookie[text] = call
 
-    def find_cookie(self, text: str) -> Call | None:
+    def find_cookie(self, text: str) -> EdgeCall | None:
         """The call with this cookie. As nobody can guess one, having it is as good as its signature (20 µs less)."""
         return self._by_cookie.get(text)
 
-    def all(self) -> list[Call]:
+    def all(self) -> list[EdgeCall]:
         return list(self._by_hold.values())
 
-    def close(self, call: Call) -> None:
+    def close(self, call: EdgeCall) -> None:
         """The call is over; its hold is remembered for a while."""
         self.wheel.cancel(call)
         self._by_cookie.pop(call.cookie, None)

@@ -6,8 +6,8 @@ In: caller ids, domains, called names and numbers. Out: credentials (`challenge`
 from dataclasses import dataclass
 
 from callwarden.edge_proxy.core.call import Target
-from callwarden.edge_proxy.core.context import Site
-from callwarden.edge_proxy.core.effects import Identity
+from callwarden.edge_proxy.core.context import ProxyIdentity
+from callwarden.edge_proxy.core.effects import CallerIdentity
 from callwarden.edge_proxy.core.locations import Binding, Location, Locations
 from callwarden.kernel.phone import E164, BadNumber, is_number
 from callwarden.kernel.verdict import Reason, Refuse
@@ -28,7 +28,7 @@ class Called:
     targets: tuple[Target, ...] = ()
 
 
-def caller_number(request: Request, identity: Identity, username: str, site: Site) -> str | Refuse:
+def caller_number(request: Request, identity: CallerIdentity, username: str, proxy: ProxyIdentity) -> str | Refuse:
     """The number (or name) that the caller shows, if it may.
 
     A subscriber's From must be in a domain of ours and name the user itself or a number of its account; a trunk shows
@@ -41,7 +41,7 @@ def caller_number(request: Request, identity: Identity, username: str, site: Sit
         return Refuse(Reason.MALFORMED, "caller-id", text="From can't be read")
     if identity.is_trunk:
         return shown[:DIALLED_MAX]
-    if site.realm_of(sender) is None:
+    if proxy.realm_of(sender) is None:
         return Refuse(Reason.FOREIGN_DOMAIN, "foreign-domain", text="From is in a domain that isn't ours")
     if shown == username:
         return identity.numbers[0] if identity.numbers else username
@@ -52,7 +52,7 @@ def caller_number(request: Request, identity: Identity, username: str, site: Sit
 
 
 def called_party(
-    request: Request, identity: Identity, site: Site, locations: Locations, wall_s: float
+    request: Request, identity: CallerIdentity, proxy: ProxyIdentity, locations: Locations, unix_s: float
 ) -> Called | Refuse:
     """Whom the INVITE is for."""
     try:
@@ -60,7 +60,7 @@ def called_party(
         user = uri.username
     except Malformed:
         return Refuse(Reason.MALFORMED, "called", text="the Request-URI can't be read")
-    realm = site.realm_of(uri)
+    realm = proxy.realm_of(uri)
     if realm is None:
         # No open relay, for nobody (spec.routing.blockOtherDomains, forwardToOtherDomains).
         return Refuse(Reason.FOREIGN_DOMAIN, "foreign-domain", text="the called domain isn't ours")
@@ -69,7 +69,7 @@ def called_party(
     dialled = user
     if identity.tech_prefix:
         user = user.removeprefix(identity.tech_prefix)
-    location = locations.find_user(realm, user, wall_s)
+    location = locations.find_user(realm, user, unix_s)
     if location is None and not is_number(user):
         return Refuse(Reason.NOT_FOUND, "called", text="no such user is registered")
     if location is None:
@@ -77,14 +77,14 @@ def called_party(
             number = E164.parse(user)
         except BadNumber:
             return Refuse(Reason.BAD_NUMBER, "called", text="not a number in international form")
-        location = locations.find_number(str(number), wall_s)
+        location = locations.find_number(str(number), unix_s)
         if location is None:
             return Called(number.digits, dialled, local=False)
-    return Called(location.username, dialled, local=True, targets=_phones(location, wall_s))
+    return Called(location.username, dialled, local=True, targets=_phones(location, unix_s))
 
 
-def _phones(location: Location, wall_s: float) -> tuple[Target, ...]:
-    return tuple(_phone(binding) for binding in location.live(wall_s))
+def _phones(location: Location, unix_s: float) -> tuple[Target, ...]:
+    return tuple(_phone(binding) for binding in location.live(unix_s))
 
 
 def _phone(binding: Binding) -> Target:

@@ -17,7 +17,7 @@ _SALT_BYTES = 5
 USES_MAX = 65_536  # In each of two generations; at 500 calls/s and a nonce life of 300 s the last 130 s at least.
 
 
-class Fault(Enum):
+class CredentialsFault(Enum):
     """Why credentials aren't worth a question to auth."""
 
     NONE = "none"  # there are none for a realm of ours
@@ -28,20 +28,20 @@ class Fault(Enum):
 class Challenger:
     """Mutable only in what it remembers of used nonces."""
 
-    def __init__(self, keys: NonceKeys, realms: tuple[str, ...], chance: Callable[[int], bytes]) -> None:
+    def __init__(self, keys: NonceKeys, realms: tuple[str, ...], random_bytes: Callable[[int], bytes]) -> None:
         """`realms`: those served, the first is offered where the request names none of them."""
         self._keys = keys
         self._realms = realms
-        self._chance = chance
+        self._random_bytes = random_bytes
         self._uses = Uses()
 
     def headers(
-        self, name: str, realm: str, rules: Rules, host: str, wall_s: float, *, stale: bool
+        self, name: str, realm: str, rules: Rules, host: str, unix_s: float, *, stale: bool
     ) -> list[tuple[str, str]]:
         """The challenges as headers called `name` (WWW-Authenticate or Proxy-Authenticate), best first. 8 µs."""
         # Bound to the address: a nonce seen on the wire is worth nothing elsewhere, and whoever answers a challenge
         # has shown that packets reach him there.
-        nonce = self._keys.issue(wall_s, self._chance(_SALT_BYTES), host)
+        nonce = self._keys.issue(unix_s, self._random_bytes(_SALT_BYTES), host)
         more = ", stale=true" if stale else ""
         # As str(Challenge) has it; the realm is ours and needs no escapes. 3 µs less for each.
         return [
@@ -49,28 +49,30 @@ class Challenger:
             for algorithm in rules.offered
         ]
 
-    def examine(self, request: Request, name: str, rules: Rules, host: str, wall_s: float) -> Credentials | Fault:
+    def examine(
+        self, request: Request, name: str, rules: Rules, host: str, unix_s: float
+    ) -> Credentials | CredentialsFault:
         """The request's credentials for a realm of ours (header `name`), if they are worth asking about."""
-        fault = Fault.NONE
+        fault = CredentialsFault.NONE
         for value in request.get_all(name):
             try:
                 credentials = parse_credentials(value)
             except Malformed:
-                fault = Fault.WRONG
+                fault = CredentialsFault.WRONG
                 continue
             if credentials.realm in self._realms:  # others are for another proxy on the way (RFC 3261 22.3)
-                return self._examine(credentials, request, rules, host, wall_s)
+                return self._examine(credentials, request, rules, host, unix_s)
         return fault
 
     def _examine(
-        self, credentials: Credentials, request: Request, rules: Rules, host: str, wall_s: float
-    ) -> Credentials | Fault:
-        if self._keys.check(credentials.nonce, wall_s, rules.nonce_lifetime_s, host) is not Freshness.FRESH:
-            return Fault.STALE
+        self, credentials: Credentials, request: Request, rules: Rules, host: str, unix_s: float
+    ) -> Credentials | CredentialsFault:
+        if self._keys.check(credentials.nonce, unix_s, rules.nonce_lifetime_s, host) is not Freshness.FRESH:
+            return CredentialsFault.STALE
         if credentials.algorithm not in rules.accepted or not _is_for(credentials.uri, request):
-            return Fault.WRONG
-        if not self._uses.is_first(credentials.nonce, credentials.nc, wall_s, rules.nonce_lifetime_s):
-            return Fault.STALE
+            return CredentialsFault.WRONG
+        if not self._uses.is_first(credentials.nonce, credentials.nc, unix_s, rules.nonce_lifetime_s):
+            return CredentialsFault.STALE
         return credentials
 
 
@@ -88,10 +90,10 @@ class Uses:
         self._old: set[int] = set()
         self._turned_s = 0.0
 
-    def is_first(self, nonce: str, count: str, wall_s: float, lifetime_s: float) -> bool:
+    def is_first(self, nonce: str, count: str, unix_s: float, lifetime_s: float) -> bool:
         """Whether nonce and count (nc) come for the first time; they don't from now on."""
-        if len(self._new) >= USES_MAX or wall_s - self._turned_s > lifetime_s:
-            self._old, self._new, self._turned_s = self._new, set(), wall_s
+        if len(self._new) >= USES_MAX or unix_s - self._turned_s > lifetime_s:
+            self._old, self._new, self._turned_s = self._new, set(), unix_s
         use = hash((nonce, count.lower()))
         if use in self._new or use in self._old:
             return False

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from callwarden.edge_proxy.core.counters import Counters
-from callwarden.edge_proxy.core.effects import Ask, Decided, Question
-from callwarden.edge_proxy.core.keys import Keys
+from callwarden.edge_proxy.core.counters import EdgeCounters
+from callwarden.edge_proxy.core.effects import Ask, EdgeDecision, Question
+from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.edge_proxy.core.rules import RuleBook, Rules
-from callwarden.edge_proxy.core.tally import Tally
+from callwarden.edge_proxy.core.stats import EdgeStats
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 from callwarden.limits.bucket import Bucket, Rate
 from callwarden.sip import build
@@ -26,7 +26,7 @@ DECISIONS = Rate(per_second=50, burst=200)
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class ProxyIdentity:
     """Who we are on the wire: the address we name in Via and Record-Route, and the domains we serve."""
 
     host: str  # as in a URI: IPv6 in brackets
@@ -64,33 +64,38 @@ class Context:
     __slots__ = (
         "_decisions",
         "book",
-        "chance",
         "counters",
         "draining",
         "effects",
         "keys",
         "layer",
-        "now_s",
-        "site",
-        "tally",
-        "wall_s",
+        "mono_s",
+        "proxy",
+        "random_bytes",
+        "stats",
+        "unix_s",
     )
 
     def __init__(
-        self, site: Site, keys: Keys, book: RuleBook, layer: TransactionLayer, chance: Callable[[int], bytes]
+        self,
+        proxy: ProxyIdentity,
+        keys: EdgeKeys,
+        book: RuleBook,
+        layer: TransactionLayer,
+        random_bytes: Callable[[int], bytes],
     ) -> None:
-        """`chance(n)` gives n random bytes that nobody can foretell."""
-        self.site = site
+        """`random_bytes(n)` gives n random bytes that nobody can foretell."""
+        self.proxy = proxy
         self.keys = keys
         self.book = book
         self.layer = layer
-        self.chance = chance
-        self.counters = Counters(book.default)
-        self.tally = Tally()
+        self.random_bytes = random_bytes
+        self.counters = EdgeCounters(book.default)
+        self.stats = EdgeStats()
         self.effects: list[object] = []
         self.draining = False
-        self.now_s = 0.0
-        self.wall_s = 0.0
+        self.mono_s = 0.0
+        self.unix_s = 0.0
         self._decisions = Bucket()
 
     # Out.
@@ -99,7 +104,7 @@ class Context:
         self.effects.append(Ask(question, then))
 
     def respond(self, server: ServerTransaction, response: Response) -> None:
-        self.effects += self.layer.respond(server, response, self.now_s)
+        self.effects += self.layer.respond(server, response, self.mono_s)
 
     def answer(
         self,
@@ -138,11 +143,11 @@ class Context:
     # Chance.
 
     def new_id(self) -> UUID:
-        return UUID(bytes=self.chance(16), version=4)
+        return UUID(bytes=self.random_bytes(16), version=4)
 
     def new_traceparent(self) -> str:
         """A new trace (W3C trace context), not sampled: whether spans are recorded is the adapters' business."""
-        ids = self.chance(24).hex()
+        ids = self.random_bytes(24).hex()
         return f"00-{ids[:32]}-{ids[32:]}-00"
 
     # Refusals.
@@ -160,9 +165,9 @@ class Context:
         rules: Rules | None = None,
     ) -> None:
         """Tell of a refusal with its chain: `passed` are the rules that let it through before."""
-        self.tally.refused += 1
-        if self._decisions.take(DECISIONS, self.now_s):
-            self.tally.decisions_dropped += 1
+        self.stats.refused += 1
+        if self._decisions.take(DECISIONS, self.mono_s):
+            self.stats.decisions_dropped += 1
             return
         chain = tuple(RuleResult(rule, Mode.ENFORCE) for rule in passed)
         refused = RuleResult(
@@ -175,9 +180,9 @@ class Context:
             window=refuse.window,
         )
         self.effects.append(
-            Decided(
+            EdgeDecision(
                 event_id=self.new_id(),
-                at_s=self.wall_s,
+                at_s=self.unix_s,
                 call_id=call_id,
                 traceparent=traceparent,
                 method=request_method,

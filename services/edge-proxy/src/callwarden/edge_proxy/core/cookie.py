@@ -18,7 +18,7 @@ from hmac import compare_digest
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from uuid import UUID
 
-from callwarden.edge_proxy.core.keys import Keys
+from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.kernel import ids
 
 PARAMETER = "cw"
@@ -50,7 +50,7 @@ class Cookie:
 
 
 def issue(
-    keys: Keys,
+    keys: EdgeKeys,
     hold_id: UUID,
     expires_s: float,
     call_id: str,
@@ -87,7 +87,7 @@ def issue(
 
 
 def read(
-    keys: Keys, text: str, call_id: str, from_tag: str | None, to_tag: str | None, now_s: float
+    keys: EdgeKeys, text: str, call_id: str, from_tag: str | None, to_tag: str | None, mono_s: float
 ) -> Cookie | CookieFault:
     """What the cookie of a request says, given the request's Call-ID and tags."""
     if len(text) > _TEXT_MAX:
@@ -105,7 +105,7 @@ def read(
         from_caller = False
     else:
         return CookieFault.FORGED
-    if int.from_bytes(data[17:21], "big") < now_s:
+    if int.from_bytes(data[17:21], "big") < mono_s:
         return CookieFault.EXPIRED
     head = body[:_HEAD_BYTES]
     plain = _hide(key, head, body[_HEAD_BYTES:])

@@ -39,25 +39,25 @@ class AddressSum(Entry):
         self._wrong: SlidingCounter | None = None
         self._failed: SlidingCounter | None = None
 
-    def add_message(self, rules: Rules, now_s: float) -> bool:
+    def add_message(self, rules: Rules, mono_s: float) -> bool:
         """Count one; whether the address is within every limit of this edge."""
         self.messages += 1
-        if self._windows.add(rules.messages, now_s) > rules.messages_max:
+        if self._windows.add(rules.messages, mono_s) > rules.messages_max:
             return False
-        if self._wrong is not None and self._wrong.count(rules.wrong, now_s) > rules.wrong_max:
+        if self._wrong is not None and self._wrong.count(rules.wrong, mono_s) > rules.wrong_max:
             return False
-        return self._failed is None or self._failed.count(rules.failures, now_s) <= rules.failures_max
+        return self._failed is None or self._failed.count(rules.failures, mono_s) <= rules.failures_max
 
-    def add_wrong(self, rules: Rules, now_s: float) -> None:
+    def add_wrong(self, rules: Rules, mono_s: float) -> None:
         self.wrong += 1
         if self._wrong is None:
             self._wrong = SlidingCounter()
-        self._wrong.add(rules.wrong, now_s)
+        self._wrong.add(rules.wrong, mono_s)
 
-    def add_failure(self, rules: Rules, now_s: float) -> None:
+    def add_failure(self, rules: Rules, mono_s: float) -> None:
         if self._failed is None:
             self._failed = SlidingCounter()
-        self._failed.add(rules.failures, now_s)
+        self._failed.add(rules.failures, mono_s)
 
     def endpoint(self, port: int, username: str) -> EndpointSum:
         found = self.endpoints.get((port, username))
@@ -69,7 +69,7 @@ class AddressSum(Entry):
 
 
 @dataclass(frozen=True, slots=True)
-class AddressReport:
+class EdgeAddressReport:
     """The sums of one address since the last report."""
 
     host: str
@@ -78,7 +78,7 @@ class AddressReport:
     endpoints: tuple[tuple[int, str, EndpointSum], ...]
 
 
-class Counters:
+class EdgeCounters:
     """All addresses. Mutable: it is on the way of every datagram (0.7 µs)."""
 
     def __init__(self, rules: Rules) -> None:
@@ -93,51 +93,51 @@ class Counters:
     def __len__(self) -> int:
         return len(self._table)
 
-    def message(self, host: str, now_s: float) -> bool:
+    def message(self, host: str, mono_s: float) -> bool:
         """One datagram from there; False: it is over a limit of ours and to be dropped."""
-        return self._use(host, now_s).add_message(self._rules, now_s)
+        return self._use(host, mono_s).add_message(self._rules, mono_s)
 
-    def wrong(self, host: str, now_s: float) -> None:
+    def wrong(self, host: str, mono_s: float) -> None:
         """What came was malformed or meaningless."""
-        self._use(host, now_s).add_wrong(self._rules, now_s)
+        self._use(host, mono_s).add_wrong(self._rules, mono_s)
         self._table.heat(host)
 
-    def challenged(self, host: str, port: int, username: str, now_s: float) -> None:
-        self._use(host, now_s).endpoint(port, username).challenges += 1
+    def challenged(self, host: str, port: int, username: str, mono_s: float) -> None:
+        self._use(host, mono_s).endpoint(port, username).challenges += 1
 
-    def failed(self, host: str, port: int, username: str, now_s: float) -> None:
+    def failed(self, host: str, port: int, username: str, mono_s: float) -> None:
         """Wrong credentials. A stale nonce and a first challenge are none."""
-        entry = self._use(host, now_s)
-        entry.add_failure(self._rules, now_s)
+        entry = self._use(host, mono_s)
+        entry.add_failure(self._rules, mono_s)
         entry.endpoint(port, username).failures += 1
         self._table.heat(host)
 
-    def succeeded(self, host: str, port: int, username: str, now_s: float) -> None:
-        self._use(host, now_s).endpoint(port, username).successes += 1
+    def succeeded(self, host: str, port: int, username: str, mono_s: float) -> None:
+        self._use(host, mono_s).endpoint(port, username).successes += 1
 
     def forget(self, host: str) -> None:
         """A ban of the address was lifted: its counters start from zero here, too, or our own limit would stay."""
         self._table.remove(host)
         self._unreported.pop(host, None)
 
-    def take_report(self, now_s: float) -> list[AddressReport]:
+    def take_report(self, mono_s: float) -> list[EdgeAddressReport]:
         """The sums since the last time; they begin anew."""
         if not self._unreported:
-            self._table.expire(now_s)
+            self._table.expire(mono_s)
             return []
         taken, self._unreported = self._unreported, {}
         reports = []
         for host, entry in taken.items():
             endpoints = tuple((port, name, sums) for (port, name), sums in entry.endpoints.items())
-            reports.append(AddressReport(host, entry.messages, entry.wrong, endpoints))
+            reports.append(EdgeAddressReport(host, entry.messages, entry.wrong, endpoints))
             entry.messages = entry.wrong = 0
             if endpoints:
                 entry.endpoints = {}
         return reports
 
-    def _use(self, host: str, now_s: float) -> AddressSum:
+    def _use(self, host: str, mono_s: float) -> AddressSum:
         entry = self._unreported.get(host)
         if entry is None:
-            entry = self._table.use(host, now_s)
+            entry = self._table.use(host, mono_s)
             self._unreported[host] = entry
         return entry

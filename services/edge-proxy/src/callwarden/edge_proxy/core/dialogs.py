@@ -4,10 +4,10 @@ In: the lines that count, read when somebody must speak in the call. Out: speaki
 process (`records`).
 """
 
-from callwarden.edge_proxy.core.call import Call
+from callwarden.edge_proxy.core.call import EdgeCall
 from callwarden.edge_proxy.core.cookie import PARAMETER
 from callwarden.sip.dialog import Dialog, between
-from callwarden.sip.message import Message, Request, Response, parse
+from callwarden.sip.message import Request, Response, SipMessage, parse
 from callwarden.sip.uri import Uri
 from callwarden.sip.via import PORT_DEFAULT
 
@@ -15,7 +15,7 @@ from callwarden.sip.via import PORT_DEFAULT
 _KEPT = frozenset({"via", "from", "to", "call-id", "cseq", "contact", "record-route"})
 
 
-def skeleton(start: str, message: Message) -> bytes:
+def skeleton(start: str, message: SipMessage) -> bytes:
     """A message without what a dialog doesn't need: 450 bytes for a second-long memory of 50,000 calls. 2 µs."""
     lines = [line for key, line in zip(message._keys, message._lines, strict=True) if key in _KEPT]
     return "\r\n".join([start, *lines, "", ""]).encode()
@@ -43,7 +43,7 @@ def next_hop(routes: list[Uri], contact: Uri | None) -> tuple[str, int] | None:
     return uri.host.strip("[]"), uri.port or PORT_DEFAULT
 
 
-def dialogs_of(call: Call) -> tuple[Dialog, Dialog]:
+def dialogs_of(call: EdgeCall) -> tuple[Dialog, Dialog]:
     """The call as its caller and as its callee see it. Raises Malformed where a Contact is missing."""
     if call.dialogs is not None:
         return call.dialogs

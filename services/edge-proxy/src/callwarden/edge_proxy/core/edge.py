@@ -13,21 +13,21 @@ from collections.abc import Callable
 from typing import Any
 
 from callwarden.edge_proxy.core import tags, validation
-from callwarden.edge_proxy.core.call import Call, Calls, State
+from callwarden.edge_proxy.core.active_call import ActiveCalls
+from callwarden.edge_proxy.core.call import CallState, EdgeCall, EdgeCalls
+from callwarden.edge_proxy.core.call_setup import CallSetup
 from callwarden.edge_proxy.core.challenge import Challenger
-from callwarden.edge_proxy.core.context import SERVER_NAME, Context, Site
+from callwarden.edge_proxy.core.context import SERVER_NAME, Context, ProxyIdentity
 from callwarden.edge_proxy.core.effects import Ask, ScannerSeen
-from callwarden.edge_proxy.core.ending import LateAnswer
-from callwarden.edge_proxy.core.keys import Keys
+from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.edge_proxy.core.locations import Locations
-from callwarden.edge_proxy.core.records import Record
-from callwarden.edge_proxy.core.registration import Registration
-from callwarden.edge_proxy.core.relay import Passage, Relay
+from callwarden.edge_proxy.core.records import DialogRecord
+from callwarden.edge_proxy.core.registration import EdgeRegistration
+from callwarden.edge_proxy.core.relay import InDialogRequest, Relay
 from callwarden.edge_proxy.core.rules import RuleBook
-from callwarden.edge_proxy.core.screen import Drop, Screen
-from callwarden.edge_proxy.core.setup import Setup
+from callwarden.edge_proxy.core.source_filter import Drop, SourceFilter
 from callwarden.edge_proxy.core.sources import Sources
-from callwarden.edge_proxy.core.talk import Talk
+from callwarden.edge_proxy.core.termination import LateAnswer
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request, parse
@@ -42,8 +42,8 @@ from callwarden.sip.transaction import (
     ServerTransaction,
     StrayResponse,
     Terminated,
-    TimedOut,
     TransactionLayer,
+    TransactionTimedOut,
     TransportFailed,
 )
 
@@ -60,34 +60,38 @@ _OPTIONS_HEADERS = [
 class Edge:
     """One edge: everything behind one socket. Mutable: it is the state."""
 
-    def __init__(self, site: Site, keys: Keys, book: RuleBook, chance: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, proxy: ProxyIdentity, keys: EdgeKeys, book: RuleBook, random_bytes: Callable[[int], bytes]
+    ) -> None:
         self.layer = TransactionLayer(tag_secret=keys.tags[:32])
-        self.context = Context(site, keys, book, self.layer, chance)
-        self.tally = self.context.tally
+        self.context = Context(proxy, keys, book, self.layer, random_bytes)
+        self.stats = self.context.stats
         self.counters = self.context.counters
-        self.screen = Screen(book.default)
+        self.source_filter = SourceFilter(book.default)
         self.locations = Locations()
         self.sources = Sources()
-        self.calls = Calls()
-        challenger = Challenger(keys.nonces, site.realms, chance)
-        self._talk = Talk(self.context, self.calls)
-        self._setup = Setup(self.context, self.calls, self.locations, challenger, self.sources, self._talk)
-        self._relay = Relay(self.context, self.calls, self._talk)
-        self._registration = Registration(self.context, self.locations, challenger)
+        self.calls = EdgeCalls()
+        challenger = Challenger(keys.nonces, proxy.realms, random_bytes)
+        self._active_calls = ActiveCalls(self.context, self.calls)
+        self._call_setup = CallSetup(
+            self.context, self.calls, self.locations, challenger, self.sources, self._active_calls
+        )
+        self._relay = Relay(self.context, self.calls, self._active_calls)
+        self._registration = EdgeRegistration(self.context, self.locations, challenger)
 
     # Doors.
 
-    def receive(self, data: bytes, host: str, port: int, now_s: float, wall_s: float) -> None:
+    def receive(self, data: bytes, host: str, port: int, mono_s: float, unix_s: float) -> None:
         """A datagram from `host` (an address as text) and `port`."""
-        context, tally = self.context, self.tally
-        context.now_s, context.wall_s = now_s, wall_s
-        tally.datagrams += 1
-        drop = self.screen.judge_address(host, port, wall_s)
+        context, stats = self.context, self.stats
+        context.mono_s, context.unix_s = mono_s, unix_s
+        stats.datagrams += 1
+        drop = self.source_filter.judge_address(host, port, unix_s)
         if drop is not None:
             if drop is Drop.BANNED:
-                tally.bans_dropped += 1
+                stats.bans_dropped += 1
             else:
-                tally.denied_dropped += 1
+                stats.denied_dropped += 1
             return
         # An answer is most likely one that we asked for, and a carrier's answers must not ban it: it is counted when it
         # turns out that nobody asked (`_take_stray`), or that it isn't SIP.
@@ -98,15 +102,15 @@ class Edge:
         source = Peer(host, port)
         try:
             message = parse(data)
-            outputs = self.layer.receive(message, source, now_s)
+            outputs = self.layer.receive(message, source, mono_s)
             if outputs:
                 self._take(outputs)
         except Malformed as error:
             self._malformed(error, source)
 
-    def resume(self, ask: Ask, answer: object, now_s: float, wall_s: float) -> None:
+    def resume(self, ask: Ask, answer: object, mono_s: float, unix_s: float) -> None:
         """The answer to a question that was among the effects."""
-        self.context.now_s, self.context.wall_s = now_s, wall_s
+        self.context.mono_s, self.context.unix_s = mono_s, unix_s
         ask.then(answer)
 
     def next_timer_s(self) -> float | None:
@@ -116,37 +120,37 @@ class Edge:
             return theirs if ours is None else ours
         return min(ours, theirs)
 
-    def handle_timers(self, now_s: float, wall_s: float) -> None:
+    def handle_timers(self, mono_s: float, unix_s: float) -> None:
         """Do what is due."""
-        self.context.now_s, self.context.wall_s = now_s, wall_s
-        self._take(self.layer.handle_timers(now_s))
-        for call in self.calls.wheel.take_due(now_s):
-            if call.state is State.RINGING:
-                self._setup.alarm(call)
-            elif call.state is State.TALKING:
-                self._talk.alarm(call)
+        self.context.mono_s, self.context.unix_s = mono_s, unix_s
+        self._take(self.layer.handle_timers(mono_s))
+        for call in self.calls.wheel.take_due(mono_s):
+            if call.state is CallState.RINGING:
+                self._call_setup.alarm(call)
+            elif call.state is CallState.TALKING:
+                self._active_calls.alarm(call)
 
     def apply(self, book: RuleBook) -> None:
         """Another policy. Running calls keep the time limits they began with."""
         self.context.book = book
-        self.screen.apply(book.default)
+        self.source_filter.apply(book.default)
         self.counters.apply(book.default)
 
     def drain(self) -> None:
         """New calls are refused from now on; running ones go on."""
         self.context.draining = True
 
-    def cut_all(self, why: str, now_s: float, wall_s: float) -> None:
+    def cut_all(self, why: str, mono_s: float, unix_s: float) -> None:
         """End every call that runs: nobody would watch its clock any more."""
-        self.context.now_s, self.context.wall_s = now_s, wall_s
+        self.context.mono_s, self.context.unix_s = mono_s, unix_s
         for call in self.calls.all():
-            if call.state is State.TALKING:
-                self._talk.cut(call, why)
+            if call.state is CallState.TALKING:
+                self._active_calls.cut(call, why)
 
-    def adopt(self, record: Record, now_s: float, wall_s: float) -> None:
+    def adopt(self, record: DialogRecord, mono_s: float, unix_s: float) -> None:
         """Go on with a call of an edge that died, or of this one before it was restarted."""
-        self.context.now_s, self.context.wall_s = now_s, wall_s
-        self._talk.adopt(record)
+        self.context.mono_s, self.context.unix_s = mono_s, unix_s
+        self._active_calls.adopt(record)
 
     def take_effects(self) -> list[object]:
         """What is to be done, in order; asked for after each call of the above."""
@@ -173,9 +177,9 @@ class Edge:
     def _take_response(self, output: ResponseReceived) -> None:
         owner = output.transaction.context
         kind = type(owner)
-        if kind is Call:
-            self._setup.response(owner, output.transaction, output.response)
-        elif kind is Passage:
+        if kind is EdgeCall:
+            self._call_setup.response(owner, output.transaction, output.response)
+        elif kind is InDialogRequest:
             self._relay.response(owner, output.response)
         elif kind is LateAnswer:
             owner.again(self.context)
@@ -185,29 +189,29 @@ class Edge:
 
     def _take_cancelled(self, output: Cancelled) -> None:
         owner = output.transaction.context
-        if isinstance(owner, Call):
-            self._setup.cancelled(owner)
-        elif isinstance(owner, Passage):
+        if isinstance(owner, EdgeCall):
+            self._call_setup.cancelled(owner)
+        elif isinstance(owner, InDialogRequest):
             self._relay.cancelled(owner)
 
-    def _take_time_out(self, output: TimedOut | TransportFailed) -> None:
+    def _take_time_out(self, output: TransactionTimedOut | TransportFailed) -> None:
         transaction, owner = output.transaction, output.transaction.context
         if isinstance(transaction, ServerTransaction):
             return  # our failure was never acknowledged: nothing is waiting for it
-        if isinstance(owner, Call):
-            self._setup.timed_out(owner, transaction)
-        elif isinstance(owner, Passage):
+        if isinstance(owner, EdgeCall):
+            self._call_setup.timed_out(owner, transaction)
+        elif isinstance(owner, InDialogRequest):
             self._relay.timed_out(owner)
 
     def _take_stray(self, output: StrayResponse) -> None:
-        self.tally.strays += 1
+        self.stats.strays += 1
         self._counted(output.source.host)
 
     def _counted(self, host: str) -> bool:
         """Counts a message that nobody asked for; whether it is to be served."""
-        if self.counters.message(host, self.context.now_s) or self.screen.is_allowed(host):
+        if self.counters.message(host, self.context.mono_s) or self.source_filter.is_allowed(host):
             return True
-        self.tally.rate_dropped += 1
+        self.stats.rate_dropped += 1
         return False
 
     def _take_terminated(self, output: Terminated) -> None:
@@ -215,7 +219,7 @@ class Edge:
 
     def _request(self, request: Request, source: Peer) -> None:
         context = self.context
-        drop = self.screen.judge_agent(request)
+        drop = self.source_filter.judge_agent(request)
         if drop is not None:
             self._unwanted(request, source, drop)
             return
@@ -225,7 +229,7 @@ class Edge:
         elif tags.to_tag(request) is not None:
             self._relay.request(request, source)
         elif method == "INVITE":
-            self._setup.invite(request, source)
+            self._call_setup.invite(request, source)
         elif method == "REGISTER":
             self._registration.request(request, source)
         elif method == "OPTIONS":
@@ -238,11 +242,11 @@ class Edge:
     def _options(self, request: Request, source: Peer) -> None:
         """A ping, or the question what we can do (RFC 3261 11). Who is registered is nobody's business: 404 for all."""
         context = self.context
-        fault = validation.check(request, context.site.address)
+        fault = validation.check(request, context.proxy.address)
         if fault is not None and fault.status != 483:  # 16.3 step 3: an OPTIONS that ends here may be answered
-            context.counters.wrong(source.host, context.now_s)
+            context.counters.wrong(source.host, context.mono_s)
             context.answer_stateless(request, source, fault.status, fault.reason, fault.headers)
-        elif context.site.realm_of(request.uri) is None or request.uri.user:
+        elif context.proxy.realm_of(request.uri) is None or request.uri.user:
             context.answer_stateless(request, source, 404)
         else:
             context.answer_stateless(request, source, 200, None, _OPTIONS_HEADERS)
@@ -252,11 +256,11 @@ class Edge:
     def _unwanted(self, request: Request, source: Peer, drop: Drop) -> None:
         """A scanner's request, or that of an agent that policy blocks: not a word."""
         context = self.context
-        context.counters.wrong(source.host, context.now_s)
+        context.counters.wrong(source.host, context.mono_s)
         if drop is not Drop.SCANNER:
-            self.tally.agents_dropped += 1
+            self.stats.agents_dropped += 1
             return
-        self.tally.scanners += 1
+        self.stats.scanners += 1
         refuse = Refuse(Reason.SCANNER, "scanner", text="User-Agent of a known scanner")
         context.note_refusal(
             refuse,
@@ -267,18 +271,18 @@ class Edge:
             passed=("banned", "rate"),
         )
         # A forged source must not lock out a phone that has shown who it is.
-        if not self.locations.is_source(source.host) and not self.screen.is_allowed(source.host):
+        if not self.locations.is_source(source.host) and not self.source_filter.is_allowed(source.host):
             ban_s = context.book.default.ban_s
-            self.screen.ban(source.host, context.wall_s + ban_s)
+            self.source_filter.ban(source.host, context.unix_s + ban_s)
             context.effects.append(ScannerSeen(source.host, "User-Agent of a known scanner", ban_s))
 
     def _malformed(self, error: Malformed, source: Peer) -> None:
         """Not SIP: counted, and answered only where RFC 3261 wants it and the request says where to."""
         context = self.context
-        self.tally.malformed += 1
-        context.counters.wrong(source.host, context.now_s)
+        self.stats.malformed += 1
+        context.counters.wrong(source.host, context.mono_s)
         request = error.request
-        if request is not None and self.screen.judge_agent(request) is None:
+        if request is not None and self.source_filter.judge_agent(request) is None:
             try:
                 context.answer_stateless(request, source, error.status, error.reason)
             except Malformed:
@@ -291,7 +295,7 @@ _TAKE: dict[type, Callable[[Edge, Any], None]] = {
     ResponseReceived: Edge._take_response,
     AckReceived: Edge._take_ack,
     Cancelled: Edge._take_cancelled,
-    TimedOut: Edge._take_time_out,
+    TransactionTimedOut: Edge._take_time_out,
     TransportFailed: Edge._take_time_out,
     StrayResponse: Edge._take_stray,
     Terminated: Edge._take_terminated,

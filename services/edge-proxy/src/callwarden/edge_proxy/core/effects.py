@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from callwarden.edge_proxy.core.locations import Location
-from callwarden.edge_proxy.core.records import Record
+from callwarden.edge_proxy.core.records import DialogRecord
 from callwarden.kernel.verdict import Reason, Refuse, RuleResult
 from callwarden.sip.digest import Credentials
 
@@ -72,7 +72,7 @@ Question = VerifyDigest | VerifySource | AdmitCall | ExtendCall
 # Answers.
 
 
-class Identity(NamedTuple):
+class CallerIdentity(NamedTuple):
     """Who it is. `kind` is "enduser", "traffic-sender" or "carrier"; `numbers` are E.164 with "+"; `trunk` by which the
     address was known, empty: by a password."""
 
@@ -92,7 +92,7 @@ class Rejected(NamedTuple):
     reason: Reason
 
 
-class Route(NamedTuple):
+class CarrierRoute(NamedTuple):
     """One way to a carrier."""
 
     trunk: str
@@ -102,35 +102,35 @@ class Route(NamedTuple):
     strip_digits: int
 
 
-class Admitted(NamedTuple):
+class CallAdmitted(NamedTuple):
     """`granted_s` is talk time from the answer; `final`: no more can be had."""
 
     granted_s: int
     final: bool
     max_duration_s: int
-    routes: tuple[Route, ...]
+    routes: tuple[CarrierRoute, ...]
 
 
-class Extended(NamedTuple):
+class CallExtended(NamedTuple):
     granted_s: int
     final: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class CallRefused:
     """call-admission says no. `sip_status` is what policy wants for it, 0: the edge's table decides."""
 
     refuse: Refuse
     sip_status: int = 0
 
 
-class Unreachable(NamedTuple):
+class Unanswered(NamedTuple):
     """The question could not be answered; `overloaded`: because there is too much to do."""
 
     overloaded: bool = False
 
 
-Answer = Identity | Rejected | Admitted | Extended | Refused | Unreachable
+Answer = CallerIdentity | Rejected | CallAdmitted | CallExtended | CallRefused | Unanswered
 
 
 class Ask(NamedTuple):
@@ -172,7 +172,7 @@ class CallEnded(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class EdgeDecision:
     """A refusal by the edge, with every rule that was looked at on the way."""
 
     event_id: UUID
@@ -199,7 +199,7 @@ class StoreLocation:
 class StoreRecord:
     """Keep what another process needs to go on with this call; it is worth nothing after `expires_s` seconds."""
 
-    record: Record
+    record: DialogRecord
     expires_s: float
 
 

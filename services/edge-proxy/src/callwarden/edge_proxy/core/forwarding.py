@@ -19,18 +19,18 @@ def forward(
 
     `uri` is its Request-URI there; `cookie` makes a Record-Route; `branch` is given where no transaction is (16.11).
     """
-    site = context.site
+    proxy = context.proxy
     copy = request.copy()
     copy.uri_text = uri
     copy._read.pop("@uri", None)
     copy.decrement_max_forwards()
     if cookie is not None:
-        copy.push_record_route(f"sip:{site.address};lr;{PARAMETER}={cookie}")
+        copy.push_record_route(f"sip:{proxy.address};lr;{PARAMETER}={cookie}")
     # Consumed here: a carrier has no business with our users' digests (16.6 step 3 lets us; RFC 3261 22.3).
     copy.remove("proxy-authorization")
     if branch is None:
-        branch = f"{MAGIC_COOKIE}{context.chance(_BRANCH_BYTES).hex()}-{fingerprint(request)}"
-    copy.push_via(Via("UDP", site.host, site.port, {"branch": branch}))
+        branch = f"{MAGIC_COOKIE}{context.random_bytes(_BRANCH_BYTES).hex()}-{fingerprint(request)}"
+    copy.push_via(Via("UDP", proxy.host, proxy.port, {"branch": branch}))
     return copy
 
 

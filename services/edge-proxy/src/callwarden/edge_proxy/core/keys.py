@@ -17,7 +17,7 @@ class BadKeys(ValueError):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Keys:
+class EdgeKeys:
     """Derived keys. `cookies` maps a key's number to it; `cookie_number` signs."""
 
     nonces: NonceKeys
@@ -37,13 +37,13 @@ def parse_masters(text: str) -> list[bytes]:
     return masters
 
 
-def derive(masters: Sequence[bytes]) -> Keys:
+def derive(masters: Sequence[bytes]) -> EdgeKeys:
     """The first master signs, all verify: put a new one first everywhere, then drop the old one. Raises BadKeys."""
     # A key's number is made from the key, so that pods which hold different lists in the middle of a rotation agree.
     numbers = [_sub(master, "number")[0] for master in masters]
     if len(set(numbers)) != len(numbers):
         raise BadKeys("two keys have the same number: make another one")
-    return Keys(
+    return EdgeKeys(
         nonces=NonceKeys(
             {number: _sub(master, "nonce") for number, master in zip(numbers, masters, strict=True)}, numbers[0]
         ),

@@ -37,8 +37,8 @@ class Location:
     def key(self) -> Key:
         return self.realm, self.username
 
-    def live(self, wall_s: float) -> tuple[Binding, ...]:
-        return tuple(binding for binding in self.bindings if binding.expires_s > wall_s)
+    def live(self, unix_s: float) -> tuple[Binding, ...]:
+        return tuple(binding for binding in self.bindings if binding.expires_s > unix_s)
 
 
 class Locations:
@@ -82,15 +82,15 @@ class Locations:
             _discount(self._sources, binding.received[0])
             _discount(self._endpoints, binding.received)
 
-    def find_user(self, realm: str, username: str, wall_s: float) -> Location | None:
+    def find_user(self, realm: str, username: str, unix_s: float) -> Location | None:
         """The user's location, if any phone of it is there now."""
         location = self._by_key.get((realm, username))
-        return location if location is not None and location.live(wall_s) else None
+        return location if location is not None and location.live(unix_s) else None
 
-    def find_number(self, number: str, wall_s: float) -> Location | None:
+    def find_number(self, number: str, unix_s: float) -> Location | None:
         """The location of the user who owns a number (E.164 with "+"), if any phone of it is there now."""
         key = self._by_number.get(number)
-        return None if key is None else self.find_user(*key, wall_s)
+        return None if key is None else self.find_user(*key, unix_s)
 
     def is_source(self, host: str) -> bool:
         """Whether some phone is registered from this address."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from callwarden.edge_proxy.core import dialogs
-from callwarden.edge_proxy.core.call import Call, Side, State
+from callwarden.edge_proxy.core.call import CallSide, CallState, EdgeCall
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.sip.dialog import Dialog
 from callwarden.sip.malformed import Malformed
@@ -31,7 +31,7 @@ class Leg:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class DialogRecord:
     """A running call."""
 
     hold_id: UUID
@@ -43,7 +43,7 @@ class Record:
     callee: Leg
 
 
-def record_of(call: Call) -> Record | None:
+def record_of(call: EdgeCall) -> DialogRecord | None:
     """The record of a running call; None where its sides gave no Contact, so that nobody could cut it anyway."""
     assert call.caller is not None
     assert call.callee is not None
@@ -51,30 +51,30 @@ def record_of(call: Call) -> Record | None:
         as_caller, as_callee = dialogs.dialogs_of(call)
     except Malformed:
         return None
-    return Record(
+    return DialogRecord(
         call.hold_id,
         call.call_id,
         call.account_id,
-        call.answered_wall_s,
+        call.answered_unix_s,
         call.granted_s,
         _leg(as_caller.local, as_callee, call.caller),
         _leg(as_callee.local, as_caller, call.callee),
     )
 
 
-def _leg(header: str, towards: Dialog, side: Side) -> Leg:
+def _leg(header: str, towards: Dialog, side: CallSide) -> Leg:
     return Leg(header, side.target or towards.target, *side.peer.address, side.cseq, towards.routes)
 
 
-def call_of(record: Record, rules: Rules, traceparent: str, now_s: float, wall_s: float) -> Call:
+def call_of(record: DialogRecord, rules: Rules, traceparent: str, mono_s: float, unix_s: float) -> EdgeCall:
     """The call as whoever takes it over runs it. Its limits beyond what is granted are asked for at once (`talk`)."""
     peer = Peer(record.caller.host, record.caller.port)
-    call = Call(record.hold_id, record.call_id, traceparent, None, peer, rules)
-    call.state = State.TALKING
+    call = EdgeCall(record.hold_id, record.call_id, traceparent, None, peer, rules)
+    call.state = CallState.TALKING
     call.account_id = record.account_id
-    call.answered_wall_s = record.answered_at_s
-    call.answered_s = now_s - (wall_s - record.answered_at_s)
-    call.admitted_s = call.answered_s
+    call.answered_unix_s = record.answered_at_s
+    call.answered_mono_s = mono_s - (unix_s - record.answered_at_s)
+    call.admitted_mono_s = call.answered_mono_s
     call.granted_s = record.granted_s
     call.max_s = rules.call_timeout_s
     call.placed = call.recorded = True
@@ -96,7 +96,7 @@ def call_of(record: Record, rules: Rules, traceparent: str, now_s: float, wall_s
     return call
 
 
-def _side(leg: Leg) -> Side:
+def _side(leg: Leg) -> CallSide:
     # A phone behind a NAT is where its packets come from and not where its Contact says.
     is_phone = f"@{leg.host}:{leg.port}" not in leg.target
-    return Side(Peer(leg.host, leg.port), is_phone, leg.cseq + CSEQ_AHEAD)
+    return CallSide(Peer(leg.host, leg.port), is_phone, leg.cseq + CSEQ_AHEAD)

@@ -40,33 +40,33 @@ def register(
     numbers: tuple[str, ...],
     source: tuple[str, int],
     current: Location | None,
-    wall_s: float,
+    unix_s: float,
 ) -> Outcome:
     """RFC 3261 10.3 steps 5 to 8 for an authenticated user."""
     try:
         return _register(
             request,
-            Location(realm, username, current.live(wall_s) if current else (), numbers[:NUMBERS_MAX]),
+            Location(realm, username, current.live(unix_s) if current else (), numbers[:NUMBERS_MAX]),
             account_id,
             source,
-            wall_s,
+            unix_s,
         )
     except Malformed as error:
         return Outcome(400, error.reason)
 
 
-def _register(request: Request, location: Location, account_id: str, source: tuple[str, int], wall_s: float) -> Outcome:
+def _register(request: Request, location: Location, account_id: str, source: tuple[str, int], unix_s: float) -> Outcome:
     call_id, cseq = request.call_id, request.cseq.number
     if request.contact_star:
         if request.expires_s != 0 or len(request.get_all("contact")) > 1:
             return Outcome(400, "Contact * Needs Expires 0")  # 10.3 step 6
         if any(_is_old(binding, call_id, cseq) for binding in location.bindings):
             return Outcome(500, "Out Of Order")
-        return _outcome(replace(location, bindings=()), wall_s)
+        return _outcome(replace(location, bindings=()), unix_s)
     bindings = location.bindings
     contacts = request.contacts
     if not contacts:
-        return Outcome(200, None, _contact_headers(location, wall_s))  # a query: 10.3 step 6 and 8
+        return Outcome(200, None, _contact_headers(location, unix_s))  # a query: 10.3 step 6 and 8
     if len(contacts) > BINDINGS_MAX:
         return Outcome(403, "Too Many Contacts")
     for contact in contacts:
@@ -81,18 +81,18 @@ def _register(request: Request, location: Location, account_id: str, source: tup
                 return Outcome(500, "Out Of Order")  # 10.3 step 7: the whole request fails
             bindings = tuple(b for b in bindings if b is not old)
         if expires_s:
-            bindings = (_binding(request, contact, expires_s, account_id, source, wall_s), *bindings)
+            bindings = (_binding(request, contact, expires_s, account_id, source, unix_s), *bindings)
     # A phone that takes a new port at each start would lock its user out: the oldest go.
-    return _outcome(replace(location, bindings=bindings[:BINDINGS_MAX]), wall_s)
+    return _outcome(replace(location, bindings=bindings[:BINDINGS_MAX]), unix_s)
 
 
 def _binding(
-    request: Request, contact: NameAddr, expires_s: int, account_id: str, source: tuple[str, int], wall_s: float
+    request: Request, contact: NameAddr, expires_s: int, account_id: str, source: tuple[str, int], unix_s: float
 ) -> Binding:
     return Binding(
         uri=str(contact.uri),
         received=source,
-        expires_s=wall_s + min(expires_s, EXPIRES_MAX_S),
+        expires_s=unix_s + min(expires_s, EXPIRES_MAX_S),
         call_id=request.call_id[:TEXT_MAX],
         cseq=request.cseq.number,
         account_id=account_id,
@@ -101,13 +101,13 @@ def _binding(
     )
 
 
-def _outcome(location: Location, wall_s: float) -> Outcome:
-    return Outcome(200, None, _contact_headers(location, wall_s), location)
+def _outcome(location: Location, unix_s: float) -> Outcome:
+    return Outcome(200, None, _contact_headers(location, unix_s), location)
 
 
-def _contact_headers(location: Location, wall_s: float) -> list[tuple[str, str]]:
+def _contact_headers(location: Location, unix_s: float) -> list[tuple[str, str]]:
     return [
-        ("Contact", f"<{binding.uri}>;expires={max(0, int(binding.expires_s - wall_s))}")
+        ("Contact", f"<{binding.uri}>;expires={max(0, int(binding.expires_s - unix_s))}")
         for binding in location.bindings
     ]
 

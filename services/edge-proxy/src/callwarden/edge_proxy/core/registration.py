@@ -7,9 +7,9 @@ from functools import partial
 
 from callwarden.edge_proxy.core import registrar, validation
 from callwarden.edge_proxy.core.callers import DIALLED_MAX
-from callwarden.edge_proxy.core.challenge import Challenger, Fault
+from callwarden.edge_proxy.core.challenge import Challenger, CredentialsFault
 from callwarden.edge_proxy.core.context import Context, unavailable
-from callwarden.edge_proxy.core.effects import Identity, Rejected, StoreLocation, Unreachable, VerifyDigest
+from callwarden.edge_proxy.core.effects import CallerIdentity, Rejected, StoreLocation, Unanswered, VerifyDigest
 from callwarden.edge_proxy.core.locations import Locations
 from callwarden.edge_proxy.core.statuses import OVERLOAD_RETRY_S, answer_for
 from callwarden.kernel.verdict import Reason, Refuse
@@ -21,7 +21,7 @@ from callwarden.sip.transaction import Peer, ServerTransaction, TooManyTransacti
 _PASSED = ("banned", "rate", "scanner")
 
 
-class Registration:
+class EdgeRegistration:
     """Registers phones. Holds no state but what it shares."""
 
     def __init__(self, context: Context, locations: Locations, challenger: Challenger) -> None:
@@ -32,28 +32,28 @@ class Registration:
     def request(self, request: Request, source: Peer) -> None:
         """A new REGISTER. Without good credentials it costs no memory."""
         context = self._context
-        fault = validation.check(request, context.site.address)
+        fault = validation.check(request, context.proxy.address)
         if fault is not None:
-            context.counters.wrong(source.host, context.now_s)
+            context.counters.wrong(source.host, context.mono_s)
             context.answer_stateless(request, source, fault.status, fault.reason, fault.headers)
             return
-        realm = context.site.realm_of(request.uri)
+        realm = context.proxy.realm_of(request.uri)
         if realm is None:
             # 10.3 step 1 would have us pass it on: we are no open relay.
             context.answer_stateless(request, source, 403)
             return
         rules = context.book.for_realm(realm)
-        found = self._challenger.examine(request, "authorization", rules, source.host, context.wall_s)
+        found = self._challenger.examine(request, "authorization", rules, source.host, context.unix_s)
         if not isinstance(found, Credentials):
-            if found is Fault.WRONG:
-                context.counters.failed(source.host, source.port, "", context.now_s)
-            headers = self._challenge(request, source, realm, stale=found is Fault.STALE)
+            if found is CredentialsFault.WRONG:
+                context.counters.failed(source.host, source.port, "", context.mono_s)
+            headers = self._challenge(request, source, realm, stale=found is CredentialsFault.STALE)
             context.answer_stateless(request, source, 401, None, headers)
             return
         try:
-            server = context.layer.accept(request, context.reply_peer(request, source), context.now_s)
+            server = context.layer.accept(request, context.reply_peer(request, source), context.mono_s)
         except TooManyTransactions:
-            context.tally.unavailable += 1
+            context.stats.unavailable += 1
             context.answer_stateless(request, source, 503, None, [("Retry-After", str(OVERLOAD_RETRY_S))])
             return
         traceparent = context.new_traceparent()
@@ -62,10 +62,10 @@ class Registration:
 
     def _challenge(self, request: Request, source: Peer, realm: str, *, stale: bool) -> Headers:
         context = self._context
-        context.tally.challenges += 1
-        context.counters.challenged(source.host, source.port, "", context.now_s)
+        context.stats.challenges += 1
+        context.counters.challenged(source.host, source.port, "", context.mono_s)
         rules = context.book.for_realm(realm)
-        return self._challenger.headers("WWW-Authenticate", realm, rules, source.host, context.wall_s, stale=stale)
+        return self._challenger.headers("WWW-Authenticate", realm, rules, source.host, context.unix_s, stale=stale)
 
     def _verified(
         self,
@@ -73,20 +73,20 @@ class Registration:
         source: Peer,
         credentials: Credentials,
         traceparent: str,
-        answer: Identity | Rejected | Unreachable,
+        answer: CallerIdentity | Rejected | Unanswered,
     ) -> None:
         context = self._context
         request = server.request
         host, port, username = source.host, source.port, credentials.username
-        if isinstance(answer, Identity):
-            context.counters.succeeded(host, port, username, context.now_s)
+        if isinstance(answer, CallerIdentity):
+            context.counters.succeeded(host, port, username, context.mono_s)
             if not self._is_own(request, answer, username):
                 refuse = Refuse(Reason.CALLER_ID, "registration", text="To is not the user who registers")
                 self._refuse(server, source, refuse, traceparent, answer.account_id)
                 return
             self._register(server, source, credentials, answer)
         elif isinstance(answer, Rejected):
-            context.counters.failed(host, port, username, context.now_s)
+            context.counters.failed(host, port, username, context.mono_s)
             refuse = Refuse(answer.reason, "credentials", text="wrong credentials")
             if answer.reason is Reason.CREDENTIALS:
                 # 22.1: asked again, alike for unknown user and wrong password.
@@ -99,15 +99,17 @@ class Registration:
             # Phones that are registered stay so; this one comes again (DESIGN D9).
             self._refuse(server, source, unavailable("auth", overloaded=answer.overloaded), traceparent)
 
-    def _is_own(self, request: Request, identity: Identity, username: str) -> bool:
+    def _is_own(self, request: Request, identity: CallerIdentity, username: str) -> bool:
         """Whether To, the address that is registered, is the user's own (10.3 steps 3 to 5; no third parties)."""
         uri = request.to.uri
-        if self._context.site.realm_of(uri) is None:
+        if self._context.proxy.realm_of(uri) is None:
             return False
         user = uri.username
         return user == username or f"+{user.lstrip('+')}" in identity.numbers
 
-    def _register(self, server: ServerTransaction, source: Peer, credentials: Credentials, identity: Identity) -> None:
+    def _register(
+        self, server: ServerTransaction, source: Peer, credentials: Credentials, identity: CallerIdentity
+    ) -> None:
         context = self._context
         outcome = registrar.register(
             server.request,
@@ -117,15 +119,15 @@ class Registration:
             numbers=identity.numbers,
             source=source.address,
             current=self._locations.get(credentials.realm, credentials.username[:DIALLED_MAX]),
-            wall_s=context.wall_s,
+            unix_s=context.unix_s,
         )
         context.answer(server, outcome.status, outcome.reason, outcome.headers)
         location = outcome.location
         if location is not None:
-            context.tally.registered += 1
+            context.stats.registered += 1
             self._locations.put(location)
-            latest_s = max((binding.expires_s for binding in location.bindings), default=context.wall_s)
-            context.effects.append(StoreLocation(location, latest_s - context.wall_s))
+            latest_s = max((binding.expires_s for binding in location.bindings), default=context.unix_s)
+            context.effects.append(StoreLocation(location, latest_s - context.unix_s))
 
     def _refuse(
         self, server: ServerTransaction, source: Peer, refuse: Refuse, traceparent: str, account_id: str = ""

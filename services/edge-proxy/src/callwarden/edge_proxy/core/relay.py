@@ -8,12 +8,12 @@ that the sender chose. In: passing on. Out: the call's clock (`talk`).
 from dataclasses import dataclass
 
 from callwarden.edge_proxy.core import cookie, forwarding, tags, validation
-from callwarden.edge_proxy.core.call import Call, Calls, Side
+from callwarden.edge_proxy.core.active_call import ActiveCalls
+from callwarden.edge_proxy.core.call import CallSide, EdgeCall, EdgeCalls
 from callwarden.edge_proxy.core.context import Context
 from callwarden.edge_proxy.core.cookie import Cookie, CookieFault
 from callwarden.edge_proxy.core.effects import CallEnded
 from callwarden.edge_proxy.core.statuses import OVERLOAD_RETRY_S
-from callwarden.edge_proxy.core.talk import Talk
 from callwarden.sip import build
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request, Response
@@ -29,15 +29,15 @@ _REFRESHING = frozenset({"INVITE", "UPDATE"})  # RFC 3261 12.2, RFC 3311
 
 
 @dataclass(slots=True)
-class Passage:
+class InDialogRequest:
     """One request on its way through. Mutable: it waits for its branch."""
 
     method: str
     server: ServerTransaction
-    call: Call | None
+    call: EdgeCall | None
     cookie: Cookie
     call_id: str
-    begun_wall_s: float
+    begun_unix_s: float
     contact: str
     client: ClientTransaction | None = None
 
@@ -45,18 +45,18 @@ class Passage:
 class Relay:
     """Passes requests inside calls. Holds no state but what it shares."""
 
-    def __init__(self, context: Context, calls: Calls, talk: Talk) -> None:
+    def __init__(self, context: Context, calls: EdgeCalls, active_call: ActiveCalls) -> None:
         self._context = context
         self._calls = calls
-        self._talk = talk
-        self._route_prefix = f"<sip:{context.site.address};lr;{cookie.PARAMETER}="
+        self._active_calls = active_call
+        self._route_prefix = f"<sip:{context.proxy.address};lr;{cookie.PARAMETER}="
 
     def request(self, request: Request, source: Peer) -> None:
         """A request with a tag in To, but ACK."""
         context = self._context
-        fault = validation.check(request, context.site.address, inside=True)
+        fault = validation.check(request, context.proxy.address, inside=True)
         if fault is not None:
-            context.counters.wrong(source.host, context.now_s)
+            context.counters.wrong(source.host, context.mono_s)
             context.answer_stateless(request, source, fault.status, fault.reason, fault.headers)
             return
         found = self._read(request)
@@ -71,17 +71,17 @@ class Relay:
         try:
             self._pass(request, source, found, call)
         except TooManyTransactions:
-            context.tally.unavailable += 1
+            context.stats.unavailable += 1
             context.answer_stateless(request, source, 503, None, [("Retry-After", str(OVERLOAD_RETRY_S))])
 
-    def _pass(self, request: Request, source: Peer, found: Cookie, call: Call | None) -> None:
+    def _pass(self, request: Request, source: Peer, found: Cookie, call: EdgeCall | None) -> None:
         context = self._context
         method = request.method
         copy, peer = self._prepare(request, found, call, None)
-        server = context.layer.accept(request, context.reply_peer(request, source), context.now_s)
+        server = context.layer.accept(request, context.reply_peer(request, source), context.mono_s)
         contact = (request.get("contact") or "") if method in _REFRESHING else ""
-        passage = Passage(method, server, call, found, request.call_id, context.wall_s, contact)
-        server.context = passage
+        forwarded = InDialogRequest(method, server, call, found, request.call_id, context.unix_s, contact)
+        server.context = forwarded
         if method == "INVITE":
             context.respond(server, build.response(request, 100))
         if call is not None and (side := self._sender(call, found)) is not None:
@@ -89,12 +89,12 @@ class Relay:
             if side.is_phone:
                 side.peer = source  # a NAT may have given it another port since
         try:
-            client, effects = context.layer.send_request(copy, peer, context.now_s)
+            client, effects = context.layer.send_request(copy, peer, context.mono_s)
         except TooManyTransactions:
             context.layer.drop(server)
             raise
-        client.context = passage
-        passage.client = client
+        client.context = forwarded
+        forwarded.client = client
         context.effects += effects
 
     def ack(self, request: Request, source: Peer) -> None:
@@ -110,9 +110,9 @@ class Relay:
         except Malformed:
             found = CookieFault.FORGED
         # To an answer of our own without a transaction (407), mostly.
-        context.tally.acks_dropped += 1
+        context.stats.acks_dropped += 1
         if found is CookieFault.FORGED:
-            context.counters.wrong(source.host, context.now_s)
+            context.counters.wrong(source.host, context.mono_s)
 
     # Where from, where to.
 
@@ -129,7 +129,7 @@ class Relay:
                 return Cookie(call.hold_id, True, None)
             if to_tag == call.caller_tag:
                 return Cookie(call.hold_id, False, None)
-        return cookie.read(context.keys, text, request.call_id, from_tag, to_tag, context.wall_s)
+        return cookie.read(context.keys, text, request.call_id, from_tag, to_tag, context.unix_s)
 
     def _only_route(self, request: Request) -> str | None:
         """The cookie where the one Route is ours as we wrote it, which is nearly always: nothing is taken apart."""
@@ -146,9 +146,9 @@ class Relay:
         uri: Uri | None = None
         if "route" in request:
             top = request.routes[0].uri
-            if self._context.site.is_us(top):
+            if self._context.proxy.is_us(top):
                 uri = top
-        if uri is None and cookie.PARAMETER in request.uri.params and self._context.site.is_us(request.uri):
+        if uri is None and cookie.PARAMETER in request.uri.params and self._context.proxy.is_us(request.uri):
             uri = request.uri
         return uri.params.get(cookie.PARAMETER) if uri is not None else None
 
@@ -157,14 +157,16 @@ class Relay:
         context = self._context
         match fault:
             case CookieFault.FORGED:
-                context.tally.cookies_forged += 1
-                context.counters.wrong(source.host, context.now_s)
+                context.stats.cookies_forged += 1
+                context.counters.wrong(source.host, context.mono_s)
                 return 403
             case CookieFault.EXPIRED:
-                context.tally.cookies_expired += 1
+                context.stats.cookies_expired += 1
         return 481
 
-    def _prepare(self, request: Request, found: Cookie, call: Call | None, branch: str | None) -> tuple[Request, Peer]:
+    def _prepare(
+        self, request: Request, found: Cookie, call: EdgeCall | None, branch: str | None
+    ) -> tuple[Request, Peer]:
         """The copy for the next hop (16.4, 16.6), and where that is."""
         if self._only_route(request) is not None:
             copy = forwarding.forward(self._context, request, uri=request.uri_text, branch=branch)
@@ -173,7 +175,7 @@ class Relay:
         routes = request.routes if "route" in request else []
         uri = request.uri_text
         drop_last = False
-        if routes and not self._context.site.is_us(routes[0].uri):
+        if routes and not self._context.proxy.is_us(routes[0].uri):
             # A strict router before us: the Request-URI is ours, the real one is the last Route (16.4).
             uri, drop_last = str(routes[-1].uri), True
             rest = routes[:-1]
@@ -195,7 +197,7 @@ class Relay:
             copy.pop_route()
         return copy, self._next(request, rest, found, call)
 
-    def _next(self, request: Request, rest: list[NameAddr], found: Cookie, call: Call | None) -> Peer:
+    def _next(self, request: Request, rest: list[NameAddr], found: Cookie, call: EdgeCall | None) -> Peer:
         """Where the other side is."""
         side = None if call is None else self._receiver(call, found)
         if side is not None:
@@ -207,59 +209,59 @@ class Relay:
         return Peer(hop.host.strip("[]"), hop.port or PORT_DEFAULT)
 
     @staticmethod
-    def _sender(call: Call, found: Cookie) -> Side | None:
+    def _sender(call: EdgeCall, found: Cookie) -> CallSide | None:
         return call.caller if found.from_caller else call.callee
 
     @staticmethod
-    def _receiver(call: Call, found: Cookie) -> Side | None:
+    def _receiver(call: EdgeCall, found: Cookie) -> CallSide | None:
         return call.callee if found.from_caller else call.caller
 
     # What comes back.
 
-    def response(self, passage: Passage, response: Response) -> None:
+    def response(self, forwarded: InDialogRequest, response: Response) -> None:
         """An answer to a request that was passed on."""
         context = self._context
         status = response.status
         if status == 100:
             return
-        if 200 <= status < 300 and passage.call is not None and passage.method in _REFRESHING:
-            self._refresh(passage, passage.call, response)
+        if 200 <= status < 300 and forwarded.call is not None and forwarded.method in _REFRESHING:
+            self._refresh(forwarded, forwarded.call, response)
         response.pop_via()
-        context.respond(passage.server, response)
-        if passage.method == "BYE" and (200 <= status < 300 or status in _ENDING):
-            self._bye_done(passage)
+        context.respond(forwarded.server, response)
+        if forwarded.method == "BYE" and (200 <= status < 300 or status in _ENDING):
+            self._bye_done(forwarded)
 
-    def timed_out(self, passage: Passage) -> None:
+    def timed_out(self, forwarded: InDialogRequest) -> None:
         """Nobody answered."""
         context = self._context
-        if passage.method == "BYE":
-            self._bye_done(passage)
-        if passage.method == "INVITE":
-            context.answer(passage.server, 408)
+        if forwarded.method == "BYE":
+            self._bye_done(forwarded)
+        if forwarded.method == "INVITE":
+            context.answer(forwarded.server, 408)
         else:
-            context.layer.drop(passage.server)  # RFC 4320 4.2: a 408 to a non-INVITE comes too late to be of use
+            context.layer.drop(forwarded.server)  # RFC 4320 4.2: a 408 to a non-INVITE comes too late to be of use
 
-    def cancelled(self, passage: Passage) -> None:
+    def cancelled(self, forwarded: InDialogRequest) -> None:
         """The re-INVITE was cancelled."""
         context = self._context
-        if passage.client is not None:
-            context.effects += context.layer.cancel(passage.client, context.now_s)
+        if forwarded.client is not None:
+            context.effects += context.layer.cancel(forwarded.client, context.mono_s)
 
-    def _bye_done(self, passage: Passage) -> None:
+    def _bye_done(self, forwarded: InDialogRequest) -> None:
         context = self._context
-        why = "caller-bye" if passage.cookie.from_caller else "callee-bye"
-        if passage.call is not None:
-            self._talk.ended(passage.call, why, passage.begun_wall_s)
-        elif not self._calls.was_closed(passage.cookie.hold_id):
+        why = "caller-bye" if forwarded.cookie.from_caller else "callee-bye"
+        if forwarded.call is not None:
+            self._active_calls.ended(forwarded.call, why, forwarded.begun_unix_s)
+        elif not self._calls.was_closed(forwarded.cookie.hold_id):
             # Of a call that another edge, or this one before a restart, set up: its hold knows the rest.
-            self._calls.close_unknown(passage.cookie.hold_id)
+            self._calls.close_unknown(forwarded.cookie.hold_id)
             context.effects.append(
                 CallEnded(
-                    passage.cookie.hold_id,
-                    passage.call_id,
-                    passage.cookie.account_id,
+                    forwarded.cookie.hold_id,
+                    forwarded.call_id,
+                    forwarded.cookie.account_id,
                     0.0,
-                    passage.begun_wall_s,
+                    forwarded.begun_unix_s,
                     why,
                     0,
                     "",
@@ -267,14 +269,14 @@ class Relay:
                 )
             )
 
-    def _refresh(self, passage: Passage, call: Call, response: Response) -> None:
+    def _refresh(self, forwarded: InDialogRequest, call: EdgeCall, response: Response) -> None:
         """Remember where each side wants to be called from now on (RFC 3261 12.2.1.2)."""
-        sender, receiver = self._sender(call, passage.cookie), self._receiver(call, passage.cookie)
+        sender, receiver = self._sender(call, forwarded.cookie), self._receiver(call, forwarded.cookie)
         if sender is None or receiver is None:
             return
         try:
-            if passage.contact:
-                sender.target = str(parse_name_addr(passage.contact).uri)
+            if forwarded.contact:
+                sender.target = str(parse_name_addr(forwarded.contact).uri)
             if response.contacts:
                 receiver.target = str(response.contacts[0].uri)
         except Malformed:

@@ -20,7 +20,7 @@ WAITING_MAX = 2_000  # INVITEs of 3 KB that wait a millisecond; more are challen
 QUESTIONS = Rate(per_second=100, burst=200)
 
 
-class Step(Enum):
+class SourceStep(Enum):
     """What to do with an INVITE whose sender may be a trunk."""
 
     ASK = "ask"
@@ -40,27 +40,27 @@ class Sources:
         self._waiting = 0
         self._bucket = Bucket()
 
-    def may_ask(self, host: str, now_s: float) -> bool:
+    def may_ask(self, host: str, mono_s: float) -> bool:
         """Whether an INVITE without credentials from there may be a trunk's."""
-        return host in self._trunks or self._strangers.get(host, 0.0) <= now_s
+        return host in self._trunks or self._strangers.get(host, 0.0) <= mono_s
 
-    def begin(self, host: str, waiting: Waiting, now_s: float) -> Step:
+    def begin(self, host: str, waiting: Waiting, mono_s: float) -> SourceStep:
         """About to ask for this INVITE."""
         if host in self._trunks:
-            return Step.ASK  # each call of a trunk is asked about by itself: its tech prefix tells whose it is
+            return SourceStep.ASK  # each call of a trunk is asked about by itself: its tech prefix tells whose it is
         asked = self._asked.get(host)
         if asked is not None:
             if self._waiting >= WAITING_MAX:
-                return Step.REFUSE
+                return SourceStep.REFUSE
             self._waiting += 1
             asked.append(waiting)
-            return Step.WAIT
-        if self._bucket.take(QUESTIONS, now_s):
-            return Step.REFUSE
+            return SourceStep.WAIT
+        if self._bucket.take(QUESTIONS, mono_s):
+            return SourceStep.REFUSE
         self._asked[host] = []
-        return Step.ASK
+        return SourceStep.ASK
 
-    def end(self, host: str, is_trunk: bool | None, now_s: float) -> list[Waiting]:
+    def end(self, host: str, is_trunk: bool | None, mono_s: float) -> list[Waiting]:
         """What auth said, None: nothing; the INVITEs that waited for it."""
         waiting = self._asked.pop(host, [])
         self._waiting -= len(waiting)
@@ -69,7 +69,7 @@ class Sources:
             _keep(self._trunks, host, None)
         elif is_trunk is not None:
             self._trunks.pop(host, None)
-            _keep(self._strangers, host, now_s + UNKNOWN_S)
+            _keep(self._strangers, host, mono_s + UNKNOWN_S)
         return waiting
 
     def forget(self) -> None:

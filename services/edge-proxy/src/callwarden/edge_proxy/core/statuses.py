@@ -10,7 +10,7 @@ from callwarden.kernel.verdict import Reason
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RefusalAnswer:
     """A status; `retry_after_s` 0: no Retry-After. `text` is what a phone may show; '': RFC 3261's phrase."""
 
     status: int
@@ -22,48 +22,48 @@ OVERLOAD_RETRY_S = 5  # Long enough for a pod to come back, short enough for a p
 LINES_RETRY_S = 2  # Lines of a trunk come free all the time.
 
 # Status to an end user. STYLE.md, "Answers and errors to statuses".
-ANSWERS: dict[Reason, Answer] = {
+ANSWERS: dict[Reason, RefusalAnswer] = {
     # Unknown user and wrong password are asked again, alike; the challenge is put in by who answers.
-    Reason.CREDENTIALS: Answer(407),
-    Reason.UNAUTHENTICATED: Answer(407),
-    Reason.ACCOUNT_DISABLED: Answer(403),
-    Reason.ACCOUNT_UNKNOWN: Answer(403),
-    Reason.CALLER_ID: Answer(403, text="Caller ID Not Allowed"),
-    Reason.CALLER_LISTED: Answer(403),
-    Reason.BANNED: Answer(403),
-    Reason.RATE: Answer(503, OVERLOAD_RETRY_S),  # 429 means something else in SIP (RFC 3892)
-    Reason.SCANNER: Answer(403),
-    Reason.MALFORMED: Answer(400),
-    Reason.OVERLOAD: Answer(503, OVERLOAD_RETRY_S),
-    Reason.LINES: Answer(486),
-    Reason.CREDIT: Answer(403),
-    Reason.DAILY_SPEND: Answer(403),
-    Reason.MONTHLY_SPEND: Answer(403),
-    Reason.TALK_TIME: Answer(403),
-    Reason.DURATION: Answer(403),
-    Reason.ADDRESS_QUOTA: Answer(403),
-    Reason.RESELLER_QUOTA: Answer(403),
-    Reason.CEILING: Answer(503, LINES_RETRY_S),
-    Reason.VELOCITY: Answer(403),
-    Reason.BASELINE: Answer(403),
-    Reason.DESTINATION: Answer(403),
-    Reason.PREMIUM: Answer(403),
-    Reason.SATELLITE: Answer(403),
-    Reason.NEW_DESTINATION: Answer(403),
-    Reason.ONLY_LOCAL: Answer(403),
-    Reason.NOT_BILLED: Answer(403),
-    Reason.NOT_PROFITABLE: Answer(503, OVERLOAD_RETRY_S),  # as without a route: another server may have one
-    Reason.ROUTE_COST: Answer(503, OVERLOAD_RETRY_S),
-    Reason.NO_RATE: Answer(403),
-    Reason.NO_ROUTE: Answer(503, OVERLOAD_RETRY_S),
-    Reason.NOT_FOUND: Answer(404),
-    Reason.FOREIGN_DOMAIN: Answer(403),
-    Reason.BAD_NUMBER: Answer(484),
-    Reason.UNAVAILABLE: Answer(503, OVERLOAD_RETRY_S),
+    Reason.CREDENTIALS: RefusalAnswer(407),
+    Reason.UNAUTHENTICATED: RefusalAnswer(407),
+    Reason.ACCOUNT_DISABLED: RefusalAnswer(403),
+    Reason.ACCOUNT_UNKNOWN: RefusalAnswer(403),
+    Reason.CALLER_ID: RefusalAnswer(403, text="Caller ID Not Allowed"),
+    Reason.CALLER_LISTED: RefusalAnswer(403),
+    Reason.BANNED: RefusalAnswer(403),
+    Reason.RATE: RefusalAnswer(503, OVERLOAD_RETRY_S),  # 429 means something else in SIP (RFC 3892)
+    Reason.SCANNER: RefusalAnswer(403),
+    Reason.MALFORMED: RefusalAnswer(400),
+    Reason.OVERLOAD: RefusalAnswer(503, OVERLOAD_RETRY_S),
+    Reason.LINES: RefusalAnswer(486),
+    Reason.CREDIT: RefusalAnswer(403),
+    Reason.DAILY_SPEND: RefusalAnswer(403),
+    Reason.MONTHLY_SPEND: RefusalAnswer(403),
+    Reason.TALK_TIME: RefusalAnswer(403),
+    Reason.DURATION: RefusalAnswer(403),
+    Reason.ADDRESS_QUOTA: RefusalAnswer(403),
+    Reason.RESELLER_QUOTA: RefusalAnswer(403),
+    Reason.CEILING: RefusalAnswer(503, LINES_RETRY_S),
+    Reason.VELOCITY: RefusalAnswer(403),
+    Reason.BASELINE: RefusalAnswer(403),
+    Reason.DESTINATION: RefusalAnswer(403),
+    Reason.PREMIUM: RefusalAnswer(403),
+    Reason.SATELLITE: RefusalAnswer(403),
+    Reason.NEW_DESTINATION: RefusalAnswer(403),
+    Reason.ONLY_LOCAL: RefusalAnswer(403),
+    Reason.NOT_BILLED: RefusalAnswer(403),
+    Reason.NOT_PROFITABLE: RefusalAnswer(503, OVERLOAD_RETRY_S),  # as without a route: another server may have one
+    Reason.ROUTE_COST: RefusalAnswer(503, OVERLOAD_RETRY_S),
+    Reason.NO_RATE: RefusalAnswer(403),
+    Reason.NO_ROUTE: RefusalAnswer(503, OVERLOAD_RETRY_S),
+    Reason.NOT_FOUND: RefusalAnswer(404),
+    Reason.FOREIGN_DOMAIN: RefusalAnswer(403),
+    Reason.BAD_NUMBER: RefusalAnswer(484),
+    Reason.UNAVAILABLE: RefusalAnswer(503, OVERLOAD_RETRY_S),
 }
 
 # Where a trunk hears something else: a switch takes 486 for the callee being busy and gives up.
-TRUNK_ANSWERS: dict[Reason, Answer] = {Reason.LINES: Answer(503, LINES_RETRY_S)}
+TRUNK_ANSWERS: dict[Reason, RefusalAnswer] = {Reason.LINES: RefusalAnswer(503, LINES_RETRY_S)}
 
 # Refusals whose status policy may set (spec.spend.rejectStatus).
 QUOTAS = frozenset(
@@ -74,7 +74,9 @@ QUOTAS = frozenset(
 )  # fmt: skip
 
 
-def answer_for(reason: Reason, *, is_trunk: bool, quota_status: int, wanted: int = 0, retry_after_s: int = 0) -> Answer:
+def answer_for(
+    reason: Reason, *, is_trunk: bool, quota_status: int, wanted: int = 0, retry_after_s: int = 0
+) -> RefusalAnswer:
     """The answer to a refused call. `wanted` is the status that call-admission asks for, 0: none.
 
     `quota_status` is policy's for refusals for money and quotas. `retry_after_s` goes before the table's where a
@@ -87,5 +89,5 @@ def answer_for(reason: Reason, *, is_trunk: bool, quota_status: int, wanted: int
     elif reason in QUOTAS:
         status = quota_status
     if status not in (486, 503):  # RFC 3261 20.33: others don't say when to come back
-        return Answer(status, 0, answer.text if status == answer.status else "")
-    return Answer(status, retry_after_s or answer.retry_after_s, answer.text if status == answer.status else "")
+        return RefusalAnswer(status, 0, answer.text if status == answer.status else "")
+    return RefusalAnswer(status, retry_after_s or answer.retry_after_s, answer.text if status == answer.status else "")

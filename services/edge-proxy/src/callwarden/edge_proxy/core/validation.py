@@ -29,7 +29,7 @@ ALLOWED = (
 ALLOW = ", ".join(ALLOWED)
 
 
-class Fault(NamedTuple):
+class RequestFault(NamedTuple):
     """What to answer. `reason` None: the status's own phrase."""
 
     status: int
@@ -37,7 +37,7 @@ class Fault(NamedTuple):
     headers: Headers = ()
 
 
-def check(request: Request, sent_by: str, *, inside: bool = False) -> Fault | None:
+def check(request: Request, sent_by: str, *, inside: bool = False) -> RequestFault | None:
     """The checks of RFC 3261 16.3 but for authentication; None: it may go on. `sent_by` is how we name ourselves.
 
     Of a request `inside` a call only the tags count; of another one From and To are read whole, for what is decided
@@ -46,9 +46,9 @@ def check(request: Request, sent_by: str, *, inside: bool = False) -> Fault | No
     try:
         uri = request.uri
         if uri.scheme not in ("sip", "tel"):
-            return Fault(416)
+            return RequestFault(416)
         if request.max_forwards == 0:
-            return Fault(483)
+            return RequestFault(483)
         if inside:
             tags.from_tag(request)
             tags.to_tag(request)
@@ -57,11 +57,11 @@ def check(request: Request, sent_by: str, *, inside: bool = False) -> Fault | No
             _ = request.to.uri.username
         if "proxy-require" in request:
             # We support no option of any proxy extension (16.3 step 5).
-            return Fault(420, None, [("Unsupported", ", ".join(request.elements("proxy-require")))])
+            return RequestFault(420, None, [("Unsupported", ", ".join(request.elements("proxy-require")))])
         if _is_loop(request, sent_by):
-            return Fault(482)
+            return RequestFault(482)
     except Malformed as error:
-        return Fault(error.status, error.reason)
+        return RequestFault(error.status, error.reason)
     return None
 
 

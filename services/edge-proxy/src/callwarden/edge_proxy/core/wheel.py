@@ -10,13 +10,13 @@ from typing import Generic, Protocol, TypeVar
 TICK_S = 0.05
 
 
-class Owner(Protocol):
+class AlarmOwner(Protocol):
     """Who can be rung. `tick` is the wheel's; 0 means no alarm."""
 
     tick: int
 
 
-T = TypeVar("T", bound=Owner)
+T = TypeVar("T", bound=AlarmOwner)
 
 
 class Wheel(Generic[T]):
@@ -55,10 +55,10 @@ class Wheel(Generic[T]):
         """When something may be due next; None: nothing is waited for. Early where all of a tick were cancelled."""
         return self._ticks[0] * TICK_S if self._ticks else None
 
-    def take_due(self, now_s: float) -> list[T]:
+    def take_due(self, mono_s: float) -> list[T]:
         """Who is to be rung now; their alarms are off."""
         found: list[T] = []
-        while self._ticks and self._ticks[0] * TICK_S <= now_s:
+        while self._ticks and self._ticks[0] * TICK_S <= mono_s:
             for owner in self._due.pop(heappop(self._ticks)):
                 owner.tick = 0
                 found.append(owner)

@@ -1,0 +1,1 @@
+"""Accounts and trunks, for the people who administer them."""

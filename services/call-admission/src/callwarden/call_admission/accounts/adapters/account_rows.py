@@ -1,0 +1,311 @@
+"""Rows of accounts and trunks to values and back, and what the database has to say against an account.
+
+In: columns, checks that need other rows (reseller, deck, ledger). Out: transactions (accounts_sql), checks of the
+values themselves (core.accounts).
+"""
+
+from collections.abc import Collection, Mapping, Sequence, Set
+from dataclasses import replace
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, Select, and_, func, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from callwarden.call_admission.accounts.core.account_csv import Line
+from callwarden.call_admission.accounts.core.accounts import (
+    LIMITS,
+    AccountChange,
+    AccountFilter,
+    AccountRef,
+    NewAccount,
+    Trunk,
+    check_lists,
+    check_together,
+    check_verified,
+)
+from callwarden.call_admission.accounts.ports import Resellers
+from callwarden.call_admission.model.account import AccountType
+from callwarden.kernel.csv_rows import LineError
+from callwarden.kernel.errors import Conflict, Invalid, NotFound
+from callwarden.schema.tables import account, account_number, counter, deck, hold, ledger_entry
+
+_PLAIN: Final = (
+    "deck", "currency", "time_zone", "prepaid", "country", "email", "email_verified", "phone", "phone_verified",
+    "shards",
+)  # fmt: skip
+_TEXTS: Final = frozenset({"country", "email", "phone"})
+
+# ------------------------------------------------------------------ rows
+
+
+def row_of(account_id: UUID, new: NewAccount, parent_id: UUID | None) -> dict[str, Any]:
+    return {
+        "id": account_id,
+        "realm": new.realm,
+        "name": new.name,
+        "type": new.type.value,
+        "status": "active" if new.active else "disabled",
+        "parent": parent_id,
+        "lists": _joined(new.lists),
+        **{name: getattr(new, name) for name in _PLAIN},
+        **new.limits,
+    }
+
+
+def account_of(row: Row[Any], numbers: Mapping[UUID, Sequence[str]], parents: Mapping[UUID, str]) -> NewAccount:
+    columns = row._mapping
+    return NewAccount(
+        realm=row.realm,
+        name=row.name,
+        type=AccountType(row.type),
+        active=row.status == "active",
+        numbers=tuple(numbers.get(row.id, ())),
+        parent="" if row.parent is None else parents[row.parent],
+        lists=_split(row.lists),
+        **{name: columns[name] for name in (*_PLAIN, *LIMITS)},
+    )
+
+
+async def numbers_and_parents(
+    connection: AsyncConnection, rows: Sequence[Row[Any]]
+) -> tuple[dict[UUID, list[str]], dict[UUID, str]]:
+    """Of the accounts of these rows: their numbers, and their resellers' names by id."""
+    ids = [row.id for row in rows]
+    numbers: dict[UUID, list[str]] = {}
+    of_accounts = select(account_number).where(account_number.c.account_id.in_(ids)).order_by(account_number.c.number)
+    for row in (await connection.execute(of_accounts)).all():
+        numbers.setdefault(row.account_id, []).append(row.number)
+    parent_ids = {row.parent for row in rows if row.parent is not None}
+    if not parent_ids:
+        return numbers, {}
+    named = await connection.execute(select(account.c.id, account.c.name).where(account.c.id.in_(parent_ids)))
+    return numbers, {row.id: row.name for row in named}
+
+
+def filtered(query: Select[Any], wanted: AccountFilter, parent_id: UUID | None) -> Select[Any]:
+    if wanted.type is not None:
+        query = query.where(account.c.type == wanted.type.value)
+    if wanted.realm:
+        query = query.where(account.c.realm == wanted.realm)
+    return query if parent_id is None else query.where(account.c.parent == parent_id)
+
+
+def trunk_row(new: Trunk) -> dict[str, Any]:
+    return {
+        "direction": new.direction.value,
+        "address": new.address,
+        "tech_prefix": new.tech_prefix,
+        "strip_digits": new.strip_digits,
+        "add_prefix": new.add_prefix,
+        "enabled": new.enabled,
+        "only_local": new.only_local,
+        "allow_prefixes": _joined(new.allow_prefixes),
+        "block_prefixes": _joined(new.block_prefixes),
+    }
+
+
+def trunk_of(row: Row[Any]) -> Trunk:
+    return Trunk(
+        row.name,
+        row.address,
+        AccountType(row.direction),
+        row.owner,
+        row.tech_prefix,
+        row.strip_digits,
+        row.add_prefix,
+        row.enabled,
+        row.only_local,
+        _split(row.allow_prefixes),
+        _split(row.block_prefixes),
+        row.realm,
+    )
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split(_SEPARATOR)))
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return _SEPARATOR.join(parts)
+
+
+_SEPARATOR: Final = ","
+
+# ------------------------------------------------------------------ one account
+
+
+async def changed(connection: AsyncConnection, before: Row[Any], change: AccountChange) -> dict[str, Any]:
+    """The columns that are to be different. Raises Invalid, NotFound or Conflict for what can't be."""
+    values: dict[str, Any] = {name: "" if name in _TEXTS else None for name in change.clear if name != "parent"}
+    values |= {name: value for name in _PLAIN if (value := getattr(change, name)) is not None}
+    values |= change.limits
+    if change.active is not None:
+        values["status"] = "active" if change.active else "disabled"
+    if change.add_lists or change.remove_lists:
+        values["lists"] = _joined(_lists_changed(_split(before.lists), change))
+    after = {**before._mapping, **values}
+    check_together({name: after[name] for name in LIMITS})
+    check_verified(after["email"], after["email_verified"], after["phone"], after["phone_verified"])
+    if after["currency"] != before.currency:
+        await _check_currency_may_change(connection, before.id)
+    if change.currency is not None or change.deck:
+        await check_deck(connection, after["deck"], after["currency"])
+    if change.prepaid and not before.prepaid and await _free_micros(connection, before) < 0:
+        raise Conflict("the account owes money: credit it before it becomes prepaid", field="prepaid")
+    if "parent" in change.clear:
+        values["parent"] = None
+    elif change.parent is not None:
+        if before.type == AccountType.RESELLER.value:
+            raise Invalid("a reseller belongs to no other reseller", field="parent")
+        values["parent"] = await reseller_of(connection, change.parent, before.realm, after["currency"])
+    elif before.parent is not None and change.currency is not None:
+        await reseller_of(connection, str(before.parent), before.realm, after["currency"])
+    return values
+
+
+async def _free_micros(connection: AsyncConnection, row: Row[Any]) -> int:
+    """What the account has that isn't held by running calls, its overdraft included."""
+    free_micros = int(row.balance_micros + row.overdraft_micros - row.held_micros)
+    found = await connection.execute(in_shards().where(counter.c.scope == row.id))
+    return free_micros - sum(int(each.held + each.spent) for each in found)
+
+
+def in_shards() -> Select[Any]:
+    """What sharded accounts hold and were charged in their shards, beside their rows."""
+    held, spent = func.sum(counter.c.held_micros).label("held"), func.sum(counter.c.spent_micros).label("spent")
+    return select(counter.c.scope, held, spent).group_by(counter.c.scope)
+
+
+def _lists_changed(before: Sequence[str], change: AccountChange) -> Sequence[str]:
+    if missing := [name for name in change.remove_lists if name not in before]:
+        raise Invalid(f"list {missing[0]} isn't the account's", field="remove_lists")
+    after = [name for name in dict.fromkeys((*before, *change.add_lists)) if name not in change.remove_lists]
+    return check_lists(after, "add_lists")
+
+
+async def _check_currency_may_change(connection: AsyncConnection, account_id: UUID) -> None:
+    for query, why in (
+        (select(ledger_entry.c.id).where(ledger_entry.c.account_id == account_id), "the account has ledger entries"),
+        (select(hold.c.id).where(hold.c.account_id == account_id), "the account has running calls"),
+        (select(account.c.id).where(account.c.parent == account_id), "accounts belong to this reseller"),
+    ):
+        if (await connection.execute(query.limit(1))).first() is not None:
+            raise Conflict(f"the currency can't change: {why}", field="currency")
+
+
+async def check_deck(connection: AsyncConnection, name: str, currency: str) -> None:
+    """A deck may be imported later; one that is there must charge in the account's currency."""
+    charged = (await _deck_currencies(connection, {name})).get(name, currency)
+    if charged != currency:
+        raise Invalid(f"deck {name} charges in {charged}, the account pays in {currency}", field="deck")
+
+
+async def _deck_currencies(connection: AsyncConnection, names: Collection[str]) -> dict[str, str]:
+    wanted = [name for name in names if name]
+    if not wanted:
+        return {}
+    found = await connection.execute(select(deck.c.name, deck.c.currency).where(deck.c.name.in_(wanted)))
+    return {row.name: row.currency for row in found}
+
+
+async def reseller_of(connection: AsyncConnection, text: str, realm: str, currency: str) -> UUID:
+    """The id of the reseller of that name or id, if an account of this realm and currency may belong to it. Raises
+    NotFound, Invalid."""
+    ref = AccountRef.parse(text, "parent")
+    named = and_(account.c.name == ref.name, account.c.realm == (ref.realm or realm))
+    query = _RESELLER.where(account.c.id == ref.id if ref.id else named)
+    found = (await connection.execute(query)).one_or_none()
+    if found is None:
+        raise NotFound(f"there is no reseller {ref} in {realm}", field="parent")
+    if wrong := _wrong_with(found, text, realm, currency):
+        raise Invalid(wrong, field="parent")
+    reseller_id: UUID = found.id
+    return reseller_id
+
+
+_RESELLER: Final[Select[Any]] = select(
+    account.c.id, account.c.name, account.c.type, account.c.realm, account.c.currency
+)
+
+
+def _wrong_with(reseller: Row[Any], text: str, realm: str, currency: str) -> str:
+    if reseller.type != AccountType.RESELLER.value:
+        return f"{text} is no reseller but of type {reseller.type}"
+    if reseller.realm != realm:
+        return f"reseller {text} is of realm {reseller.realm}, the account of {realm}"
+    if reseller.currency != currency:
+        return f"reseller {text} pays in {reseller.currency}, the account in {currency}"
+    return ""
+
+
+# ------------------------------------------------------------------ many accounts
+
+
+async def wrong_lines(connection: AsyncConnection, lines: Sequence[Line], resellers: Resellers) -> list[LineError]:
+    """What stands in the way of creating these, as the database is now."""
+    accounts = [line.account for line in lines]
+    names = [(new.realm, new.name) for new in accounts]
+    same = select(account.c.realm, account.c.name).where(tuple_(account.c.realm, account.c.name).in_(names))
+    taken = {(row.realm, row.name) for row in await connection.execute(same)}
+    wanted = [number for new in accounts for number in new.numbers]
+    used = select(account_number.c.number).where(account_number.c.number.in_(wanted))
+    numbers = set((await connection.execute(used)).scalars()) if wanted else set()
+    decks = await _deck_currencies(connection, {new.deck for new in accounts})
+    parents = await parents_of(connection, accounts)
+    errors: list[LineError] = []
+    bad: set[int] = set()
+    for line in lines:
+        new = line.account
+        wrong: tuple[str, str] | None = None
+        if (new.realm, new.name) in taken:
+            wrong = "name", f"there is an account {new.name} in {new.realm} already"
+        elif number := next((number for number in new.numbers if number in numbers), ""):
+            wrong = "numbers", f"number +{number} is another account's"
+        elif (charged := decks.get(new.deck, new.currency)) != new.currency:
+            wrong = "deck", f"deck {new.deck} charges in {charged}, the account pays in {new.currency}"
+        elif new.parent and (text := _wrong_parent(line, parents, resellers, bad)):
+            wrong = "parent", text
+        if wrong is not None:
+            errors.append(LineError(line.number, *wrong))
+            bad.add(line.number)
+    return errors
+
+
+async def parents_of(connection: AsyncConnection, accounts: Sequence[NewAccount]) -> dict[str, Row[Any]]:
+    """Accounts that these name as their resellers, by id and by name@realm."""
+    refs = {_parent_ref(new) for new in accounts if new.parent}
+    if not refs:
+        return {}
+    by_id = account.c.id.in_([ref.id for ref in refs if ref.id])
+    by_name = tuple_(account.c.realm, account.c.name).in_([(ref.realm, ref.name) for ref in refs if not ref.id])
+    rows = (await connection.execute(_RESELLER.where(or_(by_id, by_name)))).all()
+    return {str(row.id): row for row in rows} | {f"{row.name}@{row.realm}": row for row in rows}
+
+
+def parent_id_of(new: NewAccount, parents: Mapping[str, Row[Any]], resellers: Resellers) -> UUID | None:
+    if not new.parent:
+        return None
+    ref = _parent_ref(new)
+    found = parents.get(str(ref))
+    parent_id: UUID = found.id if found is not None else resellers[ref.realm, ref.name].id
+    return parent_id
+
+
+def _parent_ref(new: NewAccount) -> AccountRef:
+    ref = AccountRef.parse(new.parent, "parent")
+    return ref if ref.id or ref.realm else replace(ref, realm=new.realm)
+
+
+def _wrong_parent(line: Line, parents: Mapping[str, Row[Any]], resellers: Resellers, bad: Set[int]) -> str:
+    new = line.account
+    ref = _parent_ref(new)
+    found = parents.get(str(ref))
+    if found is not None:
+        return _wrong_with(found, new.parent, new.realm, new.currency)
+    made = resellers.get((ref.realm, ref.name)) if ref.realm == new.realm else None
+    if made is None or made.line >= line.number or made.line in bad:
+        return f"there is no reseller {new.parent} in {new.realm}, nor on a line before"
+    if made.currency != new.currency:
+        return f"reseller {new.parent} pays in {made.currency}, the account in {new.currency}"
+    return ""

@@ -1,0 +1,578 @@
+"""Accounts, trunks and questions about calls, in SQL for both databases. Cold: SQLAlchemy Core throughout."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+from uuid import UUID
+
+from sqlalchemy import (
+    Row,
+    Select,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    not_,
+    or_,
+    select,
+    true,
+    tuple_,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from callwarden.api.admission.v1 import admission_pb2
+from callwarden.call_admission.accounts.adapters.account_rows import (
+    account_of,
+    changed,
+    check_deck,
+    filtered,
+    in_shards,
+    numbers_and_parents,
+    parent_id_of,
+    parents_of,
+    reseller_of,
+    row_of,
+    trunk_of,
+    trunk_row,
+    wrong_lines,
+)
+from callwarden.call_admission.accounts.core.account_csv import Line
+from callwarden.call_admission.accounts.core.accounts import (
+    MISMATCHED_MAX,
+    AccountChange,
+    AccountFilter,
+    AccountRef,
+    AccountView,
+    Audit,
+    CallView,
+    Explanation,
+    NewAccount,
+    Trunk,
+    TrunkChange,
+)
+from callwarden.call_admission.accounts.ports import Ceilings, Resellers
+from callwarden.call_admission.admission.adapters.shards_sql import reshard
+from callwarden.call_admission.model.account import AccountType
+from callwarden.call_admission.model.days import day_of
+from callwarden.call_admission.model.settle import EXPIRED
+from callwarden.call_admission.records.adapters.records_sql import corrected_micros, corrections
+from callwarden.common.sql import Database
+from callwarden.kernel.csv_rows import LineError
+from callwarden.kernel.errors import Conflict, Exhausted, Invalid, NotFound
+from callwarden.schema.tables import (
+    account,
+    account_number,
+    cdr,
+    counter,
+    decision,
+    hold,
+    ledger_entry,
+    route,
+    spend_day,
+    trunk,
+)
+
+IMPORT_WRITE: Final = 2_000  # accounts in one statement
+EXPORT_PAGE: Final = 500
+_CREATING: Final = UUID("3a7e9a52-94a8-4c55-8d0e-5b9f2c6d1e07")  # the row in `counter` that says whose turn it is
+DECISIONS_MAX: Final = 100  # of one Call-ID; a caller that repeats a refused call with it fills no more than a page
+
+
+class SqlAccounts:
+    """Implements ports.Accounts."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        # Who waits for the row that says whose turn it is keeps a connection, and whose turn it is needs a second one:
+        # of this process one creates at a time, lest those who wait take them all. So with imports, which read outside
+        # their transaction, too.
+        self._turn = asyncio.Lock()
+        self._importing = asyncio.Lock()
+
+    async def create(self, account_id: UUID, new: NewAccount, ceilings: Ceilings | None = None) -> None:
+        more = {new.realm: 1}
+        limited = ceilings if ceilings is not None and _are_any(more, ceilings) else None
+
+        async def work(connection: AsyncConnection) -> None:
+            if limited is not None:
+                await self._bear(connection, more, limited)
+            parent_id = await reseller_of(connection, new.parent, new.realm, new.currency) if new.parent else None
+            await check_deck(connection, new.deck, new.currency)
+            await connection.execute(insert(account).values(**row_of(account_id, new, parent_id)))
+            if new.numbers:
+                rows = [{"number": number, "account_id": account_id} for number in new.numbers]
+                await connection.execute(insert(account_number), rows)
+
+        try:
+            async with self._turn if limited is not None else nullcontext():
+                await self._database.transaction("account-create", work)
+        except IntegrityError as error:
+            raise await self._taken(error, new.name, new.realm, new.numbers) from error
+
+    async def _bear(self, connection: AsyncConnection, more: Mapping[str, int], ceilings: Ceilings) -> None:
+        """Raises Exhausted if so many more accounts, by realm, would pass a ceiling.
+
+        Where there is one, accounts are created one after the other: each has to know how many there are. They are
+        counted outside the transaction, since one that reads all accounts would make the calls' transactions fail.
+        """
+        if not _are_any(more, ceilings):
+            return
+        system = ceilings.system
+        realms = {realm: limit for realm in more if (limit := ceilings.realm(realm)) is not None}
+        turn = upsert(counter).values(scope=_CREATING, shard=0, version=1)
+        await connection.execute(
+            turn.on_conflict_do_update(
+                index_elements=[counter.c.scope, counter.c.shard],
+                set_={"version": counter.c.version + 1, "updated_at": func.now()},
+            )
+        )
+        if system is not None:
+            (row,) = await self._fetch("account-count", select(func.count().label("there")).select_from(account))
+            _check_ceiling("the system", "spec.system.maxAccounts", row.there, sum(more.values()), system)
+        for realm, limit in realms.items():
+            of_realm = select(func.count().label("there")).where(account.c.realm == realm)
+            (row,) = await self._fetch("account-count", of_realm)
+            _check_ceiling(f"realm {realm}", "spec.system.perRealm.maxAccounts", row.there, more[realm], limit)
+
+    async def _taken(self, error: IntegrityError, name: str, realm: str, numbers: Sequence[str]) -> Exception:
+        """Which of the unique things is taken; found by looking, since the drivers' texts differ."""
+
+        async def work(connection: AsyncConnection) -> Conflict | None:
+            same = select(account.c.id).where(account.c.realm == realm, account.c.name == name)
+            if name and (await connection.execute(same)).first() is not None:
+                return Conflict(f"there is an account {name} in {realm} already", field="name")
+            taken = select(account_number.c.number).where(account_number.c.number.in_(numbers))
+            found = (await connection.execute(taken)).scalar()
+            return Conflict(f"number +{found} is another account's", field="numbers") if found is not None else None
+
+        return await self._database.transaction("account-taken", work) or error
+
+    # ------------------------------------------------------------------ many at once
+
+    async def check(self, lines: Sequence[Line], resellers: Resellers) -> Sequence[LineError]:
+        if not lines:
+            return []
+
+        async def work(connection: AsyncConnection) -> Sequence[LineError]:
+            return await wrong_lines(connection, lines, resellers)
+
+        return await self._database.outside("account-check", work)
+
+    async def create_all(
+        self,
+        pages: Callable[[], Iterable[Sequence[Line]]],
+        new_id: Callable[[], UUID],
+        resellers: Resellers,
+        ceilings: Ceilings,
+    ) -> int:
+        async def work(connection: AsyncConnection) -> int:
+            more: Counter[str] = Counter()
+            accounts: list[dict[str, Any]] = []
+            numbers: list[dict[str, Any]] = []
+            for lines in pages():
+                parents = await self._parents([line.account for line in lines])
+                for new in (line.account for line in lines):
+                    made = resellers.get((new.realm, new.name))
+                    account_id = new_id() if made is None else made.id
+                    accounts.append(row_of(account_id, new, parent_id_of(new, parents, resellers)))
+                    numbers += [{"number": number, "account_id": account_id} for number in new.numbers]
+                    more[new.realm] += 1
+                if len(accounts) >= IMPORT_WRITE:
+                    await _insert(connection, accounts, numbers)
+                await asyncio.sleep(0)  # calls have their turn
+            await _insert(connection, accounts, numbers)
+            await self._bear(connection, more, ceilings)
+            return more.total()
+
+        try:
+            async with self._importing:
+                return await self._database.transaction("account-import", work)
+        except IntegrityError as error:
+            raise Conflict("an account of that name or number came in between: import again") from error
+
+    async def _parents(self, accounts: Sequence[NewAccount]) -> dict[str, Row[Any]]:
+        if not any(new.parent for new in accounts):
+            return {}
+
+        async def work(connection: AsyncConnection) -> dict[str, Row[Any]]:
+            return await parents_of(connection, accounts)
+
+        return await self._database.outside("account-parents", work)
+
+    async def pages(self, wanted: AccountFilter) -> AsyncIterator[Sequence[NewAccount]]:
+        parent_id = None if wanted.parent is None else await self.find(wanted.parent)
+        is_reseller = account.c.type == AccountType.RESELLER.value
+        # Resellers first: an import takes an account only after its reseller.
+        for which in (is_reseller, not_(is_reseller)):
+            last: tuple[str, str] | None = None
+            while True:
+                query = filtered(select(account).where(which), wanted, parent_id)
+                if last is not None:
+                    query = query.where(tuple_(account.c.realm, account.c.name) > tuple_(*map(literal, last)))
+                query = query.order_by(account.c.realm, account.c.name).limit(EXPORT_PAGE)
+                rows, numbers, parents = await self._database.outside("account-export", _page(query))
+                if rows:
+                    yield [account_of(row, numbers, parents) for row in rows]
+                    last = rows[-1].realm, rows[-1].name
+                if len(rows) < EXPORT_PAGE:
+                    break
+
+    # ------------------------------------------------------------------ one account
+
+    async def find(self, ref: AccountRef) -> UUID:
+        query = select(account.c.id).limit(2)
+        if ref.id is not None:
+            query = query.where(account.c.id == ref.id)
+        else:
+            query = query.where(account.c.name == ref.name)
+            if ref.realm:
+                query = query.where(account.c.realm == ref.realm)
+        found = await self._fetch("account-find", query)
+        if not found:
+            raise NotFound(f"there is no account {ref}", field="account")
+        if len(found) > 1:
+            raise Conflict(f"several realms have an account {ref}: write name@realm", field="account")
+        account_id: UUID = found[0].id
+        return account_id
+
+    async def get(self, account_id: UUID, now_s: float) -> AccountView:
+        async def work(connection: AsyncConnection) -> Sequence[AccountView]:
+            return await _views(connection, select(account).where(account.c.id == account_id), now_s)
+
+        views = await self._database.transaction("account-get", work)
+        if not views:
+            raise NotFound(f"there is no account {account_id}", field="account")
+        return views[0]
+
+    async def list(self, after: str, limit: int, now_s: float, wanted: AccountFilter) -> Sequence[AccountView]:
+        parent_id = None if wanted.parent is None else await self.find(wanted.parent)
+        query = filtered(select(account), wanted, parent_id).order_by(account.c.name, account.c.realm).limit(limit)
+        if after:
+            name, _, realm = after.partition("@")
+            query = query.where(
+                tuple_(account.c.name, account.c.realm) > tuple_(literal(name), literal(realm))
+                if realm
+                else account.c.name > name
+            )
+
+        async def work(connection: AsyncConnection) -> Sequence[AccountView]:
+            return await _views(connection, query, now_s)
+
+        return await self._database.transaction("account-list", work)
+
+    async def update(self, account_id: UUID, change: AccountChange) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            # Locked first, as calls do: the same order for everybody.
+            locked = select(account).where(account.c.id == account_id).with_for_update()
+            before = (await connection.execute(locked)).one_or_none()
+            if before is None:
+                raise NotFound(f"there is no account {account_id}", field="account")
+            if values := await changed(connection, before, change):
+                if "shards" in values:
+                    values |= await reshard(connection, before, values["shards"])
+                # Who decides on what it remembers of the account must find out.
+                values["version"] = account.c.version + 1
+                await connection.execute(update(account).where(account.c.id == account_id).values(**values))
+            if change.remove_numbers:
+                await _remove_numbers(connection, account_id, change.remove_numbers)
+            if change.add_numbers:
+                own = select(account_number.c.number).where(
+                    account_number.c.account_id == account_id, account_number.c.number.in_(change.add_numbers)
+                )
+                known = set((await connection.execute(own)).scalars())
+                rows = [{"number": n, "account_id": account_id} for n in change.add_numbers if n not in known]
+                if rows:
+                    await connection.execute(insert(account_number), rows)
+
+        try:
+            await self._database.transaction("account-update", work)
+        except IntegrityError as error:
+            raise await self._taken(error, "", "", change.add_numbers) from error
+
+    # ------------------------------------------------------------------ trunks
+
+    async def create_trunk(self, new: Trunk, account_id: UUID) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            query = select(account.c.type).where(account.c.id == account_id)
+            type_ = (await connection.execute(query)).scalar()
+            if type_ is None:
+                raise NotFound(f"there is no account {account_id}", field="account")
+            if type_ != new.direction.value:
+                raise Invalid(f"the trunk is a {new.direction.value}, its account is of type {type_}", field="account")
+            await connection.execute(insert(trunk).values(name=new.name, account_id=account_id, **trunk_row(new)))
+
+        try:
+            await self._database.transaction("trunk-create", work)
+        except IntegrityError as error:
+            raise Conflict(f"there is a trunk {new.name} already", field="name") from error
+
+    async def update_trunk(self, name: str, change: TrunkChange) -> tuple[Trunk, UUID]:
+        async def work(connection: AsyncConnection) -> tuple[Trunk, UUID]:
+            query = (
+                select(trunk, account.c.name.label("owner"), account.c.realm).join(account).where(trunk.c.name == name)
+            )
+            row = (await connection.execute(query.with_for_update(of=trunk))).one_or_none()
+            if row is None:
+                raise NotFound(f"there is no trunk {name}", field="name")
+            after = change.of(trunk_of(row))
+            await connection.execute(update(trunk).where(trunk.c.name == name).values(**trunk_row(after)))
+            return after, row.account_id
+
+        return await self._database.transaction("trunk-update", work)
+
+    async def trunks(self) -> Sequence[Trunk]:
+        query = select(trunk, account.c.name.label("owner"), account.c.realm).join(account).order_by(trunk.c.name)
+        return [trunk_of(row) for row in await self._fetch("trunk-list", query)]
+
+    async def delete_trunk(self, name: str) -> UUID | None:
+        async def work(connection: AsyncConnection) -> UUID | None:
+            used = (await connection.execute(select(route.c.prefix).where(route.c.trunk == name).limit(1))).first()
+            if used is not None:
+                where = f"+{used.prefix}" if used.prefix else "all numbers"
+                raise Conflict(f"a route for {where} leads to trunk {name}", field="name")
+            deleted = delete(trunk).where(trunk.c.name == name).returning(trunk.c.account_id)
+            owner: UUID | None = (await connection.execute(deleted)).scalar()
+            return owner
+
+        return await self._database.transaction("trunk-delete", work)
+
+    # ------------------------------------------------------------------ calls
+
+    async def calls(self, account_id: UUID | None, since_s: float, limit: int, *, running: bool) -> Sequence[CallView]:
+        parts = [_running_calls()] if running else [_running_calls(), _settled_calls()]
+        narrowed = []
+        for part in parts:
+            table = hold if part is parts[0] else cdr
+            started = table.c.created_at if table is hold else table.c.started_at
+            query = part.order_by(started.desc()).limit(limit)
+            if since_s:
+                query = query.where(started >= datetime.fromtimestamp(since_s, UTC))
+            if account_id is not None:
+                query = query.where(table.c.account_id == account_id)
+            narrowed.append(query.subquery())
+        both = union_all(*(select(part) for part in narrowed)).subquery()
+        newest = select(both).order_by(both.c.started_at.desc(), both.c.id).limit(limit)
+        rows = await self._fetch("call-list", newest)
+        later = await self._fetch("call-corrections", corrections([row.id for row in rows if row.state == "settled"]))
+        corrected = {row.reference: corrected_micros(row) for row in later}
+        return [_call_view(row, corrected.get(str(row.id), 0)) for row in rows]
+
+    async def explain(self, call_id: str) -> Explanation:
+        async def work(connection: AsyncConnection) -> Explanation:
+            rows: list[Row[Any]] = []
+            for query, table in ((_running_calls(), hold), (_settled_calls(), cdr)):
+                found = await connection.execute(
+                    query.add_columns(table.c.decision).where(table.c.call_id == call_id).limit(DECISIONS_MAX)
+                )
+                rows += found.all()
+            rows.sort(key=lambda row: row.started_at)
+            noted = select(decision).where(decision.c.call_id == call_id).order_by(decision.c.at).limit(DECISIONS_MAX)
+            notes = (await connection.execute(noted)).all()
+            bodies = [row.decision for row in rows] + [note.body for note in notes]
+            later = (await connection.execute(corrections([row.id for row in rows[-1:]]))).all()
+            call = _call_view(rows[-1], sum(map(corrected_micros, later))) if rows else _refused_call(call_id, notes)
+            return Explanation(tuple(bodies), call)
+
+        return await self._database.transaction("explain", work)
+
+    async def audit(self, account_id: UUID | None) -> Audit:
+        mine = true() if account_id is None else account.c.id == account_id
+
+        def total(table: Any, name: str) -> Any:
+            query = select(
+                table.c.account_id, func.sum(table.c[name]).label("micros"), func.count().label("rows")
+            ).group_by(table.c.account_id)
+            return (query if account_id is None else query.where(table.c.account_id == account_id)).subquery()
+
+        entries, holds = total(ledger_entry, "amount_micros"), total(hold, "held_micros")
+        of_shards = in_shards() if account_id is None else in_shards().where(counter.c.scope == account_id)
+        shards = of_shards.subquery()
+        books = (
+            account.outerjoin(entries, entries.c.account_id == account.c.id)
+            .outerjoin(holds, holds.c.account_id == account.c.id)
+            .outerjoin(shards, shards.c.scope == account.c.id)
+        )
+        balance = account.c.balance_micros - func.coalesce(shards.c.spent, 0)
+        in_holds = account.c.held_micros + func.coalesce(shards.c.held, 0)
+        ledger, held = func.coalesce(entries.c.micros, 0), func.coalesce(holds.c.micros, 0)
+        sums = (
+            select(
+                func.count(),
+                func.coalesce(func.sum(entries.c.rows), 0),
+                func.coalesce(func.sum(balance), 0),
+                func.coalesce(func.sum(entries.c.micros), 0),
+                func.coalesce(func.sum(in_holds), 0),
+                func.coalesce(func.sum(holds.c.micros), 0),
+                func.coalesce(func.sum(holds.c.rows), 0),
+            )
+            .select_from(books)
+            .where(mine)
+        )
+        wrong = (
+            select(account.c.name)
+            .select_from(books)
+            .where(mine, or_(balance != ledger, in_holds != held))
+            .order_by(account.c.name)
+            .limit(MISMATCHED_MAX)
+        )
+        # One statement sees one moment; a reader of whole tables in a serializable transaction would make the calls'
+        # transactions fail.
+        (row,) = await self._fetch("audit", sums)
+        names = [found.name for found in await self._fetch("audit", wrong)]
+        accounts, entry_rows, balances, entered, account_held, hold_rows_held, open_holds = (
+            int(value) for value in row
+        )
+        return Audit(accounts, entry_rows, balances, entered, account_held, hold_rows_held, open_holds, tuple(names))
+
+    async def _fetch(self, name: str, query: Select[Any]) -> Sequence[Row[Any]]:
+        async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
+            rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
+            return rows
+
+        return await self._database.outside(name, work)
+
+
+_Page: TypeAlias = tuple[Sequence[Row[Any]], dict[UUID, list[str]], dict[UUID, str]]
+
+
+def _page(query: Select[Any]) -> Callable[[AsyncConnection], Awaitable[_Page]]:
+    async def work(connection: AsyncConnection) -> _Page:
+        rows = (await connection.execute(query.limit(EXPORT_PAGE))).all()
+        return rows, *await numbers_and_parents(connection, rows)
+
+    return work
+
+
+async def _remove_numbers(connection: AsyncConnection, account_id: UUID, numbers: Sequence[str]) -> None:
+    own = and_(account_number.c.account_id == account_id, account_number.c.number.in_(numbers))
+    removed = set(
+        (await connection.execute(delete(account_number).where(own).returning(account_number.c.number))).scalars()
+    )
+    if missing := [number for number in numbers if number not in removed]:
+        raise Invalid(f"number +{missing[0]} isn't this account's", field="remove_numbers")
+
+
+async def _insert(connection: AsyncConnection, accounts: list[Any], numbers: list[Any]) -> None:
+    """Nothing is read: a transaction that only inserts new rows stands in no call's way."""
+    if accounts:
+        await connection.execute(insert(account), accounts)
+    if numbers:
+        await connection.execute(insert(account_number), numbers)
+    accounts.clear()
+    numbers.clear()
+
+
+def _are_any(more: Iterable[str], ceilings: Ceilings) -> bool:
+    """Whether any ceiling is set for accounts of these realms."""
+    return ceilings.system is not None or any(ceilings.realm(realm) is not None for realm in more)
+
+
+def _check_ceiling(whose: str, field: str, there: int, more: int, limit: int) -> None:
+    if there + more > limit:
+        raise Exhausted(f"{whose} may have {limit:,} accounts and has {there:,} ({field})", field=field)
+
+
+async def _views(connection: AsyncConnection, query: Select[Any], now_s: float) -> list[AccountView]:
+    rows = (await connection.execute(query)).all()
+    ids = [row.id for row in rows]
+    numbers, parents = await numbers_and_parents(connection, rows)
+    now = datetime.fromtimestamp(now_s, UTC)
+    lines = select(hold.c.account_id, func.count().label("lines")).where(
+        hold.c.account_id.in_(ids), hold.c.expires_at > now
+    ).group_by(hold.c.account_id)  # fmt: skip
+    in_use = {row.account_id: row.lines for row in (await connection.execute(lines)).all()}
+    shards = {row.scope: row for row in await connection.execute(in_shards().where(counter.c.scope.in_(ids)))}
+    days = {row.id: day_of(now_s, row.time_zone) for row in rows}
+    spent: dict[UUID, int] = {}
+    for table, amount, day in ((spend_day, "spent_micros", "day"), (hold, "held_micros", "spend_day")):
+        wanted = tuple_(table.c.account_id, table.c[day]).in_(list(days.items()))
+        sums = select(table.c.account_id, func.sum(table.c[amount]).label("micros")).where(wanted).group_by(
+            table.c.account_id
+        )  # fmt: skip
+        for row in (await connection.execute(sums)).all():
+            spent[row.account_id] = spent.get(row.account_id, 0) + int(row.micros)
+    return [
+        AccountView(
+            id=row.id,
+            account=account_of(row, numbers, parents),
+            balance_micros=row.balance_micros - (int(shards[row.id].spent) if row.id in shards else 0),
+            held_micros=row.held_micros + (int(shards[row.id].held) if row.id in shards else 0),
+            lines_in_use=in_use.get(row.id, 0),
+            spent_today_micros=spent.get(row.id, 0),
+        )
+        for row in rows
+    ]
+
+
+def _running_calls() -> Select[Any]:
+    return select(
+        hold.c.id, hold.c.call_id, account.c.name.label("account"), hold.c.destination,
+        literal("running").label("state"), hold.c.created_at.label("started_at"), hold.c.answered_at,
+        hold.c.expires_at.label("ended_at"),
+        literal(0).label("duration_s"), literal(0).label("billed_s"), literal(0).label("price_micros"),
+        account.c.currency, literal("").label("reason"), hold.c.trunk, hold.c.policy_revision, hold.c.trace_id,
+        hold.c.caller_number, literal(0).label("cost_micros"),
+    ).join(account, account.c.id == hold.c.account_id)  # fmt: skip
+
+
+def _settled_calls() -> Select[Any]:
+    return select(
+        cdr.c.id, cdr.c.call_id, account.c.name.label("account"), cdr.c.destination, literal("settled").label("state"),
+        cdr.c.started_at, cdr.c.answered_at, cdr.c.ended_at, cdr.c.duration_s, cdr.c.billed_s, cdr.c.price_micros,
+        cdr.c.currency, cdr.c.reason, cdr.c.trunk, cdr.c.policy_revision, cdr.c.trace_id, cdr.c.caller_number,
+        func.coalesce(cdr.c.cost_micros, 0).label("cost_micros"),
+    ).join(account, account.c.id == cdr.c.account_id)  # fmt: skip
+
+
+def _call_view(row: Any, corrected: int) -> CallView:
+    state = "expired" if row.reason == EXPIRED else row.state
+    return CallView(
+        hold_id=str(row.id),
+        call_id=row.call_id,
+        account=row.account,
+        destination=row.destination,
+        state=state,
+        started_at_s=row.started_at.timestamp(),
+        answered_at_s=0.0 if row.answered_at is None else row.answered_at.timestamp(),
+        ended_at_s=0.0 if state == "running" else row.ended_at.timestamp(),
+        duration_s=row.duration_s,
+        billed_s=row.billed_s,
+        price_micros=row.price_micros,
+        currency=row.currency,
+        reason=row.reason,
+        trunk=row.trunk,
+        policy_revision=row.policy_revision,
+        trace_id=row.trace_id,
+        caller_number=row.caller_number,
+        cost_micros=row.cost_micros,
+        corrected_micros=corrected,
+    )
+
+
+def _refused_call(call_id: str, notes: Sequence[Any]) -> CallView | None:
+    refusals = [note for note in notes if note.outcome == "refuse"]
+    if not refusals:
+        return None
+    note = refusals[-1]
+    made = admission_pb2.Decision.FromString(note.body)
+    at_s = note.at.timestamp()
+    return CallView(
+        hold_id="",
+        call_id=call_id,
+        account=made.account,
+        destination="",
+        state="refused",
+        started_at_s=at_s,
+        ended_at_s=at_s,
+        reason=made.refused.reason,
+        policy_revision=made.policy_revision,
+        trace_id=made.trace_id,
+    )

@@ -1,0 +1,126 @@
+"""What the administration of accounts needs of the world. Each docstring is the contract."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+from uuid import UUID
+
+from callwarden.call_admission.accounts.core.account_csv import Line
+from callwarden.call_admission.accounts.core.accounts import (
+    AccountChange,
+    AccountFilter,
+    AccountRef,
+    AccountView,
+    Audit,
+    CallView,
+    Explanation,
+    NewAccount,
+    Trunk,
+    TrunkChange,
+)
+from callwarden.kernel.csv_rows import LineError
+
+
+class Accounts(Protocol):
+    """Accounts, trunks and what is known of calls, for people. All methods raise Unavailable."""
+
+    async def create(self, account_id: UUID, account: NewAccount, ceilings: "Ceilings | None" = None) -> None:
+        """Raises Conflict when the name or one of the numbers is taken, Invalid when the reseller or the deck isn't one
+        for it, Exhausted when a ceiling is reached; then nothing was written."""
+        ...
+
+    async def check(self, lines: Sequence[Line], resellers: "Resellers") -> Sequence[LineError]:
+        """What stands in the way of creating these: as `create`, but all that is wrong, by line."""
+        ...
+
+    async def create_all(
+        self,
+        pages: Callable[[], Iterable[Sequence[Line]]],
+        new_id: Callable[[], UUID],
+        resellers: "Resellers",
+        ceilings: "Ceilings",
+    ) -> int:
+        """Creates all of them or none; how many. `pages` may be called again. Raises as `create`."""
+        ...
+
+    def pages(self, wanted: AccountFilter) -> AsyncIterator[Sequence[NewAccount]]:
+        """All that are meant, by realm and name."""
+        ...
+
+    async def find(self, ref: AccountRef) -> UUID:
+        """The account's id. Raises NotFound; Conflict when several realms have one of that name."""
+        ...
+
+    async def get(self, account_id: UUID, now_s: float) -> AccountView:
+        """Raises NotFound."""
+        ...
+
+    async def list(self, after: str, limit: int, now_s: float, wanted: AccountFilter) -> Sequence[AccountView]:
+        """By name, then realm, after that name."""
+        ...
+
+    async def update(self, account_id: UUID, change: AccountChange) -> None:
+        """All of it or nothing. Raises NotFound; Conflict when a number is another account's, or the currency of an
+        account with ledger entries is to change; Invalid when what is to be removed isn't there, or the result can't be
+        meant."""
+        ...
+
+    async def create_trunk(self, trunk: Trunk, account_id: UUID) -> None:
+        """Raises Conflict when the name is taken, Invalid when the account is of another kind, NotFound."""
+        ...
+
+    async def update_trunk(self, name: str, change: TrunkChange) -> tuple[Trunk, UUID]:
+        """All of it or nothing; the trunk as it is then, and its account. Raises NotFound, Invalid."""
+        ...
+
+    async def trunks(self) -> Sequence[Trunk]:
+        """By name."""
+        ...
+
+    async def delete_trunk(self, name: str) -> UUID | None:
+        """Its account; None if there is none of that name. Raises Conflict while routes lead to it."""
+        ...
+
+    async def calls(self, account_id: UUID | None, since_s: float, limit: int, *, running: bool) -> Sequence[CallView]:
+        """Newest first: those that run, and (unless `running`) those that are settled."""
+        ...
+
+    async def explain(self, call_id: str) -> Explanation:
+        """Empty when nothing is known of it."""
+        ...
+
+    async def audit(self, account_id: UUID | None) -> Audit:
+        """One account's books, or all. Doesn't get into the way of calls."""
+        ...
+
+
+class Ceilings(Protocol):
+    """How many accounts there may be; None: any number."""
+
+    @property
+    def system(self) -> int | None: ...
+
+    def realm(self, name: str) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reseller:
+    """One that an import itself makes."""
+
+    id: UUID
+    currency: str
+    line: int
+    """That makes it; accounts of later ones may belong to it."""
+
+
+Resellers: TypeAlias = dict[tuple[str, str], Reseller]
+"""By realm and name."""
+
+
+class News(Protocol):
+    """Where changes are told."""
+
+    def account_changed(self, account_id: UUID, what: str, realm: str) -> None:
+        """Tells everybody who remembers something of it; doesn't block. `what`: "status", "limits", "numbers",
+        "trunk"."""
+        ...

@@ -1,1 +1,0 @@
-"""The outside: gRPC, the database, rating, NATS."""

@@ -1,0 +1,1 @@
+"""Deciding calls: admit, extend, start, end."""

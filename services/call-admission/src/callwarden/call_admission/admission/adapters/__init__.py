@@ -1,0 +1,1 @@
+"""The outside of admission: gRPC, the database, rating, NATS."""

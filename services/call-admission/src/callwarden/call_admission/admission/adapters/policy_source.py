@@ -1,0 +1,23 @@
+"""The policy that the process follows, compiled for admission once a revision."""
+
+from callwarden.call_admission.model.policy import AdmissionPolicy, Policies
+from callwarden.common import policy
+from callwarden.policy.bundle import PolicySet
+
+
+class CompiledPolicies:
+    """Implements ports.PolicySource."""
+
+    def __init__(self, followed: policy.Policies) -> None:
+        self._current = Policies(followed.current)
+        followed.on_change(self._swap)
+
+    def _swap(self, policies: PolicySet) -> None:
+        self._current = Policies(policies)
+
+    @property
+    def revision(self) -> int:
+        return self._current.revision
+
+    def for_realm(self, realm: str) -> AdmissionPolicy:
+        return self._current.for_realm(realm)

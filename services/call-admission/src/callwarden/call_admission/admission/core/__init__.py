@@ -1,0 +1,1 @@
+"""What is decided about a call, from values to values."""

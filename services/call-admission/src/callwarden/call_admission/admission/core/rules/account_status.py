@@ -1,0 +1,26 @@
+"""Only active accounts call, and only those of active resellers."""
+
+from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, passed, refused
+from callwarden.call_admission.admission.core.snapshot import Snapshot
+from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.call_admission.model.usage import RESELLER
+from callwarden.kernel.verdict import Mode, Reason
+
+
+class AccountStatus(Rule):
+    """Asked again at each slice: the calls of an account that is disabled end with what they have paid for."""
+
+    name = "account"
+    extends = True
+
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+        account = snapshot.account
+        if not account.active:
+            return refused(self.name, mode, Reason.ACCOUNT_DISABLED, "The account is disabled.")
+        if account.parent is not None:
+            counted = snapshot.counted.get(RESELLER)
+            reseller = counted.account if counted is not None else None
+            if reseller is not None and not reseller.active:
+                text = f"The account's reseller {reseller.name} is disabled."
+                return refused(self.name, mode, Reason.ACCOUNT_DISABLED, text)
+        return passed(self.name, mode)

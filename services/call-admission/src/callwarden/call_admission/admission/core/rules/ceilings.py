@@ -1,0 +1,79 @@
+"""Ceilings over the whole system and over a realm: calls at the same time, and new ones within a second."""
+
+from callwarden.call_admission.admission.core.rules.rule import POLICY, Finding, Question, Rule, Use, skipped
+from callwarden.call_admission.admission.core.rules.tally import CALLS, Tally, counts, tally
+from callwarden.call_admission.admission.core.snapshot import Snapshot
+from callwarden.call_admission.model.policy import AdmissionPolicy, Ceiling
+from callwarden.call_admission.model.usage import SYSTEM
+from callwarden.kernel.verdict import Mode, Reason
+
+RETRY_AFTER_S = 1
+
+
+class _Ceiling(Rule):
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+
+    def _ceiling(self, policy: AdmissionPolicy) -> Ceiling:
+        return policy.system if self._owner == SYSTEM else policy.realm
+
+    def _limit(self, policy: AdmissionPolicy) -> int | None:
+        raise NotImplementedError
+
+    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
+        raise NotImplementedError
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        tallied = self._tally(snapshot, policy)
+        return () if tallied is None else (tallied.use(),)
+
+    def idle(self, policy: AdmissionPolicy) -> str:
+        return "no ceiling" if self._limit(policy) is None else ""
+
+
+class Calls(_Ceiling):
+    """Counted from holds that haven't expired."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(owner)
+        self.name = f"{owner}_calls"
+
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+        tallied = self._tally(snapshot, policy)
+        if tallied is None:
+            return skipped(self.name, mode, "not counted")
+        text = f"The {self._owner}'s ceiling of {tallied.whole} calls at the same time is reached."
+        return counts(self.name, mode, Reason.CEILING, tallied, text)
+
+    def _limit(self, policy: AdmissionPolicy) -> int | None:
+        return self._ceiling(policy).calls_max
+
+    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
+        limit, counted = self._limit(policy), snapshot.counted.get(self._owner)
+        if limit is None or counted is None:
+            return None
+        return tally(counted, "calls", limit, snapshot.now_s, "calls", CALLS, "now", POLICY)
+
+
+class Rate(_Ceiling):
+    """Admitted calls of the last second."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(owner)
+        self.name = f"{owner}_rate"
+
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+        tallied = self._tally(snapshot, policy)
+        if tallied is None:
+            return skipped(self.name, mode, "not counted")
+        text = f"The {self._owner} may begin {tallied.whole} calls within a second."
+        return counts(self.name, mode, Reason.RATE, tallied, text, retry_after_s=RETRY_AFTER_S)
+
+    def _limit(self, policy: AdmissionPolicy) -> int | None:
+        return self._ceiling(policy).per_second_max
+
+    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
+        limit, counted = self._limit(policy), snapshot.counted.get(self._owner)
+        if limit is None or counted is None:
+            return None
+        return tally(counted, "calls_per_second", limit, snapshot.now_s, "calls", CALLS, "1 s", POLICY)

@@ -1,0 +1,50 @@
+"""Calls at the same time."""
+
+from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
+from callwarden.call_admission.admission.core.rules.rule import POLICY, Finding, Question, Rule, Use
+from callwarden.call_admission.admission.core.rules.tally import CALLS, Tally, counts, tally
+from callwarden.call_admission.admission.core.snapshot import Snapshot
+from callwarden.call_admission.model.account import Account
+from callwarden.call_admission.model.days import is_within
+from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.call_admission.model.usage import ACCOUNT
+from callwarden.kernel.verdict import Mode, Reason
+
+
+class Lines(Rule):
+    """Counted from holds that haven't expired; the account's own limit goes before policy's. Outside policy's peak
+    hours (in policy's zone, or the account's) each has another: where none is named, that of peak hours."""
+
+    name = "lines"
+
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+        tallied = _tally(snapshot, policy)
+        limit = tallied.whole
+        text = f"All {limit} lines of the account are in use." if limit else "The account has no lines."
+        return counts(self.name, mode, Reason.LINES, tallied, text)
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        return (_tally(snapshot, policy).use(),)
+
+
+def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> Tally:
+    account = snapshot.account
+    limit, source, window = account.max_lines, OWN, "now"
+    if not is_peak(account, policy, snapshot.now_s):
+        window = "now (off-peak)"
+        if account.max_lines_off_peak is not None:
+            limit = account.max_lines_off_peak
+        elif limit is None and policy.lines_max_off_peak is not None:
+            limit, source = policy.lines_max_off_peak, POLICY
+    if limit is None:
+        limit, source = policy.lines_max, POLICY
+    counted = snapshot.counted.get(ACCOUNT)
+    if counted is not None and counted.is_sharded:
+        return tally(counted, "calls", limit, snapshot.now_s, "calls", CALLS, window, source)
+    lines = snapshot.lines
+    return Tally("calls", CALLS, lines, limit, limit - lines, window, source, limit)
+
+
+def is_peak(account: Account, policy: AdmissionPolicy, now_s: float) -> bool:
+    """Whether it is peak hours for the account; always, where policy names none."""
+    return not policy.peak_hours or is_within(policy.peak_hours, now_s, policy.peak_zone or account.time_zone)

@@ -1,0 +1,57 @@
+"""What a postpaid account may spend in one calendar month of its time zone."""
+
+from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
+from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, Use, skipped
+from callwarden.call_admission.admission.core.rules.tally import MICROS, Tally, needs_money, spends, spent_text, tally
+from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot
+from callwarden.call_admission.model.account import Account
+from callwarden.call_admission.model.days import end_of_month
+from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.call_admission.model.usage import ACCOUNT, month_spend
+from callwarden.kernel.verdict import Mode, Reason
+
+
+class MonthlySpend(Rule):
+    """The account's limit, as it has grown: by its increment at the start of each month that follows one with a call,
+    up to its ceiling. Counts what is settled and what running calls hold, in the month in which each began. A prepaid
+    account is held to its credit instead."""
+
+    name = "monthly_spend"
+    extends = True
+
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+        account = snapshot.account
+        if account.prepaid:
+            return skipped(self.name, mode, "prepaid account")
+        tallied = _tally(snapshot)
+        if tallied is None:
+            return skipped(self.name, mode, "no limit")
+        if why := needs_money(question):
+            return skipped(self.name, mode, why)
+        text = spent_text("The account has", "in this month", account.currency)
+        return spends(self.name, mode, Reason.MONTHLY_SPEND, tallied, question, text)
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        tallied = None if snapshot.account.prepaid or not policy.check_postpaid else _tally(snapshot)
+        return () if tallied is None else (tallied.use(end_of_month(snapshot.day, snapshot.account.time_zone)),)
+
+    def idle(self, policy: AdmissionPolicy) -> str:
+        return "" if policy.check_postpaid else "not checked by policy"
+
+
+def _tally(snapshot: Snapshot) -> Tally | None:
+    account, counted = snapshot.account, snapshot.counted.get(ACCOUNT)
+    if account.monthly_micros is None or counted is None:
+        return None
+    return monthly(account, counted, snapshot, OWN)
+
+
+def monthly(account: Account, counted: Counted, snapshot: Snapshot, source: str) -> Tally | None:
+    """The limit of whoever is counted there (an account, a reseller) in the month of the call; None: it has none."""
+    day = snapshot.day
+    month = day.year * 12 + day.month - 1
+    limit = (counted.total or counted.usage).monthly_limit(account, month)
+    if limit is None:
+        return None
+    window = f"month {day.year}-{day.month:02} {snapshot.account.time_zone}"
+    return tally(counted, month_spend(month), limit, snapshot.now_s, "spent", MICROS, window, source)

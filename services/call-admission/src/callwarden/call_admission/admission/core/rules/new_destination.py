@@ -1,0 +1,51 @@
+"""Countries that an account hasn't called before."""
+
+from callwarden.call_admission.admission.core.rules.rule import POLICY, Finding, Question, Rule, Use, passed, skipped
+from callwarden.call_admission.admission.core.rules.tally import Tally, counts, part_of
+from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot
+from callwarden.call_admission.model.number_plan import country_of
+from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.call_admission.model.usage import ACCOUNT
+from callwarden.kernel.verdict import Mode, Reason
+
+
+class NewDestination(Rule):
+    """So many countries in a day may be new to the account; those that it has called within policy's `remember`, and
+    its own, aren't. Satellite and international networks count as one country for each code. The shards of an account
+    each know the countries called by them, and have their part of the number, rounded up."""
+
+    name = "new_destination"
+
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+        counted = snapshot.counted.get(ACCOUNT)
+        if counted is None:
+            return skipped(self.name, mode, "not counted")
+        if question.local:
+            return skipped(self.name, mode, "local call")
+        country = country_of(question.destination)
+        if not country:
+            return skipped(self.name, mode, "no country")
+        day = snapshot.day.toordinal()
+        known = counted.usage.countries.get(country)
+        if country == snapshot.account.country or (known is not None and known.last >= day - policy.remember_days):
+            return passed(self.name, mode)
+        tallied = _tally(counted, snapshot, policy)
+        text = f"{country} is new to the account, which may call {tallied.whole} new countries in a day."
+        return counts(self.name, mode, Reason.NEW_DESTINATION, tallied, text)
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        counted = snapshot.counted.get(ACCOUNT)
+        if counted is None or policy.new_countries_max is None:
+            return ()
+        return (_tally(counted, snapshot, policy).use(),)
+
+    def idle(self, policy: AdmissionPolicy) -> str:
+        return "off by policy" if policy.new_countries_max is None else ""
+
+
+def _tally(counted: Counted, snapshot: Snapshot, policy: AdmissionPolicy) -> Tally:
+    day = snapshot.day.toordinal()
+    limit = part_of(counted, policy.new_countries_max or 0)
+    used = sum(1 for country in counted.usage.countries.values() if country.first == day)
+    window = f"day {snapshot.day} {snapshot.account.time_zone}"
+    return Tally("countries", "calls", used, limit, limit - used, window, POLICY, limit)

@@ -1,0 +1,109 @@
+"""What all accounts of a reseller may come to together: calls at the same time, spend of a day and month, credit."""
+
+from callwarden.call_admission.admission.core.rules.lines import is_peak
+from callwarden.call_admission.admission.core.rules.monthly_spend import monthly
+from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, Use, skipped
+from callwarden.call_admission.admission.core.rules.tally import (
+    CALLS,
+    MICROS,
+    Tally,
+    counts,
+    nearest,
+    needs_money,
+    source_of,
+    spends,
+    spent_text,
+    tally,
+)
+from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot
+from callwarden.call_admission.model.account import Account
+from callwarden.call_admission.model.days import end_of_day, end_of_month
+from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.call_admission.model.usage import RESELLER, day_spend
+from callwarden.kernel.verdict import Mode, Reason
+
+
+def _reseller(snapshot: Snapshot) -> tuple[Counted, Account] | None:
+    counted = snapshot.counted.get(RESELLER)
+    return None if counted is None or counted.account is None else (counted, counted.account)
+
+
+class ResellerLines(Rule):
+    """Counted from holds that haven't expired, over all of the reseller's accounts. None: no limit."""
+
+    name = "reseller_lines"
+
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+        found = _reseller(snapshot)
+        if found is None:
+            return skipped(self.name, mode, "no reseller")
+        tallied = self._tally(*found, snapshot, policy)
+        if tallied is None:
+            return skipped(self.name, mode, "no limit")
+        text = f"All {tallied.whole} lines of the account's reseller are in use."
+        return counts(self.name, mode, Reason.RESELLER_QUOTA, tallied, text)
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        found = _reseller(snapshot)
+        tallied = None if found is None else self._tally(*found, snapshot, policy)
+        return () if tallied is None else (tallied.use(),)
+
+    def _tally(self, counted: Counted, reseller: Account, snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
+        limit = reseller.max_lines
+        if reseller.max_lines_off_peak is not None and not is_peak(reseller, policy, snapshot.now_s):
+            limit = reseller.max_lines_off_peak
+        if limit is None:
+            return None
+        return tally(counted, "calls", limit, snapshot.now_s, "calls", CALLS, "now", source_of(reseller))
+
+
+class ResellerSpend(Rule):
+    """What its accounts' calls have cost and hold, in all: against its limits of a day and (postpaid) a month, and
+    against its credit if it is prepaid. Days and months are those of the calling account."""
+
+    name = "reseller_spend"
+    extends = True
+
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+        found = _reseller(snapshot)
+        if found is None:
+            return skipped(self.name, mode, "no reseller")
+        tallies = self._tallies(*found, snapshot, policy)
+        if not tallies:
+            return skipped(self.name, mode, "no limit")
+        if why := needs_money(question):
+            return skipped(self.name, mode, why)
+        currency = found[1].currency
+        return nearest(
+            [
+                spends(
+                    self.name, mode, Reason.RESELLER_QUOTA, tallied, question,
+                    spent_text("The accounts of the reseller have", f"({tallied.window})", currency),
+                )
+                for tallied, _ in tallies
+            ]
+        )  # fmt: skip
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        found = _reseller(snapshot)
+        if found is None:
+            return ()
+        return tuple(tallied.use(resets_at_s) for tallied, resets_at_s in self._tallies(*found, snapshot, policy))
+
+    def _tallies(
+        self, counted: Counted, reseller: Account, snapshot: Snapshot, policy: AdmissionPolicy
+    ) -> list[tuple[Tally, float]]:
+        """Each with the moment at which it begins anew."""
+        now_s, day, zone = snapshot.now_s, snapshot.day, snapshot.account.time_zone
+        source = source_of(reseller)
+        tallies: list[tuple[Tally, float]] = []
+        if reseller.daily_micros is not None and policy.daily_per_account:
+            quantity, window = day_spend(day.toordinal()), f"day {day} {zone}"
+            tallied = tally(counted, quantity, reseller.daily_micros, now_s, "spent", MICROS, window, source)
+            tallies.append((tallied, end_of_day(day, zone)))
+        if reseller.prepaid:
+            credit = reseller.balance_micros + reseller.overdraft_micros
+            tallies.append((tally(counted, "credit", credit, now_s, "credit", MICROS, "credit", source), 0.0))
+        elif policy.check_postpaid and (of_month := monthly(reseller, counted, snapshot, source)) is not None:
+            tallies.append((of_month, end_of_month(day, zone)))
+        return tallies

@@ -1,0 +1,140 @@
+"""What a rule is: a small pure object that looks at a snapshot and says what it finds.
+
+To add one: write a module with its class, put one instance into the table in `rules/__init__.py`. Its name is the key
+of its mode in policy (spec.modes), and what explain, metrics and simulations show.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from callwarden.call_admission.admission.core.snapshot import Snapshot
+from callwarden.call_admission.model.calls import Route
+from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.kernel.tariff import Price
+from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
+
+ACCOUNT: Final = "account"
+POLICY: Final = "policy"
+
+
+@dataclass(slots=True)
+class Question:
+    """The part of an admission or an extension that rules look at. Made for every decision, so not frozen."""
+
+    destination: str
+    local: bool
+    price: Price | None
+    """None: rating gave none."""
+    is_free: bool
+    answers: tuple[float, ...]
+    """Moments of answer to reckon with, see slices.possible_answers."""
+    least_s: int
+    """Talk time without which the answer is no."""
+    wanted_s: int = 0
+    """Talk time that is granted where nothing bounds it."""
+    marks: tuple[str, ...] | None = None
+    """Of a running call: velocity rules that it is counted under. None: a new call."""
+
+
+@dataclass(slots=True)
+class Bounded:
+    """A limit that is shared out to the shards of its owner, which is short of it or may soon be: `needed` more are
+    asked for than `owner`'s shard may leave."""
+
+    owner: str
+    quantity: str
+    limit: int
+    needed: int
+
+
+@dataclass(slots=True)
+class Finding:
+    """A rule's result and, where it enforces them, the bounds it sets. None: it sets none."""
+
+    result: RuleResult
+    budget_micros: int | None = None
+    """Most that the call may cost in total."""
+    talk_s_max: int | None = None
+    routes: tuple[Route, ...] | None = None
+    """The routes it leaves, where they are fewer."""
+    bounded: tuple[Bounded, ...] = ()
+    warnings: tuple[Refuse, ...] = ()
+    """What is told of a call that goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What is used of one limit now, for people: `callwarden limits show`."""
+
+    counter: str
+    """What is counted: "calls", "spent", "credit", "talk" …"""
+    unit: str
+    """ "calls", "micros" or "s"."""
+    used: int
+    limit: int | None
+    """None: no limit."""
+    window: str = "now"
+    resets_at_s: float = 0.0
+    """When the count begins anew; 0: never by itself."""
+    source: str = POLICY
+    """Who set the limit: "account", "policy", "reseller NAME"."""
+
+    @property
+    def remaining(self) -> int | None:
+        return None if self.limit is None else max(self.limit - self.used, 0)
+
+
+class Rule(Protocol):
+    """One limit. Pure: equal arguments, equal finding. A rule is a subclass and takes what it leaves out from here."""
+
+    name: str
+    extends: bool = False
+    """Whether a running call is asked about again at each slice."""
+
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+        """What this rule says. `mode` is never OFF; the finding's refusal is the same in the other two."""
+        ...
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        """What is used of this rule's limits, over all shards. Empty: it has none, or none holds."""
+        return ()
+
+    def idle(self, policy: AdmissionPolicy) -> str:
+        """Why this rule has nothing to say of any call under this policy: then it isn't asked. Empty: it may have."""
+        return ""
+
+
+# The same few dozen findings come again for every call; shared, since nothing in them changes (0.15 instead of 2 µs).
+# The keys hold no mode: hashing an Enum is a Python function (0.3 µs).
+_PASSED: Final[tuple[dict[str, Finding], dict[str, Finding]]] = ({}, {})
+_SKIPPED: Final[tuple[dict[tuple[str, str], Finding], dict[tuple[str, str], Finding]]] = ({}, {})
+_ENFORCE: Final = Mode.ENFORCE
+
+
+def passed(rule: str, mode: Mode) -> Finding:
+    """Nothing to say against the call, and no number to show."""
+    known = _PASSED[mode is _ENFORCE]
+    return known.get(rule) or known.setdefault(rule, Finding(RuleResult(rule, mode)))
+
+
+def skipped(rule: str, mode: Mode, why: str) -> Finding:
+    """The rule doesn't apply to this call. `why` is a fixed text, of which there are a dozen."""
+    known = _SKIPPED[mode is _ENFORCE]
+    return known.get((rule, why)) or known.setdefault((rule, why), Finding(RuleResult(rule, mode, skipped=why)))
+
+
+def refused(
+    rule: str,
+    mode: Mode,
+    reason: Reason,
+    text: str,
+    *,
+    counter: str = "",
+    value: int = 0,
+    limit: int = 0,
+    window: str = "",
+    retry_after_s: int = 0,
+) -> Finding:
+    """A no with all its numbers."""
+    refuse = Refuse(reason, rule, counter, value, limit, window, text, retry_after_s)
+    return Finding(RuleResult(rule, mode, refuse, counter, value, limit, window))

@@ -1,0 +1,120 @@
+"""Talk time by day and month: of the account that calls, and of the carriers that would take the call."""
+
+from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
+from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, Use, passed, skipped
+from callwarden.call_admission.admission.core.rules.tally import SECONDS, Tally, counts, nearest, tally
+from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot
+from callwarden.call_admission.model.account import Account
+from callwarden.call_admission.model.calls import Quote
+from callwarden.call_admission.model.days import end_of_day, end_of_month
+from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.call_admission.model.usage import ACCOUNT, day_talk, month_talk
+from callwarden.kernel.verdict import Mode, Reason, RuleResult
+
+
+def _tallies(account: Account, counted: Counted, snapshot: Snapshot, source: str) -> list[Tally]:
+    """By day, by month: those that the account limits. Days and months are those of the account that calls."""
+    day, zone, now_s = snapshot.day, snapshot.account.time_zone, snapshot.now_s
+    tallies = []
+    if account.talk_day_s is not None:
+        window = f"day {day} {zone}"
+        quantity = day_talk(day.toordinal())
+        tallies.append(tally(counted, quantity, account.talk_day_s, now_s, "talk", SECONDS, window, source))
+    if account.talk_month_s is not None:
+        window = f"month {day.year}-{day.month:02} {zone}"
+        quantity = month_talk(day.year * 12 + day.month - 1)
+        tallies.append(tally(counted, quantity, account.talk_month_s, now_s, "talk", SECONDS, window, source))
+    return tallies
+
+
+def _uses(tallies: list[Tally], snapshot: Snapshot) -> tuple[Use, ...]:
+    day, zone = snapshot.day, snapshot.account.time_zone
+    return tuple(
+        tallied.use(end_of_day(day, zone) if tallied.window.startswith("day") else end_of_month(day, zone))
+        for tallied in tallies
+    )
+
+
+class TalkTime(Rule):
+    """Talk of the account's calls that began in the day or month, with what is granted to running ones. A running call
+    isn't cut; the next is refused."""
+
+    name = "talk_time"
+
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+        account, counted = snapshot.account, snapshot.counted.get(ACCOUNT)
+        if counted is None or (account.talk_day_s is None and account.talk_month_s is None):
+            return skipped(self.name, mode, "no limit")
+        return nearest(
+            [
+                counts(
+                    self.name, mode, Reason.TALK_TIME, tallied,
+                    f"The account has used the {tallied.whole} s of talk that it has in {tallied.window}.",
+                )
+                for tallied in _tallies(account, counted, snapshot, OWN)
+            ]
+        )  # fmt: skip
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        counted = snapshot.counted.get(ACCOUNT)
+        if counted is None or not policy.talk_time:
+            return ()
+        return _uses(_tallies(snapshot.account, counted, snapshot, OWN), snapshot)
+
+    def idle(self, policy: AdmissionPolicy) -> str:
+        return "" if policy.talk_time else "off by policy"
+
+
+class CarrierTalkTime(Rule):
+    """Talk of the calls that a carrier has taken, by when they began, and what is granted to those that run; one that
+    isn't answered yet counts for each carrier that it may go by. A carrier over its limit isn't routed to; the call is
+    refused where no other is left. No running call is cut."""
+
+    name = "carrier_talk_time"
+
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+        quote = snapshot.quote
+        if not snapshot.carriers or not isinstance(quote, Quote):
+            return skipped(self.name, mode, "no limit")
+        over: Finding | None = None
+        left = []
+        for route in quote.routes:
+            counted = snapshot.carriers.get(route.carrier_account_id)
+            finding = self._of(counted, snapshot, mode) if counted is not None else None
+            if finding is None or finding.result.refused is None:
+                left.append(route)
+            else:
+                over = over or finding
+        if over is None:
+            return passed(self.name, mode)
+        if not left:
+            return over
+        result = over.result
+        shown = RuleResult(self.name, mode, None, result.counter, result.value, result.limit, result.window)
+        return Finding(shown, routes=tuple(left))
+
+    def _of(self, counted: Counted, snapshot: Snapshot, mode: Mode) -> Finding | None:
+        carrier = counted.account
+        if carrier is None:
+            return None
+        findings = [
+            counts(
+                self.name, mode, Reason.TALK_TIME, tallied,
+                f"Carrier {carrier.name} has used the {tallied.whole} s of talk that it has in {tallied.window}.",
+            )
+            for tallied in _tallies(carrier, counted, snapshot, f"carrier {carrier.name}")
+        ]  # fmt: skip
+        return nearest(findings) if findings else None
+
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+        if not policy.talk_time:
+            return ()
+        return tuple(
+            use
+            for counted in snapshot.carriers.values()
+            if counted.account is not None
+            for use in _uses(_tallies(counted.account, counted, snapshot, f"carrier {counted.account.name}"), snapshot)
+        )
+
+    def idle(self, policy: AdmissionPolicy) -> str:
+        return "" if policy.talk_time else "off by policy"

@@ -1,1 +1,0 @@
-"""The calculation: what is decided and charged, from values to values."""

@@ -1,0 +1,1 @@
+"""Lists of numbers: fixed ones, and numbers that are listed for a time."""

@@ -1,0 +1,1 @@
+"""The outside of number lists: gRPC, the database, NATS."""

@@ -1,0 +1,1 @@
+"""Reading lists and scoring numbers, from values to values."""

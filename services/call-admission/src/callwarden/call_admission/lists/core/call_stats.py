@@ -1,0 +1,321 @@
+"""Statistics of callers and targets: how calls with each number ended, and which numbers are out of line.
+
+In: counting ended calls, adding up what several processes counted, the dynamic list's and the smart list's judgement.
+Out: what an event says and who is told (adapters), when and what is then listed (call_watch).
+
+A number's counts are bounded by TABLE_MAX keys of each kind, each with a time to live; what is evicted for want of
+room is counted.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from callwarden.call_admission.model.lists import DYNAMIC, SMART, Listed, Side
+from callwarden.call_admission.model.number_plan import country_of
+from callwarden.limits.table import Entry, Table
+from callwarden.limits.windows import SlidingCounter, Window
+from callwarden.policy.model import DynamicList, SmartList
+
+SHORT_S: Final = 6.0  # an answered call below it is a short one
+# Scores look at the last one to two of these. Long enough for 200 calls of a caller who matters, short enough that
+# what somebody did in the morning is forgiven in the afternoon.
+GENERATION_S: Final = 3_600.0
+TTL_S: Final = 86_400.0  # the longest period that a policy may count failures over
+TABLE_MAX: Final = 50_000  # callers, and as many targets: 25 MB each when full
+ACCOUNTS_MAX: Final = 20_000  # whose countries are known: 10 MB
+COUNTRIES_MAX: Final = 64  # of an account; who calls more is at home everywhere
+PENDING_MAX: Final = 20_000  # numbers between two flushes; more in a second are a flood of made-up ones
+FRESH_S: Final = 86_400.0  # a country is new to an account for a day
+LEARNT_CALLS: Final = 50  # an account's calls before any country is new to it: at first they all would be
+FRESH_PERCENT: Final = 50  # more calls than this to new countries add to the score
+SCORE_LISTED: Final = 2  # a single statistic that is just out of line lists nobody
+# An attempt that was refused as part of an attack counts like this share of the failures that list a number.
+ATTACK_SHARE: Final = 5
+
+# Statuses that say nothing against the called number: ours or the trunk's to answer for (credentials, time-outs, loops,
+# overload), or those of a number that is popular (busy) or was given up (cancelled).
+_NOT_THE_TARGETS: Final = frozenset({401, 402, 407, 408, 421, 429, 482, 483, 486, 487, 491, 600})
+
+
+@dataclass(slots=True)
+class Tally:
+    """How calls with one number ended. Mutable: every call adds to two."""
+
+    calls: int = 0
+    answered: int = 0
+    short: int = 0
+    talk_ms: int = 0
+    failures: int = 0
+    fresh: int = 0
+    attacks: int = 0
+
+    def copy(self) -> "Tally":
+        return Tally(
+            self.calls, self.answered, self.short, self.talk_ms, self.failures, self.fresh, self.attacks
+        )  # fmt: skip
+
+    def add(self, other: "Tally") -> None:
+        self.calls += other.calls
+        self.answered += other.answered
+        self.short += other.short
+        self.talk_ms += other.talk_ms
+        self.failures += other.failures
+        self.fresh += other.fresh
+        self.attacks += other.attacks
+
+
+class Key(NamedTuple):
+    """Whose number it is in calls of one account."""
+
+    account_id: UUID
+    number: str
+    """Digits of E.164."""
+    calling: bool
+
+
+class Count(NamedTuple):
+    """What one process counted of a number since it told last."""
+
+    realm: str
+    key: Key
+    tally: Tally
+
+
+def is_failure(sip_status: int) -> bool:
+    """Whether an unanswered call's final status speaks against the called number."""
+    return (400 <= sip_status < 500 or 600 <= sip_status < 700) and sip_status not in _NOT_THE_TARGETS
+
+
+class Pending:
+    """What this process has counted and not told yet. 1 to 2 µs a call."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[Key, Tally] = {}
+        self.dropped = 0
+        """Calls whose number found no room."""
+
+    def __len__(self) -> int:
+        return len(self._tallies)
+
+    def ended(
+        self, account_id: UUID, called: str, calling: str, talk_s: float | None, sip_status: int, *, fresh: bool
+    ) -> None:
+        """A call that is over. Numbers "" aren't counted; `talk_s` None: it wasn't answered."""
+        for number, is_calling in ((called, False), (calling, True)):
+            tally = self._of(account_id, number, is_calling) if number else None
+            if tally is None:
+                continue
+            tally.calls += 1
+            tally.fresh += fresh
+            if talk_s is None:
+                tally.failures += is_failure(sip_status)
+            else:
+                tally.answered += 1
+                tally.talk_ms += int(talk_s * 1_000)
+                tally.short += talk_s < SHORT_S
+
+    def attacked(self, account_id: UUID, called: str) -> None:
+        """A call that was refused as part of an attack. It speaks against the number that it was to; the caller isn't
+        judged by what our own limits refused."""
+        tally = self._of(account_id, called, False)
+        if tally is not None:
+            tally.attacks += 1
+
+    def _of(self, account_id: UUID, number: str, calling: bool) -> Tally | None:
+        key = Key(account_id, number, calling)
+        tally = self._tallies.get(key)
+        if tally is None:
+            if len(self._tallies) >= PENDING_MAX:
+                self.dropped += 1
+                return None
+            tally = self._tallies[key] = Tally()
+        return tally
+
+    def accounts(self) -> set[UUID]:
+        return {key.account_id for key in self._tallies}
+
+    def take(self, realms: dict[UUID, str]) -> list[Count]:
+        """All of it, and begins anew. What is of an account without a realm was of one that is gone."""
+        taken, self._tallies = self._tallies, {}
+        return [
+            Count(realm, key, tally)
+            for key, tally in taken.items()
+            if (realm := realms.get(key.account_id)) is not None
+        ]
+
+
+class _Numbers(Entry):
+    """One number's counts over all processes."""
+
+    __slots__ = ("before", "began_s", "failures", "now")
+
+    def __init__(self) -> None:
+        # Not super().__init__(): a flood of made-up numbers makes two of these a call.
+        self.used_s = self.began_s = 0.0
+        self.hot = False
+        self.now: Tally | None = None
+        self.before: Tally | None = None
+        self.failures: SlidingCounter | None = None
+
+    def add(self, tally: Tally, now_s: float) -> Tally:
+        """Adds, and gives all that is of the last one to two generations."""
+        now = self.now
+        if now is None or now_s - self.began_s >= GENERATION_S:
+            self.before = now if now_s - self.began_s < 2 * GENERATION_S else None
+            self.now, self.began_s = tally.copy(), now_s
+            now = self.now
+        else:
+            now.add(tally)
+        if self.before is None:
+            return now
+        both = self.before.copy()
+        both.add(now)
+        return both
+
+
+class _Account(Entry):
+    """Countries that an account has called: since when, and how many calls it had made until then."""
+
+    __slots__ = ("calls", "countries")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.countries: dict[str, tuple[float, int]] = {}
+
+
+class CallStats:
+    """Every number's counts, over all processes that tell. Times are monotonic, but for those of what is listed."""
+
+    def __init__(self, *, table_max: int = TABLE_MAX) -> None:
+        self.targets: Table[_Numbers] = Table(_Numbers, capacity=table_max, ttl_s=TTL_S)
+        self.callers: Table[_Numbers] = Table(_Numbers, capacity=table_max, ttl_s=TTL_S)
+        self.accounts: Table[_Account] = Table(_Account, capacity=ACCOUNTS_MAX, ttl_s=30 * TTL_S)
+
+    @property
+    def evicted(self) -> int:
+        return self.targets.evicted + self.callers.evicted + self.accounts.evicted
+
+    def is_fresh(self, account_id: UUID, called: str, now_s: float) -> bool:
+        """Whether a number is in a country that is new to an account whose calls we know."""
+        account = self.accounts.peek(account_id.hex)
+        if account is None or account.calls < LEARNT_CALLS or len(account.countries) >= COUNTRIES_MAX:
+            return False
+        known = account.countries.get(_country(called))
+        return known is None or (known[1] >= LEARNT_CALLS and now_s - known[0] < FRESH_S)
+
+    def add(self, count: Count, dynamic: DynamicList, smart: SmartList, now_s: float, wall_s: float) -> list[Listed]:
+        """Adds what a process counted; what is to be listed now (again and again, as long as it is out of line)."""
+        key, tally = count.key, count.tally
+        if key.calling:
+            entry = self.callers.use(f"{key.account_id.hex} {key.number}", now_s)
+        else:
+            self._learn(key, tally.calls, now_s)
+            entry = self.targets.use(f"{count.realm} {key.number}", now_s)
+        found: list[Listed] = []
+        side, owner = (Side.CALLING, key.account_id) if key.calling else (Side.CALLED, None)
+        if dynamic.enabled and not key.calling:
+            evidence = self._failing(count, entry, dynamic, now_s)
+            if evidence:
+                found.append(
+                    Listed(DYNAMIC, count.realm, side, key.number, owner, "failing", evidence, wall_s,
+                           wall_s + dynamic.listed)
+                )  # fmt: skip
+        if smart.enabled and tally.calls:
+            evidence = judge(entry.add(tally, now_s), smart)
+            if evidence:
+                found.append(
+                    Listed(SMART, count.realm, side, key.number, owner, "statistics", evidence, wall_s,
+                           wall_s + smart.listed)
+                )  # fmt: skip
+        return found
+
+    def _failing(self, count: Count, entry: _Numbers, policy: DynamicList, now_s: float) -> str:
+        weight = max(1, policy.failures // ATTACK_SHARE)
+        amount = count.tally.failures + count.tally.attacks * weight
+        if not amount:
+            return ""
+        if entry.failures is None:
+            entry.failures = SlidingCounter()
+        total = entry.failures.add(_window(policy.period), now_s, amount)
+        if total > policy.failures // 4:
+            self.targets.heat(f"{count.realm} {count.key.number}")
+        if total <= policy.failures:
+            return ""
+        attack = f", a refused attempt of an attack counting {weight}" if count.tally.attacks else ""
+        return f"{total} failed calls within {policy.period} s (limit {policy.failures}{attack})"
+
+    def _learn(self, key: Key, calls: int, now_s: float) -> None:
+        account = self.accounts.use(key.account_id.hex, now_s)
+        country = _country(key.number)
+        if country not in account.countries and len(account.countries) < COUNTRIES_MAX:
+            account.countries[country] = (now_s, account.calls)
+        account.calls += calls
+
+    def forget(self, listed: Listed) -> None:
+        """The number isn't listed any more: its statistics begin anew."""
+        if listed.account_id is None:
+            self.targets.remove(f"{listed.realm} {listed.number}")
+        else:
+            self.callers.remove(f"{listed.account_id.hex} {listed.number}")
+
+    def expire(self, now_s: float) -> None:
+        """Forgets what nobody called for long, a bounded number; call it often."""
+        for table in (self.targets, self.callers, self.accounts):
+            table.expire(now_s)
+
+
+@lru_cache(64)  # one for each realm's policy; making one takes as long as counting
+def _window(period_s: int) -> Window:
+    return Window(period_s)
+
+
+def judge(tally: Tally, policy: SmartList) -> str:
+    """What is out of line, in words; "" while the number's score is below SCORE_LISTED.
+
+    A statistic that is out of line gives a point, one that is far out two: a quarter of the least answered calls, half
+    of the least average, half way from the most short calls to all of them. Many calls to countries that are new to
+    the account give one.
+    """
+    if tally.calls < policy.min_calls:
+        return ""
+    points = 0
+    said: list[str] = []
+    least = policy.min_answered_percent
+    if tally.answered * 100 < least * tally.calls:
+        points += 2 if tally.answered * 400 <= least * tally.calls else 1
+        said.append(f"{_percent(tally.answered, tally.calls)} % answered (at least {least} %)")
+    # Averages of a few answered calls say nothing.
+    if tally.answered * 10 >= policy.min_calls:
+        average_s = tally.talk_ms / 1_000 / tally.answered
+        if average_s < policy.min_average:
+            points += 2 if average_s * 2 < policy.min_average else 1
+            said.append(f"{average_s:.1f} s on average (at least {policy.min_average} s)")
+        most = policy.max_short_percent
+        if tally.short * 100 > most * tally.answered:
+            points += 2 if tally.short * 200 > (most + 100) * tally.answered else 1
+            said.append(f"{_percent(tally.short, tally.answered)} % shorter than {SHORT_S:g} s (at most {most} %)")
+    if tally.fresh * 100 > FRESH_PERCENT * tally.calls:
+        points += 1
+        said.append(f"{_percent(tally.fresh, tally.calls)} % to countries new to the account")
+    return f"of {tally.calls} calls {', '.join(said)}" if points >= SCORE_LISTED else ""
+
+
+def _percent(part: int, whole: int) -> int:
+    return part * 100 // whole
+
+
+def _country(digits: str) -> str:
+    """About the country: by the first digits, which name it but for a few islands that share another's code. Looking
+    each number up takes 6 to 150 µs."""
+    return _country_of_first(digits[:_COUNTRY_DIGITS])
+
+
+_COUNTRY_DIGITS: Final = 4  # a country code, or +1 and the area code
+
+
+@lru_cache(10**_COUNTRY_DIGITS)
+def _country_of_first(digits: str) -> str:
+    return country_of(digits.ljust(11, "2"))  # as long as numbers of +1 are, and one that they may be

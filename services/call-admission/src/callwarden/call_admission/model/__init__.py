@@ -1,0 +1,1 @@
+"""The ground that every capability stands on: accounts, calls, what is counted, days, numbers, lists, policy."""

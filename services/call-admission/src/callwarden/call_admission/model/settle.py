@@ -1,0 +1,81 @@
+"""What a call cost in the end: a hold and how it ended in, the record and the charge out.
+
+In: seconds, price, the charge that never passes what was held. Out: what it changes in the account (book), when a hold
+has expired (book).
+"""
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from callwarden.call_admission.model.calls import Ended, Hold
+from callwarden.kernel.tariff import billed_s, cost
+
+EXPIRED: Final = "expired"
+DURATION_S_MAX: Final = 366 * 86_400  # A longer one is a clock gone wrong; keeps what is recorded within 32 bits.
+
+
+@dataclass(slots=True)
+class Settlement:
+    """The part of a CDR that its hold doesn't have. Made for each call, so not frozen."""
+
+    hold_id: UUID
+    account_id: UUID
+    answered_at_s: float | None
+    ended_at_s: float
+    duration_s: int
+    billed_s: int
+    price_micros: int
+    currency: str
+    trunk: str
+    reason: str
+    sip_status: int
+    cost_micros: int | None = None
+    """What the carrier charges; None: nobody knows, or it is in another currency."""
+    carrier_account_id: UUID | None = None
+    limits_hit: tuple[str, ...] = ()
+
+
+def talk_s(answered_at_s: float, ended_at_s: float) -> int:
+    """Whole seconds of talk; a begun second counts, to the millisecond, since clocks of two events say no more."""
+    milliseconds = round((ended_at_s - answered_at_s) * 1_000)
+    return min(max(-(-milliseconds // 1_000), 0), DURATION_S_MAX)
+
+
+def settle(hold: Hold, ended: Ended) -> Settlement:
+    """The record of a call that ended: charged for its talk time, at most what was granted and held."""
+    answered_at_s = ended.answered_at_s if ended.answered_at_s is not None else hold.answered_at_s
+    if answered_at_s is None:
+        return _record(hold, None, ended.ended_at_s, 0, ended.trunk, ended.reason, ended.sip_status)
+    duration_s = talk_s(answered_at_s, ended.ended_at_s)
+    return _record(hold, answered_at_s, ended.ended_at_s, duration_s, ended.trunk, ended.reason, ended.sip_status)
+
+
+def settle_expired(hold: Hold) -> Settlement:
+    """The record of a call whose end nobody told: what it was granted, if it was answered; nothing, if not."""
+    if hold.answered_at_s is None:
+        return _record(hold, None, hold.expires_at_s, 0, "", EXPIRED, 0)
+    ended_at_s = hold.answered_at_s + hold.granted_s
+    return _record(hold, hold.answered_at_s, ended_at_s, hold.granted_s, "", EXPIRED, 0)
+
+
+def _record(
+    hold: Hold, answered_at_s: float | None, ended_at_s: float, duration_s: int, trunk: str, reason: str, status: int
+) -> Settlement:
+    price_micros = charged_s = 0
+    if answered_at_s is not None and duration_s:
+        # Past what was granted the edge goes on only while it can't ask us; that time isn't charged.
+        paid_s = min(duration_s, hold.granted_s)
+        price_micros = min(cost(hold.price, answered_at_s, paid_s), hold.held_micros)
+        charged_s = billed_s(hold.price, answered_at_s, paid_s)
+    carrier = cost_micros = None
+    if hold.costs and (taken := hold.of_trunk(trunk)) is not None:
+        carrier = taken.carrier_account_id
+        if taken.cost is not None and taken.cost.currency == hold.price.currency:
+            # Of all the time that it lasted: a carrier charges what it carried, whatever we had granted.
+            cost_micros = cost(taken.cost, answered_at_s, duration_s) if answered_at_s is not None and duration_s else 0
+    return Settlement(
+        hold.id, hold.account_id, answered_at_s, max(ended_at_s, answered_at_s or hold.created_at_s), duration_s,
+        charged_s, price_micros, hold.price.currency, trunk or hold.trunk, reason, status, cost_micros, carrier,
+        hold.limits_hit,
+    )  # fmt: skip

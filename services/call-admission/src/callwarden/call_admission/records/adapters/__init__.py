@@ -1,0 +1,1 @@
+"""The outside of records: the database."""

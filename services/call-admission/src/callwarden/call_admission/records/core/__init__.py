@@ -1,0 +1,1 @@
+"""Records and corrections, from values to values."""

@@ -1,0 +1,496 @@
+"""From an INVITE to its final answer: who is it, may it, to whom, and what comes back (RFC 3261 16).
+
+In: new INVITEs outside a dialog. Out: the call once it is answered (`talk`), requests inside it (`relay`).
+"""
+
+from functools import partial
+
+from callwarden.edge_proxy.core import callers, cookie, forwarding, tags, validation
+from callwarden.edge_proxy.core.active_call import ActiveCalls
+from callwarden.edge_proxy.core.call import CallEvent, CallState, EdgeCall, EdgeCalls, Target
+from callwarden.edge_proxy.core.challenge import Challenger, CredentialsFault
+from callwarden.edge_proxy.core.context import Context, unavailable
+from callwarden.edge_proxy.core.effects import (
+    AdmitCall,
+    CallAdmitted,
+    CallEnded,
+    CallerIdentity,
+    CallRefused,
+    Rejected,
+    Unanswered,
+    VerifyDigest,
+    VerifySource,
+)
+from callwarden.edge_proxy.core.locations import Locations
+from callwarden.edge_proxy.core.sources import Sources, SourceStep
+from callwarden.edge_proxy.core.statuses import OVERLOAD_RETRY_S, answer_for
+from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.sip import build
+from callwarden.sip.digest import Credentials
+from callwarden.sip.message import Request, Response
+from callwarden.sip.transaction import ClientTransaction, Peer, TooManyTransactions
+
+COOKIE_MARGIN_S = 3_600  # A cookie outlives the longest call by this: clocks differ, and a BYE must still pass.
+_PASSED_AUTH = ("banned", "rate", "scanner", "credentials")
+_PASSED_SOURCE = ("banned", "rate", "scanner", "trunk-address")
+
+
+class CallSetup:
+    """Sets calls up. Holds no state but what it shares."""
+
+    def __init__(
+        self,
+        context: Context,
+        calls: EdgeCalls,
+        locations: Locations,
+        challenger: Challenger,
+        sources: Sources,
+        active_call: ActiveCalls,
+    ) -> None:
+        self._context = context
+        self._calls = calls
+        self._locations = locations
+        self._challenger = challenger
+        self._sources = sources
+        self._active_calls = active_call
+
+    # Who is it.
+
+    def invite(self, request: Request, source: Peer) -> None:
+        """A new INVITE. Without good credentials it costs no memory."""
+        context = self._context
+        fault = validation.check(request, context.proxy.address)
+        if fault is not None:
+            context.counters.wrong(source.host, context.mono_s)
+            context.answer_stateless(request, source, fault.status, fault.reason, fault.headers)
+            return
+        if context.draining or self._calls.is_full:
+            context.stats.unavailable += 1
+            context.answer_stateless(request, source, 503, None, [("Retry-After", str(OVERLOAD_RETRY_S))])
+            return
+        rules = context.book.for_realm(context.proxy.realm_of(request.uri) or "")
+        found = self._challenger.examine(request, "proxy-authorization", rules, source.host, context.unix_s)
+        if isinstance(found, Credentials):
+            call = self._accept(request, source, found.realm)
+            if call is not None:
+                question = VerifyDigest(found, "INVITE", source.host, call.call_id, call.traceparent)
+                context.ask(question, partial(self._verified, call, found.username, source.port))
+        elif found is CredentialsFault.NONE and self._may_be_trunk(source):
+            self._ask_source(request, source)
+        else:
+            if found is CredentialsFault.WRONG:
+                context.counters.failed(source.host, source.port, "", context.mono_s)
+            self._challenge(request, source, stale=found is CredentialsFault.STALE)
+
+    def _challenge(self, request: Request, source: Peer, *, stale: bool) -> None:
+        context = self._context
+        context.stats.challenges += 1
+        context.counters.challenged(source.host, source.port, "", context.mono_s)
+        realm = context.proxy.realm_of(request.from_.uri) or context.proxy.realms[0]
+        rules = context.book.for_realm(realm)
+        headers = self._challenger.headers("Proxy-Authenticate", realm, rules, source.host, context.unix_s, stale=stale)
+        context.answer_stateless(request, source, 407, None, headers)
+
+    def _accept(self, request: Request, source: Peer, realm: str) -> EdgeCall | None:
+        """Make a transaction and a call of the INVITE, and say that we try."""
+        context = self._context
+        peer = context.reply_peer(request, source)
+        try:
+            server = context.layer.accept(request, peer, context.mono_s)
+        except TooManyTransactions:
+            context.stats.unavailable += 1
+            context.answer_stateless(request, source, 503, None, [("Retry-After", str(OVERLOAD_RETRY_S))])
+            return None
+        context.respond(server, build.response(request, 100))
+        call = EdgeCall(
+            context.new_id(),
+            request.call_id,
+            context.new_traceparent(),
+            server,
+            source,
+            context.book.for_realm(realm),
+        )
+        server.context = call
+        call.caller_tag = tags.from_tag(request) or ""
+        self._calls.add(call)
+        context.stats.calls_started += 1
+        return call
+
+    def _verified(
+        self, call: EdgeCall, username: str, port: int, answer: CallerIdentity | Rejected | Unanswered
+    ) -> None:
+        context = self._context
+        if call.is_ended:
+            return
+        host = call.source.host
+        if isinstance(answer, CallerIdentity):
+            context.counters.succeeded(host, port, username, context.mono_s)
+            self._identified(call, answer, username, _PASSED_AUTH)
+        elif isinstance(answer, Rejected):
+            context.counters.failed(host, port, username, context.mono_s)
+            if answer.reason is Reason.CREDENTIALS:
+                # Asked again, as RFC 3261 22.1 has it; the guess is counted.
+                refuse = Refuse(answer.reason, "credentials", text="wrong credentials")
+                headers = self._challenger.headers(
+                    "Proxy-Authenticate", self._realm(call), call.rules, host, context.unix_s, stale=False
+                )
+                self._refuse(call, refuse, _PASSED_AUTH[:-1], headers=headers)
+            else:
+                self._refuse(call, Refuse(answer.reason, "credentials"), _PASSED_AUTH[:-1])
+        else:
+            self._refuse(call, unavailable("auth", overloaded=answer.overloaded), _PASSED_AUTH[:-1])
+
+    def _realm(self, call: EdgeCall) -> str:
+        proxy = self._context.proxy
+        return proxy.realm_of(call.request.from_.uri) or proxy.realms[0]
+
+    # Trunks, known by their address.
+
+    def _may_be_trunk(self, source: Peer) -> bool:
+        """Not the phone that registered from there, and not what auth doesn't know."""
+        if self._locations.is_endpoint(source.host, source.port):
+            return False
+        return self._sources.may_ask(source.host, self._context.mono_s)
+
+    def _ask_source(self, request: Request, source: Peer) -> None:
+        """Whose address is it? Strangers are asked about once a while; until then they have no transaction."""
+        context = self._context
+        match self._sources.begin(source.host, (request, source), context.mono_s):
+            case SourceStep.ASK:
+                user = request.uri.user or ""
+                called = user[: callers.DIALLED_MAX]
+                question = VerifySource(source.host, called, request.call_id, context.new_traceparent())
+                context.ask(question, partial(self._source_found, request, source))
+            case SourceStep.REFUSE:
+                self._challenge(request, source, stale=False)
+            case SourceStep.WAIT:
+                pass
+
+    def _source_found(self, request: Request, source: Peer, answer: CallerIdentity | Rejected | Unanswered) -> None:
+        context = self._context
+        is_trunk = None if isinstance(answer, Unanswered) else isinstance(answer, CallerIdentity)
+        waiting = self._sources.end(source.host, is_trunk, context.mono_s)
+        if isinstance(answer, CallerIdentity):
+            # Sent again while we asked, it has a transaction by now.
+            call = self._accept(request, source, context.proxy.realms[0])
+            if call is not None:
+                self._identified(call, answer, "", _PASSED_SOURCE)
+        else:
+            # With auth dead, too: a phone hears of it with its next INVITE.
+            self._challenge(request, source, stale=False)
+        for other, its_source in waiting:
+            if is_trunk:
+                self._ask_source(other, its_source)
+            else:
+                self._challenge(other, its_source, stale=False)
+
+    # May it.
+
+    def _identified(self, call: EdgeCall, identity: CallerIdentity, username: str, passed: tuple[str, ...]) -> None:
+        context = self._context
+        request = call.request
+        call.account_id = identity.account_id
+        call.is_trunk = identity.is_trunk
+        number = callers.caller_number(request, identity, username, context.proxy)
+        if isinstance(number, Refuse):
+            self._refuse(call, number, passed)
+            return
+        call.caller_number = number
+        called = callers.called_party(request, identity, context.proxy, self._locations, context.unix_s)
+        if isinstance(called, Refuse):
+            self._refuse(call, called, (*passed, "caller-id"))
+            return
+        call.dialled = called.dialled
+        call.destination, call.is_local = called.destination, called.local
+        call.targets = list(called.targets)
+        call.placed = call.asking = True
+        question = AdmitCall(
+            hold_id=call.hold_id,
+            account_id=identity.account_id,
+            destination=called.destination,
+            dialled=called.dialled,
+            caller_number=number,
+            source=call.source.host,
+            local=called.local,
+            at_s=context.unix_s,
+            call_id=call.call_id,
+            traceparent=call.traceparent,
+            trunk=identity.trunk,
+        )
+        context.ask(question, partial(self._decided, call, called.destination))
+
+    def _decided(self, call: EdgeCall, digits: str, answer: CallAdmitted | CallRefused | Unanswered) -> None:
+        context = self._context
+        call.asking = False
+        if call.is_ended:
+            # The caller gave up while we asked. Told only now: an end that comes before its hold would be lost.
+            if not isinstance(answer, CallRefused):
+                self._tell_end(call, "cancelled", 487)
+            return
+        passed = (*(_PASSED_SOURCE if call.is_trunk else _PASSED_AUTH), "caller-id", "called")
+        if isinstance(answer, Unanswered):
+            # A hold may stand nevertheless: its end is told, and it expires by itself should that come too early.
+            self._refuse(call, unavailable("call-admission", overloaded=answer.overloaded), passed)
+            return
+        if isinstance(answer, CallRefused):
+            call.placed = False
+            self._refuse(call, answer.refuse, passed, wanted=answer.sip_status, decided_here=False)
+            return
+        call.targets += [
+            Target(
+                callers.carrier_uri(digits, route.add_prefix, route.strip_digits, route.host, route.port),
+                route.host,
+                route.port,
+                route.trunk,
+            )
+            for route in answer.routes
+        ]
+        call.step(CallEvent.ADMITTED)
+        call.admitted_mono_s = context.mono_s
+        call.granted_s, call.final = answer.granted_s, answer.final
+        call.max_s = min(answer.max_duration_s or call.rules.call_timeout_s, call.rules.call_timeout_s)
+        self._try_next(call)
+
+    # To whom.
+
+    def _try_next(self, call: EdgeCall) -> None:
+        """The next target, or the end of the call with the best answer there was."""
+        context = self._context
+        rules = call.rules
+        deadline_s = (
+            call.admitted_mono_s + rules.ring_timeout_s + rules.call_init_timeout_s
+        )  # what the hold was made for
+        if call.cancelled:
+            self._fail(call, 487, "cancelled")
+            return
+        if not call.targets or context.mono_s >= deadline_s:
+            self._give_up(call)
+            return
+        call.target = target = call.targets.pop(0)
+        call.attempt += 1
+        text = cookie.issue(
+            context.keys,
+            call.hold_id,
+            context.unix_s + rules.absolute_timeout_s + COOKIE_MARGIN_S,
+            call.call_id,
+            call.caller_tag,
+            caller=call.source.address,
+            callee=(target.host, target.port),
+            account_id=call.account_id,
+            attempt=call.attempt,
+        )
+        self._calls.give_cookie(call, text)
+        copy = forwarding.forward(context, call.request, uri=target.uri, cookie=text)
+        copy.remove("route")  # where a new call goes is ours to say (no open relay)
+        if not call.is_trunk:
+            forwarding.clean_identity(copy)
+        try:
+            call.branch, effects = context.layer.send_request(copy, Peer(target.host, target.port), context.mono_s)
+        except TooManyTransactions:
+            self._refuse(call, Refuse(Reason.OVERLOAD, "transactions"), ())
+            return
+        call.branch.context = call
+        call.ringing = False
+        context.effects += effects
+        self._calls.wheel.set(call, context.mono_s + rules.call_init_timeout_s)
+
+    def alarm(self, call: EdgeCall) -> None:
+        """Nothing was heard for the initial time-out, or it rang too long."""
+        context = self._context
+        branch = call.branch
+        if branch is None:
+            return
+        context.effects += context.layer.cancel(branch, context.mono_s)
+        if call.ringing:
+            self._fail(call, 408, "ring-timeout")
+            return
+        # Not a word: CANCEL follows should it wake up (RFC 3261 9.1); the next one is tried now.
+        self._leave_branch(call)
+        self._remember(call, None)
+        self._try_next(call)
+
+    # What comes back.
+
+    def response(self, call: EdgeCall, branch: ClientTransaction, response: Response) -> None:
+        """An answer of a branch of a call that is being set up, or of one it has left."""
+        context = self._context
+        if branch is not call.branch or call.state is CallState.ENDED:
+            if 200 <= response.status < 300:
+                self._active_calls.refuse_late(call, branch, response)
+            return
+        status = response.status
+        if status < 200:
+            if not call.ringing:
+                call.ringing = True
+                context_deadline_s = call.admitted_mono_s + call.rules.ring_timeout_s + call.rules.call_init_timeout_s
+                self._calls.wheel.set(call, min(context.mono_s + call.rules.ring_timeout_s, context_deadline_s))
+            if status > 100 and not call.cancelled:
+                self._pass_up(call, response)
+        elif status < 300:
+            self._active_calls.answered(call, response)
+        else:
+            self._branch_failed(call, response)
+
+    def timed_out(self, call: EdgeCall, branch: ClientTransaction) -> None:
+        """Nobody answered a branch (timer B, or a CANCEL that nobody answered)."""
+        if branch is not call.branch or call.state is not CallState.RINGING:
+            return
+        self._leave_branch(call)
+        self._remember(call, None)
+        self._try_next(call)
+
+    def cancelled(self, call: EdgeCall) -> None:
+        """The caller gave up; its CANCEL has its answer already."""
+        context = self._context
+        call.cancelled = True
+        if call.state is CallState.ASKING:
+            self._fail(call, 487, "cancelled")
+        elif call.state is CallState.RINGING:
+            assert call.branch is not None
+            context.effects += context.layer.cancel(call.branch, context.mono_s)
+            call.targets = []
+            # Its 487 ends the call; should it never come, timer B or the layer's own time-out does.
+            self._calls.wheel.cancel(call)
+            if not call.ringing:
+                self._fail(call, 487, "cancelled")
+
+    def _branch_failed(self, call: EdgeCall, response: Response) -> None:
+        self._leave_branch(call)
+        status = response.status
+        target = call.target
+        is_phone = target is not None and target.is_phone
+        if call.cancelled:
+            self._fail(call, 487, "cancelled")
+        elif status >= 600:
+            self._remember(call, response)  # 16.7 step 5: nobody else is to be tried
+            call.targets = []
+            self._give_up(call)
+        elif is_phone or status >= 500 or status in (401, 407, 408, 430) or status < 400:
+            # Another phone of the same user may answer. Of a carrier only what speaks of the carrier and not of the
+            # callee leads on; its challenges aren't for our caller, its redirections are not followed.
+            self._remember(call, response)
+            self._try_next(call)
+        else:
+            self._remember(call, response)
+            call.targets = []
+            self._give_up(call)
+
+    def _leave_branch(self, call: EdgeCall) -> None:
+        call.branch = None
+        call.ringing = False
+        self._calls.wheel.cancel(call)
+
+    def _remember(self, call: EdgeCall, response: Response | None) -> None:
+        """Keep the best answer so far (RFC 3261 16.7 step 6): 6xx, else the lowest class."""
+        if response is None:
+            return
+        best = call.best
+        if (
+            best is None
+            or response.status >= 600
+            or (best.status < 600 and response.status // 100 < best.status // 100)
+        ):
+            call.best = response
+
+    def _give_up(self, call: EdgeCall) -> None:
+        """No target is left: the best answer, or 408."""
+        best = call.best
+        if best is None:
+            self._fail(call, 408, "timeout")
+            return
+        if best.status in (401, 407, 503) or best.status < 400:
+            # 16.7 step 6: 503 is for us and not for our caller. A challenge or a redirection isn't his, either.
+            self._fail(call, 500 if best.status == 503 else 502, "rejected")
+            return
+        assert call.server is not None
+        self._pass_up(call, best)
+        self._end(call, "rejected", best.status)
+
+    def _pass_up(self, call: EdgeCall, response: Response) -> None:
+        server = call.server
+        assert server is not None
+        response.pop_via()
+        self._context.respond(server, response)
+
+    # The end of a call that was not answered.
+
+    def _fail(
+        self, call: EdgeCall, status: int, why: str, reason: str | None = None, headers: build.Headers = ()
+    ) -> None:
+        """Our own final answer."""
+        assert call.server is not None
+        self._context.answer(call.server, status, reason, headers)
+        self._end(call, why, status)
+
+    def _refuse(
+        self,
+        call: EdgeCall,
+        refuse: Refuse,
+        passed: tuple[str, ...],
+        *,
+        headers: build.Headers = (),
+        wanted: int = 0,
+        decided_here: bool = True,
+    ) -> None:
+        context = self._context
+        answer = answer_for(
+            refuse.reason,
+            is_trunk=call.is_trunk,
+            quota_status=call.rules.quota_status,
+            wanted=wanted,
+            retry_after_s=refuse.retry_after_s,
+        )
+        more = list(headers)
+        if answer.retry_after_s:
+            more.append(("Retry-After", str(answer.retry_after_s)))
+        if call.is_trunk:
+            # RFC 3326, to trusted peers only: which limit it was is nobody else's business.
+            text = f"{refuse.reason.value}: {refuse.rule} {refuse.window}".strip()
+            more.append(("Reason", f'SIP;cause={answer.status};text="{_quotable(text)}"'))
+        if decided_here:
+            context.note_refusal(
+                refuse,
+                request_method="INVITE",
+                call_id=call.call_id,
+                traceparent=call.traceparent,
+                source=call.source.host,
+                account_id=call.account_id,
+                passed=passed,
+                rules=call.rules,
+            )
+        self._fail(call, answer.status, f"refused-{refuse.reason.value}", answer.text or None, more)
+
+    def _end(self, call: EdgeCall, why: str, status: int) -> None:
+        if call.state is CallState.ENDED:
+            return
+        call.step(CallEvent.ENDED)
+        self._context.stats.calls_failed += 1
+        if call.placed and not call.asking:
+            self._tell_end(call, why, status)
+        self._calls.close(call)
+        call.server = None
+        call.best = None
+
+    def _tell_end(self, call: EdgeCall, why: str, status: int) -> None:
+        context = self._context
+        context.effects.append(
+            CallEnded(
+                call.hold_id,
+                call.call_id,
+                call.account_id,
+                0.0,
+                context.unix_s,
+                why,
+                status,
+                call.trunk,
+                call.traceparent,
+                call.destination,
+                call.caller_number,
+                call.source.host,
+                call.is_local,
+            )
+        )
+
+
+def _quotable(text: str) -> str:
+    return "".join(char for char in text if char.isprintable() and char not in '"\\')[:128]

@@ -1,0 +1,133 @@
+"""Whether a datagram is looked at at all: static lists, bans, own limits, and what a request says of its maker.
+
+In: the order (allow before deny before ban before limit) and the verdicts. Out: who bans (rate-guard), counting
+(`counters`), policy (`rules`).
+"""
+
+from enum import Enum
+
+from callwarden.edge_proxy.core.rules import Rules, contains
+from callwarden.sip.message import SipMessage
+
+_CACHED_MAX = 65_536  # Classified addresses; spoofed ones come by the million, then the cache starts anew.
+BANS_MAX = 1_000_000  # rate-guard's own bound; an entry takes 200 bytes.
+
+
+class Drop(Enum):
+    """Why a datagram gets no answer."""
+
+    DENIED = "denied"
+    BANNED = "banned"
+    SCANNER = "scanner"
+    AGENT = "agent"
+
+
+class _Class(Enum):
+    NONE = 0
+    ALLOWED = 1
+    DENIED = 2
+
+
+class SourceFilter:
+    """Mutable: bans come and go."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._classes: dict[str, _Class] = {}
+        self._bans: dict[str, float] = {}
+        # Of single endpoints, by host and port: a phone behind an office's one address.
+        self._endpoints: dict[str, dict[int, float]] = {}
+
+    def apply(self, rules: Rules) -> None:
+        """Another policy."""
+        self._rules = rules
+        self._classes = {}
+
+    def ban(self, target: str, until_s: float) -> None:
+        """Drop what comes from there until then (wall time; 0: for ever). An address, or one of its endpoints:
+        "192.0.2.7:5060", "[2001:db8::7]:5060".
+        """
+        host, port = _split(target)
+        if port is not None:
+            if host in self._endpoints or len(self._endpoints) < BANS_MAX:
+                self._endpoints.setdefault(host, {})[port] = until_s or float("inf")
+        elif host in self._bans or len(self._bans) < BANS_MAX:
+            self._bans[host] = until_s or float("inf")
+
+    def unban(self, target: str) -> None:
+        host, port = _split(target)
+        if port is None:
+            self._bans.pop(host, None)
+        elif (ports := self._endpoints.get(host)) is not None:
+            ports.pop(port, None)
+            if not ports:
+                del self._endpoints[host]
+
+    @property
+    def bans(self) -> int:
+        return len(self._bans) + sum(map(len, self._endpoints.values()))
+
+    def is_allowed(self, host: str) -> bool:
+        """On the static allow list: never banned, never limited."""
+        return self._classify(host) is _Class.ALLOWED
+
+    def judge_address(self, host: str, port: int, unix_s: float) -> Drop | None:
+        """Before anything else is done. 0.15 µs for an address that was seen before."""
+        found = self._classes.get(host) or self._classify(host)
+        if found is _Class.ALLOWED:
+            return None
+        if found is _Class.DENIED:
+            return Drop.DENIED
+        until_s = self._bans.get(host)
+        if until_s is None:
+            ports = self._endpoints.get(host)
+            return Drop.BANNED if ports is not None and ports.get(port, 0.0) > unix_s else None
+        if until_s > unix_s:
+            return Drop.BANNED
+        del self._bans[host]
+        return None
+
+    def judge_agent(self, message: SipMessage) -> Drop | None:
+        """By User-Agent, or Server of an answer: a known scanner, or one that policy blocks."""
+        agent = message.get("user-agent") or message.get("server")
+        if not agent:
+            return None
+        return self._judge_agent_text(agent.lower())
+
+    def _judge_agent_text(self, agent: str) -> Drop | None:
+        rules = self._rules
+        for part in rules.scanners:
+            if part in agent:
+                return Drop.SCANNER
+        for part in rules.blocked_agents:
+            if part in agent:
+                return Drop.AGENT
+        return None
+
+    def _classify(self, host: str) -> _Class:
+        found = self._classes.get(host)
+        if found is None:
+            rules = self._rules
+            if not rules.allow and not rules.deny:
+                found = _Class.NONE
+            elif contains(rules.allow, host):
+                found = _Class.ALLOWED
+            elif contains(rules.deny, host):
+                found = _Class.DENIED
+            else:
+                found = _Class.NONE
+            if len(self._classes) >= _CACHED_MAX:
+                self._classes = {}
+            self._classes[host] = found
+        return found
+
+
+def _split(target: str) -> tuple[str, int | None]:
+    """Host and port of an address or endpoint as rate-guard writes them."""
+    if target.startswith("["):
+        host, _, port = target[1:].partition("]:")
+    elif target.count(":") == 1:
+        host, _, port = target.partition(":")
+    else:
+        return target, None
+    return (host, int(port)) if port.isascii() and port.isdigit() else (target, None)
