@@ -71,9 +71,9 @@ def private_dialect() -> set[str]:
     """Classes, functions and modules by a word that docs/glossary.md replaces."""
     found = set()
     for path in files(*EVERYTHING):
-        where = str(path.relative_to(ROOT))
+        where = area(path)
         if path.stem in MODULES or path.stem.endswith(("_doors", "_habits", "_places", "_told")):
-            found.add(where)
+            found.add(f"module {path.stem} in {where}")
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.ClassDef) and node.name in CLASSES:
                 found.add(f"class {node.name} in {where}")
