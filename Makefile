@@ -13,7 +13,7 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup demo up test test-unit check lint types layers proto proto-check crds crds-check format lock checkov chart-audit chart-docs sbom sbom-tools bench fuzz clean
+.PHONY: help setup demo recording up test test-unit check lint types layers proto proto-check crds crds-check fields fields-check format lock checkov chart-audit chart-docs sbom sbom-tools bench mutants fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -28,8 +28,11 @@ $(VENV)/.ready: requirements/uv.txt requirements/dev.txt pyproject.toml $(addsuf
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
 	@touch $@
 
-demo: setup ## The main job on real SIP, live in the terminal, under a minute
+demo: setup ## The main job on real SIP, live in the terminal
 	@$(BIN)/callwarden demo
+
+recording: setup ## Runs the demo and renews its picture in the README
+	@$(BIN)/callwarden demo --plain --record docs/images/demo.svg
 
 up: setup ## The whole system in the foreground
 	@$(BIN)/callwarden up
@@ -40,7 +43,7 @@ test: setup ## The whole test suite
 test-unit: setup ## Without the tests that start processes
 	$(BIN)/pytest -n $(XDIST) -m "not integration"
 
-check: lint types layers proto-check crds-check ## Everything that can be said without running it
+check: lint types layers proto-check crds-check fields-check ## Everything that can be said without running it
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -64,11 +67,17 @@ proto: setup ## Regenerate libs/api from proto/
 proto-check: setup
 	$(BIN)/python proto/generate.py --check libs/api/src
 
-crds: setup ## Regenerate the CRDs and docs/policy-reference.md from libs/policy
+crds: setup ## Regenerate the CRDs and docs/reference/policy-reference.md from libs/policy
 	$(BIN)/python libs/policy/generate.py
 
 crds-check: setup
 	$(BIN)/python libs/policy/generate.py --check
+
+fields: setup ## Regenerate docs/reference/account-fields.md from libs/kernel
+	$(BIN)/python libs/kernel/generate.py
+
+fields-check: setup
+	$(BIN)/python libs/kernel/generate.py --check
 
 lock: setup ## Lock dependencies with hashes and without addresses
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -105,6 +114,10 @@ chart-docs: setup ## The table of values in the chart's README
 
 bench: setup ## SIPp against the running system; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
+
+# CORES="rating rate-guard": these only; SAMPLE=50: that many mutants of each, and docs/mutants.md stays as it is.
+mutants: setup ## Plant faults in the cores; the unit tests must notice. Writes docs/mutants.md
+	$(BIN)/python -m tests.mutation $(CORES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(JOBS),--jobs $(JOBS))
 
 fuzz: setup ## The parser under atheris; FUZZ_SECONDS=600 for the long run
 	$(BIN)/python libs/sip/fuzz/fuzz_message.py -max_total_time=$${FUZZ_SECONDS:-60}

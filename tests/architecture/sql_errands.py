@@ -20,17 +20,17 @@ from callwarden.call_admission.accounts.core.account_csv import Line
 from callwarden.call_admission.accounts.core.accounts import AccountFilter, AccountRef, TrunkChange
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.admission.adapters.source_trunks_sql import SqlSourceTrunks
-from callwarden.call_admission.admission.adapters.store_sql import SqlBooks
-from callwarden.call_admission.admission.core.book import Changes, Loaded, Note
+from callwarden.call_admission.admission.adapters.store_sql import SqlAdmissionStore
+from callwarden.call_admission.admission.core.book import Changes, DecisionRecord, Loaded
 from callwarden.call_admission.lists.adapters.lists_sql import SqlLists
-from callwarden.call_admission.model.calls import Owner
+from callwarden.call_admission.model.calls import LimitScope
 from callwarden.call_admission.model.codecs.hold_bytes import owners_bytes_of
 from callwarden.call_admission.model.codecs.usage_bytes import grants_bytes, usage_bytes
 from callwarden.call_admission.model.days import day_of
-from callwarden.call_admission.model.lists import Entry, ListHead
-from callwarden.call_admission.model.usage import Span, Usage, day_spend
+from callwarden.call_admission.model.lists import ListEntry, ListHead
+from callwarden.call_admission.model.usage import CalendarSpan, Usage, day_spend
 from callwarden.call_admission.records.adapters import records_sql
-from callwarden.call_admission.records.core.records import Place
+from callwarden.call_admission.records.core.records import RecordPlace
 from callwarden.cli.audit.sources.running import database_role
 from callwarden.common.sql import Database, HotPool
 from callwarden.kernel.errors import CallwardenError
@@ -192,7 +192,7 @@ async def _calls(database: Database, furnish: Database, alice: UUID) -> None:
     call_id, by = f"{MARK}-call", {"account_id": alice, "call_id": f"{MARK}-call"}
     numbers = dict.fromkeys(("destination", "dialled", "caller_number", "prefix"), DIGITS)
     texts = {**dict.fromkeys(("source_address", "edge", "trunk", "trace_id"), MARK), **numbers, "policy_revision": 7}
-    owners = owners_bytes_of((Owner("account", alice, 1),), (), ())
+    owners = owners_bytes_of((LimitScope("account", alice, 1),), (), ())
     running = {
         "id": uuid.uuid4(), **by, **texts, "created_at": LONG_AGO, "expires_at": LONG_AGO, "granted_s": 60,
         "max_duration_s": 600, "final": False, "held_micros": 0, "spend_day": LONG_AGO.date(), "price": b"",
@@ -221,8 +221,8 @@ async def _calls(database: Database, furnish: Database, alice: UUID) -> None:
         assert len([page async for page in records.export(owner, 0.0, NOW_S)]) == 2
     assert (await accounts.explain(call_id)).call is not None
     for outcome in ("", MARK):
-        await records.decisions(alice, 0.0, outcome, Place(int(NOW_S) * 10**6, uuid.uuid4()), 2)
-    await records.ledger(alice, 0.0, Place(int(NOW_S) * 10**6, uuid.uuid4()), 2)
+        await records.decisions(alice, 0.0, outcome, RecordPlace(int(NOW_S) * 10**6, uuid.uuid4()), 2)
+    await records.ledger(alice, 0.0, RecordPlace(int(NOW_S) * 10**6, uuid.uuid4()), 2)
 
 
 async def _shards(database: Database, furnish: Database, alice: UUID) -> None:
@@ -237,8 +237,8 @@ async def _shards(database: Database, furnish: Database, alice: UUID) -> None:
 
 
 async def _admission(hot: HotPool, alice: UUID) -> None:
-    books = SqlBooks(hot)
-    note = Note(uuid.uuid4(), f"{MARK}-call", alice, NOW_S, MARK, None, b"")
+    books = SqlAdmissionStore(hot)
+    note = DecisionRecord(uuid.uuid4(), f"{MARK}-call", alice, NOW_S, MARK, None, b"")
 
     def decide(loaded: Loaded) -> tuple[Changes, None]:
         missing = {(alice, 0)} - loaded.counters.keys()
@@ -294,7 +294,7 @@ def _shard(alice: UUID) -> Callable[[Any], Awaitable[None]]:
 
     async def work(connection: Any) -> None:
         day = day_of(LONG_AGO.timestamp(), ALICE["time_zone"]).toordinal()
-        usage = usage_bytes(Usage(days=[Span(day, AMOUNT)]))
+        usage = usage_bytes(Usage(days=[CalendarSpan(day, AMOUNT)]))
         grants = grants_bytes({day_spend(day): (AMOUNT, 2, AMOUNT)})
         await connection.execute(update(account).where(account.c.id == alice).values(shards=2))
         await connection.execute(insert(counter).values(scope=alice, shard=0, usage=usage, transfers=grants))
@@ -304,7 +304,7 @@ def _shard(alice: UUID) -> Callable[[Any], Awaitable[None]]:
 
 async def _lists(database: Database, alice: UUID) -> None:
     lists = SqlLists(database)
-    entries = [Entry(f"{DIGITS}{n}", MARK) for n in range(2)]
+    entries = [ListEntry(f"{DIGITS}{n}", MARK) for n in range(2)]
     for _ in range(2):
         await lists.replace(ListHead(f"{MARK}-list", source=MARK), pages(*entries))
     (head,) = await lists.heads()

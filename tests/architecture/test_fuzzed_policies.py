@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from callwarden.auth.core import digest
 from callwarden.call_admission.admission.core.rules import RULES
 from callwarden.call_admission.model.calls import Hold
-from callwarden.call_admission.model.policy import Policies
+from callwarden.call_admission.model.policy import AdmissionPolicies
 from callwarden.common.policy import encode_bundle, parse_bundle
 from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.local.services import SERVICES
@@ -32,7 +32,7 @@ def edge_proxy(policies: PolicySet) -> None:
     world = EdgeWorld(realms=REALMS)
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     world.talk(alice, bob, "bob")
-    world.edge.apply(RuleBook.compile(policies, REALMS))
+    world.edge.apply(RuleBook(policies, REALMS))
     first = alice.request("INVITE", f"sip:bob@{REALM}", call_id="after")
     alice.send(first)
     answer = alice.inbox.popleft() if alice.inbox else None
@@ -61,7 +61,7 @@ def rate_guard(policies: PolicySet) -> None:
 
 
 def call_admission(policies: PolicySet) -> None:
-    compiled = Policies(policies)
+    compiled = AdmissionPolicies(policies)
     for realm in policies.realms:
         policy = compiled.for_realm(realm)
         for caller in (account(realm=realm), postpaid(realm=realm)):

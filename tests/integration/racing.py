@@ -20,7 +20,7 @@ import asyncpg
 
 from callwarden.api.admission.v1 import admission_pb2
 from callwarden.call_admission.model.codecs.usage_bytes import usage_bytes
-from callwarden.call_admission.model.usage import Span, Usage
+from callwarden.call_admission.model.usage import CalendarSpan, Usage
 from callwarden.common.rpc.client import unary
 from callwarden.kernel.errors import CallwardenError
 from callwarden.kernel.money import format_amount
@@ -680,7 +680,7 @@ async def _called_last_month(track: Track, account: str, race: Race) -> None:
     today = datetime.now(ZoneInfo(noon_zone()))
     month = today.year * 12 + today.month - 2
     limit = race.limits["monthly_micros"]
-    usage = Usage(months=[Span(month, calls=1)], month_base_micros=limit, month_grown=month)
+    usage = Usage(months=[CalendarSpan(month, calls=1)], month_base_micros=limit, month_grown=month)
     connection = await asyncpg.connect(track.system.database_url.replace("+asyncpg", ""))
     try:
         await connection.execute(

@@ -26,7 +26,7 @@ from callwarden.call_admission.accounts.core.account_csv import Line
 from callwarden.call_admission.accounts.core.accounts import TrunkChange
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.lists.adapters.lists_sql import SqlLists
-from callwarden.call_admission.model.lists import Entry, ListHead
+from callwarden.call_admission.model.lists import ListEntry, ListHead
 from callwarden.call_admission.records.adapters.records_sql import SqlRecords
 from callwarden.common.metrics import Metrics
 from callwarden.common.sql import Database
@@ -254,16 +254,16 @@ async def test_records_that_two_processes_forget_are_gone_once(two: Two) -> None
 
 async def test_two_lists_imported_at_once_both_hold(two: Two) -> None:
     """Each counts the other's entries towards what all may have together."""
-    two.interrupt("FOR UPDATE", lambda: SqlLists(two.other).replace(ListHead("other"), pages(Entry("491"))))
-    written = await SqlLists(two.one).replace(ListHead("irsf"), pages(Entry("492"), Entry("493")))
+    two.interrupt("FOR UPDATE", lambda: SqlLists(two.other).replace(ListHead("other"), pages(ListEntry("491"))))
+    written = await SqlLists(two.one).replace(ListHead("irsf"), pages(ListEntry("492"), ListEntry("493")))
     assert (written.entries, two.retried("list point")) == (2, 1)
     assert await two.ask(select(func.sum(number_list.c.entries))) == 3
 
 
 async def test_of_two_imports_of_one_list_at_once_one_holds_whole(two: Two) -> None:
-    two.interrupt("FOR UPDATE", lambda: SqlLists(two.other).replace(ListHead("irsf"), pages(Entry("491"))))
+    two.interrupt("FOR UPDATE", lambda: SqlLists(two.other).replace(ListHead("irsf"), pages(ListEntry("491"))))
     with pytest.raises(Conflict):
-        await SqlLists(two.one).replace(ListHead("irsf"), pages(Entry("492"), Entry("493")))
+        await SqlLists(two.one).replace(ListHead("irsf"), pages(ListEntry("492"), ListEntry("493")))
     (head,) = await SqlLists(two.other).heads()
     assert [list(page) async for page in SqlLists(two.other).patterns("irsf", head.version)] == [["491"]]
 

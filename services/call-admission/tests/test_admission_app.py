@@ -19,25 +19,25 @@ from sqlalchemy import select
 from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
 from callwarden.call_admission.accounts.core.accounts import AccountChange, Audit, NewAccount, check_account
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
-from callwarden.call_admission.admission.adapters.store_sql import CONFLICTS, SESSION, SqlBooks
+from callwarden.call_admission.admission.adapters.store_sql import CONFLICTS, SESSION, SqlAdmissionStore
 from callwarden.call_admission.admission.app import calls as app_module
 from callwarden.call_admission.admission.app.calls import CallAdmission
 from callwarden.call_admission.admission.core.book import (
+    AccountState,
     Admission,
+    AdmissionTransaction,
     Admitted,
-    Book,
     Changes,
     Command,
+    DecisionRecord,
     Extended,
     Extension,
     Loaded,
-    Note,
     Refused,
-    Standing,
 )
 from callwarden.call_admission.admission.core.decide import Admit
 from callwarden.call_admission.admission.core.notices import Notice
-from callwarden.call_admission.admission.ports import Books, Read
+from callwarden.call_admission.admission.ports import AdmissionStore, ReadSet
 from callwarden.call_admission.model.calls import (
     CallRequest,
     Ended,
@@ -49,7 +49,7 @@ from callwarden.call_admission.model.calls import (
     Route,
     Started,
 )
-from callwarden.call_admission.model.policy import Policies
+from callwarden.call_admission.model.policy import AdmissionPolicies
 from callwarden.call_admission.model.usage import ADDRESS, BLOCKED, REALM, RESELLER, SYSTEM, Usage
 from callwarden.call_admission.records.adapters.records_sql import SqlRecords
 from callwarden.common.metrics import Metrics
@@ -105,7 +105,7 @@ class Site:
     database: Database
     owner: Database
     """The same as its owner, for what others do and for what no service may."""
-    books: SqlBooks
+    books: SqlAdmissionStore
     accounts: SqlAccounts
     app: CallAdmission
     clock: FakeClock
@@ -192,7 +192,7 @@ class running:  # noqa: N801 - reads as a function
         clock: FakeClock,
         *,
         policy: PolicySet | None = None,
-        around: Callable[[SqlBooks], Books] = lambda books: books,
+        around: Callable[[SqlAdmissionStore], AdmissionStore] = lambda books: books,
         over: Callable[[HotPool], HotPool] = lambda pool: pool,
     ) -> None:
         self._url, self._clock, self._policy, self._around = url, clock, policy or default_set(), around
@@ -203,10 +203,10 @@ class running:  # noqa: N801 - reads as a function
         self._database = Database(self._url, metrics=self._metrics)
         self._owner = Database(as_owner(self._url))
         self._pool: HotPool = await self._database.hot(connections=3, session=SESSION)
-        books = SqlBooks(self._over(self._pool), self._metrics)
+        books = SqlAdmissionStore(self._over(self._pool), self._metrics)
         quotes = PriceList({"retail": PRICE, "later": LATER_PRICE})
         told = Told()
-        policies, chance = Policies(self._policy), random.Random(1).random
+        policies, chance = AdmissionPolicies(self._policy), random.Random(1).random
         app = CallAdmission(self._around(books), quotes, policies, self._clock, chance, notices=told)
         self._task = asyncio.create_task(app.run())
         accounts = SqlAccounts(self._database)
@@ -478,13 +478,13 @@ async def test_an_extension_between_the_reapers_look_and_its_commit_saves_the_ca
 class LateLook:
     """The books as a reaper sees them whose look was a while ago: it finds holds that expire within the hour."""
 
-    def __init__(self, books: SqlBooks) -> None:
+    def __init__(self, books: SqlAdmissionStore) -> None:
         self._books = books
 
-    async def update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def update(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         return await self._books.update(read, work)
 
-    async def look(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def look(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         return await self._books.look(read, work)
 
     async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
@@ -512,14 +512,14 @@ async def test_a_command_that_cannot_be_decided_does_not_take_its_neighbours_wit
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account_id = await site.account()
-    right = Book.apply
+    right = AdmissionTransaction.apply
 
-    def apply(book: Book, command: Any) -> Any:
+    def apply(book: AdmissionTransaction, command: Any) -> Any:
         if isinstance(command, Ended) and command.reason == "nobody's":
             raise ZeroDivisionError
         return right(book, command)
 
-    monkeypatch.setattr(Book, "apply", apply)
+    monkeypatch.setattr(AdmissionTransaction, "apply", apply)
     hold_id = await site.admit(account_id)
     outcomes = await asyncio.gather(
         site.app.ended(replace(site.ended(hold_id, account_id, 1), reason="nobody's")),
@@ -533,18 +533,18 @@ async def test_a_command_that_cannot_be_decided_does_not_take_its_neighbours_wit
 class Gate:
     """The books behind a gate: while it is closed, whoever asks waits there."""
 
-    def __init__(self, books: SqlBooks) -> None:
+    def __init__(self, books: SqlAdmissionStore) -> None:
         self._books = books
         self.open = asyncio.Event()
         self.open.set()
         self.waiting = asyncio.Event()
 
-    async def update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def update(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         self.waiting.set()
         await self.open.wait()
         return await self._books.update(read, work)
 
-    async def look(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def look(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         return await self._books.look(read, work)
 
     async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
@@ -554,7 +554,7 @@ class Gate:
 async def test_what_is_cancelled_before_its_batch_begins_is_not_done(database_url: str, fake_clock: FakeClock) -> None:
     gates: list[Gate] = []
 
-    def gate(books: SqlBooks) -> Gate:
+    def gate(books: SqlAdmissionStore) -> Gate:
         gates.append(Gate(books))
         return gates[0]
 
@@ -580,7 +580,7 @@ async def test_more_than_the_queue_holds_is_refused_at_once(
     monkeypatch.setattr(app_module, "QUEUE_MAX", 3)
     gates: list[Gate] = []
 
-    def gate(books: SqlBooks) -> Gate:
+    def gate(books: SqlAdmissionStore) -> Gate:
         gates.append(Gate(books))
         return gates[0]
 
@@ -600,18 +600,18 @@ async def test_more_than_the_queue_holds_is_refused_at_once(
 class Away:
     """A database that is away as long as a test wants."""
 
-    def __init__(self, books: SqlBooks) -> None:
+    def __init__(self, books: SqlAdmissionStore) -> None:
         self._books = books
         self.is_away = False
         self.asked = 0
 
-    async def update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def update(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         self.asked += 1
         if self.is_away:
             raise Unavailable("the database is not available")
         return await self._books.update(read, work)
 
-    async def look(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def look(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         return await self._books.look(read, work)
 
     async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
@@ -624,7 +624,7 @@ async def test_without_the_database_all_are_refused_soon_and_nothing_is_guessed(
     monkeypatch.setattr(app_module, "PAUSE_AFTER_FAILURE_S", 3_600.0)
     made: list[Away] = []
 
-    def away(books: SqlBooks) -> Away:
+    def away(books: SqlAdmissionStore) -> Away:
         made.append(Away(books))
         return made[0]
 
@@ -645,7 +645,7 @@ async def test_without_the_database_all_are_refused_soon_and_nothing_is_guessed(
 async def test_when_the_process_stops_who_waits_is_told(database_url: str, fake_clock: FakeClock) -> None:
     gates: list[Gate] = []
 
-    def gate(books: SqlBooks) -> Gate:
+    def gate(books: SqlAdmissionStore) -> Gate:
         gates.append(Gate(books))
         return gates[0]
 
@@ -677,7 +677,7 @@ async def test_what_has_moved_since_it_was_read_is_read_again(
             thread = threading.Thread(target=lambda: asyncio.run(take_a_line(database_url, account_id)))
             thread.start()
             thread.join()
-        book = Book(loaded, Policies(default_set()).for_realm, site.clock.unix_s())
+        book = AdmissionTransaction(loaded, AdmissionPolicies(default_set()).for_realm, site.clock.unix_s())
         outcome = book.apply(Admission(request, Quote(RETAIL, "49", PRICE, (Route("c", "x:1"),), 0.0)))
         return book.changes, int(isinstance(outcome, Admitted))
 
@@ -703,11 +703,11 @@ async def test_a_batch_of_all_kinds_is_written_whole_or_not_at_all(site: Site) -
         Admission(new, Quote(RETAIL, "49", PRICE, (Route("carrier", "192.0.2.1:5060"),), now_s)),
         Extension(ExtendRequest(first, "call", account_id, now_s, 60)),
         site.ended(second, account_id, 10),
-        Note(uuid.uuid4(), "noted", None, now_s, "refuse", None, b""),
+        DecisionRecord(uuid.uuid4(), "noted", None, now_s, "refuse", None, b""),
     ]
 
     def work(loaded: Loaded) -> tuple[Changes, None]:
-        book = Book(loaded, Policies(default_set()).for_realm, now_s)
+        book = AdmissionTransaction(loaded, AdmissionPolicies(default_set()).for_realm, now_s)
         for command in commands:
             book.apply(command)
         if broken:
@@ -748,7 +748,9 @@ async def test_an_extension_of_a_call_that_is_over_is_not_found(site: Site) -> N
 
 
 async def test_another_services_decision_is_kept_once_and_explained(site: Site) -> None:
-    note = Note(uuid.uuid4(), "call-from-the-edge", None, site.clock.unix_s(), "refuse", None, b"\x12\x04edge")
+    note = DecisionRecord(
+        uuid.uuid4(), "call-from-the-edge", None, site.clock.unix_s(), "refuse", None, b"\x12\x04edge"
+    )
     await asyncio.gather(site.app.note(note), site.app.note(note))
     explained = await site.accounts.explain("call-from-the-edge")
     assert explained.decisions == (b"\x12\x04edge",)
@@ -768,7 +770,7 @@ async def test_what_is_held_in_memory_is_what_the_database_gives_back(site: Site
 
     loaded = await site.books.update(read, work)
     assert loaded.holds == {hold.id: hold}
-    standing: Standing = loaded.standings[account_id]
+    standing: AccountState = loaded.standings[account_id]
     assert (standing.lines, standing.held_micros) == (1, 60_000)
     assert standing.usage.day(hold.spend_day.toordinal()).held_micros == 60_000
 

@@ -11,17 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from callwarden.call_admission.admission.adapters.cache import AGE_S_MAX, Memory
+from callwarden.call_admission.admission.adapters.cache import AGE_S_MAX, AccountCache
 from callwarden.call_admission.admission.adapters.store_sql import is_checked
 from callwarden.call_admission.admission.app.calls import Batch
 from callwarden.call_admission.admission.core.book import (
+    AccountState,
     Admission,
+    AdmissionTransaction,
     Admitted,
-    Book,
     Changes,
     Command,
-    Counter,
     CounterKey,
+    CounterRow,
     Done,
     Extended,
     Extension,
@@ -30,12 +31,11 @@ from callwarden.call_admission.admission.core.book import (
     NeedsQuote,
     NoHold,
     Outcome,
+    ReferencedAccount,
     Refused,
-    Seen,
-    Standing,
 )
 from callwarden.call_admission.admission.core.notices import Notice
-from callwarden.call_admission.admission.core.resharding import Counts, moves, owners_after, resharded
+from callwarden.call_admission.admission.core.resharding import AccountCounts, moves, owners_after, resharded
 from callwarden.call_admission.model.account import Account, AccountType
 from callwarden.call_admission.model.calls import (
     CallRequest,
@@ -49,7 +49,7 @@ from callwarden.call_admission.model.calls import (
     Started,
 )
 from callwarden.call_admission.model.days import day_of
-from callwarden.call_admission.model.policy import AddressPolicy, AdmissionPolicy, Ceiling, Policies
+from callwarden.call_admission.model.policy import AddressPolicy, AdmissionPolicies, AdmissionPolicy, Ceiling
 from callwarden.call_admission.model.scopes import scope_of
 from callwarden.call_admission.model.settle import Settlement, talk_s
 from callwarden.call_admission.model.usage import Usage, merged
@@ -66,7 +66,7 @@ PEAK = Price(
         Window(int(NOW_S) + 90, (RateGroup(0, 90_000, 60, 1),), 1_000),
     ),
 )
-POLICY: AdmissionPolicy = Policies(default_set()).for_realm("")
+POLICY: AdmissionPolicy = AdmissionPolicies(default_set()).for_realm("")
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Database:
     notes: list[str] = field(default_factory=list)
     versions: dict[UUID, int] = field(default_factory=dict)
     usages: dict[UUID, Usage] = field(default_factory=dict)
-    counters: dict[CounterKey, Counter] = field(default_factory=dict)
+    counters: dict[CounterKey, CounterRow] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
     remembered: int = 0
     reads: int = 0
@@ -92,7 +92,7 @@ class Database:
         commands: list[Command],
         now_s: float,
         policy: AdmissionPolicy = POLICY,
-        memory: Memory | None = None,
+        memory: AccountCache | None = None,
         slot: int = 0,
         *,
         dies: bool = False,
@@ -108,14 +108,14 @@ class Database:
                 loaded, is_read = self._load(now_s, wanted), True
             now, loaded = loaded, None
             is_known = not is_read
-            book = Book(now, lambda realm: policy, now_s, slot)
+            book = AdmissionTransaction(now, lambda realm: policy, now_s, slot)
             if book.lacks(commands):
                 missing = book.changes.missing
                 known = memory.counters(missing, now_s) if memory is not None and not attempt else {}
                 is_known = True
                 now.counters |= self._load_counters(missing - known.keys()) | known
                 wanted |= missing
-                book = Book(now, lambda realm: policy, now_s, slot)
+                book = AdmissionTransaction(now, lambda realm: policy, now_s, slot)
                 assert not book.lacks(commands)
             outcomes = [book.apply(command) for command in commands]
             if book.changes.missing:
@@ -143,7 +143,7 @@ class Database:
         found = self.accounts[key]
         mine = [hold for hold in self.holds.values() if hold.account_id == key]
         rows = {shard: counter.usage for (scope, shard), counter in self.counters.items() if scope == key}
-        counts = Counts(found.balance_micros, found.held_micros, self.usages.get(key, Usage()), rows)
+        counts = AccountCounts(found.balance_micros, found.held_micros, self.usages.get(key, Usage()), rows)
         before, after = max(found.shards, 1), max(shards, 1)
         moved = resharded(counts, before, after, [hold.expires_at_s for hold in mine])
         for shard in rows.keys() - moved.shards.keys():
@@ -151,7 +151,7 @@ class Database:
         if moves(before, after):
             if 0 in moved.shards:
                 version = self.counters[key, 0].version if (key, 0) in self.counters else 0
-                self.counters[key, 0] = Counter(version + 1, moved.shards[0])
+                self.counters[key, 0] = CounterRow(version + 1, moved.shards[0])
             for hold in mine:
                 self.holds[hold.id] = replace(hold, owners=owners_after(hold.owners, after))
         self.usages[key] = moved.own
@@ -195,14 +195,14 @@ class Database:
             alive = [hold.expires_at_s for hold in mine if hold.expires_at_s > now_s]
             lines = 0 if account.shards > 1 else len(alive)
             usage = self.usages.get(key, Usage()).copy()
-            standing = standings[key] = Standing.of(account, self.versions.get(key, 0), lines, usage)
+            standing = standings[key] = AccountState.of(account, self.versions.get(key, 0), lines, usage)
             standing.lines_until_s = min(alive, default=inf)
-        seen = {key: Seen(account, self.versions.get(key, 0)) for key, account in self.accounts.items()}
+        seen = {key: ReferencedAccount(account, self.versions.get(key, 0)) for key, account in self.accounts.items()}
         counters = self._load_counters(wanted)
         return Loaded(standings, dict(self.holds), set(self.records), dict(self.refused), seen, counters)
 
-    def _load_counters(self, keys: Collection[CounterKey]) -> dict[CounterKey, Counter]:
-        return {key: _copied(self.counters.get(key, Counter(0, Usage()))) for key in keys}
+    def _load_counters(self, keys: Collection[CounterKey]) -> dict[CounterKey, CounterRow]:
+        return {key: _copied(self.counters.get(key, CounterRow(0, Usage()))) for key in keys}
 
     def _write(self, changes: Changes) -> None:
         for hold_id, new in changes.holds.items():
@@ -241,8 +241,8 @@ class Database:
                 self.refused[note.id] = note.decision.refused
 
 
-def _copied(counter: Counter) -> Counter:
-    return Counter(counter.version, counter.usage.copy(), dict(counter.grants))
+def _copied(counter: CounterRow) -> CounterRow:
+    return CounterRow(counter.version, counter.usage.copy(), dict(counter.grants))
 
 
 def account(key: int = 1, **changes: object) -> Account:
@@ -573,7 +573,7 @@ def test_late_news_of_an_answer_brings_the_line_back_into_the_count() -> None:
 
 
 def test_a_yes_on_what_is_remembered_needs_no_reading_and_a_no_does() -> None:
-    tables, memory = database(account(max_lines=3)), Memory()
+    tables, memory = database(account(max_lines=3)), AccountCache()
     for number in range(1, 4):
         assert isinstance(tables.transact([admission(number)], NOW_S, POLICY, memory)[0], Admitted)
     assert tables.remembered == 2
@@ -584,14 +584,14 @@ def test_a_yes_on_what_is_remembered_needs_no_reading_and_a_no_does() -> None:
 
 @pytest.mark.setting("maxlines")
 def test_what_another_process_has_moved_is_not_decided_on_from_memory() -> None:
-    tables, memories = database(account(max_lines=3)), (Memory(), Memory())
+    tables, memories = database(account(max_lines=3)), (AccountCache(), AccountCache())
     outcomes = [tables.transact([admission(n)], NOW_S, POLICY, memories[n % 2])[0] for n in range(1, 9)]
     assert [type(outcome) for outcome in outcomes] == [Admitted] * 3 + [Refused] * 5
 
 
 @pytest.mark.setting("credit")
 def test_a_hold_that_another_process_has_moved_is_read_again_though_its_account_is_known_since() -> None:
-    tables, ours, other = database(), Memory(), Memory()
+    tables, ours, other = database(), AccountCache(), AccountCache()
     tables.transact([admission(1)], NOW_S, POLICY, ours)
     tables.transact([extension(1, 60, NOW_S)], NOW_S, POLICY, other)
     tables.transact([admission(2)], NOW_S, POLICY, ours)
@@ -608,7 +608,7 @@ def test_a_hold_that_another_process_has_moved_is_read_again_though_its_account_
 
 @pytest.mark.setting("credit")
 def test_a_top_up_counts_at_once_though_the_balance_is_remembered() -> None:
-    tables, memory = database(account(balance_micros=60_000)), Memory()
+    tables, memory = database(account(balance_micros=60_000)), AccountCache()
     tables.transact([admission(1)], NOW_S, POLICY, memory)
     tables.accounts[UUID(int=1)] = replace(tables.accounts[UUID(int=1)], balance_micros=160_000)
     (second,) = tables.transact([admission(2)], NOW_S, POLICY, memory)
@@ -616,7 +616,7 @@ def test_a_top_up_counts_at_once_though_the_balance_is_remembered() -> None:
 
 
 def test_a_line_that_expires_is_not_remembered() -> None:
-    tables, memory = database(account(max_lines=1)), Memory()
+    tables, memory = database(account(max_lines=1)), AccountCache()
     (first,) = tables.transact([admission(1)], NOW_S, POLICY, memory)
     later_s = admitted(first).expires_at_s
     (second,) = tables.transact([admission(2)], later_s, POLICY, memory)
@@ -624,7 +624,7 @@ def test_a_line_that_expires_is_not_remembered() -> None:
 
 
 def test_an_id_that_is_over_or_refused_is_found_though_it_is_not_remembered() -> None:
-    tables, memory = database(account(max_lines=2)), Memory()
+    tables, memory = database(account(max_lines=2)), AccountCache()
     tables.transact([admission(1)], NOW_S, POLICY, memory)
     tables.transact([ended(1, NOW_S, NOW_S + 5)], NOW_S + 5, POLICY, memory)
     tables.transact([admission(2)], NOW_S + 5, POLICY, memory)
@@ -632,7 +632,7 @@ def test_an_id_that_is_over_or_refused_is_found_though_it_is_not_remembered() ->
 
 
 def test_memory_is_bounded_and_forgets_what_is_old() -> None:
-    memory = Memory(accounts_max=3)
+    memory = AccountCache(accounts_max=3)
     tables = database(*(account(key) for key in range(1, 10)))
     for key in range(1, 10):
         tables.transact([admission(key, key)], NOW_S, POLICY, memory)
@@ -731,7 +731,7 @@ def test_the_end_of_a_call_says_who_had_it_where_its_answer_was_not_told() -> No
 @pytest.mark.setting("maxslperday")
 def test_a_carrier_that_is_ruled_out_counts_nothing_and_what_is_remembered_of_it_is_looked_up() -> None:
     carriers = carrier("carrier", talk_day_s=60), carrier("other", talk_day_s=1_000)
-    tables, memory = database(account(balance_micros=10_000_000), *carriers), Memory()
+    tables, memory = database(account(balance_micros=10_000_000), *carriers), AccountCache()
     day = day_of(NOW_S, "Europe/Berlin")
     tables.transact([admission(1, routes=BOTH_ROUTES)], NOW_S, POLICY, memory)
     (second,) = tables.transact([admission(2, routes=BOTH_ROUTES)], NOW_S, POLICY, memory)
@@ -798,7 +798,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.batch: list[Command] = []
         self.revived = False
         # Two processes, each with what it remembers: small, so that it forgets, too.
-        self.memories = [Memory(accounts_max=2, holds_max=3), Memory(accounts_max=1, holds_max=2)]
+        self.memories = [AccountCache(accounts_max=2, holds_max=3), AccountCache(accounts_max=1, holds_max=2)]
 
     @rule(target=calls, key=st.sampled_from([1, 1, 2, 3, 3]), price=st.sampled_from([PRICE, PEAK]))
     def call(self, key: int, price: Price) -> tuple[int, int]:
@@ -866,7 +866,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.tables.transact(self.batch, self.now_s, WIDE, self.memories[process], slot=process, dies=dies)
         if dies:
             # Another one takes its place and remembers nothing; what was asked is asked again.
-            self.memories[process] = Memory(accounts_max=2, holds_max=3)
+            self.memories[process] = AccountCache(accounts_max=2, holds_max=3)
             return
         self.batch = []
         for key, limit in self.limits.items():

@@ -440,3 +440,21 @@ async def test_saving_goes_on_until_the_process_stops_and_then_once_more(monkeyp
     house.snapshots.down = True
     house.count(messages(1))
     await house.guard.save_snapshots(stopping)  # Stopping already: returns, whatever fails.
+
+
+async def test_reports_are_counted_while_many_bans_are_held_against_a_new_policy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app_module, "CHECKS_AT_ONCE", 1)
+    house = House()
+    async with house.writing():
+        for number in range(20):
+            house.count(messages(11, f"192.0.2.{number}"))
+        await turn()
+        house.guard.apply(limits(allow=("192.0.2.0/24",)))
+        reports = 0
+        while house.banned:
+            house.count(messages(1, f"198.51.100.{reports}"))
+            reports += 1
+            await asyncio.sleep(0)
+        assert reports >= 20

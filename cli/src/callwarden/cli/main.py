@@ -28,6 +28,7 @@ from callwarden.cli.commands import (
     rates,
     route,
     sip,
+    sip_calls,
     trunk,
     up,
 )
@@ -101,6 +102,8 @@ app.add_typer(ban.app, name="ban", rich_help_panel=PROTECT)
 app.add_typer(lists.app, name="list", rich_help_panel=PROTECT)
 app.add_typer(calls.app, name="call", rich_help_panel=CALLS)
 app.command("explain", rich_help_panel=CALLS)(calls.explain)
+sip.app.command("call")(sip_calls.call)
+sip.app.command("answer")(sip_calls.answer)
 app.add_typer(sip.app, name="sip", rich_help_panel=CALLS)
 
 

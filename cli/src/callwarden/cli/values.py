@@ -89,5 +89,14 @@ def secret(given: str | None, *, what: str) -> str:
     return str(typer.prompt(what, hide_input=True, confirmation_prompt=True))
 
 
+def password_of(user: str, given: str | None) -> str:
+    """The password that somebody has already, asked once; "-" reads a line from standard input."""
+    if given is None and sys.stdin.isatty():
+        return str(typer.prompt(f"SIP password of {user}", hide_input=True))
+    if given is None:
+        raise Misuse(f"the SIP password of {user} is needed: --password - reads it from standard input")
+    return secret(given, what=f"SIP password of {user}")
+
+
 def new_password() -> str:
     return "".join(secrets.choice(_PASSWORD_ALPHABET) for _ in range(_PASSWORD_LENGTH))

@@ -1,6 +1,5 @@
 """`callwarden account`: who may call, with what limits."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -8,48 +7,22 @@ import typer
 
 from callwarden.cli import output, remote, uploads, values
 from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.field_options import fill, fill_change, to_change, to_create
 from callwarden.cli.output import Output, OutputOption
+from callwarden.kernel.account import BY_NAME, CLEARABLE, FIELDS, LIMITS
+from callwarden.kernel.fields import DataField, FieldKind
 
 if TYPE_CHECKING:
-    from callwarden.api.admission.v1.admission_pb2 import Account, Limits, Profile
+    from collections.abc import Sequence
+
+    from callwarden.api.admission.v1.admission_pb2 import Account
 
 app = typer.Typer(no_args_is_help=True, help="Accounts: who calls and pays, and their limits.")
 
 _EXPORT_TIMEOUT_S: Final = 300.0  # 100,000 accounts are read and written in less.
-
-# Option: its field in Limits, and how its value is read.
-_LIMIT_OPTIONS: Final = {
-    "lines": ("max_lines", values.limit),
-    "lines_off_peak": ("max_lines_off_peak", values.limit),
-    "per_second": ("max_per_second", values.limit),
-    "daily": ("daily_micros", values.amount),
-    "monthly": ("monthly_micros", values.amount),
-    "monthly_increment": ("monthly_increment_micros", values.amount),
-    "monthly_ceiling": ("monthly_ceiling_micros", values.amount),
-    "talk_day": ("talk_day_s", values.seconds),
-    "talk_month": ("talk_month_s", values.seconds),
-}
+_CLEAR: Final = f"Take away: a limit, {' or '.join(sorted(CLEARABLE - LIMITS.keys()))}; may be repeated."
 
 NameArgument = Annotated[str, typer.Argument(help="Name or id.")]
-# What both `create` and `set` take.
-LinesOffPeakOption = Annotated[str | None, typer.Option(help="Calls at the same time outside peak hours.")]
-PerSecondOption = Annotated[str | None, typer.Option(help="New calls within a second.")]
-MonthlyOption = Annotated[str | None, typer.Option(help="Spend a calendar month.")]
-MonthlyIncrementOption = Annotated[
-    str | None, typer.Option(help="Added to the monthly limit after each month with calls.")
-]
-MonthlyCeilingOption = Annotated[str | None, typer.Option(help="How far the monthly limit grows.")]
-TalkDayOption = Annotated[str | None, typer.Option(help="Talk time a day, such as 90m; a carrier's: terminated.")]
-TalkMonthOption = Annotated[str | None, typer.Option(help="Talk time a month, such as 100h.")]
-CountryOption = Annotated[str | None, typer.Option(help="Where the subscriber lives, such as DE.")]
-EmailOption = Annotated[str | None, typer.Option(help="Address to write to.")]
-EmailVerifiedOption = Annotated[
-    bool | None, typer.Option("--email-verified/--email-unverified", help="Whether somebody checked it.")
-]
-PhoneOption = Annotated[str | None, typer.Option(help="Number to reach the subscriber at.")]
-PhoneVerifiedOption = Annotated[
-    bool | None, typer.Option("--phone-verified/--phone-unverified", help="Whether somebody checked it.")
-]
 PasswordOption = Annotated[
     str | None,
     typer.Option(
@@ -61,41 +34,17 @@ PasswordOption = Annotated[
 
 
 @app.command()
+@to_create(FIELDS, without=("name", "active"))
 def create(
-    name: Annotated[str, typer.Argument(help="1 to 64 of A-Z a-z 0-9 . _ -; also the SIP user name.")],
+    name: Annotated[str, typer.Argument(help=BY_NAME["name"].about)],
     password: PasswordOption = None,
     generate: Annotated[bool, typer.Option("--generate", help="Make a password and print it once.")] = False,
     no_password: Annotated[
         bool, typer.Option("--no-password", help="No phone registers with it (trunks, carriers).")
     ] = False,
-    realm: Annotated[str, typer.Option(help="SIP domain.")] = "callwarden.local",
-    kind: Annotated[str, typer.Option("--type", help="enduser, traffic-sender, carrier or reseller.")] = "enduser",
-    postpaid: Annotated[bool, typer.Option("--postpaid", help="Bill later; without it credit goes before.")] = False,
-    currency: Annotated[str, typer.Option(help="ISO 4217.")] = "EUR",
-    deck: Annotated[str, typer.Option(help="Price list its calls are charged by; without it its reseller's.")] = "",
-    parent: Annotated[str, typer.Option(help="Reseller it belongs to; of the same realm and currency.")] = "",
-    credit: Annotated[str, typer.Option(help="Top up with so much at once.")] = "0",
-    number: Annotated[list[str] | None, typer.Option(help="Number it owns; may be repeated.")] = None,
-    lines: Annotated[str | None, typer.Option(help="Calls at the same time; without it the policy says.")] = None,
-    daily: Annotated[str | None, typer.Option(help="Spend a day; without it the policy says.")] = None,
-    lines_off_peak: LinesOffPeakOption = None,
-    per_second: PerSecondOption = None,
-    monthly: MonthlyOption = None,
-    monthly_increment: MonthlyIncrementOption = None,
-    monthly_ceiling: MonthlyCeilingOption = None,
-    talk_day: TalkDayOption = None,
-    talk_month: TalkMonthOption = None,
-    time_zone: Annotated[str, typer.Option(help="Where its day and month begin.")] = "UTC",
-    country: CountryOption = None,
-    email: EmailOption = None,
-    email_verified: EmailVerifiedOption = None,
-    phone: PhoneOption = None,
-    phone_verified: PhoneVerifiedOption = None,
-    shards: Annotated[int, typer.Option(min=0, help="Rows its counters are split over, where one can't carry it.")] = 0,
-    list_: Annotated[
-        list[str] | None, typer.Option("--list", help="Number list for its calls; may be repeated.")
-    ] = None,
+    credit: Annotated[str, typer.Option(help="Top up with this amount at once.")] = "0",
     as_: OutputOption = Output.TABLE,
+    **fields: Any,
 ) -> None:
     """Create an account, its password and its first credit.
 
@@ -110,43 +59,21 @@ def create(
         secret = ""
     else:
         secret = values.new_password() if generate else values.secret(password, what=f"SIP password of {name}")
-    limits, _ = _limits(
-        lines=lines,
-        daily=daily,
-        lines_off_peak=lines_off_peak,
-        per_second=per_second,
-        monthly=monthly,
-        monthly_increment=monthly_increment,
-        monthly_ceiling=monthly_ceiling,
-        talk_day=talk_day,
-        talk_month=talk_month,
-    )
-    wanted = pb.Account(
-        name=name,
-        realm=realm,
-        type=kind,
-        currency=currency,
-        prepaid=not postpaid,
-        deck=deck,
-        time_zone=time_zone,
-        numbers=[values.number(text) for text in number or []],
-        limits=limits,
-        parent=parent,
-        profile=_profile(country, email, email_verified, phone, phone_verified),
-        shards=shards,
-        lists=list_ or (),
-    )
+    wanted = pb.Account(name=name)
+    fill(wanted, FIELDS, fields)
     first_micros = values.amount(credit, name="--credit")
 
     account = remote.speak(
         lambda system: operations.create_account(system, wanted, password=secret, credit_micros=first_micros)
     )
-    if as_ is Output.JSON:
-        output.as_json(output.plain(account) | ({"password": secret} if generate else {}))
-        return
-    output.show(details(account))
-    if generate:
-        output.say(f"\nPassword, shown this once: {secret}")
+    made = {"password": secret} if generate else {}
+
+    def view() -> None:
+        output.show(details(account))
+        if generate:
+            output.say(f"\nPassword, shown only this once: {secret}")
+
+    output.emit(as_, output.plain(account) | made, view)
 
 
 @app.command()
@@ -158,10 +85,7 @@ def show(account: NameArgument, as_: OutputOption = Output.TABLE) -> None:
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
     found = remote.speak(lambda system: remote.ask(system.accounts.GetAccount, pb.GetAccountRequest(account=account)))
-    if as_ is Output.JSON:
-        output.as_json(output.plain(found))
-    else:
-        output.show(details(found))
+    output.emit_message(as_, found, lambda: output.show(details(found)))
 
 
 @app.command("list")
@@ -181,13 +105,30 @@ def list_(
 
     request = pb.ListAccountsRequest(page_size=limit, after=after, type=kind, realm=realm, parent=parent)
     reply = remote.speak(lambda system: remote.ask(system.accounts.ListAccounts, request))
-    none = "no accounts" + (f" after {after}" if after else "; make one with `callwarden account create`")
-    if output.all_said(reply.accounts, as_, none=none):
-        return
+    none = "no accounts" + (f" after {after}" if after else "; create one with `callwarden account create`")
+
+    def view() -> None:
+        output.show(_table(reply.accounts))
+        if len(reply.accounts) == limit:
+            output.say(f"\nmore with --after {reply.accounts[-1].name}")
+
+    output.emit_messages(as_, pb.Account, reply.accounts, view, none=none)
+
+
+def _table(accounts: "Sequence[Account]") -> output.Rows:
     table = output.Rows(
-        "name", "type", "credit", "held", "spent today", "lines", "numbers", right=("credit", "held", "spent today")
+        "name",
+        "type",
+        "credit",
+        "held",
+        "spent today",
+        "lines",
+        "numbers",
+        right=("credit", "held", "spent today"),
+        below=("numbers",),
+        optional=("type", "lines"),
     )
-    for found in reply.accounts:
+    for found in accounts:
         table.add(
             found.name if found.status == "active" else f"{found.name} ({found.status})",
             found.type,
@@ -197,43 +138,16 @@ def list_(
             _lines(found),
             " ".join(f"+{digits}" for digits in found.numbers),
         )
-    output.show(table)
-    if len(reply.accounts) == limit:
-        output.say(f"\nmore with --after {reply.accounts[-1].name}")
+    return table
 
 
 @app.command("set")
+@to_change(FIELDS)
 def set_(
     account: NameArgument,
-    status: Annotated[str | None, typer.Option(help="active or disabled.")] = None,
-    deck: Annotated[str | None, typer.Option(help="Price list.")] = None,
-    lines: Annotated[str | None, typer.Option(help="Calls at the same time; `none`: the policy says.")] = None,
-    daily: Annotated[str | None, typer.Option(help="Spend a day; `none`: the policy says.")] = None,
-    lines_off_peak: LinesOffPeakOption = None,
-    per_second: PerSecondOption = None,
-    monthly: MonthlyOption = None,
-    monthly_increment: MonthlyIncrementOption = None,
-    monthly_ceiling: MonthlyCeilingOption = None,
-    talk_day: TalkDayOption = None,
-    talk_month: TalkMonthOption = None,
-    prepaid: Annotated[bool | None, typer.Option("--prepaid/--postpaid", help="Credit before, or bill later.")] = None,
-    currency: Annotated[str | None, typer.Option(help="Only before its first payment or call.")] = None,
-    time_zone: Annotated[str | None, typer.Option(help="Where its day and month begin.")] = None,
-    parent: Annotated[str | None, typer.Option(help="Reseller it belongs to; `none`: no more to any.")] = None,
-    country: CountryOption = None,
-    email: EmailOption = None,
-    email_verified: EmailVerifiedOption = None,
-    phone: PhoneOption = None,
-    phone_verified: PhoneVerifiedOption = None,
-    shards: Annotated[int | None, typer.Option(min=1, help="Rows its counters are split over.")] = None,
-    clear: Annotated[
-        list[str] | None, typer.Option(help="Take away: country, email or phone; may be repeated.")
-    ] = None,
-    add_list: Annotated[list[str] | None, typer.Option(help="Number list for its calls from now on.")] = None,
-    remove_list: Annotated[list[str] | None, typer.Option(help="Number list for its calls no more.")] = None,
-    add_number: Annotated[list[str] | None, typer.Option(help="Number it owns from now on.")] = None,
-    remove_number: Annotated[list[str] | None, typer.Option(help="Number it owns no more.")] = None,
+    clear: Annotated[list[str] | None, typer.Option(help=_CLEAR)] = None,
     as_: OutputOption = Output.TABLE,
+    **fields: Any,
 ) -> None:
     """Change an account; what isn't named stays.
 
@@ -241,42 +155,12 @@ def set_(
     """
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
-    limits, cleared = _limits(
-        lines=lines,
-        daily=daily,
-        lines_off_peak=lines_off_peak,
-        per_second=per_second,
-        monthly=monthly,
-        monthly_increment=monthly_increment,
-        monthly_ceiling=monthly_ceiling,
-        talk_day=talk_day,
-        talk_month=talk_month,
-    )
-    profile = _profile(country, email, email_verified, phone, phone_verified)
-    request = pb.UpdateAccountRequest(
-        account=account,
-        status=status,
-        deck=deck,
-        limits=limits if limits.ListFields() else None,
-        prepaid=prepaid,
-        currency=currency,
-        time_zone=time_zone,
-        parent=None if parent == "none" else parent,
-        profile=profile if profile.ListFields() else None,
-        shards=shards,
-        clear=[*cleared, *(clear or ()), *(("parent",) if parent == "none" else ())],
-        add_numbers=[values.number(text) for text in add_number or ()],
-        remove_numbers=[values.number(text) for text in remove_number or ()],
-        add_lists=add_list or (),
-        remove_lists=remove_list or (),
-    )
+    request = pb.UpdateAccountRequest(account=account, clear=clear or ())
+    fill_change(request, FIELDS, fields)
     if request == pb.UpdateAccountRequest(account=account):
         raise Misuse("nothing to change: name at least one option, such as --lines 5")
     changed = remote.speak(lambda system: remote.ask(system.accounts.UpdateAccount, request))
-    if as_ is Output.JSON:
-        output.as_json(output.plain(changed))
-    else:
-        output.show(details(changed))
+    output.emit_message(as_, changed, lambda: output.show(details(changed)))
 
 
 @app.command("import")
@@ -305,13 +189,10 @@ def import_(
 
     parts = uploads.parts(uploads.read(file), first, lambda part: pb.ImportAccountsRequest(csv=part))
     reply = remote.speak(lambda system: remote.ask(system.accounts.ImportAccounts, parts, timeout_s=uploads.TIMEOUT_S))
-    if as_ is Output.JSON:
-        output.as_json(output.plain(reply))
     created = f"{reply.created:,} accounts {'would be ' if dry_run else ''}created"
+    uploads.emit_import(as_, reply, "" if reply.errors_total else created)
     if reply.errors_total:
         raise Failure(f"{uploads.bad_lines(str(file), reply.errors, reply.errors_total)}; {created}")
-    if as_ is Output.TABLE:
-        output.say(created)
 
 
 @app.command()
@@ -319,13 +200,11 @@ def export(
     kind: Annotated[str, typer.Option("--type", help="Only of this type.")] = "",
     realm: Annotated[str, typer.Option(help="Only of this realm.")] = "",
     parent: Annotated[str, typer.Option(help="Only of this reseller.")] = "",
-    file: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; without it standard output.")
-    ] = None,
+    file: Annotated[Path | None, typer.Option("--to", help="File to write. Default: standard output.")] = None,
 ) -> None:
     """All accounts as CSV that `account import` takes back.
 
-    Example: [bold]callwarden account export --parent north -o north.csv[/bold]
+    Example: [bold]callwarden account export --parent north --to north.csv[/bold]
     """
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
@@ -367,37 +246,6 @@ def passwd(
         output.say(f"shown this once: {secret}")
 
 
-def _limits(**given: str | None) -> "tuple[Limits, list[str]]":
-    """Limits by option as typed; what is `none` is named in the second part. None: not given."""
-    from callwarden.api.admission.v1 import admission_pb2 as pb
-
-    limits, cleared = pb.Limits(), []
-    for option, text in given.items():
-        if text is None:
-            continue
-        field, read = _LIMIT_OPTIONS[option]
-        value = None if text == "none" else read(text, name=f"--{option.replace('_', '-')}")
-        if value is None:
-            cleared.append(field)
-        else:
-            setattr(limits, field, value)
-    return limits, cleared
-
-
-def _profile(
-    country: str | None, email: str | None, email_verified: bool | None, phone: str | None, phone_verified: bool | None
-) -> "Profile":
-    from callwarden.api.admission.v1 import admission_pb2 as pb
-
-    return pb.Profile(
-        country=country,
-        email=email,
-        email_verified=email_verified,
-        phone=None if phone is None else values.number(phone, name="--phone"),
-        phone_verified=phone_verified,
-    )
-
-
 def _lines(account: "Account") -> str:
     limit = f" of {account.limits.max_lines}" if account.limits.HasField("max_lines") else ""
     return f"{account.lines_in_use}{limit}"
@@ -406,7 +254,6 @@ def _lines(account: "Account") -> str:
 def details(account: "Account") -> Any:
     """An account as label and value, for people: what is set, and what everybody asks for."""
     limits = account.limits
-    is_set = {field.name: value for field, value in limits.ListFields()}
     daily = output.money(limits.daily_micros, account.currency) if limits.HasField("daily_micros") else "policy"
     return output.facts(
         {
@@ -420,14 +267,7 @@ def details(account: "Account") -> Any:
             + (f", of which {output.money(account.held_micros)} held by running calls" if account.held_micros else ""),
             "spent today": f"{output.money(account.spent_today_micros, account.currency)} (limit: {daily})",
             "lines": f"{_lines(account)} in use" + ("" if limits.HasField("max_lines") else " (limit: policy)"),
-            **{
-                label: show(is_set[field], account.currency)
-                for field, (label, show) in _LIMITS_SHOWN.items()
-                if field in is_set
-            },
-            **_profile_shown(account.profile),
-            **({"number lists": " ".join(account.lists)} if account.lists else {}),
-            **({"shards": str(account.shards)} if account.shards > 1 else {}),
+            **{field.label: text for field in FIELDS if field.name not in _SHOWN and (text := _shown(account, field))},
             "time zone": account.time_zone,
         }
     )
@@ -436,28 +276,32 @@ def details(account: "Account") -> Any:
 _NO_DECK: Final = "none: it can't call out"
 
 
-def _span(seconds: int, _currency: str) -> str:
-    return output.duration(seconds)
+# What `details` shows with more than its value, and what qualifies the line before.
+_SHOWN: Final = frozenset({
+    "name", "realm", "type", "active", "currency", "time_zone", "prepaid", "deck", "parent", "numbers", "max_lines",
+    "daily_micros", "email_verified", "phone_verified",
+})  # fmt: skip
 
 
-# Beside lines and a day's spend, which are shown with what is used of them.
-_LIMITS_SHOWN: "Final[dict[str, tuple[str, Callable[[int, str], str]]]]" = {
-    "max_lines_off_peak": ("lines off-peak", lambda count, _: str(count)),
-    "max_per_second": ("calls per second", lambda count, _: str(count)),
-    "monthly_micros": ("spend a month", output.money),
-    "monthly_increment_micros": ("grows a month by", output.money),
-    "monthly_ceiling_micros": ("grows no further than", output.money),
-    "talk_day_s": ("talk time a day", _span),
-    "talk_month_s": ("talk time a month", _span),
-}
-
-
-def _profile_shown(profile: "Profile") -> dict[str, str]:
-    shown = {"country": profile.country} if profile.country else {}
-    for label, text, is_verified in (
-        ("email", profile.email, profile.email_verified),
-        ("phone", f"+{profile.phone}" if profile.phone else "", profile.phone_verified),
-    ):
-        if text:
-            shown[label] = f"{text} ({'verified' if is_verified else 'not verified'})"
-    return shown
+def _shown(account: "Account", field: DataField) -> str:
+    """A field's value for people; empty where it isn't set, or says no."""
+    holder: Any = getattr(account, field.group) if field.group else account
+    value = getattr(holder, field.wire)
+    if holder.DESCRIPTOR.fields_by_name[field.wire].has_presence and not holder.HasField(field.wire):
+        return ""
+    match field.kind:
+        case FieldKind.AMOUNT:
+            return output.money(value, account.currency)
+        case FieldKind.DURATION:
+            return output.duration(value)
+        case FieldKind.COUNT:
+            return str(value) if field.is_limit or value > 1 else ""
+        case FieldKind.FLAG:
+            return "yes" if value else ""
+        case FieldKind.NAMES:
+            return " ".join(value)
+    text = f"+{value}" if value and field.kind is FieldKind.PHONE else value
+    if text and f"{field.name}_verified" in BY_NAME:
+        is_verified = getattr(holder, f"{field.wire}_verified")
+        return f"{text} ({'verified' if is_verified else 'not verified'})"
+    return text

@@ -1,49 +1,36 @@
 """`callwarden trunk`: peers that calls go out to, or come in from."""
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from callwarden.cli import output, remote
 from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.field_options import fill, fill_change, to_change, to_create
 from callwarden.cli.output import Output, OutputOption
+from callwarden.kernel.trunk import TRUNK_FIELDS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from callwarden.api.admission.v1.admission_pb2 import Trunk
 
 app = typer.Typer(no_args_is_help=True, help="Trunks: carriers that calls go out to, customers they come in from.")
 
 
-class Direction(StrEnum):
-    CARRIER = "carrier"
-    TRAFFIC_SENDER = "traffic-sender"
-
-
 @app.command()
+@to_create(TRUNK_FIELDS, without=("name", "address", "account", "enabled", "realm"))
 def add(
     name: Annotated[str, typer.Argument(help="1 to 64 of A-Z a-z 0-9 . _ -")],
     address: Annotated[str, typer.Option(help="host:port of the SIP peer.")],
-    direction: Annotated[Direction, typer.Option(help="Calls go out to a carrier, come in from a traffic sender.")] = (
-        Direction.CARRIER
-    ),
     account: Annotated[
         str | None, typer.Option(help="Account it belongs to; without it one of the same name is made.")
     ] = None,
     realm: Annotated[str, typer.Option(help="Realm of the account made for it.")] = "callwarden.local",
     currency: Annotated[str, typer.Option(help="Currency of the account made for it.")] = "EUR",
     deck: Annotated[str, typer.Option(help="Price list of the account made for it.")] = "",
-    tech_prefix: Annotated[str, typer.Option(help="Digits before the number that name this peer.")] = "",
-    strip_digits: Annotated[int, typer.Option(min=0, max=15, help="Digits taken off the number's front.")] = 0,
-    add_prefix: Annotated[str, typer.Option(help="Digits then put before it.")] = "",
-    only_local: Annotated[
-        bool, typer.Option("--only-local", help="A traffic sender's calls reach local users only, never a carrier.")
-    ] = False,
-    allow_prefix: Annotated[list[str] | None, typer.Option(help="Its calls go to these only; may be repeated.")] = None,
-    block_prefix: Annotated[
-        list[str] | None, typer.Option(help="Its calls never go to these; may be repeated.")
-    ] = None,
     as_: OutputOption = Output.TABLE,
+    **fields: Any,
 ) -> None:
     """Add a trunk.
 
@@ -52,41 +39,19 @@ def add(
     from callwarden.api.admission.v1 import admission_pb2 as pb
     from callwarden.cli import operations
 
-    wanted = pb.Trunk(
-        name=name,
-        address=address,
-        direction=direction.value,
-        account=account or "",
-        tech_prefix=tech_prefix,
-        strip_digits=strip_digits,
-        add_prefix=add_prefix,
-        enabled=True,
-        only_local=only_local,
-        allow_prefixes=allow_prefix or (),
-        block_prefixes=block_prefix or (),
-    )
-    owner = pb.Account(name=name, realm=realm, type=direction.value, currency=currency, deck=deck, time_zone="UTC")
+    wanted = pb.Trunk(name=name, address=address, account=account or "", enabled=True)
+    fill(wanted, TRUNK_FIELDS, fields)
+    owner = pb.Account(name=name, realm=realm, type=wanted.direction, currency=currency, deck=deck, time_zone="UTC")
     made = remote.speak(lambda system: operations.create_trunk(system, wanted, owner if account is None else None))
-    if as_ is Output.JSON:
-        output.as_json(output.plain(made))
-    else:
-        _show([made])
+    output.emit_message(as_, made, lambda: _show([made]))
 
 
 @app.command("set")
+@to_change(TRUNK_FIELDS)
 def set_(
     name: Annotated[str, typer.Argument(help="Name of the trunk.")],
-    address: Annotated[str | None, typer.Option(help="host:port of the SIP peer.")] = None,
-    tech_prefix: Annotated[str | None, typer.Option(help="Digits before the number that name this peer.")] = None,
-    strip_digits: Annotated[int | None, typer.Option(min=0, max=15, help="Digits taken off its front.")] = None,
-    add_prefix: Annotated[str | None, typer.Option(help="Digits then put before it.")] = None,
-    enabled: Annotated[bool | None, typer.Option("--enable/--disable", help="Whether calls pass.")] = None,
-    only_local: Annotated[bool | None, typer.Option("--only-local/--all-numbers", help="Never to a carrier.")] = None,
-    allow_prefix: Annotated[list[str] | None, typer.Option(help="Its calls may go there; several times.")] = None,
-    remove_allow_prefix: Annotated[list[str] | None, typer.Option(help="Takes that back.")] = None,
-    block_prefix: Annotated[list[str] | None, typer.Option(help="Its calls may not go there; several times.")] = None,
-    remove_block_prefix: Annotated[list[str] | None, typer.Option(help="Takes that back.")] = None,
     as_: OutputOption = Output.TABLE,
+    **fields: Any,
 ) -> None:
     """Change a trunk; what isn't named stays.
 
@@ -94,26 +59,12 @@ def set_(
     """
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
-    request = pb.UpdateTrunkRequest(
-        name=name,
-        address=address,
-        tech_prefix=tech_prefix,
-        strip_digits=strip_digits,
-        add_prefix=add_prefix,
-        enabled=enabled,
-        only_local=only_local,
-        add_allow_prefixes=allow_prefix or (),
-        remove_allow_prefixes=remove_allow_prefix or (),
-        add_block_prefixes=block_prefix or (),
-        remove_block_prefixes=remove_block_prefix or (),
-    )
+    request = pb.UpdateTrunkRequest(name=name)
+    fill_change(request, TRUNK_FIELDS, fields)
     if request == pb.UpdateTrunkRequest(name=name):
         raise Misuse("nothing to change: name at least one option, such as --only-local")
     changed = remote.speak(lambda system: remote.ask(system.accounts.UpdateTrunk, request))
-    if as_ is Output.JSON:
-        output.as_json(output.plain(changed))
-    else:
-        _show([changed])
+    output.emit_message(as_, changed, lambda: _show([changed]))
 
 
 @app.command("list")
@@ -125,8 +76,8 @@ def list_(as_: OutputOption = Output.TABLE) -> None:
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
     trunks = remote.speak(lambda system: remote.ask(system.accounts.ListTrunks, pb.ListTrunksRequest())).trunks
-    if not output.all_said(trunks, as_, none="no trunks; add one with `callwarden trunk add`"):
-        _show(list(trunks))
+    none = "no trunks; add one with `callwarden trunk add`"
+    output.emit_messages(as_, pb.Trunk, trunks, lambda: _show(trunks), none=none)
 
 
 @app.command()
@@ -147,8 +98,17 @@ def remove(name: Annotated[str, typer.Argument(help="Name of the trunk.")]) -> N
     output.say(f"trunk {name} removed")
 
 
-def _show(trunks: "list[Trunk]") -> None:
-    table = output.Rows("name", "direction", "address", "account", "number", "state")
+def _show(trunks: "Sequence[Trunk]") -> None:
+    table = output.Rows(
+        "name",
+        "direction",
+        "address",
+        "account",
+        "number",
+        "state",
+        prose=("number",),
+        optional=("direction", "state", "number"),
+    )
     for trunk in trunks:
         changes = [
             f"tech prefix {trunk.tech_prefix}" if trunk.tech_prefix else "",
@@ -163,7 +123,7 @@ def _show(trunks: "list[Trunk]") -> None:
             trunk.direction,
             trunk.address,
             trunk.account,
-            ", ".join(filter(None, changes)) or "as it is",
+            ", ".join(filter(None, changes)) or "unchanged",
             "enabled" if trunk.enabled else "disabled",
         )
     output.show(table)

@@ -17,7 +17,7 @@ from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.cli import output, state
 from callwarden.cli.demo import story
 from callwarden.cli.demo.phones import Phone, PhoneFailed
-from callwarden.cli.demo.stage import Stage
+from callwarden.cli.demo.stage import Stage, recorder, svg
 from callwarden.cli.failure import Failure, of_child
 from callwarden.cli.remote import Remote, ask
 from callwarden.kernel.errors import CallwardenError
@@ -32,13 +32,16 @@ _FAILURES: Final = (story.Broken, CallwardenError, Failure, PhoneFailed, ChildFa
 INTERRUPTED: Final = 130
 
 
-def run(*, keep: Path | None, plain: bool) -> int:
-    """The exit code: 0 when every step held, 1 when one didn't, 130 when interrupted."""
+def run(*, keep: Path | None, plain: bool, record: Path | None = None) -> int:
+    """The exit code: 0 when every step held, 1 when one didn't, 130 when interrupted. `record` is written only when
+    every step held.
+    """
     console = output.console()
     is_live = console.is_terminal and not plain
     folder = Path(tempfile.mkdtemp(prefix="callwarden-demo-"))
     began_s = time.monotonic()
-    stage = Stage(console, is_live=is_live)
+    tape = recorder() if record is not None else None
+    stage = Stage(console, is_live=is_live, tape=tape)
     try:
         code = asyncio.run(_play(folder, stage))
     finally:
@@ -51,6 +54,9 @@ def run(*, keep: Path | None, plain: bool) -> int:
             f"\n[bold green]Every step held.[/] {took_s:.0f} s; everything is stopped, nothing is left running."
         )
         console.print(Text("callwarden up runs it for you to play with.", style=output.DIM))
+        if tape is not None and record is not None:
+            tape.print(f"\n[bold green]Every step held.[/] {took_s:.0f} s; nothing is left running.")
+            record.write_text(svg(tape, "callwarden demo"))
     else:
         hint = "" if keep is not None else " callwarden demo --keep FOLDER keeps the logs."
         console.print(f"\n[bold red]The story broke[/] after {took_s:.0f} s; everything is stopped.{hint}")

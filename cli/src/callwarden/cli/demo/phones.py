@@ -78,11 +78,17 @@ class Call:
 
     async def closed(self, timeout_s: float = 30.0) -> None:
         """Wait for its end, whoever ends it. PhoneFailed if it doesn't come."""
+        if not await self.ends_within(timeout_s):
+            raise PhoneFailed(f"the call of {self.phone.user} didn't end within {timeout_s:g} s")
+
+    async def ends_within(self, timeout_s: float) -> bool:
+        """Wait for its end, but no longer than that; whether it came."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._closed.wait()
-        except TimeoutError as error:
-            raise PhoneFailed(f"the call of {self.phone.user} didn't end within {timeout_s:g} s") from error
+        except TimeoutError:
+            return False
+        return True
 
     async def hang_up(self) -> None:
         """End it and wait for its end."""

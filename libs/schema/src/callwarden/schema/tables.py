@@ -1,11 +1,15 @@
 """Every table, in SQL that CockroachDB and PostgreSQL both run.
 
-In: tables, keys, CHECK constraints that repeat the money's invariants. Out: queries (each service's adapters) and how
+In: tables, keys, CHECK constraints that repeat the money's invariants. Out: what an operator sets of an account and a
+trunk (callwarden.kernel.account, .trunk: their columns are derived from it), queries (each service's adapters) and how
 the schema changes (migrations/).
 
 Keys are random UUIDs or natural names, never sequences: a sequential key sends all inserts of CockroachDB to one range.
 No SERIAL, triggers, advisory locks, LISTEN/NOTIFY or extensions. Money is BIGINT micros. Times are TIMESTAMPTZ.
 """
+
+from collections.abc import Mapping
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -25,6 +29,11 @@ from sqlalchemy import (
     Uuid,
     text,
 )
+from sqlalchemy.types import TypeEngine
+
+from callwarden.kernel.account import FIELDS
+from callwarden.kernel.fields import DataField, FieldKind
+from callwarden.kernel.trunk import TRUNK_FIELDS
 
 metadata = MetaData(
     naming_convention={
@@ -42,18 +51,34 @@ def _at(name: str, *, nullable: bool = False, default_now: bool = False) -> Colu
     return Column(name, DateTime(timezone=True), nullable=nullable, server_default=default)
 
 
+# The column's type by a field's kind, and what its default is where nothing is set.
+_TYPES: Final[Mapping[FieldKind, tuple[type[TypeEngine[Any]], str]]] = {
+    FieldKind.FLAG: (Boolean, "false"),
+    FieldKind.COUNT: (Integer, "0"),
+    FieldKind.AMOUNT: (BigInteger, "0"),
+    FieldKind.DURATION: (BigInteger, "0"),
+}
+
+
+def _column(field: DataField) -> Column[Any]:
+    """The column of a field that an operator sets."""
+    kind, empty = _TYPES.get(field.kind, (Text, ""))
+    default: Any = str(field.preset).lower() if field.kind is FieldKind.FLAG and field.preset else field.preset or empty
+    if field.is_required or field.is_optional:
+        default = None
+    elif kind is Boolean:
+        default = text(default)
+    return Column(field.column, kind, nullable=field.is_optional, server_default=default)
+
+
 account = Table(
     "account",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("realm", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("type", Text, nullable=False),
-    Column("status", Text, nullable=False, server_default="active"),
-    Column("currency", Text, nullable=False),
-    Column("time_zone", Text, nullable=False, server_default="UTC"),
-    Column("prepaid", Boolean, nullable=False),
-    Column("deck", Text, nullable=False, server_default=""),
+    # What an operator sets; a limit that is NULL: the policy's applies, or there is none.
+    *(_column(field) for field in FIELDS if field.column and field.name != "parent"),
+    # The reseller that it belongs to, whose ceilings hold over all of its accounts.
+    Column("parent", Uuid, ForeignKey("account.id")),
     # The sum of the account's ledger entries; changed only in the transaction that writes an entry.
     Column("balance_micros", BigInteger, nullable=False, server_default="0"),
     # The sum of held_micros over the account's rows in hold; changed only together with them.
@@ -65,28 +90,6 @@ account = Table(
     Column("version", BigInteger, nullable=False, server_default="0"),
     # What rules count beyond money and lines (call-admission's Usage as bytes); written with the version.
     Column("usage", LargeBinary, nullable=False, server_default=text("''")),
-    # 0: one row carries the account. Above: its counters are shared out to so many rows of counter.
-    Column("shards", Integer, nullable=False, server_default="0"),
-    # The reseller that it belongs to, whose ceilings hold over all of its accounts.
-    Column("parent", Uuid, ForeignKey("account.id")),
-    # NULL: the policy's default holds, or there is no limit.
-    Column("max_lines", Integer),
-    Column("max_lines_off_peak", Integer),
-    Column("max_per_second", Integer),
-    Column("daily_micros", BigInteger),
-    Column("monthly_micros", BigInteger),
-    Column("monthly_increment_micros", BigInteger),
-    Column("monthly_ceiling_micros", BigInteger),
-    Column("talk_day_s", BigInteger),
-    Column("talk_month_s", BigInteger),
-    # The subscriber's country (ISO 3166), which is home to its calls; e-mail and telephone for reviews of payments.
-    Column("country", Text, nullable=False, server_default=""),
-    Column("email", Text, nullable=False, server_default=""),
-    Column("phone", Text, nullable=False, server_default=""),
-    Column("email_verified", Boolean, nullable=False, server_default=text("false")),
-    Column("phone_verified", Boolean, nullable=False, server_default=text("false")),
-    # Names of number lists that hold for this account beside policy's, with commas between.
-    Column("lists", Text, nullable=False, server_default=""),
     _at("created_at", default_now=True),
     UniqueConstraint("realm", "name"),
     Index("ix_account_parent", "parent"),
@@ -154,18 +157,8 @@ trunk = Table(
     "trunk",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("direction", Text, nullable=False),
     Column("account_id", Uuid, ForeignKey("account.id"), nullable=False),
-    Column("address", Text, nullable=False),
-    Column("tech_prefix", Text, nullable=False, server_default=""),
-    Column("strip_digits", Integer, nullable=False, server_default="0"),
-    Column("add_prefix", Text, nullable=False, server_default=""),
-    Column("enabled", Boolean, nullable=False, server_default=text("true")),
-    # A traffic sender whose calls reach local users and numbers only.
-    Column("only_local", Boolean, nullable=False, server_default=text("false")),
-    # Number prefixes that calls of this trunk may, or may not, go to; with commas between.
-    Column("allow_prefixes", Text, nullable=False, server_default=""),
-    Column("block_prefixes", Text, nullable=False, server_default=""),
+    *(_column(field) for field in TRUNK_FIELDS if field.column and field.name not in ("name", "account")),
     CheckConstraint("direction IN ('carrier', 'traffic-sender')", name="direction_known"),
     CheckConstraint("strip_digits BETWEEN 0 AND 15", name="strip_digits_bounded"),
 )

@@ -13,7 +13,7 @@ from callwarden.kernel.verdict import Reason
 T = TypeVar("T")
 
 
-class Read(Protocol):
+class ReadSet(Protocol):
     """What a batch stands on. Each key once and in order, so that everybody locks rows in the same one."""
 
     @property
@@ -42,10 +42,10 @@ class Read(Protocol):
         ...
 
 
-class Books(Protocol):
+class AdmissionStore(Protocol):
     """Where accounts, holds, ledger and records are kept."""
 
-    async def update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def update(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         """Calls `work` with what the batch stands on and writes the changes that it returns, all or nothing, and only
         if nothing they stand on has changed by then. Returns work's other result.
 
@@ -59,7 +59,7 @@ class Books(Protocol):
         """
         ...
 
-    async def look(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def look(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         """As `update`, on what is true now, and nothing is written."""
         ...
 
@@ -89,7 +89,7 @@ class SourceTrunks(Protocol):
         ...
 
 
-class Notices(Protocol):
+class Notifier(Protocol):
     """Where limits that come near, and calls that were blocked, are told."""
 
     def tell(self, notice: Notice) -> None:

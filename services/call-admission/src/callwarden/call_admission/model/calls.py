@@ -171,7 +171,7 @@ class Expired:
     account_id: UUID
 
 
-class Owner(NamedTuple):
+class LimitScope(NamedTuple):
     """A counter that a call is counted in, beside its account's own row."""
 
     kind: str
@@ -213,7 +213,7 @@ class Hold:
     trunk: str
     marks: tuple[str, ...] = ()
     """Velocity rules that the call was counted under (rules.velocity.marks): its end is counted under the same."""
-    owners: tuple[Owner, ...] = ()
+    owners: tuple[LimitScope, ...] = ()
     """Where else it is counted: it ends where it began, whatever policy says then."""
     costs: tuple[RouteCost, ...] = ()
     """By trunk; not of routes of which nobody knows carrier or cost."""

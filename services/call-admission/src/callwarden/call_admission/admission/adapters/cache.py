@@ -15,8 +15,15 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from callwarden.call_admission.admission.core.book import Changes, Counter, CounterKey, Loaded, Seen, Standing
-from callwarden.call_admission.admission.ports import Read
+from callwarden.call_admission.admission.core.book import (
+    AccountState,
+    Changes,
+    CounterKey,
+    CounterRow,
+    Loaded,
+    ReferencedAccount,
+)
+from callwarden.call_admission.admission.ports import ReadSet
 from callwarden.call_admission.model.calls import Hold
 
 ACCOUNTS_MAX: Final = 10_000  # 1.2 KB each
@@ -29,32 +36,32 @@ AGE_S_MAX: Final = 30.0
 
 
 @dataclass(slots=True)
-class _Seen:
+class _CachedAccount:
     """An account as of its last batch here."""
 
     version: int
     since: int
     """From this version to `version` every change was made here: what was true of a hold then still is."""
-    standing: Standing | None
+    standing: AccountState | None
     """None: to be read."""
     at_s: float
 
 
-class Memory:
+class AccountCache:
     """Accounts and holds by key, the longest unused forgotten first."""
 
     def __init__(self, accounts_max: int = ACCOUNTS_MAX, holds_max: int = HOLDS_MAX) -> None:
-        self._accounts: OrderedDict[UUID, _Seen] = OrderedDict()
+        self._accounts: OrderedDict[UUID, _CachedAccount] = OrderedDict()
         self._holds: OrderedDict[UUID, tuple[Hold, int]] = OrderedDict()
-        self._counters: OrderedDict[CounterKey, tuple[Counter, float]] = OrderedDict()
-        self._seen: OrderedDict[UUID, tuple[Seen, float]] = OrderedDict()
+        self._counters: OrderedDict[CounterKey, tuple[CounterRow, float]] = OrderedDict()
+        self._seen: OrderedDict[UUID, tuple[ReferencedAccount, float]] = OrderedDict()
         self._accounts_max = accounts_max
         self._holds_max = holds_max
 
     def __len__(self) -> int:
         return len(self._accounts)
 
-    def take(self, read: Read) -> Loaded | None:
+    def take(self, read: ReadSet) -> Loaded | None:
         """What would be read, if all of it is remembered and can be relied on until it is written; else None.
 
         What is taken is gone: the book changes it in place, and only a write that went through makes it true again.
@@ -62,7 +69,7 @@ class Memory:
         if not read.accounts:
             return None
         now_s = read.now_s
-        standings: dict[UUID, Standing] = {}
+        standings: dict[UUID, AccountState] = {}
         for account_id in read.accounts:
             seen = self._accounts.get(account_id)
             standing = seen.standing if seen is not None else None
@@ -75,7 +82,7 @@ class Memory:
                 return None
             standings[account_id] = standing
         looked = [standing.account.parent for standing in standings.values() if standing.account.parent is not None]
-        others: dict[UUID, Seen] = {}
+        others: dict[UUID, ReferencedAccount] = {}
         for account_id in (*looked, *read.looked):
             known_other = self._seen.get(account_id)
             if known_other is None or not 0 <= now_s - known_other[1] <= AGE_S_MAX:
@@ -97,9 +104,9 @@ class Memory:
             del self._holds[hold_id]
         return Loaded(standings, holds, seen=others)
 
-    def counters(self, keys: Collection[CounterKey], now_s: float) -> dict[CounterKey, Counter]:
+    def counters(self, keys: Collection[CounterKey], now_s: float) -> dict[CounterKey, CounterRow]:
         """Those of the counters that are remembered; likewise, they are gone."""
-        found: dict[CounterKey, Counter] = {}
+        found: dict[CounterKey, CounterRow] = {}
         for key in keys:
             known = self._counters.pop(key, None)
             if known is not None and 0 <= now_s - known[1] <= AGE_S_MAX:
@@ -111,7 +118,7 @@ class Memory:
         for key in keys:
             self._counters.pop(key, None)
 
-    def keep(self, read: Read, loaded: Loaded, changes: Changes, *, is_whole: bool) -> None:
+    def keep(self, read: ReadSet, loaded: Loaded, changes: Changes, *, is_whole: bool) -> None:
         """After a write that went through: what is true now. `is_whole`: lines and days of the accounts are known."""
         for account_id in read.accounts:
             before = self._accounts.pop(account_id, None)
@@ -123,7 +130,9 @@ class Memory:
             if account_id in changes.versions:
                 standing.version += 1
             is_known = is_whole and account_id not in changes.doubtful
-            self._accounts[account_id] = _Seen(standing.version, since, standing if is_known else None, read.now_s)
+            self._accounts[account_id] = _CachedAccount(
+                standing.version, since, standing if is_known else None, read.now_s
+            )
         for hold_id in read.holds:
             # After the batch the book's holds are those that run; what was settled in it is no longer among them.
             hold = loaded.holds.get(hold_id)

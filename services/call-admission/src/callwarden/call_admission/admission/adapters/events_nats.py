@@ -9,7 +9,7 @@ from nats.aio.msg import Msg
 from callwarden.api.events.v1 import events_pb2
 from callwarden.call_admission.admission.adapters.quotes_grpc import GrpcQuotes
 from callwarden.call_admission.admission.app.calls import CallAdmission
-from callwarden.call_admission.admission.core.book import Note
+from callwarden.call_admission.admission.core.book import DecisionRecord
 from callwarden.call_admission.admission.core.notices import Notice
 from callwarden.call_admission.admission.ports import CallObserver
 from callwarden.call_admission.model import usage
@@ -147,7 +147,7 @@ def _ended(event: events_pb2.CallEnded) -> Ended:
     )
 
 
-def _note(delivery: Delivery) -> Note:
+def _note(delivery: Delivery) -> DecisionRecord:
     if len(delivery.payload) > DECISION_BYTES_MAX:
         raise Poison("a decision of this size is none")
     try:
@@ -155,7 +155,7 @@ def _note(delivery: Delivery) -> Note:
     except ValueError as error:
         raise Poison("not a DecisionMade") from error
     decision = event.decision
-    return Note(
+    return DecisionRecord(
         ids.parse(event.event_id) or uuid5(_NOTES, delivery.message_id or str(delivery.sequence)),
         text_of(event.call_id, "call_id", CALL_ID_CHARS_MAX),
         ids.parse(decision.account),
@@ -178,7 +178,7 @@ def consume(runtime: Runtime, bus: Bus, app: CallAdmission, watch: CallObserver)
         )
 
 
-class NatsNotices:
+class NatsNotifier:
     """Implements ports.Notices."""
 
     def __init__(self, publisher: Publisher) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from callwarden.call_admission.admission.core.resharding import Counts, moves, owners_after, resharded
+from callwarden.call_admission.admission.core.resharding import AccountCounts, moves, owners_after, resharded
 from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.codecs.hold_bytes import owners_bytes_of, owners_from
 from callwarden.call_admission.model.codecs.usage_bytes import usage_bytes, usage_from
@@ -57,7 +57,7 @@ async def reshard(connection: AsyncConnection, row: Any, shards: int) -> dict[st
     holds = (
         await connection.execute(select(hold.c.id, hold.c.expires_at, hold.c.owners).where(hold.c.account_id == row.id))
     ).all()
-    counts = Counts(row.balance_micros, row.held_micros, usage_from(row.usage), rows)
+    counts = AccountCounts(row.balance_micros, row.held_micros, usage_from(row.usage), rows)
     moved = resharded(counts, before, after, [each.expires_at.timestamp() for each in holds])
     if gone := rows.keys() - moved.shards.keys():
         await connection.execute(delete(counter).where(counter.c.scope == row.id, counter.c.shard.in_(gone)))

@@ -20,19 +20,19 @@ from uuid import UUID
 import asyncpg
 
 from callwarden.api.admission.v1 import admission_pb2
-from callwarden.call_admission.admission.adapters.cache import Memory
+from callwarden.call_admission.admission.adapters.cache import AccountCache
 from callwarden.call_admission.admission.adapters.contended import Contended
 from callwarden.call_admission.admission.core.book import (
+    AccountState,
     Changes,
-    Counter,
     CounterKey,
+    CounterRow,
+    DecisionRecord,
     Loaded,
     NewHold,
-    Note,
-    Seen,
-    Standing,
+    ReferencedAccount,
 )
-from callwarden.call_admission.admission.ports import Read
+from callwarden.call_admission.admission.ports import ReadSet
 from callwarden.call_admission.model.account import Account, AccountType
 from callwarden.call_admission.model.calls import Expired, Hold
 from callwarden.call_admission.model.codecs.hold_bytes import costs_bytes, costs_from, owners_bytes, owners_from
@@ -126,7 +126,7 @@ FROM unnest($1::uuid[], $2::int8[]) AS w(scope, shard) JOIN counter AS c ON c.sc
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CteClause:
     """One change of a statement, as a common table expression over rows. `{rows}` stands for them, named as `columns`
     (name and type) says; a part without columns has no rows of its own and reads another part's."""
 
@@ -142,7 +142,7 @@ class Part:
         return [(field.split()[0], field.split()[1]) for field in self.columns.split(",") if field]
 
 
-MOVED = Part(
+MOVED = CteClause(
     "moved",
     "id uuid, version int8, gained int8, held int8, usage bytea",
     """UPDATE account SET balance_micros = account.balance_micros + m.gained,
@@ -151,14 +151,14 @@ MOVED = Part(
     is_counted=True,
 )
 # Accounts that don't change, but on which the change of others stands.
-CHECKED = Part(
+CHECKED = CteClause(
     "checked",
     "id uuid, version int8",
     "SELECT account.id FROM {rows} AS k JOIN account ON account.id = k.id AND account.version = k.version",
     is_counted=True,
 )
 # A row that isn't there has version 0. One that is there with another version than was read stays, and isn't counted.
-COUNTERS = Part(
+COUNTERS = CteClause(
     "counters",
     "scope uuid, shard int8, version int8, held int8, spent int8, usage bytea, transfers bytea",
     """INSERT INTO counter (scope, shard, version, held_micros, spent_micros, usage, transfers, updated_at)
@@ -174,7 +174,7 @@ _HOLD_COLUMNS: Final = """id uuid, account_id uuid, call_id text, destination te
     source_address text, edge text, created_at timestamptz, answered_at timestamptz, expires_at timestamptz,
     granted_s int4, max_duration_s int4, final bool, held_micros int8, spend_day date, price bytea, prefix text,
     trunk text, policy_revision int8, trace_id text, owners bytea, cost bytea, decision bytea"""
-HOLDS = Part(
+HOLDS = CteClause(
     "holds",
     _HOLD_COLUMNS,
     """INSERT INTO hold (id, account_id, call_id, destination, dialled, caller_number, source_address, edge, created_at,
@@ -182,15 +182,15 @@ HOLDS = Part(
     policy_revision, trace_id, owners, cost, decision) SELECT * FROM {rows} AS n WHERE n.id IS NOT NULL""",
 )
 # An id that has a record or a refusal already must not become a hold again.
-ASKED = Part("asked", "id uuid", "SELECT * FROM {rows} AS n WHERE n.id IS NOT NULL")
-KNOWN = Part(
+ASKED = CteClause("asked", "id uuid", "SELECT * FROM {rows} AS n WHERE n.id IS NOT NULL")
+KNOWN = CteClause(
     "known",
     "",
     """SELECT c.id FROM asked JOIN cdr AS c ON c.id = asked.id
   UNION ALL SELECT d.id FROM asked JOIN decision AS d ON d.id = asked.id""",
     is_counted=True,
 )
-UPDATED = Part(
+UPDATED = CteClause(
     "updated",
     """id uuid, answered_at timestamptz, expires_at timestamptz, granted_s int4, final bool, held_micros int8,
     trunk text, owners bytea, stood timestamptz""",
@@ -200,24 +200,24 @@ UPDATED = Part(
   FROM {rows} AS n WHERE hold.id = n.id AND hold.expires_at = n.stood RETURNING hold.id""",
     is_counted=True,
 )
-ENDS = Part(
+ENDS = CteClause(
     "ends",
     """id uuid, account_id uuid, answered_at timestamptz, ended_at timestamptz, duration_s int4, billed_s int4,
     price int8, currency text, trunk text, reason text, sip_status int4, cost int8,
     carrier uuid, hit text, stood timestamptz""",
     "SELECT * FROM {rows} AS n WHERE n.id IS NOT NULL",
 )
-GONE = Part(
+GONE = CteClause(
     "gone", "", "DELETE FROM hold USING ends WHERE hold.id = ends.id AND hold.expires_at = ends.stood RETURNING hold.*"
 )
-ENTRIES = Part(
+ENTRIES = CteClause(
     "entries",
     "",
     """INSERT INTO ledger_entry (id, account_id, kind, reference, amount_micros)
   SELECT id, account_id, 'call', id::text, -price FROM ends WHERE price > 0""",
 )
 # The record takes over from the hold what doesn't change, without its coming here first.
-RECORDS = Part(
+RECORDS = CteClause(
     "records",
     "",
     """INSERT INTO cdr (id, account_id, call_id, destination, dialled, caller_number, source_address, edge, started_at,
@@ -229,13 +229,13 @@ RECORDS = Part(
   FROM ends AS s JOIN gone AS g ON g.id = s.id RETURNING id""",
     is_counted=True,
 )
-DAYS = Part(
+DAYS = CteClause(
     "days",
     "account_id uuid, day date, spent int8",
     """INSERT INTO spend_day (account_id, day, spent_micros) SELECT * FROM {rows} AS n WHERE n.account_id IS NOT NULL
   ON CONFLICT (account_id, day) DO UPDATE SET spent_micros = spend_day.spent_micros + excluded.spent_micros""",
 )
-NOTES = Part(
+NOTES = CteClause(
     "notes",
     "id uuid, call_id text, account_id uuid, at timestamptz, outcome text, body bytea",
     """INSERT INTO decision (id, call_id, account_id, at, outcome, body) SELECT * FROM {rows} AS n
@@ -305,26 +305,26 @@ _CAME_BETWEEN: Final = (
 )
 
 
-class SqlBooks:
+class SqlAdmissionStore:
     """Implements ports.Books."""
 
     def __init__(self, pool: HotPool, metrics: Metrics | None = None, rng: Callable[[], float] = random.random) -> None:
         self._pool = pool
         self._rng = rng
         self._conflicts = (metrics or Metrics()).counter(CONFLICTS)
-        self._memory = Memory()
+        self._memory = AccountCache()
         self.contended = Contended()
         self.remembered = 0
         """Batches that needed no read."""
 
-    async def update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def update(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         try:
             async with asyncio.timeout(UPDATE_TIMEOUT_S):
                 return await self._update(read, work)
         except TimeoutError as error:
             raise Unavailable("the database doesn't answer") from error
 
-    async def _update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def _update(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         # What else the batch has asked for: read with it from then on.
         wanted: set[CounterKey] = set()
         loaded = self._memory.take(read)
@@ -368,7 +368,7 @@ class SqlBooks:
         # A CHECK that nobody's coming between explains: our own mistake, found by the database. Or OutcomeUnknown.
         raise between
 
-    async def look(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
+    async def look(self, read: ReadSet, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
         try:
             async with asyncio.timeout(UPDATE_TIMEOUT_S):
                 wanted: set[CounterKey] = set()
@@ -381,7 +381,7 @@ class SqlBooks:
             raise Unavailable("the database doesn't answer") from error
         raise Conflict("what is looked at changes too often")
 
-    async def _load(self, read: Read, wanted: Collection[CounterKey]) -> Loaded:
+    async def _load(self, read: ReadSet, wanted: Collection[CounterKey]) -> Loaded:
         async def both(connection: Any) -> Loaded:
             # Before the holds: who is refused for what a counter says has no hold that was placed in between.
             counters = await _load_counters(connection, wanted) if wanted else {}
@@ -400,7 +400,7 @@ class SqlBooks:
             loaded.counters.update(read)
         loaded.counters.update(known)
 
-    async def _write(self, read: Read, loaded: Loaded, changes: Changes, *, is_read: bool) -> _CameBetween | None:
+    async def _write(self, read: ReadSet, loaded: Loaded, changes: Changes, *, is_read: bool) -> _CameBetween | None:
         """None when it was written; else what says that somebody has come between since `loaded` was true."""
         try:
             await self._pool.run("admission-write", lambda connection: _write(connection, changes, is_read=is_read))
@@ -423,7 +423,7 @@ class SqlBooks:
             raise Unavailable("the database doesn't answer") from error
 
 
-async def _load(connection: Any, read: Read) -> Loaded:
+async def _load(connection: Any, read: ReadSet) -> Loaded:
     loaded = Loaded({}, {})
     if not read.accounts and not read.holds:
         return loaded  # notes only
@@ -436,25 +436,25 @@ async def _load(connection: Any, read: Read) -> Loaded:
         kind = row[0]
         if kind == 0:
             account, version, usage = _account(row)
-            standing = loaded.standings[account.id] = Standing.of(account, version, row[-2] or 0, usage_from(usage))
+            standing = loaded.standings[account.id] = AccountState.of(account, version, row[-2] or 0, usage_from(usage))
             if row[-1] is not None:
                 standing.lines_until_s = row[-1].timestamp()
         elif kind == 1:
             account, version, _ = _account(row)
-            loaded.seen[account.id] = Seen(account, version)
+            loaded.seen[account.id] = ReferencedAccount(account, version)
         else:
             _add_hold(loaded, row)
     return loaded
 
 
-async def _load_counters(connection: Any, wanted: Collection[CounterKey]) -> dict[CounterKey, Counter]:
+async def _load_counters(connection: Any, wanted: Collection[CounterKey]) -> dict[CounterKey, CounterRow]:
     keys = sorted(wanted)
     rows = await connection.fetch(_READ_COUNTERS, [scope for scope, _ in keys], [shard for _, shard in keys])
     found = {
-        (scope, shard): Counter(version, usage_from(usage), grants_from(grants))
+        (scope, shard): CounterRow(version, usage_from(usage), grants_from(grants))
         for scope, shard, version, usage, grants in rows
     }
-    return {key: found.get(key) or Counter(0, Usage()) for key in keys}
+    return {key: found.get(key) or CounterRow(0, Usage()) for key in keys}
 
 
 def _account(row: Any) -> tuple[Account, int, bytes]:
@@ -492,7 +492,7 @@ def _add_hold(loaded: Loaded, row: Any) -> None:
             loaded.refused[id_] = refuse_from(decision.refused)
 
 
-def is_checked(read: Read, changes: Changes) -> bool:
+def is_checked(read: ReadSet, changes: Changes) -> bool:
     """Whether writing the changes shows that all they stand on was true: no account is told no, and each is moved or
     looked at again."""
     return not changes.doubtful and {*changes.versions, *changes.checked}.issuperset(read.accounts)
@@ -635,7 +635,7 @@ def _end_row(settlement: Settlement, stood_s: float) -> _Row:
     )  # fmt: skip
 
 
-def _note_row(note: Note) -> _Row:
+def _note_row(note: DecisionRecord) -> _Row:
     body = note.body if note.decision is None else decision_bytes(note.decision)
     return (note.id, note.call_id, note.account_id, _time(note.at_s), note.outcome, body)
 

@@ -14,26 +14,26 @@ from uuid import UUID
 
 from callwarden.call_admission.admission.core.book import (
     Admission,
+    AdmissionTransaction,
     Admitted,
-    Book,
     Changes,
     Command,
+    DecisionRecord,
     Extended,
     Extension,
     Ignored,
     Loaded,
     NeedsQuote,
     NoHold,
-    Note,
     Outcome,
     Refused,
     accounts_of,
     carriers_of,
     holds_of,
 )
-from callwarden.call_admission.admission.core.decide import Decided
+from callwarden.call_admission.admission.core.decide import Evaluation
 from callwarden.call_admission.admission.core.snapshot import Snapshot
-from callwarden.call_admission.admission.ports import Books, Notices, Quotes, Shards, SourceTrunks
+from callwarden.call_admission.admission.ports import AdmissionStore, Notifier, Quotes, Shards, SourceTrunks
 from callwarden.call_admission.model.calls import CallRequest, Ended, ExtendRequest, NoQuote, Pricing, Quote, Started
 from callwarden.call_admission.model.sources import ListSource, PolicySource
 from callwarden.common.logs import get_logger
@@ -88,7 +88,7 @@ _NOBODY: Final = UUID(int=0)
 
 
 @dataclass(slots=True)
-class Counts:
+class AdmissionStats:
     """What has happened since the start; read by adapters.metrics. Plain numbers, because every call counts."""
 
     admitted: int = 0
@@ -158,7 +158,7 @@ class CallAdmission:
 
     def __init__(
         self,
-        books: Books,
+        books: AdmissionStore,
         quotes: Quotes,
         policies: PolicySource,
         clock: Clock,
@@ -166,7 +166,7 @@ class CallAdmission:
         *,
         lists: ListSource | None = None,
         trunks: SourceTrunks | None = None,
-        notices: Notices | None = None,
+        notices: Notifier | None = None,
     ) -> None:
         self._books = books
         self._quotes = quotes
@@ -187,7 +187,7 @@ class CallAdmission:
         self._pricings: OrderedDict[UUID, Pricing] = OrderedDict()
         self._usual: Pricing | None = None
         """How the account was priced that was learnt of last."""
-        self.counts = Counts()
+        self.counts = AdmissionStats()
 
     @property
     def queued(self) -> int:
@@ -256,14 +256,16 @@ class CallAdmission:
 
     # ------------------------------------------------------------------ what people ask
 
-    async def simulate(self, request: CallRequest) -> tuple[Decided, Snapshot]:
+    async def simulate(self, request: CallRequest) -> tuple[Evaluation, Snapshot]:
         """What the call would get now, and all that is looked at: nothing is placed, held or counted.
 
         Raises NotFound for an account that there isn't, Unavailable, Conflict.
         """
         quote: Quote | NoQuote | None = None
         for _ in range(QUOTE_ROUNDS):
-            found: tuple[Decided, Snapshot] | NeedsQuote = await self._look(Admission(request, quote), Book.simulate)
+            found: tuple[Evaluation, Snapshot] | NeedsQuote = await self._look(
+                Admission(request, quote), AdmissionTransaction.simulate
+            )
             if not isinstance(found, NeedsQuote):
                 return found
             quote = await self._quote(found.pricing, request)
@@ -273,10 +275,13 @@ class CallAdmission:
         """What a call of the account would be decided on at that moment, without a price: what is counted, for
         itself and for all that it belongs to. Raises as `simulate`."""
         request = CallRequest(_NOBODY, "", account_id, "", "", "", "", "", True, at_s)
-        return await self._look(Admission(request), Book.snapshot_of, looked=(account_id,))
+        return await self._look(Admission(request), AdmissionTransaction.snapshot_of, looked=(account_id,))
 
     async def _look(
-        self, command: Admission, ask: Callable[[Book, Admission], T | None], looked: Sequence[UUID] = ()
+        self,
+        command: Admission,
+        ask: Callable[[AdmissionTransaction, Admission], T | None],
+        looked: Sequence[UUID] = (),
     ) -> T:
         now_s = command.request.start_s
         read = Batch.of([command], now_s)
@@ -315,7 +320,7 @@ class CallAdmission:
         self.counts.settled += 1
         return True
 
-    async def note(self, note: Note) -> None:
+    async def note(self, note: DecisionRecord) -> None:
         """Keeps another service's decision for `explain`. Returns when that is committed."""
         await self._submit(self._ends, note)
 
@@ -429,9 +434,11 @@ class CallAdmission:
             else:
                 waiting.done.set_result(outcome)
 
-    def _book(self, loaded: Loaded, now_s: float, *, is_whole: bool = False) -> Book:
+    def _book(self, loaded: Loaded, now_s: float, *, is_whole: bool = False) -> AdmissionTransaction:
         lists = self._lists.current if self._lists is not None else None
-        return Book(loaded, self._policies.for_realm, now_s, self._slot, lists, self._trunk_of, is_whole=is_whole)
+        return AdmissionTransaction(
+            loaded, self._policies.for_realm, now_s, self._slot, lists, self._trunk_of, is_whole=is_whole
+        )
 
     def _failed(self, batch: list[_Waiting], error: CallwardenError) -> None:
         self.counts.failed_batches += 1
@@ -509,7 +516,7 @@ class CallAdmission:
         return len(found)
 
 
-def _apply(book: Book, command: Command) -> Outcome | CallwardenError:
+def _apply(book: AdmissionTransaction, command: Command) -> Outcome | CallwardenError:
     try:
         return book.apply(command)
     except Exception as error:  # the boundary: one command that can't be decided must not take the batch with it

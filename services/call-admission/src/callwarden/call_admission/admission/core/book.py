@@ -19,11 +19,11 @@ from math import inf
 from typing import Final, TypeAlias
 from uuid import UUID, uuid5
 
-from callwarden.call_admission.admission.core.decide import Decided, decide, decide_extension
+from callwarden.call_admission.admission.core.decide import Evaluation, decide, decide_extension
 from callwarden.call_admission.admission.core.notices import Notice, levels
-from callwarden.call_admission.admission.core.rules.rule import Bounded
+from callwarden.call_admission.admission.core.rules.rule import ShardDemand
 from callwarden.call_admission.admission.core.rules.velocity import marks
-from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot, SourceTrunk
+from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot, SourceTrunk
 from callwarden.call_admission.model.account import Account, AccountType, shards_of
 from callwarden.call_admission.model.calls import (
     EXPIRY_MARGIN_S,
@@ -33,8 +33,8 @@ from callwarden.call_admission.model.calls import (
     Expired,
     ExtendRequest,
     Hold,
+    LimitScope,
     NoQuote,
-    Owner,
     Pricing,
     Quote,
     Route,
@@ -55,7 +55,7 @@ from callwarden.call_admission.model.usage import (
     REALM,
     RESELLER,
     SYSTEM,
-    Facts,
+    TransitionContext,
     Usage,
     merged,
 )
@@ -74,7 +74,7 @@ CounterKey: TypeAlias = tuple[UUID, int]
 
 
 @dataclass(slots=True)
-class Standing:
+class AccountState:
     """An account as it was read, and moved on by each command of the batch."""
 
     account: Account
@@ -87,16 +87,16 @@ class Standing:
     """Until this moment no hold that `lines` counts expires."""
     usage: Usage
     """Of all its calls; where it is sharded, only what was told (notices)."""
-    counted: Mapping[str, Counted] | None = None
+    counted: Mapping[str, CounterView] | None = None
     """What rules look at where nothing but the account itself is counted."""
 
     @classmethod
-    def of(cls, account: Account, version: int = 0, lines: int = 0, usage: Usage | None = None) -> "Standing":
+    def of(cls, account: Account, version: int = 0, lines: int = 0, usage: Usage | None = None) -> "AccountState":
         return cls(account, version, account.balance_micros, account.held_micros, lines, inf, usage or Usage())
 
 
 @dataclass(slots=True)
-class Counter:
+class CounterRow:
     """A row of counters as it was read, and moved on by each command of the batch. `version` 0: there is none yet."""
 
     version: int
@@ -105,7 +105,7 @@ class Counter:
 
 
 @dataclass(slots=True)
-class Seen:
+class ReferencedAccount:
     """An account that is only looked at: a reseller, a carrier."""
 
     account: Account
@@ -116,15 +116,15 @@ class Seen:
 class Loaded:
     """What the transaction has read for the batch."""
 
-    standings: dict[UUID, Standing]
+    standings: dict[UUID, AccountState]
     holds: dict[UUID, Hold]
     settled: set[UUID] = field(default_factory=set)
     """Holds of the batch that have a CDR."""
     refused: dict[UUID, Refuse] = field(default_factory=dict)
     """Admissions of the batch that were refused before."""
-    seen: dict[UUID, Seen] = field(default_factory=dict)
+    seen: dict[UUID, ReferencedAccount] = field(default_factory=dict)
     """Resellers of the accounts, and the carriers that were asked for."""
-    counters: dict[CounterKey, Counter] = field(default_factory=dict)
+    counters: dict[CounterKey, CounterRow] = field(default_factory=dict)
     """Those that were asked for, whether there is such a row or not."""
 
 
@@ -139,7 +139,7 @@ class NewHold:
 
 
 @dataclass(slots=True)
-class Note:
+class DecisionRecord:
     """A decision that is kept by itself: a refusal, a cut; or another service's, whose `body` is kept as it came."""
 
     id: UUID
@@ -151,7 +151,7 @@ class Note:
     body: bytes = b""
 
     @classmethod
-    def of(cls, note_id: UUID, call_id: str, account_id: UUID, decision: Decision) -> "Note":
+    def of(cls, note_id: UUID, call_id: str, account_id: UUID, decision: Decision) -> "DecisionRecord":
         return cls(note_id, call_id, account_id, decision.at_s, decision.outcome, decision)
 
 
@@ -174,7 +174,7 @@ class Changes:
     """Of every account in `versions`."""
     checked: dict[UUID, int] = field(default_factory=dict)
     """Versions of accounts that don't change, but must still be what was read: sharded ones, resellers."""
-    counters: dict[CounterKey, Counter] = field(default_factory=dict)
+    counters: dict[CounterKey, CounterRow] = field(default_factory=dict)
     """Those that change, with the version that was read. Of accounts' own shards, held and spent are kept beside."""
     own: set[UUID] = field(default_factory=set)
     """Accounts whose shards are among `counters`."""
@@ -184,7 +184,7 @@ class Changes:
     """Whether what was read has been moved on: it has to be read anew then, and can't be added to."""
     notices: list[Notice] = field(default_factory=list)
     """What is to be told once it is committed."""
-    notes: list[Note] = field(default_factory=list)
+    notes: list[DecisionRecord] = field(default_factory=list)
     doubtful: set[UUID] = field(default_factory=set)
     """Accounts that were told no, or less than they asked for. Where what was read is older than the transaction, that
     must be decided again on what is true now; a yes needn't, since it is only written if nothing has moved."""
@@ -208,7 +208,7 @@ class Extension:
     request: ExtendRequest
 
 
-Command: TypeAlias = Admission | Extension | Started | Ended | Expired | Note
+Command: TypeAlias = Admission | Extension | Started | Ended | Expired | DecisionRecord
 
 
 @dataclass(slots=True)
@@ -255,14 +255,14 @@ class NoHold:
 
 
 @dataclass(slots=True)
-class Undecided:
+class NeedsCounters:
     """Counters have to be read first (Changes.missing): the batch is decided again."""
 
 
 _DOUBTFUL: Final = (Refused, NeedsQuote, Ignored, NoHold)
 _TOLD: Final = (Started, Ended, Expired)
 
-Outcome: TypeAlias = Admitted | Extended | Refused | NeedsQuote | Done | Ignored | NoHold | Undecided
+Outcome: TypeAlias = Admitted | Extended | Refused | NeedsQuote | Done | Ignored | NoHold | NeedsCounters
 
 
 def account_of(command: Command) -> UUID | None:
@@ -270,7 +270,7 @@ def account_of(command: Command) -> UUID | None:
     match command:
         case Admission() | Extension():
             return command.request.account_id
-        case Note():
+        case DecisionRecord():
             return None
     return command.account_id
 
@@ -280,12 +280,12 @@ def hold_of(command: Command) -> UUID | None:
     match command:
         case Admission() | Extension():
             return command.request.hold_id
-        case Note():
+        case DecisionRecord():
             return None
     return command.hold_id
 
 
-class Book:
+class AdmissionTransaction:
     """Applies commands in order. One for each attempt at a transaction: it is thrown away when that fails.
 
     `slot`: which shard of a sharded owner this process counts new calls in (modulo their number). `is_whole`: all
@@ -303,7 +303,7 @@ class Book:
         *,
         is_whole: bool = False,
     ) -> None:
-        self._standings: Mapping[UUID, Standing] = loaded.standings
+        self._standings: Mapping[UUID, AccountState] = loaded.standings
         self._holds = loaded.holds
         self._settled = loaded.settled
         self._refused = loaded.refused
@@ -336,7 +336,7 @@ class Book:
                         continue
                     policy = self._policy_for(standing.account.realm)
                     owners = self._owners_of(standing.account, command, policy)
-                case Note():
+                case DecisionRecord():
                     continue
                 case _:
                     id_ = command.request.hold_id if isinstance(command, Extension) else command.hold_id
@@ -361,17 +361,17 @@ class Book:
                     keys = [(owner.scope, index) for index in range(self._count_of(standing.account, owner))]
                     self.changes.missing.update(key for key in keys if key not in self._counters)
 
-    def _owners_of(self, account: Account, command: Admission, policy: AdmissionPolicy) -> tuple[Owner, ...]:
+    def _owners_of(self, account: Account, command: Admission, policy: AdmissionPolicy) -> tuple[LimitScope, ...]:
         """Where a new call is counted, beside its account's own row. For nearly all: nowhere."""
         quote = command.quote
         carriers = quote.carriers if isinstance(quote, Quote) else ()
         limited = self._limited
-        owners: list[Owner] = []
+        owners: list[LimitScope] = []
         if self._is_whole:  # somebody asks what is used of its limits: for these that is counted for themselves
             if account.type is AccountType.RESELLER:
-                owners.append(Owner(RESELLER, account.id, 0))
+                owners.append(LimitScope(RESELLER, account.id, 0))
             elif account.type is AccountType.CARRIER:
-                owners.append(Owner(CARRIER, scope_of(CARRIER, str(account.id)), 0))
+                owners.append(LimitScope(CARRIER, scope_of(CARRIER, str(account.id)), 0))
         if (
             not owners
             and account.parent is None
@@ -382,19 +382,21 @@ class Book:
             return ()
         count = shards_of(account)
         if count > 1:
-            owners.append(Owner(ACCOUNT, account.id, self._slot % count))
+            owners.append(LimitScope(ACCOUNT, account.id, self._slot % count))
         if account.parent is not None and (reseller := self._seen.get(account.parent)) is not None:
-            owners.append(Owner(RESELLER, account.parent, self._slot % max(reseller.account.shards, 1)))
+            owners.append(LimitScope(RESELLER, account.parent, self._slot % max(reseller.account.shards, 1)))
         if policy.owners:
             if REALM in policy.owners:
-                owners.append(Owner(REALM, scope_of(REALM, account.realm), self._slot % WIDE_SHARDS))
+                owners.append(LimitScope(REALM, scope_of(REALM, account.realm), self._slot % WIDE_SHARDS))
             if SYSTEM in policy.owners:
-                owners.append(Owner(SYSTEM, scope_of(SYSTEM, ""), self._slot % WIDE_SHARDS))
+                owners.append(LimitScope(SYSTEM, scope_of(SYSTEM, ""), self._slot % WIDE_SHARDS))
             address, only = command.request.source_address, policy.address.account
             if ADDRESS in policy.owners and address and only in (None, account.name):
                 # By realm, since each has its own limits and period.
-                owners.append(Owner(ADDRESS, scope_of(ADDRESS, f"{account.realm} {address}"), 0))
-        owners += [Owner(CARRIER, scope_of(CARRIER, str(carrier)), 0) for carrier in carriers if carrier in limited]
+                owners.append(LimitScope(ADDRESS, scope_of(ADDRESS, f"{account.realm} {address}"), 0))
+        owners += [
+            LimitScope(CARRIER, scope_of(CARRIER, str(carrier)), 0) for carrier in carriers if carrier in limited
+        ]
         return tuple(owners)
 
     def _pricing_of(self, account: Account) -> Pricing:
@@ -403,15 +405,15 @@ class Book:
         reseller = self._seen.get(account.parent)
         return pricing_of(account.deck, "" if reseller is None else reseller.account.deck, account.realm)
 
-    def _moved_by(self, account: Account, hold: Hold) -> list[Owner]:
+    def _moved_by(self, account: Account, hold: Hold) -> list[LimitScope]:
         """Where a running call is counted; of carriers all that may have taken it, and once it is known the one."""
         owners = list(hold.owners)
         # What was begun before its account was sharded lies in the first shard.
         if shards_of(account) > 1 and not any(owner.kind == ACCOUNT for owner in owners):
-            owners.append(Owner(ACCOUNT, account.id, 0))
+            owners.append(LimitScope(ACCOUNT, account.id, 0))
         return owners
 
-    def _count_of(self, account: Account, owner: Owner) -> int:
+    def _count_of(self, account: Account, owner: LimitScope) -> int:
         match owner.kind:
             case "account":
                 return shards_of(account)
@@ -428,7 +430,7 @@ class Book:
         """What the command is answered; its changes are kept for writing, whole or not at all."""
         self.changes.begun = True
         outcome = self._apply(command)
-        if isinstance(outcome, _DOUBTFUL) and not isinstance(command, Note):
+        if isinstance(outcome, _DOUBTFUL) and not isinstance(command, DecisionRecord):
             self.changes.doubtful.add(command.account_id if isinstance(command, _TOLD) else command.request.account_id)
         return outcome
 
@@ -444,7 +446,7 @@ class Book:
                 return self._end(command)
             case Expired():
                 return self._expire(command)
-            case Note():
+            case DecisionRecord():
                 self.changes.notes.append(command)
                 return Done()
 
@@ -456,7 +458,7 @@ class Book:
         quote = command.quote
         if standing is None:
             refuse = Refuse(Reason.ACCOUNT_UNKNOWN, "account", text="There is no such account.")
-            return self._refuse(command, "", Decided(refuse, ()), 0, 0)
+            return self._refuse(command, "", Evaluation(refuse, ()), 0, 0)
         account = standing.account
         policy = self._policy_for(account.realm)
         held = self._holds.get(request.hold_id)
@@ -481,7 +483,7 @@ class Book:
                 break
             decided = decide(snapshot, request, policy)
         if self.changes.missing:
-            return Undecided()
+            return NeedsCounters()
         if policy.reports:
             self.changes.reported += decided.reported
         verdict = decided.verdict
@@ -526,8 +528,8 @@ class Book:
         return Admitted(hold, routes, policy.revision)
 
     def _by_routes(
-        self, owners: tuple[Owner, ...], costs: tuple[RouteCost, ...], account: Account
-    ) -> tuple[Owner, ...]:
+        self, owners: tuple[LimitScope, ...], costs: tuple[RouteCost, ...], account: Account
+    ) -> tuple[LimitScope, ...]:
         """Without the carriers of routes that the rules have ruled out."""
         left = {_carrier_scope(cost) for cost in costs}
         kept = tuple(owner for owner in owners if owner.kind != CARRIER or owner.scope in left)
@@ -536,16 +538,16 @@ class Book:
             self.changes.doubtful.add(account.id)
         return kept
 
-    def _refuse(self, command: Admission, account: str, decided: Decided, revision: int, sip_status: int) -> Refused:
+    def _refuse(self, command: Admission, account: str, decided: Evaluation, revision: int, sip_status: int) -> Refused:
         request, refuse = command.request, decided.verdict
         assert isinstance(refuse, Refuse)
         decision = self._decision("refuse", refuse, decided, revision, account, request, sip_status)
         # The refusal's id is the request's: asked again, it is found and answered alike.
-        self.changes.notes.append(Note.of(request.hold_id, request.call_id, request.account_id, decision))
+        self.changes.notes.append(DecisionRecord.of(request.hold_id, request.call_id, request.account_id, decision))
         self._refused[request.hold_id] = refuse
         return Refused(refuse, sip_status, revision)
 
-    def simulate(self, command: Admission) -> tuple[Decided, Snapshot] | NeedsQuote | None:
+    def simulate(self, command: Admission) -> tuple[Evaluation, Snapshot] | NeedsQuote | None:
         """What the call would get, and what was looked at; nothing changes. None: there is no such account."""
         standing = self._standings.get(command.request.account_id)
         if standing is None:
@@ -595,7 +597,7 @@ class Book:
                 break
             decided = decide_extension(snapshot, hold, request, policy)
         if self.changes.missing:
-            return Undecided()
+            return NeedsCounters()
         verdict = decided.verdict
         hits = _hits(decided, policy)
         if isinstance(verdict, Refuse):
@@ -624,7 +626,7 @@ class Book:
             self._tell(standing, decided, policy, hold.spend_day, request.call_id)
         return Extended(extended)
 
-    def _note_cut(self, command: Extension, account: str, decided: Decided, revision: int) -> None:
+    def _note_cut(self, command: Extension, account: str, decided: Evaluation, revision: int) -> None:
         """The call won't go on: its last slice is short, or there is none."""
         request, verdict = command.request, decided.verdict
         # Derived, so that an edge that asks again and again leaves one note.
@@ -635,7 +637,7 @@ class Book:
             cut_by=decided.cut_by,
         )  # fmt: skip
         self.changes.doubtful.add(request.account_id)
-        self.changes.notes.append(Note.of(note_id, request.call_id, request.account_id, decision))
+        self.changes.notes.append(DecisionRecord.of(note_id, request.call_id, request.account_id, decision))
 
     def _start(self, event: Started) -> Outcome:
         hold = self._running(event.hold_id, event.account_id)
@@ -692,7 +694,7 @@ class Book:
         self._settle(standing, hold, settle_expired(hold))
         return Done()
 
-    def _settle(self, standing: Standing, hold: Hold, settlement: Settlement) -> None:
+    def _settle(self, standing: AccountState, hold: Hold, settlement: Settlement) -> None:
         account, account_id, day = standing.account, hold.account_id, hold.spend_day
         changes = self.changes
         del self._holds[hold.id]
@@ -713,13 +715,13 @@ class Book:
                 if owner.kind == CARRIER and owner.scope != _carrier_scope(hold.of_trunk(settlement.trunk)):
                     usage.leave(hold)
                     continue
-                usage.end(hold, settlement, Facts(owner.kind, policy, account, self._now_s))
+                usage.end(hold, settlement, TransitionContext(owner.kind, policy, account, self._now_s))
                 if owner.kind == ACCOUNT:
                     is_own = False
         if not is_own:
             self._check(account_id, standing.version)
             return
-        standing.usage.end(hold, settlement, Facts(ACCOUNT, policy, account, self._now_s))
+        standing.usage.end(hold, settlement, TransitionContext(ACCOUNT, policy, account, self._now_s))
         self._hold_money(standing, -hold.held_micros)
         if price_micros:
             standing.balance_micros -= price_micros
@@ -728,7 +730,7 @@ class Book:
 
     # ------------------------------------------------------------------ counting
 
-    def _begin(self, standing: Standing, request: CallRequest, hold: Hold, policy: AdmissionPolicy) -> None:
+    def _begin(self, standing: AccountState, request: CallRequest, hold: Hold, policy: AdmissionPolicy) -> None:
         account, now_s = standing.account, self._now_s
         is_own = True
         for owner in hold.owners:
@@ -736,21 +738,21 @@ class Book:
             usage = self._touch(owner).usage
             if kind == ACCOUNT:
                 is_own = False
-                usage.begin(request, hold, Facts(kind, policy, account, now_s, leases=True))
+                usage.begin(request, hold, TransitionContext(kind, policy, account, now_s, leases=True))
             elif kind == RESELLER:
                 seen = self._seen[owner.scope]
-                usage.begin(request, hold, Facts(kind, policy, seen.account, now_s))
+                usage.begin(request, hold, TransitionContext(kind, policy, seen.account, now_s))
                 self._check(owner.scope, seen.version)
             else:
-                usage.begin(request, hold, Facts(kind, policy, account, now_s))
+                usage.begin(request, hold, TransitionContext(kind, policy, account, now_s))
         if is_own:
-            standing.usage.begin(request, hold, Facts(ACCOUNT, policy, account, now_s))
+            standing.usage.begin(request, hold, TransitionContext(ACCOUNT, policy, account, now_s))
             self._hold_money(standing, hold.held_micros)
             self._move(standing)
         else:
             self._check(account.id, standing.version)
 
-    def _update(self, standing: Standing, before: Hold, hold: Hold, policy: AdmissionPolicy) -> None:
+    def _update(self, standing: AccountState, before: Hold, hold: Hold, policy: AdmissionPolicy) -> None:
         # News of an answer that was late brings back a call that had expired.
         standing.lines += (hold.expires_at_s > self._now_s) - (before.expires_at_s > self._now_s)
         standing.lines_until_s = min(standing.lines_until_s, hold.expires_at_s)
@@ -774,7 +776,7 @@ class Book:
                     self._check(owner.scope, seen.version)
 
     def _shift(
-        self, standing: Standing, before: Hold, after: Hold, policy: AdmissionPolicy, *, writes: bool = False
+        self, standing: AccountState, before: Hold, after: Hold, policy: AdmissionPolicy, *, writes: bool = False
     ) -> bool:
         """Moves all that the call is counted in from one of its states to another; whether the account's own row is."""
         account, is_own = standing.account, True
@@ -783,14 +785,14 @@ class Book:
                 if owner.kind == CARRIER and before.granted_s == after.granted_s:
                     continue  # It counts nothing else, and all that it takes meet in its row.
                 counter = self._touch(owner) if writes else self._counters[owner.scope, owner.shard]
-                counter.usage.extend(before, after, Facts(owner.kind, policy, account, self._now_s))
+                counter.usage.extend(before, after, TransitionContext(owner.kind, policy, account, self._now_s))
                 if owner.kind == ACCOUNT:
                     is_own = False
         if is_own:
-            standing.usage.extend(before, after, Facts(ACCOUNT, policy, account, self._now_s))
+            standing.usage.extend(before, after, TransitionContext(ACCOUNT, policy, account, self._now_s))
         return is_own
 
-    def _touch(self, owner: Owner) -> Counter:
+    def _touch(self, owner: LimitScope) -> CounterRow:
         """The counter, which will be written."""
         key = owner.scope, owner.shard
         counter = self._counters[key]
@@ -799,7 +801,7 @@ class Book:
             self.changes.own.add(owner.scope)
         return counter
 
-    def _move(self, standing: Standing) -> None:
+    def _move(self, standing: AccountState) -> None:
         """The account's row changes: only if it is still what was read."""
         account_id = standing.account.id
         self.changes.versions[account_id] = standing.version
@@ -808,13 +810,13 @@ class Book:
     def _check(self, account_id: UUID, version: int) -> None:
         self.changes.checked[account_id] = version
 
-    def _hold_money(self, standing: Standing, more_micros: int) -> None:
+    def _hold_money(self, standing: AccountState, more_micros: int) -> None:
         if more_micros:
             account_id = standing.account.id
             standing.held_micros += more_micros
             self.changes.held[account_id] = self.changes.held.get(account_id, 0) + more_micros
 
-    def _share(self, bounded: Iterable[Bounded], snapshot: Snapshot) -> bool:
+    def _share(self, bounded: Iterable[ShardDemand], snapshot: Snapshot) -> bool:
         """Room for shards that are short, from the other shards of their owners; whether more is there now, or known.
 
         Where they haven't been read, they are asked for.
@@ -840,7 +842,7 @@ class Book:
             for index, (old, new) in enumerate(zip(before, after, strict=True)):
                 if old is not new and old.grants != new.grants:
                     rows[index].grants = new.grants
-                    self._touch(Owner(need.owner, counted.key, index))
+                    self._touch(LimitScope(need.owner, counted.key, index))
                     if index == shard.index:
                         has_more = True
                         counted.shard = new
@@ -852,7 +854,9 @@ class Book:
 
     # ------------------------------------------------------------------ notices
 
-    def _tell(self, standing: Standing, decided: Decided, policy: AdmissionPolicy, day: date, call_id: str) -> None:
+    def _tell(
+        self, standing: AccountState, decided: Evaluation, policy: AdmissionPolicy, day: date, call_id: str
+    ) -> None:
         """What is to be told of the limits that this decision met, once a day each."""
         usage, ordinal = standing.usage, day.toordinal()
         for result, level in levels(decided, policy):
@@ -878,7 +882,7 @@ class Book:
         return Ignored("settled" if hold_id in self._settled else "unknown")
 
     def _snapshot(
-        self, standing: Standing, command: Admission, policy: AdmissionPolicy, owners: Sequence[Owner]
+        self, standing: AccountState, command: Admission, policy: AdmissionPolicy, owners: Sequence[LimitScope]
     ) -> Snapshot:
         request, account = command.request, standing.account
         snapshot = self._snapshot_on(standing, owners, day_of(request.start_s, account.time_zone))
@@ -892,7 +896,7 @@ class Book:
             snapshot.carriers = self._carriers(command.quote.carriers, owners)
         return snapshot
 
-    def _snapshot_of_running(self, standing: Standing, hold: Hold) -> Snapshot:
+    def _snapshot_of_running(self, standing: AccountState, hold: Hold) -> Snapshot:
         owners = self._moved_by(standing.account, hold) if hold.owners or standing.account.shards > 1 else ()
         snapshot = self._snapshot_on(standing, owners, hold.spend_day)
         if not any(owner.kind == ACCOUNT for owner in owners):
@@ -900,7 +904,7 @@ class Book:
             snapshot.held_micros -= held
         return snapshot
 
-    def _snapshot_on(self, standing: Standing, owners: Sequence[Owner], day: date) -> Snapshot:
+    def _snapshot_on(self, standing: AccountState, owners: Sequence[LimitScope], day: date) -> Snapshot:
         account = standing.account
         counted = self._counted(standing, owners)
         own = counted[ACCOUNT]
@@ -925,11 +929,11 @@ class Book:
             counted=counted,
         )
 
-    def _counted(self, standing: Standing, owners: Sequence[Owner]) -> Mapping[str, Counted]:
+    def _counted(self, standing: AccountState, owners: Sequence[LimitScope]) -> Mapping[str, CounterView]:
         account = standing.account
         plain = standing.counted
         if plain is None:
-            plain = standing.counted = {ACCOUNT: Counted(ACCOUNT, account.id, standing.usage, None, account)}
+            plain = standing.counted = {ACCOUNT: CounterView(ACCOUNT, account.id, standing.usage, None, account)}
         if not owners:
             return plain
         counted = dict(plain)
@@ -944,17 +948,17 @@ class Book:
             of = account if kind == ACCOUNT else seen.account if seen is not None else None
             if self._is_whole:
                 usages = [self._counters[scope, each].usage for each in range(count)]
-                counted[kind] = Counted(kind, scope, merged(usages), None, of)
+                counted[kind] = CounterView(kind, scope, merged(usages), None, of)
                 continue
             counter = self._counters[scope, index]
             shard = Shard(count, index, counter.grants) if count > 1 else None
-            counted[kind] = Counted(kind, scope, counter.usage, shard, of)
+            counted[kind] = CounterView(kind, scope, counter.usage, shard, of)
         return counted
 
-    def _carriers(self, carriers: Iterable[UUID], owners: Sequence[Owner]) -> Mapping[str, Counted]:
+    def _carriers(self, carriers: Iterable[UUID], owners: Sequence[LimitScope]) -> Mapping[str, CounterView]:
         limited = {owner.scope for owner in owners if owner.kind == CARRIER}
         return {
-            str(carrier): Counted(
+            str(carrier): CounterView(
                 CARRIER, carrier, self._counters[scope, 0].usage, None, self._seen[carrier].account
             )
             for carrier in carriers
@@ -962,7 +966,7 @@ class Book:
         }  # fmt: skip
 
     def _decision(
-        self, outcome: str, refuse: Refuse | None, decided: Decided, revision: int, account: str,
+        self, outcome: str, refuse: Refuse | None, decided: Evaluation, revision: int, account: str,
         request: CallRequest, sip_status: int = 0,
     ) -> Decision:  # fmt: skip
         return Decision(
@@ -971,7 +975,7 @@ class Book:
         )  # fmt: skip
 
 
-def _hits(decided: Decided, policy: AdmissionPolicy) -> tuple[str, ...]:
+def _hits(decided: Evaluation, policy: AdmissionPolicy) -> tuple[str, ...]:
     """The rules that have shortened the call, or would have refused it had they been enforced."""
     reported = tuple(decided.reported) if policy.reports else ()
     return (decided.cut_by, *reported) if decided.cut_by else reported

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from callwarden.call_admission.admission.core.decide import Decided
+from callwarden.call_admission.admission.core.decide import Evaluation
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.usage import BLOCKED, WARNED
 from callwarden.kernel.verdict import Mode, Refuse, RuleResult
@@ -32,7 +32,7 @@ class Notice:
     call_id: str
 
 
-def levels(decided: Decided, policy: AdmissionPolicy) -> Iterator[tuple[RuleResult, int]]:
+def levels(decided: Evaluation, policy: AdmissionPolicy) -> Iterator[tuple[RuleResult, int]]:
     """The results that are worth telling, each with its highest percentage, and the block beside it."""
     blocked = decided.verdict.rule if isinstance(decided.verdict, Refuse) else ""
     thresholds = policy.thresholds
