@@ -13,7 +13,7 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup demo recording up test test-unit check lint types layers proto proto-check crds crds-check fields fields-check format lock checkov chart-audit chart-docs sbom sbom-tools docs bench fuzz clean mutants
+.PHONY: help setup demo recording up test test-unit check lint types layers proto proto-check crds crds-check fields fields-check format lock checkov chart-audit chart-docs sbom sbom-tools docs bench fuzz clean mutants layers-graph layers-graph-check
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -43,7 +43,7 @@ test: setup ## The whole test suite
 test-unit: setup ## Without the tests that start processes
 	$(BIN)/pytest -n $(XDIST) -m "not integration"
 
-check: lint types layers proto-check crds-check fields-check ## Everything that can be said without running it
+check: lint types layers layers-graph-check proto-check crds-check fields-check ## Everything that can be said without running it
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -53,7 +53,13 @@ types: setup
 	$(BIN)/mypy $(addsuffix src,$(MEMBERS)) $(wildcard $(addsuffix tests,$(MEMBERS))) tests benchmarks
 
 layers: setup
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
+
+layers-graph: setup ## Renew docs/images/layers.svg from .importlinter and the imports
+	$(BIN)/python -m tests.architecture.layers_graph
+
+layers-graph-check: setup
+	$(BIN)/python -m tests.architecture.layers_graph --check
 
 format: setup ## Format and fix what can be fixed
 	$(BIN)/ruff format .
