@@ -56,7 +56,7 @@ def rate_guard(policies: PolicySet) -> None:
         counters = AddressCounters(limits)
         counters.apply(limits)
         report = AddressReport("198.51.100.7", 100_000, 100_000, [EndpointReport(5060, "alice", 100_000, 0)])
-        for excess in counters.count(report, NOW_S):
+        for excess in counters.count(report, MonoS(NOW_S)):
             assert excess.target.startswith("198.51.100.7")
 
 
