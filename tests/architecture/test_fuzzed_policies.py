@@ -16,6 +16,7 @@ from callwarden.call_admission.model.calls import Hold
 from callwarden.call_admission.model.policy import AdmissionPolicies
 from callwarden.common.policy import encode_bundle, parse_bundle
 from callwarden.edge_proxy.core.rules import RuleBook
+from callwarden.kernel.clock import MonoS
 from callwarden.local.services import SERVICES
 from callwarden.policy.bundle import PolicySet
 from callwarden.rate_guard.core.counters import AddressCounters, AddressReport, EndpointReport
