@@ -454,3 +454,31 @@ def test_no_order_of_failures_and_successes_lets_a_user_be_guessed_beyond_the_li
     address = counters.addresses.peek(HERE)
     total = address.failures.total if address is not None and address.failures is not None else 0
     assert total == sum(unforgiven.values())
+
+
+def test_an_operators_ban_without_a_reason_names_the_operator() -> None:
+    expected = Ban(HERE, "operator", "", 100.0, 160.0, "operator")
+    assert bans.by_operator(HERE, " \n ", 60, Networks(), UnixS(100.0)) == expected
+
+
+def test_a_reason_may_have_as_many_characters_as_allowed() -> None:
+    reason = "x" * bans.REASON_CHARS_MAX
+    assert bans.by_operator(HERE, reason, 0, Networks(), UnixS(0.0)).reason == reason
+
+
+def test_a_network_is_refused_with_what_to_use_instead() -> None:
+    with pytest.raises(Invalid, match="networks"):
+        parse_target("10.0.0.0/8")
+
+
+def test_a_port_in_digits_other_than_ascii_is_refused() -> None:
+    with pytest.raises(Invalid, match="port"):
+        parse_target("192.0.2.7:٥٠٦٠")
+
+
+def test_a_network_may_be_written_by_any_of_its_addresses() -> None:
+    assert "192.0.2.1" in Networks(["192.0.2.7/24"])
+
+
+def test_text_that_is_no_address_is_in_no_network() -> None:
+    assert "example.org" not in Networks(["0.0.0.0/0", "::/0"])

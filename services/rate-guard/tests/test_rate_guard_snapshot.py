@@ -160,3 +160,31 @@ def test_any_bytes_are_loaded_or_refused(data: bytes) -> None:
     for each in (data, zlib.compress(data)):
         with pytest.raises(snapshot.BadSnapshot):
             snapshot.load(counters(), each, NOW_S, WALL_S)
+
+
+def test_a_snapshot_adds_to_what_its_next_owner_has_counted_and_takes_nothing_away() -> None:
+    before, after = counters(), counters()
+    before.count(AddressReport(HERE, 0, 3, [EndpointReport(5060, "alice", 2, 0)]), NOW_S)
+    (data,) = snapshot.save(before, [shard_of(HERE)], NOW_S, WALL_S).values()
+    after.count(AddressReport(HERE, 0, 4, [EndpointReport(5060, "alice", 5, 0)]), NOW_S)
+    snapshot.load(after, data, NOW_S, WALL_S)
+    kept = totals(after, NOW_S)
+    snapshot.load(after, snapshot.save(counters(), [shard_of(HERE)], NOW_S, WALL_S)[shard_of(HERE)], NOW_S, WALL_S)
+    assert totals(after, NOW_S) == kept
+    address = after.addresses.peek(HERE)
+    assert address is not None
+    assert address.wrong is not None
+    assert address.failures is not None
+    assert (address.wrong.total, address.failures.total) == (7, 7)
+
+
+def test_an_empty_counter_in_a_snapshot_leaves_the_owners_alone() -> None:
+    before, after = counters(), counters()
+    before.count(AddressReport(HERE, 0, 0, [EndpointReport(5060, "alice", 1, 0)]), NOW_S)  # nothing wrong
+    (data,) = snapshot.save(before, [shard_of(HERE)], NOW_S, WALL_S).values()
+    after.count(AddressReport(HERE, 0, 4, []), NOW_S)
+    snapshot.load(after, data, NOW_S, WALL_S)
+    address = after.addresses.peek(HERE)
+    assert address is not None
+    assert address.wrong is not None
+    assert address.wrong.total == 4

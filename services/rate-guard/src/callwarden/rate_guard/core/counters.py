@@ -106,7 +106,6 @@ class AddressCounters:
     ) -> None:
         self.addresses: Table[AddressEntry] = Table(AddressEntry, capacity=addresses_max, ttl_s=KNOWN_TTL_S)
         self.endpoints: Table[EndpointEntry] = Table(EndpointEntry, capacity=endpoints_max, ttl_s=KNOWN_TTL_S)
-        self.limits = limits
         self.apply(limits)
 
     def apply(self, limits: AddressLimits) -> None:
@@ -230,7 +229,7 @@ class AddressCounters:
     ) -> int:
         """Takes the user's failures at this endpoint off the counts of endpoint and address; returns their number."""
         counter = entry.by_name.pop(username, None) if entry.by_name is not None else None
-        if entry.by_name is not None and not entry.by_name:
+        if not entry.by_name:
             entry.by_name = None
         if counter is None:
             return 0
