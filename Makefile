@@ -13,7 +13,7 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup demo recording up test test-unit check lint types layers proto proto-check crds crds-check fields fields-check format lock checkov chart-audit chart-docs sbom sbom-tools bench fuzz clean
+.PHONY: help setup demo recording up test test-unit check lint types layers layers-graph layers-graph-check proto proto-check crds crds-check fields fields-check format lock checkov chart-audit chart-docs sbom sbom-tools bench mutants fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -43,7 +43,7 @@ test: setup ## The whole test suite
 test-unit: setup ## Without the tests that start processes
 	$(BIN)/pytest -n $(XDIST) -m "not integration"
 
-check: lint types layers proto-check crds-check fields-check ## Everything that can be said without running it
+check: lint types layers layers-graph-check proto-check crds-check fields-check ## Everything that can be said without running it
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -53,7 +53,13 @@ types: setup
 	$(BIN)/mypy $(addsuffix src,$(MEMBERS)) $(wildcard $(addsuffix tests,$(MEMBERS))) tests benchmarks
 
 layers: setup
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
+
+layers-graph: setup ## Renew docs/images/layers.svg from .importlinter and the imports
+	$(BIN)/python -m tests.architecture.layers_graph
+
+layers-graph-check: setup
+	$(BIN)/python -m tests.architecture.layers_graph --check
 
 format: setup ## Format and fix what can be fixed
 	$(BIN)/ruff format .
@@ -67,13 +73,13 @@ proto: setup ## Regenerate libs/api from proto/
 proto-check: setup
 	$(BIN)/python proto/generate.py --check libs/api/src
 
-crds: setup ## Regenerate the CRDs and docs/policy-reference.md from libs/policy
+crds: setup ## Regenerate the CRDs and docs/reference/policy-reference.md from libs/policy
 	$(BIN)/python libs/policy/generate.py
 
 crds-check: setup
 	$(BIN)/python libs/policy/generate.py --check
 
-fields: setup ## Regenerate docs/account-fields.md from libs/kernel
+fields: setup ## Regenerate docs/reference/account-fields.md from libs/kernel
 	$(BIN)/python libs/kernel/generate.py
 
 fields-check: setup
@@ -114,6 +120,10 @@ chart-docs: setup ## The table of values in the chart's README
 
 bench: setup ## SIPp against the running system; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
+
+# CORES="rating rate-guard": these only; SAMPLE=50: that many mutants of each, and docs/mutants.md stays as it is.
+mutants: setup ## Plant faults in the cores; the unit tests must notice. Writes docs/mutants.md
+	$(BIN)/python -m tests.mutation $(CORES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(JOBS),--jobs $(JOBS))
 
 fuzz: setup ## The parser under atheris; FUZZ_SECONDS=600 for the long run
 	$(BIN)/python libs/sip/fuzz/fuzz_message.py -max_total_time=$${FUZZ_SECONDS:-60}

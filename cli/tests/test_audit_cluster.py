@@ -75,7 +75,7 @@ def test_secrets_are_never_asked_for(script: Script, tmp_path: Path) -> None:
 
 def test_context_namespace_and_labels_go_to_kubectl(script: Script, tmp_path: Path) -> None:
     script(answers(POLICY, WORKLOAD))
-    assert run(["audit", "--context", "prod", "-n", "voip", "--selector", "a=b", "--format", "json"]) == 1
+    assert run(["audit", "--context", "prod", "-n", "voip", "--selector", "a=b", "--output", "json"]) == 1
     asked = (tmp_path / "asked.txt").read_text().splitlines()
     assert all("--context=prod" in line for line in asked)
     (workloads,) = [line for line in asked if "deployments" in line]

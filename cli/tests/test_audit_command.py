@@ -60,7 +60,7 @@ def audited(*arguments: str) -> int:
         ("-f safe.yaml --cluster", 2),
         ("-f missing.yaml", 2),
         ("-f safe.yaml --fail-on never", 2),
-        ("-f safe.yaml -o missing/report", 2),
+        ("-f safe.yaml --to missing/report", 2),
         ("", 2),
     ],
 )
@@ -97,7 +97,7 @@ def test_what_strangers_wrote_does_not_reach_the_terminal_as_commands() -> None:
 
 
 def test_programs_read_every_finding_with_its_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert audited("-f", "weak.yaml", "--format", "json") == 1
+    assert audited("-f", "weak.yaml", "--output", "json") == 1
     said = json.loads(capsys.readouterr().out)
     (premium,) = [one for one in said["findings"] if one["rule"] == "policy/opened/fraud.blockPremium"]
     assert premium["settings"] == ["blockpremiumnumbers"]
@@ -109,7 +109,7 @@ def test_programs_read_every_finding_with_its_line(folder: Path, capsys: pytest.
 def test_code_scanning_reads_sarif_that_keeps_to_its_schema(
     arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    audited(*arguments, "--format", "sarif", "-o", "out.sarif", "--fail-on", "critical")
+    audited(*arguments, "--output", "sarif", "--to", "out.sarif", "--fail-on", "critical")
     log = json.loads((folder / "out.sarif").read_text())
     jsonschema.validate(log, sarif_schema())
     (one_run,) = log["runs"]
@@ -130,7 +130,7 @@ def test_sarif_of_what_is_in_no_file_keeps_to_the_schema_too() -> None:
 
 def test_a_finding_stays_the_same_one_when_lines_move(folder: Path) -> None:
     def prints() -> list[str]:
-        audited("-f", "weak.yaml", "--format", "sarif", "-o", "out.sarif")
+        audited("-f", "weak.yaml", "--output", "sarif", "--to", "out.sarif")
         results = json.loads((folder / "out.sarif").read_text())["runs"][0]["results"]
         return [result["partialFingerprints"]["callwardenAudit/v1"] for result in results]
 
@@ -140,7 +140,7 @@ def test_a_finding_stays_the_same_one_when_lines_move(folder: Path) -> None:
 
 
 def test_the_lines_written_into_the_file_close_what_was_open(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert audited("-f", "weak.yaml", "--format", "json") == 1
+    assert audited("-f", "weak.yaml", "--output", "json") == 1
     findings = json.loads(capsys.readouterr().out)["findings"]
     body = yaml.safe_load(WEAK)
     for line in (one["fix"] for one in findings if one["fix"]):

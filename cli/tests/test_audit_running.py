@@ -93,7 +93,7 @@ async def test_a_running_system_is_audited_and_what_its_lines_say_closes_it(
         return code, capsys.readouterr().out
 
     async def open_now() -> dict[str, dict[str, Any]]:
-        _, said = await command("audit --format json --fail-on critical")
+        _, said = await command("audit --output json --fail-on critical")
         report = json.loads(said)
         assert report["notes"] == []
         return {one["rule"]: one for one in report["findings"] if one["severity"] != "info"}

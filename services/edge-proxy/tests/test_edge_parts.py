@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callwarden.edge_proxy.core import cookie
-from callwarden.edge_proxy.core.call import TABLE, CallEvent, CallState, EdgeCall, Impossible
 from callwarden.edge_proxy.core.challenge import USES_MAX, Uses
 from callwarden.edge_proxy.core.cookie import Cookie, CookieFault
 from callwarden.edge_proxy.core.counters import ENDPOINTS_MAX, EdgeCounters
@@ -17,13 +16,14 @@ from callwarden.edge_proxy.core.rules import RuleBook, contains
 from callwarden.edge_proxy.core.statuses import ANSWERS, QUOTAS, answer_for
 from callwarden.edge_proxy.core.wheel import TICK_S, Wheel
 from callwarden.kernel.verdict import Reason
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.build import REASONS
 
 KEYS = derive([MASTER])
 HOLD = UUID("9a06b950-af52-4b41-b13f-f3222176d61e")
 
 hosts = st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str))
-addresses = st.one_of(st.none(), st.tuples(hosts, st.integers(0, 65_535)))
+addresses = st.one_of(st.none(), st.builds(SocketAddress, hosts, st.integers(0, 65_535)))
 
 
 # Cookies.
@@ -39,8 +39,8 @@ addresses = st.one_of(st.none(), st.tuples(hosts, st.integers(0, 65_535)))
 )
 def test_a_cookie_says_what_was_put_in_to_each_side(
     hold_id: UUID,
-    caller: cookie.Address | None,
-    callee: cookie.Address | None,
+    caller: SocketAddress | None,
+    callee: SocketAddress | None,
     call_id: str,
     attempt: int,
     account_id: str,
@@ -64,7 +64,11 @@ def test_a_cookie_says_what_was_put_in_to_each_side(
 
 
 def issued(**more: object) -> str:
-    values: dict[str, object] = {"caller": ("192.0.2.1", 5060), "callee": ("192.0.2.2", 5060), **more}
+    values: dict[str, object] = {
+        "caller": SocketAddress("192.0.2.1", 5060),
+        "callee": SocketAddress("192.0.2.2", 5060),
+        **more,
+    }
     return cookie.issue(KEYS, HOLD, START_S + 60, "call-1", "caller", **values)  # type: ignore[arg-type]
 
 
@@ -158,20 +162,6 @@ def test_a_wanted_status_is_taken_if_it_is_a_refusal(reason: Reason, wanted: int
     assert 400 <= answer.status <= 699
     if 400 <= wanted <= 699:
         assert answer.status == wanted
-
-
-# The state of a call.
-
-
-def test_the_table_of_calls_leads_to_the_end_from_everywhere_and_from_there_nowhere() -> None:
-    for state in CallState:
-        assert ((state, CallEvent.ENDED) in TABLE) == (state is not CallState.ENDED)
-    call = EdgeCall(HOLD, "call-1", "", None, None, None)  # type: ignore[arg-type]
-    with pytest.raises(Impossible):
-        call.step(CallEvent.ANSWERED)
-    call.step(CallEvent.ENDED)
-    with pytest.raises(Impossible):
-        call.step(CallEvent.ENDED)
 
 
 # The wheel.

@@ -134,7 +134,7 @@ def _of_database(facts: LocalFacts) -> Iterator[Finding]:
     for role in facts.roles:
         if role.may_delete_ledger:
             what = "may delete from the ledger, as its owner: no service needs that"
-            how = "give each service a role of its own: docs/database.md, Rights"
+            how = "give each service a role of its own: docs/reference/database.md, Rights"
             yield Finding(ROLE, severity, Place(f"database role {role.name}"), what, how=how)
 
 
