@@ -44,9 +44,9 @@ class AdmissionStore(Protocol):
 
         It is a conflict if an account has another version than `versions` or `checked` says, a counter another one than
         its row (if there is one), a hold another expiry than `expiries` says, or if a new hold's id has a hold already;
-        with `check_hold_ids` also if it has a call record or a refusal. Each account in `versions` and each counter gets
-        a version one higher. A decision record whose id exists already is left out. Any other exception means that a
-        change can't be written at all.
+        with `check_hold_ids` also if it has a call record or a refusal. Each account in `versions` and each counter
+        gets a version one higher. A decision record whose id exists already is left out. Any other exception means that
+        a change can't be written at all.
         """
         ...
 
