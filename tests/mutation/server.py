@@ -59,6 +59,8 @@ class Job:
     sample: int | None = None
     seed: int = 0
     cpu_s_min: float = CPU_S_MIN
+    only: list[str] | None = None
+    """Modules with a colon and names of mutants; None: all."""
 
 
 @dataclass(slots=True)
@@ -102,6 +104,9 @@ class Server:
         self._report = report
         self._trees = {name: ast.parse(Path(file).read_text()) for name, file in job.modules.items()}
         found = [mutant for name, tree in self._trees.items() for mutant in mutants_of(name, tree)]
+        if job.only is not None:
+            wanted = frozenset(job.only)
+            found = [mutant for mutant in found if f"{mutant.module}: {mutant.name}" in wanted]
         self.mutants = found if job.sample is None else sample(found, job.sample, job.seed)
         self._tracer = Tracer(job.modules.values())
         self._role: Literal["bare", "warm", "import again"] = "bare"

@@ -67,14 +67,14 @@ def test_negative_counts_go_round():
 """
 
 
-def run(folder: Path, tests: str, sample: int | None = None) -> dict[str, str]:
+def run(folder: Path, tests: str, sample: int | None = None, only: list[str] | None = None) -> dict[str, str]:
     """The outcome of each mutant by its name."""
     module = folder / "planted_gate.py"
     module.write_text(dedent(CODE))
     (folder / "test_planted.py").write_text(dedent(tests))
     (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = {folder}\naddopts = --import-mode=importlib\n")
     arguments = [f"--rootdir={folder}", "-c", str(folder / "pytest.ini"), str(folder / "test_planted.py")]
-    job = Job({"planted_gate": str(module)}, arguments, [str(folder)], 2, sample, cpu_s_min=0.5)
+    job = Job({"planted_gate": str(module)}, arguments, [str(folder)], 2, sample, cpu_s_min=0.5, only=only)
     return {value[1]: value[3] for kind, value in run_job(job) if kind == "outcome"}
 
 
@@ -116,6 +116,11 @@ def test_a_mutant_that_loops_for_ever_times_out(good: dict[str, str]) -> None:
 
 def test_a_sample_runs_some_of_them(tmp_path: Path) -> None:
     assert len(run(tmp_path, WEAK, sample=3)) == 3
+
+
+def test_a_run_of_named_mutants_runs_no_others(tmp_path: Path) -> None:
+    name = "Gate.admit: statement: self.refused += 1 → (deleted)"
+    assert run(tmp_path, GOOD, only=[f"planted_gate: {name}"]) == {name: "killed"}
 
 
 def test_tests_that_fail_without_a_fault_judge_nothing(tmp_path: Path) -> None:
