@@ -12,6 +12,7 @@ CODE = '''
 """A planted core."""
 
 LIMITS = {"calls": 3}
+PRICES = {}
 
 
 class Gate:
@@ -26,6 +27,11 @@ class Gate:
             self.refused += 1
             return False
         return True
+
+    def price(self, calls):
+        if calls not in PRICES:
+            PRICES[calls] = calls * 5
+        return PRICES[calls]
 
     def never_called(self):
         return 1 + 1
@@ -52,6 +58,14 @@ def test_three_are_admitted_and_the_fourth_is_refused_and_counted():
     assert gate.refused == 1
     assert gate.admit(5) is False
     assert gate.refused == 2
+
+
+def test_something_that_fills_the_cache():
+    assert Gate().price(2)
+
+
+def test_two_calls_cost_ten():
+    assert Gate().price(2) == 10
 
 
 def test_the_limit_is_an_argument():
@@ -102,6 +116,10 @@ def test_a_weak_test_leaves_survivors_that_a_good_one_kills(
 ) -> None:
     assert weak[name] == "survived"
     assert good[name] == "killed"
+
+
+def test_what_one_test_leaves_in_a_cache_does_not_hide_what_another_needs(good: dict[str, str]) -> None:
+    assert good["Gate.price: constant: calls * 5 → calls * 6"] == "killed"
 
 
 def test_good_tests_leave_nothing_but_what_they_do_not_run(good: dict[str, str]) -> None:
