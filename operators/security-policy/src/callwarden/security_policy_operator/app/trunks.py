@@ -1,24 +1,21 @@
 """Trunk resources carried out: call-admission has a trunk as each of them says, and none when it is gone."""
 
 import math
-from collections.abc import Awaitable, Container
+from collections.abc import Container
+from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.common.logs import get_logger
-from callwarden.common.rpc.client import unary
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Conflict, Denied, Exhausted, Invalid, NotFound, Unavailable
 from callwarden.policy.resources import TrunkSpec
-from callwarden.security_policy_operator.adapters.declared import Declared, away, each
-from callwarden.security_policy_operator.core.declared import Refusal
-from callwarden.security_policy_operator.core.named import decide
-from callwarden.security_policy_operator.core.plan import Source
-from callwarden.security_policy_operator.ports import Cluster
-
-if TYPE_CHECKING:
-    from callwarden.api.admission.v1.admission_pb2_grpc import AccountServiceAsyncStub
+from callwarden.security_policy_operator.app.managed import ManagedResources, each
+from callwarden.security_policy_operator.core.names import decide
+from callwarden.security_policy_operator.core.resource import ManagedResource, Refusal
+from callwarden.security_policy_operator.core.status import unavailable
+from callwarden.security_policy_operator.core.trunks import TrunkChange, TrunkState, change_of, trunk_of
+from callwarden.security_policy_operator.ports import ClusterApi, TrunkRegistry
 
 log = get_logger(__name__)
 
@@ -26,169 +23,129 @@ PLURAL: Final = "trunks"
 FINALIZER: Final = "callwarden.io/trunk"
 SERVICE: Final = "call-admission"
 _FINAL: Final = (Invalid, NotFound, Conflict, Denied, Exhausted)
-"""Asking again soon is of no use; it is asked again at the next resync."""
+"""An early retry is of no use; the next resync tries again."""
 
 
-class Trunks:
-    """`reconcile` in each round."""
+class TrunkReconciler:
+    """Implements ports.ResourceReconciler."""
 
-    def __init__(self, cluster: Cluster, accounts: "AccountServiceAsyncStub", clock: Clock, me: str) -> None:
+    plural = PLURAL
+
+    def __init__(self, cluster: ClusterApi, trunks: TrunkRegistry, clock: Clock, me: str) -> None:
         """`me`: this process, as Events name it."""
-        self._declared = Declared(cluster, clock, me, "Trunk", PLURAL, FINALIZER)
-        self._accounts = accounts
+        self._resources = ManagedResources(cluster, clock, me, "Trunk", PLURAL, FINALIZER)
+        self._trunks = trunks
 
     async def reconcile(self) -> None:
-        sources = await self._declared.sources()
-        if not sources:
+        resources = await self._resources.list()
+        if not resources:
             return
-        decisions = decide(sources, TrunkSpec)
+        decisions = decide(resources, TrunkSpec)
         try:
-            listed = await unary(self._accounts.ListTrunks, pb.ListTrunksRequest())
+            existing = {trunk.name: trunk for trunk in await self._trunks.list()}
         except CallwardenError as error:
-            for source, decision in decisions:
-                refusal = decision if isinstance(decision, Refusal) else away(SERVICE, error)
-                await self._declared.refused(source, refusal)
+            for resource, decision in decisions:
+                refusal = decision if isinstance(decision, Refusal) else unavailable(SERVICE, error.message)
+                await self._resources.refused(resource, refusal)
             raise Unavailable(f"{SERVICE}: {error.message}") from error
-        stands = {trunk.name: trunk for trunk in listed.trunks}
         kept: set[str] = set()
-        staying = (
+        present = (
             (
-                source,
-                self._keep(source, decision, stands.get(source.key.name), kept)
+                resource,
+                self._keep(resource, decision, existing.get(resource.key.name), kept)
                 if isinstance(decision, TrunkSpec)
-                else self._declared.refused(source, decision),
+                else self._resources.refused(resource, decision),
             )
-            for source, decision in decisions
+            for resource, decision in decisions
         )
-        # After those that stay: one of them may take over the trunk of one that leaves.
-        leaving = ((source, self._drop(source, kept)) for source in sources if source.is_leaving)
-        await each(chain(staying, leaving))
+        # After those that stay: one of them may take over the trunk of a deleted one.
+        deleted = (
+            (resource, self._drop(resource, existing.get(resource.key.name), kept))
+            for resource in resources
+            if resource.is_deleted
+        )
+        await each(chain(present, deleted))
 
     def pause_s(self) -> float:
         return math.inf
 
-    async def _keep(self, source: Source, spec: TrunkSpec, stands: pb.Trunk | None, kept: set[str]) -> None:
+    async def _keep(
+        self, resource: ManagedResource, spec: TrunkSpec, existing: TrunkState | None, kept: set[str]
+    ) -> None:
         """Its name comes to `kept` as soon as the trunk is its own."""
-        wanted = trunk_of(source.key.name, spec)
-        change = change_of(stands, wanted) if stands is not None else None
-        is_new = not self._declared.is_held(source)
-        if stands is None or is_new:
-            if not await self._tried(source, self._claim(wanted, spec, stands)):
+        wanted = trunk_of(resource.key.name, spec)
+        change = change_of(existing, wanted) if existing is not None else None
+        is_new = not self._resources.is_held(resource)
+        account = ""
+        if existing is None or is_new:
+            try:
+                account = await self._claim(wanted.name, spec, existing)
+            except CallwardenError as error:
+                await self._failed(resource, error)
                 return
             # Only now: a resource that never had a trunk takes none away.
-            if not await self._declared.hold(source):
+            if not await self._resources.hold(resource):
                 return
         kept.add(wanted.name)
-        if not await self._tried(source, self._write(wanted, stands, change)):
-            return
-        if stands is not None and is_new:
-            fields = ", ".join(changed_fields(change)) if change is not None else "nothing"
-            await self._declared.tell(source, "TakenOver", f"The trunk was there already. Changed: {fields}.")
-        message = "Calls pass as it says." if spec.enabled else "The trunk is there, and disabled."
-        await self._declared.applied(source, "InUse", message)
-
-    async def _tried(self, source: Source, work: Awaitable[None]) -> bool:
-        """False if call-admission doesn't want it, which the status says then; raises what may be well soon."""
         try:
-            await work
-        except _FINAL as error:
-            text = f"{error.field}: {error.message}" if error.field else error.message
-            await self._declared.refused(source, Refusal("Refused", text))
-            return False
+            await self._write(replace(wanted, account=account), existing, change)
         except CallwardenError as error:
-            await self._declared.refused(source, away(SERVICE, error))
-            raise
-        return True
+            await self._failed(resource, error)
+            return
+        if existing is not None and is_new:
+            fields = ", ".join(change.written_fields) if change is not None else "nothing"
+            await self._resources.notify(resource, "TakenOver", f"The trunk existed already. Changed: {fields}.")
+        message = "Calls use the trunk as specified." if spec.enabled else "The trunk exists and is disabled."
+        await self._resources.applied(resource, "InUse", message)
 
-    async def _claim(self, wanted: pb.Trunk, spec: TrunkSpec, stands: pb.Trunk | None) -> None:
-        """Finds its account, which `wanted` gets; Conflict if the trunk that stands is of another one."""
-        asked = spec.account or f"{wanted.name}@{spec.realm}"
-        account: pb.Account | None = None
-        try:
-            account = await unary(self._accounts.GetAccount, pb.GetAccountRequest(account=asked))
-        except NotFound:
-            if spec.account:
-                raise
-        if stands is not None:
+    async def _failed(self, resource: ManagedResource, error: CallwardenError) -> None:
+        """Reports why call-admission refuses it; raises what may work soon."""
+        if not isinstance(error, _FINAL):
+            await self._resources.refused(resource, unavailable(SERVICE, error.message))
+            raise error
+        text = f"{error.field}: {error.message}" if error.field else error.message
+        await self._resources.refused(resource, Refusal("Refused", text))
+
+    async def _claim(self, name: str, spec: TrunkSpec, existing: TrunkState | None) -> str:
+        """The id of its account, which is created if need be. Conflict if the trunk belongs to another one."""
+        wanted = spec.account or f"{name}@{spec.realm}"
+        account = await self._trunks.find_account(wanted)
+        if account is None and spec.account:
+            raise NotFound(f"there is no account {spec.account}", field="spec.account")
+        if existing is not None:
             owner = (account.type, account.name, account.realm) if account is not None else None
-            if spec.direction != stands.direction or owner != (stands.direction, stands.account, stands.realm):
-                whose = f"a {stands.direction} of account {stands.account}@{stands.realm}"
-                raise Conflict(f"there is a trunk {stands.name} already, {whose}", field="metadata.name")
+            if spec.direction != existing.direction or owner != (existing.direction, existing.account, existing.realm):
+                whose = f"a {existing.direction} of account {existing.account}@{existing.realm}"
+                raise Conflict(f"there is already a trunk {existing.name}, {whose}", field="metadata.name")
         elif account is None:
-            account = await self._make_account(wanted.name, spec)
+            account = await self._trunks.create_account(name, spec)
         elif account.type != spec.direction:
-            raise Conflict(f"account {asked} is of type {account.type}", field="spec.account")
+            raise Conflict(f"account {wanted} is of type {account.type}", field="spec.account")
         assert account is not None
-        wanted.account = account.id
+        return account.id
 
-    async def _make_account(self, name: str, spec: TrunkSpec) -> pb.Account:
-        new = pb.Account(
-            name=name, realm=spec.realm, type=spec.direction, currency=spec.currency, deck=spec.deck, time_zone="UTC"
-        )
-        made: pb.Account = await unary(self._accounts.CreateAccount, pb.CreateAccountRequest(account=new))
-        return made
-
-    async def _write(self, wanted: pb.Trunk, stands: pb.Trunk | None, change: pb.UpdateTrunkRequest | None) -> None:
-        if stands is None:
-            await unary(self._accounts.CreateTrunk, wanted)
+    async def _write(self, wanted: TrunkState, existing: TrunkState | None, change: TrunkChange | None) -> None:
+        if existing is None:
+            await self._trunks.create(wanted)
             log.info("trunk.created", name=wanted.name)
         elif change is not None:
-            await unary(self._accounts.UpdateTrunk, change)
-            log.info("trunk.changed", name=wanted.name, fields=changed_fields(change))
+            await self._trunks.update(change)
+            log.info("trunk.changed", name=wanted.name, fields=change.written_fields)
 
-    async def _drop(self, source: Source, kept: Container[str]) -> None:
-        """`kept`: the names of trunks that are another resource's now."""
-        name = source.key.name
-        if not self._declared.is_held(source) or name in kept:
-            await self._declared.let_go(source)
+    async def _drop(self, resource: ManagedResource, existing: TrunkState | None, kept: Container[str]) -> None:
+        """`kept`: the names of trunks that belong to another resource now."""
+        name = resource.key.name
+        if not self._resources.is_held(resource) or name in kept:
+            await self._resources.release(resource)
             return
         try:
-            deleted = (await unary(self._accounts.DeleteTrunk, pb.DeleteTrunkRequest(name=name))).deleted
-        except Conflict as error:  # a route leads to it: until somebody takes that away no call passes
-            await unary(self._accounts.UpdateTrunk, pb.UpdateTrunkRequest(name=name, enabled=False))
+            deleted = await self._trunks.delete(name)
+        except Conflict as error:  # a route leads to it: until someone removes the route no call passes
+            change = change_of(existing, replace(existing, enabled=False)) if existing is not None else None
+            if change is not None:
+                await self._trunks.update(change)
             refusal = Refusal("Routed", f"Disabled, not deleted: {error.message}.", accepted=True)
-            await self._declared.refused(source, refusal)
+            await self._resources.refused(resource, refusal)
             return
         log.info("trunk.deleted", name=name, deleted=deleted)
-        await self._declared.let_go(source, "Deleted" if deleted else "", "The trunk is there no more.")
-
-
-def trunk_of(name: str, spec: TrunkSpec) -> pb.Trunk:
-    """As call-admission has it, but for its account."""
-    return pb.Trunk(
-        name=name,
-        address=spec.address,
-        direction=spec.direction,
-        tech_prefix=spec.tech_prefix,
-        strip_digits=spec.strip_digits,
-        add_prefix=spec.add_prefix,
-        enabled=spec.enabled,
-        only_local=spec.only_local,
-        allow_prefixes=spec.allow_prefixes,
-        block_prefixes=spec.block_prefixes,
-    )
-
-
-def change_of(stands: pb.Trunk, wanted: pb.Trunk) -> pb.UpdateTrunkRequest | None:
-    """What makes the one the other; None: nothing to do. Direction and account never change."""
-    change = pb.UpdateTrunkRequest(
-        add_allow_prefixes=sorted({*wanted.allow_prefixes} - {*stands.allow_prefixes}),
-        remove_allow_prefixes=sorted({*stands.allow_prefixes} - {*wanted.allow_prefixes}),
-        add_block_prefixes=sorted({*wanted.block_prefixes} - {*stands.block_prefixes}),
-        remove_block_prefixes=sorted({*stands.block_prefixes} - {*wanted.block_prefixes}),
-    )
-    for name in ("address", "tech_prefix", "strip_digits", "add_prefix", "enabled", "only_local"):
-        if (value := getattr(wanted, name)) != getattr(stands, name):
-            setattr(change, name, value)
-    if change == pb.UpdateTrunkRequest():
-        return None
-    change.name = wanted.name
-    return change
-
-
-def changed_fields(change: pb.UpdateTrunkRequest) -> list[str]:
-    """As the resource's spec calls them."""
-    names = [field.name for field, _ in change.ListFields() if field.name != "name"]
-    lists = {f"{verb}_{name}": name for verb in ("add", "remove") for name in ("allow_prefixes", "block_prefixes")}
-    fields = dict.fromkeys(lists.get(name, name) for name in names)
-    return [TrunkSpec.model_fields[name].alias or name for name in fields]
+        await self._resources.release(resource, "Deleted" if deleted else "", "The trunk no longer exists.")
