@@ -48,10 +48,6 @@ class SocketAddress(_HostAndPort):
         return socket_address(self.host, port)
 
     @property
-    def is_ipv6(self) -> bool:
-        return ":" in self.host
-
-    @property
     def uri_host(self) -> str:
         """The address as a URI or Via has it: IPv6 in brackets (RFC 3261 25.1)."""
         return f"[{self.host}]" if ":" in self.host else self.host
