@@ -21,10 +21,12 @@ from callwarden.call_admission.accounts.core.accounts import AccountFilter, Acco
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.admission.adapters.source_trunks_sql import SqlSourceTrunks
 from callwarden.call_admission.admission.adapters.store_sql import SqlAdmissionStore
-from callwarden.call_admission.admission.core.book import Changes, DecisionRecord, Loaded
+from callwarden.call_admission.admission.core.commands import DecisionRecord
+from callwarden.call_admission.admission.core.state import Changes, ReadSet
+from callwarden.call_admission.admission.ports import Written
 from callwarden.call_admission.lists.adapters.lists_sql import SqlLists
 from callwarden.call_admission.model.calls import LimitScope
-from callwarden.call_admission.model.codecs.hold_bytes import owners_bytes_of
+from callwarden.call_admission.model.codecs.hold_bytes import scopes_bytes_of
 from callwarden.call_admission.model.codecs.usage_bytes import grants_bytes, usage_bytes
 from callwarden.call_admission.model.days import day_of
 from callwarden.call_admission.model.lists import ListEntry, ListHead
@@ -58,17 +60,6 @@ class Ceilings:
 
     def realm(self, name: str) -> int | None:
         return 1_000
-
-
-@dataclass
-class Wanted:
-    """Implements ports.Read."""
-
-    accounts: Sequence[UUID] = ()
-    counted: Sequence[UUID] = ()
-    holds: Sequence[UUID] = ()
-    looked: Sequence[UUID] = ()
-    now_s: float = NOW_S
 
 
 async def pages(*rows: Any) -> AsyncIterator[Sequence[Any]]:
@@ -192,7 +183,7 @@ async def _calls(database: Database, furnish: Database, alice: UUID) -> None:
     call_id, by = f"{MARK}-call", {"account_id": alice, "call_id": f"{MARK}-call"}
     numbers = dict.fromkeys(("destination", "dialled", "caller_number", "prefix"), DIGITS)
     texts = {**dict.fromkeys(("source_address", "edge", "trunk", "trace_id"), MARK), **numbers, "policy_revision": 7}
-    owners = owners_bytes_of((LimitScope("account", alice, 1),), (), ())
+    owners = scopes_bytes_of((LimitScope("account", alice, 1),), (), ())
     running = {
         "id": uuid.uuid4(), **by, **texts, "created_at": LONG_AGO, "expires_at": LONG_AGO, "granted_s": 60,
         "max_duration_s": 600, "final": False, "held_micros": 0, "spend_day": LONG_AGO.date(), "price": b"",
@@ -237,19 +228,13 @@ async def _shards(database: Database, furnish: Database, alice: UUID) -> None:
 
 
 async def _admission(hot: HotPool, alice: UUID) -> None:
-    books = SqlAdmissionStore(hot)
-    note = DecisionRecord(uuid.uuid4(), f"{MARK}-call", alice, NOW_S, MARK, None, b"")
-
-    def decide(loaded: Loaded) -> tuple[Changes, None]:
-        missing = {(alice, 0)} - loaded.counters.keys()
-        return Changes(missing=missing, notes=[note]), None
-
-    for read in (
-        Wanted((alice,), (alice,), (uuid.uuid4(),), (uuid.uuid4(),)), Wanted((alice,), (), (uuid.uuid4(),), ())
-    ):  # fmt: skip
-        await books.update(read, decide)
-        await books.look(read, decide)
-    await books.expired(NOW_S, 10)
+    store = SqlAdmissionStore(hot)
+    for counted in ((alice,), ()):
+        read = ReadSet((alice,), counted, (uuid.uuid4(),), NOW_S, (uuid.uuid4(),))
+        await store.load(read, {(alice, 0)})
+    decision = DecisionRecord(uuid.uuid4(), f"{MARK}-call", alice, NOW_S, MARK, None, b"")
+    assert await store.write(Changes(decisions=[decision])) == Written()
+    await store.expired(NOW_S, 10)
 
 
 async def _records(database: Database, furnish: Database, alice: UUID) -> None:

@@ -17,15 +17,15 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
+from admission_site import Site, policy, running
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, insert, select, update
-from test_admission_app import Site, policy, running
 
 from callwarden.api.admission.v1 import admission_pb2
 from callwarden.call_admission.accounts.core.accounts import AccountChange, AccountFilter, AccountView
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
-from callwarden.call_admission.admission.core.book import Admitted, Extended, Refused
+from callwarden.call_admission.admission.core.commands import Admitted, Extended, Refused
 from callwarden.call_admission.model.calls import ExtendRequest, Route, Started
 from callwarden.call_admission.model.usage import ADDRESS, RESELLER, CalendarSpan, Usage, correct
 from callwarden.call_admission.records.adapters import records_sql
@@ -439,7 +439,7 @@ async def test_events_told_twice_late_and_in_any_order_settle_each_call_once(
         audit = await one.audit()
         assert (audit.open_holds, audit.held_sum_micros) == (0, 0)
         assert audit.balance_sum_micros == 1_000_000 - 6 * 30_000 - 2 * SLICE_MICROS
-        unknown = [each.app.counts.ignored.get("unknown", 0) for each in (one, other)]
+        unknown = [each.app.stats.ignored.get("unknown", 0) for each in (one, other)]
         assert sum(unknown) == 2
 
 
