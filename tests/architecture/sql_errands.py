@@ -12,7 +12,7 @@ from admission_desk import ALICE, change, desk_on, trunk
 from admission_desk import account as new_account
 from sqlalchemy import insert, update
 
-from callwarden.auth.adapters.accounts_sql import SqlAccounts as AuthAccounts
+from callwarden.auth.adapters.credentials_sql import SqlCredentialStore
 from callwarden.auth.core.sealing import SEALED_BYTES, Sealed
 from callwarden.auth.core.users import UserKey
 from callwarden.call_admission.accounts.adapters import accounts_sql
@@ -36,9 +36,9 @@ from callwarden.call_admission.records.core.records import RecordPlace
 from callwarden.cli.audit.sources.running import database_role
 from callwarden.common.sql import Database, HotPool
 from callwarden.kernel.errors import CallwardenError
-from callwarden.payment.adapters.books_sql import SqlBooks as PaymentBooks
+from callwarden.payment.adapters.ledger_sql import SqlLedgerStore
 from callwarden.payment.core.topup import TopUp
-from callwarden.rating.adapters.decks_sql import SqlDecks
+from callwarden.rating.adapters.decks_sql import SqlDeckStore
 from callwarden.rating.core.deck import DeckHead, DeckRow, Tariff
 from callwarden.rating.core.routes import RouteRow
 from callwarden.schema import job
@@ -122,7 +122,7 @@ async def run_all(ways: Mapping[str, Way], owner: Database, furnish: Database, m
 
 
 async def _rating(database: Database) -> None:
-    decks = SqlDecks(database)
+    decks = SqlDeckStore(database)
     rows = [DeckRow(f"{DIGITS}{n}", MARK, Tariff(19_000)) for n in range(2)]
     for _ in range(2):
         await decks.replace(DeckHead(f"{MARK}-deck", "EUR"), pages(*rows))
@@ -131,7 +131,7 @@ async def _rating(database: Database) -> None:
 
 
 async def _rating_routes(database: Database, admission: Database) -> None:
-    decks = SqlDecks(database)
+    decks = SqlDeckStore(database)
     await decks.set_route(RouteRow(DIGITS, f"{MARK}-trunk", 1, f"{MARK}-deck"))
     assert len(await decks.routes()) == 1
     await _refused(desk_on(admission, FakeClock()).delete_trunk(f"{MARK}-trunk"))
@@ -301,7 +301,7 @@ async def _lists(database: Database, alice: UUID) -> None:
 
 
 async def _payment(database: Database, furnish: Database) -> None:
-    books = PaymentBooks(database, lambda count: uuid.uuid4().bytes[:count])
+    books = SqlLedgerStore(database, lambda count: uuid.uuid4().bytes[:count])
     await books.credit(TopUp(f"{MARK}-imported", AMOUNT, "EUR", f"{MARK}-1", MARK))
     sharded = update(account).where(account.c.name == f"{MARK}-imported").values(shards=2)
     await furnish.transaction("furnish", lambda connection: connection.execute(sharded))
@@ -309,7 +309,7 @@ async def _payment(database: Database, furnish: Database) -> None:
 
 
 async def _auth(database: Database, hot: HotPool, alice: UUID) -> None:
-    accounts, user = AuthAccounts(database, hot), UserKey(REALM, MARK)
+    accounts, user = SqlCredentialStore(database, hot), UserKey(REALM, MARK)
     old, new = Sealed(bytes(SEALED_BYTES), "a" * 16), Sealed(bytes(SEALED_BYTES), "b" * 16)
     await accounts.set_credential(str(alice), user, old)
     assert user in await accounts.look_up([user])

@@ -38,7 +38,7 @@ from callwarden.common import trace
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound, Unavailable
 from callwarden.kernel.money import format_amount, parse_amount
 from callwarden.kernel.tariff import Price, RateGroup, Rounding, RoundingMethod, Window
-from callwarden.payment.adapters.books_sql import SqlBooks as PaymentBooks
+from callwarden.payment.adapters.ledger_sql import SqlLedgerStore
 from callwarden.payment.core.topup import TopUp
 from callwarden.schema.tables import account, cdr, counter, decision, ledger_entry, metadata, spend_day
 from callwarden.testing.clock import FakeClock
@@ -104,7 +104,7 @@ async def test_an_account_shows_the_same_money_however_many_rows_carry_it(site: 
 async def test_a_top_up_answers_with_the_balance_that_is_shown(site: Site, shards: int) -> None:
     account_id = await site.account(shards=shards, credit_micros=SLICE_MICROS)
     await settled(site, account_id)
-    payments = PaymentBooks(site.owner, random.Random(1).randbytes)
+    payments = SqlLedgerStore(site.owner, random.Random(1).randbytes)
     top_up = TopUp(str(account_id), SLICE_MICROS, "EUR", "invoice-1")
     for duplicate in (False, True):
         credited = await payments.credit(top_up)
