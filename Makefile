@@ -13,7 +13,10 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup demo recording up test test-unit check lint types layers proto proto-check crds crds-check fields fields-check format lock checkov chart-audit chart-docs sbom sbom-tools bench mutants fuzz clean
+.PHONY: help setup demo recording up clean
+.PHONY: test test-long test-soak test-cluster test-unit apiserver
+.PHONY: check lint types layers layers-graph layers-graph-check proto proto-check crds crds-check fields fields-check
+.PHONY: format lock checkov chart-audit chart-docs sbom sbom-tools docs bench mutants fuzz
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -37,13 +40,25 @@ recording: setup ## Runs the demo and renews its picture in the README
 up: setup ## The whole system in the foreground
 	@$(BIN)/callwarden up
 
-test: setup ## The whole test suite
-	$(BIN)/pytest -n $(XDIST)
+test: setup ## All tests but the long ones: under 15 minutes on two cores
+	$(BIN)/pytest -n $(XDIST) -m "not long"
+
+test-long: test-soak test-cluster ## The long tests, which make test leaves out
+
+CLUSTER_TESTS := tests/kubernetes tests/chart
+test-soak: setup ## Long tests: kills, soaks, mutants, fuzzing
+	$(BIN)/pytest -n $(XDIST) -m long $(addprefix --ignore=,$(CLUSTER_TESTS))
+
+test-cluster: setup apiserver ## Long tests: the operator and the chart on a real API server
+	$(BIN)/pytest -n $(XDIST) -m long $(CLUSTER_TESTS)
+
+apiserver: setup ## The API server that the tests with a cluster need; minutes where Go's cache is empty
+	$(BIN)/python -m tests.kubernetes.build
 
 test-unit: setup ## Without the tests that start processes
-	$(BIN)/pytest -n $(XDIST) -m "not integration"
+	$(BIN)/pytest -n $(XDIST) -m "not integration and not long"
 
-check: lint types layers proto-check crds-check fields-check ## Everything that can be said without running it
+check: lint types layers layers-graph-check proto-check crds-check fields-check ## Everything that can be said without running it
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -53,7 +68,13 @@ types: setup
 	$(BIN)/mypy $(addsuffix src,$(MEMBERS)) $(wildcard $(addsuffix tests,$(MEMBERS))) tests benchmarks
 
 layers: setup
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
+
+layers-graph: setup ## Renew docs/images/layers.svg from .importlinter and the imports
+	$(BIN)/python -m tests.architecture.layers_graph
+
+layers-graph-check: setup
+	$(BIN)/python -m tests.architecture.layers_graph --check
 
 format: setup ## Format and fix what can be fixed
 	$(BIN)/ruff format .
@@ -89,6 +110,8 @@ lock: setup ## Lock dependencies with hashes and without addresses
 	  --custom-compile-command "make lock" requirements/checkov.in -o requirements/checkov.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" requirements/sbom.in -o requirements/sbom.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" requirements/docs.in -o requirements/docs.txt
 
 # Checkov brings two hundred packages of its own: an environment of its own, made when first asked for.
 CHECKOV := $(VENV)-checkov
@@ -112,6 +135,16 @@ sbom: sbom-tools ## CycloneDX bills of materials, one for each image: build/sbom
 chart-docs: setup ## The table of values in the chart's README
 	$(BIN)/python deploy/helm/values_table.py
 
+# The generator of the documentation ships with nothing: an environment of its own, made when first asked for.
+DOCS := $(VENV)-docs
+$(DOCS)/.ready: requirements/docs.txt | setup
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	@VIRTUAL_ENV=$(abspath $(DOCS)) $(UV) pip install --quiet --require-hashes -r requirements/docs.txt
+	@touch $@
+
+docs: $(DOCS)/.ready ## The documentation as a site: build/docs/index.html; warnings and broken links are errors
+	$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going -c docs -b html . build/docs
+
 bench: setup ## SIPp against the running system; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
@@ -123,4 +156,4 @@ fuzz: setup ## The parser under atheris; FUZZ_SECONDS=600 for the long run
 	$(BIN)/python libs/sip/fuzz/fuzz_message.py -max_total_time=$${FUZZ_SECONDS:-60}
 
 clean: ## Remove the environment and all caches
-	rm -rf $(VENV) $(CHECKOV) $(SBOM) build/sbom .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(CHECKOV) $(SBOM) $(DOCS) build/sbom build/docs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
