@@ -20,12 +20,20 @@ help: ## This list
 
 setup: $(VENV)/.ready ## Virtual environment with everything, locked by hash
 
+# Each step of the set-up is a line: what, and how long it took.
+comma := ,
+step = SECONDS=0; printf 'setup: %s …' '$(1)'
+took = printf ' %s s\n' $$SECONDS
+
 # The stamp is renewed when a lock file or any member's pyproject.toml changes.
 $(VENV)/.ready: requirements/uv.txt requirements/dev.txt pyproject.toml $(addsuffix pyproject.toml,$(MEMBERS))
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --require-hashes -r requirements/uv.txt -r requirements/dev.txt
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
+	@test -x $(BIN)/python || { $(call step,environment in $(VENV) by $(PYTHON)); $(PYTHON) -m venv $(VENV); $(took); }
+	@test -x $(UV) || { $(call step,uv$(comma) which installs the rest); \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt; $(took); }
+	@$(call step,$(shell grep -c == requirements/dev.txt) packages$(comma) locked by hash); \
+	  VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --require-hashes -r requirements/uv.txt -r requirements/dev.txt; $(took)
+	@$(call step,$(words $(MEMBERS)) packages of this repository); \
+	  VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS)); $(took)
 	@touch $@
 
 demo: setup ## The main job on real SIP, live in the terminal
