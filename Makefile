@@ -13,7 +13,7 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup demo recording up test test-unit check lint types layers proto proto-check crds crds-check fields fields-check format lock checkov chart-audit chart-docs sbom sbom-tools bench fuzz clean
+.PHONY: help setup demo recording up test test-unit check lint types layers proto proto-check crds crds-check fields fields-check format lock checkov chart-audit chart-docs sbom sbom-tools bench mutants fuzz clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -122,6 +122,10 @@ chart-docs: setup ## The table of values in the chart's README
 
 bench: setup ## SIPp against the running system; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
+
+# CORES="rating rate-guard": these only; SAMPLE=50: that many mutants of each, and docs/mutants.md stays as it is.
+mutants: setup ## Plant faults in the cores; the unit tests must notice. Writes docs/mutants.md
+	$(BIN)/python -m tests.mutation $(CORES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(JOBS),--jobs $(JOBS))
 
 fuzz: setup ## The parser under atheris; FUZZ_SECONDS=600 for the long run
 	$(BIN)/python libs/sip/fuzz/fuzz_message.py -max_total_time=$${FUZZ_SECONDS:-60}

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from time import process_time
 
 from callwarden.sip import build, dialog
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.digest import Algorithm, NonceKeys, challenges, ha1, parse_credentials
 from callwarden.sip.message import Request, Response, parse
 from callwarden.sip.transaction import (
@@ -30,7 +31,7 @@ CALLS = 3000
 ROUNDS = 5
 RATE_PER_S = 500.0  # how fast the calls come on the layer's clock, so that as many timers run as in service
 SECRET = b"s" * 32
-CALLER, CALLEE = Peer("192.0.2.1", 5061), Peer("10.1.1.1", 5060)
+CALLER, CALLEE = Peer(SocketAddress("192.0.2.1", 5061)), Peer(SocketAddress("10.1.1.1", 5060))
 KEYS = NonceKeys({1: b"k" * 32}, current=1)
 HA1 = ha1(Algorithm.SHA_256, "alice", "sip.example.com", "secret")
 SDP = (
@@ -145,7 +146,7 @@ class Proxy:
             build.response(request, 407, to_tag=tag, headers=headers).to_bytes()
             self.sent += 1
             return
-        server = self.layer.accept(request, Peer(*via.reply_to()), mono_s)
+        server = self.layer.accept(request, Peer(SocketAddress(*via.reply_to())), mono_s)
         if request.method == "INVITE":
             credentials = parse_credentials(request.get("proxy-authorization") or "")
             assert credentials.verify(HA1, "INVITE")

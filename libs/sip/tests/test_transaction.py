@@ -3,6 +3,7 @@
 import pytest
 
 from callwarden.sip import build
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.message import Request, Response, parse
 from callwarden.sip.tables import TransactionState
 from callwarden.sip.transaction import (
@@ -237,7 +238,7 @@ def test_answers_go_where_the_first_request_wanted_them() -> None:
     bye = other("BYE")
     server = accepted(layer, bye)
     (first,) = layer.respond(server, build.response(bye, 200), 0.0)
-    attacker = Peer("203.0.113.9", 5060)
+    attacker = Peer(SocketAddress("203.0.113.9", 5060))
     assert layer.receive(bye, attacker, 0.1) == [first]
     assert isinstance(first, Send)
     assert first.to == CALLER

@@ -34,6 +34,7 @@ from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import Document, PolicySet
 from callwarden.sip import build
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.digest import ha1, parse_challenge
 from callwarden.sip.message import Request, Response, parse
 from callwarden.sip.transaction import Send
@@ -79,6 +80,7 @@ class Agent:
         self.inbox: deque[Request | Response] = deque()
         self.raw: list[bytes] = []
         self._branch = 0
+        self.last_invite: Request | None = None  # with credentials, as `EdgeWorld.invite` sent it
 
     @property
     def contact(self) -> str:
@@ -173,7 +175,7 @@ class EdgeWorld:
     def __init__(self, spec: dict[str, object] | None = None, realms: tuple[str, ...] = (REALM,)) -> None:
         self.mono_s, self.unix_s = 1_000.0, START_S
         self.keys = derive([MASTER])
-        self.proxy = ProxyIdentity(EDGE[0], EDGE[1], realms)
+        self.proxy = ProxyIdentity(SocketAddress(*EDGE), realms)
         self.random_bytes = FixedRandomBytes()
         self.policies = policy(spec)
         self.edge = self.new_edge()
@@ -228,13 +230,13 @@ class EdgeWorld:
 
     def carrier(self, host: str = "198.51.100.1", port: int = 5060, trunk: str = "carrier") -> Agent:
         """A carrier, the next route of every call."""
-        self.routes = (*self.routes, CarrierRoute(trunk, host, port, "", 0))
+        self.routes = (*self.routes, CarrierRoute(trunk, SocketAddress(host, port), "", 0))
         return self.agent(host, port, trunk)
 
     # Time and the wire.
 
     def receive(self, data: bytes, host: str, port: int) -> None:
-        self.edge.receive(data, host, port, self.mono_s, self.unix_s)
+        self.edge.receive(data, SocketAddress(host, port), self.mono_s, self.unix_s)
         self.settle()
 
     def advance(self, seconds: float) -> None:
@@ -318,7 +320,7 @@ class EdgeWorld:
         caller.send(first)
         challenged = caller.response(407)
         caller.send(build.ack(first, challenged))
-        again = caller.with_credentials(first, challenged)
+        again = caller.last_invite = caller.with_credentials(first, challenged)
         caller.send(again)
         caller.response(100)
         return again

@@ -13,9 +13,9 @@ from callwarden.edge_proxy.core.effects import (
 )
 from callwarden.kernel.verdict import Reason
 from callwarden.sip import build
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.digest import parse_challenge
 from callwarden.sip.message import Request, Response
-from callwarden.sip.transaction import Peer
 
 NUMBER = "+49301234567"
 
@@ -42,7 +42,7 @@ def test_a_denied_address_gets_no_answer_and_an_allowed_one_in_it_does() -> None
 def test_an_allowed_address_is_neither_banned_nor_limited() -> None:
     world = EdgeWorld({"firewall": {"allow": ["192.0.2.7"]}, "messages": {"perAddress": {"max": 3, "period": "60s"}}})
     agent = world.agent("192.0.2.7", user="b")
-    world.edge.source_filter.ban("192.0.2.7", 0)
+    world.edge.source_filter.ban("192.0.2.7", None, 0)
     for _ in range(10):
         agent.send(agent.request("OPTIONS", f"sip:{REALM}"))
         agent.response(200)
@@ -79,14 +79,14 @@ def test_a_ban_holds_until_its_end_and_can_be_lifted() -> None:
         return not silent(agent) and bool(agent.inbox.pop())
 
     assert answered()
-    world.edge.source_filter.ban("192.0.2.1", world.unix_s + 60)
+    world.edge.source_filter.ban("192.0.2.1", None, world.unix_s + 60)
     assert not answered()
     world.advance(61)
     assert answered()
-    world.edge.source_filter.ban("192.0.2.1", 0)  # for ever
+    world.edge.source_filter.ban("192.0.2.1", None, 0)  # for ever
     world.advance(1_000_000)
     assert not answered()
-    world.edge.source_filter.unban("192.0.2.1")
+    world.edge.source_filter.unban("192.0.2.1", None)
     assert answered()
 
 
@@ -654,7 +654,6 @@ def test_peers_without_rport_are_answered_at_the_port_they_name() -> None:
     agent = world.agent("192.0.2.1", 5060, user="a")
     request = agent.request("OPTIONS", f"sip:{REALM}")
     request.set("Via", "SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKx")
-    world.edge.receive(request.to_bytes(), "192.0.2.1", 40_000, world.mono_s, world.unix_s)
+    world.edge.receive(request.to_bytes(), SocketAddress("192.0.2.1", 40_000), world.mono_s, world.unix_s)
     world.settle()
     agent.response(200)
-    assert Peer("192.0.2.1", 5060).address == (agent.host, agent.port)

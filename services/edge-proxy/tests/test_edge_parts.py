@@ -17,13 +17,14 @@ from callwarden.edge_proxy.core.rules import RuleBook, contains
 from callwarden.edge_proxy.core.statuses import ANSWERS, QUOTAS, answer_for
 from callwarden.edge_proxy.core.wheel import TICK_S, Wheel
 from callwarden.kernel.verdict import Reason
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.build import REASONS
 
 KEYS = derive([MASTER])
 HOLD = UUID("9a06b950-af52-4b41-b13f-f3222176d61e")
 
 hosts = st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str))
-addresses = st.one_of(st.none(), st.tuples(hosts, st.integers(0, 65_535)))
+addresses = st.one_of(st.none(), st.builds(SocketAddress, hosts, st.integers(0, 65_535)))
 
 
 # Cookies.
@@ -39,8 +40,8 @@ addresses = st.one_of(st.none(), st.tuples(hosts, st.integers(0, 65_535)))
 )
 def test_a_cookie_says_what_was_put_in_to_each_side(
     hold_id: UUID,
-    caller: cookie.Address | None,
-    callee: cookie.Address | None,
+    caller: SocketAddress | None,
+    callee: SocketAddress | None,
     call_id: str,
     attempt: int,
     account_id: str,
@@ -64,7 +65,11 @@ def test_a_cookie_says_what_was_put_in_to_each_side(
 
 
 def issued(**more: object) -> str:
-    values: dict[str, object] = {"caller": ("192.0.2.1", 5060), "callee": ("192.0.2.2", 5060), **more}
+    values: dict[str, object] = {
+        "caller": SocketAddress("192.0.2.1", 5060),
+        "callee": SocketAddress("192.0.2.2", 5060),
+        **more,
+    }
     return cookie.issue(KEYS, HOLD, START_S + 60, "call-1", "caller", **values)  # type: ignore[arg-type]
 
 

@@ -21,6 +21,7 @@ from callwarden.edge_proxy.core.effects import (
 from callwarden.edge_proxy.core.records import DialogRecord, Leg
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.local.nats import NatsServer
+from callwarden.sip.address import SocketAddress
 
 
 def recorded(world: EdgeWorld) -> tuple[Agent, Agent, AnsweredCall, DialogRecord]:
@@ -143,7 +144,7 @@ def test_an_adopted_call_is_extended_beyond_what_its_record_said() -> None:
 
 
 def sample(number: int) -> DialogRecord:
-    leg = Leg('"A" <sip:a@x>;tag=1', "sip:a@192.0.2.1", "192.0.2.1", 5060, 3, ("<sip:p;lr>",))
+    leg = Leg('"A" <sip:a@x>;tag=1', "sip:a@192.0.2.1", SocketAddress("192.0.2.1", 5060), 3, ("<sip:p;lr>",))
     return DialogRecord(
         UUID(int=number, version=4), f"call-{number}", str(UUID(int=7, version=4)), START_S, 60, leg, leg
     )

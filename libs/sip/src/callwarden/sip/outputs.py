@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from callwarden.sip.address import Endpoint
 from callwarden.sip.message import Request, Response
 
 if TYPE_CHECKING:
@@ -19,14 +20,9 @@ class Peer(NamedTuple):
     ``flow`` is the edge's own number for the socket or connection; the layer only hands it back.
     """
 
-    host: str
-    port: int
+    address: Endpoint
     transport: str = "UDP"
     flow: int = 0
-
-    @property
-    def address(self) -> tuple[str, int]:
-        return self[:2]
 
     @property
     def is_reliable(self) -> bool:

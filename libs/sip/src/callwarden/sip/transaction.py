@@ -24,6 +24,7 @@ The machines themselves are in ``tables``; this module does what they say.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -265,6 +266,24 @@ class TransactionLayer:
             self._run(transaction, TransactionEvent.TRANSPORT_ERROR, None, mono_s, out)
         return out
 
+    def send_failed(self, data: bytes, mono_s: float) -> list[Output]:
+        """The transport learned that a datagram of ours did not arrive: its client transaction has failed (18.4).
+
+        ``data`` may be only its beginning, as an ICMP error quotes it.  Nobody can guess a branch of ours, so what
+        names one is about our request and no stranger's invention.  Anything else is ignored, and so is what comes
+        after an answer.  Responses are not looked for: a client that misses one sends its request again.
+        """
+        found = _request_sent(data)
+        if found is None:
+            return []
+        method, branch = found.groups()
+        client = self._clients.get(f"{branch.decode('latin-1')}|{method.decode('ascii')}")
+        if client is None or client.is_final:
+            return []
+        if client.kind is TransactionKind.INVITE_CLIENT and client.state is TransactionState.PROCEEDING:
+            return []
+        return self.transport_failed(client, mono_s)
+
     # From the user.
 
     def accept(self, request: Request, peer: Peer, mono_s: float) -> ServerTransaction:
@@ -426,6 +445,12 @@ class TransactionLayer:
         if invite.state is TransactionState.PROCEEDING and not invite._cancelled:
             invite._cancelled = True
             out.append(Cancelled(invite))
+
+
+# The method and the top Via's branch of a request as we send it; what stands behind the branch shows that it is whole.
+_request_sent = re.compile(
+    rb"([A-Z]+) [^\r\n]+ SIP/2\.0\r\n(?:(?!Via:)[^\r\n]+\r\n)*+Via:[^\r\n]*?;branch=([^;,\r\n]+)[;,\r]"
+).match
 
 
 def _hop(request: Request) -> str:

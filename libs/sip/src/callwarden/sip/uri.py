@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from callwarden.sip.address import BadAddress, Endpoint, endpoint
 from callwarden.sip.grammar import (
     CACHED_CHARS_MAX,
     CACHED_MAX,
@@ -23,6 +24,7 @@ from callwarden.sip.grammar import (
 )
 from callwarden.sip.malformed import Malformed
 
+PORTS = {"sip": 5060, "sips": 5061}  # RFC 3261 19.1.2
 URI_MAX = 2048  # No dialled URI is longer; one with an embedded body would be.
 
 _scheme_at = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):").match
@@ -77,6 +79,17 @@ class Uri(NamedTuple):
     @property
     def is_sip(self) -> bool:
         return self.scheme in ("sip", "sips")
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Host and port as written, or the port of the scheme.  Raises Malformed where there is no such place."""
+        port = self.port or PORTS.get(self.scheme)
+        if port is None:
+            raise Malformed("Unsupported URI Scheme", 416)
+        try:
+            return endpoint(self.host, port)
+        except BadAddress:
+            raise Malformed("Bad Host") from None
 
     @property
     def is_loose(self) -> bool:

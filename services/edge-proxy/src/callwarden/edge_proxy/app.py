@@ -39,6 +39,7 @@ from callwarden.edge_proxy.ports import (
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Exhausted
 from callwarden.limits.bucket import Bucket, Rate
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.transaction import Send
 
 log = get_logger(__name__)
@@ -90,10 +91,15 @@ class EdgeApp:
 
     # In.
 
-    def datagram(self, data: bytes, host: str, port: int) -> None:
+    def datagram(self, data: bytes, source: SocketAddress) -> None:
         """One that came in. Called from the socket's callback: does all it can at once, without a task."""
         clock = self._clock
-        self.edge.receive(data, host, port, clock.mono_s(), clock.unix_s())
+        self.edge.receive(data, source, clock.mono_s(), clock.unix_s())
+        self._perform()
+
+    def send_failed(self, data: bytes) -> None:
+        """A datagram that `DatagramTransport.send` was given did not arrive; `data` may be its beginning only."""
+        self.edge.send_failed(data, self._clock.mono_s(), self._clock.unix_s())
         self._perform()
 
     def adopt(self, record: DialogRecord) -> None:
@@ -126,7 +132,7 @@ class EdgeApp:
                 if transport is not None:
                     self.edge.stats.sends += 1
                     sent: Any = effect
-                    transport.send(sent[0], sent[1][:2])  # by position, as ten leave for each call
+                    transport.send(sent[0], sent[1][0])  # by position, as ten leave for each call
             elif kind is Ask:
                 asks.append(effect)  # type: ignore[arg-type]
             else:

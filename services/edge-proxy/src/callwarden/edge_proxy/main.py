@@ -31,6 +31,7 @@ from callwarden.edge_proxy.core.keys import derive, parse_masters
 from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.edge_proxy.settings import EdgeSettings, targets
 from callwarden.limits import rendezvous
+from callwarden.sip.address import endpoint
 
 log = get_logger(__name__)
 
@@ -66,15 +67,18 @@ async def wire(settings: EdgeSettings, runtime: Runtime) -> None:
     udp = UdpSocket(
         listen_host,
         listen_port,
-        lambda data, host, port: app.datagram(data, host, port),
+        lambda data, source: app.datagram(data, source),
+        lambda data: app.send_failed(data),
         receive_buffer_bytes=settings.receive_buffer_bytes,
         metrics=runtime.metrics,
     )
     await runtime.open(udp)  # Bound now, so that its port is known; it is read only when all below is done.
-    host, port = split_listen(settings.sip_advertised) if settings.sip_advertised else (listen_host, udp.port)
+    advertised = endpoint(
+        *(split_listen(settings.sip_advertised) if settings.sip_advertised else (listen_host, udp.port))
+    )
     realms = settings.realm_names
     edge = Edge(
-        ProxyIdentity(f"[{host}]" if ":" in host else host.lower(), port, realms),
+        ProxyIdentity(advertised, realms),
         derive(parse_masters(settings.nonce_key.get_secret_value())),
         RuleBook(policies.current, realms),
         os.urandom,

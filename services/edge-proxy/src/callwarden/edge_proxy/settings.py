@@ -8,6 +8,8 @@ from pydantic import Field, SecretStr, model_validator
 from callwarden.common.settings import Bracketed, Listen, split_listen
 from callwarden.common.settings import Settings as CommonSettings
 from callwarden.edge_proxy.core.keys import BadKeys, parse_masters
+from callwarden.sip.address import BadAddress, parse_endpoint
+from callwarden.sip.via import PORT_DEFAULT
 
 _WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
@@ -52,6 +54,11 @@ class EdgeSettings(CommonSettings):
             parse_masters(self.nonce_key.get_secret_value())
         except BadKeys as error:
             raise ValueError(f"nonce_key: {error}") from None
+        if self.sip_advertised:
+            try:
+                parse_endpoint(self.sip_advertised, PORT_DEFAULT)
+            except BadAddress as error:
+                raise ValueError(f"sip_advertised: {error}") from None
         if not self.realm_names:
             raise ValueError("realms names no domain")
         return self

@@ -16,6 +16,7 @@ from callwarden.common.logs import get_logger
 from callwarden.edge_proxy.core.effects import StoreLocation
 from callwarden.edge_proxy.core.locations import Binding, Key, Location
 from callwarden.kernel.errors import CallwardenError, Unavailable
+from callwarden.sip.address import SocketAddress
 
 log = get_logger(__name__)
 
@@ -115,7 +116,7 @@ def _encode(location: Location) -> events_pb2.Location:
         contacts=[
             events_pb2.Contact(
                 uri=binding.uri,
-                received=f"{binding.received[0]} {binding.received[1]}",
+                received=f"{binding.received.host} {binding.received.port}",
                 expires_at_s=binding.expires_s,
                 call_id=binding.call_id,
                 cseq=binding.cseq,
@@ -136,7 +137,7 @@ def _decode(value: events_pb2.Location) -> Location:
         bindings.append(
             Binding(
                 uri=contact.uri,
-                received=(host, int(port)),
+                received=SocketAddress(host, int(port)),
                 expires_s=contact.expires_at_s,
                 call_id=contact.call_id,
                 cseq=contact.cseq,

@@ -20,6 +20,7 @@ from callwarden.edge_proxy.core.records import DialogRecord, Leg
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Conflict
 from callwarden.limits.rendezvous import ShardMap
+from callwarden.sip.address import endpoint
 
 log = get_logger(__name__)
 
@@ -201,7 +202,11 @@ def _encode(record: DialogRecord, edge: str) -> events_pb2.Dialog:
 
 def _encode_leg(leg: Leg) -> events_pb2.DialogLeg:
     return events_pb2.DialogLeg(
-        uri=leg.header, target=leg.target, address=f"{leg.host} {leg.port}", cseq=leg.cseq, route_set=leg.routes
+        uri=leg.header,
+        target=leg.target,
+        address=f"{leg.address.host} {leg.address.port}",
+        cseq=leg.cseq,
+        route_set=leg.routes,
     )
 
 
@@ -220,4 +225,4 @@ def _decode(value: events_pb2.Dialog) -> DialogRecord:
 
 def _decode_leg(value: events_pb2.DialogLeg) -> Leg:
     host, _, port = value.address.partition(" ")
-    return Leg(value.uri, value.target, host, int(port), value.cseq, tuple(value.route_set))
+    return Leg(value.uri, value.target, endpoint(host, int(port)), value.cseq, tuple(value.route_set))

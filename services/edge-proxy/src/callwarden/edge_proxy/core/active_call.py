@@ -22,7 +22,7 @@ from callwarden.edge_proxy.core.records import DialogRecord, call_of, record_of
 from callwarden.limits.bucket import Bucket, Rate
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Response
-from callwarden.sip.transaction import ClientTransaction, Peer, TooManyTransactions
+from callwarden.sip.transaction import ClientTransaction, TooManyTransactions
 
 EXTEND_MARGIN_S = 2.0  # Time for a question, a failover to another pod and a second question; half a shorter slice.
 EXTEND_SHARE = 0.1  # Of what is granted: of long slices more, so that a restart of call-admission goes unnoticed.
@@ -58,7 +58,7 @@ class ActiveCalls:
             call.invite_bytes = dialogs.skeleton(f"INVITE {invite.uri_text} SIP/2.0", invite)
             call.answer_bytes = dialogs.skeleton("SIP/2.0 200 OK", response)
             call.caller = CallSide(call.source, not call.is_trunk, invite.cseq.number)
-            call.callee = CallSide(Peer(target.host, target.port), target.is_phone, 0)
+            call.callee = CallSide(target.address, target.is_phone, 0)
             self._find_trunk_hops(call, response)
             call.targets, call.best = [], None
             context.stats.calls_answered += 1
@@ -79,12 +79,12 @@ class ActiveCalls:
             if not call.callee.is_phone:
                 contact = response.contacts[0].uri if response.contacts else None
                 if hop := dialogs.next_hop(dialogs.routes_beyond(response), contact):
-                    call.callee.peer = Peer(*hop)
+                    call.callee.address = hop
             if not call.caller.is_phone:
                 invite = call.server.request
                 contact = invite.contacts[0].uri if invite.contacts else None
                 if hop := dialogs.next_hop([route.uri for route in invite.record_routes], contact):
-                    call.caller.peer = Peer(*hop)
+                    call.caller.address = hop
         except Malformed:
             return  # where the INVITE went, or came from, is as good a guess
 

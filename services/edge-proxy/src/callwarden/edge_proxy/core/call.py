@@ -9,9 +9,10 @@ from uuid import UUID
 
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.edge_proxy.core.wheel import Wheel
+from callwarden.sip.address import Endpoint
 from callwarden.sip.dialog import Dialog
 from callwarden.sip.message import Request, Response
-from callwarden.sip.transaction import ClientTransaction, Peer, ServerTransaction
+from callwarden.sip.transaction import ClientTransaction, ServerTransaction
 
 CALLS_MAX = 50_000  # 2 KB each. More at once than one process can set up in the longest usual call.
 CLOSED_MAX = 20_000  # Ended calls that are remembered, so that their cookies open nothing any more.
@@ -48,11 +49,10 @@ class Impossible(RuntimeError):
 
 class Target(NamedTuple):
     """One place to try. `uri` is the Request-URI there; `is_phone`: a binding of ours, whose Contact may lie behind a
-    NAT, so that all requests to it go to `host` and `port`."""
+    NAT, so that all requests to it go to `address`."""
 
     uri: str
-    host: str
-    port: int
+    address: Endpoint
     trunk: str = ""
     is_phone: bool = False
 
@@ -60,10 +60,10 @@ class Target(NamedTuple):
 class CallSide:
     """One side of a call: where it is, and what a BYE to the other needs. Kept up to date while requests pass."""
 
-    __slots__ = ("cseq", "is_phone", "peer", "target")
+    __slots__ = ("address", "cseq", "is_phone", "target")
 
-    def __init__(self, peer: Peer, is_phone: bool, cseq: int) -> None:
-        self.peer = peer  # where requests to it go
+    def __init__(self, address: Endpoint, is_phone: bool, cseq: int) -> None:
+        self.address = address  # where requests to it go
         self.is_phone = is_phone  # then what it sends says where it is, and its Contact does not
         self.cseq = cseq  # the highest that this side has used
         self.target: str | None = None  # its Contact, where a request changed it (RFC 3261 12.2)
@@ -121,7 +121,7 @@ class EdgeCall:
         call_id: str,
         traceparent: str,
         server: ServerTransaction | None,
-        source: Peer,
+        source: Endpoint,
         rules: Rules,
     ) -> None:
         self.hold_id = hold_id

@@ -26,6 +26,7 @@ from callwarden.edge_proxy.core.sources import Sources, SourceStep
 from callwarden.edge_proxy.core.statuses import OVERLOAD_RETRY_S, answer_for
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip import build
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.digest import Credentials
 from callwarden.sip.message import Request, Response
 from callwarden.sip.transaction import ClientTransaction, Peer, TooManyTransactions
@@ -56,7 +57,7 @@ class CallSetup:
 
     # Who is it.
 
-    def invite(self, request: Request, source: Peer) -> None:
+    def invite(self, request: Request, source: SocketAddress) -> None:
         """A new INVITE. Without good credentials it costs no memory."""
         context = self._context
         fault = validation.check(request, context.proxy.address)
@@ -82,7 +83,7 @@ class CallSetup:
                 context.counters.failed(source.host, source.port, "", context.mono_s)
             self._challenge(request, source, stale=found is CredentialsFault.STALE)
 
-    def _challenge(self, request: Request, source: Peer, *, stale: bool) -> None:
+    def _challenge(self, request: Request, source: SocketAddress, *, stale: bool) -> None:
         context = self._context
         context.stats.challenges += 1
         context.counters.challenged(source.host, source.port, "", context.mono_s)
@@ -91,7 +92,7 @@ class CallSetup:
         headers = self._challenger.headers("Proxy-Authenticate", realm, rules, source.host, context.unix_s, stale=stale)
         context.answer_stateless(request, source, 407, None, headers)
 
-    def _accept(self, request: Request, source: Peer, realm: str) -> EdgeCall | None:
+    def _accept(self, request: Request, source: SocketAddress, realm: str) -> EdgeCall | None:
         """Make a transaction and a call of the INVITE, and say that we try."""
         context = self._context
         peer = context.reply_peer(request, source)
@@ -146,13 +147,13 @@ class CallSetup:
 
     # Trunks, known by their address.
 
-    def _may_be_trunk(self, source: Peer) -> bool:
+    def _may_be_trunk(self, source: SocketAddress) -> bool:
         """Not the phone that registered from there, and not what auth doesn't know."""
-        if self._locations.is_endpoint(source.host, source.port):
+        if self._locations.is_endpoint(source):
             return False
         return self._sources.may_ask(source.host, self._context.mono_s)
 
-    def _ask_source(self, request: Request, source: Peer) -> None:
+    def _ask_source(self, request: Request, source: SocketAddress) -> None:
         """Whose address is it? Strangers are asked about once a while; until then they have no transaction."""
         context = self._context
         match self._sources.begin(source.host, (request, source), context.mono_s):
@@ -166,7 +167,9 @@ class CallSetup:
             case SourceStep.WAIT:
                 pass
 
-    def _source_found(self, request: Request, source: Peer, answer: CallerIdentity | Rejected | Unanswered) -> None:
+    def _source_found(
+        self, request: Request, source: SocketAddress, answer: CallerIdentity | Rejected | Unanswered
+    ) -> None:
         context = self._context
         is_trunk = None if isinstance(answer, Unanswered) else isinstance(answer, CallerIdentity)
         waiting = self._sources.end(source.host, is_trunk, context.mono_s)
@@ -238,9 +241,8 @@ class CallSetup:
             return
         call.targets += [
             Target(
-                callers.carrier_uri(digits, route.add_prefix, route.strip_digits, route.host, route.port),
-                route.host,
-                route.port,
+                callers.carrier_uri(digits, route.add_prefix, route.strip_digits, route.address),
+                route.address,
                 route.trunk,
             )
             for route in answer.routes
@@ -274,8 +276,8 @@ class CallSetup:
             context.unix_s + rules.absolute_timeout_s + COOKIE_MARGIN_S,
             call.call_id,
             call.caller_tag,
-            caller=call.source.address,
-            callee=(target.host, target.port),
+            caller=call.source,
+            callee=target.address,
             account_id=call.account_id,
             attempt=call.attempt,
         )
@@ -285,7 +287,7 @@ class CallSetup:
         if not call.is_trunk:
             forwarding.clean_identity(copy)
         try:
-            call.branch, effects = context.layer.send_request(copy, Peer(target.host, target.port), context.mono_s)
+            call.branch, effects = context.layer.send_request(copy, Peer(target.address), context.mono_s)
         except TooManyTransactions:
             self._refuse(call, Refuse(Reason.OVERLOAD, "transactions"), ())
             return
@@ -338,6 +340,11 @@ class CallSetup:
         self._leave_branch(call)
         self._remember(call, None)
         self._try_next(call)
+
+    def send_failed(self, call: EdgeCall, branch: ClientTransaction) -> None:
+        """A branch could not be sent: as if it had answered 503 (RFC 3261 16.9, 8.1.3.1)."""
+        if branch is call.branch and call.state is CallState.RINGING:
+            self._branch_failed(call, build.response(call.request, 503))
 
     def cancelled(self, call: EdgeCall) -> None:
         """The caller gave up; its CANCEL has its answer already."""

@@ -11,6 +11,7 @@ from callwarden.edge_proxy.core.effects import CallerIdentity
 from callwarden.edge_proxy.core.locations import Binding, Location, Locations
 from callwarden.kernel.phone import E164, BadNumber, is_number
 from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.sip.address import Endpoint
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request
 from callwarden.sip.uri import parse_uri
@@ -88,7 +89,7 @@ def _phones(location: Location, unix_s: float) -> tuple[Target, ...]:
 
 
 def _phone(binding: Binding) -> Target:
-    return Target(binding.uri, *binding.received, is_phone=True)
+    return Target(binding.uri, binding.received, is_phone=True)
 
 
 def _number_of(user: str) -> str | None:
@@ -98,9 +99,9 @@ def _number_of(user: str) -> str | None:
         return None
 
 
-def carrier_uri(digits: str, add_prefix: str, strip_digits: int, host: str, port: int) -> str:
+def carrier_uri(digits: str, add_prefix: str, strip_digits: int, carrier: Endpoint) -> str:
     """The Request-URI for a carrier: its digits as it wants them, at its address."""
-    return f"sip:{add_prefix}{digits[strip_digits:]}@{host}:{port}"
+    return f"sip:{add_prefix}{digits[strip_digits:]}@{carrier}"
 
 
 def is_sip_uri(text: str) -> bool:

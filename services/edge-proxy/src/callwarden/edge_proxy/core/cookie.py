@@ -20,6 +20,7 @@ from uuid import UUID
 
 from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.kernel import ids
+from callwarden.sip.address import Endpoint, SocketAddress
 
 PARAMETER = "cw"
 _HEAD_BYTES = 1 + 16 + 4 + 1  # key number, hold, expiry, flags
@@ -28,8 +29,6 @@ _TEXT_MAX = 128  # Two IPv6 addresses make 115 characters.
 _ATTEMPTS = 8
 
 _CALLER, _CALLER_V6, _CALLEE, _CALLEE_V6, _ACCOUNT = 1, 2, 4, 8, 16
-
-Address = tuple[str, int]
 
 
 class CookieFault(Enum):
@@ -41,11 +40,11 @@ class CookieFault(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Cookie:
-    """What a genuine cookie says. `target` is where the other side is; None: its URI says it."""
+    """What a genuine cookie says. `target` is where the other side is; None: it is known by name only."""
 
     hold_id: UUID
     from_caller: bool
-    target: Address | None
+    target: SocketAddress | None
     account_id: str = ""
 
 
@@ -56,8 +55,8 @@ def issue(
     call_id: str,
     caller_tag: str,
     *,
-    caller: Address | None,
-    callee: Address | None,
+    caller: Endpoint | None,
+    callee: Endpoint | None,
     account_id: str = "",
     attempt: int = 0,
 ) -> str:
@@ -69,11 +68,11 @@ def issue(
     key = keys.cookies[number]
     flags = (attempt % _ATTEMPTS) << 5
     plain = b""
-    if caller is not None:
+    if isinstance(caller, SocketAddress):
         packed = _pack(caller)
         flags |= _CALLER | (_CALLER_V6 if len(packed) > 6 else 0)
         plain += packed
-    if callee is not None:
+    if isinstance(callee, SocketAddress):
         packed = _pack(callee)
         flags |= _CALLEE | (_CALLEE_V6 if len(packed) > 6 else 0)
         plain += packed
@@ -134,11 +133,11 @@ def _hide(key: bytes, head: bytes, data: bytes) -> bytes:
 
 
 @lru_cache(maxsize=4_096)  # The same phones and carriers come again; 5 µs each time otherwise.
-def _pack(address: Address) -> bytes:
+def _pack(address: SocketAddress) -> bytes:
     return ip_address(address[0]).packed + address[1].to_bytes(2, "big")
 
 
-def _unpack(data: bytes, flags: int) -> tuple[Address | None, Address | None]:
+def _unpack(data: bytes, flags: int) -> tuple[SocketAddress | None, SocketAddress | None]:
     caller = callee = None
     if flags & _CALLER:
         size = 18 if flags & _CALLER_V6 else 6
@@ -149,7 +148,7 @@ def _unpack(data: bytes, flags: int) -> tuple[Address | None, Address | None]:
 
 
 @lru_cache(maxsize=4_096)
-def _address(data: bytes) -> Address:
+def _address(data: bytes) -> SocketAddress:
     packed = data[:-2]
     host = IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
-    return str(host), int.from_bytes(data[-2:], "big")
+    return SocketAddress(str(host), int.from_bytes(data[-2:], "big"))

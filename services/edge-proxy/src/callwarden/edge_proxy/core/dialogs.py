@@ -6,10 +6,10 @@ process (`records`).
 
 from callwarden.edge_proxy.core.call import EdgeCall
 from callwarden.edge_proxy.core.cookie import PARAMETER
+from callwarden.sip.address import Endpoint
 from callwarden.sip.dialog import Dialog, between
 from callwarden.sip.message import Request, Response, SipMessage, parse
 from callwarden.sip.uri import Uri
-from callwarden.sip.via import PORT_DEFAULT
 
 # What dialogs are made of, and what a parser insists on.
 _KEPT = frozenset({"via", "from", "to", "call-id", "cseq", "contact", "record-route"})
@@ -35,12 +35,12 @@ def routes_beyond(response: Response) -> list[Uri]:
     return routes[:first_ours][::-1]
 
 
-def next_hop(routes: list[Uri], contact: Uri | None) -> tuple[str, int] | None:
-    """Where requests to one side go: its first route, else its Contact."""
+def next_hop(routes: list[Uri], contact: Uri | None) -> Endpoint | None:
+    """Where requests to one side go: its first route, else its Contact. Raises Malformed."""
     uri = routes[0] if routes else contact
     if uri is None or not uri.is_sip:
         return None
-    return uri.host.strip("[]"), uri.port or PORT_DEFAULT
+    return uri.endpoint
 
 
 def dialogs_of(call: EdgeCall) -> tuple[Dialog, Dialog]:

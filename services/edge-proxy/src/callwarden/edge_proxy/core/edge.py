@@ -1,7 +1,7 @@
 """The edge in one piece: datagrams, answers and time in; effects out.
 
     edge = Edge(site, keys, book, chance=os.urandom)
-    edge.receive(data, host, port, now_s, wall_s)     # a datagram
+    edge.receive(data, source, mono_s, unix_s)        # a datagram
     edge.resume(ask, answer, now_s, wall_s)           # the answer to a question it asked
     edge.handle_timers(now_s, wall_s)                 # when edge.next_timer_s() has come
     for effect in edge.take_effects(): ...            # after each of these: Send, Ask, CallStarted … in their order
@@ -29,6 +29,7 @@ from callwarden.edge_proxy.core.source_filter import Drop, SourceFilter
 from callwarden.edge_proxy.core.sources import Sources
 from callwarden.edge_proxy.core.termination import LateAnswer
 from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request, parse
 from callwarden.sip.transaction import (
@@ -81,12 +82,13 @@ class Edge:
 
     # Doors.
 
-    def receive(self, data: bytes, host: str, port: int, mono_s: float, unix_s: float) -> None:
-        """A datagram from `host` (an address as text) and `port`."""
+    def receive(self, data: bytes, source: SocketAddress, mono_s: float, unix_s: float) -> None:
+        """A datagram."""
         context, stats = self.context, self.stats
         context.mono_s, context.unix_s = mono_s, unix_s
         stats.datagrams += 1
-        drop = self.source_filter.judge_address(host, port, unix_s)
+        host = source.host
+        drop = self.source_filter.judge_address(host, source.port, unix_s)
         if drop is not None:
             if drop is Drop.BANNED:
                 stats.bans_dropped += 1
@@ -99,14 +101,18 @@ class Edge:
             return
         if data in _KEEPALIVES:
             return
-        source = Peer(host, port)
         try:
             message = parse(data)
-            outputs = self.layer.receive(message, source, mono_s)
+            outputs = self.layer.receive(message, Peer(source), mono_s)
             if outputs:
                 self._take(outputs)
         except Malformed as error:
             self._malformed(error, source)
+
+    def send_failed(self, data: bytes, mono_s: float, unix_s: float) -> None:
+        """A datagram that was among the effects did not arrive; `data` may be its beginning only."""
+        self.context.mono_s, self.context.unix_s = mono_s, unix_s
+        self._take(self.layer.send_failed(data, mono_s))
 
     def resume(self, ask: Ask, answer: object, mono_s: float, unix_s: float) -> None:
         """The answer to a question that was among the effects."""
@@ -172,7 +178,7 @@ class Edge:
                 effects = self.context.effects
 
     def _take_request(self, output: RequestReceived) -> None:
-        self._request(output.request, output.source)
+        self._request(output.request, _source(output.source))
 
     def _take_response(self, output: ResponseReceived) -> None:
         owner = output.transaction.context
@@ -185,7 +191,7 @@ class Edge:
             owner.again(self.context)
 
     def _take_ack(self, output: AckReceived) -> None:
-        self._relay.ack(output.request, output.source)
+        self._relay.ack(output.request, _source(output.source))
 
     def _take_cancelled(self, output: Cancelled) -> None:
         owner = output.transaction.context
@@ -194,7 +200,16 @@ class Edge:
         elif isinstance(owner, InDialogRequest):
             self._relay.cancelled(owner)
 
-    def _take_time_out(self, output: TransactionTimedOut | TransportFailed) -> None:
+    def _take_transport_failure(self, output: TransportFailed) -> None:
+        transaction, owner = output.transaction, output.transaction.context
+        if isinstance(transaction, ServerTransaction):
+            return
+        if isinstance(owner, EdgeCall):
+            self._call_setup.send_failed(owner, transaction)
+        elif isinstance(owner, InDialogRequest):
+            self._relay.send_failed(owner)
+
+    def _take_time_out(self, output: TransactionTimedOut) -> None:
         transaction, owner = output.transaction, output.transaction.context
         if isinstance(transaction, ServerTransaction):
             return  # our failure was never acknowledged: nothing is waiting for it
@@ -205,7 +220,7 @@ class Edge:
 
     def _take_stray(self, output: StrayResponse) -> None:
         self.stats.strays += 1
-        self._counted(output.source.host)
+        self._counted(output.source.address.host)
 
     def _counted(self, host: str) -> bool:
         """Counts a message that nobody asked for; whether it is to be served."""
@@ -217,7 +232,7 @@ class Edge:
     def _take_terminated(self, output: Terminated) -> None:
         output.transaction.context = None  # a cycle less for the collector
 
-    def _request(self, request: Request, source: Peer) -> None:
+    def _request(self, request: Request, source: SocketAddress) -> None:
         context = self.context
         drop = self.source_filter.judge_agent(request)
         if drop is not None:
@@ -239,7 +254,7 @@ class Edge:
         else:
             context.answer_stateless(request, source, 501)
 
-    def _options(self, request: Request, source: Peer) -> None:
+    def _options(self, request: Request, source: SocketAddress) -> None:
         """A ping, or the question what we can do (RFC 3261 11). Who is registered is nobody's business: 404 for all."""
         context = self.context
         fault = validation.check(request, context.proxy.address)
@@ -253,7 +268,7 @@ class Edge:
 
     # What isn't wanted.
 
-    def _unwanted(self, request: Request, source: Peer, drop: Drop) -> None:
+    def _unwanted(self, request: Request, source: SocketAddress, drop: Drop) -> None:
         """A scanner's request, or that of an agent that policy blocks: not a word."""
         context = self.context
         context.counters.wrong(source.host, context.mono_s)
@@ -273,10 +288,10 @@ class Edge:
         # A forged source must not lock out a phone that has shown who it is.
         if not self.locations.is_source(source.host) and not self.source_filter.is_allowed(source.host):
             ban_s = context.book.default.ban_s
-            self.source_filter.ban(source.host, context.unix_s + ban_s)
+            self.source_filter.ban(source.host, None, context.unix_s + ban_s)
             context.effects.append(ScannerSeen(source.host, "User-Agent of a known scanner", ban_s))
 
-    def _malformed(self, error: Malformed, source: Peer) -> None:
+    def _malformed(self, error: Malformed, source: SocketAddress) -> None:
         """Not SIP: counted, and answered only where RFC 3261 wants it and the request says where to."""
         context = self.context
         self.stats.malformed += 1
@@ -289,6 +304,13 @@ class Edge:
                 return  # its Via can't be read, either
 
 
+def _source(peer: Peer) -> SocketAddress:
+    """Where a message came from, which the layer hands back as it was given: never a name."""
+    address = peer.address
+    assert isinstance(address, SocketAddress)
+    return address
+
+
 # By type: class patterns cost three times as much, nine times a call.
 _TAKE: dict[type, Callable[[Edge, Any], None]] = {
     RequestReceived: Edge._take_request,
@@ -296,7 +318,7 @@ _TAKE: dict[type, Callable[[Edge, Any], None]] = {
     AckReceived: Edge._take_ack,
     Cancelled: Edge._take_cancelled,
     TransactionTimedOut: Edge._take_time_out,
-    TransportFailed: Edge._take_time_out,
+    TransportFailed: Edge._take_transport_failure,
     StrayResponse: Edge._take_stray,
     Terminated: Edge._take_terminated,
 }

@@ -16,6 +16,7 @@ from uuid import UUID
 from callwarden.edge_proxy.core.locations import Location
 from callwarden.edge_proxy.core.records import DialogRecord
 from callwarden.kernel.verdict import Reason, Refuse, RuleResult
+from callwarden.sip.address import Endpoint
 from callwarden.sip.digest import Credentials
 
 # Questions.
@@ -96,8 +97,7 @@ class CarrierRoute(NamedTuple):
     """One way to a carrier."""
 
     trunk: str
-    host: str
-    port: int
+    address: Endpoint
     add_prefix: str
     strip_digits: int
 

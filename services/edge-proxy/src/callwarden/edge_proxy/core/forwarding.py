@@ -30,7 +30,7 @@ def forward(
     copy.remove("proxy-authorization")
     if branch is None:
         branch = f"{MAGIC_COOKIE}{context.random_bytes(_BRANCH_BYTES).hex()}-{fingerprint(request)}"
-    copy.push_via(Via("UDP", proxy.host, proxy.port, {"branch": branch}))
+    copy.push_via(Via("UDP", proxy.uri_host, proxy.endpoint.port, {"branch": branch}))
     return copy
 
 

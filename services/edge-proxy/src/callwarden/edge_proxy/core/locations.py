@@ -6,6 +6,8 @@ In: the values, and the map in memory. Out: how bindings come about (`registrar`
 from dataclasses import dataclass
 from typing import TypeVar
 
+from callwarden.sip.address import SocketAddress
+
 T = TypeVar("T")
 Key = tuple[str, str]  # realm, user name
 
@@ -15,7 +17,7 @@ class Binding:
     """One phone. Requests go to `received` (RFC 3581; behind a NAT the Contact leads nowhere), for `uri`."""
 
     uri: str
-    received: tuple[str, int]
+    received: SocketAddress
     expires_s: float  # wall time
     call_id: str
     cseq: int
@@ -51,7 +53,7 @@ class Locations:
         self._by_key: dict[Key, Location] = {}
         self._by_number: dict[str, Key] = {}
         self._sources: dict[str, int] = {}  # address → bindings from there
-        self._endpoints: dict[tuple[str, int], int] = {}
+        self._endpoints: dict[SocketAddress, int] = {}
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -68,7 +70,7 @@ class Locations:
         for number in location.numbers:
             self._by_number[number] = location.key
         for binding in location.bindings:
-            self._sources[binding.received[0]] = self._sources.get(binding.received[0], 0) + 1
+            self._sources[binding.received.host] = self._sources.get(binding.received.host, 0) + 1
             self._endpoints[binding.received] = self._endpoints.get(binding.received, 0) + 1
 
     def remove(self, key: Key) -> None:
@@ -79,7 +81,7 @@ class Locations:
             if self._by_number.get(number) == key:
                 del self._by_number[number]
         for binding in old.bindings:
-            _discount(self._sources, binding.received[0])
+            _discount(self._sources, binding.received.host)
             _discount(self._endpoints, binding.received)
 
     def find_user(self, realm: str, username: str, unix_s: float) -> Location | None:
@@ -96,9 +98,9 @@ class Locations:
         """Whether some phone is registered from this address."""
         return host in self._sources
 
-    def is_endpoint(self, host: str, port: int) -> bool:
+    def is_endpoint(self, address: SocketAddress) -> bool:
         """Whether some phone is registered from this address and port."""
-        return (host, port) in self._endpoints
+        return address in self._endpoints
 
 
 def _discount(counts: dict[T, int], key: T) -> None:

@@ -9,9 +9,10 @@ from uuid import UUID
 from callwarden.edge_proxy.core import dialogs
 from callwarden.edge_proxy.core.call import CallSide, CallState, EdgeCall
 from callwarden.edge_proxy.core.rules import Rules
+from callwarden.sip.address import Endpoint
 from callwarden.sip.dialog import Dialog
 from callwarden.sip.malformed import Malformed
-from callwarden.sip.transaction import Peer
+from callwarden.sip.uri import parse_uri
 
 # A record isn't written anew for each request of a call. Numbers must grow and need not follow each other (RFC 3261
 # 12.2.2), so the BYE of who takes over jumps ahead of all that may have been used.
@@ -24,8 +25,7 @@ class Leg:
 
     header: str
     target: str
-    host: str
-    port: int
+    address: Endpoint
     cseq: int
     routes: tuple[str, ...]
 
@@ -63,13 +63,12 @@ def record_of(call: EdgeCall) -> DialogRecord | None:
 
 
 def _leg(header: str, towards: Dialog, side: CallSide) -> Leg:
-    return Leg(header, side.target or towards.target, *side.peer.address, side.cseq, towards.routes)
+    return Leg(header, side.target or towards.target, side.address, side.cseq, towards.routes)
 
 
 def call_of(record: DialogRecord, rules: Rules, traceparent: str, mono_s: float, unix_s: float) -> EdgeCall:
     """The call as whoever takes it over runs it. Its limits beyond what is granted are asked for at once (`talk`)."""
-    peer = Peer(record.caller.host, record.caller.port)
-    call = EdgeCall(record.hold_id, record.call_id, traceparent, None, peer, rules)
+    call = EdgeCall(record.hold_id, record.call_id, traceparent, None, record.caller.address, rules)
     call.state = CallState.TALKING
     call.account_id = record.account_id
     call.answered_unix_s = record.answered_at_s
@@ -98,5 +97,11 @@ def call_of(record: DialogRecord, rules: Rules, traceparent: str, mono_s: float,
 
 def _side(leg: Leg) -> CallSide:
     # A phone behind a NAT is where its packets come from and not where its Contact says.
-    is_phone = f"@{leg.host}:{leg.port}" not in leg.target
-    return CallSide(Peer(leg.host, leg.port), is_phone, leg.cseq + CSEQ_AHEAD)
+    return CallSide(leg.address, not _leads_to(leg.target, leg.address), leg.cseq + CSEQ_AHEAD)
+
+
+def _leads_to(uri: str, address: Endpoint) -> bool:
+    try:
+        return parse_uri(uri).endpoint == address
+    except Malformed:
+        return False

@@ -6,6 +6,7 @@ In: a REGISTER of an authenticated user and the bindings it had. Out: who it is 
 from dataclasses import dataclass, replace
 
 from callwarden.edge_proxy.core.locations import Binding, Location
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.build import Headers
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request
@@ -38,7 +39,7 @@ def register(
     username: str,
     account_id: str,
     numbers: tuple[str, ...],
-    source: tuple[str, int],
+    source: SocketAddress,
     current: Location | None,
     unix_s: float,
 ) -> Outcome:
@@ -55,7 +56,7 @@ def register(
         return Outcome(400, error.reason)
 
 
-def _register(request: Request, location: Location, account_id: str, source: tuple[str, int], unix_s: float) -> Outcome:
+def _register(request: Request, location: Location, account_id: str, source: SocketAddress, unix_s: float) -> Outcome:
     call_id, cseq = request.call_id, request.cseq.number
     if request.contact_star:
         if request.expires_s != 0 or len(request.get_all("contact")) > 1:
@@ -87,7 +88,7 @@ def _register(request: Request, location: Location, account_id: str, source: tup
 
 
 def _binding(
-    request: Request, contact: NameAddr, expires_s: int, account_id: str, source: tuple[str, int], unix_s: float
+    request: Request, contact: NameAddr, expires_s: int, account_id: str, source: SocketAddress, unix_s: float
 ) -> Binding:
     return Binding(
         uri=str(contact.uri),

@@ -43,19 +43,16 @@ class SourceFilter:
         self._rules = rules
         self._classes = {}
 
-    def ban(self, target: str, until_s: float) -> None:
-        """Drop what comes from there until then (wall time; 0: for ever). An address, or one of its endpoints:
-        "192.0.2.7:5060", "[2001:db8::7]:5060".
-        """
-        host, port = _split(target)
+    def ban(self, host: str, port: int | None, until_s: float) -> None:
+        """Drop what comes from there until then (Unix time; 0: for ever): from the whole address, or from one port."""
         if port is not None:
             if host in self._endpoints or len(self._endpoints) < BANS_MAX:
                 self._endpoints.setdefault(host, {})[port] = until_s or float("inf")
         elif host in self._bans or len(self._bans) < BANS_MAX:
             self._bans[host] = until_s or float("inf")
 
-    def unban(self, target: str) -> None:
-        host, port = _split(target)
+    def unban(self, host: str, port: int | None) -> None:
+        """Accept what comes from there again."""
         if port is None:
             self._bans.pop(host, None)
         elif (ports := self._endpoints.get(host)) is not None:
@@ -120,14 +117,3 @@ class SourceFilter:
                 self._classes = {}
             self._classes[host] = found
         return found
-
-
-def _split(target: str) -> tuple[str, int | None]:
-    """Host and port of an address or endpoint as rate-guard writes them."""
-    if target.startswith("["):
-        host, _, port = target[1:].partition("]:")
-    elif target.count(":") == 1:
-        host, _, port = target.partition(":")
-    else:
-        return target, None
-    return (host, int(port)) if port.isascii() and port.isdigit() else (target, None)

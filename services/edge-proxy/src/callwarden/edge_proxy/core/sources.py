@@ -7,11 +7,11 @@ from enum import Enum
 from typing import TypeVar
 
 from callwarden.limits.bucket import Bucket, Rate
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.message import Request
-from callwarden.sip.transaction import Peer
 
 T = TypeVar("T")
-Waiting = tuple[Request, Peer]
+Waiting = tuple[Request, SocketAddress]
 
 UNKNOWN_S = 10.0  # A new trunk may call that long after it was made known; an event forgets sooner.
 KNOWN_MAX = 20_000  # Addresses; spoofed ones push each other out.

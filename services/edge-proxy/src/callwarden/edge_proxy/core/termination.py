@@ -35,9 +35,9 @@ def _bye(context: Context, dialog: Dialog, of: CallSide, to: CallSide) -> None:
     dialog, bye = dialog.request("BYE", _via(context), headers=[("Reason", 'SIP;cause=200;text="Call ended"')])
     of.cseq = dialog.local_cseq
     try:
-        _, effects = context.layer.send_request(bye, to.peer, context.mono_s)
+        _, effects = context.layer.send_request(bye, Peer(to.address), context.mono_s)
     except TooManyTransactions:
-        context.effects.append(Send(bye.to_bytes(), to.peer))  # once, without care for its answer
+        context.effects.append(Send(bye.to_bytes(), Peer(to.address)))  # once, without care for its answer
         return
     context.effects += effects
 
