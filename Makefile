@@ -13,7 +13,7 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup demo recording up test test-unit check lint types layers proto proto-check crds crds-check fields fields-check format lock checkov chart-audit chart-docs sbom sbom-tools bench mutants fuzz clean
+.PHONY: help setup demo recording up test test-unit check lint types layers proto proto-check crds crds-check fields fields-check format lock checkov chart-audit chart-docs sbom sbom-tools docs bench fuzz clean mutants layers-graph layers-graph-check
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -51,7 +51,7 @@ test: setup ## The whole test suite
 test-unit: setup ## Without the tests that start processes
 	$(BIN)/pytest -n $(XDIST) -m "not integration"
 
-check: lint types layers proto-check crds-check fields-check ## Everything that can be said without running it
+check: lint types layers layers-graph-check proto-check crds-check fields-check ## Everything that can be said without running it
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -61,7 +61,13 @@ types: setup
 	$(BIN)/mypy $(addsuffix src,$(MEMBERS)) $(wildcard $(addsuffix tests,$(MEMBERS))) tests benchmarks
 
 layers: setup
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
+
+layers-graph: setup ## Renew docs/images/layers.svg from .importlinter and the imports
+	$(BIN)/python -m tests.architecture.layers_graph
+
+layers-graph-check: setup
+	$(BIN)/python -m tests.architecture.layers_graph --check
 
 format: setup ## Format and fix what can be fixed
 	$(BIN)/ruff format .
@@ -97,6 +103,8 @@ lock: setup ## Lock dependencies with hashes and without addresses
 	  --custom-compile-command "make lock" requirements/checkov.in -o requirements/checkov.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" requirements/sbom.in -o requirements/sbom.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" requirements/docs.in -o requirements/docs.txt
 
 # Checkov brings two hundred packages of its own: an environment of its own, made when first asked for.
 CHECKOV := $(VENV)-checkov
@@ -120,6 +128,16 @@ sbom: sbom-tools ## CycloneDX bills of materials, one for each image: build/sbom
 chart-docs: setup ## The table of values in the chart's README
 	$(BIN)/python deploy/helm/values_table.py
 
+# The generator of the documentation ships with nothing: an environment of its own, made when first asked for.
+DOCS := $(VENV)-docs
+$(DOCS)/.ready: requirements/docs.txt | setup
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	@VIRTUAL_ENV=$(abspath $(DOCS)) $(UV) pip install --quiet --require-hashes -r requirements/docs.txt
+	@touch $@
+
+docs: $(DOCS)/.ready ## The documentation as a site: build/docs/index.html; warnings and broken links are errors
+	$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going -c docs -b html . build/docs
+
 bench: setup ## SIPp against the running system; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
@@ -131,4 +149,4 @@ fuzz: setup ## The parser under atheris; FUZZ_SECONDS=600 for the long run
 	$(BIN)/python libs/sip/fuzz/fuzz_message.py -max_total_time=$${FUZZ_SECONDS:-60}
 
 clean: ## Remove the environment and all caches
-	rm -rf $(VENV) $(CHECKOV) $(SBOM) build/sbom .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(CHECKOV) $(SBOM) $(DOCS) build/sbom build/docs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

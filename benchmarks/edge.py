@@ -26,6 +26,7 @@ from callwarden.edge_proxy.core.context import ProxyIdentity
 from callwarden.edge_proxy.core.edge import Edge
 from callwarden.edge_proxy.core.effects import (
     AdmitCall,
+    Answer,
     Ask,
     CallAdmitted,
     CallEnded,
@@ -66,7 +67,7 @@ OFFER: Final = (
 ANSWER: Final = OFFER.partition(b"a=rtpmap:8")[0]
 
 # What reaches the edge: a datagram from an address, or None: the answer to its oldest question; and when.
-SourceStep = tuple[bytes | None, SocketAddress, float]
+Step = tuple[bytes | None, SocketAddress, float]
 
 
 class BenchmarkRandomBytes:
@@ -86,7 +87,7 @@ def new_edge() -> Edge:
     return Edge(SITE, derive([bytes(range(32))]), RuleBook(policies, SITE.realms), BenchmarkRandomBytes())
 
 
-def answer_to(ask: Ask) -> object:
+def answer_to(ask: Ask) -> Answer:
     """What auth and call-admission say: yes."""
     question = ask.question
     if isinstance(question, VerifyDigest):
@@ -103,8 +104,8 @@ class Recorder:
     """Plays phones, carrier and services to an edge and writes down what it is given."""
 
     edge: Edge = field(default_factory=new_edge)
-    steps: list[SourceStep] = field(default_factory=list)
-    answers: list[object] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     ended: int = 0
     mono_s: float = START_S
     _later: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
@@ -134,7 +135,7 @@ class Recorder:
         answer = answer_to(ask)
         self.answers.append(answer)
         self.steps.append((None, CALLER, self.mono_s))
-        self.edge.resume(ask, answer, self.mono_s, WALL_S + self.mono_s)
+        self.edge.resume(ask.number, answer, self.mono_s, WALL_S + self.mono_s)
         self._perform()
 
     def _perform(self) -> None:
@@ -215,7 +216,7 @@ class Recorder:
             self._give(build.response(request, 200), CARRIER)
 
 
-def play(steps: list[SourceStep], answers: list[object]) -> tuple[float, int]:
+def play(steps: list[Step], answers: list[Answer]) -> tuple[float, int]:
     """CPU seconds that a fresh edge takes for the record, with the timers of that time; and how many calls it ended."""
     edge = new_edge()
     asks: list[Ask] = []
@@ -229,7 +230,7 @@ def play(steps: list[SourceStep], answers: list[object]) -> tuple[float, int]:
             edge.handle_timers(mono_s, WALL_S + mono_s)
             next_tick_s = mono_s + TICK_S
         if data is None:
-            edge.resume(asks.pop(0), next(answer), mono_s, WALL_S + mono_s)
+            edge.resume(asks.pop(0).number, next(answer), mono_s, WALL_S + mono_s)
         else:
             edge.receive(data, SocketAddress(source[0], source[1]), mono_s, WALL_S + mono_s)
         for effect in edge.take_effects():

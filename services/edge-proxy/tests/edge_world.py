@@ -265,19 +265,19 @@ class EdgeWorld:
                         else:
                             agent.raw.append(data)
                             agent.inbox.append(parse(data))
-                    case Ask(question, _):
+                    case Ask(number, question):
                         self.asked.append(question)
                         if self.hold_answers:
                             self.held.append(effect)
                         else:
-                            self.edge.resume(effect, self.answer(question), self.mono_s, self.unix_s)
+                            self.edge.resume(number, self.answer(question), self.mono_s, self.unix_s)
                     case _:
                         self.events.append(effect)
 
     def release(self, answer: Answer | None = None) -> None:
         """Answer the oldest question that was held back."""
         ask = self.held.pop(0)
-        self.edge.resume(ask, self.answer(ask.question) if answer is None else answer, self.mono_s, self.unix_s)
+        self.edge.resume(ask.number, self.answer(ask.question) if answer is None else answer, self.mono_s, self.unix_s)
         self.settle()
 
     def answer(self, question: Question) -> Answer:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from callwarden.api.events.v1 import events_pb2
 from callwarden.common.bus import Bucket, Bus, Delivery, Spool, Stream, key_of
 from callwarden.common.metrics import Metrics
+from callwarden.edge_proxy.adapters import accounts_nats
 from callwarden.edge_proxy.adapters.bans_nats import BansNats
 from callwarden.edge_proxy.adapters.events_nats import EventsNats
 from callwarden.edge_proxy.adapters.locations_nats import LocationsNats
@@ -189,3 +190,12 @@ async def test_events_say_what_happened_with_ids_that_make_them_count_once(bus: 
     for task in consumers:
         task.cancel()
     await asyncio.gather(*consumers, return_exceptions=True)
+
+
+async def test_sources_are_forgotten_when_a_trunk_or_a_status_changes(bus: Bus) -> None:
+    forgotten: list[str] = []
+    await accounts_nats.follow(bus, lambda: forgotten.append("sources"))
+    for what in ("limits", "trunk", "status"):
+        message = events_pb2.AccountChanged(account_id="alice", what=what)
+        await bus.client.publish(accounts_nats.SUBJECT, message.SerializeToString())
+    await eventually(lambda: forgotten == ["sources"] * 2)

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callwarden.edge_proxy.core import cookie
-from callwarden.edge_proxy.core.call import TABLE, CallEvent, CallState, EdgeCall, Impossible
 from callwarden.edge_proxy.core.challenge import USES_MAX, Uses
 from callwarden.edge_proxy.core.cookie import Cookie, CookieFault
 from callwarden.edge_proxy.core.counters import ENDPOINTS_MAX, EdgeCounters
@@ -163,20 +162,6 @@ def test_a_wanted_status_is_taken_if_it_is_a_refusal(reason: Reason, wanted: int
     assert 400 <= answer.status <= 699
     if 400 <= wanted <= 699:
         assert answer.status == wanted
-
-
-# The state of a call.
-
-
-def test_the_table_of_calls_leads_to_the_end_from_everywhere_and_from_there_nowhere() -> None:
-    for state in CallState:
-        assert ((state, CallEvent.ENDED) in TABLE) == (state is not CallState.ENDED)
-    call = EdgeCall(HOLD, "call-1", "", None, None, None)  # type: ignore[arg-type]
-    with pytest.raises(Impossible):
-        call.step(CallEvent.ANSWERED)
-    call.step(CallEvent.ENDED)
-    with pytest.raises(Impossible):
-        call.step(CallEvent.ENDED)
 
 
 # The wheel.

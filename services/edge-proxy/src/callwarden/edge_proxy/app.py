@@ -82,6 +82,7 @@ class EdgeApp:
         self._tasks: set[asyncio.Task[None]] = set()
         self._scanners: asyncio.Queue[ScannerSeen] = asyncio.Queue(BANS_WAITING_MAX)
         self._ticking = False
+        self._is_draining = False
         self._idle = asyncio.Event()
         self._complaints = Bucket()
 
@@ -137,6 +138,8 @@ class EdgeApp:
                 asks.append(effect)  # type: ignore[arg-type]
             else:
                 _TELL[kind](self, effect)
+        if self._is_draining and not len(self.edge.calls):
+            self._idle.set()
         return asks
 
     def _set_tick(self) -> None:
@@ -158,7 +161,7 @@ class EdgeApp:
 
     def _start(self, ask: Ask) -> None:
         if len(self._tasks) >= QUESTIONS_MAX:
-            self.edge.resume(ask, Unanswered(overloaded=True), self._clock.mono_s(), self._clock.unix_s())
+            self.edge.resume(ask.number, Unanswered(overloaded=True), self._clock.mono_s(), self._clock.unix_s())
             for more in self._take():
                 self._start(more)
             return
@@ -173,7 +176,7 @@ class EdgeApp:
             question = following.question
             trace.set_scope(trace.Scope(question.traceparent, question.call_id[: trace.CALL_ID_BYTES_MAX]))
             answer = await self._answer(following)
-            self.edge.resume(following, answer, self._clock.mono_s(), self._clock.unix_s())
+            self.edge.resume(following.number, answer, self._clock.mono_s(), self._clock.unix_s())
             asks = self._take()
             following = asks[0] if asks else None
             for other in asks[1:]:
@@ -216,8 +219,6 @@ class EdgeApp:
             write("call.ended", hold=event.hold_id, account=event.account_id, reason=event.reason)
         finally:
             trace.set_scope(before)
-        if not len(self.edge.calls):
-            self._idle.set()
 
     def _decided(self, event: EdgeDecision) -> None:
         with trace.scope(traceparent=event.traceparent, call_id=event.call_id):
@@ -268,6 +269,7 @@ class EdgeApp:
         """When told to stop: no new calls; running ones may end by themselves, those that don't are cut."""
         await stopping.wait()
         self.edge.drain()
+        self._is_draining = True
         log.info("edge.draining", calls=len(self.edge.calls))
         try:
             async with asyncio.timeout(max(0.0, timeout_s - DRAIN_MARGIN_S)):

@@ -5,16 +5,13 @@ import os
 from contextlib import suppress
 from typing import Any, Final
 
-from nats.aio.msg import Msg
-
-from callwarden.api.events.v1 import events_pb2
 from callwarden.common.bus import Bucket, Spool
 from callwarden.common.logs import get_logger
 from callwarden.common.rpc.stream import StreamPool
 from callwarden.common.rpc.stream.pool import Ranking
 from callwarden.common.runtime import Runtime, run_service
 from callwarden.common.settings import split_listen
-from callwarden.edge_proxy.adapters import admission_grpc, auth_grpc, rate_guard_grpc
+from callwarden.edge_proxy.adapters import accounts_nats, admission_grpc, auth_grpc, rate_guard_grpc
 from callwarden.edge_proxy.adapters import metrics as edge_metrics
 from callwarden.edge_proxy.adapters.admission_grpc import GrpcAdmissionClient
 from callwarden.edge_proxy.adapters.auth_grpc import GrpcIdentities
@@ -117,15 +114,11 @@ async def wire(settings: EdgeSettings, runtime: Runtime) -> None:
         events=events,
     )
 
-    async def account_changed(message: Msg) -> None:
-        if events_pb2.AccountChanged.FromString(message.data).what in ("trunk", "status"):
-            edge.sources.forget()
-
     async def drain() -> None:
         await app.drain(runtime.stopping, settings.drain_timeout_s)
         await records.say_goodbye()
 
-    await bus.subscribe("security.account_changed", account_changed)
+    await accounts_nats.follow(bus, edge.sources.forget)
     runtime.spawn("locations-follow", directory.follow())
     runtime.spawn("locations-write", directory.write())
     runtime.spawn("bans-follow", bans.follow())

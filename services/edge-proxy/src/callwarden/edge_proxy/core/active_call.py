@@ -3,10 +3,11 @@
 In: the clock of a call. Out: how it came about (`setup`), requests that pass inside it (`relay`), the BYEs (`ending`).
 """
 
-from functools import partial
+from typing import NamedTuple
 
 from callwarden.edge_proxy.core import dialogs, termination
-from callwarden.edge_proxy.core.call import CallEvent, CallSide, CallState, EdgeCall, EdgeCalls
+from callwarden.edge_proxy.core.call import CallSide, EdgeCall, EdgeCalls
+from callwarden.edge_proxy.core.call_states import TALKING, CallEvent, CallState, GrantEvent, GrantState
 from callwarden.edge_proxy.core.context import Context
 from callwarden.edge_proxy.core.effects import (
     CallEnded,
@@ -34,6 +35,12 @@ RECORDS = Rate(per_second=200, burst=200)
 RECORD_MARGIN_S = 60.0
 
 
+class AwaitingExtension(NamedTuple):
+    """Asked of call-admission: more talk time for this call."""
+
+    call: EdgeCall
+
+
 class ActiveCalls:
     """Runs answered calls. Holds no state but what it shares."""
 
@@ -48,12 +55,13 @@ class ActiveCalls:
         """A 2xx of the call's branch; the first one starts the clock, the others are passed on only."""
         context = self._context
         server = call.server
-        if call.state is CallState.RINGING:
+        is_first = call.state not in TALKING
+        call.step(CallEvent.ANSWERED)
+        if is_first:
             assert server is not None
             target = call.target
             assert target is not None
             invite = server.request
-            call.step(CallEvent.ANSWERED)
             call.answered_mono_s, call.answered_unix_s = context.mono_s, context.unix_s
             call.invite_bytes = dialogs.skeleton(f"INVITE {invite.uri_text} SIP/2.0", invite)
             call.answer_bytes = dialogs.skeleton("SIP/2.0 200 OK", response)
@@ -113,34 +121,36 @@ class ActiveCalls:
             if call.granted_s >= call.max_s:
                 self.cut(call, "cut-duration")
             else:
-                self.cut(call, f"cut-{call.final_reason}" if call.final else "cut-unavailable")
+                self.cut(call, f"cut-{call.final_reason}" if call.grant is GrantState.FINAL else "cut-unavailable")
         else:
-            if not call.extending and self._wants_more(call) and mono_s >= self._extend_at_s(call):
+            if call.grant is GrantState.OPEN and self._wants_more(call) and mono_s >= self._extend_at_s(call):
                 self._extend(call)
-            if not call.recorded and mono_s >= call.answered_mono_s + RECORD_AFTER_S:
+            if call.state is CallState.ANSWERED and mono_s >= call.answered_mono_s + RECORD_AFTER_S:
                 self._record(call)
             self._set_alarm(call)
 
     def _extend(self, call: EdgeCall, known_s: int | None = None) -> None:
-        call.extending = True
+        call.step_grant(GrantEvent.ASK)
         granted_s = call.granted_s if known_s is None else known_s
         question = ExtendCall(
             call.hold_id, call.account_id, call.answered_unix_s, granted_s, call.call_id, call.traceparent
         )
-        self._context.ask(question, partial(self._extended, call))
+        self._context.ask(question, AwaitingExtension(call))
 
-    def _extended(self, call: EdgeCall, answer: CallExtended | CallRefused | Unanswered) -> None:
+    def extended(self, waiting: AwaitingExtension, answer: CallExtended | CallRefused | Unanswered) -> None:
+        """The answer to a question for more talk time."""
+        call = waiting.call
         if call.is_ended:
             return
-        call.extending = False
         if isinstance(answer, CallRefused):
-            call.final = True
+            call.step_grant(GrantEvent.LAST)
             call.final_reason = answer.refuse.reason.value
         elif isinstance(answer, CallExtended) and (answer.final or answer.granted_s > call.granted_s):
             # Never backwards: an answer to a question asked twice may be old.
             call.granted_s = max(call.granted_s, answer.granted_s)
-            call.final = answer.final
+            call.step_grant(GrantEvent.LAST if answer.final else GrantEvent.GRANTED)
         else:
+            call.step_grant(GrantEvent.UNANSWERED)
             self._calls.wheel.set(call, min(self._context.mono_s + ASK_AGAIN_S, self._cut_at_s(call)))
             return
         self._set_alarm(call)
@@ -150,7 +160,7 @@ class ActiveCalls:
         context = self._context
         if self._records.take(RECORDS, context.mono_s):
             return
-        call.recorded = True
+        call.step(CallEvent.RECORD)
         record = record_of(call)
         if record is not None:
             left_s = call.answered_mono_s + call.max_s - context.mono_s
@@ -171,7 +181,7 @@ class ActiveCalls:
         self._set_alarm(call)
 
     def _wants_more(self, call: EdgeCall) -> bool:
-        return not call.final and call.granted_s < call.max_s
+        return call.grant is not GrantState.FINAL and call.granted_s < call.max_s
 
     def _extend_at_s(self, call: EdgeCall) -> float:
         granted_s = call.granted_s
@@ -186,9 +196,9 @@ class ActiveCalls:
 
     def _set_alarm(self, call: EdgeCall) -> None:
         at_s = self._cut_at_s(call)
-        if self._wants_more(call) and not call.extending:
+        if call.grant is GrantState.OPEN and self._wants_more(call):
             at_s = min(at_s, self._extend_at_s(call))
-        if not call.recorded:
+        if call.state is CallState.ANSWERED:
             at_s = min(at_s, max(call.answered_mono_s + RECORD_AFTER_S, self._context.mono_s + ASK_AGAIN_S))
         self._calls.wheel.set(call, min(at_s, call.admitted_mono_s + call.rules.absolute_timeout_s))
 
@@ -199,14 +209,18 @@ class ActiveCalls:
         context = self._context
         context.stats.calls_cut += 1
         termination.send_byes(context, call)
-        self.ended(call, why, context.unix_s)
+        self._end(call, CallEvent.CUT, why, context.unix_s)
 
-    def ended(self, call: EdgeCall, why: str, ended_at_s: float) -> None:
-        """The call is over: tell it. A second end of the same call changes nothing."""
+    def hung_up(self, call: EdgeCall, why: str, ended_at_s: float) -> None:
+        """A side hung up. A second end of the same call changes nothing."""
+        self._end(call, CallEvent.HUNG_UP, why, ended_at_s)
+
+    def _end(self, call: EdgeCall, event: CallEvent, why: str, ended_at_s: float) -> None:
         context = self._context
-        if call.state is not CallState.TALKING:
+        before = call.state
+        call.step(event)
+        if before not in TALKING:
             return
-        call.step(CallEvent.ENDED)
         context.effects.append(
             CallEnded(
                 call.hold_id,
@@ -224,7 +238,7 @@ class ActiveCalls:
                 call.is_local,
             )
         )
-        if call.recorded:
+        if before is CallState.RECORDED:
             context.effects.append(ForgetRecord(call.hold_id))
         self._calls.close(call)
         call.server = None

@@ -1,12 +1,20 @@
 """One call as the edge knows it, from the INVITE with credentials to the end; and all of them.
 
-In: the state, as a table of what may follow what. Out: what is done in each state (`setup`, `talk`, `relay`).
+In: what is known of a call. Out: what may follow what (`call_states`), and what is done (`call_setup`, `active_call`).
 """
 
-from enum import Enum
 from typing import NamedTuple
 from uuid import UUID
 
+from callwarden.edge_proxy.core.call_states import (
+    CALL,
+    GRANT,
+    CallEvent,
+    CallState,
+    GrantEvent,
+    GrantState,
+    ImpossibleEvent,
+)
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.edge_proxy.core.wheel import Wheel
 from callwarden.sip.address import Endpoint
@@ -16,35 +24,6 @@ from callwarden.sip.transaction import ClientTransaction, ServerTransaction
 
 CALLS_MAX = 50_000  # 2 KB each. More at once than one process can set up in the longest usual call.
 CLOSED_MAX = 20_000  # Ended calls that are remembered, so that their cookies open nothing any more.
-
-
-class CallState(Enum):
-    """Where a call is."""
-
-    ASKING = "asking"  # who is it, may it
-    RINGING = "ringing"  # passed on, not answered
-    TALKING = "talking"
-    ENDED = "ended"
-
-
-class CallEvent(Enum):
-    ADMITTED = "admitted"
-    ANSWERED = "answered"
-    ENDED = "ended"
-
-
-# The law: what isn't here is an error of ours.
-TABLE: dict[tuple[CallState, CallEvent], CallState] = {
-    (CallState.ASKING, CallEvent.ADMITTED): CallState.RINGING,
-    (CallState.ASKING, CallEvent.ENDED): CallState.ENDED,
-    (CallState.RINGING, CallEvent.ANSWERED): CallState.TALKING,
-    (CallState.RINGING, CallEvent.ENDED): CallState.ENDED,
-    (CallState.TALKING, CallEvent.ENDED): CallState.ENDED,
-}
-
-
-class Impossible(RuntimeError):
-    """Our own code made a step that the table doesn't have."""
 
 
 class Target(NamedTuple):
@@ -78,7 +57,6 @@ class EdgeCall:
         "answer_bytes",
         "answered_mono_s",
         "answered_unix_s",
-        "asking",
         "attempt",
         "best",
         "branch",
@@ -88,23 +66,18 @@ class EdgeCall:
         "caller",
         "caller_number",
         "caller_tag",
-        "cancelled",
         "cookie",
         "destination",
         "dialled",
         "dialogs",
-        "extending",
-        "final",
         "final_reason",
+        "grant",
         "granted_s",
         "hold_id",
         "invite_bytes",
         "is_local",
         "is_trunk",
         "max_s",
-        "placed",
-        "recorded",
-        "ringing",
         "rules",
         "server",
         "source",
@@ -123,14 +96,17 @@ class EdgeCall:
         server: ServerTransaction | None,
         source: Endpoint,
         rules: Rules,
+        state: CallState = CallState.IDENTIFYING,
     ) -> None:
+        """`state` is another one where the call was adopted from another edge."""
         self.hold_id = hold_id
         self.call_id = call_id
         self.traceparent = traceparent
         self.server = server
         self.source = source
         self.rules = rules
-        self.state = CallState.ASKING
+        self.state = state
+        self.grant = GrantState.OPEN
         self.tick = 0  # the wheel's
         # Who.
         self.account_id = ""
@@ -141,40 +117,41 @@ class EdgeCall:
         self.destination = ""  # as call-admission was asked for it
         self.is_local = False
         # Setting up.
-        self.cancelled = False
-        self.placed = False  # a hold may exist: the end must be told
-        self.asking = False  # call-admission has the question
         self.admitted_mono_s = 0.0
         self.targets: list[Target] = []
         self.target: Target | None = None
         self.attempt = 0
         self.cookie = ""  # of the present attempt
         self.branch: ClientTransaction | None = None
-        self.ringing = False
         self.best: Response | None = None
         # Talking. `granted_s` and `max_s` count from the answer.
         self.granted_s = 0
-        self.final = False
-        self.final_reason = "credit"
+        self.final_reason = "credit"  # why there is no more
         self.max_s = 0
         self.answered_mono_s = 0.0
         self.answered_unix_s = 0.0
-        self.extending = False
         self.bye_at_s = 0.0  # a BYE is on its way: the talk is over then if it is accepted
         self.caller: CallSide | None = None
         self.callee: CallSide | None = None
         # What a dialog is made of, of the INVITE and its 200 as they came: read only if the edge must cut the call.
         self.dialogs: tuple[Dialog, Dialog] | None = None  # instead, where another edge read it
-        self.recorded = False  # another process could go on with it
         self.invite_bytes = b""
         self.answer_bytes = b""
 
-    def step(self, event: CallEvent) -> None:
-        """Go to the state that follows. Raises Impossible."""
-        state = TABLE.get((self.state, event))
+    def step(self, event: CallEvent) -> CallState:
+        """Go to the state that follows, and return it. Raises ImpossibleEvent."""
+        state = CALL[self.state].get(event)
         if state is None:
-            raise Impossible(f"{event.value} in state {self.state.value}")
+            raise ImpossibleEvent(f"call: {event} in state {self.state}")
         self.state = state
+        return state
+
+    def step_grant(self, event: GrantEvent) -> None:
+        """As `step`, for what may still be talked."""
+        state = GRANT[self.grant].get(event)
+        if state is None:
+            raise ImpossibleEvent(f"grant: {event} in state {self.grant}")
+        self.grant = state
 
     @property
     def request(self) -> Request:
@@ -191,7 +168,7 @@ class EdgeCall:
         return self.target.trunk if self.target is not None else ""
 
     def __repr__(self) -> str:
-        return f"<Call {self.hold_id} {self.state.value}>"
+        return f"<Call {self.hold_id} {self.state}>"
 
 
 class EdgeCalls:

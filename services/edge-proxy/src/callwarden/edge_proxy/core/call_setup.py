@@ -3,11 +3,12 @@
 In: new INVITEs outside a dialog. Out: the call once it is answered (`talk`), requests inside it (`relay`).
 """
 
-from functools import partial
+from typing import NamedTuple
 
 from callwarden.edge_proxy.core import callers, cookie, forwarding, tags, validation
 from callwarden.edge_proxy.core.active_call import ActiveCalls
-from callwarden.edge_proxy.core.call import CallEvent, CallState, EdgeCall, EdgeCalls, Target
+from callwarden.edge_proxy.core.call import EdgeCall, EdgeCalls, Target
+from callwarden.edge_proxy.core.call_states import IN_SETUP, MAY_HOLD, CallEvent, CallState, GrantEvent
 from callwarden.edge_proxy.core.challenge import Challenger, CredentialsFault
 from callwarden.edge_proxy.core.context import Context, unavailable
 from callwarden.edge_proxy.core.effects import (
@@ -34,6 +35,33 @@ from callwarden.sip.transaction import ClientTransaction, Peer, TooManyTransacti
 COOKIE_MARGIN_S = 3_600  # A cookie outlives the longest call by this: clocks differ, and a BYE must still pass.
 _PASSED_AUTH = ("banned", "rate", "scanner", "credentials")
 _PASSED_SOURCE = ("banned", "rate", "scanner", "trunk-address")
+
+_ADMISSION_EVENTS: dict[type, CallEvent] = {
+    CallAdmitted: CallEvent.ADMITTED,
+    CallRefused: CallEvent.REFUSED,
+    Unanswered: CallEvent.UNANSWERED,
+}
+
+
+class AwaitingIdentity(NamedTuple):
+    """Asked of auth: whose credentials this call has."""
+
+    call: EdgeCall
+    username: str
+    port: int
+
+
+class AwaitingSource(NamedTuple):
+    """Asked of auth: whose address this INVITE came from."""
+
+    request: Request
+    source: SocketAddress
+
+
+class AwaitingAdmission(NamedTuple):
+    """Asked of call-admission: whether this call may be placed."""
+
+    call: EdgeCall
 
 
 class CallSetup:
@@ -75,7 +103,7 @@ class CallSetup:
             call = self._accept(request, source, found.realm)
             if call is not None:
                 question = VerifyDigest(found, "INVITE", source.host, call.call_id, call.traceparent)
-                context.ask(question, partial(self._verified, call, found.username, source.port))
+                context.ask(question, AwaitingIdentity(call, found.username, source.port))
         elif found is CredentialsFault.NONE and self._may_be_trunk(source):
             self._ask_source(request, source)
         else:
@@ -117,10 +145,10 @@ class CallSetup:
         context.stats.calls_started += 1
         return call
 
-    def _verified(
-        self, call: EdgeCall, username: str, port: int, answer: CallerIdentity | Rejected | Unanswered
-    ) -> None:
+    def verified(self, waiting: AwaitingIdentity, answer: CallerIdentity | Rejected | Unanswered) -> None:
+        """auth's answer: whose credentials they are."""
         context = self._context
+        call, username, port = waiting
         if call.is_ended:
             return
         host = call.source.host
@@ -161,16 +189,16 @@ class CallSetup:
                 user = request.uri.user or ""
                 called = user[: callers.DIALLED_MAX]
                 question = VerifySource(source.host, called, request.call_id, context.new_traceparent())
-                context.ask(question, partial(self._source_found, request, source))
+                context.ask(question, AwaitingSource(request, source))
             case SourceStep.REFUSE:
                 self._challenge(request, source, stale=False)
             case SourceStep.WAIT:
                 pass
 
-    def _source_found(
-        self, request: Request, source: SocketAddress, answer: CallerIdentity | Rejected | Unanswered
-    ) -> None:
+    def source_found(self, first: AwaitingSource, answer: CallerIdentity | Rejected | Unanswered) -> None:
+        """auth's answer: whose address it is."""
         context = self._context
+        request, source = first
         is_trunk = None if isinstance(answer, Unanswered) else isinstance(answer, CallerIdentity)
         waiting = self._sources.end(source.host, is_trunk, context.mono_s)
         if isinstance(answer, CallerIdentity):
@@ -206,7 +234,7 @@ class CallSetup:
         call.dialled = called.dialled
         call.destination, call.is_local = called.destination, called.local
         call.targets = list(called.targets)
-        call.placed = call.asking = True
+        call.step(CallEvent.IDENTIFIED)
         question = AdmitCall(
             hold_id=call.hold_id,
             account_id=identity.account_id,
@@ -220,28 +248,28 @@ class CallSetup:
             traceparent=call.traceparent,
             trunk=identity.trunk,
         )
-        context.ask(question, partial(self._decided, call, called.destination))
+        context.ask(question, AwaitingAdmission(call))
 
-    def _decided(self, call: EdgeCall, digits: str, answer: CallAdmitted | CallRefused | Unanswered) -> None:
+    def decided(self, waiting: AwaitingAdmission, answer: CallAdmitted | CallRefused | Unanswered) -> None:
+        """call-admission's answer."""
         context = self._context
-        call.asking = False
-        if call.is_ended:
-            # The caller gave up while we asked. Told only now: an end that comes before its hold would be lost.
-            if not isinstance(answer, CallRefused):
-                self._tell_end(call, "cancelled", 487)
+        call = waiting.call
+        if call.state is CallState.ABANDONED:
+            # Its end is notified only now: one that came before its hold would be lost.
+            self._end(call, _ADMISSION_EVENTS[type(answer)], "cancelled", 487)
             return
         passed = (*(_PASSED_SOURCE if call.is_trunk else _PASSED_AUTH), "caller-id", "called")
         if isinstance(answer, Unanswered):
-            # A hold may stand nevertheless: its end is told, and it expires by itself should that come too early.
-            self._refuse(call, unavailable("call-admission", overloaded=answer.overloaded), passed)
+            # There may be a hold all the same: its end is notified, and it expires by itself if that comes too early.
+            refuse = unavailable("call-admission", overloaded=answer.overloaded)
+            self._refuse(call, refuse, passed, event=CallEvent.UNANSWERED)
             return
         if isinstance(answer, CallRefused):
-            call.placed = False
             self._refuse(call, answer.refuse, passed, wanted=answer.sip_status, decided_here=False)
             return
         call.targets += [
             Target(
-                callers.carrier_uri(digits, route.add_prefix, route.strip_digits, route.address),
+                callers.carrier_uri(call.destination, route.add_prefix, route.strip_digits, route.address),
                 route.address,
                 route.trunk,
             )
@@ -249,7 +277,9 @@ class CallSetup:
         ]
         call.step(CallEvent.ADMITTED)
         call.admitted_mono_s = context.mono_s
-        call.granted_s, call.final = answer.granted_s, answer.final
+        call.granted_s = answer.granted_s
+        if answer.final:
+            call.step_grant(GrantEvent.LAST)
         call.max_s = min(answer.max_duration_s or call.rules.call_timeout_s, call.rules.call_timeout_s)
         self._try_next(call)
 
@@ -259,12 +289,11 @@ class CallSetup:
         """The next target, or the end of the call with the best answer there was."""
         context = self._context
         rules = call.rules
-        deadline_s = (
-            call.admitted_mono_s + rules.ring_timeout_s + rules.call_init_timeout_s
-        )  # what the hold was made for
-        if call.cancelled:
+        if call.state is CallState.CANCELLING:
             self._fail(call, 487, "cancelled")
             return
+        # What the hold was made for.
+        deadline_s = call.admitted_mono_s + rules.ring_timeout_s + rules.call_init_timeout_s
         if not call.targets or context.mono_s >= deadline_s:
             self._give_up(call)
             return
@@ -292,7 +321,7 @@ class CallSetup:
             self._refuse(call, Refuse(Reason.OVERLOAD, "transactions"), ())
             return
         call.branch.context = call
-        call.ringing = False
+        call.step(CallEvent.RETARGETED)
         context.effects += effects
         self._calls.wheel.set(call, context.mono_s + rules.call_init_timeout_s)
 
@@ -303,7 +332,7 @@ class CallSetup:
         if branch is None:
             return
         context.effects += context.layer.cancel(branch, context.mono_s)
-        if call.ringing:
+        if call.state is CallState.RINGING:
             self._fail(call, 408, "ring-timeout")
             return
         # Not a word: CANCEL follows should it wake up (RFC 3261 9.1); the next one is tried now.
@@ -322,11 +351,12 @@ class CallSetup:
             return
         status = response.status
         if status < 200:
-            if not call.ringing:
-                call.ringing = True
+            first = call.state is CallState.CALLING
+            call.step(CallEvent.PROGRESSED)
+            if first:
                 context_deadline_s = call.admitted_mono_s + call.rules.ring_timeout_s + call.rules.call_init_timeout_s
                 self._calls.wheel.set(call, min(context.mono_s + call.rules.ring_timeout_s, context_deadline_s))
-            if status > 100 and not call.cancelled:
+            if status > 100 and call.state is not CallState.CANCELLING:
                 self._pass_up(call, response)
         elif status < 300:
             self._active_calls.answered(call, response)
@@ -335,7 +365,7 @@ class CallSetup:
 
     def timed_out(self, call: EdgeCall, branch: ClientTransaction) -> None:
         """Nobody answered a branch (timer B, or a CANCEL that nobody answered)."""
-        if branch is not call.branch or call.state is not CallState.RINGING:
+        if branch is not call.branch or call.state not in IN_SETUP:
             return
         self._leave_branch(call)
         self._remember(call, None)
@@ -343,30 +373,29 @@ class CallSetup:
 
     def send_failed(self, call: EdgeCall, branch: ClientTransaction) -> None:
         """A branch could not be sent: as if it had answered 503 (RFC 3261 16.9, 8.1.3.1)."""
-        if branch is call.branch and call.state is CallState.RINGING:
+        if branch is call.branch and call.state in IN_SETUP:
             self._branch_failed(call, build.response(call.request, 503))
 
     def cancelled(self, call: EdgeCall) -> None:
         """The caller gave up; its CANCEL has its answer already."""
         context = self._context
-        call.cancelled = True
-        if call.state is CallState.ASKING:
-            self._fail(call, 487, "cancelled")
-        elif call.state is CallState.RINGING:
+        if call.state in IN_SETUP:
             assert call.branch is not None
             context.effects += context.layer.cancel(call.branch, context.mono_s)
             call.targets = []
-            # Its 487 ends the call; should it never come, timer B or the layer's own time-out does.
             self._calls.wheel.cancel(call)
-            if not call.ringing:
-                self._fail(call, 487, "cancelled")
+        if call.state is CallState.RINGING:
+            # Its 487 ends the call; should it never come, timer B or the layer's own time-out does.
+            call.step(CallEvent.CANCELLED)
+        else:
+            self._fail(call, 487, "cancelled", event=CallEvent.CANCELLED)
 
     def _branch_failed(self, call: EdgeCall, response: Response) -> None:
         self._leave_branch(call)
         status = response.status
         target = call.target
         is_phone = target is not None and target.is_phone
-        if call.cancelled:
+        if call.state is CallState.CANCELLING:
             self._fail(call, 487, "cancelled")
         elif status >= 600:
             self._remember(call, response)  # 16.7 step 5: nobody else is to be tried
@@ -384,7 +413,6 @@ class CallSetup:
 
     def _leave_branch(self, call: EdgeCall) -> None:
         call.branch = None
-        call.ringing = False
         self._calls.wheel.cancel(call)
 
     def _remember(self, call: EdgeCall, response: Response | None) -> None:
@@ -411,7 +439,7 @@ class CallSetup:
             return
         assert call.server is not None
         self._pass_up(call, best)
-        self._end(call, "rejected", best.status)
+        self._end(call, CallEvent.FAILED, "rejected", best.status)
 
     def _pass_up(self, call: EdgeCall, response: Response) -> None:
         server = call.server
@@ -422,12 +450,19 @@ class CallSetup:
     # The end of a call that was not answered.
 
     def _fail(
-        self, call: EdgeCall, status: int, why: str, reason: str | None = None, headers: build.Headers = ()
+        self,
+        call: EdgeCall,
+        status: int,
+        why: str,
+        reason: str | None = None,
+        headers: build.Headers = (),
+        *,
+        event: CallEvent = CallEvent.FAILED,
     ) -> None:
         """Our own final answer."""
         assert call.server is not None
         self._context.answer(call.server, status, reason, headers)
-        self._end(call, why, status)
+        self._end(call, event, why, status)
 
     def _refuse(
         self,
@@ -438,6 +473,7 @@ class CallSetup:
         headers: build.Headers = (),
         wanted: int = 0,
         decided_here: bool = True,
+        event: CallEvent | None = None,
     ) -> None:
         context = self._context
         answer = answer_for(
@@ -465,20 +501,25 @@ class CallSetup:
                 passed=passed,
                 rules=call.rules,
             )
-        self._fail(call, answer.status, f"refused-{refuse.reason.value}", answer.text or None, more)
+        if event is None:
+            event = CallEvent.FAILED if call.state in IN_SETUP else CallEvent.REFUSED
+        self._fail(call, answer.status, f"refused-{refuse.reason.value}", answer.text or None, more, event=event)
 
-    def _end(self, call: EdgeCall, why: str, status: int) -> None:
-        if call.state is CallState.ENDED:
-            return
-        call.step(CallEvent.ENDED)
-        self._context.stats.calls_failed += 1
-        if call.placed and not call.asking:
-            self._tell_end(call, why, status)
-        self._calls.close(call)
+    def _end(self, call: EdgeCall, event: CallEvent, why: str, status: int) -> None:
+        """The caller has its final answer. The call is over, unless call-admission still owes its own."""
+        before = call.state
+        after = call.step(event)
         call.server = None
         call.best = None
+        if before is not CallState.ABANDONED:
+            self._context.stats.calls_failed += 1
+        if after is CallState.ABANDONED:
+            return
+        if before in MAY_HOLD and event is not CallEvent.REFUSED:
+            self._notify_end(call, why, status)
+        self._calls.close(call)
 
-    def _tell_end(self, call: EdgeCall, why: str, status: int) -> None:
+    def _notify_end(self, call: EdgeCall, why: str, status: int) -> None:
         context = self._context
         context.effects.append(
             CallEnded(

@@ -59,6 +59,10 @@ class ProxyIdentity:
             return False
 
 
+class NotAsked(RuntimeError):
+    """An answer to a question that was never asked, or that has its answer."""
+
+
 class Context:
     """Mutable: `now_s` (monotonic) and `wall_s` are those of the datagram, answer or timer being worked on.
 
@@ -67,7 +71,9 @@ class Context:
     """
 
     __slots__ = (
+        "_asked",
         "_decisions",
+        "_waiting",
         "book",
         "counters",
         "draining",
@@ -102,11 +108,23 @@ class Context:
         self.mono_s = 0.0
         self.unix_s = 0.0
         self._decisions = Bucket()
+        self._asked = 0
+        self._waiting: dict[int, object] = {}  # by the number of the question; the app bounds how many
 
     # Out.
 
-    def ask(self, question: Question, then: Callable[..., None]) -> None:
-        self.effects.append(Ask(question, then))
+    def ask(self, question: Question, waiting: object) -> None:
+        """Have a question answered; `waiting` is what goes on with its answer (`Edge.resume`)."""
+        self._asked += 1
+        self._waiting[self._asked] = waiting
+        self.effects.append(Ask(self._asked, question))
+
+    def answered(self, number: int) -> object:
+        """What waited for the answer to this question. Raises NotAsked."""
+        waiting = self._waiting.pop(number, None)
+        if waiting is None:
+            raise NotAsked(f"question {number} is not open")
+        return waiting
 
     def respond(self, server: ServerTransaction, response: Response) -> None:
         self.effects += self.layer.respond(server, response, self.mono_s)

@@ -2,8 +2,8 @@
 
     edge = Edge(site, keys, book, chance=os.urandom)
     edge.receive(data, source, mono_s, unix_s)        # a datagram
-    edge.resume(ask, answer, now_s, wall_s)           # the answer to a question it asked
-    edge.handle_timers(now_s, wall_s)                 # when edge.next_timer_s() has come
+    edge.resume(ask.number, answer, mono_s, unix_s)   # the answer to a question it asked
+    edge.handle_timers(mono_s, unix_s)                # when edge.next_timer_s() has come
     for effect in edge.take_effects(): ...            # after each of these: Send, Ask, CallStarted … in their order
 
 In: which part a message goes to. Out: what each part does with it (`registration`, `setup`, `talk`, `relay`).
@@ -13,16 +13,17 @@ from collections.abc import Callable
 from typing import Any
 
 from callwarden.edge_proxy.core import tags, validation
-from callwarden.edge_proxy.core.active_call import ActiveCalls
-from callwarden.edge_proxy.core.call import CallState, EdgeCall, EdgeCalls
-from callwarden.edge_proxy.core.call_setup import CallSetup
+from callwarden.edge_proxy.core.active_call import ActiveCalls, AwaitingExtension
+from callwarden.edge_proxy.core.call import EdgeCall, EdgeCalls
+from callwarden.edge_proxy.core.call_setup import AwaitingAdmission, AwaitingIdentity, AwaitingSource, CallSetup
+from callwarden.edge_proxy.core.call_states import IN_SETUP, TALKING
 from callwarden.edge_proxy.core.challenge import Challenger
 from callwarden.edge_proxy.core.context import SERVER_NAME, Context, ProxyIdentity
-from callwarden.edge_proxy.core.effects import Ask, ScannerSeen
+from callwarden.edge_proxy.core.effects import Answer, ScannerSeen
 from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.edge_proxy.core.locations import Locations
 from callwarden.edge_proxy.core.records import DialogRecord
-from callwarden.edge_proxy.core.registration import EdgeRegistration
+from callwarden.edge_proxy.core.registration import AwaitingRegistration, EdgeRegistration
 from callwarden.edge_proxy.core.relay import InDialogRequest, Relay
 from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.edge_proxy.core.source_filter import Drop, SourceFilter
@@ -114,10 +115,11 @@ class Edge:
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         self._take(self.layer.send_failed(data, mono_s))
 
-    def resume(self, ask: Ask, answer: object, mono_s: float, unix_s: float) -> None:
-        """The answer to a question that was among the effects."""
+    def resume(self, number: int, answer: Answer, mono_s: float, unix_s: float) -> None:
+        """The answer to the question of this number, which was among the effects. Raises NotAsked."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
-        ask.then(answer)
+        waiting = self.context.answered(number)
+        _RESUME[type(waiting)](self, waiting, answer)
 
     def next_timer_s(self) -> float | None:
         """When `handle_timers` has something to do (on the clock of `now_s`); None: nothing is waited for."""
@@ -131,10 +133,10 @@ class Edge:
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         self._take(self.layer.handle_timers(mono_s))
         for call in self.calls.wheel.take_due(mono_s):
-            if call.state is CallState.RINGING:
-                self._call_setup.alarm(call)
-            elif call.state is CallState.TALKING:
+            if call.state in TALKING:
                 self._active_calls.alarm(call)
+            elif call.state in IN_SETUP:
+                self._call_setup.alarm(call)
 
     def apply(self, book: RuleBook) -> None:
         """Another policy. Running calls keep the time limits they began with."""
@@ -150,7 +152,7 @@ class Edge:
         """End every call that runs: nobody would watch its clock any more."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         for call in self.calls.all():
-            if call.state is CallState.TALKING:
+            if call.state in TALKING:
                 self._active_calls.cut(call, why)
 
     def adopt(self, record: DialogRecord, mono_s: float, unix_s: float) -> None:
@@ -321,4 +323,13 @@ _TAKE: dict[type, Callable[[Edge, Any], None]] = {
     TransportFailed: Edge._take_transport_failure,
     StrayResponse: Edge._take_stray,
     Terminated: Edge._take_terminated,
+}
+
+# What goes on with an answer, by what waited for it.
+_RESUME: dict[type, Callable[[Edge, Any, Any], None]] = {
+    AwaitingIdentity: lambda edge, waiting, answer: edge._call_setup.verified(waiting, answer),
+    AwaitingSource: lambda edge, waiting, answer: edge._call_setup.source_found(waiting, answer),
+    AwaitingAdmission: lambda edge, waiting, answer: edge._call_setup.decided(waiting, answer),
+    AwaitingExtension: lambda edge, waiting, answer: edge._active_calls.extended(waiting, answer),
+    AwaitingRegistration: lambda edge, waiting, answer: edge._registration.verified(waiting, answer),
 }

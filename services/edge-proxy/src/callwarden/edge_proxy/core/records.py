@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from callwarden.edge_proxy.core import dialogs
-from callwarden.edge_proxy.core.call import CallSide, CallState, EdgeCall
+from callwarden.edge_proxy.core.call import CallSide, EdgeCall
+from callwarden.edge_proxy.core.call_states import CallState
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.sip.address import Endpoint
 from callwarden.sip.dialog import Dialog
@@ -68,15 +69,13 @@ def _leg(header: str, towards: Dialog, side: CallSide) -> Leg:
 
 def call_of(record: DialogRecord, rules: Rules, traceparent: str, mono_s: float, unix_s: float) -> EdgeCall:
     """The call as whoever takes it over runs it. Its limits beyond what is granted are asked for at once (`talk`)."""
-    call = EdgeCall(record.hold_id, record.call_id, traceparent, None, record.caller.address, rules)
-    call.state = CallState.TALKING
+    call = EdgeCall(record.hold_id, record.call_id, traceparent, None, record.caller.address, rules, CallState.RECORDED)
     call.account_id = record.account_id
     call.answered_unix_s = record.answered_at_s
     call.answered_mono_s = mono_s - (unix_s - record.answered_at_s)
     call.admitted_mono_s = call.answered_mono_s
     call.granted_s = record.granted_s
     call.max_s = rules.call_timeout_s
-    call.placed = call.recorded = True
     caller, callee = record.caller, record.callee
     call.caller, call.callee = _side(caller), _side(callee)
     base = Dialog(record.call_id, caller.header, callee.header, callee.target, callee.routes, caller.cseq, callee.cseq)

@@ -3,7 +3,7 @@
 In: the way of one REGISTER. Out: what it leaves as bindings (`registrar`), calls.
 """
 
-from functools import partial
+from typing import NamedTuple
 
 from callwarden.edge_proxy.core import registrar, validation
 from callwarden.edge_proxy.core.callers import DIALLED_MAX
@@ -20,6 +20,15 @@ from callwarden.sip.message import Request
 from callwarden.sip.transaction import ServerTransaction, TooManyTransactions
 
 _PASSED = ("banned", "rate", "scanner")
+
+
+class AwaitingRegistration(NamedTuple):
+    """Asked of auth: whose credentials these are."""
+
+    server: ServerTransaction
+    source: SocketAddress
+    credentials: Credentials
+    traceparent: str
 
 
 class EdgeRegistration:
@@ -59,7 +68,7 @@ class EdgeRegistration:
             return
         traceparent = context.new_traceparent()
         question = VerifyDigest(found, "REGISTER", source.host, request.call_id, traceparent)
-        context.ask(question, partial(self._verified, server, source, found, traceparent))
+        context.ask(question, AwaitingRegistration(server, source, found, traceparent))
 
     def _challenge(self, request: Request, source: SocketAddress, realm: str, *, stale: bool) -> Headers:
         context = self._context
@@ -68,15 +77,10 @@ class EdgeRegistration:
         rules = context.book.for_realm(realm)
         return self._challenger.headers("WWW-Authenticate", realm, rules, source.host, context.unix_s, stale=stale)
 
-    def _verified(
-        self,
-        server: ServerTransaction,
-        source: SocketAddress,
-        credentials: Credentials,
-        traceparent: str,
-        answer: CallerIdentity | Rejected | Unanswered,
-    ) -> None:
+    def verified(self, waiting: AwaitingRegistration, answer: CallerIdentity | Rejected | Unanswered) -> None:
+        """auth's answer."""
         context = self._context
+        server, source, credentials, traceparent = waiting
         request = server.request
         host, port, username = source.host, source.port, credentials.username
         if isinstance(answer, CallerIdentity):

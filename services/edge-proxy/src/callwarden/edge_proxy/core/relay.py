@@ -259,7 +259,7 @@ class Relay:
         context = self._context
         why = "caller-bye" if forwarded.cookie.from_caller else "callee-bye"
         if forwarded.call is not None:
-            self._active_calls.ended(forwarded.call, why, forwarded.begun_unix_s)
+            self._active_calls.hung_up(forwarded.call, why, forwarded.begun_unix_s)
         elif not self._calls.was_closed(forwarded.cookie.hold_id):
             # Of a call that another edge, or this one before a restart, set up: its hold knows the rest.
             self._calls.close_unknown(forwarded.cookie.hold_id)
