@@ -13,7 +13,7 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup demo recording up test test-unit check lint types layers proto proto-check crds crds-check fields fields-check format lock checkov chart-audit chart-docs sbom sbom-tools docs bench fuzz clean mutants layers-graph layers-graph-check
+.PHONY: help setup man demo recording up test test-unit check lint types layers proto proto-check crds crds-check fields fields-check format lock checkov chart-audit chart-docs sbom sbom-tools docs bench fuzz clean mutants layers-graph layers-graph-check
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -41,6 +41,10 @@ demo: setup ## The main job on real SIP, live in the terminal
 
 recording: setup ## Runs the demo and renews its picture in the README
 	@$(BIN)/callwarden demo --plain --record docs/images/demo.svg
+
+man: setup ## The manual page, build/man/callwarden.1, checked by groff where there is one
+	$(BIN)/python cli/man.py build/man/callwarden.1
+	@if command -v groff >/dev/null; then test -z "$$(groff -man -ww -z -Tutf8 build/man/callwarden.1 2>&1 | tee /dev/stderr)"; fi
 
 up: setup ## The whole system in the foreground
 	@$(BIN)/callwarden up
