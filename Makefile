@@ -13,7 +13,10 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup man demo recording up test test-unit check lint types layers proto proto-check crds crds-check fields fields-check format lock checkov chart-audit chart-docs sbom sbom-tools docs bench fuzz clean mutants layers-graph layers-graph-check
+.PHONY: help setup man demo recording up clean
+.PHONY: test test-long test-soak test-cluster test-unit apiserver
+.PHONY: check lint types layers layers-graph layers-graph-check proto proto-check crds crds-check fields fields-check
+.PHONY: format lock checkov chart-audit chart-docs sbom sbom-tools docs bench mutants fuzz
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -49,11 +52,23 @@ man: setup ## The manual page, build/man/callwarden.1, checked by groff where th
 up: setup ## The whole system in the foreground
 	@$(BIN)/callwarden up
 
-test: setup ## The whole test suite
-	$(BIN)/pytest -n $(XDIST)
+test: setup ## All tests but the long ones: under 15 minutes on two cores
+	$(BIN)/pytest -n $(XDIST) -m "not long"
+
+test-long: test-soak test-cluster ## The long tests, which make test leaves out
+
+CLUSTER_TESTS := tests/kubernetes tests/chart
+test-soak: setup ## Long tests: kills, soaks, mutants, fuzzing
+	$(BIN)/pytest -n $(XDIST) -m long $(addprefix --ignore=,$(CLUSTER_TESTS))
+
+test-cluster: setup apiserver ## Long tests: the operator and the chart on a real API server
+	$(BIN)/pytest -n $(XDIST) -m long $(CLUSTER_TESTS)
+
+apiserver: setup ## The API server that the tests with a cluster need; minutes where Go's cache is empty
+	$(BIN)/python -m tests.kubernetes.build
 
 test-unit: setup ## Without the tests that start processes
-	$(BIN)/pytest -n $(XDIST) -m "not integration"
+	$(BIN)/pytest -n $(XDIST) -m "not integration and not long"
 
 check: lint types layers layers-graph-check proto-check crds-check fields-check ## Everything that can be said without running it
 

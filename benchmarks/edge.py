@@ -41,7 +41,7 @@ from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import Document, PolicySet
 from callwarden.sip import build
-from callwarden.sip.address import SocketAddress
+from callwarden.sip.address import SocketAddress, socket_address
 from callwarden.sip.digest import parse_challenge
 from callwarden.sip.message import Request, Response, parse
 from callwarden.sip.transaction import Send
@@ -232,7 +232,7 @@ def play(steps: list[Step], answers: list[Answer]) -> tuple[float, int]:
         if data is None:
             edge.resume(asks.pop(0).number, next(answer), mono_s, WALL_S + mono_s)
         else:
-            edge.receive(data, SocketAddress(source[0], source[1]), mono_s, WALL_S + mono_s)
+            edge.receive(data, socket_address(source[0], source[1]), mono_s, WALL_S + mono_s)
         for effect in edge.take_effects():
             kind = type(effect)
             if kind is Ask:

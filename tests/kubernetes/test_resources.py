@@ -26,7 +26,7 @@ from callwarden.testing import kube_tools
 from callwarden.testing.certificates import Authority
 from callwarden.testing.servers import Servers
 from callwarden.testing.waiting import eventually
-from tests.kubernetes.cluster import BUILD_TIMEOUT_S, Cluster, missing
+from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, Cluster, missing
 from tests.kubernetes.conftest import Site
 from tests.kubernetes.test_operator import conditions, message, waits
 
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.integration,
-    pytest.mark.timeout(BUILD_TIMEOUT_S),
+    pytest.mark.long,
+    pytest.mark.timeout(CLUSTER_TIMEOUT_S),
     pytest.mark.skipif(bool(missing()), reason=missing()),
     kube_tools.needs_kube_tools(),
 ]

@@ -295,22 +295,22 @@ class EdgeWorld:
             case ExtendCall():
                 return self.extend(question)
 
-    # What was told.
+    # What happened.
 
-    def told(self, kind: type[T]) -> list[T]:
+    def events_of(self, kind: type[T]) -> list[T]:
         return [event for event in self.events if isinstance(event, kind)]
 
     @property
     def started(self) -> list[CallStarted]:
-        return self.told(CallStarted)
+        return self.events_of(CallStarted)
 
     @property
     def ended(self) -> list[CallEnded]:
-        return self.told(CallEnded)
+        return self.events_of(CallEnded)
 
     @property
     def decided(self) -> list[EdgeDecision]:
-        return self.told(EdgeDecision)
+        return self.events_of(EdgeDecision)
 
     # Whole ways.
 

@@ -14,7 +14,6 @@ from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip.address import Endpoint
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request
-from callwarden.sip.uri import parse_uri
 
 DIALLED_MAX = 64  # For the record; longer ones are no number and no name of ours.
 
@@ -102,11 +101,3 @@ def _number_of(user: str) -> str | None:
 def carrier_uri(digits: str, add_prefix: str, strip_digits: int, carrier: Endpoint) -> str:
     """The Request-URI for a carrier: its digits as it wants them, at its address."""
     return f"sip:{add_prefix}{digits[strip_digits:]}@{carrier}"
-
-
-def is_sip_uri(text: str) -> bool:
-    """Whether a text can be a Request-URI."""
-    try:
-        return parse_uri(text).is_sip
-    except Malformed:
-        return False

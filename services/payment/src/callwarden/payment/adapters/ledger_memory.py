@@ -1,6 +1,4 @@
-"""Books in memory: for tests of what stands on ports.Books. The same contract suite runs over it and over the
-database.
-"""
+"""A ledger in memory, for tests. The same contract suite runs over it and over the database."""
 
 from dataclasses import replace
 
@@ -8,8 +6,8 @@ from callwarden.kernel.errors import Invalid, NotFound
 from callwarden.payment.core.topup import Credited, Paid, Payee, TopUp, balance_after, repeated
 
 
-class MemoryBooks:
-    """ports.Books. `accounts` by name, a name may stand for several; `payments` by key; `entries` in order."""
+class MemoryLedgerStore:
+    """ports.LedgerStore. `accounts` by name, which several may share; `payments` by key; `entries` in order."""
 
     def __init__(self) -> None:
         self.accounts: dict[str, list[Payee]] = {}

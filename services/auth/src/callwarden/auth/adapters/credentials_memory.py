@@ -1,35 +1,33 @@
-"""Accounts in memory: for tests of what stands on ports.Accounts. The same contract suite runs over it and over the
-database.
-"""
+"""Accounts and credentials in memory, for tests. The same contract suite runs over it and over the database."""
 
 from collections.abc import Mapping, Sequence
 
 from callwarden.auth.core.sealing import Sealed
 from callwarden.auth.core.trunks import SenderTrunk
-from callwarden.auth.core.users import Account, UserKey
-from callwarden.auth.ports import Stored
+from callwarden.auth.core.users import AuthAccount, UserKey
+from callwarden.auth.ports import StoredCredential
 from callwarden.kernel.errors import Conflict, NotFound, Unavailable
 
 
-class MemoryAccounts:
-    """ports.Accounts. `accounts` by id, with their realm; `trunks` the senders; `down` makes it unavailable; `asked`
-    has the users of each look-up."""
+class MemoryCredentialStore:
+    """ports.CredentialStore. `accounts` by id, with their realm; `trunks` the senders; `down` makes it unavailable;
+    `asked` has the users of each look-up."""
 
     def __init__(self) -> None:
-        self.accounts: dict[str, tuple[str, Account]] = {}
+        self.accounts: dict[str, tuple[str, AuthAccount]] = {}
         self.credentials: dict[UserKey, tuple[str, Sealed]] = {}
         self.trunks: list[SenderTrunk] = []
         self.down = False
         self.asked: list[tuple[UserKey, ...]] = []
 
-    async def look_up(self, users: Sequence[UserKey]) -> Mapping[UserKey, Stored]:
+    async def look_up(self, users: Sequence[UserKey]) -> Mapping[UserKey, StoredCredential]:
         self._check_up()
         self.asked.append(tuple(users))
         found = {}
         for user in users:
             if user in self.credentials:
                 account_id, sealed = self.credentials[user]
-                found[user] = Stored(sealed, self.accounts[account_id][1])
+                found[user] = StoredCredential(sealed, self.accounts[account_id][1])
         return found
 
     async def sender_trunks(self) -> list[SenderTrunk]:
@@ -64,7 +62,7 @@ class MemoryAccounts:
         self.credentials[user] = self.credentials[user][0], new
         return True
 
-    def _account(self, account_id: str) -> tuple[str, Account]:
+    def _account(self, account_id: str) -> tuple[str, AuthAccount]:
         if account_id not in self.accounts:
             raise NotFound("there is no such account", field="account_id")
         return self.accounts[account_id]

@@ -1,4 +1,4 @@
-"""The books in the database: one SERIALIZABLE transaction for each top-up."""
+"""The ledger in the database: one SERIALIZABLE transaction for each top-up."""
 
 import asyncio
 import uuid
@@ -15,27 +15,27 @@ from callwarden.payment.core.topup import Credited, Paid, Payee, TopUp, balance_
 from callwarden.schema.tables import account, counter, ledger_entry, payment
 
 
-class SqlBooks:
-    """ports.Books. `chance(n)` gives n random bytes for an entry's id."""
+class SqlLedgerStore:
+    """ports.LedgerStore. `random_bytes(n)` returns n random bytes for an entry's id."""
 
-    def __init__(self, database: Database, chance: Callable[[int], bytes]) -> None:
+    def __init__(self, database: Database, random_bytes: Callable[[int], bytes]) -> None:
         self._database = database
-        self._chance = chance
-        # Top-ups are rare and an account's row is one: those of this process go one after the other (500/s) instead of
-        # colliding and trying again. Between processes the database decides.
+        self._random_bytes = random_bytes
+        # Top-ups are rare and an account has one row: this process runs them one at a time (500/s) instead of letting
+        # them collide and retry. Between processes the database decides.
         self._turn = asyncio.Lock()
 
     async def credit(self, top_up: TopUp) -> Credited:
         account_id = await self._account_id(top_up.account)
 
         async def work(connection: AsyncConnection) -> Credited:
-            # The row is locked before the key is looked for, so that of two with one key the second sees the first.
+            # Lock the row before looking for the key, so that of two top-ups with one key the second sees the first.
             payee = await _payee(connection, account_id)
             paid = await _paid(connection, top_up.key)
             if paid is not None:
                 return repeated(top_up, payee, paid)
             balance_micros = balance_after(top_up, payee)
-            entry_id = ids.from_bytes(self._chance(16))
+            entry_id = ids.from_bytes(self._random_bytes(16))
             await connection.execute(
                 insert(ledger_entry).values(
                     id=entry_id,
@@ -67,16 +67,16 @@ class SqlBooks:
             try:
                 return await self._database.transaction("top-up", work)
             except IntegrityError:
-                # The same key for another account, at the same moment: no common row to wait for. It stands now, so
-                # the second look finds it.
+                # The same key for another account, at the same moment: no common row to wait for. It is committed
+                # now, so the second attempt finds it.
                 try:
                     return await self._database.transaction("top-up", work)
                 except IntegrityError as error:
                     raise Conflict("this key was used for another payment", field="key") from error
 
     async def _account_id(self, name: str) -> uuid.UUID:
-        """Which account is meant; in a transaction of its own, because looking through the names of all accounts must
-        not stand in the way of those that change one. A name's account never changes.
+        """The account's id. In a transaction of its own: reading the names of all accounts must not conflict with
+        transactions that change one. A name's account never changes.
         """
         by_id = ids.parse(name)
         if by_id is not None:
@@ -103,7 +103,7 @@ async def _payee(connection: AsyncConnection, account_id: uuid.UUID) -> Payee:
     ).one_or_none()
     if row is None:
         raise NotFound("there is no such account", field="account")
-    # What a sharded account was charged lies in its shards until they are merged.
+    # A sharded account's charges are in its shards until they are merged.
     in_shards = select(func.coalesce(func.sum(counter.c.spent_micros), 0)).where(counter.c.scope == account_id)
     spent_micros = int((await connection.execute(in_shards)).scalar_one()) if row.shards > 1 else 0
     return Payee(str(account_id), row.currency, row.balance_micros - spent_micros)

@@ -1,14 +1,14 @@
-"""Which accounts several processes have moved at the same moment again and again: those that want more shards."""
+"""Accounts that several processes keep changing at the same moment: candidates for more shards."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
-from callwarden.call_admission.admission.core.book import Loaded
+from callwarden.call_admission.admission.core.state import Changes, Loaded
 from callwarden.call_admission.model.account import shards_of
 
-CONFLICTS_PER_S: Final = 20  # Of one account here. Two processes at 200 calls/s on it come to that.
+CONFLICTS_PER_S: Final = 20  # Of one account in this process. Two processes at 200 calls/s on it reach that.
 KNOWN_MAX: Final = 1_024  # accounts with a conflict within a second
 HOT_MAX: Final = 64  # that wait for their shards
 
@@ -21,13 +21,14 @@ class Contended:
         self._hot: dict[UUID, int] = {}
 
     def compare(self, lost: Mapping[UUID, int], loaded: Loaded, now_s: float) -> None:
-        """After a write that failed with these versions, what is true now: those that have moved were in the way."""
+        """Compares what is true now with the versions of a write that failed (versions_of): accounts that have moved
+        caused the conflict."""
         for account_id, version in lost.items():
-            standing = loaded.standings.get(account_id)
-            if standing is None:
+            state = loaded.accounts.get(account_id)
+            if state is None:
                 continue
-            count = shards_of(standing.account)
-            now = standing.version
+            count = shards_of(state.account)
+            now = state.version
             if count > 1:
                 now = sum(row.version for (scope, _), row in loaded.counters.items() if scope == account_id)
             if now != version:
@@ -43,6 +44,15 @@ class Contended:
             self._hot[account_id] = shards
 
     def take(self) -> dict[UUID, int]:
-        """Accounts that have had too many since this was asked last, with the number of shards that they have."""
+        """Accounts with too many conflicts since the last call, with the number of shards that each has (1: none)."""
         hot, self._hot = self._hot, {}
         return hot
+
+
+def versions_of(changes: Changes) -> dict[UUID, int]:
+    """The versions that a write was based on: of accounts, and of their shards summed up."""
+    versions = dict(changes.versions)
+    for (scope, _), counter in changes.counters.items():
+        if scope in changes.own_shards:
+            versions[scope] = versions.get(scope, 0) + counter.version
+    return versions
