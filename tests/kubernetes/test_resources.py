@@ -318,11 +318,11 @@ async def test_a_trunk_that_is_there_already_is_taken_over_only_by_a_resource_of
         await waits(site, "cwtrunk/cologne", "Applied")
         refusals = [("Warning", "Refused")] * 2
         normal = [("Normal", reason) for reason in ("Accepted", "Applied", "TakenOver")]
-        assert "The trunk was there already. Changed: nothing." in await told(
+        assert "The trunk existed already. Changed: nothing." in await told(
             site, "Trunk", "munich", *refusals, *normal
         )
         said = await told(site, "Trunk", "cologne", *normal)
-        assert "The trunk was there already. Changed: address, blockPrefixes." in said
+        assert "The trunk existed already. Changed: address, blockPrefixes." in said
         after = await clients.trunks()
         assert after["munich"] == before["munich"]
         assert (after["cologne"].address, list(after["cologne"].block_prefixes)) == ("192.0.2.3:5060", ["4990"])
