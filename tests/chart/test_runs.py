@@ -29,7 +29,7 @@ from callwarden.testing.operator import PASSWORD, Operator
 from callwarden.testing.phones import Phones
 from callwarden.testing.waiting import eventually
 from tests.chart.rendering import NAMESPACE, VERSIONS, Object, pods, rendered
-from tests.kubernetes.cluster import BUILD_TIMEOUT_S, OWN_CLUSTER, Cluster, missing
+from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, OWN_CLUSTER, Cluster, missing
 
 pytestmark = [pytest.mark.integration, needs_kube_tools()]
 
@@ -209,7 +209,8 @@ async def test_what_production_says_is_started_and_a_call_goes_through(
                 await stranger.get("alice")
 
 
-@pytest.mark.timeout(BUILD_TIMEOUT_S)  # the first one may have to build the API server
+@pytest.mark.long
+@pytest.mark.timeout(CLUSTER_TIMEOUT_S)
 @pytest.mark.skipif(bool(missing()), reason=missing())
 @pytest.mark.skipif(OWN_CLUSTER, reason="makes ServiceAccounts and roles: not on somebody's cluster")
 async def test_what_kubectl_applies_is_carried_out_by_the_pods_that_production_describes(

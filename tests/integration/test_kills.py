@@ -191,6 +191,7 @@ async def open_holders(track: Track) -> list[Holder]:
 
 
 @pytest.mark.parametrize("kills", [KILLS])
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_kills_lose_no_money_no_call_and_no_line_and_every_limit_stays_exact(
     callwarden_servers: Servers, kills: int

@@ -11,13 +11,14 @@ from callwarden.cli.audit import report
 from callwarden.cli.audit.finding import Finding
 from callwarden.cli.audit.sources.cluster import SELECTOR, Kubectl, Unreachable, evidence
 from callwarden.testing import kube_tools
-from tests.kubernetes.cluster import BUILD_TIMEOUT_S, OWN_CLUSTER, missing
+from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, OWN_CLUSTER, missing
 from tests.kubernetes.conftest import Site
 from tests.kubernetes.test_resources import resource
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(BUILD_TIMEOUT_S),
+    pytest.mark.long,
+    pytest.mark.timeout(CLUSTER_TIMEOUT_S),
     pytest.mark.skipif(bool(missing()), reason=missing()),
     pytest.mark.setting("audit-checklist"),
     kube_tools.needs_kube_tools(),

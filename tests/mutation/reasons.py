@@ -3,7 +3,7 @@
     ["callwarden.rating.core.deck"]
     "Deck.price: boundary: a < b → a <= b" = "Equivalent: …"
 
-A name that ends in `*` stands for all that begin alike, so that a reason may hold for a whole function.
+A name that ends in `*` stands for all that begin alike: a reason can cover a whole function.
 """
 
 import tomllib

@@ -9,10 +9,10 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 from admission_desk import Limits, account, desk_on
+from admission_site import Site, running
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, select
-from test_admission_app import Site, running
 from test_admission_watch import Process
 
 from callwarden.api.admission.v1 import admission_pb2 as pb

@@ -17,15 +17,15 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
+from admission_site import Site, policy, running
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, insert, select, update
-from test_admission_app import Site, policy, running
 
 from callwarden.api.admission.v1 import admission_pb2
 from callwarden.call_admission.accounts.core.accounts import AccountChange, AccountFilter, AccountView
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
-from callwarden.call_admission.admission.core.book import Admitted, Extended, Refused
+from callwarden.call_admission.admission.core.commands import Admitted, Extended, Refused
 from callwarden.call_admission.model.calls import ExtendRequest, Route, Started
 from callwarden.call_admission.model.usage import ADDRESS, RESELLER, CalendarSpan, Usage, correct
 from callwarden.call_admission.records.adapters import records_sql
@@ -38,7 +38,7 @@ from callwarden.common import trace
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound, Unavailable
 from callwarden.kernel.money import format_amount, parse_amount
 from callwarden.kernel.tariff import Price, RateGroup, Rounding, RoundingMethod, Window
-from callwarden.payment.adapters.books_sql import SqlBooks as PaymentBooks
+from callwarden.payment.adapters.ledger_sql import SqlLedgerStore
 from callwarden.payment.core.topup import TopUp
 from callwarden.schema.tables import account, cdr, counter, decision, ledger_entry, metadata, spend_day
 from callwarden.testing.clock import FakeClock
@@ -104,7 +104,7 @@ async def test_an_account_shows_the_same_money_however_many_rows_carry_it(site: 
 async def test_a_top_up_answers_with_the_balance_that_is_shown(site: Site, shards: int) -> None:
     account_id = await site.account(shards=shards, credit_micros=SLICE_MICROS)
     await settled(site, account_id)
-    payments = PaymentBooks(site.owner, random.Random(1).randbytes)
+    payments = SqlLedgerStore(site.owner, random.Random(1).randbytes)
     top_up = TopUp(str(account_id), SLICE_MICROS, "EUR", "invoice-1")
     for duplicate in (False, True):
         credited = await payments.credit(top_up)
@@ -439,7 +439,7 @@ async def test_events_told_twice_late_and_in_any_order_settle_each_call_once(
         audit = await one.audit()
         assert (audit.open_holds, audit.held_sum_micros) == (0, 0)
         assert audit.balance_sum_micros == 1_000_000 - 6 * 30_000 - 2 * SLICE_MICROS
-        unknown = [each.app.counts.ignored.get("unknown", 0) for each in (one, other)]
+        unknown = [each.app.stats.ignored.get("unknown", 0) for each in (one, other)]
         assert sum(unknown) == 2
 
 

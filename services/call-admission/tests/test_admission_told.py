@@ -13,8 +13,8 @@ from test_admission_process import Edge, running
 
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.events.v1 import events_pb2
-from callwarden.call_admission.admission.adapters.contended import CONFLICTS_PER_S, Contended
-from callwarden.call_admission.admission.core.book import AccountState, Loaded
+from callwarden.call_admission.admission.core.contended import CONFLICTS_PER_S, Contended
+from callwarden.call_admission.admission.core.state import AccountState, Loaded
 from callwarden.call_admission.model.account import Account, AccountType
 from callwarden.common.bus import Bus
 from callwarden.common.rpc.client import unary

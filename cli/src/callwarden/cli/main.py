@@ -18,6 +18,7 @@ from callwarden.cli.commands import (
     audit,
     ban,
     calls,
+    completion,
     demo,
     imports,
     ledger,
@@ -38,6 +39,7 @@ RUN = "Run it"
 CUSTOMERS = "Customers and money"
 PROTECT = "Protection"
 CALLS = "Calls"
+SHELL = "Shell"
 
 # What the library that reads the command line says in words of its own.
 _PLAINER: Final = {
@@ -105,6 +107,7 @@ app.command("explain", rich_help_panel=CALLS)(calls.explain)
 sip.app.command("call")(sip_calls.call)
 sip.app.command("answer")(sip_calls.answer)
 app.add_typer(sip.app, name="sip", rich_help_panel=CALLS)
+app.command("completion", rich_help_panel=SHELL)(completion.completion)
 
 
 def _let_flow(commands: typer.Typer) -> None:
@@ -124,6 +127,10 @@ def run(arguments: Sequence[str] | None = None, *, program: str = "callwarden") 
     """Runs one command line; the exit code: 0 done, 1 not done, 2 not understood, 130 interrupted. `program` is how the
     user calls it.
     """
+    if completion.VARIABLE in os.environ:
+        from typer._completion_classes import completion_init
+
+        completion_init()
     try:
         result = app(args=arguments, prog_name=program, standalone_mode=False)
         return result if isinstance(result, int) else 0

@@ -15,7 +15,7 @@ from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
     from callwarden.policy.changes import Change
-    from callwarden.policy.fields import Part
+    from callwarden.policy.fields import FieldGroup
     from callwarden.policy.lint import Finding
 
 _GUESSES: Final = 3
@@ -178,7 +178,7 @@ def _of_field(name: str) -> "Iterator[dict[str, Any]]":
     yield from found
 
 
-def _fields(model: "type[Part]") -> "Iterator[dict[str, Any]]":
+def _fields(model: "type[FieldGroup]") -> "Iterator[dict[str, Any]]":
     """Each field that has a value, with all that is known of it."""
     from callwarden.policy import crd, reference
     from callwarden.policy.fields import walk

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from callwarden.local.services import base_environment
+
 REPLY_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 3.0
 
@@ -135,6 +137,7 @@ class Phone:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                env=base_environment(),
                 start_new_session=True,
             )
         self._reading = asyncio.create_task(self._read())

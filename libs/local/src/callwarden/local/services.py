@@ -47,6 +47,19 @@ SERVICES = (
 )
 
 
+_INHERITED = frozenset(
+    {
+        *("PATH", "HOME", "TMPDIR", "LANG", "TZ"),
+        # Where an interpreter, and the libraries of one that isn't the system's, are found.
+        *("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "LD_LIBRARY_PATH"),
+        # The machine's certificate authorities.
+        *("SSL_CERT_FILE", "SSL_CERT_DIR"),
+        # The one setting with a name that all services of a machine share.
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    }
+)
+
+
 class ServiceProcess:
     """One process of a service, on one port for all its lives."""
 
@@ -143,6 +156,7 @@ class ServiceProcess:
         return self.child.failed(f"ended by itself ({describe_exit(code)})")
 
 
-def base_environment() -> dict[str, str]:
-    """The caller's environment without its Callwarden settings: what a shell exports must not leak into a system."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("CALLWARDEN_")}
+def base_environment(callers: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that a service inherits from the caller: those that say where programs, files and certificates are
+    and how text and time are written. Nothing else, since a shell holds credentials that are no business of ours."""
+    return {name: value for name, value in callers.items() if name in _INHERITED or name.startswith("LC_")}

@@ -9,16 +9,17 @@ replaced, not joined. What profile StressTest turns off is off whatever the poli
 which a set without a clock knows nothing: `PolicySet.at` says what holds at a moment.
 """
 
+import ipaddress
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from callwarden.kernel.errors import Invalid
+from callwarden.policy import yaml_text
 from callwarden.policy.fields import DOCUMENT, FieldFacts, leaves, walk, written
 from callwarden.policy.model import (
     API_VERSION,
@@ -194,25 +195,13 @@ def load_yaml(text: str) -> list[Any]:
     """The documents of a YAML text, at least one, unchecked. Raises BadPolicy."""
     if len(text.encode("utf-8", "replace")) > DOCUMENT_BYTES_MAX:
         raise BadPolicy("", [Problem("(file)", f"is larger than {DOCUMENT_BYTES_MAX:,} bytes")])
-    if _has_alias(text):
-        # Anchors can make a small text expand without bound, and no policy needs them.
-        raise BadPolicy("", [Problem("(file)", "YAML aliases are not supported")])
     try:
-        values = [value for value in yaml.safe_load_all(text) if value is not None]
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark is not None else "(file)"
-        raise BadPolicy("", [Problem(where, "is not YAML")]) from error
+        values = [value for _, value in yaml_text.documents(text)]
+    except yaml_text.NotYaml as error:
+        raise BadPolicy("", [Problem(f"line {error.line}" if error.line else "(file)", error.reason)]) from error
     if not values:
         raise BadPolicy("", [Problem("(file)", "holds no document")])
     return values
-
-
-def _has_alias(text: str) -> bool:
-    try:
-        return any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return False  # parse_yaml's own reading says what is wrong.
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,6 +391,21 @@ def _doubts(spec: PolicySpec) -> Iterator[Problem]:
         )
     if spec.lines.max_off_peak is not None and not spec.lines.peak_hours:
         yield Problem("spec.lines.maxOffPeak", "holds at no time: without peakHours it is always peak")
+    for version in _all_of(map(str, spec.firewall.deny)):
+        yield Problem(
+            "spec.firewall.deny", f"drops every IPv{version} address except those in allow: nobody else can register"
+        )
+
+
+def _all_of(networks: Iterable[str]) -> Iterator[int]:
+    """The IP versions whose every address is in one of these networks, however it is cut up."""
+    parsed = [ipaddress.ip_network(network, strict=False) for network in networks]
+    four = [network for network in parsed if isinstance(network, ipaddress.IPv4Network)]
+    six = [network for network in parsed if isinstance(network, ipaddress.IPv6Network)]
+    if any(network.prefixlen == 0 for network in ipaddress.collapse_addresses(four)):
+        yield 4
+    if any(network.prefixlen == 0 for network in ipaddress.collapse_addresses(six)):
+        yield 6
 
 
 @cache

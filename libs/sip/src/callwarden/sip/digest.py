@@ -22,7 +22,6 @@ from callwarden.sip.malformed import Malformed
 
 CREDENTIALS_MAX = 2048  # An Authorization with SHA-512-256 and a long nonce has about 500 characters.
 FIELDS_MAX = 20  # RFC 7616 names eleven.
-NONCE_COUNT_MAX = 0xFFFFFFFF  # eight hex digits
 
 _scheme_at = re.compile(r"[Dd][Ii][Gg][Ee][Ss][Tt][ \t]+").match
 _FIELD = r"[ \t]*({token})[ \t]*=[ \t]*(?:\"([^\"\\]*(?:\\.[^\"\\]*)*)\"|([^\",\s]+))[ \t]*(?:,|$)".replace(

@@ -1,7 +1,7 @@
 """What is counted for one owner of limits: an account, a reseller, a realm, the system, a source address, a carrier.
 
 In: how each call moves the counts on, what they come to in a moment, which notices were raised. Out: limits (rules/),
-how it is kept as bytes (codecs.usage_bytes), who is touched by which call (book).
+how it is kept as bytes (codecs.usage_bytes), which counters a call touches (admission.core.counting).
 
 Everything is an integer, and exact: what a call has reserved is given back by the same hold, and what it cost in the
 end is added once. Every part is bounded, whatever calls come (a test pushes each to its bound):
@@ -314,9 +314,9 @@ class Usage(msgspec.Struct, omit_defaults=True):
 
     # ------------------------------------------------------------------ a call's life
 
-    def begin(self, call: CallRequest, hold: Hold, facts: TransitionContext) -> None:
+    def begin(self, call: CallRequest, hold: Hold, context: TransitionContext) -> None:
         """An admission is placed. It counts for every carrier that it may go by: which one takes it isn't known yet."""
-        owner, policy, now_s = facts.owner, facts.policy, facts.now_s
+        owner, policy, now_s = context.owner, context.policy, context.now_s
         if owner == CARRIER:
             self._reserve(hold, 1, hold.granted_s)
             return
@@ -328,29 +328,29 @@ class Usage(msgspec.Struct, omit_defaults=True):
         if owner in _WITH_SPANS:
             self.held_micros += micros
             day, month = keys_of(hold)
-            if facts.account.monthly_micros is not None:
-                self._grow(facts.account, month)  # before months are dropped: it looks at the last one that grew
+            if context.account.monthly_micros is not None:
+                self._grow(context.account, month)  # before months are dropped: it looks at the last one that grew
             for spans, key in ((self.days, day), (self.months, month)):
                 span = self._span(spans, key)
                 span.calls += 1
                 span.running += 1
                 span.held_micros += micros
                 span.granted_s += granted_s
-        if owner != ACCOUNT or facts.leases:
+        if owner != ACCOUNT or context.leases:
             self._leases().begin(hold.expires_at_s, now_s)
-        if owner != ACCOUNT or policy.counts_seconds or facts.account.max_per_second is not None:
+        if owner != ACCOUNT or policy.counts_seconds or context.account.max_per_second is not None:
             if self.second is None:
                 self.second = SlidingWindow(SlidingWindow.width(SECOND_MS))
             self.second.begin(now_s, 0, 0)
         if owner == ACCOUNT:
             if policy.velocity or self.groups:
-                self._begin_groups(call, hold, facts)
+                self._begin_groups(call, hold, context)
             if policy.learns and not call.local:
-                self._learn(country_of(call.destination), hold, facts)
+                self._learn(country_of(call.destination), hold, context)
 
-    def extend(self, before: Hold, after: Hold, facts: TransitionContext) -> None:
+    def extend(self, before: Hold, after: Hold, context: TransitionContext) -> None:
         """More was granted, or the callee has answered."""
-        owner = facts.owner
+        owner = context.owner
         micros = after.held_micros - before.held_micros
         granted_s = after.granted_s - before.granted_s
         if owner == CARRIER:
@@ -367,19 +367,19 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 span.held_micros += micros
                 span.granted_s += granted_s
         if self.leases is not None:
-            self.leases.extend(before.expires_at_s, after.expires_at_s, facts.now_s)
+            self.leases.extend(before.expires_at_s, after.expires_at_s, context.now_s)
         for mark in before.marks:
             group = self.groups.get(mark)
             if group is None:
                 continue
             if group.leases is not None:
-                group.leases.extend(before.expires_at_s, after.expires_at_s, facts.now_s)
+                group.leases.extend(before.expires_at_s, after.expires_at_s, context.now_s)
             if group.period is not None:
                 group.period.move(before.created_at_s, micros, 0)
 
-    def end(self, hold: Hold, settlement: Settlement, facts: TransitionContext) -> None:
+    def end(self, hold: Hold, settlement: Settlement, context: TransitionContext) -> None:
         """The call is settled, or its hold has expired; for a carrier: one that it took."""
-        owner = facts.owner
+        owner = context.owner
         if owner == CARRIER:
             self.leave(hold)
             for spans, key in zip((self.days, self.months), keys_of(hold), strict=True):
@@ -403,13 +403,13 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 span.spent_micros += micros
                 span.talk_s += settlement.duration_s
         if self.leases is not None:
-            self.leases.end(hold.expires_at_s, facts.now_s)
+            self.leases.end(hold.expires_at_s, context.now_s)
         for mark in hold.marks:
             group = self.groups.get(mark)
             if group is None:
                 continue
             if group.leases is not None:
-                group.leases.end(hold.expires_at_s, facts.now_s)
+                group.leases.end(hold.expires_at_s, context.now_s)
             if group.period is not None:
                 group.period.move(hold.created_at_s, micros - hold.held_micros, 0)
 
@@ -478,11 +478,11 @@ class Usage(msgspec.Struct, omit_defaults=True):
 
     # ------------------------------------------------------------------ notices
 
-    def to_tell(self, rule: str, level: int, day: int) -> bool:
+    def is_notice_due(self, rule: str, level: int, day: int) -> bool:
         """Whether that level (percent, or BLOCKED) of a rule is still to be told on this day."""
         return day > self.notice_day or (day == self.notice_day and self.notices.get(rule, 0) < level)
 
-    def told(self, rule: str, level: int, day: int) -> None:
+    def record_notice(self, rule: str, level: int, day: int) -> None:
         if day > self.notice_day:
             self.notice_day = day
             self.notices = {}
@@ -546,10 +546,10 @@ class Usage(msgspec.Struct, omit_defaults=True):
             self.month_grown_micros = self._grown(account, month)
             self.month_grown = month
 
-    def _begin_groups(self, call: CallRequest, hold: Hold, facts: TransitionContext) -> None:
-        rules, now_s = facts.policy.velocity, facts.now_s
-        if len(self.groups) > len(rules) or any(name not in facts.policy.velocity_names for name in self.groups):
-            names = facts.policy.velocity_names
+    def _begin_groups(self, call: CallRequest, hold: Hold, context: TransitionContext) -> None:
+        rules, now_s = context.policy.velocity, context.now_s
+        if len(self.groups) > len(rules) or any(name not in context.policy.velocity_names for name in self.groups):
+            names = context.policy.velocity_names
             self.groups = {name: group for name, group in self.groups.items() if name in names}
         for rule in rules:
             group = self.groups.get(rule.name)
@@ -562,15 +562,15 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 group = self.groups[rule.name] = VelocityCounts()
             _begin_group(group, rule, call, hold, now_s)
 
-    def _learn(self, country: str, hold: Hold, facts: TransitionContext) -> None:
-        policy, day = facts.policy, keys_of(hold)[0]
+    def _learn(self, country: str, hold: Hold, context: TransitionContext) -> None:
+        policy, day = context.policy, keys_of(hold)[0]
         baseline = self.baseline
         if policy.baseline is not None:
             if baseline is None:
                 baseline = self.baseline = AccountBaseline(day, day)
             if day > baseline.day:
                 self._decay(baseline, day, policy.baseline.half_life_s)
-            baseline.hours[hour_of(hold.created_at_s, facts.account.time_zone)] += WEIGHT
+            baseline.hours[hour_of(hold.created_at_s, context.account.time_zone)] += WEIGHT
         if not country:
             return
         known = self.countries.get(country)
@@ -704,8 +704,8 @@ def merged(usages: Sequence[Usage]) -> Usage:
             total.month_grown_micros = max(usage.month_grown_micros, total.month_grown_micros)
             total.month_grown = usage.month_grown
         for rule, level in usage.notices.items():
-            if total.to_tell(rule, level, usage.notice_day):
-                total.told(rule, level, usage.notice_day)
+            if total.is_notice_due(rule, level, usage.notice_day):
+                total.record_notice(rule, level, usage.notice_day)
     return total
 
 

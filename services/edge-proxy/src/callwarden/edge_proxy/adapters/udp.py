@@ -19,7 +19,7 @@ from typing import Final, Self
 from callwarden.common.logs import get_logger
 from callwarden.common.metrics import Metric, Metrics
 from callwarden.kernel.errors import Invalid
-from callwarden.sip.address import Endpoint, HostName, SocketAddress
+from callwarden.sip.address import Endpoint, HostName, SocketAddress, socket_address
 
 log = get_logger(__name__)
 
@@ -146,7 +146,7 @@ class UdpSocket:
                 self._take_errors(opened)
                 continue
             try:
-                receive(data, SocketAddress(address[0], address[1]))
+                receive(data, socket_address(address[0], address[1]))
             except Exception as error:  # the boundary: no datagram may end the process, nor spoil the next one
                 log.error("datagram.failed", error=error, bytes=len(data))
 

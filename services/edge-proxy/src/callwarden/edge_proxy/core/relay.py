@@ -45,10 +45,10 @@ class InDialogRequest:
 class Relay:
     """Passes requests inside calls. Holds no state but what it shares."""
 
-    def __init__(self, context: Context, calls: EdgeCalls, active_call: ActiveCalls) -> None:
+    def __init__(self, context: Context, calls: EdgeCalls, active_calls: ActiveCalls) -> None:
         self._context = context
         self._calls = calls
-        self._active_calls = active_call
+        self._active_calls = active_calls
         self._route_prefix = f"<sip:{context.proxy.address};lr;{cookie.PARAMETER}="
 
     def request(self, request: Request, source: SocketAddress) -> None:

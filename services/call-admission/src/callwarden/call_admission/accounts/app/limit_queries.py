@@ -10,7 +10,7 @@ from uuid import UUID
 from callwarden.call_admission.accounts.core.accounts import AccountRef, AccountView
 from callwarden.call_admission.accounts.ports import Accounts
 from callwarden.call_admission.admission.app.calls import CallAdmission
-from callwarden.call_admission.admission.core.book import sip_status
+from callwarden.call_admission.admission.core.commands import sip_status
 from callwarden.call_admission.admission.core.decide import Admit
 from callwarden.call_admission.admission.core.rules import RULES, LimitUsage
 from callwarden.call_admission.model.account import AccountType

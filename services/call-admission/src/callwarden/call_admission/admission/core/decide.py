@@ -1,7 +1,7 @@
 """One decision: a snapshot and a request in, a verdict with every rule's part in it out.
 
 In: the order of rules, modes, from findings to verdict. Out: the rules (rules/), the slices (slices), what a verdict
-changes (book).
+changes (transaction).
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""What is told of limits: that one comes near, was reached, has blocked a call, or that calls come conspicuously fast.
+"""Notices about limits: one is nearly or fully used, has blocked a call, or calls come suspiciously fast.
 
-In: which results of a decision are worth telling. Out: that each is told once a day (usage, book), how it is sent
-(adapters.events_nats).
+In: which results of a decision are worth a notice. Out: that each is sent once a day (usage, transaction), how it is
+published (adapters.events_nats).
 """
 
 from collections.abc import Iterator

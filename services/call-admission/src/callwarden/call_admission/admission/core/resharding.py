@@ -54,7 +54,7 @@ def resharded(counts: AccountCounts, before: int, after: int, expire_at_s: Itera
     )  # fmt: skip
 
 
-def owners_after(owners: tuple[LimitScope, ...], after: int) -> tuple[LimitScope, ...]:
+def scopes_after(owners: tuple[LimitScope, ...], after: int) -> tuple[LimitScope, ...]:
     """Where a call that runs is counted then."""
     return tuple(
         owner._replace(shard=0) if owner.kind == ACCOUNT and owner.shard >= after else owner

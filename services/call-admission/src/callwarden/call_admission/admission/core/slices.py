@@ -1,7 +1,7 @@
 """How much talk time is paid for at once: the first slice, the next ones, the last one that credit allows.
 
 In: seconds and money of one slice under what the rules allow. Out: which budget a rule leaves (rules/), what becomes of
-the hold (book). Prices are those of callwarden.kernel.tariff, whose cost never falls as a call grows longer.
+the hold (transaction). Prices are those of callwarden.kernel.tariff, whose cost never falls as a call grows longer.
 """
 
 from dataclasses import dataclass

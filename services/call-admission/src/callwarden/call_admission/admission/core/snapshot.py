@@ -1,6 +1,6 @@
 """Everything that one decision looks at, as it was in one moment of the database.
 
-Out: how it is read (adapters.store), and how a batch moves it on (book).
+Out: how it is read (ports.AdmissionStore), how it is built for a call (snapshots).
 """
 
 from collections.abc import Mapping

@@ -20,18 +20,18 @@ _COSTS: Final = msgspec.msgpack.Decoder(_Costs)
 _COST_BYTES: Final[LruCache[int, tuple[tuple[RouteCost, ...], bytes]]] = LruCache(CACHED)
 
 
-def owners_bytes(hold: Hold) -> bytes:
+def scopes_bytes(hold: Hold) -> bytes:
     """Owners, velocity marks and limits hit; nothing for most."""
-    return owners_bytes_of(hold.owners, hold.marks, hold.limits_hit)
+    return scopes_bytes_of(hold.scopes, hold.marks, hold.limits_hit)
 
 
-def owners_bytes_of(owners: Sequence[LimitScope], marks: tuple[str, ...], limits_hit: tuple[str, ...]) -> bytes:
+def scopes_bytes_of(owners: Sequence[LimitScope], marks: tuple[str, ...], limits_hit: tuple[str, ...]) -> bytes:
     if not owners and not marks and not limits_hit:
         return b""
     return _ENCODER.encode(([(kind, scope.bytes, shard) for kind, scope, shard in owners], marks, limits_hit))
 
 
-def owners_from(data: bytes) -> tuple[tuple[LimitScope, ...], tuple[str, ...], tuple[str, ...]]:
+def scopes_from(data: bytes) -> tuple[tuple[LimitScope, ...], tuple[str, ...], tuple[str, ...]]:
     if not data:
         return (), (), ()
     owners, marks, limits_hit = _OWNERS.decode(data)

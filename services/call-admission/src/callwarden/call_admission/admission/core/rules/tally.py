@@ -1,7 +1,7 @@
 """One counted limit, and what is used of it: what rules that count share.
 
 In: use and room of an owner's counter, or of the shard of it that is here; findings about numbers of calls and about
-money. Out: which limits there are (the rules), how shards borrow (callwarden.limits.shards, book).
+money. Out: which limits there are (the rules), how shards borrow (callwarden.limits.shards, sharing).
 
 A shard only knows its own part. Where that part refuses the call or shortens the slice, the finding says so
 (ShardDemand), and the call is decided again with more room. Findings show the owner's numbers where all of its shards
