@@ -96,8 +96,7 @@ def test_a_call_whose_hold_is_gone_is_cut_at_once() -> None:
     world = EdgeWorld()
     alice, _, _, record = recorded(world)
     world.extend = lambda question: CallRefused(Refuse(Reason.ACCOUNT_UNKNOWN, "hold"))
-    world.unix_s += 600
-    world.mono_s += 600
+    world.pass_by(600)
     adopt(world, record)
     world.advance(0.2)
     alice.got("BYE")
@@ -108,8 +107,7 @@ def test_a_call_taken_over_while_admission_is_dead_has_the_grace_and_no_more() -
     world = EdgeWorld({"spend": {"grace": "5s"}})
     alice, _, _, record = recorded(world)
     world.extend = lambda question: Unanswered()
-    world.unix_s += 600
-    world.mono_s += 600
+    world.pass_by(600)
     adopt(world, record)
     world.advance(4)
     assert not alice.inbox
@@ -133,8 +131,7 @@ def test_an_adopted_call_is_extended_beyond_what_its_record_said() -> None:
     world = EdgeWorld()
     alice, _, _, record = recorded(world)
     world.extend = lambda question: CallExtended(360, final=False)
-    world.unix_s += 200
-    world.mono_s += 200
+    world.pass_by(200)
     adopt(world, record)
     world.advance(100)
     assert not alice.inbox

@@ -8,6 +8,7 @@ from callwarden.edge_proxy.core.effects import (
 )
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.edge_proxy.core.source_filter import Drop, SourceFilter
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import default_set
 from callwarden.sip import build
@@ -24,12 +25,12 @@ def source_filter() -> SourceFilter:
 def test_only_the_banned_endpoint_is_dropped_until_its_end(host: str) -> None:
     some = source_filter()
     some.ban(host, 5060, NOW_S + 60)
-    assert some.judge_address(host, 5060, NOW_S) is Drop.BANNED
-    assert some.judge_address(host, 5061, NOW_S) is None
-    assert some.judge_address(host, 5060, NOW_S + 60) is None
+    assert some.judge_address(host, 5060, UnixS(NOW_S)) is Drop.BANNED
+    assert some.judge_address(host, 5061, UnixS(NOW_S)) is None
+    assert some.judge_address(host, 5060, UnixS(NOW_S + 60)) is None
     assert some.bans == 1
     some.unban(host, 5060)
-    assert some.judge_address(host, 5060, NOW_S) is None
+    assert some.judge_address(host, 5060, UnixS(NOW_S)) is None
     assert some.bans == 0
 
 
@@ -37,12 +38,12 @@ def test_an_addresss_ban_and_those_of_its_endpoints_end_apart() -> None:
     some = source_filter()
     some.ban("192.0.2.7", 5060, 0)
     some.ban("192.0.2.7", None, NOW_S + 60)
-    assert some.judge_address("192.0.2.7", 5061, NOW_S) is Drop.BANNED
+    assert some.judge_address("192.0.2.7", 5061, UnixS(NOW_S)) is Drop.BANNED
     some.unban("192.0.2.7", None)
-    assert some.judge_address("192.0.2.7", 5061, NOW_S) is None
-    assert some.judge_address("192.0.2.7", 5060, NOW_S) is Drop.BANNED
+    assert some.judge_address("192.0.2.7", 5061, UnixS(NOW_S)) is None
+    assert some.judge_address("192.0.2.7", 5060, UnixS(NOW_S)) is Drop.BANNED
     some.unban("192.0.2.7", 5061)
-    assert some.judge_address("192.0.2.7", 5060, NOW_S) is Drop.BANNED
+    assert some.judge_address("192.0.2.7", 5060, UnixS(NOW_S)) is Drop.BANNED
 
 
 NUMBER = "+49301234567"

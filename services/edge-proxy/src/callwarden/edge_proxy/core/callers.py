@@ -9,6 +9,7 @@ from callwarden.edge_proxy.core.call import Target
 from callwarden.edge_proxy.core.context import ProxyIdentity
 from callwarden.edge_proxy.core.effects import CallerIdentity
 from callwarden.edge_proxy.core.locations import Binding, Location, Locations
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.phone import E164, BadNumber, is_number
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip.address import Endpoint
@@ -52,7 +53,7 @@ def caller_number(request: Request, identity: CallerIdentity, username: str, pro
 
 
 def called_party(
-    request: Request, identity: CallerIdentity, proxy: ProxyIdentity, locations: Locations, unix_s: float
+    request: Request, identity: CallerIdentity, proxy: ProxyIdentity, locations: Locations, unix_s: UnixS
 ) -> Called | Refuse:
     """Whom the INVITE is for."""
     try:
@@ -83,7 +84,7 @@ def called_party(
     return Called(location.username, dialled, local=True, targets=_phones(location, unix_s))
 
 
-def _phones(location: Location, unix_s: float) -> tuple[Target, ...]:
+def _phones(location: Location, unix_s: UnixS) -> tuple[Target, ...]:
     return tuple(_phone(binding) for binding in location.live(unix_s))
 
 

@@ -12,6 +12,7 @@ from callwarden.edge_proxy.core.effects import Ask, EdgeDecision, Question
 from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.edge_proxy.core.rules import RuleBook, Rules
 from callwarden.edge_proxy.core.stats import EdgeStats
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 from callwarden.limits.bucket import Bucket, Rate
 from callwarden.sip import build
@@ -105,8 +106,8 @@ class Context:
         self.stats = EdgeStats()
         self.effects: list[object] = []
         self.draining = False
-        self.mono_s = 0.0
-        self.unix_s = 0.0
+        self.mono_s = MonoS(0.0)
+        self.unix_s = UnixS(0.0)
         self._decisions = Bucket()
         self._asked = 0
         self._waiting: dict[int, object] = {}  # by the number of the question; the app bounds how many

@@ -20,6 +20,7 @@ from uuid import UUID
 
 from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.kernel import ids
+from callwarden.kernel.clock import UnixS
 from callwarden.sip.address import Endpoint, SocketAddress
 
 PARAMETER = "cw"
@@ -86,7 +87,7 @@ def issue(
 
 
 def read(
-    keys: EdgeKeys, text: str, call_id: str, from_tag: str | None, to_tag: str | None, mono_s: float
+    keys: EdgeKeys, text: str, call_id: str, from_tag: str | None, to_tag: str | None, unix_s: UnixS
 ) -> Cookie | CookieFault:
     """What the cookie of a request says, given the request's Call-ID and tags."""
     if len(text) > _TEXT_MAX:
@@ -104,7 +105,7 @@ def read(
         from_caller = False
     else:
         return CookieFault.FORGED
-    if int.from_bytes(data[17:21], "big") < mono_s:
+    if int.from_bytes(data[17:21], "big") < unix_s:
         return CookieFault.EXPIRED
     head = body[:_HEAD_BYTES]
     plain = _hide(key, head, body[_HEAD_BYTES:])

@@ -29,6 +29,7 @@ from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.edge_proxy.core.source_filter import Drop, SourceFilter
 from callwarden.edge_proxy.core.sources import Sources
 from callwarden.edge_proxy.core.termination import LateAnswer
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip.address import SocketAddress
 from callwarden.sip.malformed import Malformed
@@ -83,7 +84,7 @@ class Edge:
 
     # Doors.
 
-    def receive(self, data: bytes, source: SocketAddress, mono_s: float, unix_s: float) -> None:
+    def receive(self, data: bytes, source: SocketAddress, mono_s: MonoS, unix_s: UnixS) -> None:
         """A datagram."""
         context, stats = self.context, self.stats
         context.mono_s, context.unix_s = mono_s, unix_s
@@ -110,12 +111,12 @@ class Edge:
         except Malformed as error:
             self._malformed(error, source)
 
-    def send_failed(self, data: bytes, mono_s: float, unix_s: float) -> None:
+    def send_failed(self, data: bytes, mono_s: MonoS, unix_s: UnixS) -> None:
         """A datagram that was among the effects did not arrive; `data` may be its beginning only."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         self._take(self.layer.send_failed(data, mono_s))
 
-    def resume(self, number: int, answer: Answer, mono_s: float, unix_s: float) -> None:
+    def resume(self, number: int, answer: Answer, mono_s: MonoS, unix_s: UnixS) -> None:
         """The answer to the question of this number, which was among the effects. Raises NotAsked."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         waiting = self.context.answered(number)
@@ -128,7 +129,7 @@ class Edge:
             return theirs if ours is None else ours
         return min(ours, theirs)
 
-    def handle_timers(self, mono_s: float, unix_s: float) -> None:
+    def handle_timers(self, mono_s: MonoS, unix_s: UnixS) -> None:
         """Do what is due."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         self._take(self.layer.handle_timers(mono_s))
@@ -148,14 +149,14 @@ class Edge:
         """New calls are refused from now on; running ones go on."""
         self.context.draining = True
 
-    def cut_all(self, why: str, mono_s: float, unix_s: float) -> None:
+    def cut_all(self, why: str, mono_s: MonoS, unix_s: UnixS) -> None:
         """End every call that runs: nobody would watch its clock any more."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         for call in self.calls.all():
             if call.state in TALKING:
                 self._active_calls.cut(call, why)
 
-    def adopt(self, record: DialogRecord, mono_s: float, unix_s: float) -> None:
+    def adopt(self, record: DialogRecord, mono_s: MonoS, unix_s: UnixS) -> None:
         """Go on with a call of an edge that died, or of this one before it was restarted."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         self._active_calls.adopt(record)

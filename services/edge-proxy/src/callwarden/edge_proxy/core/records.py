@@ -10,6 +10,7 @@ from callwarden.edge_proxy.core import dialogs
 from callwarden.edge_proxy.core.call import CallSide, EdgeCall
 from callwarden.edge_proxy.core.call_states import CallState
 from callwarden.edge_proxy.core.rules import Rules
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.sip.address import Endpoint
 from callwarden.sip.dialog import Dialog
 from callwarden.sip.malformed import Malformed
@@ -67,7 +68,7 @@ def _leg(header: str, towards: Dialog, side: CallSide) -> Leg:
     return Leg(header, side.target or towards.target, side.address, side.cseq, towards.routes)
 
 
-def call_of(record: DialogRecord, rules: Rules, traceparent: str, mono_s: float, unix_s: float) -> EdgeCall:
+def call_of(record: DialogRecord, rules: Rules, traceparent: str, mono_s: MonoS, unix_s: UnixS) -> EdgeCall:
     """The call as whoever takes it over runs it. Its limits beyond what is granted are asked for at once (`talk`)."""
     call = EdgeCall(record.hold_id, record.call_id, traceparent, None, record.caller.address, rules, CallState.RECORDED)
     call.account_id = record.account_id

@@ -7,6 +7,7 @@ In: the order (allow before deny before ban before limit) and the verdicts. Out:
 from enum import Enum
 
 from callwarden.edge_proxy.core.rules import Rules, contains
+from callwarden.kernel.clock import UnixS
 from callwarden.sip.message import SipMessage
 
 _CACHED_MAX = 65_536  # Classified addresses; spoofed ones come by the million, then the cache starts anew.
@@ -68,7 +69,7 @@ class SourceFilter:
         """On the static allow list: never banned, never limited."""
         return self._classify(host) is _Class.ALLOWED
 
-    def judge_address(self, host: str, port: int, unix_s: float) -> Drop | None:
+    def judge_address(self, host: str, port: int, unix_s: UnixS) -> Drop | None:
         """Before anything else is done. 0.15 µs for an address that was seen before."""
         found = self._classes.get(host) or self._classify(host)
         if found is _Class.ALLOWED:

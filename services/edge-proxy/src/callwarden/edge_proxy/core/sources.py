@@ -6,6 +6,7 @@ In: the memory of answers, and a bound on questions. Out: who the trunk is (auth
 from enum import Enum
 from typing import TypeVar
 
+from callwarden.kernel.clock import MonoS
 from callwarden.limits.bucket import Bucket, Rate
 from callwarden.sip.address import SocketAddress
 from callwarden.sip.message import Request
@@ -40,11 +41,11 @@ class Sources:
         self._waiting = 0
         self._bucket = Bucket()
 
-    def may_ask(self, host: str, mono_s: float) -> bool:
+    def may_ask(self, host: str, mono_s: MonoS) -> bool:
         """Whether an INVITE without credentials from there may be a trunk's."""
         return host in self._trunks or self._strangers.get(host, 0.0) <= mono_s
 
-    def begin(self, host: str, waiting: Waiting, mono_s: float) -> SourceStep:
+    def begin(self, host: str, waiting: Waiting, mono_s: MonoS) -> SourceStep:
         """About to ask for this INVITE."""
         if host in self._trunks:
             return SourceStep.ASK  # each call of a trunk is asked about by itself: its tech prefix tells whose it is
@@ -60,7 +61,7 @@ class Sources:
         self._asked[host] = []
         return SourceStep.ASK
 
-    def end(self, host: str, is_trunk: bool | None, mono_s: float) -> list[Waiting]:
+    def end(self, host: str, is_trunk: bool | None, mono_s: MonoS) -> list[Waiting]:
         """What auth said, None: nothing; the INVITEs that waited for it."""
         waiting = self._asked.pop(host, [])
         self._waiting -= len(waiting)
