@@ -79,9 +79,9 @@ async def test_a_phone_that_cannot_do_it_says_why(tmp_path: Path, free_udp_port:
 async def test_a_phone_ends_with_whoever_started_it(tmp_path: Path) -> None:
     script = (
         "import asyncio, os, pathlib, signal, sys\n"
-        "from callwarden.cli.demo.phones import Phone\n"
+        "from callwarden.cli.demo.phones import PhoneProcess\n"
         "async def main():\n"
-        "    async with Phone('alice', pathlib.Path(sys.argv[1])) as phone:\n"
+        "    async with PhoneProcess('alice', pathlib.Path(sys.argv[1])) as phone:\n"
         "        print(phone.pid, flush=True)\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "asyncio.run(main())\n"
