@@ -113,7 +113,7 @@ class Policies:
         return self.current.for_realm(realm)
 
     def on_change(self, listener: Callable[[PolicySet], None]) -> None:
-        """Call `listener` after each swap, for what is compiled from the policy. It runs in the event loop: be short."""
+        """Call `listener` after each swap, for what is compiled from the policy. It runs in the event loop."""
         self._listeners.append(listener)
 
     async def wait_synced(self) -> None:
