@@ -13,19 +13,30 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup demo recording up test test-unit check lint types layers proto proto-check crds crds-check fields fields-check format lock checkov chart-audit chart-docs sbom sbom-tools docs bench fuzz clean mutants layers-graph layers-graph-check
+.PHONY: help setup man demo recording up clean
+.PHONY: test test-long test-soak test-cluster test-unit apiserver
+.PHONY: check lint types layers layers-graph layers-graph-check proto proto-check crds crds-check fields fields-check
+.PHONY: format lock checkov chart-audit chart-docs sbom sbom-tools docs bench mutants fuzz
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 setup: $(VENV)/.ready ## Virtual environment with everything, locked by hash
 
+# Each step of the set-up is a line: what, and how long it took.
+comma := ,
+step = SECONDS=0; printf 'setup: %s …' '$(1)'
+took = printf ' %s s\n' $$SECONDS
+
 # The stamp is renewed when a lock file or any member's pyproject.toml changes.
 $(VENV)/.ready: requirements/uv.txt requirements/dev.txt pyproject.toml $(addsuffix pyproject.toml,$(MEMBERS))
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --require-hashes -r requirements/uv.txt -r requirements/dev.txt
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
+	@test -x $(BIN)/python || { $(call step,environment in $(VENV) by $(PYTHON)); $(PYTHON) -m venv $(VENV); $(took); }
+	@test -x $(UV) || { $(call step,uv$(comma) which installs the rest); \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt; $(took); }
+	@$(call step,$(shell grep -c == requirements/dev.txt) packages$(comma) locked by hash); \
+	  VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --require-hashes -r requirements/uv.txt -r requirements/dev.txt; $(took)
+	@$(call step,$(words $(MEMBERS)) packages of this repository); \
+	  VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS)); $(took)
 	@touch $@
 
 demo: setup ## The main job on real SIP, live in the terminal
@@ -34,14 +45,30 @@ demo: setup ## The main job on real SIP, live in the terminal
 recording: setup ## Runs the demo and renews its picture in the README
 	@$(BIN)/callwarden demo --plain --record docs/images/demo.svg
 
+man: setup ## The manual page, build/man/callwarden.1, checked by groff where there is one
+	$(BIN)/python cli/man.py build/man/callwarden.1
+	@if command -v groff >/dev/null; then test -z "$$(groff -man -ww -z -Tutf8 build/man/callwarden.1 2>&1 | tee /dev/stderr)"; fi
+
 up: setup ## The whole system in the foreground
 	@$(BIN)/callwarden up
 
-test: setup ## The whole test suite
-	$(BIN)/pytest -n $(XDIST)
+test: setup ## All tests but the long ones: under 15 minutes on two cores
+	$(BIN)/pytest -n $(XDIST) -m "not long"
+
+test-long: test-soak test-cluster ## The long tests, which make test leaves out
+
+CLUSTER_TESTS := tests/kubernetes tests/chart
+test-soak: setup ## Long tests: kills, soaks, mutants, fuzzing
+	$(BIN)/pytest -n $(XDIST) -m long $(addprefix --ignore=,$(CLUSTER_TESTS))
+
+test-cluster: setup apiserver ## Long tests: the operator and the chart on a real API server
+	$(BIN)/pytest -n $(XDIST) -m long $(CLUSTER_TESTS)
+
+apiserver: setup ## The API server that the tests with a cluster need; minutes where Go's cache is empty
+	$(BIN)/python -m tests.kubernetes.build
 
 test-unit: setup ## Without the tests that start processes
-	$(BIN)/pytest -n $(XDIST) -m "not integration"
+	$(BIN)/pytest -n $(XDIST) -m "not integration and not long"
 
 check: lint types layers layers-graph-check proto-check crds-check fields-check ## Everything that can be said without running it
 

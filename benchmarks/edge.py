@@ -38,10 +38,11 @@ from callwarden.edge_proxy.core.effects import (
 )
 from callwarden.edge_proxy.core.keys import derive
 from callwarden.edge_proxy.core.rules import RuleBook
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import Document, PolicySet
 from callwarden.sip import build
-from callwarden.sip.address import SocketAddress
+from callwarden.sip.address import SocketAddress, socket_address
 from callwarden.sip.digest import parse_challenge
 from callwarden.sip.message import Request, Response, parse
 from callwarden.sip.transaction import Send
@@ -128,14 +129,14 @@ class Recorder:
 
     def _receive(self, data: bytes, source: SocketAddress) -> None:
         self.steps.append((data, source, self.mono_s))
-        self.edge.receive(data, source, self.mono_s, WALL_S + self.mono_s)
+        self.edge.receive(data, source, MonoS(self.mono_s), UnixS(WALL_S + self.mono_s))
         self._perform()
 
     def _resume(self, ask: Ask) -> None:
         answer = answer_to(ask)
         self.answers.append(answer)
         self.steps.append((None, CALLER, self.mono_s))
-        self.edge.resume(ask.number, answer, self.mono_s, WALL_S + self.mono_s)
+        self.edge.resume(ask.number, answer, MonoS(self.mono_s), UnixS(WALL_S + self.mono_s))
         self._perform()
 
     def _perform(self) -> None:
@@ -227,12 +228,12 @@ def play(steps: list[Step], answers: list[Answer]) -> tuple[float, int]:
     begun_s = process_time()
     for data, source, mono_s in steps:
         if mono_s >= next_tick_s:
-            edge.handle_timers(mono_s, WALL_S + mono_s)
+            edge.handle_timers(MonoS(mono_s), UnixS(WALL_S + mono_s))
             next_tick_s = mono_s + TICK_S
         if data is None:
-            edge.resume(asks.pop(0).number, next(answer), mono_s, WALL_S + mono_s)
+            edge.resume(asks.pop(0).number, next(answer), MonoS(mono_s), UnixS(WALL_S + mono_s))
         else:
-            edge.receive(data, SocketAddress(source[0], source[1]), mono_s, WALL_S + mono_s)
+            edge.receive(data, socket_address(source[0], source[1]), MonoS(mono_s), UnixS(WALL_S + mono_s))
         for effect in edge.take_effects():
             kind = type(effect)
             if kind is Ask:

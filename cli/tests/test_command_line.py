@@ -53,6 +53,7 @@ def test_every_command_explains_itself_with_an_example(
 # What prints no data: it runs until it is stopped, or confirms what it did in a sentence.
 SENTENCES = {
     ("demo",),
+    ("completion",),
     ("up",),
     ("account", "passwd"),
     ("route", "set"),

@@ -137,7 +137,7 @@ class Proxy:
 
     def request(self, request: Request, source: Peer, number: int, mono_s: float) -> None:
         request.validate()
-        via = request.stamp_source(*source.address)
+        request.stamp_source(*source.address)
         if request.method == "INVITE" and "proxy-authorization" not in request:
             nonce = KEYS.issue(1e9, b"12345")
             offers = challenges("sip.example.com", nonce, [Algorithm.SHA_256, Algorithm.MD5])
@@ -146,7 +146,7 @@ class Proxy:
             build.response(request, 407, to_tag=tag, headers=headers).to_bytes()
             self.sent += 1
             return
-        server = self.layer.accept(request, Peer(SocketAddress(*via.reply_to())), mono_s)
+        server = self.layer.accept(request, source, mono_s)
         if request.method == "INVITE":
             credentials = parse_credentials(request.get("proxy-authorization") or "")
             assert credentials.verify(HA1, "INVITE")
@@ -204,7 +204,7 @@ def main() -> None:
                 proxy.take(proxy.layer.receive(message, peer, mono_s), number, mono_s)
             proxy.take(proxy.layer.handle_timers(mono_s), number, mono_s)
 
-    def let_go() -> None:
+    def forget() -> None:
         layer = proxies[-1].layer
         while (next_s := layer.next_timer_s()) is not None:
             layer.handle_timers(next_s)
@@ -218,7 +218,7 @@ def main() -> None:
     live, sent = len(proxies[-1].layer) / CALLS, proxies[-1].sent / CALLS
     assert sent == 8
     begun = process_time()
-    let_go()
+    forget()
     rows.append((f"the timers that end its {live:.1f} transactions", (process_time() - begun) / CALLS * 1e6))
     sys.stdout.writelines(f"{what:50} {cost_us:8.1f} us\n" for what, cost_us in rows)
 

@@ -96,7 +96,7 @@ def _as_request(message: Request) -> None:
 
 def _as_response(message: Response) -> None:
     assert type(TransactionLayer().receive(message, SOURCE, 1.0)[0]) is StrayResponse
-    _ = message.via.stamped(*SOURCE.address).reply_to()
+    _ = message.via.stamped(*SOURCE.address)
     message.pop_via()
 
 

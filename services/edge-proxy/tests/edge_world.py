@@ -31,6 +31,7 @@ from callwarden.edge_proxy.core.effects import (
 )
 from callwarden.edge_proxy.core.keys import derive
 from callwarden.edge_proxy.core.rules import RuleBook
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import Document, PolicySet
 from callwarden.sip import build
@@ -43,7 +44,7 @@ REALM = "callwarden.local"
 EDGE = ("192.0.2.10", 5060)
 PASSWORD = "correct horse"
 MASTER = bytes(range(32))
-START_S = 1_767_614_400.0
+START_S = UnixS(1_767_614_400.0)
 SDP = b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0 8\r\n"
 
 T = TypeVar("T")
@@ -173,7 +174,7 @@ class EdgeWorld:
     """The edge and all that is around it. `admit`, `extend`, `identify` are the services: replace them as you like."""
 
     def __init__(self, spec: dict[str, object] | None = None, realms: tuple[str, ...] = (REALM,)) -> None:
-        self.mono_s, self.unix_s = 1_000.0, START_S
+        self.mono_s, self.unix_s = MonoS(1_000.0), START_S
         self.keys = derive([MASTER])
         self.proxy = ProxyIdentity(SocketAddress(*EDGE), realms)
         self.random_bytes = FixedRandomBytes()
@@ -244,14 +245,16 @@ class EdgeWorld:
         end_s = self.mono_s + seconds
         while (next_s := self.edge.next_timer_s()) is not None and next_s <= end_s:
             step_s = max(next_s - self.mono_s, 0.0)
-            self.mono_s += step_s
-            self.unix_s += step_s
+            self.pass_by(step_s)
             self.edge.handle_timers(self.mono_s, self.unix_s)
             self.settle()
-        self.unix_s += end_s - self.mono_s
-        self.mono_s = end_s
+        self.pass_by(end_s - self.mono_s)
         self.edge.handle_timers(self.mono_s, self.unix_s)
         self.settle()
+
+    def pass_by(self, seconds: float) -> None:
+        """Let time pass while nobody looks."""
+        self.mono_s, self.unix_s = MonoS(self.mono_s + seconds), UnixS(self.unix_s + seconds)
 
     def settle(self) -> None:
         """Deliver everything; answer what is asked, unless `hold_answers`."""
@@ -295,22 +298,22 @@ class EdgeWorld:
             case ExtendCall():
                 return self.extend(question)
 
-    # What was told.
+    # What happened.
 
-    def told(self, kind: type[T]) -> list[T]:
+    def events_of(self, kind: type[T]) -> list[T]:
         return [event for event in self.events if isinstance(event, kind)]
 
     @property
     def started(self) -> list[CallStarted]:
-        return self.told(CallStarted)
+        return self.events_of(CallStarted)
 
     @property
     def ended(self) -> list[CallEnded]:
-        return self.told(CallEnded)
+        return self.events_of(CallEnded)
 
     @property
     def decided(self) -> list[EdgeDecision]:
-        return self.told(EdgeDecision)
+        return self.events_of(EdgeDecision)
 
     # Whole ways.
 

@@ -24,6 +24,7 @@ from callwarden.edge_proxy.core.locations import Binding, Location, Locations
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.edge_proxy.core.source_filter import SourceFilter
 from callwarden.edge_proxy.settings import EdgeSettings
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 from callwarden.local.nats import NatsServer
 from callwarden.sip.address import SocketAddress
@@ -93,7 +94,7 @@ async def test_every_edge_knows_what_one_registers_whole(bus: Bus) -> None:
     stored = location("sip:a@10.0.0.1", "sip:b@10.0.0.2", numbers=("+4930111",))
     one.directory.store(StoreLocation(stored, 60))
     await eventually(lambda: two.table.get("callwarden.local", "alice") == stored)
-    assert two.table.find_number("+4930111", START_S - 1) == stored
+    assert two.table.find_number("+4930111", UnixS(START_S - 1)) == stored
     one.register()
     await eventually(lambda: two.table.get("callwarden.local", "alice") is None)
     await one.stop()
@@ -139,9 +140,9 @@ async def test_bans_hold_and_are_lifted_as_the_bucket_says(bus: Bus) -> None:
     key = key_of("192.0.2.66")
     await kv.put(key, events_pb2.Ban(address="192.0.2.66", until_s=START_S + 60).SerializeToString())
     await eventually(lambda: source_filter.judge_address("192.0.2.66", 5060, START_S) is not None)
-    assert source_filter.judge_address("192.0.2.66", 5060, START_S + 61) is None
+    assert source_filter.judge_address("192.0.2.66", 5060, UnixS(START_S + 61)) is None
     await kv.put(key, events_pb2.Ban(address="192.0.2.66", until_s=0).SerializeToString())
-    await eventually(lambda: source_filter.judge_address("192.0.2.66", 5060, START_S + 61) is not None)
+    await eventually(lambda: source_filter.judge_address("192.0.2.66", 5060, UnixS(START_S + 61)) is not None)
     await kv.delete(key)
     await eventually(lambda: source_filter.judge_address("192.0.2.66", 5060, START_S) is None)
     task.cancel()

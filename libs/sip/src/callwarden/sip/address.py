@@ -42,14 +42,10 @@ class SocketAddress(_HostAndPort):
 
     def __new__(cls, host: str, port: int) -> SocketAddress:
         """Raises BadAddress."""
-        return _read_address(host, port)
+        return socket_address(host, port)
 
     def with_port(self, port: int) -> SocketAddress:
-        return _read_address(self.host, port)
-
-    @property
-    def is_ipv6(self) -> bool:
-        return ":" in self.host
+        return socket_address(self.host, port)
 
     @property
     def uri_host(self) -> str:
@@ -134,7 +130,8 @@ def _port(text: str) -> int:
 
 
 @lru_cache(CACHED_MAX)
-def _read_address(host: str, port: int) -> SocketAddress:
+def socket_address(host: str, port: int) -> SocketAddress:
+    """``SocketAddress(host, port)`` at a third of its price, for each datagram.  Raises BadAddress."""
     return tuple.__new__(SocketAddress, (canonical_ip(host), _checked(port)))
 
 

@@ -1,6 +1,6 @@
 """From an INVITE to its final answer: who is it, may it, to whom, and what comes back (RFC 3261 16).
 
-In: new INVITEs outside a dialog. Out: the call once it is answered (`talk`), requests inside it (`relay`).
+In: new INVITEs outside a dialog. Out: the call once it is answered (`active_call`), requests inside it (`relay`).
 """
 
 from typing import NamedTuple
@@ -8,13 +8,13 @@ from typing import NamedTuple
 from callwarden.edge_proxy.core import callers, cookie, forwarding, tags, validation
 from callwarden.edge_proxy.core.active_call import ActiveCalls
 from callwarden.edge_proxy.core.call import EdgeCall, EdgeCalls, Target
-from callwarden.edge_proxy.core.call_states import IN_SETUP, MAY_HOLD, CallEvent, CallState, GrantEvent
+from callwarden.edge_proxy.core.call_failure import CallFailures
+from callwarden.edge_proxy.core.call_states import IN_SETUP, CallEvent, CallState, GrantEvent
 from callwarden.edge_proxy.core.challenge import Challenger, CredentialsFault
 from callwarden.edge_proxy.core.context import Context, unavailable
 from callwarden.edge_proxy.core.effects import (
     AdmitCall,
     CallAdmitted,
-    CallEnded,
     CallerIdentity,
     CallRefused,
     Rejected,
@@ -24,7 +24,7 @@ from callwarden.edge_proxy.core.effects import (
 )
 from callwarden.edge_proxy.core.locations import Locations
 from callwarden.edge_proxy.core.sources import Sources, SourceStep
-from callwarden.edge_proxy.core.statuses import OVERLOAD_RETRY_S, answer_for
+from callwarden.edge_proxy.core.statuses import OVERLOAD_RETRY_S
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip import build
 from callwarden.sip.address import SocketAddress
@@ -74,14 +74,15 @@ class CallSetup:
         locations: Locations,
         challenger: Challenger,
         sources: Sources,
-        active_call: ActiveCalls,
+        active_calls: ActiveCalls,
     ) -> None:
         self._context = context
         self._calls = calls
         self._locations = locations
         self._challenger = challenger
         self._sources = sources
-        self._active_calls = active_call
+        self._active_calls = active_calls
+        self._failures = CallFailures(context, calls)
 
     # Who is it.
 
@@ -121,7 +122,7 @@ class CallSetup:
         context.answer_stateless(request, source, 407, None, headers)
 
     def _accept(self, request: Request, source: SocketAddress, realm: str) -> EdgeCall | None:
-        """Make a transaction and a call of the INVITE, and say that we try."""
+        """Make a transaction and a call of the INVITE, and answer 100."""
         context = self._context
         peer = context.reply_peer(request, source)
         try:
@@ -163,11 +164,11 @@ class CallSetup:
                 headers = self._challenger.headers(
                     "Proxy-Authenticate", self._realm(call), call.rules, host, context.unix_s, stale=False
                 )
-                self._refuse(call, refuse, _PASSED_AUTH[:-1], headers=headers)
+                self._failures.refuse(call, refuse, _PASSED_AUTH[:-1], headers=headers)
             else:
-                self._refuse(call, Refuse(answer.reason, "credentials"), _PASSED_AUTH[:-1])
+                self._failures.refuse(call, Refuse(answer.reason, "credentials"), _PASSED_AUTH[:-1])
         else:
-            self._refuse(call, unavailable("auth", overloaded=answer.overloaded), _PASSED_AUTH[:-1])
+            self._failures.refuse(call, unavailable("auth", overloaded=answer.overloaded), _PASSED_AUTH[:-1])
 
     def _realm(self, call: EdgeCall) -> str:
         proxy = self._context.proxy
@@ -182,7 +183,7 @@ class CallSetup:
         return self._sources.may_ask(source.host, self._context.mono_s)
 
     def _ask_source(self, request: Request, source: SocketAddress) -> None:
-        """Whose address is it? Strangers are asked about once a while; until then they have no transaction."""
+        """Ask auth whose address it is: of strangers only now and then; until the answer they have no transaction."""
         context = self._context
         match self._sources.begin(source.host, (request, source), context.mono_s):
             case SourceStep.ASK:
@@ -224,12 +225,12 @@ class CallSetup:
         call.is_trunk = identity.is_trunk
         number = callers.caller_number(request, identity, username, context.proxy)
         if isinstance(number, Refuse):
-            self._refuse(call, number, passed)
+            self._failures.refuse(call, number, passed)
             return
         call.caller_number = number
         called = callers.called_party(request, identity, context.proxy, self._locations, context.unix_s)
         if isinstance(called, Refuse):
-            self._refuse(call, called, (*passed, "caller-id"))
+            self._failures.refuse(call, called, (*passed, "caller-id"))
             return
         call.dialled = called.dialled
         call.destination, call.is_local = called.destination, called.local
@@ -256,16 +257,16 @@ class CallSetup:
         call = waiting.call
         if call.state is CallState.ABANDONED:
             # Its end is notified only now: one that came before its hold would be lost.
-            self._end(call, _ADMISSION_EVENTS[type(answer)], "cancelled", 487)
+            self._failures.end(call, _ADMISSION_EVENTS[type(answer)], "cancelled", 487)
             return
         passed = (*(_PASSED_SOURCE if call.is_trunk else _PASSED_AUTH), "caller-id", "called")
         if isinstance(answer, Unanswered):
             # There may be a hold all the same: its end is notified, and it expires by itself if that comes too early.
             refuse = unavailable("call-admission", overloaded=answer.overloaded)
-            self._refuse(call, refuse, passed, event=CallEvent.UNANSWERED)
+            self._failures.refuse(call, refuse, passed, event=CallEvent.UNANSWERED)
             return
         if isinstance(answer, CallRefused):
-            self._refuse(call, answer.refuse, passed, wanted=answer.sip_status, decided_here=False)
+            self._failures.refuse(call, answer.refuse, passed, wanted=answer.sip_status, decided_here=False)
             return
         call.targets += [
             Target(
@@ -290,7 +291,7 @@ class CallSetup:
         context = self._context
         rules = call.rules
         if call.state is CallState.CANCELLING:
-            self._fail(call, 487, "cancelled")
+            self._failures.fail(call, 487, "cancelled")
             return
         # What the hold was made for.
         deadline_s = call.admitted_mono_s + rules.ring_timeout_s + rules.call_init_timeout_s
@@ -312,13 +313,13 @@ class CallSetup:
         )
         self._calls.give_cookie(call, text)
         copy = forwarding.forward(context, call.request, uri=target.uri, cookie=text)
-        copy.remove("route")  # where a new call goes is ours to say (no open relay)
+        copy.remove("route")  # the edge decides where a new call goes (no open relay)
         if not call.is_trunk:
             forwarding.clean_identity(copy)
         try:
             call.branch, effects = context.layer.send_request(copy, Peer(target.address), context.mono_s)
         except TooManyTransactions:
-            self._refuse(call, Refuse(Reason.OVERLOAD, "transactions"), ())
+            self._failures.refuse(call, Refuse(Reason.OVERLOAD, "transactions"), ())
             return
         call.branch.context = call
         call.step(CallEvent.RETARGETED)
@@ -326,14 +327,14 @@ class CallSetup:
         self._calls.wheel.set(call, context.mono_s + rules.call_init_timeout_s)
 
     def alarm(self, call: EdgeCall) -> None:
-        """Nothing was heard for the initial time-out, or it rang too long."""
+        """No provisional answer within the initial time-out, or it rang too long."""
         context = self._context
         branch = call.branch
         if branch is None:
             return
         context.effects += context.layer.cancel(branch, context.mono_s)
         if call.state is CallState.RINGING:
-            self._fail(call, 408, "ring-timeout")
+            self._failures.fail(call, 408, "ring-timeout")
             return
         # Not a word: CANCEL follows should it wake up (RFC 3261 9.1); the next one is tried now.
         self._leave_branch(call)
@@ -364,7 +365,7 @@ class CallSetup:
             self._branch_failed(call, response)
 
     def timed_out(self, call: EdgeCall, branch: ClientTransaction) -> None:
-        """Nobody answered a branch (timer B, or a CANCEL that nobody answered)."""
+        """A branch had no answer (timer B), or its CANCEL had none."""
         if branch is not call.branch or call.state not in IN_SETUP:
             return
         self._leave_branch(call)
@@ -388,7 +389,7 @@ class CallSetup:
             # Its 487 ends the call; should it never come, timer B or the layer's own time-out does.
             call.step(CallEvent.CANCELLED)
         else:
-            self._fail(call, 487, "cancelled", event=CallEvent.CANCELLED)
+            self._failures.fail(call, 487, "cancelled", event=CallEvent.CANCELLED)
 
     def _branch_failed(self, call: EdgeCall, response: Response) -> None:
         self._leave_branch(call)
@@ -396,9 +397,9 @@ class CallSetup:
         target = call.target
         is_phone = target is not None and target.is_phone
         if call.state is CallState.CANCELLING:
-            self._fail(call, 487, "cancelled")
+            self._failures.fail(call, 487, "cancelled")
         elif status >= 600:
-            self._remember(call, response)  # 16.7 step 5: nobody else is to be tried
+            self._remember(call, response)  # 16.7 step 5: no other target is tried
             call.targets = []
             self._give_up(call)
         elif is_phone or status >= 500 or status in (401, 407, 408, 430) or status < 400:
@@ -431,114 +432,18 @@ class CallSetup:
         """No target is left: the best answer, or 408."""
         best = call.best
         if best is None:
-            self._fail(call, 408, "timeout")
+            self._failures.fail(call, 408, "timeout")
             return
         if best.status in (401, 407, 503) or best.status < 400:
             # 16.7 step 6: 503 is for us and not for our caller. A challenge or a redirection isn't his, either.
-            self._fail(call, 500 if best.status == 503 else 502, "rejected")
+            self._failures.fail(call, 500 if best.status == 503 else 502, "rejected")
             return
         assert call.server is not None
         self._pass_up(call, best)
-        self._end(call, CallEvent.FAILED, "rejected", best.status)
+        self._failures.end(call, CallEvent.FAILED, "rejected", best.status)
 
     def _pass_up(self, call: EdgeCall, response: Response) -> None:
         server = call.server
         assert server is not None
         response.pop_via()
         self._context.respond(server, response)
-
-    # The end of a call that was not answered.
-
-    def _fail(
-        self,
-        call: EdgeCall,
-        status: int,
-        why: str,
-        reason: str | None = None,
-        headers: build.Headers = (),
-        *,
-        event: CallEvent = CallEvent.FAILED,
-    ) -> None:
-        """Our own final answer."""
-        assert call.server is not None
-        self._context.answer(call.server, status, reason, headers)
-        self._end(call, event, why, status)
-
-    def _refuse(
-        self,
-        call: EdgeCall,
-        refuse: Refuse,
-        passed: tuple[str, ...],
-        *,
-        headers: build.Headers = (),
-        wanted: int = 0,
-        decided_here: bool = True,
-        event: CallEvent | None = None,
-    ) -> None:
-        context = self._context
-        answer = answer_for(
-            refuse.reason,
-            is_trunk=call.is_trunk,
-            quota_status=call.rules.quota_status,
-            wanted=wanted,
-            retry_after_s=refuse.retry_after_s,
-        )
-        more = list(headers)
-        if answer.retry_after_s:
-            more.append(("Retry-After", str(answer.retry_after_s)))
-        if call.is_trunk:
-            # RFC 3326, to trusted peers only: which limit it was is nobody else's business.
-            text = f"{refuse.reason.value}: {refuse.rule} {refuse.window}".strip()
-            more.append(("Reason", f'SIP;cause={answer.status};text="{_quotable(text)}"'))
-        if decided_here:
-            context.note_refusal(
-                refuse,
-                request_method="INVITE",
-                call_id=call.call_id,
-                traceparent=call.traceparent,
-                source=call.source.host,
-                account_id=call.account_id,
-                passed=passed,
-                rules=call.rules,
-            )
-        if event is None:
-            event = CallEvent.FAILED if call.state in IN_SETUP else CallEvent.REFUSED
-        self._fail(call, answer.status, f"refused-{refuse.reason.value}", answer.text or None, more, event=event)
-
-    def _end(self, call: EdgeCall, event: CallEvent, why: str, status: int) -> None:
-        """The caller has its final answer. The call is over, unless call-admission still owes its own."""
-        before = call.state
-        after = call.step(event)
-        call.server = None
-        call.best = None
-        if before is not CallState.ABANDONED:
-            self._context.stats.calls_failed += 1
-        if after is CallState.ABANDONED:
-            return
-        if before in MAY_HOLD and event is not CallEvent.REFUSED:
-            self._notify_end(call, why, status)
-        self._calls.close(call)
-
-    def _notify_end(self, call: EdgeCall, why: str, status: int) -> None:
-        context = self._context
-        context.effects.append(
-            CallEnded(
-                call.hold_id,
-                call.call_id,
-                call.account_id,
-                0.0,
-                context.unix_s,
-                why,
-                status,
-                call.trunk,
-                call.traceparent,
-                call.destination,
-                call.caller_number,
-                call.source.host,
-                call.is_local,
-            )
-        )
-
-
-def _quotable(text: str) -> str:
-    return "".join(char for char in text if char.isprintable() and char not in '"\\')[:128]

@@ -6,6 +6,7 @@ In: the values, and the map in memory. Out: how bindings come about (`registrar`
 from dataclasses import dataclass
 from typing import TypeVar
 
+from callwarden.kernel.clock import UnixS
 from callwarden.sip.address import SocketAddress
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ class Location:
     def key(self) -> Key:
         return self.realm, self.username
 
-    def live(self, unix_s: float) -> tuple[Binding, ...]:
+    def live(self, unix_s: UnixS) -> tuple[Binding, ...]:
         return tuple(binding for binding in self.bindings if binding.expires_s > unix_s)
 
 
@@ -84,12 +85,12 @@ class Locations:
             _discount(self._sources, binding.received.host)
             _discount(self._endpoints, binding.received)
 
-    def find_user(self, realm: str, username: str, unix_s: float) -> Location | None:
+    def find_user(self, realm: str, username: str, unix_s: UnixS) -> Location | None:
         """The user's location, if any phone of it is there now."""
         location = self._by_key.get((realm, username))
         return location if location is not None and location.live(unix_s) else None
 
-    def find_number(self, number: str, unix_s: float) -> Location | None:
+    def find_number(self, number: str, unix_s: UnixS) -> Location | None:
         """The location of the user who owns a number (E.164 with "+"), if any phone of it is there now."""
         key = self._by_number.get(number)
         return None if key is None else self.find_user(*key, unix_s)
