@@ -36,7 +36,7 @@ from callwarden.call_admission.admission.core.book import (
 )
 from callwarden.call_admission.admission.core.notices import Notice
 from callwarden.call_admission.admission.core.resharding import Counts, moves, owners_after, resharded
-from callwarden.call_admission.model.account import Account, AccountType
+from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import (
     CallRequest,
     Ended,
@@ -53,6 +53,7 @@ from callwarden.call_admission.model.policy import AddressPolicy, AdmissionPolic
 from callwarden.call_admission.model.scopes import scope_of
 from callwarden.call_admission.model.settle import Settlement, talk_s
 from callwarden.call_admission.model.usage import Usage, merged
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.policy.bundle import default_set

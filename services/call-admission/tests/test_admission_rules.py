@@ -14,11 +14,11 @@ from callwarden.call_admission.admission.core.rules.destinations import longest_
 from callwarden.call_admission.admission.core.rules.rule import refused
 from callwarden.call_admission.admission.core.slices import cost_max, possible_answers
 from callwarden.call_admission.admission.core.snapshot import Snapshot
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.calls import NoQuote, Pricing, is_free
 from callwarden.call_admission.model.days import UnknownZone, day_of
 from callwarden.call_admission.model.number_plan import Kind, kind_of
 from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.tariff import Price, RateGroup, Window, cost, free
 from callwarden.kernel.verdict import Mode, Reason, Refuse
 from callwarden.policy.model import Modes

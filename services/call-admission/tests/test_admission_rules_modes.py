@@ -31,7 +31,6 @@ from hypothesis import strategies as st
 from callwarden.call_admission.admission.core.decide import Admit, decide
 from callwarden.call_admission.admission.core.rules import RULES
 from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot, SourceTrunk
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.calls import CallRequest
 from callwarden.call_admission.model.lists import Kind, ListBuilder, ListHead, Listing, Listings, Lists, Side
 from callwarden.call_admission.model.usage import (
@@ -51,6 +50,7 @@ from callwarden.call_admission.model.usage import (
     Span,
     Usage,
 )
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.verdict import Mode, Reason
 from callwarden.policy.model import Modes
 

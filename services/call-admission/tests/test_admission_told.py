@@ -15,9 +15,10 @@ from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.events.v1 import events_pb2
 from callwarden.call_admission.admission.adapters.contended import CONFLICTS_PER_S, Contended
 from callwarden.call_admission.admission.core.book import Loaded, Standing
-from callwarden.call_admission.model.account import Account, AccountType
+from callwarden.call_admission.model.account import Account
 from callwarden.common.bus import Bus
 from callwarden.common.rpc.client import unary
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.errors import CallwardenError
 from callwarden.testing.waiting import eventually
 

@@ -24,7 +24,6 @@ from callwarden.call_admission.accounts.core.accounts import (
     TrunkChange,
 )
 from callwarden.call_admission.accounts.ports import Accounts, News, Reseller, Resellers
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.sources import PolicySource
 from callwarden.call_admission.records.core import records
 from callwarden.call_admission.records.core.corrections import Corrected
@@ -32,6 +31,7 @@ from callwarden.call_admission.records.core.records import Decided, Decisions, L
 from callwarden.call_admission.records.ports import Records
 from callwarden.common.logs import get_logger
 from callwarden.kernel import csv_rows
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.csv_rows import LineError
 

@@ -13,9 +13,9 @@ from callwarden.call_admission.admission.app.calls import CallAdmission
 from callwarden.call_admission.admission.core.book import sip_status
 from callwarden.call_admission.admission.core.decide import Admit
 from callwarden.call_admission.admission.core.rules import RULES, Use
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.calls import CallRequest, Decision, Quote, Route
 from callwarden.call_admission.model.sources import PolicySource
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import Invalid
 from callwarden.kernel.verdict import Mode, Refuse

@@ -33,7 +33,7 @@ from callwarden.call_admission.admission.core.book import (
     Standing,
 )
 from callwarden.call_admission.admission.ports import Read
-from callwarden.call_admission.model.account import Account, AccountType
+from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import Expired, Hold
 from callwarden.call_admission.model.codecs.hold_bytes import costs_bytes, costs_from, owners_bytes, owners_from
 from callwarden.call_admission.model.codecs.messages import decision_bytes, price_bytes, price_from, refuse_from
@@ -42,6 +42,7 @@ from callwarden.call_admission.model.settle import Settlement
 from callwarden.call_admission.model.usage import Usage
 from callwarden.common.metrics import Metric, Metrics
 from callwarden.common.sql import HotPool, OutcomeUnknown
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.errors import Conflict, Unavailable
 
 T = TypeVar("T")

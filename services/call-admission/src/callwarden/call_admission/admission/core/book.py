@@ -24,7 +24,7 @@ from callwarden.call_admission.admission.core.notices import Notice, levels
 from callwarden.call_admission.admission.core.rules.rule import Bounded
 from callwarden.call_admission.admission.core.rules.velocity import marks
 from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot, SourceTrunk
-from callwarden.call_admission.model.account import Account, AccountType, shards_of
+from callwarden.call_admission.model.account import Account, shards_of
 from callwarden.call_admission.model.calls import (
     EXPIRY_MARGIN_S,
     CallRequest,
@@ -59,6 +59,7 @@ from callwarden.call_admission.model.usage import (
     Usage,
     merged,
 )
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.limits.shards import Grant, Shard, shared
 

@@ -3,10 +3,10 @@
 from callwarden.call_admission.admission.core.rules.rule import POLICY, Finding, Question, Rule, Use, skipped
 from callwarden.call_admission.admission.core.rules.tally import MICROS, Tally, needs_money, part_of, spends, spent_text
 from callwarden.call_admission.admission.core.snapshot import Snapshot
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.days import end_of_day
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.usage import ACCOUNT, day_spend
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.verdict import Mode, Reason
 
 
