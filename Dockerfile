@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # One file for all members: docker build --build-arg MEMBER=services/auth -t callwarden/auth .
-# What is in it: make sbom writes build/sbom/auth.cdx.json from the same install step; docs/operations.md attaches it.
+# What is in it: make sbom writes build/sbom/auth.cdx.json from the same install step; docs/howto/operations.md attaches it.
 # Pin the base in production: --build-arg BASE=python@sha256:… (a digest of the same image).
 ARG BASE=python:3.11-slim-trixie
 

@@ -13,34 +13,64 @@ NAMES := $(shell sed -n 's/^name = "\(callwarden.*\)"/\1/p' pyproject.toml $(add
 XDIST ?= auto
 
 # Several targets are named like folders.
-.PHONY: help setup demo up test test-unit check lint types layers proto proto-check crds crds-check fields fields-check format lock checkov chart-audit chart-docs sbom sbom-tools bench fuzz clean
+.PHONY: help setup man demo recording up clean
+.PHONY: test test-long test-soak test-cluster test-unit apiserver
+.PHONY: check lint types layers layers-graph layers-graph-check proto proto-check crds crds-check fields fields-check
+.PHONY: format lock checkov chart-audit chart-docs sbom sbom-tools docs bench mutants fuzz
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 setup: $(VENV)/.ready ## Virtual environment with everything, locked by hash
 
+# Each step of the set-up is a line: what, and how long it took.
+comma := ,
+step = SECONDS=0; printf 'setup: %s …' '$(1)'
+took = printf ' %s s\n' $$SECONDS
+
 # The stamp is renewed when a lock file or any member's pyproject.toml changes.
 $(VENV)/.ready: requirements/uv.txt requirements/dev.txt pyproject.toml $(addsuffix pyproject.toml,$(MEMBERS))
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --require-hashes -r requirements/uv.txt -r requirements/dev.txt
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
+	@test -x $(BIN)/python || { $(call step,environment in $(VENV) by $(PYTHON)); $(PYTHON) -m venv $(VENV); $(took); }
+	@test -x $(UV) || { $(call step,uv$(comma) which installs the rest); \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt; $(took); }
+	@$(call step,$(shell grep -c == requirements/dev.txt) packages$(comma) locked by hash); \
+	  VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --require-hashes -r requirements/uv.txt -r requirements/dev.txt; $(took)
+	@$(call step,$(words $(MEMBERS)) packages of this repository); \
+	  VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS)); $(took)
 	@touch $@
 
-demo: setup ## The main job on real SIP, live in the terminal, under a minute
+demo: setup ## The main job on real SIP, live in the terminal
 	@$(BIN)/callwarden demo
+
+recording: setup ## Runs the demo and renews its picture in the README
+	@$(BIN)/callwarden demo --plain --record docs/images/demo.svg
+
+man: setup ## The manual page, build/man/callwarden.1, checked by groff where there is one
+	$(BIN)/python cli/man.py build/man/callwarden.1
+	@if command -v groff >/dev/null; then test -z "$$(groff -man -ww -z -Tutf8 build/man/callwarden.1 2>&1 | tee /dev/stderr)"; fi
 
 up: setup ## The whole system in the foreground
 	@$(BIN)/callwarden up
 
-test: setup ## The whole test suite
-	$(BIN)/pytest -n $(XDIST)
+test: setup ## All tests but the long ones: under 15 minutes on two cores
+	$(BIN)/pytest -n $(XDIST) -m "not long"
+
+test-long: test-soak test-cluster ## The long tests, which make test leaves out
+
+CLUSTER_TESTS := tests/kubernetes tests/chart
+test-soak: setup ## Long tests: kills, soaks, mutants, fuzzing
+	$(BIN)/pytest -n $(XDIST) -m long $(addprefix --ignore=,$(CLUSTER_TESTS))
+
+test-cluster: setup apiserver ## Long tests: the operator and the chart on a real API server
+	$(BIN)/pytest -n $(XDIST) -m long $(CLUSTER_TESTS)
+
+apiserver: setup ## The API server that the tests with a cluster need; minutes where Go's cache is empty
+	$(BIN)/python -m tests.kubernetes.build
 
 test-unit: setup ## Without the tests that start processes
-	$(BIN)/pytest -n $(XDIST) -m "not integration"
+	$(BIN)/pytest -n $(XDIST) -m "not integration and not long"
 
-check: lint types layers proto-check crds-check fields-check ## Everything that can be said without running it
+check: lint types layers layers-graph-check proto-check crds-check fields-check ## Everything that can be said without running it
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -50,7 +80,13 @@ types: setup
 	$(BIN)/mypy $(addsuffix src,$(MEMBERS)) $(wildcard $(addsuffix tests,$(MEMBERS))) tests benchmarks
 
 layers: setup
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
+
+layers-graph: setup ## Renew docs/images/layers.svg from .importlinter and the imports
+	$(BIN)/python -m tests.architecture.layers_graph
+
+layers-graph-check: setup
+	$(BIN)/python -m tests.architecture.layers_graph --check
 
 format: setup ## Format and fix what can be fixed
 	$(BIN)/ruff format .
@@ -64,13 +100,13 @@ proto: setup ## Regenerate libs/api from proto/
 proto-check: setup
 	$(BIN)/python proto/generate.py --check libs/api/src
 
-crds: setup ## Regenerate the CRDs and docs/policy-reference.md from libs/policy
+crds: setup ## Regenerate the CRDs and docs/reference/policy-reference.md from libs/policy
 	$(BIN)/python libs/policy/generate.py
 
 crds-check: setup
 	$(BIN)/python libs/policy/generate.py --check
 
-fields: setup ## Regenerate docs/account-fields.md from libs/kernel
+fields: setup ## Regenerate docs/reference/account-fields.md from libs/kernel
 	$(BIN)/python libs/kernel/generate.py
 
 fields-check: setup
@@ -86,6 +122,8 @@ lock: setup ## Lock dependencies with hashes and without addresses
 	  --custom-compile-command "make lock" requirements/checkov.in -o requirements/checkov.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" requirements/sbom.in -o requirements/sbom.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" requirements/docs.in -o requirements/docs.txt
 
 # Checkov brings two hundred packages of its own: an environment of its own, made when first asked for.
 CHECKOV := $(VENV)-checkov
@@ -109,11 +147,25 @@ sbom: sbom-tools ## CycloneDX bills of materials, one for each image: build/sbom
 chart-docs: setup ## The table of values in the chart's README
 	$(BIN)/python deploy/helm/values_table.py
 
+# The generator of the documentation ships with nothing: an environment of its own, made when first asked for.
+DOCS := $(VENV)-docs
+$(DOCS)/.ready: requirements/docs.txt | setup
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	@VIRTUAL_ENV=$(abspath $(DOCS)) $(UV) pip install --quiet --require-hashes -r requirements/docs.txt
+	@touch $@
+
+docs: $(DOCS)/.ready ## The documentation as a site: build/docs/index.html; warnings and broken links are errors
+	$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going -c docs -b html . build/docs
+
 bench: setup ## SIPp against the running system; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
+
+# CORES="rating rate-guard": these only; SAMPLE=50: that many mutants of each, and docs/mutants.md stays as it is.
+mutants: setup ## Plant faults in the cores; the unit tests must notice. Writes docs/mutants.md
+	$(BIN)/python -m tests.mutation $(CORES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(JOBS),--jobs $(JOBS))
 
 fuzz: setup ## The parser under atheris; FUZZ_SECONDS=600 for the long run
 	$(BIN)/python libs/sip/fuzz/fuzz_message.py -max_total_time=$${FUZZ_SECONDS:-60}
 
 clean: ## Remove the environment and all caches
-	rm -rf $(VENV) $(CHECKOV) $(SBOM) build/sbom .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(CHECKOV) $(SBOM) $(DOCS) build/sbom build/docs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -26,6 +26,7 @@ from callwarden.edge_proxy.core.context import ProxyIdentity
 from callwarden.edge_proxy.core.edge import Edge
 from callwarden.edge_proxy.core.effects import (
     AdmitCall,
+    Answer,
     Ask,
     CallAdmitted,
     CallEnded,
@@ -37,9 +38,11 @@ from callwarden.edge_proxy.core.effects import (
 )
 from callwarden.edge_proxy.core.keys import derive
 from callwarden.edge_proxy.core.rules import RuleBook
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import Document, PolicySet
 from callwarden.sip import build
+from callwarden.sip.address import SocketAddress, socket_address
 from callwarden.sip.digest import parse_challenge
 from callwarden.sip.message import Request, Response, parse
 from callwarden.sip.transaction import Send
@@ -55,9 +58,9 @@ START_S: Final = 1_000.0
 WALL_S: Final = 1_767_614_400.0
 REALM: Final = "callwarden.local"
 NUMBER: Final = "493012345"
-SITE: Final = ProxyIdentity("127.0.0.1", 5060, (REALM,))
-CALLER: Final = ("127.0.0.1", 15_061)
-CARRIER: Final = ("127.0.0.1", 15_062)
+SITE: Final = ProxyIdentity(SocketAddress("127.0.0.1", 5060), (REALM,))
+CALLER: Final = SocketAddress("127.0.0.1", 15_061)
+CARRIER: Final = SocketAddress("127.0.0.1", 15_062)
 OFFER: Final = (
     b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 6000 RTP/AVP 0 8\r\n"
     b"a=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\n"
@@ -65,7 +68,7 @@ OFFER: Final = (
 ANSWER: Final = OFFER.partition(b"a=rtpmap:8")[0]
 
 # What reaches the edge: a datagram from an address, or None: the answer to its oldest question; and when.
-SourceStep = tuple[bytes | None, tuple[str, int], float]
+Step = tuple[bytes | None, SocketAddress, float]
 
 
 class BenchmarkRandomBytes:
@@ -82,10 +85,10 @@ class BenchmarkRandomBytes:
 def new_edge() -> Edge:
     """An edge with the policy of `benchmarks.calls`: the load's address is exempt from a stranger's limits."""
     policies = PolicySet.build(1, [Document("bench", {"firewall": {"allow": ["127.0.0.1/32"]}})])
-    return Edge(SITE, derive([bytes(range(32))]), RuleBook.compile(policies, SITE.realms), BenchmarkRandomBytes())
+    return Edge(SITE, derive([bytes(range(32))]), RuleBook(policies, SITE.realms), BenchmarkRandomBytes())
 
 
-def answer_to(ask: Ask) -> object:
+def answer_to(ask: Ask) -> Answer:
     """What auth and call-admission say: yes."""
     question = ask.question
     if isinstance(question, VerifyDigest):
@@ -94,7 +97,7 @@ def answer_to(ask: Ask) -> object:
     if isinstance(question, VerifySource):
         return Rejected(Reason.ACCOUNT_UNKNOWN)  # no trunk: once a while, of each address
     assert isinstance(question, AdmitCall)
-    return CallAdmitted(60, False, 7_200, (CarrierRoute("carrier", *CARRIER, "", 0),))
+    return CallAdmitted(60, False, 7_200, (CarrierRoute("carrier", CARRIER, "", 0),))
 
 
 @dataclass
@@ -102,8 +105,8 @@ class Recorder:
     """Plays phones, carrier and services to an edge and writes down what it is given."""
 
     edge: Edge = field(default_factory=new_edge)
-    steps: list[SourceStep] = field(default_factory=list)
-    answers: list[object] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     ended: int = 0
     mono_s: float = START_S
     _later: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
@@ -120,20 +123,20 @@ class Recorder:
         self._count += 1
         heappush(self._later, (at_s, self._count, work))
 
-    def _give(self, message: Request | Response, source: tuple[str, int]) -> None:
+    def _give(self, message: Request | Response, source: SocketAddress) -> None:
         data = message.to_bytes()
         self._at(self.mono_s + TRIP_S, lambda: self._receive(data, source))
 
-    def _receive(self, data: bytes, source: tuple[str, int]) -> None:
+    def _receive(self, data: bytes, source: SocketAddress) -> None:
         self.steps.append((data, source, self.mono_s))
-        self.edge.receive(data, *source, self.mono_s, WALL_S + self.mono_s)
+        self.edge.receive(data, source, MonoS(self.mono_s), UnixS(WALL_S + self.mono_s))
         self._perform()
 
     def _resume(self, ask: Ask) -> None:
         answer = answer_to(ask)
         self.answers.append(answer)
         self.steps.append((None, CALLER, self.mono_s))
-        self.edge.resume(ask, answer, self.mono_s, WALL_S + self.mono_s)
+        self.edge.resume(ask.number, answer, MonoS(self.mono_s), UnixS(WALL_S + self.mono_s))
         self._perform()
 
     def _perform(self) -> None:
@@ -214,7 +217,7 @@ class Recorder:
             self._give(build.response(request, 200), CARRIER)
 
 
-def play(steps: list[SourceStep], answers: list[object]) -> tuple[float, int]:
+def play(steps: list[Step], answers: list[Answer]) -> tuple[float, int]:
     """CPU seconds that a fresh edge takes for the record, with the timers of that time; and how many calls it ended."""
     edge = new_edge()
     asks: list[Ask] = []
@@ -223,14 +226,14 @@ def play(steps: list[SourceStep], answers: list[object]) -> tuple[float, int]:
     next_tick_s = START_S + TICK_S
     gc.collect()
     begun_s = process_time()
-    for data, (host, port), mono_s in steps:
+    for data, source, mono_s in steps:
         if mono_s >= next_tick_s:
-            edge.handle_timers(mono_s, WALL_S + mono_s)
+            edge.handle_timers(MonoS(mono_s), UnixS(WALL_S + mono_s))
             next_tick_s = mono_s + TICK_S
         if data is None:
-            edge.resume(asks.pop(0), next(answer), mono_s, WALL_S + mono_s)
+            edge.resume(asks.pop(0).number, next(answer), MonoS(mono_s), UnixS(WALL_S + mono_s))
         else:
-            edge.receive(data, host, port, mono_s, WALL_S + mono_s)
+            edge.receive(data, socket_address(source[0], source[1]), MonoS(mono_s), UnixS(WALL_S + mono_s))
         for effect in edge.take_effects():
             kind = type(effect)
             if kind is Ask:

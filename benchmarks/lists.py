@@ -16,7 +16,7 @@ from asyncpg.pgproto import pgproto
 from benchmarks.report import Table
 from callwarden.call_admission.lists.core import list_file
 from callwarden.call_admission.lists.core.call_stats import CallStats, Pending
-from callwarden.call_admission.model.lists import ListBuilder, ListHead, Listings, Lists, NumberList, Side
+from callwarden.call_admission.model.lists import ListBuilder, ListHead, Listings, Lists, ListSide, NumberList
 from callwarden.common.runtime import tune_garbage_collection
 from callwarden.policy.model import DynamicList, SmartList
 
@@ -79,7 +79,7 @@ def measure(count: int) -> list[str | int | float]:
     swap_us = (time.perf_counter() - began_s) * 1e6
 
     def find(number: str) -> object:
-        return lists.find(("bench",), number, Side.CALLED)
+        return lists.find(("bench",), number, ListSide.CALLED)
 
     plain = [pattern for pattern in patterns if pattern.isdigit()]
     wild = [pattern for pattern in patterns if "?" in pattern]

@@ -31,7 +31,7 @@ class Table:
                 return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
             return f"{value:,}" if isinstance(value, int) else value
 
-        lines = [f"### {self.title}", ""]
+        lines = [f"## {self.title}", ""]
         lines.append("| " + " | ".join(self.columns) + " |")
         lines.append("|" + " --- |" * len(self.columns))
         lines += ["| " + " | ".join(cell(value) for value in row) + " |" for row in self.rows]

@@ -13,7 +13,7 @@ import yaml
 
 from callwarden.cli.audit import deployment, report
 from callwarden.cli.audit.objects import Object, Objects
-from callwarden.cli.audit.sources.cluster import Kubectl, Unreachable, evidence
+from callwarden.cli.audit.sources.cluster import ClusterUnreachable, Kubectl, evidence
 from callwarden.cli.main import kubectl_plugin, run
 from callwarden.testing.kube_tools import needs_kube_tools, program
 from cli.tests.strategic_merge import merge
@@ -75,7 +75,7 @@ def test_secrets_are_never_asked_for(script: Script, tmp_path: Path) -> None:
 
 def test_context_namespace_and_labels_go_to_kubectl(script: Script, tmp_path: Path) -> None:
     script(answers(POLICY, WORKLOAD))
-    assert run(["audit", "--context", "prod", "-n", "voip", "--selector", "a=b", "--format", "json"]) == 1
+    assert run(["audit", "--context", "prod", "-n", "voip", "--selector", "a=b", "--output", "json"]) == 1
     asked = (tmp_path / "asked.txt").read_text().splitlines()
     assert all("--context=prod" in line for line in asked)
     (workloads,) = [line for line in asked if "deployments" in line]
@@ -144,7 +144,7 @@ def test_what_cannot_be_asked_is_one_line_with_what_to_do(
     text: str, said: str, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("callwarden.cli.audit.sources.cluster._REPLY_BYTES_MAX", 4 << 20)
-    with pytest.raises(Unreachable, match=said):
+    with pytest.raises(ClusterUnreachable, match=said):
         evidence(Kubectl(program=script(text), timeout_s=1.0 if "sleep" in text else 30.0))
 
 

@@ -50,7 +50,38 @@ def test_every_command_explains_itself_with_an_example(
     assert f"Example: callwarden {' '.join(command)}" in " ".join(shown.replace("│", " ").split())
 
 
-@pytest.mark.parametrize("output", [("--output", "table"), ("--output", "json")])
+# What prints no data: it runs until it is stopped, or confirms what it did in a sentence.
+SENTENCES = {
+    ("demo",),
+    ("completion",),
+    ("up",),
+    ("account", "passwd"),
+    ("route", "set"),
+    ("route", "remove"),
+    ("sip", "call"),
+    ("sip", "answer"),
+    ("trunk", "remove"),
+    ("list", "delete"),
+}
+# What writes records as a file, in formats of its own.
+FILES = {("account", "export"): {"csv"}, ("call", "export"): {"csv", "jsonl"}}
+
+
+@pytest.mark.parametrize("command", [one for one in commands() if one not in SENTENCES | FILES.keys()], ids=" ".join)
+def test_every_command_that_prints_data_has_it_as_table_json_and_csv(command: tuple[str, ...]) -> None:
+    found: Any = typer.main.get_command(app)
+    for name in command:
+        found = found.commands[name]
+    (option,) = [one for one in found.params if "--output" in one.opts]
+    assert "-o" in option.opts
+    assert {"table", "json", "csv"} <= set(option.type_descriptor.annotation)
+
+
+def test_what_needs_no_format_is_still_a_command() -> None:
+    assert SENTENCES | FILES.keys() <= set(commands())
+
+
+@pytest.mark.parametrize("output", [("--output", "table"), ("--output", "json"), ("--output", "csv")])
 @pytest.mark.parametrize(
     "command",
     [

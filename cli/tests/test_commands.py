@@ -1,6 +1,7 @@
 """Every command against a running system: what it does, what it says, how it ends."""
 
 import asyncio
+import csv
 import json
 import os
 import time
@@ -13,7 +14,7 @@ import pytest
 from callwarden.cli import state
 from callwarden.cli.main import run
 from callwarden.local.system import LocalSystem
-from callwarden.testing.edges import Call, Edges
+from callwarden.testing.edges import Edges, TrackedCall
 from callwarden.testing.waiting import eventually
 
 Command = Callable[[str], Awaitable[tuple[int, str, str]]]
@@ -81,7 +82,7 @@ STORY: list[tuple[str, int, str]] = [
     ("route set +49 berlin --priority 2", 0, "calls to +49 go to berlin"),
     ("route list", 0, "berlin"),
     ("trunk remove berlin", 1, "`callwarden route remove`"),
-    ("route remove 49 berlin", 0, "calls to +49 go to berlin no more"),
+    ("route remove 49 berlin", 0, "calls to +49 no longer go to berlin"),
     ("route remove 49 berlin", 1, "`callwarden route list` shows them"),
     ("rates list", 0, "no decks"),
     ("rates import retail bad.csv", 1, "1 bad line: nothing was imported"),
@@ -101,20 +102,20 @@ STORY: list[tuple[str, int, str]] = [
     ("policy status", 0, "revision 1"),
     ("policy show", 0, "max: 7"),
     ("policy delete p", 0, "revision 2"),
-    ("ban list", 0, "nobody is banned"),
+    ("ban list", 0, "no address is banned"),
     ("ban add 192.0.2.66 --for 1h --reason guessing", 0, "guessing"),
     ("ban list", 0, "192.0.2.66"),
     ("ban remove 192.0.2.67", 1, "not banned"),
-    ("ban remove 192.0.2.66", 0, "heard again"),
-    ("ban list", 0, "nobody is banned"),
-    ("ban remove --all", 0, "nobody was banned"),
+    ("ban remove 192.0.2.66", 0, "no longer banned"),
+    ("ban list", 0, "no address is banned"),
+    ("ban remove --all", 0, "no address was banned"),
     ("call list", 0, "no calls"),
     ("call export", 0, "call_id"),
-    ("call export --format jsonl -o calls.jsonl", 0, ""),
-    ("call export -o missing/calls.csv", 1, "No such file"),
+    ("call export --output jsonl --to calls.jsonl", 0, ""),
+    ("call export --to missing/calls.csv", 1, "No such file"),
     ("ledger correct nonsense 0 --reason because", 1, "hold_id"),
     ("ledger reverse 7f3b3c52-6d5a-4e0c-9d3c-4b2d1a0f9e8d --reason because", 1, "no "),
-    ("call list --running", 0, "no calls run now"),
+    ("call list --running", 0, "no calls are running"),
     ("explain 3c26a7b0e1d94f6a@192.0.2.7", 1, "nothing is known"),
     ("ledger list alice", 0, "thanks"),
     ("ledger list alice --since 1h --limit 1", 0, "more with --limit"),
@@ -157,12 +158,21 @@ async def test_a_day_of_an_operator(
         for line in LISTS:
             code, out, _ = await command(f"{line} --output json")
             assert code == 0
-            assert isinstance(json.loads(out), list), line
+            records = json.loads(out)
+            assert isinstance(records, list), line
+            code, out, _ = await command(f"{line} --output csv")
+            rows = list(csv.DictReader(out.splitlines()))
+            assert (code, len(rows)) == (0, len(records)), line
+            for row, record in zip(rows, records, strict=True):
+                assert {name for name in record if not isinstance(record[name], dict | list)} - set(row) <= {
+                    name for name in record if name.endswith("_micros")
+                }, line
         _, out, _ = await command("account show alice -o json")
         alice = json.loads(out)
         assert (alice["name"], alice["balance_micros"], alice["deck"]) == ("alice", 6_500_000, "retail")
         assert {name: limit for name, limit in alice["limits"].items() if limit is not None} == {
-            "daily_micros": 10_000_000
+            "daily": "10.00",
+            "daily_micros": 10_000_000,
         }
         _, out, _ = await command("policy status -o json")
         services = {one["service"] for one in json.loads(out)["running"]}
@@ -178,7 +188,7 @@ async def test_a_day_of_an_operator(
 async def a_call_is_corrected(system: LocalSystem, command: Command, account_id: str) -> None:
     """Half a minute at 0.60, settled; then it costs 0.10, once, and a payment is taken back."""
     async with Edges(system.targets("call-admission"), system.nats_url) as edges:
-        call = Call(account_id, "493023125042", at_s=time.time() - 50)
+        call = TrackedCall(account_id, "493023125042", at_s=time.time() - 50)
         await edges.admit(call, 0)
         assert call.is_admitted, call.refused
         call.answered_at_s, call.ended_at_s = call.at_s, call.at_s + 30

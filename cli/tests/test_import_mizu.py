@@ -24,7 +24,12 @@ from callwarden.cli.mizu.translation import (
 )
 from callwarden.policy.bundle import Document, PolicySet, facts, parse_yaml
 
-CATALOGUE: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parents[2] / "tests/data/settings.yaml").read_text())
+DATA = Path(__file__).parents[2] / "tests/data"
+TO_COME: dict[str, list[str]] = yaml.safe_load((DATA / "settings_to_come.yaml").read_text())
+# Without the rows that the policy has no field for: there is nothing yet to translate them to.
+CATALOGUE: list[dict[str, Any]] = [
+    row for row in yaml.safe_load((DATA / "settings.yaml").read_text()) if row["id"] not in TO_COME["field"]
+]
 PLAIN = "maxsubsmsgcount = 6000\n"
 
 
@@ -304,7 +309,7 @@ def test_the_policy_goes_to_the_file_and_the_report_to_standard_error(
 ) -> None:
     listed, policy = tmp_path / "mizu.txt", tmp_path / "policy.yaml"
     listed.write_text("maxlines = 3\nmaxsubsmsgperiod = 120\ncredit = 5\nwhat\n")
-    assert run(["import", "mizu", str(listed), "-o", str(policy), "--name", "old", "--realm", "a.example"]) == 0
+    assert run(["import", "mizu", str(listed), "--to", str(policy), "--name", "old", "--realm", "a.example"]) == 0
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.splitlines() == [
@@ -320,7 +325,7 @@ def test_the_policy_goes_to_the_file_and_the_report_to_standard_error(
 
 def test_the_example_shows_every_reason_that_a_key_can_be_left_for(capsys: pytest.CaptureFixture[str]) -> None:
     example = Path(__file__).parents[2] / "deploy/examples/mizu-settings.txt"
-    assert run(["import", "mizu", str(example), "--format", "json"]) == 0
+    assert run(["import", "mizu", str(example), "--output", "json"]) == 0
     shown = capsys.readouterr()
     assert PolicySet.build(1, parse_yaml(shown.out)).for_realm("").lines.max == 4
     report = json.loads(shown.err)
@@ -332,7 +337,7 @@ def test_the_example_shows_every_reason_that_a_key_can_be_left_for(capsys: pytes
 def test_the_report_is_json_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = tmp_path / "mizu.txt"
     listed.write_text("maxlines = 3\ncredit = 5\n")
-    assert run(["import", "mizu", str(listed), "--format", "json"]) == 0
+    assert run(["import", "mizu", str(listed), "--output", "json"]) == 0
     shown = capsys.readouterr()
     assert [document.spec for document in parse_yaml(shown.out)] == [{"lines": {"max": 3}}]
     report = json.loads(shown.err)
@@ -347,7 +352,7 @@ def test_the_report_is_json_for_programs(tmp_path: Path, capsys: pytest.CaptureF
         (["empty.txt"], 1, "empty.txt: holds no line"),
         (["plain.txt", "--name", "Not A Name"], 2, "metadata.name"),
         (["plain.txt", "--realm", "not a realm"], 2, "spec.realm"),
-        (["plain.txt", "-o", "missing/policy.yaml"], 1, "missing/policy.yaml: No such file"),
+        (["plain.txt", "--to", "missing/policy.yaml"], 1, "missing/policy.yaml: No such file"),
         (["odd.txt", "--strict"], 1, "1 lines can't be carried over"),
         (["odd.txt"], 0, "unknown"),
         (["twice.txt", "--strict"], 0, "set again below"),
@@ -371,7 +376,7 @@ def test_how_it_ends(
 
 
 def test_the_policy_of_a_whole_list_of_defaults_changes_nothing() -> None:
-    text = "\n".join(f"{row['id']} = {_default(row)}" for row in CATALOGUE)
+    text = "\n".join(f"{row['id']} = {_default(row)}" for row in CATALOGUE if row["id"] not in TO_COME["value"])
     document = Document("mizu", spec(text))
     before, after = PolicySet.build(1, []), PolicySet.build(1, [document])
     differing = [

@@ -9,11 +9,12 @@ from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.rating.v1 import rating_pb2
 from callwarden.cli import explanation, output, values
 from callwarden.cli.commands import limits
-from callwarden.cli.failure import Misuse
+from callwarden.cli.failure import CliMisuse
 from callwarden.cli.main import run
+from callwarden.kernel.clock import UnixS
 from cli.tests.on_screen import STRANGE, shown
 
-NOW_S = datetime(2026, 11, 24, 20, 0, tzinfo=UTC).timestamp()  # 21:00 in Berlin
+NOW_S = UnixS(datetime(2026, 11, 24, 20, 0, tzinfo=UTC).timestamp())  # 21:00 in Berlin
 MIDNIGHT_S = datetime(2026, 11, 24, 23, 0, tzinfo=UTC).timestamp()  # there
 ALICE = pb.Account(name="alice", realm="example.org", type="enduser", currency="EUR", time_zone="Europe/Berlin")
 
@@ -54,7 +55,7 @@ def test_limits_fit_a_terminal_of_100_columns() -> None:
         remaining=2_379_500_000, window="month 2026-11 Europe/Berlin", resets_at_s=NOW_S + 6 * 86_400,
     )  # fmt: skip
     text = shown(limits.render(pb.ShowLimitsReply(account=ALICE, limits=[use]), NOW_S), width=100)
-    assert "month to 2026-11-30 (6 d)   account" in line(text, "monthly_spend")
+    assert "month to 2026-11-30 (6 d)  account" in line(text, "monthly_spend")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ SIMULATED = pb.SimulateCallReply(
 
 def test_a_simulated_call_tells_what_it_would_get_cost_and_take() -> None:
     text = shown(limits.render_simulation("alice", "+4930123", SIMULATED))
-    assert text.startswith("A call of alice to +4930123 would be admitted.")
+    assert text.startswith("A call from alice to +4930123 would be admitted.")
     for part in ("1:00 of talk", "2:00:00 of talk", "0.06 EUR a minute by prefix 49", "berlin", "calls 1, limit 5"):
         assert part in text
 
@@ -123,7 +124,7 @@ def test_a_simulated_refusal_ends_with_its_reason() -> None:
     )
     text = shown(limits.render_simulation("alice", "+4930123", reply))
     assert "would be refused." in text
-    assert text.splitlines()[-1].strip() == "→ lines: All 5 lines are in use, again in 2 min"
+    assert text.splitlines()[-1].strip() == "→ lines: All 5 lines are in use, retry after 2 min"
 
 
 def test_a_list_of_decisions_tells_refusals_reports_warnings_and_cuts_apart() -> None:
@@ -200,7 +201,7 @@ def test_a_moment_is_read_by_the_accounts_clock(text: str, utc: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "8", "24:61", "tomorrow", "2026-13-01 08:00"])
 def test_what_is_no_moment_is_a_misuse(text: str) -> None:
-    with pytest.raises(Misuse, match="--at"):
+    with pytest.raises(CliMisuse, match="--at"):
         values.moment(text, "Europe/Berlin", NOW_S, name="--at")
 
 

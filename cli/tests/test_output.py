@@ -7,7 +7,7 @@ import pytest
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.rating.v1 import rating_pb2
 from callwarden.cli import explanation, output, values
-from callwarden.cli.failure import Misuse, of_child
+from callwarden.cli.failure import CliMisuse, of_child
 from callwarden.local.process import ChildFailed
 from cli.tests.on_screen import STRANGE, shown
 
@@ -16,11 +16,13 @@ def test_json_has_every_field_and_numbers_are_numbers() -> None:
     account = pb.Account(name="alice", balance_micros=12_345_678_901, prepaid=True)
     account.limits.max_lines = 5
     plain = output.plain(account)
-    assert plain["balance_micros"] == 12_345_678_901
-    assert plain["limits"] == dict.fromkeys(field.name for field in pb.Limits.DESCRIPTOR.fields) | {"max_lines": 5}
+    assert (plain["balance_micros"], plain["balance"]) == (12_345_678_901, "12345.678901")
+    amounts = {"daily", "monthly", "monthly_increment", "monthly_ceiling"}
+    fields = {field.name for field in pb.Limits.DESCRIPTOR.fields}
+    assert plain["limits"] == dict.fromkeys(fields | amounts) | {"max_lines": 5}
     assert plain["numbers"] == []
-    assert plain["held_micros"] == 0
-    assert set(plain) == {field.name for field in pb.Account.DESCRIPTOR.fields}
+    assert (plain["held_micros"], plain["held"]) == (0, "0.00")
+    assert set(plain) == {field.name for field in pb.Account.DESCRIPTOR.fields} | {"balance", "held", "spent_today"}
 
 
 def test_json_of_a_choice_shows_what_was_chosen() -> None:
@@ -49,7 +51,7 @@ def test_durations_are_written_as_people_do(text: str, seconds: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "h", "1.5h", "-3", "³"])
 def test_what_is_no_duration_is_a_misuse(text: str) -> None:
-    with pytest.raises(Misuse):
+    with pytest.raises(CliMisuse):
         values.seconds(text)
 
 
@@ -85,7 +87,7 @@ def test_an_explanation_shows_every_rule_with_its_numbers_and_marks_the_one_that
     assert "! " in line("premium")
     assert "report only" in line("premium")
     assert "✗" in line("calls 6, limit 5")
-    assert line("postpaid").strip() == "·  postpaid: credit"
+    assert line("postpaid").strip() == "·  not applicable (postpaid): credit"
     assert "✓" in line("daily-spend")
     assert "1.20, limit 25.00" in line("daily-spend")
     assert line("→").strip() == "→ lines: All lines are in use (SIP 486)"
@@ -119,12 +121,12 @@ def test_rules_that_do_not_apply_share_a_line_for_each_reason_unless_all_are_wan
 @pytest.mark.parametrize(
     ("decision", "said"),
     [
-        (pb.Decision(outcome="cut", cut_by="credit"), "→ cut by credit: less was left than a whole slice takes"),
+        (pb.Decision(outcome="cut", cut_by="credit"), "→ cut by credit: the rest is less than a whole slice"),
         (
             pb.Decision(outcome="cut", refused=pb.Refused(reason="daily-spend", rule="daily_spend", text="Spent.")),
             "→ cut by daily_spend",
         ),
-        (pb.Decision(outcome="admit", cut_by="credit"), "→ cut by credit: less was left than a whole slice takes"),
+        (pb.Decision(outcome="admit", cut_by="credit"), "→ cut by credit: the rest is less than a whole slice"),
     ],
 )
 def test_an_explanation_names_the_rule_that_cuts_a_call(decision: pb.Decision, said: str) -> None:
@@ -206,8 +208,9 @@ def test_a_stranger_does_not_command_the_terminal(capsys: pytest.CaptureFixture[
     )
     rows = output.Rows("a", right=("a",))
     rows.add(STRANGE)
-    output.say(STRANGE)
-    output.as_json({STRANGE: STRANGE})
+    output.echo(STRANGE)
+    for as_ in (output.Output.JSON, output.Output.CSV):
+        output.emit(as_, {STRANGE: STRANGE, "list": [STRANGE], "within": {"a": STRANGE}}, lambda: None)
     text = (
         shown(explanation.render(STRANGE, reply))
         + shown(rows)

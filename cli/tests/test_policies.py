@@ -174,7 +174,7 @@ async def test_list_and_show_give_back_what_was_applied(
     file.write_text(LINES_3)
     async with Bus(nats_server.url, name="declares"):
         assert await command("policy", "list") == 0
-        assert "profile Default holds" in capsys.readouterr().out
+        assert "profile Default is in force" in capsys.readouterr().out
         assert await command("policy", "apply", "-f", str(file)) == 0
         capsys.readouterr()
         assert await command("policy", "list", "--output", "json") == 0

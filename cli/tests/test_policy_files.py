@@ -44,7 +44,7 @@ def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
 
 def test_lint_finds_nothing_in_what_is_right(shell: Shell) -> None:
     code, out, _ = shell.run("lint", shell.file(resource(spec="lines: {max: 3}")))
-    assert (code, out) == (0, "1 resource right, 0 problems, 0 warnings\n")
+    assert (code, out) == (0, "1 resource OK\n")
 
 
 def test_lint_names_every_problem_of_every_resource_with_its_field(shell: Shell) -> None:
@@ -120,5 +120,5 @@ def test_changes_are_effective_values_of_each_realm(capsys: pytest.CaptureFixtur
     ]
     _show_changes(found)
     shown = capsys.readouterr().out
-    assert "no service yet" in shown
+    assert "nothing yet" in shown
     assert "edge-proxy" in shown

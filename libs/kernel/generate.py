@@ -1,4 +1,4 @@
-"""Writes docs/account-fields.md from the tables of fields in callwarden.kernel. `--check` compares instead.
+"""Writes docs/reference/account-fields.md from the tables of fields in callwarden.kernel. `--check` compares instead.
 `make fields` runs it.
 """
 
@@ -11,7 +11,7 @@ from callwarden.kernel.fields import DataField, FieldKind
 from callwarden.kernel.trunk import TRUNK_FIELDS
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "account-fields.md"
+PAGE = ROOT / "docs" / "reference/account-fields.md"
 
 HEAD = """\
 # Fields of accounts and trunks

@@ -11,7 +11,7 @@ from callwarden.policy import crd, reference
 
 ROOT = Path(__file__).resolve().parents[2]
 CRDS = ROOT / "deploy" / "helm" / "callwarden" / "crds"
-REFERENCE = ROOT / "docs" / "policy-reference.md"
+REFERENCE = ROOT / "docs" / "reference/policy-reference.md"
 NOTE = "# Generated from libs/policy by `make crds`; edit the model, not this file.\n"
 
 

@@ -12,7 +12,7 @@ from admission_desk import ALICE, change, desk_on, trunk
 from admission_desk import account as new_account
 from sqlalchemy import insert, update
 
-from callwarden.auth.adapters.accounts_sql import SqlAccounts as AuthAccounts
+from callwarden.auth.adapters.credentials_sql import SqlCredentialStore
 from callwarden.auth.core.sealing import SEALED_BYTES, Sealed
 from callwarden.auth.core.users import UserKey
 from callwarden.call_admission.accounts.adapters import accounts_sql
@@ -20,23 +20,25 @@ from callwarden.call_admission.accounts.core.account_csv import Line
 from callwarden.call_admission.accounts.core.accounts import AccountFilter, AccountRef, TrunkChange
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.admission.adapters.source_trunks_sql import SqlSourceTrunks
-from callwarden.call_admission.admission.adapters.store_sql import SqlBooks
-from callwarden.call_admission.admission.core.book import Changes, Loaded, Note
+from callwarden.call_admission.admission.adapters.store_sql import SqlAdmissionStore
+from callwarden.call_admission.admission.core.commands import DecisionRecord
+from callwarden.call_admission.admission.core.state import Changes, ReadSet
+from callwarden.call_admission.admission.ports import Written
 from callwarden.call_admission.lists.adapters.lists_sql import SqlLists
-from callwarden.call_admission.model.calls import Owner
-from callwarden.call_admission.model.codecs.hold_bytes import owners_bytes_of
+from callwarden.call_admission.model.calls import LimitScope
+from callwarden.call_admission.model.codecs.hold_bytes import scopes_bytes_of
 from callwarden.call_admission.model.codecs.usage_bytes import grants_bytes, usage_bytes
 from callwarden.call_admission.model.days import day_of
-from callwarden.call_admission.model.lists import Entry, ListHead
-from callwarden.call_admission.model.usage import Span, Usage, day_spend
+from callwarden.call_admission.model.lists import ListEntry, ListHead
+from callwarden.call_admission.model.usage import CalendarSpan, Usage, day_spend
 from callwarden.call_admission.records.adapters import records_sql
-from callwarden.call_admission.records.core.records import Place
+from callwarden.call_admission.records.core.records import RecordPlace
 from callwarden.cli.audit.sources.running import database_role
 from callwarden.common.sql import Database, HotPool
 from callwarden.kernel.errors import CallwardenError
-from callwarden.payment.adapters.books_sql import SqlBooks as PaymentBooks
+from callwarden.payment.adapters.ledger_sql import SqlLedgerStore
 from callwarden.payment.core.topup import TopUp
-from callwarden.rating.adapters.decks_sql import SqlDecks
+from callwarden.rating.adapters.decks_sql import SqlDeckStore
 from callwarden.rating.core.deck import DeckHead, DeckRow, Tariff
 from callwarden.rating.core.routes import RouteRow
 from callwarden.schema import job
@@ -58,17 +60,6 @@ class Ceilings:
 
     def realm(self, name: str) -> int | None:
         return 1_000
-
-
-@dataclass
-class Wanted:
-    """Implements ports.Read."""
-
-    accounts: Sequence[UUID] = ()
-    counted: Sequence[UUID] = ()
-    holds: Sequence[UUID] = ()
-    looked: Sequence[UUID] = ()
-    now_s: float = NOW_S
 
 
 async def pages(*rows: Any) -> AsyncIterator[Sequence[Any]]:
@@ -131,7 +122,7 @@ async def run_all(ways: Mapping[str, Way], owner: Database, furnish: Database, m
 
 
 async def _rating(database: Database) -> None:
-    decks = SqlDecks(database)
+    decks = SqlDeckStore(database)
     rows = [DeckRow(f"{DIGITS}{n}", MARK, Tariff(19_000)) for n in range(2)]
     for _ in range(2):
         await decks.replace(DeckHead(f"{MARK}-deck", "EUR"), pages(*rows))
@@ -140,7 +131,7 @@ async def _rating(database: Database) -> None:
 
 
 async def _rating_routes(database: Database, admission: Database) -> None:
-    decks = SqlDecks(database)
+    decks = SqlDeckStore(database)
     await decks.set_route(RouteRow(DIGITS, f"{MARK}-trunk", 1, f"{MARK}-deck"))
     assert len(await decks.routes()) == 1
     await _refused(desk_on(admission, FakeClock()).delete_trunk(f"{MARK}-trunk"))
@@ -192,7 +183,7 @@ async def _calls(database: Database, furnish: Database, alice: UUID) -> None:
     call_id, by = f"{MARK}-call", {"account_id": alice, "call_id": f"{MARK}-call"}
     numbers = dict.fromkeys(("destination", "dialled", "caller_number", "prefix"), DIGITS)
     texts = {**dict.fromkeys(("source_address", "edge", "trunk", "trace_id"), MARK), **numbers, "policy_revision": 7}
-    owners = owners_bytes_of((Owner("account", alice, 1),), (), ())
+    owners = scopes_bytes_of((LimitScope("account", alice, 1),), (), ())
     running = {
         "id": uuid.uuid4(), **by, **texts, "created_at": LONG_AGO, "expires_at": LONG_AGO, "granted_s": 60,
         "max_duration_s": 600, "final": False, "held_micros": 0, "spend_day": LONG_AGO.date(), "price": b"",
@@ -221,8 +212,8 @@ async def _calls(database: Database, furnish: Database, alice: UUID) -> None:
         assert len([page async for page in records.export(owner, 0.0, NOW_S)]) == 2
     assert (await accounts.explain(call_id)).call is not None
     for outcome in ("", MARK):
-        await records.decisions(alice, 0.0, outcome, Place(int(NOW_S) * 10**6, uuid.uuid4()), 2)
-    await records.ledger(alice, 0.0, Place(int(NOW_S) * 10**6, uuid.uuid4()), 2)
+        await records.decisions(alice, 0.0, outcome, RecordPlace(int(NOW_S) * 10**6, uuid.uuid4()), 2)
+    await records.ledger(alice, 0.0, RecordPlace(int(NOW_S) * 10**6, uuid.uuid4()), 2)
 
 
 async def _shards(database: Database, furnish: Database, alice: UUID) -> None:
@@ -237,19 +228,13 @@ async def _shards(database: Database, furnish: Database, alice: UUID) -> None:
 
 
 async def _admission(hot: HotPool, alice: UUID) -> None:
-    books = SqlBooks(hot)
-    note = Note(uuid.uuid4(), f"{MARK}-call", alice, NOW_S, MARK, None, b"")
-
-    def decide(loaded: Loaded) -> tuple[Changes, None]:
-        missing = {(alice, 0)} - loaded.counters.keys()
-        return Changes(missing=missing, notes=[note]), None
-
-    for read in (
-        Wanted((alice,), (alice,), (uuid.uuid4(),), (uuid.uuid4(),)), Wanted((alice,), (), (uuid.uuid4(),), ())
-    ):  # fmt: skip
-        await books.update(read, decide)
-        await books.look(read, decide)
-    await books.expired(NOW_S, 10)
+    store = SqlAdmissionStore(hot)
+    for counted in ((alice,), ()):
+        read = ReadSet((alice,), counted, (uuid.uuid4(),), NOW_S, (uuid.uuid4(),))
+        await store.load(read, {(alice, 0)})
+    decision = DecisionRecord(uuid.uuid4(), f"{MARK}-call", alice, NOW_S, MARK, None, b"")
+    assert await store.write(Changes(decisions=[decision])) == Written()
+    await store.expired(NOW_S, 10)
 
 
 async def _records(database: Database, furnish: Database, alice: UUID) -> None:
@@ -294,7 +279,7 @@ def _shard(alice: UUID) -> Callable[[Any], Awaitable[None]]:
 
     async def work(connection: Any) -> None:
         day = day_of(LONG_AGO.timestamp(), ALICE["time_zone"]).toordinal()
-        usage = usage_bytes(Usage(days=[Span(day, AMOUNT)]))
+        usage = usage_bytes(Usage(days=[CalendarSpan(day, AMOUNT)]))
         grants = grants_bytes({day_spend(day): (AMOUNT, 2, AMOUNT)})
         await connection.execute(update(account).where(account.c.id == alice).values(shards=2))
         await connection.execute(insert(counter).values(scope=alice, shard=0, usage=usage, transfers=grants))
@@ -304,7 +289,7 @@ def _shard(alice: UUID) -> Callable[[Any], Awaitable[None]]:
 
 async def _lists(database: Database, alice: UUID) -> None:
     lists = SqlLists(database)
-    entries = [Entry(f"{DIGITS}{n}", MARK) for n in range(2)]
+    entries = [ListEntry(f"{DIGITS}{n}", MARK) for n in range(2)]
     for _ in range(2):
         await lists.replace(ListHead(f"{MARK}-list", source=MARK), pages(*entries))
     (head,) = await lists.heads()
@@ -316,7 +301,7 @@ async def _lists(database: Database, alice: UUID) -> None:
 
 
 async def _payment(database: Database, furnish: Database) -> None:
-    books = PaymentBooks(database, lambda count: uuid.uuid4().bytes[:count])
+    books = SqlLedgerStore(database, lambda count: uuid.uuid4().bytes[:count])
     await books.credit(TopUp(f"{MARK}-imported", AMOUNT, "EUR", f"{MARK}-1", MARK))
     sharded = update(account).where(account.c.name == f"{MARK}-imported").values(shards=2)
     await furnish.transaction("furnish", lambda connection: connection.execute(sharded))
@@ -324,7 +309,7 @@ async def _payment(database: Database, furnish: Database) -> None:
 
 
 async def _auth(database: Database, hot: HotPool, alice: UUID) -> None:
-    accounts, user = AuthAccounts(database, hot), UserKey(REALM, MARK)
+    accounts, user = SqlCredentialStore(database, hot), UserKey(REALM, MARK)
     old, new = Sealed(bytes(SEALED_BYTES), "a" * 16), Sealed(bytes(SEALED_BYTES), "b" * 16)
     await accounts.set_credential(str(alice), user, old)
     assert user in await accounts.look_up([user])

@@ -13,14 +13,15 @@ from hypothesis import given, settings
 from callwarden.auth.core import digest
 from callwarden.call_admission.admission.core.rules import RULES
 from callwarden.call_admission.model.calls import Hold
-from callwarden.call_admission.model.policy import Policies
+from callwarden.call_admission.model.policy import AdmissionPolicies
 from callwarden.common.policy import encode_bundle, parse_bundle
 from callwarden.edge_proxy.core.rules import RuleBook
+from callwarden.kernel.clock import MonoS
 from callwarden.local.services import SERVICES
 from callwarden.policy.bundle import PolicySet
-from callwarden.rate_guard.core.counters import AddressReport, Counters, EndpointReport
+from callwarden.rate_guard.core.counters import AddressCounters, AddressReport, EndpointReport
 from callwarden.rate_guard.core.limits import compile_limits
-from callwarden.rating.core.unbilled import Severity
+from callwarden.rating.core.unbilled import UnbilledSeverity
 from callwarden.sip.message import Response
 
 NOW_S: Final = 1_767_614_400.0
@@ -32,7 +33,7 @@ def edge_proxy(policies: PolicySet) -> None:
     world = EdgeWorld(realms=REALMS)
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     world.talk(alice, bob, "bob")
-    world.edge.apply(RuleBook.compile(policies, REALMS))
+    world.edge.apply(RuleBook(policies, REALMS))
     first = alice.request("INVITE", f"sip:bob@{REALM}", call_id="after")
     alice.send(first)
     answer = alice.inbox.popleft() if alice.inbox else None
@@ -53,15 +54,15 @@ def auth(policies: PolicySet) -> None:
 def rate_guard(policies: PolicySet) -> None:
     for realm in policies.realms:
         limits = compile_limits(policies.for_realm(realm), ("192.0.2.0/24",))
-        counters = Counters(limits)
+        counters = AddressCounters(limits)
         counters.apply(limits)
         report = AddressReport("198.51.100.7", 100_000, 100_000, [EndpointReport(5060, "alice", 100_000, 0)])
-        for excess in counters.count(report, NOW_S):
+        for excess in counters.count(report, MonoS(NOW_S)):
             assert excess.target.startswith("198.51.100.7")
 
 
 def call_admission(policies: PolicySet) -> None:
-    compiled = Policies(policies)
+    compiled = AdmissionPolicies(policies)
     for realm in policies.realms:
         policy = compiled.for_realm(realm)
         for caller in (account(realm=realm), postpaid(realm=realm)):
@@ -78,7 +79,7 @@ def call_admission(policies: PolicySet) -> None:
 
 def rating(policies: PolicySet) -> None:
     for realm in policies.realms:
-        assert Severity(policies.for_realm(realm).billing.not_billed_severity)
+        assert UnbilledSeverity(policies.for_realm(realm).billing.not_billed_severity)
 
 
 def payment(policies: PolicySet) -> None:

@@ -1,4 +1,4 @@
-"""docs/limits.md speaks of the rules that there are, in their order, with the answers that callers get."""
+"""docs/reference/limits.md speaks of the rules that there are, in their order, with the answers that callers get."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from callwarden.call_admission.admission.core.rules import RULES
 from callwarden.edge_proxy.core.statuses import ANSWERS
 from callwarden.kernel.verdict import Reason
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "limits.md").read_text()
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "reference/limits.md").read_text()
 ROW = re.compile(r"^\| `(\w+)` \|.*\| `([\w-]+)` \| (\d{3}) \|$", re.MULTILINE)
 
 

@@ -56,6 +56,12 @@ def test_every_page_that_a_text_names_is_there() -> None:
     ] == []
 
 
+def test_every_decision_is_in_the_list_of_decisions() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = LINK.findall((folder / "README.md").read_text())
+    assert [path for path, _ in listed] == sorted(page.name for page in folder.glob("0*.md"))
+
+
 def test_a_link_to_nowhere_is_found(tmp_path: Path) -> None:
     (tmp_path / "there.md").write_text("# The `one` heading\n")
     page = tmp_path / "page.md"

@@ -1,4 +1,4 @@
-"""docs/operations.md against what it speaks of: commands, figures, metrics, alerts, values, files."""
+"""docs/howto/operations.md against what it speaks of: commands, figures, metrics, alerts, values, files."""
 
 import json
 import re
@@ -14,7 +14,7 @@ import yaml
 from callwarden.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "docs" / "operations.md").read_text()
+TEXT = (ROOT / "docs" / "howto/operations.md").read_text()
 CHART = ROOT / "deploy" / "helm" / "callwarden"
 
 

@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 
 import callwarden.schema
-from callwarden.call_admission.admission.adapters import store_sql
+from callwarden.call_admission.admission.adapters import statements
 from callwarden.common.sql import Database
 from callwarden.schema.roles import RIGHTS
 from callwarden.testing.servers import as_roles
@@ -74,7 +74,7 @@ async def test_what_adapters_run_is_portable_allowed_to_their_role_and_none_of_i
     written_into = [text for text in recorded.texts if any(piece in text for piece in data)]
     assert written_into == [], "data belongs into parameters"
     # Of these the errands run a few only; admission's own tests run them all.
-    recorded.of_service["call-admission"] |= {store_sql.statement(1, *names) for names in writes()}
+    recorded.of_service["call-admission"] |= {statements.statement(1, *names) for names in writes()}
     for service, texts in recorded.of_service.items():
         needed = {right for text in texts for right in rights_for(text)}
         given = {(table, right) for table, rights in RIGHTS[service].items() for right in rights}
@@ -86,8 +86,8 @@ async def test_what_adapters_run_is_portable_allowed_to_their_role_and_none_of_i
 
 
 def writes() -> Iterator[tuple[str, ...]]:
-    """The largest combination of each kind of write (SqlBooks' _writes_of): what a smaller one has, it has, too."""
-    before, after = ("moved", "checked", "counters"), ("notes",)
+    """The largest combination of each kind of write (store_sql._writes_of): what a smaller one has, it has, too."""
+    before, after = ("moved", "checked", "counters"), ("decisions",)
     for kind in (("holds", "asked", "known"), ("updated",), ("ends", "gone", "entries", "records", "days"), ()):
         yield (*before, *kind, *after)
 
@@ -100,23 +100,23 @@ def shape(statement: str) -> str:
 
 @pytest.mark.parametrize("names", list(writes()), ids=lambda names: "-".join(names[3:]))
 def test_what_admission_writes_is_portable_in_all_sizes(names: tuple[str, ...]) -> None:
-    texts = {size: store_sql.statement(size, *names) for size in (0, *store_sql.SIZES)}
+    texts = {size: statements.statement(size, *names) for size in (0, *statements.SIZES)}
     assert len({shape(text) for size, text in texts.items() if size}) == 1
     assert not_portable({texts[size]: f"statement({size}, …)" for size in (0, 1)}) == []
 
 
 def test_no_part_of_a_write_is_left_out() -> None:
-    assert set(itertools.chain(*writes())) == store_sql.PARTS.keys()
+    assert set(itertools.chain(*writes())) == statements.CLAUSES.keys()
 
 
 def test_two_kinds_of_change_in_one_statement_would_be_found() -> None:
-    found = {lack.name for lack in found_in(store_sql.statement(1, "updated", "ends", "gone"))}
+    found = {lack.name for lack in found_in(statements.statement(1, "updated", "ends", "gone"))}
     assert "two changes of one table in a statement" in found
 
 
 def test_settings_of_the_planner_go_to_postgresql_only() -> None:
     """CockroachDB knows none of them."""
-    wiring = Path(store_sql.__file__).parents[2] / "main.py"
+    wiring = Path(statements.__file__).parents[2] / "main.py"
     assert 'session = SESSION if database.dialect == "postgresql" else None' in wiring.read_text()
 
 

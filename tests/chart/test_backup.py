@@ -1,4 +1,4 @@
-"""The CronJob's own script on a real PostgreSQL, and the restore that docs/backup.md describes."""
+"""The CronJob's own script on a real PostgreSQL, and the restore that docs/howto/backup.md describes."""
 
 import asyncio
 import os

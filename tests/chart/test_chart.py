@@ -19,9 +19,9 @@ import yaml
 import callwarden
 from callwarden.common.metrics import CATALOGUE
 from callwarden.schema import job, roles
-from callwarden.security_policy_operator.adapters import bans, decks, trunks
-from callwarden.security_policy_operator.app import POLICIES
-from callwarden.security_policy_operator.settings import Settings as OperatorSettings
+from callwarden.security_policy_operator.app import bans, decks, trunks
+from callwarden.security_policy_operator.app.policies import PLURALS as POLICIES
+from callwarden.security_policy_operator.settings import OperatorSettings
 from callwarden.testing.kube_tools import needs_kube_tools
 from tests.chart.rendering import (
     CASES,

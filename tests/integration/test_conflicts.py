@@ -18,7 +18,7 @@ from admission_desk import change, trunk
 from sqlalchemy import event, func, insert, select, update
 from sqlalchemy.util import await_only
 
-from callwarden.auth.adapters.accounts_sql import SqlAccounts as AuthAccounts
+from callwarden.auth.adapters.credentials_sql import SqlCredentialStore
 from callwarden.auth.core.sealing import SEALED_BYTES, Sealed
 from callwarden.auth.core.users import UserKey
 from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
@@ -26,15 +26,15 @@ from callwarden.call_admission.accounts.core.account_csv import Line
 from callwarden.call_admission.accounts.core.accounts import TrunkChange
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.lists.adapters.lists_sql import SqlLists
-from callwarden.call_admission.model.lists import Entry, ListHead
+from callwarden.call_admission.model.lists import ListEntry, ListHead
 from callwarden.call_admission.records.adapters.records_sql import SqlRecords
 from callwarden.common.metrics import Metrics
 from callwarden.common.sql import Database
 from callwarden.common.sql.retry import RETRIES
 from callwarden.kernel.errors import Conflict
-from callwarden.payment.adapters.books_sql import SqlBooks
+from callwarden.payment.adapters.ledger_sql import SqlLedgerStore
 from callwarden.payment.core.topup import TopUp
-from callwarden.rating.adapters.decks_sql import SqlDecks
+from callwarden.rating.adapters.decks_sql import SqlDeckStore
 from callwarden.rating.core.deck import DeckHead, DeckRow, Tariff
 from callwarden.rating.core.routes import RouteRow
 from callwarden.schema.tables import account, account_number, cdr, deck, deck_row, ledger_entry, number_list, spend_day
@@ -124,7 +124,7 @@ async def pages(*rows: Any) -> AsyncIterator[Sequence[Any]]:
 
 
 def paid(database: Database, key: str) -> Doing:
-    books = SqlBooks(database, lambda count: uuid.uuid4().bytes[:count])
+    books = SqlLedgerStore(database, lambda count: uuid.uuid4().bytes[:count])
     return lambda: books.credit(TopUp("alice", 5, "EUR", key))
 
 
@@ -254,25 +254,25 @@ async def test_records_that_two_processes_forget_are_gone_once(two: Two) -> None
 
 async def test_two_lists_imported_at_once_both_hold(two: Two) -> None:
     """Each counts the other's entries towards what all may have together."""
-    two.interrupt("FOR UPDATE", lambda: SqlLists(two.other).replace(ListHead("other"), pages(Entry("491"))))
-    written = await SqlLists(two.one).replace(ListHead("irsf"), pages(Entry("492"), Entry("493")))
+    two.interrupt("FOR UPDATE", lambda: SqlLists(two.other).replace(ListHead("other"), pages(ListEntry("491"))))
+    written = await SqlLists(two.one).replace(ListHead("irsf"), pages(ListEntry("492"), ListEntry("493")))
     assert (written.entries, two.retried("list point")) == (2, 1)
     assert await two.ask(select(func.sum(number_list.c.entries))) == 3
 
 
 async def test_of_two_imports_of_one_list_at_once_one_holds_whole(two: Two) -> None:
-    two.interrupt("FOR UPDATE", lambda: SqlLists(two.other).replace(ListHead("irsf"), pages(Entry("491"))))
+    two.interrupt("FOR UPDATE", lambda: SqlLists(two.other).replace(ListHead("irsf"), pages(ListEntry("491"))))
     with pytest.raises(Conflict):
-        await SqlLists(two.one).replace(ListHead("irsf"), pages(Entry("492"), Entry("493")))
+        await SqlLists(two.one).replace(ListHead("irsf"), pages(ListEntry("492"), ListEntry("493")))
     (head,) = await SqlLists(two.other).heads()
     assert [list(page) async for page in SqlLists(two.other).patterns("irsf", head.version)] == [["491"]]
 
 
 async def test_an_import_of_a_deck_goes_on_when_its_row_was_touched(two: Two) -> None:
     rows = [DeckRow(prefix, "", Tariff(1)) for prefix in ("49", "491")]
-    await SqlDecks(two.other).replace(DeckHead("retail", "EUR"), pages(rows[0]))
+    await SqlDeckStore(two.other).replace(DeckHead("retail", "EUR"), pages(rows[0]))
     two.interrupt("FOR UPDATE", lambda: two.tell(update(deck).values(updated_at=func.now())))
-    version = await SqlDecks(two.one).replace(DeckHead("retail", "USD"), pages(*rows))
+    version = await SqlDeckStore(two.one).replace(DeckHead("retail", "USD"), pages(*rows))
     assert two.retried("deck point") == 1
     assert await two.ask(select(deck.c.version)) == version
     assert await two.ask(select(func.count()).where(deck_row.c.deck == "retail")) == 2
@@ -281,10 +281,10 @@ async def test_an_import_of_a_deck_goes_on_when_its_row_was_touched(two: Two) ->
 async def test_two_routes_set_at_once_both_lead_somewhere(two: Two) -> None:
     owner = await two.account("carrier", type_="carrier", prepaid=False)
     await SqlAccounts(two.other).create_trunk(trunk(account="carrier"), owner)
-    two.interrupt("count(*)", lambda: SqlDecks(two.other).set_route(RouteRow("49", "berlin")))
-    await SqlDecks(two.one).set_route(RouteRow("33", "berlin"))
+    two.interrupt("count(*)", lambda: SqlDeckStore(two.other).set_route(RouteRow("49", "berlin")))
+    await SqlDeckStore(two.one).set_route(RouteRow("33", "berlin"))
     assert two.retried("set route") == 1
-    assert [route.row.prefix for route in await SqlDecks(two.other).routes()] == ["33", "49"]
+    assert [route.row.prefix for route in await SqlDeckStore(two.other).routes()] == ["33", "49"]
 
 
 # ------------------------------------------------------------------ credentials
@@ -294,7 +294,7 @@ async def test_a_new_password_is_not_sealed_over_by_the_old_one(two: Two) -> Non
     alice, user = str(await two.account()), UserKey("example.org", "alice")
     old, resealed, new = (Sealed(bytes([number]) * SEALED_BYTES, "k" * 16) for number in range(3))
     async with await two.one.hot(connections=1) as hot:
-        mine, others = AuthAccounts(two.one, hot), AuthAccounts(two.other, hot)
+        mine, others = SqlCredentialStore(two.one, hot), SqlCredentialStore(two.other, hot)
         await others.set_credential(alice, user, old)
         two.interrupt("UPDATE credential", lambda: others.set_credential(alice, user, new))
         assert not await mine.replace_seal(user, old, resealed)

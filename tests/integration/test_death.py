@@ -23,6 +23,7 @@ spec:
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("service", SERVICES)
 async def test_kill_9_in_the_middle_of_100_calls_changes_no_sum(site: Sites, service: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+import pytest
 import pytest_asyncio
 from accepted_policies import policy_sets
 from hypothesis import HealthCheck, Phase, given, settings
@@ -65,6 +66,7 @@ async def followed(site: Sites) -> AsyncIterator[Followed]:
         await asyncio.gather(listening, return_exceptions=True)
 
 
+@pytest.mark.long
 @settings(
     max_examples=5,
     deadline=None,

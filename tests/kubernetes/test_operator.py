@@ -13,12 +13,13 @@ from callwarden.common.policy import BUNDLE_KEY, parse_bundle
 from callwarden.policy.bundle import PolicySet
 from callwarden.testing import kube_tools
 from callwarden.testing.waiting import eventually
-from tests.kubernetes.cluster import BUILD_TIMEOUT_S, missing
+from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, missing
 from tests.kubernetes.conftest import Site
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(BUILD_TIMEOUT_S),  # the first one may have to build the API server
+    pytest.mark.long,
+    pytest.mark.timeout(CLUSTER_TIMEOUT_S),
     pytest.mark.skipif(bool(missing()), reason=missing()),
     kube_tools.needs_kube_tools(),
 ]

@@ -17,13 +17,14 @@ from callwarden.local.process import Child
 from callwarden.policy import crd
 from callwarden.testing import kube_tools
 from callwarden.testing.waiting import eventually
-from tests.kubernetes.cluster import BUILD_TIMEOUT_S, missing
+from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, missing
 from tests.kubernetes.conftest import Site
 from tests.kubernetes.test_operator import bundle, conditions, message, policy
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(BUILD_TIMEOUT_S),
+    pytest.mark.long,
+    pytest.mark.timeout(2 * CLUSTER_TIMEOUT_S),
     pytest.mark.skipif(bool(missing()), reason=missing()),
     kube_tools.needs_kube_tools(),
 ]

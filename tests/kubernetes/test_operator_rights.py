@@ -7,12 +7,13 @@ import pytest
 from callwarden.testing import kube_tools
 from callwarden.testing.waiting import eventually
 from tests.chart.rendering import NAMESPACE, VERSIONS, rendered
-from tests.kubernetes.cluster import BUILD_TIMEOUT_S, OWN_CLUSTER, missing
+from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, OWN_CLUSTER, missing
 from tests.kubernetes.conftest import Site
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(BUILD_TIMEOUT_S),
+    pytest.mark.long,
+    pytest.mark.timeout(CLUSTER_TIMEOUT_S),
     pytest.mark.skipif(bool(missing()), reason=missing()),
     pytest.mark.skipif(OWN_CLUSTER, reason="makes ServiceAccounts and roles: not on somebody's cluster"),
     kube_tools.needs_kube_tools(),

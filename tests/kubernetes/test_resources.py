@@ -26,7 +26,7 @@ from callwarden.testing import kube_tools
 from callwarden.testing.certificates import Authority
 from callwarden.testing.servers import Servers
 from callwarden.testing.waiting import eventually
-from tests.kubernetes.cluster import BUILD_TIMEOUT_S, Cluster, missing
+from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, Cluster, missing
 from tests.kubernetes.conftest import Site
 from tests.kubernetes.test_operator import conditions, message, waits
 
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.integration,
-    pytest.mark.timeout(BUILD_TIMEOUT_S),
+    pytest.mark.long,
+    pytest.mark.timeout(CLUSTER_TIMEOUT_S),
     pytest.mark.skipif(bool(missing()), reason=missing()),
     kube_tools.needs_kube_tools(),
 ]
@@ -317,11 +318,9 @@ async def test_a_trunk_that_is_there_already_is_taken_over_only_by_a_resource_of
         await waits(site, "cwtrunk/cologne", "Applied")
         refusals = [("Warning", "Refused")] * 2
         normal = [("Normal", reason) for reason in ("Accepted", "Applied", "TakenOver")]
-        assert "The trunk was there already. Changed: nothing." in await told(
-            site, "Trunk", "munich", *refusals, *normal
-        )
+        assert "The trunk existed already. Changed: nothing." in await told(site, "Trunk", "munich", *refusals, *normal)
         said = await told(site, "Trunk", "cologne", *normal)
-        assert "The trunk was there already. Changed: address, blockPrefixes." in said
+        assert "The trunk existed already. Changed: address, blockPrefixes." in said
         after = await clients.trunks()
         assert after["munich"] == before["munich"]
         assert (after["cologne"].address, list(after["cologne"].block_prefixes)) == ("192.0.2.3:5060", ["4990"])

@@ -13,11 +13,11 @@ from callwarden.common import policy as module
 from callwarden.common.bus import Bucket, Bus, Deleted, Put
 from callwarden.common.clock import SystemClock
 from callwarden.common.metrics import Metrics
-from callwarden.common.policy import BUNDLE_KEY, REFUSED, Policies, ack_key, parse_bundle
-from callwarden.kernel.clock import Clock
+from callwarden.common.policy import BUNDLE_KEY, REFUSED, Policies, ack_key, encode_bundle, parse_bundle
+from callwarden.kernel.clock import Clock, MonoS
 from callwarden.kernel.errors import Invalid, Unavailable
 from callwarden.local.nats import NatsServer
-from callwarden.policy.bundle import PolicySet, default_set, parse_yaml
+from callwarden.policy.bundle import Document, PolicySet, default_set, parse_yaml
 from callwarden.testing.clock import NOON_S, FakeClock
 from callwarden.testing.waiting import eventually
 
@@ -139,6 +139,47 @@ async def test_every_process_swaps_and_acknowledges_a_new_revision(bus: Bus) -> 
                     return await acknowledged(bus, instance) == wanted
 
                 await eventually(acknowledged_revision)
+
+
+class SlowMachine(FakeClock):
+    """A clock by which every step takes longer than the loop is to be kept waiting."""
+
+    def mono_s(self) -> MonoS:
+        self.advance(2 * module.SLICE_S)
+        return super().mono_s()
+
+
+def many_realms(revision: int, realms: int) -> bytes:
+    spec = {"session": {"ringTimeout": 10 + revision}}
+    documents = [Document(f"p{number}", {"realm": f"r{number}.example", **spec}) for number in range(realms)]
+    return encode_bundle(PolicySet.build(revision, documents), 0.0)
+
+
+@pytest.mark.integration
+async def test_the_loop_runs_while_many_realms_are_read_and_all_of_them_change_at_once(bus: Bus) -> None:
+    realms = 50
+    await bus.kv(Bucket.POLICY).put(BUNDLE_KEY, many_realms(1, realms))
+    async with Process(bus, "auth-0", SlowMachine()) as process:
+        assert await process.swapped.get() == 1
+        reading = asyncio.Event()
+        seen: list[tuple[int, ...]] = []
+
+        def look() -> None:
+            """In every turn of the loop."""
+            timeouts = {
+                process.policies.for_realm(f"r{number}.example").session.ring_timeout for number in range(realms)
+            }
+            seen.append((process.policies.current.revision, *timeouts))
+            if not reading.is_set():
+                asyncio.get_running_loop().call_soon(look)
+
+        look()
+        turns_before = len(seen)
+        await bus.kv(Bucket.POLICY).put(BUNDLE_KEY, many_realms(2, realms))
+        assert await process.swapped.get() == 2
+        reading.set()
+        assert len(seen) - turns_before >= 2 * realms  # a turn after each document and each realm
+        assert set(seen) <= {(1, 11), (2, 12)}
 
 
 @pytest.mark.integration

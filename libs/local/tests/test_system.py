@@ -111,6 +111,23 @@ async def test_the_shells_own_settings_do_not_leak_in(
         assert settings(state_dir, "rating-0")["CALLWARDEN_NATS_URL"] == "nats://elsewhere"
 
 
+async def test_the_callers_credentials_reach_no_process(
+    make: Make, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "GITHUB_TOKEN", "CALLWARDEN_TLS_KEY", "http_proxy"):
+        monkeypatch.setenv(name, "s3cret-of-the-caller")
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    async with make("servers", nats_url=None, database_url=None) as system:
+        children = system.children()
+        assert {"nats", "postgres", "rating-0", "auth-0", "edge-proxy-0"} == children.keys()
+        for name, child in children.items():
+            environment = await asyncio.to_thread(Path(f"/proc/{child.pid}/environ").read_bytes)
+            assert b"s3cret-of-the-caller" not in environment, name
+            assert b"PATH=" in environment, name
+        environment = await asyncio.to_thread(Path(f"/proc/{children['rating-0'].pid}/environ").read_bytes)
+        assert b"TZ=Europe/Berlin" in environment
+
+
 async def test_a_killed_process_comes_back_on_its_port(make: Make) -> None:
     async with make(processes={"rating": 2}) as system:
         address = system.targets("rating")[1]

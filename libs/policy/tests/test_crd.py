@@ -15,7 +15,7 @@ from structural_schemas import as_json_schema, values
 from callwarden.policy import crd
 from callwarden.policy.bundle import BadPolicy, Document
 from callwarden.policy.crd import KINDS, Kind
-from callwarden.policy.fields import DOCUMENT, FieldFacts, Part, Rule, group_of, walk
+from callwarden.policy.fields import DOCUMENT, FieldFacts, FieldGroup, Rule, group_of, walk
 from callwarden.policy.model import HARDENED, STRESS_TEST, PolicySpec
 from callwarden.policy.reference import schema_at
 from callwarden.policy.resources import parse_resource
@@ -144,7 +144,7 @@ def holds(rule: str, value: Mapping[str, Any]) -> bool:
     return result
 
 
-def ruled() -> Iterator[tuple[type[Part], Rule, bool]]:
+def ruled() -> Iterator[tuple[type[FieldGroup], Rule, bool]]:
     """Every rule with the group that it is of, and whether documents with it layer."""
     for spec, layers in {kind.spec: kind.layers for kind in KINDS}.items():
         models = [spec, *(fact.group for fact in walk(spec) if fact.group is not None)]
@@ -155,7 +155,7 @@ def ruled() -> Iterator[tuple[type[Part], Rule, bool]]:
     pytest.param(model, rule, layers, id=f"{model.__name__}-{rule.fields[0]}-{number}")
     for number, (model, rule, layers) in enumerate(ruled())
 ])  # fmt: skip
-def test_a_rule_says_in_cel_what_it_says_in_python(model: type[Part], rule: Rule, layers: bool) -> None:
+def test_a_rule_says_in_cel_what_it_says_in_python(model: type[FieldGroup], rule: Rule, layers: bool) -> None:
     seen: set[bool] = set()
 
     @settings(max_examples=100, deadline=None)
@@ -175,7 +175,7 @@ def test_a_rule_says_in_cel_what_it_says_in_python(model: type[Part], rule: Rule
     assert seen == {True, False}, "the values never broke the rule, or always did"
 
 
-def values_of_rule(model: type[Part], rule: Rule) -> st.SearchStrategy[dict[str, Any]]:
+def values_of_rule(model: type[FieldGroup], rule: Rule) -> st.SearchStrategy[dict[str, Any]]:
     """Groups with the fields that a rule compares, near each other, and sometimes without."""
     near = st.integers(0, 4)
     shapes: dict[str, st.SearchStrategy[dict[str, Any]]] = {

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from time import process_time
 
 from callwarden.sip import build, dialog
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.digest import Algorithm, NonceKeys, challenges, ha1, parse_credentials
 from callwarden.sip.message import Request, Response, parse
 from callwarden.sip.transaction import (
@@ -30,7 +31,7 @@ CALLS = 3000
 ROUNDS = 5
 RATE_PER_S = 500.0  # how fast the calls come on the layer's clock, so that as many timers run as in service
 SECRET = b"s" * 32
-CALLER, CALLEE = Peer("192.0.2.1", 5061), Peer("10.1.1.1", 5060)
+CALLER, CALLEE = Peer(SocketAddress("192.0.2.1", 5061)), Peer(SocketAddress("10.1.1.1", 5060))
 KEYS = NonceKeys({1: b"k" * 32}, current=1)
 HA1 = ha1(Algorithm.SHA_256, "alice", "sip.example.com", "secret")
 SDP = (
@@ -136,7 +137,7 @@ class Proxy:
 
     def request(self, request: Request, source: Peer, number: int, mono_s: float) -> None:
         request.validate()
-        via = request.stamp_source(*source.address)
+        request.stamp_source(*source.address)
         if request.method == "INVITE" and "proxy-authorization" not in request:
             nonce = KEYS.issue(1e9, b"12345")
             offers = challenges("sip.example.com", nonce, [Algorithm.SHA_256, Algorithm.MD5])
@@ -145,7 +146,7 @@ class Proxy:
             build.response(request, 407, to_tag=tag, headers=headers).to_bytes()
             self.sent += 1
             return
-        server = self.layer.accept(request, Peer(*via.reply_to()), mono_s)
+        server = self.layer.accept(request, source, mono_s)
         if request.method == "INVITE":
             credentials = parse_credentials(request.get("proxy-authorization") or "")
             assert credentials.verify(HA1, "INVITE")
@@ -203,7 +204,7 @@ def main() -> None:
                 proxy.take(proxy.layer.receive(message, peer, mono_s), number, mono_s)
             proxy.take(proxy.layer.handle_timers(mono_s), number, mono_s)
 
-    def let_go() -> None:
+    def forget() -> None:
         layer = proxies[-1].layer
         while (next_s := layer.next_timer_s()) is not None:
             layer.handle_timers(next_s)
@@ -217,7 +218,7 @@ def main() -> None:
     live, sent = len(proxies[-1].layer) / CALLS, proxies[-1].sent / CALLS
     assert sent == 8
     begun = process_time()
-    let_go()
+    forget()
     rows.append((f"the timers that end its {live:.1f} transactions", (process_time() - begun) / CALLS * 1e6))
     sys.stdout.writelines(f"{what:50} {cost_us:8.1f} us\n" for what, cost_us in rows)
 

@@ -9,12 +9,13 @@ import json
 from contextlib import suppress
 
 from callwarden.sip import build, dialog, digest
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.check import describe
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request, Response, parse
 from callwarden.sip.transaction import Peer, RequestReceived, Send, StrayResponse, TransactionLayer
 
-SOURCE = Peer("192.0.2.7", 5060)
+SOURCE = Peer(SocketAddress("192.0.2.7", 5060))
 
 
 def exercise(data: bytes) -> bool:
@@ -61,7 +62,7 @@ def _as_request(message: Request) -> None:
     outputs = layer.receive(message, SOURCE, 1.0)
     _answer(message, 407)
     forward = message.copy()
-    stamped = forward.stamp_source(SOURCE.host, SOURCE.port)
+    stamped = forward.stamp_source(*SOURCE.address)
     with suppress(Malformed):
         forward.decrement_max_forwards()
     forward.push_record_route("sip:edge.example.com;lr")
@@ -95,7 +96,7 @@ def _as_request(message: Request) -> None:
 
 def _as_response(message: Response) -> None:
     assert type(TransactionLayer().receive(message, SOURCE, 1.0)[0]) is StrayResponse
-    _ = message.via.stamped(SOURCE.host, SOURCE.port).reply_to()
+    _ = message.via.stamped(*SOURCE.address)
     message.pop_via()
 
 

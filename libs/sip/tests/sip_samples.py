@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.message import Request, Response, parse
 from callwarden.sip.transaction import Peer
 
-CALLER = Peer("192.0.2.1", 5060)
-CALLEE = Peer("192.0.2.2", 5060)
+CALLER = Peer(SocketAddress("192.0.2.1", 5060))
+CALLEE = Peer(SocketAddress("192.0.2.2", 5060))
 
 SDP = b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0 8\r\n"
 

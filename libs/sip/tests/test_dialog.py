@@ -1,7 +1,5 @@
 """Dialogs as both ends see them, and as a proxy between them does."""
 
-import json
-
 import pytest
 
 from callwarden.sip import build, dialog
@@ -66,7 +64,6 @@ def test_the_proxy_between_ends_the_call_at_both_sides_as_if_from_the_other(
     _, theirs = dialog.uac(invite, ok).request("BYE", "SIP/2.0/UDP x;branch=z9hG4bK1")
     _, bye = as_caller.request("BYE", "SIP/2.0/UDP edge;branch=z9hG4bK1", headers=[("Reason", "SIP;cause=402")])
     assert hosts(bye) == [FAR]
-    assert as_caller.next_hop.host == FAR
     for name in ("from", "to", "call-id", "cseq"):
         assert bye.get(name) == theirs.get(name)
     assert bye.uri_text == theirs.uri_text
@@ -90,7 +87,7 @@ def test_an_answer_without_record_routes_leaves_the_callee_reached_directly(
     ok.remove("record-route")
     as_caller, as_callee = dialog.between(at_edge, ok, is_ours)
     assert as_caller.routes == ()
-    assert as_caller.next_hop.host == "192.0.2.2"
+    assert as_caller.target == "sip:bob@192.0.2.2:5070"
     assert as_callee.routes == (f"<sip:{NEAR};lr>",)
 
 
@@ -110,14 +107,6 @@ def test_numbers_go_up_and_never_down(call: tuple[Request, Request, Request, Res
     assert ack.cseq == (314159, "ACK")
     caller, info = caller.request("INFO", "SIP/2.0/UDP x;branch=z9hG4bK2")
     assert info.cseq.number == 314160
-    assert caller.sent(400000).sent(5).local_cseq == 400000
-    assert caller.retargeted("sip:bob@192.0.2.9").target == "sip:bob@192.0.2.9"
-
-
-def test_a_dialog_survives_storage(call: tuple[Request, Request, Request, Response]) -> None:
-    _, at_edge, _, ok = call
-    for side in dialog.between(at_edge, ok, is_ours):
-        assert dialog.Dialog.from_dict(json.loads(json.dumps(side.to_dict()))) == side
 
 
 @pytest.mark.parametrize("header", ["to", "contact"])

@@ -22,6 +22,7 @@ def test_the_seeds_hold(seed: Path) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.long
 @pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None,
     reason="no atheris: pip install 'atheris>=3.0,<3.1' (Python 3.11 to 3.13)",

@@ -42,21 +42,6 @@ def test_ipv6_in_brackets_is_the_same_address() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("SIP/2.0/UDP 192.0.2.9;rport;branch=b", ("192.0.2.1", 4000)),
-        ("SIP/2.0/UDP 192.0.2.9:5070;branch=b", ("192.0.2.1", 5070)),
-        ("SIP/2.0/UDP 192.0.2.1;branch=b", ("192.0.2.1", 5060)),
-        ("SIP/2.0/UDP 192.0.2.1;maddr=6.6.6.6", ("192.0.2.1", 5060)),
-        ("SIP/2.0/TLS 192.0.2.1", ("192.0.2.1", 5061)),
-    ],
-)
-def test_answers_go_back_to_the_source(text: str, address: tuple[str, int]) -> None:
-    """RFC 3261 18.2.2, RFC 3581 4; never to an address that only the sender named."""
-    assert parse_via(text).stamped("192.0.2.1", 4000).reply_to() == address
-
-
-@pytest.mark.parametrize(
     "text",
     [
         "",

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from callwarden.sip import build
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.check import describe
 from callwarden.sip.digest import parse_credentials
 from callwarden.sip.malformed import Malformed
@@ -182,7 +183,7 @@ def test_an_unknown_authorization_scheme_is_no_digest() -> None:
 @pytest.mark.parametrize("name", ["rfc4475/badbranch.dat", "rfc4475/inv2543.dat"])
 def test_a_request_without_a_usable_branch_is_matched_as_of_rfc_2543(name: str) -> None:
     layer = TransactionLayer()
-    peer = Peer("192.0.2.1", 5060)
+    peer = Peer(SocketAddress("192.0.2.1", 5060))
     server = layer.accept(read(name), peer, 0.0)
     (sent,) = layer.respond(server, build.response(server.request, 200), 0.0)
     assert isinstance(sent, Send)

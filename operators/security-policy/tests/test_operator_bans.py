@@ -4,25 +4,25 @@ from typing import Any
 
 import pytest
 
-from callwarden.security_policy_operator.core.bans import Order, address_of, decide
-from callwarden.security_policy_operator.core.declared import Refusal
-from callwarden.security_policy_operator.core.plan import Source
+from callwarden.kernel.clock import UnixS
+from callwarden.security_policy_operator.core.bans import AppliedBan, BanOrder, address_of, decide
+from callwarden.security_policy_operator.core.resource import ManagedResource, Refusal
 
-MADE_S = 1_767_225_600.0  # 2026-01-01T00:00:00Z
+MADE_S = UnixS(1_767_225_600.0)  # 2026-01-01T00:00:00Z
 
 
-def ban(name: str, *, age: int = 0, leaving: bool = False, **spec: Any) -> Source:
+def ban(name: str, *, age: int = 0, leaving: bool = False, **spec: Any) -> ManagedResource:
     metadata = {
         "name": name,
         "namespace": "default",
         "creationTimestamp": f"2026-01-01T00:00:{age:02}Z",
         **({"deletionTimestamp": "2026-01-01T00:01:00Z"} if leaving else {}),
     }
-    return Source({"apiVersion": "callwarden.io/v1", "kind": "Ban", "metadata": metadata, "spec": spec})
+    return ManagedResource({"apiVersion": "callwarden.io/v1", "kind": "Ban", "metadata": metadata, "spec": spec})
 
 
-def decided(*sources: Source, now_s: float = MADE_S) -> dict[str, Order | Refusal]:
-    return {source.key.name: decision for source, decision in decide(sources, now_s)}
+def decided(*sources: ManagedResource, now_s: float = MADE_S) -> dict[str, BanOrder | Refusal]:
+    return {source.key.name: decision for source, decision in decide(sources, UnixS(now_s))}
 
 
 @pytest.mark.parametrize(
@@ -35,10 +35,12 @@ def decided(*sources: Source, now_s: float = MADE_S) -> dict[str, Order | Refusa
     ],
 )
 def test_a_ban_ends_when_it_says_counted_from_when_it_was_made(ends: dict[str, Any], until_s: float | None) -> None:
-    assert decided(ban("a", address="192.0.2.7", reason="abuse", **ends)) == {"a": Order("192.0.2.7", "abuse", until_s)}
+    assert decided(ban("a", address="192.0.2.7", reason="abuse", **ends)) == {
+        "a": BanOrder("192.0.2.7", "abuse", until_s)
+    }
 
 
-def test_when_its_time_is_up_it_is_right_and_bans_nobody() -> None:
+def test_an_expired_ban_is_valid_and_bans_no_one() -> None:
     decision = decided(ban("a", address="192.0.2.7", duration="1m"), now_s=MADE_S + 60)["a"]
     assert isinstance(decision, Refusal)
     assert (decision.reason, decision.accepted) == ("Expired", True)
@@ -48,8 +50,8 @@ def test_of_two_that_name_one_address_the_older_one_counts_however_it_is_written
     decisions = decided(
         ban("younger", address="2001:DB8:0::7", age=1), ban("older", address="2001:db8::7"), ban("c", address="::1")
     )
-    assert isinstance(decisions["older"], Order)
-    assert isinstance(decisions["c"], Order)
+    assert isinstance(decisions["older"], BanOrder)
+    assert isinstance(decisions["c"], BanOrder)
     refused = decisions["younger"]
     assert isinstance(refused, Refusal)
     assert refused.reason == "Conflict"
@@ -62,7 +64,7 @@ def test_one_that_is_up_or_leaving_makes_room_for_the_next() -> None:
     leaving = ban("leaving", address="192.0.2.7", age=1, leaving=True)
     decisions = decided(up, leaving, ban("next", address="192.0.2.7", age=2), now_s=MADE_S + 61)
     assert set(decisions) == {"up", "next"}
-    assert isinstance(decisions["next"], Order)
+    assert isinstance(decisions["next"], BanOrder)
 
 
 @pytest.mark.parametrize("address", ["1.2.3", "::::", "fe80::1%eth0", "", "192.0.2.0/24"])
@@ -76,21 +78,21 @@ def test_what_is_no_address_is_refused_with_the_field(address: str) -> None:
 
 
 def test_an_ipv4_address_in_ipv6_clothes_is_the_ipv4_address() -> None:
-    assert decided(ban("a", address="::ffff:192.0.2.7"))["a"] == Order("192.0.2.7", "operator", None)
+    assert decided(ban("a", address="::ffff:192.0.2.7"))["a"] == BanOrder("192.0.2.7", "operator", None)
 
 
 @pytest.mark.parametrize(
-    ("order", "reason", "until_s", "is_kept"),
+    ("order", "reason", "until_s", "is_met"),
     [
-        (Order("192.0.2.7", "abuse", None), "abuse", 0.0, True),
-        (Order("192.0.2.7", "abuse", None), "abuse", MADE_S, False),
-        (Order("192.0.2.7", "abuse", MADE_S), "abuse", 0.0, False),
-        (Order("192.0.2.7", "abuse", MADE_S), "abuse", MADE_S + 1.5, True),
-        (Order("192.0.2.7", "abuse", MADE_S), "abuse", MADE_S + 60, False),
-        (Order("192.0.2.7", "abuse", None), "rate", 0.0, False),
+        (BanOrder("192.0.2.7", "abuse", None), "abuse", 0.0, True),
+        (BanOrder("192.0.2.7", "abuse", None), "abuse", MADE_S, False),
+        (BanOrder("192.0.2.7", "abuse", MADE_S), "abuse", 0.0, False),
+        (BanOrder("192.0.2.7", "abuse", MADE_S), "abuse", MADE_S + 1.5, True),
+        (BanOrder("192.0.2.7", "abuse", MADE_S), "abuse", MADE_S + 60, False),
+        (BanOrder("192.0.2.7", "abuse", None), "rate", 0.0, False),
     ],
 )
-def test_a_ban_that_stands_is_written_again_only_if_it_says_something_else(
-    order: Order, reason: str, until_s: float, is_kept: bool
+def test_a_ban_in_force_is_written_again_only_if_it_says_something_else(
+    order: BanOrder, reason: str, until_s: float, is_met: bool
 ) -> None:
-    assert order.is_kept_by(reason, until_s) is is_kept
+    assert order.is_met_by(AppliedBan(reason, until_s)) is is_met

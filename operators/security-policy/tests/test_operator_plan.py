@@ -1,4 +1,4 @@
-"""Which policies hold: each on its own, two that contradict each other, all together, and the last good one."""
+"""Which policies are in force: each on its own, two that contradict each other, all together, and the last good one."""
 
 from typing import Any
 
@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from callwarden.common.bus.streams import BUCKETS, Bucket
 from callwarden.policy.bundle import DOCUMENTS_MAX, Document, PolicySet, default_set
 from callwarden.security_policy_operator.core import plan as planning
-from callwarden.security_policy_operator.core.plan import BUNDLE_BYTES_MAX, Plan, Source, plan, unknown
+from callwarden.security_policy_operator.core.plan import BUNDLE_BYTES_MAX, PolicyPlan, plan, unknown
+from callwarden.security_policy_operator.core.resource import ManagedResource
 
-NOWHERE = {"lines": {"timeZone": "Mars/Phobos"}}  # right for a schema, wrong for who knows time zones
+NOWHERE = {"lines": {"timeZone": "Mars/Phobos"}}  # valid for the schema, not for a process that knows time zones
 
 
-def source(name: str, spec: dict[str, Any], *, age: int = 0, kind: str = "SecurityPolicy", **metadata: Any) -> Source:
+def source(
+    name: str, spec: dict[str, Any], *, age: int = 0, kind: str = "SecurityPolicy", **metadata: Any
+) -> ManagedResource:
     """`age`: the higher, the later it was made."""
     body = {
         "apiVersion": "callwarden.io/v1",
@@ -28,18 +31,18 @@ def source(name: str, spec: dict[str, Any], *, age: int = 0, kind: str = "Securi
         },
         "spec": spec,
     }
-    return Source(body)
+    return ManagedResource(body)
 
 
-def held(*sources: Source, revision: int = 1) -> PolicySet:
+def held(*sources: ManagedResource, revision: int = 1) -> PolicySet:
     return PolicySet.build(revision, plan(sources, default_set()).documents)
 
 
-def verdicts(made: Plan) -> dict[str, tuple[bool, str]]:
+def verdicts(made: PolicyPlan) -> dict[str, tuple[bool, str]]:
     return {key.name: (verdict.accepted, verdict.reason) for key, verdict in made.verdicts.items()}
 
 
-def specs(made: Plan) -> dict[str, Any]:
+def specs(made: PolicyPlan) -> dict[str, Any]:
     return {document.name: document.spec for document in made.documents}
 
 
@@ -87,7 +90,7 @@ def test_of_two_that_contradict_each_other_the_older_one_holds_and_is_named_to_t
     ],
     ids=["another priority", "another realm", "the same value", "the cluster's base"],
 )
-def test_in_another_place_or_with_the_same_value_there_is_no_conflict(other: Source) -> None:
+def test_in_another_place_or_with_the_same_value_there_is_no_conflict(other: ManagedResource) -> None:
     made = plan([source("a", {"lines": {"max": 3}}), other], default_set())
     assert verdicts(made) == {"a": (True, "Valid"), "b": (True, "Valid")}
 
@@ -175,7 +178,7 @@ SPECS = st.fixed_dictionaries(
 CLUSTERS = st.dictionaries(st.sampled_from("abcdef"), st.tuples(SPECS, st.integers(0, 3)), max_size=6)
 
 
-def sources_of(cluster: dict[str, tuple[dict[str, Any], int]]) -> list[Source]:
+def sources_of(cluster: dict[str, tuple[dict[str, Any], int]]) -> list[ManagedResource]:
     return [source(name, spec, age=age) for name, (spec, age) in cluster.items()]
 
 

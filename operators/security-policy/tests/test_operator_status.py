@@ -1,15 +1,17 @@
-"""What is said of a policy: conditions, revision, who runs it, and which turns are worth an event."""
+"""The status of a policy: conditions, revision, which pods enforce it, and which changes are worth an Event."""
 
 from typing import Any
 
 import pytest
 
+from callwarden.kernel.clock import UnixS
 from callwarden.policy.bundle import Document
-from callwarden.security_policy_operator.core.plan import Source, Verdict
+from callwarden.security_policy_operator.core.plan import PolicyVerdict
+from callwarden.security_policy_operator.core.resource import ManagedResource
 from callwarden.security_policy_operator.core.status import (
     BEHIND_S,
     Ack,
-    Held,
+    AppliedState,
     Json,
     moment_of,
     revision_of,
@@ -18,16 +20,16 @@ from callwarden.security_policy_operator.core.status import (
     transitions,
 )
 
-NOW_S = 1_767_225_600.0
+NOW_S = UnixS(1_767_225_600.0)
 DOCUMENT = Document("house", {"lines": {"max": 3}}, namespace="default")
-GOOD = Verdict(True, "Valid", "The policy is right.", DOCUMENT)
-REFUSED = Verdict(False, "Invalid", "spec.lines.max: is wrong", None)
-STANDS_IN = Verdict(False, "Invalid", "spec.lines.max: is wrong", DOCUMENT)
+GOOD = PolicyVerdict(True, "Valid", "The policy is valid.", DOCUMENT)
+REFUSED = PolicyVerdict(False, "Invalid", "spec.lines.max: is wrong", None)
+LAST_GOOD = PolicyVerdict(False, "Invalid", "spec.lines.max: is wrong", DOCUMENT)
 
 
-def source(status: Json | None = None, generation: int = 1) -> Source:
+def source(status: Json | None = None, generation: int = 1) -> ManagedResource:
     body: Json = {"kind": "SecurityPolicy", "metadata": {"name": "house", "generation": generation}}
-    return Source({**body, **({"status": status} if status is not None else {})})
+    return ManagedResource({**body, **({"status": status} if status is not None else {})})
 
 
 def acks(*revisions: int, service: str = "edge-proxy") -> list[Ack]:
@@ -45,13 +47,13 @@ def conditions(status: Json) -> dict[str, tuple[str, str]]:
         (GOOD, (5, 4), ("False", "Progressing"), ("False", "AsSpecified")),
         (GOOD, (5, 6), ("True", "Enforced"), ("False", "AsSpecified")),
         (REFUSED, (5, 5), ("False", "NotAccepted"), ("True", "NotInForce")),
-        (STANDS_IN, (5, 5), ("False", "NotAccepted"), ("True", "LastGoodInForce")),
+        (LAST_GOOD, (5, 5), ("False", "NotAccepted"), ("True", "LastGoodInForce")),
     ],
 )
-def test_conditions_say_whether_it_is_right_and_who_enforces_it(
-    verdict: Verdict, running: tuple[int, ...], applied: tuple[str, str], degraded: tuple[str, str]
+def test_conditions_report_whether_it_is_valid_and_which_pods_enforce_it(
+    verdict: PolicyVerdict, running: tuple[int, ...], applied: tuple[str, str], degraded: tuple[str, str]
 ) -> None:
-    held = Held(5 if verdict.document else 0, NOW_S)
+    held = AppliedState(5 if verdict.document else 0, NOW_S)
     status = status_of(source(), verdict, held, acks(*running), NOW_S)
     assert conditions(status) == {
         "Accepted": (str(verdict.accepted), verdict.reason),
@@ -61,7 +63,7 @@ def test_conditions_say_whether_it_is_right_and_who_enforces_it(
 
 
 def test_pods_are_counted_by_service() -> None:
-    status = status_of(source(), GOOD, Held(5, NOW_S), [*acks(5, 4, service="auth"), *acks(7)], NOW_S)
+    status = status_of(source(), GOOD, AppliedState(5, NOW_S), [*acks(5, 4, service="auth"), *acks(7)], NOW_S)
     assert status["services"] == [
         {"name": "auth", "pods": 2, "running": 1},
         {"name": "edge-proxy", "pods": 1, "running": 1},
@@ -69,43 +71,45 @@ def test_pods_are_counted_by_service() -> None:
 
 
 def test_pods_that_stay_behind_are_named_after_a_while() -> None:
-    late_s = NOW_S + BEHIND_S + 1
-    status = status_of(source(), GOOD, Held(5, NOW_S), acks(4), late_s)
+    late_s = UnixS(NOW_S + BEHIND_S + 1)
+    status = status_of(source(), GOOD, AppliedState(5, NOW_S), acks(4), late_s)
     assert conditions(status)["Degraded"] == ("True", "PodsBehind")
 
 
-def test_a_condition_keeps_its_time_until_its_status_turns() -> None:
-    first = status_of(source(), GOOD, Held(5, NOW_S), acks(4), NOW_S)
-    second = status_of(source(first), GOOD, Held(5, NOW_S), acks(5), NOW_S + 60)
+def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
+    first = status_of(source(), GOOD, AppliedState(5, NOW_S), acks(4), NOW_S)
+    second = status_of(source(first), GOOD, AppliedState(5, NOW_S), acks(5), UnixS(NOW_S + 60))
     times = {one["type"]: one["lastTransitionTime"] for one in second["conditions"]}
     assert times == {
         "Accepted": moment_of(NOW_S),
         "Applied": moment_of(NOW_S + 60),
         "Degraded": moment_of(NOW_S),
     }
-    assert status_of(source(second), GOOD, Held(5, NOW_S), acks(5), NOW_S + 90) == second  # nothing to write
+    assert (
+        status_of(source(second), GOOD, AppliedState(5, NOW_S), acks(5), UnixS(NOW_S + 90)) == second
+    )  # nothing to write
 
 
-def test_only_turns_are_events() -> None:
-    first = status_of(source(), GOOD, Held(5, NOW_S), acks(5), NOW_S)
+def test_only_changes_are_events() -> None:
+    first = status_of(source(), GOOD, AppliedState(5, NOW_S), acks(5), NOW_S)
     assert [event[:2] for event in transitions(source(), first)] == [("Normal", "Accepted"), ("Normal", "Applied")]
     assert transitions(source(first), first) == []
-    refused = status_of(source(first, 2), STANDS_IN, Held(5, NOW_S), acks(5), NOW_S)
+    refused = status_of(source(first, 2), LAST_GOOD, AppliedState(5, NOW_S), acks(5), NOW_S)
     assert [event[:2] for event in transitions(source(first, 2), refused)] == [
         ("Warning", "Invalid"),
         ("Warning", "LastGoodInForce"),
     ]
 
 
-def test_that_an_edit_holds_is_an_event_though_nothing_turns() -> None:
-    first = status_of(source(), GOOD, Held(5, NOW_S), acks(5), NOW_S)
-    edited = status_of(source(first, 2), GOOD, Held(6, NOW_S), acks(6), NOW_S)
+def test_an_applied_edit_is_an_event_though_no_condition_changes() -> None:
+    first = status_of(source(), GOOD, AppliedState(5, NOW_S), acks(5), NOW_S)
+    edited = status_of(source(first, 2), GOOD, AppliedState(6, NOW_S), acks(6), NOW_S)
     assert [event[:2] for event in transitions(source(first, 2), edited)] == [("Normal", "Applied")]
 
 
-def declared(status: Json | None = None) -> Source:
+def declared(status: Json | None = None) -> ManagedResource:
     body: Json = {"kind": "Ban", "metadata": {"name": "guest", "generation": 1}}
-    return Source({**body, **({"status": status} if status is not None else {})})
+    return ManagedResource({**body, **({"status": status} if status is not None else {})})
 
 
 @pytest.mark.parametrize(
@@ -126,7 +130,7 @@ def declared(status: Json | None = None) -> Source:
         ("Conflict", False, False, [("False", "Conflict"), ("False", "NotAccepted")], [("Warning", "Conflict")]),
     ],
 )  # fmt: skip
-def test_of_a_resource_that_a_service_carries_out_the_reason_stands_where_it_belongs_and_is_told_once(
+def test_the_reason_for_a_resource_that_a_service_carries_out_is_reported_once(
     reason: str, accepted: bool, applied: bool, said: list[tuple[str, str]], events: list[tuple[str, str]]
 ) -> None:
     status = simple_status(declared(), reason, "why", NOW_S, accepted=accepted, applied=applied)
@@ -135,22 +139,22 @@ def test_of_a_resource_that_a_service_carries_out_the_reason_stands_where_it_bel
     assert transitions(declared(status), status) == []
 
 
-def said(**changes: Any) -> Json:
-    status = status_of(source(), GOOD, Held(3, NOW_S), acks(3), NOW_S)
+def reported(**changes: Any) -> Json:
+    status = status_of(source(), GOOD, AppliedState(3, NOW_S), acks(3), NOW_S)
     return {**status, **changes}
 
 
 def test_the_revision_is_the_one_that_the_writer_remembers() -> None:
-    assert revision_of(source(said()), GOOD, since=4, now=9) == 4
+    assert revision_of(source(reported()), GOOD, since=4, now=9) == 4
 
 
-def test_without_memory_the_status_is_believed_if_it_speaks_of_the_same_form() -> None:
-    assert revision_of(source(said()), GOOD, since=0, now=9) == 3
+def test_without_memory_the_status_counts_if_it_is_about_the_same_form() -> None:
+    assert revision_of(source(reported()), GOOD, since=0, now=9) == 3
     assert revision_of(source(), GOOD, since=0, now=9) == 9
-    assert revision_of(source(said(revision=12)), GOOD, since=0, now=9) == 9  # NATS has begun anew
+    assert revision_of(source(reported(revision=12)), GOOD, since=0, now=9) == 9  # NATS was reset
 
 
-def test_who_died_between_bundle_and_status_leaves_no_claim_about_the_new_form() -> None:
-    assert revision_of(source(said(), generation=2), GOOD, since=0, now=9) == 9  # edited
-    assert revision_of(source(said()), STANDS_IN, since=0, now=9) == 9  # another verdict
-    assert revision_of(source(said()), REFUSED, since=0, now=9) == 0  # nothing of it holds
+def test_a_process_that_died_between_bundle_and_status_claims_nothing_about_the_new_form() -> None:
+    assert revision_of(source(reported(), generation=2), GOOD, since=0, now=9) == 9  # edited
+    assert revision_of(source(reported()), LAST_GOOD, since=0, now=9) == 9  # another verdict
+    assert revision_of(source(reported()), REFUSED, since=0, now=9) == 0  # none of it is in force

@@ -12,15 +12,15 @@ from uuid import uuid4
 import pytest
 
 from callwarden.api.auth.v1 import auth_pb2
-from callwarden.auth.adapters.accounts_memory import MemoryAccounts
-from callwarden.auth.adapters.grpc_server import AuthGrpc
+from callwarden.auth.adapters.credentials_memory import MemoryCredentialStore
+from callwarden.auth.adapters.grpc_server import AuthServicer
 from callwarden.auth.app import LOOK_UPS_MAX, WAITING_MAX, Auth
 from callwarden.auth.core.cache import ABSENT_TTL_S, KNOWN_TTL_S
-from callwarden.auth.core.digest import Answer, ha1s_of
+from callwarden.auth.core.digest import DigestAnswer, ha1s_of
 from callwarden.auth.core.sealing import SALT_BYTES, SealingKeys
 from callwarden.auth.core.trunks import SenderTrunk
-from callwarden.auth.core.users import Account, Identity, UserKey
-from callwarden.auth.ports import AccountChange
+from callwarden.auth.core.users import AuthAccount, AuthIdentity, UserKey
+from callwarden.auth.ports import AuthAccountChange
 from callwarden.kernel.errors import Conflict, Exhausted, Internal, Invalid, NotFound, Unavailable
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import Document, PolicySet
@@ -32,22 +32,22 @@ PASSWORD = "correct horse"
 KEY, NEW_KEY = "11" * 32, "22" * 32
 
 
-class Told:
-    """ports.Events that remembers."""
+class RecordedAccountChanges:
+    """ports.AccountEventPublisher that remembers."""
 
     def __init__(self) -> None:
-        self.changes: list[AccountChange] = []
+        self.changes: list[AuthAccountChange] = []
 
-    def account_changed(self, change: AccountChange) -> None:
+    def account_changed(self, change: AuthAccountChange) -> None:
         self.changes.append(change)
 
 
-class House:
+class AuthUnderTest:
     """An Auth with all around it."""
 
     def __init__(self, policy: dict[str, Any] | None = None, key: str = KEY, old: tuple[str, ...] = ()) -> None:
-        self.accounts = MemoryAccounts()
-        self.told = Told()
+        self.accounts = MemoryCredentialStore()
+        self.told = RecordedAccountChanges()
         self.clock = FakeClock()
         document = Document("test", policy or {})
         self.keys = SealingKeys(key, old)
@@ -55,22 +55,24 @@ class House:
 
     async def user(self, name: str = "alice", *, active: bool = True, numbers: tuple[str, ...] = ()) -> str:
         account_id = str(uuid4())
-        self.accounts.accounts[account_id] = REALM, Account(account_id, "enduser", active, numbers)
+        self.accounts.accounts[account_id] = REALM, AuthAccount(account_id, "enduser", active, numbers)
         await self.auth.set_password(account_id, UserKey(REALM, name), PASSWORD)
         return account_id
 
     def disable(self, account_id: str) -> None:
         """In the database; nobody is told."""
         realm, account = self.accounts.accounts[account_id]
-        self.accounts.accounts[account_id] = realm, Account(account_id, account.kind, False, account.numbers)
+        self.accounts.accounts[account_id] = realm, AuthAccount(account_id, account.kind, False, account.numbers)
 
 
-def answer(name: str = "alice", password: str = PASSWORD, algorithm: Algorithm | None = Algorithm.SHA_256) -> Answer:
+def answer(
+    name: str = "alice", password: str = PASSWORD, algorithm: Algorithm | None = Algorithm.SHA_256
+) -> DigestAnswer:
     """As a phone would make it. Without algorithm: MD5 in the way of RFC 2069."""
     user = UserKey(REALM, name)
     if algorithm is None:
         response = response_for(Algorithm.MD5, ha1(Algorithm.MD5, name, REALM, password), "INVITE", "sip:x", "nonce")
-        return Answer(user, "INVITE", "sip:x", "nonce", "", "", "", "", response)
+        return DigestAnswer(user, "INVITE", "sip:x", "nonce", "", "", "", "", response)
     response = response_for(
         algorithm,
         ha1(algorithm, name, REALM, password),
@@ -81,7 +83,7 @@ def answer(name: str = "alice", password: str = PASSWORD, algorithm: Algorithm |
         nc="00000001",
         cnonce="c",
     )
-    return Answer(user, "INVITE", "sip:x", "nonce", "00000001", "c", "auth", str(algorithm), response)
+    return DigestAnswer(user, "INVITE", "sip:x", "nonce", "00000001", "c", "auth", str(algorithm), response)
 
 
 def request(name: str = "alice", password: str = PASSWORD) -> auth_pb2.VerifyRequest:
@@ -103,28 +105,28 @@ def request(name: str = "alice", password: str = PASSWORD) -> auth_pb2.VerifyReq
 
 @pytest.mark.parametrize("algorithm", [*Algorithm, None])
 async def test_who_knows_the_password_is_told_who_he_is(algorithm: Algorithm | None) -> None:
-    house = House()
-    account_id = await house.user(numbers=("+49301234",))
-    verdict = await house.auth.verify(answer(algorithm=algorithm))
-    assert isinstance(verdict, Identity)
+    rig = AuthUnderTest()
+    account_id = await rig.user(numbers=("+49301234",))
+    verdict = await rig.auth.verify(answer(algorithm=algorithm))
+    assert isinstance(verdict, AuthIdentity)
     assert (verdict.account.id, verdict.account.kind) == (account_id, "enduser")
     assert verdict.account.numbers == ("+49301234",)
     assert verdict.ttl_s == KNOWN_TTL_S
 
 
 async def test_a_wrong_password_and_an_unknown_user_are_refused() -> None:
-    house = House()
-    await house.user()
-    assert await house.auth.verify(answer(password="wrong horse")) is Reason.CREDENTIALS
-    assert await house.auth.verify(answer("nobody")) is Reason.CREDENTIALS
-    assert await house.auth.verify(answer("no:body")) is Reason.CREDENTIALS
+    rig = AuthUnderTest()
+    await rig.user()
+    assert await rig.auth.verify(answer(password="wrong horse")) is Reason.CREDENTIALS
+    assert await rig.auth.verify(answer("nobody")) is Reason.CREDENTIALS
+    assert await rig.auth.verify(answer("no:body")) is Reason.CREDENTIALS
 
 
 async def test_a_disabled_account_is_told_so_only_by_who_knows_its_password() -> None:
-    house = House()
-    await house.user(active=False)
-    assert await house.auth.verify(answer(password="wrong horse")) is Reason.CREDENTIALS
-    assert await house.auth.verify(answer()) is Reason.ACCOUNT_DISABLED
+    rig = AuthUnderTest()
+    await rig.user(active=False)
+    assert await rig.auth.verify(answer(password="wrong horse")) is Reason.CREDENTIALS
+    assert await rig.auth.verify(answer()) is Reason.ACCOUNT_DISABLED
 
 
 @pytest.mark.setting("useshadigestauh")
@@ -135,11 +137,11 @@ async def test_a_disabled_account_is_told_so_only_by_who_knows_its_password() ->
 async def test_an_answer_by_an_algorithm_that_the_policy_excludes_is_refused(
     setting: int, good: set[Algorithm | None]
 ) -> None:
-    house = House({"authentication": {"digest": {"algorithms": setting}}})
-    await house.user()
+    rig = AuthUnderTest({"authentication": {"digest": {"algorithms": setting}}})
+    await rig.user()
     for algorithm in (*Algorithm, None):
-        verdict = await house.auth.verify(answer(algorithm=algorithm))
-        assert isinstance(verdict, Identity) == (algorithm in good)
+        verdict = await rig.auth.verify(answer(algorithm=algorithm))
+        assert isinstance(verdict, AuthIdentity) == (algorithm in good)
 
 
 HASHING = {"decrypt", "hexdigest", "openssl_md5", "openssl_sha256", "new", "compare_digest"}
@@ -168,29 +170,29 @@ def the_work() -> Iterator[list[str]]:
 
 
 async def test_unknown_user_and_wrong_password_take_the_same_work_from_the_cache() -> None:
-    house = House()
-    await house.user()
+    rig = AuthUnderTest()
+    await rig.user()
     wrong, unknown = answer(password="wrong horse"), answer("carol")
     for each in (wrong, unknown):
-        assert await house.auth.verify(each) is Reason.CREDENTIALS  # Now both are in the cache.
+        assert await rig.auth.verify(each) is Reason.CREDENTIALS  # Now both are in the cache.
     with the_work() as of_wrong:
-        house.auth.verify_now(wrong)
+        rig.auth.verify_now(wrong)
     with the_work() as of_unknown:
-        house.auth.verify_now(unknown)
+        rig.auth.verify_now(unknown)
     assert of_wrong == of_unknown
     assert [call for call in of_wrong if call in HASHING].count("hexdigest") == 2
     assert "compare_digest" in of_wrong
 
 
 async def test_unknown_user_and_wrong_password_take_the_same_work_from_the_database() -> None:
-    house = House()
-    await house.user()
+    rig = AuthUnderTest()
+    await rig.user()
     works = []
     for each in (answer(password="wrong horse"), answer("carol")):
-        house.accounts.asked.clear()
+        rig.accounts.asked.clear()
         with the_work() as work:
-            assert await house.auth.verify(each) is Reason.CREDENTIALS
-        assert len(house.accounts.asked) == 1
+            assert await rig.auth.verify(each) is Reason.CREDENTIALS
+        assert len(rig.accounts.asked) == 1
         works.append(work)
     assert works[0] == works[1]
     assert "decrypt" in works[0]
@@ -198,9 +200,9 @@ async def test_unknown_user_and_wrong_password_take_the_same_work_from_the_datab
 
 
 async def test_the_answers_to_unknown_user_wrong_password_and_wrong_algorithm_are_the_same_bytes() -> None:
-    house = House({"authentication": {"digest": {"algorithms": 2}}})
-    await house.user()
-    grpc = AuthGrpc(house.auth)
+    rig = AuthUnderTest({"authentication": {"digest": {"algorithms": 2}}})
+    await rig.user()
+    grpc = AuthServicer(rig.auth)
     md5 = request()
     md5.algorithm = "MD5"
     replies = [
@@ -213,104 +215,104 @@ async def test_the_answers_to_unknown_user_wrong_password_and_wrong_algorithm_ar
 
 
 async def test_a_user_is_looked_up_once_and_then_known() -> None:
-    house = House()
-    await house.user()
+    rig = AuthUnderTest()
+    await rig.user()
     for _ in range(5):
-        assert isinstance(await house.auth.verify(answer()), Identity)
-    assert len(house.accounts.asked) == 1
-    assert (house.auth.counts.hits, house.auth.counts.misses) == (4, 1)
+        assert isinstance(await rig.auth.verify(answer()), AuthIdentity)
+    assert len(rig.accounts.asked) == 1
+    assert (rig.auth.stats.hits, rig.auth.stats.misses) == (4, 1)
 
 
 async def test_names_that_nobody_can_have_are_not_looked_up() -> None:
-    house = House()
+    rig = AuthUnderTest()
     for name in ("", "a:b", "nul\0", "x" * 1_000):
-        assert await house.auth.verify(answer(name)) is Reason.CREDENTIALS
-    assert house.accounts.asked == []
+        assert await rig.auth.verify(answer(name)) is Reason.CREDENTIALS
+    assert rig.accounts.asked == []
 
 
 async def test_an_unknown_user_is_looked_up_once_for_a_while() -> None:
-    house = House()
+    rig = AuthUnderTest()
     for _ in range(5):
-        await house.auth.verify(answer("nobody"))
-    assert len(house.accounts.asked) == 1
-    house.clock.advance(ABSENT_TTL_S)
-    await house.auth.verify(answer("nobody"))
-    assert len(house.accounts.asked) == 2
+        await rig.auth.verify(answer("nobody"))
+    assert len(rig.accounts.asked) == 1
+    rig.clock.advance(ABSENT_TTL_S)
+    await rig.auth.verify(answer("nobody"))
+    assert len(rig.accounts.asked) == 2
 
 
 async def test_what_nobody_told_of_is_noticed_after_a_while() -> None:
-    house = House()
-    account_id = await house.user()
-    await house.auth.verify(answer())
-    house.disable(account_id)
-    house.clock.advance(KNOWN_TTL_S - 1)
-    verdict = await house.auth.verify(answer())
-    assert isinstance(verdict, Identity)
+    rig = AuthUnderTest()
+    account_id = await rig.user()
+    await rig.auth.verify(answer())
+    rig.disable(account_id)
+    rig.clock.advance(KNOWN_TTL_S - 1)
+    verdict = await rig.auth.verify(answer())
+    assert isinstance(verdict, AuthIdentity)
     assert verdict.ttl_s == 1
-    house.clock.advance(1)
-    assert await house.auth.verify(answer()) is Reason.ACCOUNT_DISABLED
+    rig.clock.advance(1)
+    assert await rig.auth.verify(answer()) is Reason.ACCOUNT_DISABLED
 
 
 @pytest.mark.parametrize("tell_user", [True, False])
 async def test_a_change_that_is_told_holds_at_once(tell_user: bool) -> None:
-    house = House()
-    account_id = await house.user()
-    await house.auth.verify(answer())
-    house.disable(account_id)
-    change = AccountChange(account_id, "status", UserKey(REALM, "alice") if tell_user else None)
-    house.auth.account_changed(change)
-    assert await house.auth.verify(answer()) is Reason.ACCOUNT_DISABLED
+    rig = AuthUnderTest()
+    account_id = await rig.user()
+    await rig.auth.verify(answer())
+    rig.disable(account_id)
+    change = AuthAccountChange(account_id, "status", UserKey(REALM, "alice") if tell_user else None)
+    rig.auth.account_changed(change)
+    assert await rig.auth.verify(answer()) is Reason.ACCOUNT_DISABLED
 
 
 async def test_a_new_user_can_log_in_at_once_though_he_was_unknown_a_moment_ago() -> None:
-    house = House()
-    assert await house.auth.verify(answer()) is Reason.CREDENTIALS
-    await house.user()
-    assert isinstance(await house.auth.verify(answer()), Identity)
+    rig = AuthUnderTest()
+    assert await rig.auth.verify(answer()) is Reason.CREDENTIALS
+    await rig.user()
+    assert isinstance(await rig.auth.verify(answer()), AuthIdentity)
 
 
 async def test_a_new_password_replaces_the_old_one_at_once_and_everybody_is_told() -> None:
-    house = House()
-    account_id = await house.user()
-    await house.auth.verify(answer())
-    await house.auth.set_password(account_id, UserKey("", "alice"), "battery staple")
-    assert await house.auth.verify(answer()) is Reason.CREDENTIALS
-    assert isinstance(await house.auth.verify(answer(password="battery staple")), Identity)
-    assert house.told.changes[-1] == AccountChange(account_id, "credential", UserKey(REALM, "alice"))
+    rig = AuthUnderTest()
+    account_id = await rig.user()
+    await rig.auth.verify(answer())
+    await rig.auth.set_password(account_id, UserKey("", "alice"), "battery staple")
+    assert await rig.auth.verify(answer()) is Reason.CREDENTIALS
+    assert isinstance(await rig.auth.verify(answer(password="battery staple")), AuthIdentity)
+    assert rig.told.changes[-1] == AuthAccountChange(account_id, "credential", UserKey(REALM, "alice"))
 
 
 async def test_a_removed_user_is_unknown_at_once_and_everybody_is_told() -> None:
-    house = House()
-    account_id = await house.user()
-    await house.auth.verify(answer())
-    assert await house.auth.remove_credential(UserKey(REALM, "alice"))
-    assert await house.auth.verify(answer()) is Reason.CREDENTIALS
-    assert house.told.changes[-1] == AccountChange(account_id, "credential", UserKey(REALM, "alice"))
-    assert not await house.auth.remove_credential(UserKey(REALM, "alice"))
-    assert len(house.told.changes) == 2
+    rig = AuthUnderTest()
+    account_id = await rig.user()
+    await rig.auth.verify(answer())
+    assert await rig.auth.remove_credential(UserKey(REALM, "alice"))
+    assert await rig.auth.verify(answer()) is Reason.CREDENTIALS
+    assert rig.told.changes[-1] == AuthAccountChange(account_id, "credential", UserKey(REALM, "alice"))
+    assert not await rig.auth.remove_credential(UserKey(REALM, "alice"))
+    assert len(rig.told.changes) == 2
 
 
 async def test_passwords_are_refused_that_cannot_be_set() -> None:
-    house = House()
-    account_id = await house.user()
-    told = len(house.told.changes)
+    rig = AuthUnderTest()
+    account_id = await rig.user()
+    told = len(rig.told.changes)
     with pytest.raises(NotFound):
-        await house.auth.set_password(str(uuid4()), UserKey(REALM, "alice"), PASSWORD)
+        await rig.auth.set_password(str(uuid4()), UserKey(REALM, "alice"), PASSWORD)
     with pytest.raises(Invalid):
-        await house.auth.set_password(account_id, UserKey(REALM, "alice"), "short")
+        await rig.auth.set_password(account_id, UserKey(REALM, "alice"), "short")
     with pytest.raises(Invalid):
-        await house.auth.set_password(account_id, UserKey("other.example", "alice"), PASSWORD)
+        await rig.auth.set_password(account_id, UserKey("other.example", "alice"), PASSWORD)
     with pytest.raises(Invalid):
-        await house.auth.set_password(account_id, UserKey(REALM, "al:ice"), PASSWORD)
+        await rig.auth.set_password(account_id, UserKey(REALM, "al:ice"), PASSWORD)
     other = str(uuid4())
-    house.accounts.accounts[other] = REALM, Account(other, "enduser", True)
+    rig.accounts.accounts[other] = REALM, AuthAccount(other, "enduser", True)
     with pytest.raises(Conflict):
-        await house.auth.set_password(other, UserKey(REALM, "alice"), PASSWORD)
-    assert len(house.told.changes) == told
-    assert isinstance(await house.auth.verify(answer()), Identity)
+        await rig.auth.set_password(other, UserKey(REALM, "alice"), PASSWORD)
+    assert len(rig.told.changes) == told
+    assert isinstance(await rig.auth.verify(answer()), AuthIdentity)
 
 
-class Gate(MemoryAccounts):
+class HeldCredentialStore(MemoryCredentialStore):
     """Whose look-ups wait until they are let through."""
 
     def __init__(self) -> None:
@@ -326,114 +328,112 @@ class Gate(MemoryAccounts):
 
 
 @asynccontextmanager
-async def gated() -> AsyncIterator[tuple[House, Gate]]:
-    house, gate = House(), Gate()
-    house.accounts = gate
-    house.auth = Auth(gate, house.told, PolicySet.build(1, []), house.keys, house.clock, os.urandom)
-    yield house, gate
+async def gated() -> AsyncIterator[tuple[AuthUnderTest, HeldCredentialStore]]:
+    rig, gate = AuthUnderTest(), HeldCredentialStore()
+    rig.accounts = gate
+    rig.auth = Auth(gate, rig.told, PolicySet.build(1, []), rig.keys, rig.clock, os.urandom)
+    yield rig, gate
 
 
 async def test_what_comes_while_a_query_is_under_way_shares_the_next_one() -> None:
-    async with gated() as (house, gate):
-        await house.user()
-        first = asyncio.ensure_future(house.auth.verify(answer()))
+    async with gated() as (rig, gate):
+        await rig.user()
+        first = asyncio.ensure_future(rig.auth.verify(answer()))
         await gate.entered.wait()
-        others = [asyncio.ensure_future(house.auth.verify(answer(str(number % 50)))) for number in range(200)]
-        again = asyncio.ensure_future(house.auth.verify(answer()))
+        others = [asyncio.ensure_future(rig.auth.verify(answer(str(number % 50)))) for number in range(200)]
+        again = asyncio.ensure_future(rig.auth.verify(answer()))
         await asyncio.sleep(0)
         gate.opened.set()
         assert set(await asyncio.gather(*others)) == {Reason.CREDENTIALS}
-        assert isinstance(await first, Identity)
-        assert isinstance(await again, Identity)
+        assert isinstance(await first, AuthIdentity)
+        assert isinstance(await again, AuthIdentity)
         assert [len(users) for users in gate.asked] == [1, 50]
 
 
 async def test_queries_and_the_queue_before_them_are_bounded() -> None:
-    async with gated() as (house, gate):
-        waiting = [asyncio.ensure_future(house.auth.verify(answer(str(n)))) for n in range(WAITING_MAX)]
+    async with gated() as (rig, gate):
+        waiting = [asyncio.ensure_future(rig.auth.verify(answer(str(n)))) for n in range(WAITING_MAX)]
         await gate.entered.wait()
         with pytest.raises(Exhausted):
-            await house.auth.verify(answer("one too many"))
+            await rig.auth.verify(answer("one too many"))
         gate.opened.set()
         await asyncio.gather(*waiting)
         assert max(len(users) for users in gate.asked) == LOOK_UPS_MAX
 
 
 async def test_who_gives_up_waiting_does_not_take_the_others_with_him() -> None:
-    async with gated() as (house, gate):
-        await house.user()
-        impatient = asyncio.ensure_future(house.auth.verify(answer()))
-        patient = asyncio.ensure_future(house.auth.verify(answer()))
+    async with gated() as (rig, gate):
+        await rig.user()
+        impatient = asyncio.ensure_future(rig.auth.verify(answer()))
+        patient = asyncio.ensure_future(rig.auth.verify(answer()))
         await gate.entered.wait()
         impatient.cancel()
         with suppress(asyncio.CancelledError):
             await impatient
         gate.opened.set()
-        assert isinstance(await patient, Identity)
+        assert isinstance(await patient, AuthIdentity)
 
 
 async def test_what_changed_while_it_was_looked_up_is_not_kept() -> None:
-    async with gated() as (house, gate):
-        account_id = await house.user()
-        asking = asyncio.ensure_future(house.auth.verify(answer()))
+    async with gated() as (rig, gate):
+        account_id = await rig.user()
+        asking = asyncio.ensure_future(rig.auth.verify(answer()))
         await gate.entered.wait()
-        house.disable(account_id)  # After it was read …
-        house.auth.account_changed(AccountChange(account_id, "status"))
+        rig.disable(account_id)  # After it was read …
+        rig.auth.account_changed(AuthAccountChange(account_id, "status"))
         gate.opened.set()
         await asking
-        assert await house.auth.verify(answer()) is Reason.ACCOUNT_DISABLED  # … and asked for again.
+        assert await rig.auth.verify(answer()) is Reason.ACCOUNT_DISABLED  # … and asked for again.
 
 
 async def test_without_the_database_known_users_go_on_and_others_are_told_to_come_back() -> None:
-    house = House()
-    await house.user()
-    await house.user("bob")
-    await house.auth.verify(answer())
-    house.accounts.down = True
-    assert isinstance(await house.auth.verify(answer()), Identity)
+    rig = AuthUnderTest()
+    await rig.user()
+    await rig.user("bob")
+    await rig.auth.verify(answer())
+    rig.accounts.down = True
+    assert isinstance(await rig.auth.verify(answer()), AuthIdentity)
     with pytest.raises(Unavailable):
-        await house.auth.verify(answer("bob"))
-    house.accounts.down = False
-    assert isinstance(await house.auth.verify(answer("bob")), Identity)
+        await rig.auth.verify(answer("bob"))
+    rig.accounts.down = False
+    assert isinstance(await rig.auth.verify(answer("bob")), AuthIdentity)
 
 
 async def test_a_credential_that_no_key_opens_is_an_error_and_not_a_refusal() -> None:
-    house = House()
-    await house.user()
-    await house.user("bob")
-    account_id, sealed = house.accounts.credentials[UserKey(REALM, "alice")]
-    house.accounts.credentials[UserKey(REALM, "bob")] = account_id, sealed  # Swapped rows don't open.
-    house.auth.forget_all()
-    results = await asyncio.gather(
-        house.auth.verify(answer("bob")), house.auth.verify(answer()), return_exceptions=True
-    )
+    rig = AuthUnderTest()
+    await rig.user()
+    await rig.user("bob")
+    account_id, sealed = rig.accounts.credentials[UserKey(REALM, "alice")]
+    rig.accounts.credentials[UserKey(REALM, "bob")] = account_id, sealed  # Swapped rows don't open.
+    rig.auth.forget_all()
+    results = await asyncio.gather(rig.auth.verify(answer("bob")), rig.auth.verify(answer()), return_exceptions=True)
     assert isinstance(results[0], Internal)
-    assert isinstance(results[1], Identity)
-    assert house.auth.counts.unreadable == 1
+    assert isinstance(results[1], AuthIdentity)
+    assert rig.auth.stats.unreadable == 1
 
 
 async def test_after_a_rotation_everything_is_sealed_with_the_new_key() -> None:
-    house = House()
+    rig = AuthUnderTest()
     for number in range(5):
-        await house.user(f"user-{number}")
-    rotated = House(key=NEW_KEY, old=(KEY,))
-    rotated.accounts.accounts, rotated.accounts.credentials = house.accounts.accounts, house.accounts.credentials
+        await rig.user(f"user-{number}")
+    rotated = AuthUnderTest(key=NEW_KEY, old=(KEY,))
+    rotated.accounts.accounts, rotated.accounts.credentials = rig.accounts.accounts, rig.accounts.credentials
     lost = UserKey(REALM, "a-lost-one")
     stranger = SealingKeys("33" * 32).seal(lost, ha1s_of(lost, PASSWORD), os.urandom(SALT_BYTES))
-    rotated.accounts.credentials[lost] = next(iter(house.accounts.accounts)), stranger
+    rotated.accounts.credentials[lost] = next(iter(rig.accounts.accounts)), stranger
     assert await rotated.auth.reseal() == 5
     assert await rotated.auth.reseal() == 0
-    only_new = House(key=NEW_KEY)
+    only_new = AuthUnderTest(key=NEW_KEY)
     only_new.accounts = rotated.accounts
     only_new.auth = Auth(
         rotated.accounts, only_new.told, PolicySet.build(1, []), only_new.keys, only_new.clock, os.urandom
     )
-    assert isinstance(await only_new.auth.verify(answer("user-3")), Identity)
+    assert isinstance(await only_new.auth.verify(answer("user-3")), AuthIdentity)
 
 
 @asynccontextmanager
-async def following(house: House) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.ensure_future(house.auth.follow_trunks())
+async def following(rig: AuthUnderTest) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.ensure_future(rig.auth.follow_trunks())
     await asyncio.sleep(0)
     yield task
     task.cancel()
@@ -442,23 +442,23 @@ async def following(house: House) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def test_a_call_from_a_trunks_address_is_its_accounts() -> None:
-    house = House()
-    sender = Account("1", "traffic-sender", True)
-    off = Account("2", "traffic-sender", False)
-    house.accounts.trunks = [
+    rig = AuthUnderTest()
+    sender = AuthAccount("1", "traffic-sender", True)
+    off = AuthAccount("2", "traffic-sender", False)
+    rig.accounts.trunks = [
         SenderTrunk("wholesale", "192.0.2.7", "77", sender),
         SenderTrunk("gone", "192.0.2.8", "", off),
     ]
     with pytest.raises(Unavailable):
-        house.auth.verify_address("192.0.2.7", "774930")
-    async with following(house):
-        verdict = house.auth.verify_address("192.0.2.7", "774930")
-        assert isinstance(verdict, Identity)
+        rig.auth.verify_address("192.0.2.7", "774930")
+    async with following(rig):
+        verdict = rig.auth.verify_address("192.0.2.7", "774930")
+        assert isinstance(verdict, AuthIdentity)
         assert (verdict.account, verdict.tech_prefix) == (sender, "77")
-        assert house.auth.verify_address("192.0.2.7", "4930") is Reason.UNAUTHENTICATED
-        assert house.auth.verify_address("192.0.2.9", "774930") is Reason.UNAUTHENTICATED
-        assert house.auth.verify_address("192.0.2.8", "4930") is Reason.ACCOUNT_DISABLED
-        reply = await AuthGrpc(house.auth).VerifyAddress(
+        assert rig.auth.verify_address("192.0.2.7", "4930") is Reason.UNAUTHENTICATED
+        assert rig.auth.verify_address("192.0.2.9", "774930") is Reason.UNAUTHENTICATED
+        assert rig.auth.verify_address("192.0.2.8", "4930") is Reason.ACCOUNT_DISABLED
+        reply = await AuthServicer(rig.auth).VerifyAddress(
             auth_pb2.VerifyAddressRequest(source_address="192.0.2.7", called="774930"), None
         )
         identity = reply.identity
@@ -466,13 +466,13 @@ async def test_a_call_from_a_trunks_address_is_its_accounts() -> None:
 
 
 async def test_trunks_are_loaded_again_when_something_changed_and_kept_while_the_database_is_away() -> None:
-    house = House()
-    async with following(house):
-        house.accounts.trunks = [SenderTrunk("new", "192.0.2.7", "", Account("1", "traffic-sender", True))]
-        house.auth.account_changed(AccountChange("1", "trunk"))
+    rig = AuthUnderTest()
+    async with following(rig):
+        rig.accounts.trunks = [SenderTrunk("new", "192.0.2.7", "", AuthAccount("1", "traffic-sender", True))]
+        rig.auth.account_changed(AuthAccountChange("1", "trunk"))
         await asyncio.sleep(0)
-        assert isinstance(house.auth.verify_address("192.0.2.7", "4930"), Identity)
-        house.accounts.down = True
-        house.auth.forget_all()
+        assert isinstance(rig.auth.verify_address("192.0.2.7", "4930"), AuthIdentity)
+        rig.accounts.down = True
+        rig.auth.forget_all()
         await asyncio.sleep(0)
-        assert isinstance(house.auth.verify_address("192.0.2.7", "4930"), Identity)
+        assert isinstance(rig.auth.verify_address("192.0.2.7", "4930"), AuthIdentity)

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callwarden.auth.core import passwords
-from callwarden.auth.core.cache import Cache, Known
-from callwarden.auth.core.digest import ALLOWED, Answer, algorithm_of, ha1s_of, is_right
+from callwarden.auth.core.cache import CachedCredential, CredentialCache
+from callwarden.auth.core.digest import ALLOWED, DigestAnswer, algorithm_of, ha1s_of, is_right
 from callwarden.auth.core.sealing import SALT_BYTES, BadKey, CannotOpen, Sealed, SealingKeys
 from callwarden.auth.core.trunks import SenderTrunk, TrunkTable, parse_network
-from callwarden.auth.core.users import Account, Ha1s, UserKey, check_key, could_exist
+from callwarden.auth.core.users import AuthAccount, Ha1s, UserKey, check_key, could_exist
+from callwarden.kernel.clock import MonoS
 from callwarden.kernel.errors import Invalid
 from callwarden.sip.digest import Algorithm
 
@@ -25,8 +26,8 @@ ALICE, BOB = UserKey("sip.example", "alice"), UserKey("sip.example", "bob")
 HA1S = ha1s_of(ALICE, "correct horse")
 
 
-def answer_of(vector: dict[str, Any]) -> Answer:
-    return Answer(
+def answer_of(vector: dict[str, Any]) -> DigestAnswer:
+    return DigestAnswer(
         UserKey(vector["realm"], vector["username"]),
         vector["method"],
         vector["uri"],
@@ -88,7 +89,7 @@ def test_a_response_or_a_secret_does_not_show_itself() -> None:
     answer = answer_of(VECTORS[0])
     assert answer.response not in repr(answer)
     assert HA1S.md5 not in repr(HA1S)
-    assert HA1S.sha256 not in repr(Known(HA1S, None, 0.0))
+    assert HA1S.sha256 not in repr(CachedCredential(HA1S, None, 0.0))
     assert KEY not in repr(SealingKeys(KEY))
 
 
@@ -177,7 +178,7 @@ def test_nobody_is_made_in_a_realm_that_cannot_be(realm: str) -> None:
 
 
 def trunk(name: str, address: str, prefix: str = "", active: bool = True) -> SenderTrunk:
-    return SenderTrunk(name, address, prefix, Account(f"account of {name}", "traffic-sender", active))
+    return SenderTrunk(name, address, prefix, AuthAccount(f"account of {name}", "traffic-sender", active))
 
 
 def test_a_trunk_is_found_by_its_address() -> None:
@@ -238,54 +239,54 @@ def test_any_text_is_a_network_or_none(text: str) -> None:
     assert parse_network(text) is None or str(parse_network(text))
 
 
-def known(account_id: str | None, expires_s: float = 100.0) -> Known:
-    account = Account(account_id, "enduser", True) if account_id is not None else None
-    return Known(Ha1s("", "", ""), account, expires_s)
+def known(account_id: str | None, expires_s: float = 100.0) -> CachedCredential:
+    account = AuthAccount(account_id, "enduser", True) if account_id is not None else None
+    return CachedCredential(Ha1s("", "", ""), account, expires_s)
 
 
 def test_what_is_cached_is_found_until_its_time_is_over() -> None:
-    cache = Cache()
+    cache = CredentialCache()
     cache.put(ALICE, known("1", expires_s=100.0))
-    assert cache.get(ALICE, 99.9) is not None
-    assert cache.get(ALICE, 100.0) is None
-    assert cache.get(BOB, 0.0) is None
+    assert cache.get(ALICE, MonoS(99.9)) is not None
+    assert cache.get(ALICE, MonoS(100.0)) is None
+    assert cache.get(BOB, MonoS(0.0)) is None
 
 
 def test_guessing_names_does_not_push_out_users() -> None:
-    cache = Cache(known_max=10, absent_max=20)
+    cache = CredentialCache(known_max=10, absent_max=20)
     cache.put(ALICE, known("1"))
     for number in range(1_000):
         cache.put(UserKey("sip.example", str(number)), known(None))
-    assert cache.get(ALICE, 0.0) is not None
+    assert cache.get(ALICE, MonoS(0.0)) is not None
     assert (len(cache), cache.evicted) == (1 + 20, 980)
 
 
 def test_the_longest_unused_user_goes_first() -> None:
-    cache = Cache(known_max=2)
+    cache = CredentialCache(known_max=2)
     cache.put(ALICE, known("1"))
     cache.put(BOB, known("2"))
-    cache.get(ALICE, 0.0)
+    cache.get(ALICE, MonoS(0.0))
     cache.put(UserKey("sip.example", "carol"), known("3"))
-    assert cache.get(BOB, 0.0) is None
-    assert cache.get(ALICE, 0.0) is not None
+    assert cache.get(BOB, MonoS(0.0)) is None
+    assert cache.get(ALICE, MonoS(0.0)) is not None
     cache.forget_account("2")  # Evicted already: nothing to trip over.
 
 
 def test_an_account_is_forgotten_with_all_its_users_and_no_other() -> None:
-    cache = Cache()
+    cache = CredentialCache()
     work = UserKey("sip.example", "alice-at-work")
     cache.put(ALICE, known("1"))
     cache.put(work, known("1"))
     cache.put(BOB, known("2"))
     cache.forget_account("1")
-    assert [cache.get(user, 0.0) is not None for user in (ALICE, work, BOB)] == [False, False, True]
+    assert [cache.get(user, MonoS(0.0)) is not None for user in (ALICE, work, BOB)] == [False, False, True]
 
 
 def test_a_user_who_comes_into_being_replaces_the_news_that_there_is_none() -> None:
-    cache = Cache()
+    cache = CredentialCache()
     cache.put(ALICE, known(None))
     cache.put(ALICE, known("1"))
-    found = cache.get(ALICE, 0.0)
+    found = cache.get(ALICE, MonoS(0.0))
     assert found is not None
     assert found.account is not None
     cache.put(ALICE, known(None))
@@ -303,7 +304,7 @@ def test_a_user_who_comes_into_being_replaces_the_news_that_there_is_none() -> N
     )
 )
 def test_the_cache_keeps_its_bounds_and_its_index(steps: list[tuple[str, int, int]]) -> None:
-    cache = Cache(known_max=5, absent_max=3)
+    cache = CredentialCache(known_max=5, absent_max=3)
     for step, user_number, account_number in steps:
         user = UserKey("sip.example", str(user_number))
         match step:
@@ -312,7 +313,7 @@ def test_the_cache_keeps_its_bounds_and_its_index(steps: list[tuple[str, int, in
             case "absent":
                 cache.put(user, known(None))
             case "get":
-                cache.get(user, 0.0)
+                cache.get(user, MonoS(0.0))
             case "forget":
                 cache.forget_user(user)
             case "account":

@@ -52,7 +52,7 @@ def answer(password: str, name: str = "alice") -> auth_pb2.VerifyRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class AuthProcesses:
     system: LocalSystem
     first: auth_pb2_grpc.AuthServiceStub
     second: StreamClient
@@ -76,7 +76,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(state_dir: Path) -> AsyncIterator[House]:
+async def rig(state_dir: Path) -> AsyncIterator[AuthProcesses]:
     account_id = uuid4()
     async with LocalSystem(state_dir, services={"auth"}, processes={"auth": 2}) as system:
         first, second = system.targets("auth")
@@ -85,7 +85,7 @@ async def house(state_dir: Path) -> AsyncIterator[House]:
             channel(second) as to_second,
             StreamClient(to_second, SERVICE, target=second) as stream,
         ):
-            found = House(system, auth_pb2_grpc.AuthServiceStub(to_first), stream, str(account_id))
+            found = AuthProcesses(system, auth_pb2_grpc.AuthServiceStub(to_first), stream, str(account_id))
             await found.execute(
                 "INSERT INTO account (id, realm, name, type, currency, prepaid)"
                 " VALUES ($1, $2, 'alice', 'enduser', 'EUR', false)",
@@ -97,7 +97,7 @@ async def house(state_dir: Path) -> AsyncIterator[House]:
 
 @pytest.mark.setting("securepasswords")
 async def test_what_one_process_changes_the_other_knows(state_dir: Path) -> None:
-    async with house(state_dir) as h:
+    async with rig(state_dir) as h:
         connection = await nats.connect(h.system.nats_url)
         heard = await connection.subscribe("security.account_changed")
         await connection.flush()
@@ -126,7 +126,7 @@ async def test_what_one_process_changes_the_other_knows(state_dir: Path) -> None
 
 
 async def test_events_that_were_missed_while_nats_was_away_are_made_up_for(state_dir: Path) -> None:
-    async with house(state_dir) as h:
+    async with rig(state_dir) as h:
         # Not by SetPassword, whose event could still be on its way and empty the cache.
         user = UserKey(REALM, "alice")
         keys = SealingKeys(h.system.keys.credential_key)
@@ -152,7 +152,7 @@ async def test_events_that_were_missed_while_nats_was_away_are_made_up_for(state
 
 
 async def test_mistakes_of_who_asks_come_back_as_what_they_are(state_dir: Path) -> None:
-    async with house(state_dir) as h:
+    async with rig(state_dir) as h:
         with pytest.raises(Invalid) as caught:
             await h.set_password("short")
         assert caught.value.field == "password"
@@ -180,7 +180,7 @@ async def test_mistakes_of_who_asks_come_back_as_what_they_are(state_dir: Path) 
 
 
 async def test_no_log_holds_a_password_or_a_response(state_dir: Path) -> None:
-    async with house(state_dir) as h:
+    async with rig(state_dir) as h:
         await h.set_password("correct horse")
         await h.verdict("correct horse")
         await h.verdict("wrong horse")

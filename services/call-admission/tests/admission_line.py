@@ -6,16 +6,15 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from callwarden.call_admission.admission.core.decide import Admit, Decided, decide, decide_extension
+from callwarden.call_admission.admission.core.decide import Admit, Evaluation, decide, decide_extension
 from callwarden.call_admission.admission.core.rules import velocity
-from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot, SourceTrunk
-from callwarden.call_admission.model.account import Account
+from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot, SourceTrunk
+from callwarden.call_admission.model.account import Account, AccountType
 from callwarden.call_admission.model.calls import CallRequest, Ended, ExtendRequest, Hold, Pricing, Quote, Route
 from callwarden.call_admission.model.days import day_of
-from callwarden.call_admission.model.policy import AdmissionPolicy, Policies
+from callwarden.call_admission.model.policy import AdmissionPolicies, AdmissionPolicy
 from callwarden.call_admission.model.settle import settle
-from callwarden.call_admission.model.usage import ACCOUNT, ADDRESS, REALM, RESELLER, SYSTEM, Facts, Usage
-from callwarden.kernel.account import AccountType
+from callwarden.call_admission.model.usage import ACCOUNT, ADDRESS, REALM, RESELLER, SYSTEM, TransitionContext, Usage
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Refuse, RuleResult
 from callwarden.limits.shards import Shard
@@ -45,7 +44,7 @@ def policy(**spec: object) -> AdmissionPolicy:
     document = Document.from_object(
         {"apiVersion": "callwarden.io/v1", "kind": "SecurityPolicy", "metadata": {"name": "p"}, "spec": spec}
     )
-    return Policies(PolicySet.build(7, [document])).for_realm("example.org")
+    return AdmissionPolicies(PolicySet.build(7, [document])).for_realm("example.org")
 
 
 def account(**changes: object) -> Account:
@@ -81,12 +80,12 @@ def quote(price: Price = PRICE, *routes: Route) -> Quote:
     return Quote(Pricing("retail"), "49", price, routes or (ROUTE,), NOW_S + 60)
 
 
-def counted(kind: str = ACCOUNT, usage: Usage | None = None, **changes: object) -> Counted:
+def counted(kind: str = ACCOUNT, usage: Usage | None = None, **changes: object) -> CounterView:
     keys = {ACCOUNT: ACCOUNT_ID, RESELLER: RESELLER_ID}
-    return replace(Counted(kind, keys.get(kind, UUID(int=8)), usage or Usage()), **changes)  # type: ignore[arg-type]
+    return replace(CounterView(kind, keys.get(kind, UUID(int=8)), usage or Usage()), **changes)  # type: ignore[arg-type]
 
 
-def snapshot(of: Account | None = None, *owners: Counted, **changes: object) -> Snapshot:
+def snapshot(of: Account | None = None, *owners: CounterView, **changes: object) -> Snapshot:
     """Of an account that has counted nothing, but for what is said."""
     of = of or account()
     day = day_of(NOW_S, of.time_zone)
@@ -101,17 +100,17 @@ def request(destination: str = "493012345678", *, local: bool = False, at_s: flo
     )
 
 
-def refusal(decided: Decided) -> Refuse:
+def refusal(decided: Evaluation) -> Refuse:
     assert isinstance(decided.verdict, Refuse)
     return decided.verdict
 
 
-def admission(decided: Decided) -> Admit:
+def admission(decided: Evaluation) -> Admit:
     assert isinstance(decided.verdict, Admit)
     return decided.verdict
 
 
-def result(decided: Decided, rule: str) -> RuleResult:
+def result(decided: Evaluation, rule: str) -> RuleResult:
     (found,) = [result for result in decided.rules if result.rule == rule]
     return found
 
@@ -142,7 +141,7 @@ class Line:
     def snapshot(self, day: date | None = None, quoted: Quote | None = None) -> Snapshot:
         of = self.account
         owners = {
-            kind: Counted(
+            kind: CounterView(
                 kind, UUID(int=8), usage, self.shard if kind == ACCOUNT else None,
                 self.reseller if kind == RESELLER else None,
             )
@@ -158,7 +157,7 @@ class Line:
             span.held_micros, quoted, now_s=self.now_s, counted=owners, trunk=self.trunk,
         )  # fmt: skip
 
-    def ask(self, destination: str = "493012345678", quoted: Quote | None = None, *, local: bool = False) -> Decided:
+    def ask(self, destination: str = "493012345678", quoted: Quote | None = None, *, local: bool = False) -> Evaluation:
         of = self.snapshot(quoted=None if local else quoted or quote())
         return decide(of, request(destination, local=local, at_s=self.now_s), self.policy)
 
@@ -212,9 +211,9 @@ class Line:
         hold = self.call(quoted=quote(priced(micros)))
         return 0 if isinstance(hold, Refuse) else self.end(hold, hold.granted_s)
 
-    def _facts(self, kind: str) -> Facts:
+    def _facts(self, kind: str) -> TransitionContext:
         of = self.reseller if kind == RESELLER and self.reseller is not None else self.account
-        return Facts(kind, self.policy, of, self.now_s, leases=True)
+        return TransitionContext(kind, self.policy, of, self.now_s, leases=True)
 
 
 def granted(hold: Hold | Refuse) -> Hold:

@@ -9,10 +9,10 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 from admission_desk import Limits, account, desk_on
+from admission_site import Site, running
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, select
-from test_admission_app import Site, running
 from test_admission_watch import Process
 
 from callwarden.api.admission.v1 import admission_pb2 as pb
@@ -26,7 +26,7 @@ from callwarden.call_admission.admission.adapters.admission_grpc import Admissio
 from callwarden.call_admission.admission.adapters.events_nats import CallEvents
 from callwarden.call_admission.lists.adapters.lists_memory import MemoryListed
 from callwarden.call_admission.model.calls import Route
-from callwarden.call_admission.model.policy import Policies
+from callwarden.call_admission.model.policy import AdmissionPolicies
 from callwarden.common.bus import Delivery
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError, Conflict, Exhausted, Invalid, NotFound
@@ -47,7 +47,7 @@ class Doors:
         self.site = site
         watch = Process(clock, MemoryListed()).watch
         self.accounts = AccountGrpc(
-            desk_on(site.database, clock), LimitDesk(site.app, site.accounts, Policies(default_set()), clock)
+            desk_on(site.database, clock), LimitDesk(site.app, site.accounts, AdmissionPolicies(default_set()), clock)
         )
         self.admissions = AdmissionGrpc(site.app, watch)
         self.events = CallEvents(site.app, watch)

@@ -10,23 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.call_admission.lists.core import list_file
-from callwarden.call_admission.lists.core.list_file import LineError, patterns_of_range, read
+from callwarden.call_admission.lists.core.list_file import ListLineError, patterns_of_range, read
 from callwarden.call_admission.model.lists import (
     DYNAMIC,
     LISTED_MAX,
     SHAPES_MAX,
     SMART,
     BadPattern,
-    Entry,
     Hit,
-    Kind,
     ListBuilder,
     Listed,
+    ListEntry,
     ListHead,
     Listings,
+    ListKind,
     Lists,
+    ListSide,
     NumberList,
-    Side,
     TooManyShapes,
     digits_of,
     parse_pattern,
@@ -38,12 +38,18 @@ REALM = "example.org"
 OWN = frozenset({DYNAMIC, SMART})
 
 
-def listed(number: str, *, side: Side = Side.CALLED, account: UUID | None = None, until_s: float = 100.0) -> Listed:
+def listed(
+    number: str, *, side: ListSide = ListSide.CALLED, account: UUID | None = None, until_s: float = 100.0
+) -> Listed:
     return Listed(DYNAMIC, REALM, side, number, account, "failing", "60 failed calls", 0.0, until_s)
 
 
 def compiled(
-    *patterns: str, name: str = "one", kind: Kind = Kind.BLOCK, side: Side = Side.CALLED, trunks: tuple[str, ...] = ()
+    *patterns: str,
+    name: str = "one",
+    kind: ListKind = ListKind.BLOCK,
+    side: ListSide = ListSide.CALLED,
+    trunks: tuple[str, ...] = (),
 ) -> NumberList:
     builder = ListBuilder(ListHead(name, 1, kind, side, trunks=trunks))
     builder.add(patterns)
@@ -167,7 +173,7 @@ def test_a_list_takes_only_so_many_kinds_of_wildcards() -> None:
 
 
 def test_of_several_lists_the_entry_that_names_most_decides() -> None:
-    lists = lists_of(compiled("4930*"), compiled("49301234", name="friends", kind=Kind.ALLOW))
+    lists = lists_of(compiled("4930*"), compiled("49301234", name="friends", kind=ListKind.ALLOW))
     assert verdict(lists, "49301234") is None
     hit = verdict(lists, "49309999")
     assert hit is not None
@@ -175,15 +181,15 @@ def test_of_several_lists_the_entry_that_names_most_decides() -> None:
 
 
 def test_of_two_entries_that_fit_alike_the_one_that_allows_decides() -> None:
-    lists = lists_of(compiled("4930*"), compiled("4930*", name="friends", kind=Kind.ALLOW))
+    lists = lists_of(compiled("4930*"), compiled("4930*", name="friends", kind=ListKind.ALLOW))
     assert verdict(lists, "49301234") is None
 
 
 @pytest.mark.parametrize(
     ("side", "called", "calling"),
-    [(Side.CALLED, True, False), (Side.CALLING, False, True), (Side.BOTH, True, True)],
+    [(ListSide.CALLED, True, False), (ListSide.CALLING, False, True), (ListSide.BOTH, True, True)],
 )
-def test_a_list_is_about_its_side_of_a_call(side: Side, called: bool, calling: bool) -> None:
+def test_a_list_is_about_its_side_of_a_call(side: ListSide, called: bool, calling: bool) -> None:
     lists = lists_of(compiled("4930*", side=side))
     assert (verdict(lists, "49301234", "331") is not None) is called
     assert (verdict(lists, "331", "49301234") is not None) is calling
@@ -191,7 +197,7 @@ def test_a_list_is_about_its_side_of_a_call(side: Side, called: bool, calling: b
 
 def test_only_named_lists_hold() -> None:
     lists = lists_of(compiled("4930*"), compiled("33*", name="two", trunks=("paris",)))
-    assert lists.find(["two", "nothing"], "49301234", Side.CALLED) is None
+    assert lists.find(["two", "nothing"], "49301234", ListSide.CALLED) is None
     assert lists.of_trunk == {"paris": ("two",)}
 
 
@@ -208,14 +214,14 @@ def test_a_called_number_is_listed_for_its_realm_until_its_time_is_over() -> Non
 
 def test_a_calling_number_is_listed_for_its_account() -> None:
     lists = lists_of()
-    lists.listings.put(listed("49301234", side=Side.CALLING, account=ALICE))
+    lists.listings.put(listed("49301234", side=ListSide.CALLING, account=ALICE))
     assert verdict(lists, "331", "49301234") is not None
     assert verdict(lists, "331", "49301234", account=BOB) is None
     assert verdict(lists, "49301234") is None
 
 
 def test_an_allow_list_spares_its_numbers_from_lists_that_make_themselves() -> None:
-    lists = lists_of(compiled("4930*", kind=Kind.ALLOW))
+    lists = lists_of(compiled("4930*", kind=ListKind.ALLOW))
     lists.listings.put(listed("49301234"))
     assert verdict(lists, "49301234") is None
 
@@ -238,13 +244,13 @@ def entries(text: str | bytes, *, column: str = "", prefixes: bool = False, part
     """The entries of a file that comes in small parts; fails where it has errors."""
     data = text.encode() if isinstance(text, str) else text
     found = list(read(split(data, part_bytes), column=column, prefixes=prefixes))
-    assert not [item for item in found if isinstance(item, LineError)], found
-    return [item.pattern for item in found if isinstance(item, Entry)]
+    assert not [item for item in found if isinstance(item, ListLineError)], found
+    return [item.pattern for item in found if isinstance(item, ListEntry)]
 
 
 def errors(text: str | bytes, *, column: str = "") -> list[tuple[int, str]]:
     data = text.encode() if isinstance(text, str) else text
-    return [(item.line, item.reason) for item in read([data], column=column) if isinstance(item, LineError)]
+    return [(item.line, item.reason) for item in read([data], column=column) if isinstance(item, ListLineError)]
 
 
 def split(data: bytes, part_bytes: int) -> Sequence[bytes]:
@@ -254,7 +260,7 @@ def split(data: bytes, part_bytes: int) -> Sequence[bytes]:
 def test_a_number_a_line_with_notes_and_empty_lines() -> None:
     text = "\ufeff# numbers of last week\r\n+49 30 123456  # wangiri\r\n\r\n4990*\r\n4990?555*"
     assert entries(text) == ["4930123456", "4990*", "4990?555*"]
-    assert list(read([b"4930123456 # wangiri"])) == [Entry("4930123456", "wangiri")]
+    assert list(read([b"4930123456 # wangiri"])) == [ListEntry("4930123456", "wangiri")]
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
@@ -262,8 +268,8 @@ def test_the_column_of_numbers_is_found_by_its_name(mark: str) -> None:
     lines = ['Country;"Test Number";Operator', "Cuba;+53 5 2812345;ETECSA", '"Latvia";"+371 8 1234567";"A B"']
     text = "\r\n".join(line.replace(";", mark) for line in lines)
     assert list(read(split(text.encode(), 5))) == [
-        Entry("5352812345", "Cuba, ETECSA"),
-        Entry("37181234567", "Latvia, A B"),
+        ListEntry("5352812345", "Cuba, ETECSA"),
+        ListEntry("37181234567", "Latvia, A B"),
     ]
 
 
@@ -323,10 +329,10 @@ def test_any_bytes_are_read_and_parts_make_no_difference_to_good_files(
 ) -> None:
     whole = list(read([data], column=column))
     parts = list(read(split(data, part_bytes), column=column))
-    if not any(isinstance(item, LineError) for item in whole):
+    if not any(isinstance(item, ListLineError) for item in whole):
         assert parts == whole
     for item in parts:
-        assert isinstance(item, LineError) or parse_pattern(item.pattern) == item.pattern
+        assert isinstance(item, ListLineError) or parse_pattern(item.pattern) == item.pattern
 
 
 @given(st.lists(st.tuples(st.integers(10**6, 10**12), st.text(max_size=10)), min_size=1, max_size=20))

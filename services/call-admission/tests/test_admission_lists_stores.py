@@ -10,11 +10,16 @@ import pytest_asyncio
 
 from callwarden.call_admission.lists.adapters import lists_sql
 from callwarden.call_admission.lists.adapters.lists_memory import MemoryListed, MemoryLists
-from callwarden.call_admission.lists.adapters.lists_nats import NatsListed, NatsListNews, follow_changes, follow_listed
+from callwarden.call_admission.lists.adapters.lists_nats import (
+    NatsListed,
+    NatsListPublisher,
+    follow_changes,
+    follow_listed,
+)
 from callwarden.call_admission.lists.adapters.lists_sql import SqlLists
 from callwarden.call_admission.lists.app.number_lists import NumberLists
 from callwarden.call_admission.lists.ports import ListedStore, ListStore
-from callwarden.call_admission.model.lists import DYNAMIC, Entry, Kind, Listed, ListHead, Side
+from callwarden.call_admission.model.lists import DYNAMIC, Listed, ListEntry, ListHead, ListKind, ListSide
 from callwarden.common.bus import Bucket, Bus
 from callwarden.common.clock import SystemClock
 from callwarden.common.sql import Database
@@ -27,9 +32,9 @@ from callwarden.testing.waiting import eventually
 NUMBERS = [f"49{number:06}" for number in range(25)]
 
 
-async def pages(patterns: Sequence[str], size: int = 10) -> AsyncIterator[Sequence[Entry]]:
+async def pages(patterns: Sequence[str], size: int = 10) -> AsyncIterator[Sequence[ListEntry]]:
     for start in range(0, len(patterns), size):
-        yield [Entry(pattern, f"note of {pattern}") for pattern in patterns[start : start + size]]
+        yield [ListEntry(pattern, f"note of {pattern}") for pattern in patterns[start : start + size]]
 
 
 async def stored(store: ListStore, name: str, version: int) -> list[str]:
@@ -38,12 +43,17 @@ async def stored(store: ListStore, name: str, version: int) -> list[str]:
 
 class ListStoreContract(ContractSuite[ListStore]):
     async def test_a_list_is_read_as_it_was_written(self, subject: ListStore) -> None:
-        head = ListHead("irsf", 0, Kind.ALLOW, Side.BOTH, "for tests", 0, "file.csv", ("berlin", "paris"))
+        head = ListHead("irsf", 0, ListKind.ALLOW, ListSide.BOTH, "for tests", 0, "file.csv", ("berlin", "paris"))
         written = await subject.replace(head, pages([*NUMBERS, "4990*", "4991?7*", NUMBERS[0], NUMBERS[24]]))
         assert (written.entries, written.duplicates) == (27, 2)
         (kept,) = await subject.heads()
         assert (kept.name, kept.version, kept.entries) == ("irsf", written.version, 27)
-        assert (kept.kind, kept.side, kept.description, kept.source) == (Kind.ALLOW, Side.BOTH, "for tests", "file.csv")
+        assert (kept.kind, kept.side, kept.description, kept.source) == (
+            ListKind.ALLOW,
+            ListSide.BOTH,
+            "for tests",
+            "file.csv",
+        )
         assert kept.trunks == ("berlin", "paris")
         assert await stored(subject, "irsf", kept.version) == sorted([*NUMBERS, "4990*", "4991?7*"])
         assert [entry.pattern for entry in await subject.entries("irsf", NUMBERS[20], 3)] == NUMBERS[21:24]
@@ -62,8 +72,8 @@ class ListStoreContract(ContractSuite[ListStore]):
     async def test_an_import_that_fails_leaves_the_version_before(self, subject: ListStore) -> None:
         first = await subject.replace(ListHead("irsf"), pages(NUMBERS))
 
-        async def broken() -> AsyncIterator[Sequence[Entry]]:
-            yield [Entry("33123456")]
+        async def broken() -> AsyncIterator[Sequence[ListEntry]]:
+            yield [ListEntry("33123456")]
             raise Unavailable("the line is dead")
 
         with pytest.raises(Unavailable):
@@ -73,10 +83,10 @@ class ListStoreContract(ContractSuite[ListStore]):
         assert await stored(subject, "irsf", kept.version) == NUMBERS
 
     async def test_of_two_imports_of_a_list_at_once_one_is_told_of_the_other(self, subject: ListStore) -> None:
-        async def slow(meanwhile: ListStore) -> AsyncIterator[Sequence[Entry]]:
-            yield [Entry("33123456")]
+        async def slow(meanwhile: ListStore) -> AsyncIterator[Sequence[ListEntry]]:
+            yield [ListEntry("33123456")]
             await meanwhile.replace(ListHead("irsf"), pages(NUMBERS))
-            yield [Entry("33123457")]
+            yield [ListEntry("33123457")]
 
         with pytest.raises(Conflict):
             await subject.replace(ListHead("irsf"), slow(subject))
@@ -114,7 +124,7 @@ class TestSqlLists(ListStoreContract):
 
 
 def listed(number: str, until_s: float, *, account: uuid.UUID | None = None) -> Listed:
-    side = Side.CALLED if account is None else Side.CALLING
+    side = ListSide.CALLED if account is None else ListSide.CALLING
     return Listed(DYNAMIC, "example.org", side, number, account, "failing", "60 failed calls", until_s - 60, until_s)
 
 
@@ -265,7 +275,7 @@ async def test_every_process_follows_an_import_and_what_is_listed(nats_server: N
         buses = [await stack.enter_async_context(Bus(nats_server.url, name=f"p{number}")) for number in range(2)]
         kvs = [bus.kv(Bucket.LISTED) for bus in buses]
         processes = [
-            NumberLists(store, NatsListNews(bus), NatsListed(kv, SystemClock()), SystemClock())
+            NumberLists(store, NatsListPublisher(bus), NatsListed(kv, SystemClock()), SystemClock())
             for bus, kv in zip(buses, kvs, strict=True)
         ]
         gone: list[Listed] = []

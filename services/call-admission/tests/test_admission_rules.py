@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.call_admission.admission.core.decide import Admit, decide
-from callwarden.call_admission.admission.core.rules import RULES, Finding, Question, Rule
+from callwarden.call_admission.admission.core.rules import RULES, AdmissionRule, Question, RuleFinding
 from callwarden.call_admission.admission.core.rules.destinations import longest_prefix
 from callwarden.call_admission.admission.core.rules.rule import refused
 from callwarden.call_admission.admission.core.slices import cost_max, possible_answers
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.calls import NoQuote, Pricing, is_free
 from callwarden.call_admission.model.days import UnknownZone, day_of
-from callwarden.call_admission.model.number_plan import Kind, kind_of
+from callwarden.call_admission.model.number_plan import NumberKind, kind_of
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.kernel.account import AccountType
 from callwarden.kernel.tariff import Price, RateGroup, Window, cost, free
@@ -38,10 +38,10 @@ def test_every_mode_of_policy_belongs_to_a_rule() -> None:
 
 
 def test_a_new_rule_is_one_object_in_the_table() -> None:
-    class NoMondays(Rule):
+    class NoMondays(AdmissionRule):
         name = "no_mondays"
 
-        def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+        def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
             return refused(self.name, mode, Reason.DESTINATION, "Not on a Monday.", value=snapshot.day.weekday())
 
     decided = decide(snapshot(), request(), policy(), (*RULES, NoMondays()))
@@ -194,7 +194,7 @@ ORDINARY = {
 @pytest.mark.setting("blockpremiumnumbers")
 @pytest.mark.parametrize("number", PREMIUM.values(), ids=PREMIUM.keys())
 def test_premium_numbers_of_any_country_are_refused(number: str) -> None:
-    assert kind_of(number) is Kind.PREMIUM
+    assert kind_of(number) is NumberKind.PREMIUM
     refuse = refusal(decide(snapshot(), request(number), policy()))
     assert (refuse.reason, refuse.window) == (Reason.PREMIUM, "premium")
     assert isinstance(decide(snapshot(), request(number), policy(fraud={"blockPremium": False})).verdict, Admit)
@@ -210,20 +210,20 @@ def test_shared_cost_numbers_are_refused_too(number: str) -> None:
 @pytest.mark.setting("blockpremiumnumbers")
 @pytest.mark.parametrize("number", ORDINARY.values(), ids=ORDINARY.keys())
 def test_ordinary_numbers_are_not_taken_for_premium_ones(number: str) -> None:
-    assert kind_of(number) is Kind.OTHER
+    assert kind_of(number) is NumberKind.OTHER
     assert isinstance(decide(snapshot(), request(number), policy()).verdict, Admit)
 
 
 @pytest.mark.setting("blockpremiumnumbers")
 @pytest.mark.parametrize("number", [PREMIUM["Germany 0900"], PREMIUM["United States 900"], SHARED_COST["Germany 0180"]])
 def test_a_digit_more_does_not_hide_a_premium_number(number: str) -> None:
-    assert kind_of(number + "1") is kind_of(number) is not Kind.OTHER
+    assert kind_of(number + "1") is kind_of(number) is not NumberKind.OTHER
 
 
 @given(st.from_regex(r"[1-9][0-9]{1,14}", fullmatch=True))
 @settings(max_examples=300, deadline=None)
 def test_any_number_has_a_kind(number: str) -> None:
-    assert kind_of(number) in Kind
+    assert kind_of(number) in NumberKind
 
 
 @pytest.mark.setting("blocksatellitecalls")

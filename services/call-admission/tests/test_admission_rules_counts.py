@@ -28,9 +28,9 @@ from admission_line import (
 from callwarden.call_admission.admission.core.decide import decide
 from callwarden.call_admission.admission.core.rules import RULES
 from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
-from callwarden.call_admission.admission.core.snapshot import Counted, SourceTrunk
-from callwarden.call_admission.model.usage import CARRIER, Span, Usage
-from callwarden.kernel.account import AccountType
+from callwarden.call_admission.admission.core.snapshot import CounterView, SourceTrunk
+from callwarden.call_admission.model.account import AccountType
+from callwarden.call_admission.model.usage import CARRIER, CalendarSpan, Usage
 from callwarden.kernel.verdict import Reason
 
 PEAK = {"max": 4, "maxOffPeak": 2, "peakHours": "Mon-Fri 08:00-20:00", "timeZone": "Europe/Berlin"}
@@ -283,12 +283,12 @@ def test_policy_can_switch_limits_of_talk_time_off(enforce: int, admitted: bool)
 def test_a_carrier_over_its_talk_time_is_not_routed_to(limit: str) -> None:
     day = snapshot().day
     full = Usage(
-        days=[Span(day.toordinal(), talk_s=60)], months=[Span(day.year * 12 + day.month - 1, talk_s=60)]
+        days=[CalendarSpan(day.toordinal(), talk_s=60)], months=[CalendarSpan(day.year * 12 + day.month - 1, talk_s=60)]
     )  # fmt: skip
     carrier = account(id=CARRIER_ID, name="transit", type=AccountType.CARRIER, **{limit: 60})
     over = replace(ROUTE, trunk="a", carrier_account_id=str(CARRIER_ID))
     other = replace(ROUTE, trunk="b")
-    carriers = {str(CARRIER_ID): Counted(CARRIER, CARRIER_ID, full, account=carrier)}
+    carriers = {str(CARRIER_ID): CounterView(CARRIER, CARRIER_ID, full, account=carrier)}
     decided = decide(snapshot(quote=quote(priced(60), over, other), carriers=carriers), request(), policy())
     assert decided.routes == (other,)
     alone = decide(snapshot(quote=quote(priced(60), over), carriers=carriers), request(), policy())

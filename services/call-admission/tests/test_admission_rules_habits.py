@@ -24,7 +24,7 @@ from admission_line import (
 from callwarden.call_admission.admission.core.decide import Admit, decide
 from callwarden.call_admission.admission.core.rules import RULES
 from callwarden.call_admission.admission.core.rules.velocity import marks
-from callwarden.call_admission.model.usage import WEIGHT, Baseline, Country, Span, Usage
+from callwarden.call_admission.model.usage import WEIGHT, AccountBaseline, CalendarSpan, Country, Usage
 from callwarden.kernel.verdict import Mode, Reason
 
 CUBA, PARIS, BERLIN = "5371234567", "33142345678", "493012345678"
@@ -206,9 +206,9 @@ MODES = {"fraud": {"baseline": {"enabled": True, "learn": "7d", "spendFactor": 5
 def history(since_days: int = 30, hours: list[int] | None = None, spent_today: int = 0, usual: int = 0) -> Usage:
     day = snapshot().day.toordinal()
     return Usage(
-        days=[Span(day, spent_today)],
+        days=[CalendarSpan(day, spent_today)],
         countries={"DE": Country(day - since_days, day)},
-        baseline=Baseline(day - since_days, day, hours or [WEIGHT] * 24, usual * 10 * WEIGHT, 10 * WEIGHT),
+        baseline=AccountBaseline(day - since_days, day, hours or [WEIGHT] * 24, usual * 10 * WEIGHT, 10 * WEIGHT),
     )
 
 

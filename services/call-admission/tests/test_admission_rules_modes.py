@@ -30,9 +30,10 @@ from hypothesis import strategies as st
 
 from callwarden.call_admission.admission.core.decide import Admit, decide
 from callwarden.call_admission.admission.core.rules import RULES
-from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot, SourceTrunk
+from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot, SourceTrunk
+from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.calls import CallRequest
-from callwarden.call_admission.model.lists import Kind, ListBuilder, ListHead, Listing, Listings, Lists, Side
+from callwarden.call_admission.model.lists import ListBuilder, ListHead, Listing, Listings, ListKind, Lists, ListSide
 from callwarden.call_admission.model.usage import (
     ADDRESS,
     CARRIER,
@@ -42,15 +43,14 @@ from callwarden.call_admission.model.usage import (
     SECOND_MS,
     SYSTEM,
     WEIGHT,
-    Baseline,
+    AccountBaseline,
+    CalendarSpan,
     Country,
-    Group,
     Leases,
-    Sliding,
-    Span,
+    SlidingWindow,
     Usage,
+    VelocityCounts,
 )
-from callwarden.kernel.account import AccountType
 from callwarden.kernel.verdict import Mode, Reason
 from callwarden.policy.model import Modes
 
@@ -64,14 +64,14 @@ def calls_now(calls: int) -> Usage:
 
 
 def calls_of_second(calls: int) -> Usage:
-    second = Sliding(Sliding.width(SECOND_MS))
+    second = SlidingWindow(SlidingWindow.width(SECOND_MS))
     for _ in range(calls):
         second.begin(NOW_S, 0, 0)
     return Usage(second=second)
 
 
 def period(calls: int, micros: int, talk_s: int) -> Usage:
-    window = Sliding(Sliding.width(86_400_000))
+    window = SlidingWindow(SlidingWindow.width(86_400_000))
     for _ in range(calls):
         window.begin(NOW_S, 0, 0)
     window.move(NOW_S, micros, talk_s)
@@ -80,19 +80,21 @@ def period(calls: int, micros: int, talk_s: int) -> Usage:
 
 def spent(day: int = 0, month: int = 0, talk_s: int = 0) -> Usage:
     return Usage(
-        days=[Span(DAY, day, talk_s=talk_s)], months=[Span(MONTH, month, talk_s=talk_s)], spent_micros=max(day, month)
+        days=[CalendarSpan(DAY, day, talk_s=talk_s)],
+        months=[CalendarSpan(MONTH, month, talk_s=talk_s)],
+        spent_micros=max(day, month),
     )
 
 
-def minute_of(calls: int) -> Group:
-    window = Sliding(Sliding.width(MINUTE_MS))
+def minute_of(calls: int) -> VelocityCounts:
+    window = SlidingWindow(SlidingWindow.width(MINUTE_MS))
     for _ in range(calls):
         window.begin(NOW_S, 0, 0)
-    return Group(minute=window)
+    return VelocityCounts(minute=window)
 
 
 def blocklist() -> Listing:
-    builder = ListBuilder(ListHead("irsf", 1, Kind.BLOCK, Side.CALLED))
+    builder = ListBuilder(ListHead("irsf", 1, ListKind.BLOCK, ListSide.CALLED))
     builder.add(["4930*"])
     return Listing(Lists.of([builder.build()], Listings()), "4930")
 
@@ -110,7 +112,7 @@ class Case:
 def of_carrier() -> Snapshot:
     carrier = account(id=CARRIER_ID, name="transit", type=AccountType.CARRIER, talk_day_s=60)
     route = replace(ROUTE, carrier_account_id=str(CARRIER_ID))
-    over = Counted(CARRIER, CARRIER_ID, spent(talk_s=60), account=carrier)
+    over = CounterView(CARRIER, CARRIER_ID, spent(talk_s=60), account=carrier)
     return snapshot(quote=quote(priced(60_000), route), carriers={str(CARRIER_ID): over})
 
 
@@ -120,7 +122,7 @@ def of_reseller(usage: Usage, **limits: object) -> Snapshot:
 
 def learnt(**usage: Any) -> Usage:
     hours = [WEIGHT] * 24
-    return Usage(baseline=Baseline(DAY - 30, DAY, hours), countries={"FR": Country(DAY - 20, DAY)}, **usage)
+    return Usage(baseline=AccountBaseline(DAY - 30, DAY, hours), countries={"FR": Country(DAY - 20, DAY)}, **usage)
 
 
 COSTLY = quote(priced(60_000), replace(ROUTE, cost=priced(60_001)))
@@ -280,7 +282,7 @@ OBJECTING = (
 
 def hopeless() -> tuple[Snapshot, CallRequest]:
     """A call that all of these are against."""
-    usage = learnt(days=[Span(DAY, 10_000_000)], groups={"all": minute_of(2)})
+    usage = learnt(days=[CalendarSpan(DAY, 10_000_000)], groups={"all": minute_of(2)})
     of = account(balance_micros=0, daily_micros=0, talk_day_s=0)
     costly = replace(COSTLY, exact=False)
     pbx = SourceTrunk("pbx", only_local=True)

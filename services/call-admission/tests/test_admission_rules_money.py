@@ -22,11 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.call_admission.admission.core.decide import decide
-from callwarden.call_admission.admission.core.rules import RULES, Use
-from callwarden.call_admission.admission.core.rules.rule import Rule
+from callwarden.call_admission.admission.core.rules import RULES, LimitUsage
+from callwarden.call_admission.admission.core.rules.rule import AdmissionRule
+from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.calls import Hold
 from callwarden.call_admission.model.days import day_of, end_of_day, end_of_month
-from callwarden.kernel.account import AccountType
 from callwarden.kernel.verdict import Reason, Refuse
 
 MONDAY = at("2026-01-05 12:00", "Europe/Berlin")
@@ -34,11 +34,11 @@ DAY_S = 86_400
 UNIT = 1_000_000
 
 
-def rule(name: str) -> Rule:
+def rule(name: str) -> AdmissionRule:
     return next(rule for rule in RULES if rule.name == name)
 
 
-def use(line: Line, name: str) -> Use:
+def use(line: Line, name: str) -> LimitUsage:
     (found,) = rule(name).uses(line.snapshot(), line.policy)
     return found
 

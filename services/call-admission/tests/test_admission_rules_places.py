@@ -22,7 +22,7 @@ from phonenumbers import SUPPORTED_REGIONS, PhoneNumberType, example_number_for_
 from callwarden.call_admission.admission.core.decide import decide
 from callwarden.call_admission.admission.core.snapshot import SourceTrunk
 from callwarden.call_admission.model.calls import NoQuote, Pricing, Quote, Route
-from callwarden.call_admission.model.number_plan import Kind, country_code_of, country_of, kind_of
+from callwarden.call_admission.model.number_plan import NumberKind, country_code_of, country_of, kind_of
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Reason
 
@@ -121,9 +121,9 @@ def test_a_number_begins_with_one_country_code_or_none(number: str, code: str) -
 @pytest.mark.setting("blockpremiumnumbers")
 @pytest.mark.parametrize(
     ("of_type", "kind"),
-    [(PhoneNumberType.PREMIUM_RATE, Kind.PREMIUM), (PhoneNumberType.SHARED_COST, Kind.SHARED_COST)],
+    [(PhoneNumberType.PREMIUM_RATE, NumberKind.PREMIUM), (PhoneNumberType.SHARED_COST, NumberKind.SHARED_COST)],
 )
-def test_the_example_of_every_country_that_has_one_is_refused(of_type: int, kind: Kind) -> None:
+def test_the_example_of_every_country_that_has_one_is_refused(of_type: int, kind: NumberKind) -> None:
     found = 0
     for region in sorted(SUPPORTED_REGIONS):
         example = example_number_for_type(region, of_type)
@@ -131,7 +131,7 @@ def test_the_example_of_every_country_that_has_one_is_refused(of_type: int, kind
             continue
         zeros = "0" * (example.number_of_leading_zeros or 1) if example.italian_leading_zero else ""
         number = f"{example.country_code}{zeros}{example.national_number}"
-        assert kind_of(number) is not Kind.OTHER, region
+        assert kind_of(number) is not NumberKind.OTHER, region
         assert refusal(decide(snapshot(), request(number), policy())).reason is Reason.PREMIUM, region
         found += 1
     assert found > 20

@@ -21,10 +21,10 @@ from admission_line import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callwarden.call_admission.admission.core.decide import Decided, decide
-from callwarden.call_admission.admission.core.rules.rule import Bounded
+from callwarden.call_admission.admission.core.decide import Evaluation, decide
+from callwarden.call_admission.admission.core.rules.rule import ShardDemand
 from callwarden.call_admission.admission.core.rules.tally import part_of
-from callwarden.call_admission.admission.core.snapshot import Counted
+from callwarden.call_admission.admission.core.snapshot import CounterView
 from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.usage import (
@@ -32,12 +32,12 @@ from callwarden.call_admission.model.usage import (
     REALM,
     RESELLER,
     SYSTEM,
+    CalendarSpan,
     Country,
-    Group,
     Leases,
-    Sliding,
-    Span,
+    SlidingWindow,
     Usage,
+    VelocityCounts,
     day_spend,
     day_talk,
     month_spend,
@@ -58,10 +58,10 @@ def running(calls: int) -> Usage:
 
 
 def spent(micros: int) -> Usage:
-    return Usage(days=[Span(DAY, micros)], months=[Span(MONTH, micros)], spent_micros=micros)
+    return Usage(days=[CalendarSpan(DAY, micros)], months=[CalendarSpan(MONTH, micros)], spent_micros=micros)
 
 
-def ask(of: Account, *owners: Counted, under: AdmissionPolicy | None = None) -> Decided:
+def ask(of: Account, *owners: CounterView, under: AdmissionPolicy | None = None) -> Evaluation:
     return decide(snapshot(of, *owners), request(), under or policy())
 
 
@@ -71,7 +71,7 @@ def test_a_shard_without_a_free_line_asks_for_one(calls: int, needed: int) -> No
     decided = ask(postpaid(max_lines=9), own)
     if needed:
         refuse = refusal(decided)
-        assert decided.bounded == (Bounded("account", "calls", 9, needed),)
+        assert decided.bounded == (ShardDemand("account", "calls", 9, needed),)
         assert (refuse.reason, refuse.value, refuse.limit) == (Reason.LINES, calls, 3)  # the shard's: no other is known
     else:
         assert admission(decided)
@@ -95,7 +95,7 @@ def test_a_shards_part_of_a_days_spend_cuts_the_slice_and_more_is_asked_for(
     of = postpaid(daily_micros=1_000_000)
     quantity = day_spend(DAY)
     decided = ask(of, counted(usage=spent(own), shard=shard(quantity, 1_000_000, part)))
-    assert decided.bounded == ((Bounded("account", quantity, 1_000_000, needed),) if needed else ())
+    assert decided.bounded == ((ShardDemand("account", quantity, 1_000_000, needed),) if needed else ())
     if granted_s:
         assert admission(decided).granted_s == granted_s
     else:
@@ -107,14 +107,17 @@ def test_a_shards_part_of_the_credit_is_all_that_it_holds() -> None:
     own = counted(usage=spent(10_000), shard=shard("credit", 1_200_000, 40_000))
     decided = ask(of, own)
     assert (admission(decided).granted_s, admission(decided).held_micros) == (30, 30_000)
-    assert decided.bounded == (Bounded("account", "credit", 1_200_000, 30_000),)
+    assert decided.bounded == (ShardDemand("account", "credit", 1_200_000, 30_000),)
     none = ask(of, counted(shard=shard("credit", 1_200_000, 0)))
-    assert (refusal(none).reason, none.bounded) == (Reason.CREDIT, (Bounded("account", "credit", 1_200_000, 60_000),))
+    assert (refusal(none).reason, none.bounded) == (
+        Reason.CREDIT,
+        (ShardDemand("account", "credit", 1_200_000, 60_000),),
+    )
 
 
 def test_a_part_that_was_made_for_another_limit_is_none() -> None:
     decided = ask(postpaid(max_lines=8), counted(shard=shard("calls", 9, 3)))
-    assert decided.bounded == (Bounded("account", "calls", 8, 1),)
+    assert decided.bounded == (ShardDemand("account", "calls", 8, 1),)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +130,7 @@ def test_a_part_that_was_made_for_another_limit_is_none() -> None:
 def test_ceilings_are_shared_out_too(kind: str, spec: dict[str, Any], rule: str) -> None:
     decided = ask(postpaid(), counted(kind, running(3), shard=shard("calls", 9, 3)), under=policy(**spec))
     assert refusal(decided).rule == rule
-    assert decided.bounded == (Bounded(kind, "calls", 9, 1),)
+    assert decided.bounded == (ShardDemand(kind, "calls", 9, 1),)
 
 
 def test_a_resellers_limits_are_shared_out_each_by_its_own_quantity() -> None:
@@ -137,22 +140,22 @@ def test_a_resellers_limits_are_shared_out_each_by_its_own_quantity() -> None:
     }  # fmt: skip
     decided = ask(postpaid(), counted(RESELLER, account=over, shard=Shard(4, 0, grants)))
     assert decided.bounded == (
-        Bounded(RESELLER, "calls", 9, 1),
-        Bounded(RESELLER, day_spend(DAY), 900_000, 50_000),
-        Bounded(RESELLER, month_spend(MONTH), 950_000, 40_000),
+        ShardDemand(RESELLER, "calls", 9, 1),
+        ShardDemand(RESELLER, day_spend(DAY), 900_000, 50_000),
+        ShardDemand(RESELLER, month_spend(MONTH), 950_000, 40_000),
     )
 
 
 def test_talk_time_is_shared_out() -> None:
-    own = counted(usage=Usage(days=[Span(DAY, talk_s=60)]), shard=shard(day_talk(DAY), 600, 60))
+    own = counted(usage=Usage(days=[CalendarSpan(DAY, talk_s=60)]), shard=shard(day_talk(DAY), 600, 60))
     decided = ask(postpaid(talk_day_s=600), own)
-    assert decided.bounded == (Bounded("account", day_talk(DAY), 600, 1),)
+    assert decided.bounded == (ShardDemand("account", day_talk(DAY), 600, 1),)
 
 
 def test_a_reported_limit_asks_for_its_part_too() -> None:
     own = counted(usage=running(3), shard=shard("calls", 9, 3))
     decided = ask(postpaid(max_lines=9), own, under=policy(modes={"lines": "Report"}))
-    assert decided.bounded == (Bounded("account", "calls", 9, 1),)
+    assert decided.bounded == (ShardDemand("account", "calls", 9, 1),)
     assert decided.reported == ["lines"]
 
 
@@ -162,10 +165,11 @@ def test_levels_that_shards_do_not_lend_are_divided_and_rounded_up(limit: int, c
 
 
 def test_velocity_new_countries_and_dynamic_days_go_by_shard() -> None:
-    minute = Sliding(Sliding.width(MINUTE_MS))
+    minute = SlidingWindow(SlidingWindow.width(MINUTE_MS))
     minute.begin(NOW_S, 0, 0)
     usage = Usage(
-        groups={"all": Group(minute=minute)}, countries={"FR": Country(DAY, DAY)}, days=[Span(DAY, 2_500_000)],
+        groups={"all": VelocityCounts(minute=minute)}, countries={"FR": Country(DAY, DAY)},
+        days=[CalendarSpan(DAY, 2_500_000)],
         leases=Leases(),
     )  # fmt: skip
     own = counted(usage=usage, shard=shard("calls", 5, 5))

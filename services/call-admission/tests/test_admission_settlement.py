@@ -17,28 +17,28 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
+from admission_site import Site, policy, running
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, insert, select, update
-from test_admission_app import Site, policy, running
 
 from callwarden.api.admission.v1 import admission_pb2
 from callwarden.call_admission.accounts.core.accounts import AccountChange, AccountFilter, AccountView
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
-from callwarden.call_admission.admission.core.book import Admitted, Extended, Refused
+from callwarden.call_admission.admission.core.commands import Admitted, Extended, Refused
 from callwarden.call_admission.model.calls import ExtendRequest, Route, Started
-from callwarden.call_admission.model.usage import ADDRESS, RESELLER, Span, Usage, correct
+from callwarden.call_admission.model.usage import ADDRESS, RESELLER, CalendarSpan, Usage, correct
 from callwarden.call_admission.records.adapters import records_sql
 from callwarden.call_admission.records.adapters.records_sql import SqlRecords
 from callwarden.call_admission.records.app.retention import SLICES, Retention
 from callwarden.call_admission.records.core import records as records_module
-from callwarden.call_admission.records.core.corrections import Corrected, Entry, Purse, Reversal, reversal
+from callwarden.call_admission.records.core.corrections import AccountFunds, Corrected, LedgerLine, Reversal, reversal
 from callwarden.call_admission.records.core.records import CallRecord, LedgerEntry
 from callwarden.common import trace
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound, Unavailable
 from callwarden.kernel.money import format_amount, parse_amount
 from callwarden.kernel.tariff import Price, RateGroup, Rounding, RoundingMethod, Window
-from callwarden.payment.adapters.books_sql import SqlBooks as PaymentBooks
+from callwarden.payment.adapters.ledger_sql import SqlLedgerStore
 from callwarden.payment.core.topup import TopUp
 from callwarden.schema.tables import account, cdr, counter, decision, ledger_entry, metadata, spend_day
 from callwarden.testing.clock import FakeClock
@@ -104,7 +104,7 @@ async def test_an_account_shows_the_same_money_however_many_rows_carry_it(site: 
 async def test_a_top_up_answers_with_the_balance_that_is_shown(site: Site, shards: int) -> None:
     account_id = await site.account(shards=shards, credit_micros=SLICE_MICROS)
     await settled(site, account_id)
-    payments = PaymentBooks(site.owner, random.Random(1).randbytes)
+    payments = SqlLedgerStore(site.owner, random.Random(1).randbytes)
     top_up = TopUp(str(account_id), SLICE_MICROS, "EUR", "invoice-1")
     for duplicate in (False, True):
         credited = await payments.credit(top_up)
@@ -367,10 +367,10 @@ async def test_a_top_up_is_taken_back_as_far_as_it_is_there(site: Site) -> None:
 def test_however_a_call_is_corrected_its_entries_come_to_its_last_price(
     charged: int, prices: list[tuple[int, str]]
 ) -> None:
-    entries, balance = [Entry(UUID(int=1), 0, -charged)], 10**9 - charged
+    entries, balance = [LedgerLine(UUID(int=1), 0, -charged)], 10**9 - charged
     price = charged
     for wanted, key in prices:
-        purse = Purse("alice", "EUR", True, balance, 0, 0)
+        purse = AccountFunds("alice", "EUR", True, balance, 0, 0)
         try:
             made = reversal(entries, key, -wanted, purse)
         except Conflict:
@@ -379,7 +379,7 @@ def test_however_a_call_is_corrected_its_entries_come_to_its_last_price(
             assert made.duplicate
             continue
         assert isinstance(made, Reversal)
-        entries.append(Entry(made.id, made.slice, made.amount_micros))
+        entries.append(LedgerLine(made.id, made.slice, made.amount_micros))
         balance, price = balance + made.amount_micros, wanted
     assert sum(entry.amount_micros for entry in entries) == -price
     assert balance == 10**9 - price
@@ -389,7 +389,7 @@ def test_however_a_call_is_corrected_its_entries_come_to_its_last_price(
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=4), st.integers(-500, 500))
 def test_a_days_spend_is_corrected_over_all_shards_and_never_below_nothing(spent: list[int], micros: int) -> None:
     day = datetime(2026, 1, 5, tzinfo=UTC).date()
-    usages = [Usage(days=[Span(key=day.toordinal(), spent_micros=each)]) for each in spent]
+    usages = [Usage(days=[CalendarSpan(key=day.toordinal(), spent_micros=each)]) for each in spent]
     correct(usages, day, micros)
     after = [usage.days[0].spent_micros for usage in usages]
     assert sum(after) == max(sum(spent) + micros, 0)
@@ -439,7 +439,7 @@ async def test_events_told_twice_late_and_in_any_order_settle_each_call_once(
         audit = await one.audit()
         assert (audit.open_holds, audit.held_sum_micros) == (0, 0)
         assert audit.balance_sum_micros == 1_000_000 - 6 * 30_000 - 2 * SLICE_MICROS
-        unknown = [each.app.counts.ignored.get("unknown", 0) for each in (one, other)]
+        unknown = [each.app.stats.ignored.get("unknown", 0) for each in (one, other)]
         assert sum(unknown) == 2
 
 

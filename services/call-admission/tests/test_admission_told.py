@@ -13,12 +13,11 @@ from test_admission_process import Edge, running
 
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.events.v1 import events_pb2
-from callwarden.call_admission.admission.adapters.contended import CONFLICTS_PER_S, Contended
-from callwarden.call_admission.admission.core.book import Loaded, Standing
-from callwarden.call_admission.model.account import Account
+from callwarden.call_admission.admission.core.contended import CONFLICTS_PER_S, Contended
+from callwarden.call_admission.admission.core.state import AccountState, Loaded
+from callwarden.call_admission.model.account import Account, AccountType
 from callwarden.common.bus import Bus
 from callwarden.common.rpc.client import unary
-from callwarden.kernel.account import AccountType
 from callwarden.kernel.errors import CallwardenError
 from callwarden.testing.waiting import eventually
 
@@ -179,7 +178,7 @@ def standing(version: int, shards: int = 0) -> Loaded:
         uuid.UUID(int=1), "r", "busy", AccountType.ENDUSER, True, "EUR", "UTC", True, "", 0, 0, 0, None, None,
         shards=shards,
     )  # fmt: skip
-    return Loaded({account.id: Standing.of(account, version)}, {})
+    return Loaded({account.id: AccountState.of(account, version)}, {})
 
 
 @pytest.mark.parametrize(("conflicts", "is_hot"), [(CONFLICTS_PER_S - 1, False), (CONFLICTS_PER_S, True)])

@@ -20,9 +20,9 @@ from callwarden.call_admission.model.usage import (
     SYSTEM,
     WINDOW_BUCKETS,
     Country,
-    Facts,
     Leases,
-    Sliding,
+    SlidingWindow,
+    TransitionContext,
     Usage,
     fitted,
 )
@@ -40,8 +40,8 @@ ALL = policy(
 )  # fmt: skip
 
 
-def facts(now_s: float) -> Facts:
-    return Facts(ACCOUNT, ALL, account(), now_s, leases=True)
+def context(now_s: float) -> TransitionContext:
+    return TransitionContext(ACCOUNT, ALL, account(), now_s, leases=True)
 
 
 def hold_at(at_s: float, number: int = 0, lasts_s: float = 200.0) -> Hold:
@@ -65,7 +65,7 @@ def test_an_empty_count_uses_nothing() -> None:
 def test_a_window_counts_all_calls_of_its_span_and_none_older_than_a_bucket_more(
     begun: list[float], now: float
 ) -> None:
-    window = Sliding(Sliding.width(60_000))
+    window = SlidingWindow(SlidingWindow.width(60_000))
     begun = sorted(moment for moment in begun if moment <= now)
     for moment in begun:
         window.begin(NOW_S + moment, 0, 0)
@@ -75,21 +75,21 @@ def test_a_window_counts_all_calls_of_its_span_and_none_older_than_a_bucket_more
 
 
 def test_a_window_keeps_its_buckets_and_no_more_whatever_comes() -> None:
-    window = Sliding(Sliding.width(1_000))
+    window = SlidingWindow(SlidingWindow.width(1_000))
     for step in range(5_000):
         window.begin(NOW_S + step * 0.007 * (-1) ** step, 1, 1)
         assert len(window.buckets) <= 2 * WINDOW_BUCKETS + 2
 
 
 def test_a_clock_that_steps_back_begins_a_window_anew() -> None:
-    window = Sliding(Sliding.width(60_000))
+    window = SlidingWindow(SlidingWindow.width(60_000))
     window.begin(NOW_S, 0, 0)
     window.begin(NOW_S - 3_600, 0, 0)
     assert window.calls(NOW_S - 3_600) == 1
 
 
 def test_a_window_of_another_span_takes_along_what_it_can() -> None:
-    window = Sliding(Sliding.width(60_000))
+    window = SlidingWindow(SlidingWindow.width(60_000))
     for second in range(0, 60, 10):
         window.begin(NOW_S + second, 7, 1)
     wide = fitted(window, 600_000)
@@ -131,9 +131,9 @@ def test_days_in_which_no_call_runs_are_dropped_and_leave_the_largest_spend() ->
     for day in range(50):
         now_s = NOW_S + day * DAY_S
         hold = hold_at(now_s)
-        usage.begin(request(at_s=now_s), hold, facts(now_s))
+        usage.begin(request(at_s=now_s), hold, context(now_s))
         usage.end(
-            hold, settle(hold, Ended(hold.id, hold.account_id, now_s, now_s + 50 - day, "bye", 200, "")), facts(now_s)
+            hold, settle(hold, Ended(hold.id, hold.account_id, now_s, now_s + 50 - day, "bye", 200, "")), context(now_s)
         )
         assert len(usage.days) <= 3
     assert usage.peak_before(hold_at(NOW_S + 50 * DAY_S).spend_day.toordinal()) == 50_000
@@ -144,7 +144,7 @@ def test_days_of_running_calls_are_kept_up_to_their_bound() -> None:
     usage = Usage()
     for day in range(SPANS_MAX + 50):
         now_s = NOW_S + day * DAY_S
-        usage.begin(request(at_s=now_s), hold_at(now_s, lasts_s=500 * DAY_S), facts(now_s))
+        usage.begin(request(at_s=now_s), hold_at(now_s, lasts_s=500 * DAY_S), context(now_s))
     assert len(usage.days) == SPANS_MAX
     assert usage.days[-1].key == hold_at(NOW_S + (SPANS_MAX + 49) * DAY_S).spend_day.toordinal()
 
@@ -153,7 +153,7 @@ def test_countries_are_bounded_and_the_one_called_longest_ago_goes() -> None:
     usage = Usage()
     day = day_of(NOW_S, "Europe/Berlin").toordinal()
     usage.countries = {f"{index:04}": Country(day - 60, day - 60 + index % 50) for index in range(COUNTRIES_MAX)}
-    usage.begin(request(), hold_at(NOW_S), facts(NOW_S))
+    usage.begin(request(), hold_at(NOW_S), context(NOW_S))
     assert len(usage.countries) == COUNTRIES_MAX
     assert "DE" in usage.countries
     assert "0000" not in usage.countries
@@ -161,9 +161,9 @@ def test_countries_are_bounded_and_the_one_called_longest_ago_goes() -> None:
 
 def test_groups_of_rules_that_policy_has_no_more_are_forgotten() -> None:
     usage = Usage()
-    usage.begin(request(), hold_at(NOW_S), facts(NOW_S))
+    usage.begin(request(), hold_at(NOW_S), context(NOW_S))
     assert usage.groups.keys() == {"all"}
-    none = Facts(ACCOUNT, policy(), account(), NOW_S)
+    none = TransitionContext(ACCOUNT, policy(), account(), NOW_S)
     usage.begin(request(), replace(hold_at(NOW_S), marks=()), none)
     assert not usage.groups
 
@@ -181,7 +181,7 @@ def test_what_calls_have_reserved_is_given_back_and_what_they_cost_is_added_once
     steps: list[tuple[str, int, int]],
 ) -> None:
     usage, whole = Usage(), Usage()
-    owners = ((usage, facts), (whole, lambda now_s: Facts(SYSTEM, ALL, account(), now_s)))
+    owners = ((usage, context), (whole, lambda now_s: TransitionContext(SYSTEM, ALL, account(), now_s)))
     holds: dict[int, Hold] = {}
     now_s, cost = NOW_S, 0
 

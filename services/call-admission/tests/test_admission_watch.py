@@ -15,15 +15,15 @@ from callwarden.call_admission.lists.core.call_stats import (
     GENERATION_S,
     LEARNT_CALLS,
     PENDING_MAX,
+    CallCount,
     CallStats,
-    Count,
-    Key,
+    NumberStats,
     Pending,
-    Tally,
+    StatsKey,
     is_failure,
     judge,
 )
-from callwarden.call_admission.model.lists import DYNAMIC, SMART, Kind, Listed, ListHead, Side
+from callwarden.call_admission.model.lists import DYNAMIC, SMART, Listed, ListHead, ListKind, ListSide
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.kernel.errors import Unavailable
 from callwarden.kernel.verdict import Reason
@@ -62,7 +62,7 @@ class Wire:
     def __init__(self) -> None:
         self.others: list[CallWatch] = []
 
-    async def counted(self, counts: Sequence[Count]) -> None:
+    async def counted(self, counts: Sequence[CallCount]) -> None:
         for other in self.others:
             await other.add(counts)
 
@@ -84,7 +84,7 @@ class Process:
             self.watch.ended(ALICE, called, calling, talk_s, status, reason, local=local)
 
 
-def kept(listed: MemoryListed) -> list[tuple[str, Side, str]]:
+def kept(listed: MemoryListed) -> list[tuple[str, ListSide, str]]:
     return [(one.list, one.side, one.number) for one in listed.kept.values()]
 
 
@@ -97,7 +97,7 @@ async def test_a_number_that_keeps_failing_is_listed_with_its_evidence(fake_cloc
     process.calls(1)
     await process.watch.tell()
     (one,) = listed.kept.values()
-    assert (one.list, one.side, one.number, one.realm) == (DYNAMIC, Side.CALLED, TARGET, REALM)
+    assert (one.list, one.side, one.number, one.realm) == (DYNAMIC, ListSide.CALLED, TARGET, REALM)
     assert one.evidence == "6 failed calls within 600 s (limit 5)"
     assert one.until_s == fake_clock.unix_s() + 3_600
     assert process.lists.listed() == [one]
@@ -111,7 +111,7 @@ async def test_failures_of_all_processes_count_together_and_the_number_is_listed
     two.calls(3)
     await one.watch.tell()
     await two.watch.tell()
-    assert kept(listed) == [(DYNAMIC, Side.CALLED, TARGET)]
+    assert kept(listed) == [(DYNAMIC, ListSide.CALLED, TARGET)]
 
 
 async def test_failures_that_are_older_than_the_period_do_not_count(fake_clock: FakeClock) -> None:
@@ -154,13 +154,13 @@ async def test_numbers_that_an_attack_is_after_are_listed_and_the_refused_caller
     for _ in range(100):
         process.watch.refused(ALICE, "4930999", Reason.CREDIT, local=False)
     await process.watch.tell()
-    assert kept(listed) == [(DYNAMIC, Side.CALLED, TARGET)]
+    assert kept(listed) == [(DYNAMIC, ListSide.CALLED, TARGET)]
 
 
 async def test_an_allowed_number_is_never_listed(fake_clock: FakeClock) -> None:
     listed = MemoryListed()
     process = Process(fake_clock, listed, Policies(lists=("friends",)))
-    await process.lists.import_list(ListHead("friends", kind=Kind.ALLOW), [TARGET.encode()])
+    await process.lists.import_list(ListHead("friends", kind=ListKind.ALLOW), [TARGET.encode()])
     process.calls(50)
     await process.watch.tell()
     assert kept(listed) == []
@@ -178,7 +178,7 @@ async def test_a_lifted_number_begins_anew(fake_clock: FakeClock) -> None:
     assert kept(listed) == []
     process.calls(1)
     await process.watch.tell()
-    assert kept(listed) == [(DYNAMIC, Side.CALLED, TARGET)]
+    assert kept(listed) == [(DYNAMIC, ListSide.CALLED, TARGET)]
 
 
 async def test_a_caller_of_short_calls_is_listed_and_an_ordinary_one_is_not(fake_clock: FakeClock) -> None:
@@ -189,7 +189,7 @@ async def test_a_caller_of_short_calls_is_listed_and_an_ordinary_one_is_not(fake
         process.calls(1, talk_s=90, status=0, reason="caller-bye", called=f"37129{number:06}", calling="4930999")
     await process.watch.tell()
     (one,) = listed.kept.values()
-    assert (one.list, one.side, one.number, one.account_id) == (SMART, Side.CALLING, CALLER, ALICE)
+    assert (one.list, one.side, one.number, one.account_id) == (SMART, ListSide.CALLING, CALLER, ALICE)
     assert one.evidence == ("of 30 calls 1.5 s on average (at least 5 s), 100 % shorter than 6 s (at most 80 %)")
 
 
@@ -210,31 +210,31 @@ async def test_while_the_store_is_away_counts_go_on_and_the_number_is_listed_lat
     listed.is_away = False
     process.calls(1)
     await process.watch.tell()
-    assert kept(listed) == [(DYNAMIC, Side.CALLED, TARGET)]
+    assert kept(listed) == [(DYNAMIC, ListSide.CALLED, TARGET)]
 
 
 @pytest.mark.parametrize(
     ("tally", "said"),
     [
-        (Tally(calls=19), ""),
-        (Tally(calls=100), "0 % answered"),
-        (Tally(calls=100, answered=4, talk_ms=400_000), ""),  # one point: just out of line
-        (Tally(calls=100, answered=4, talk_ms=400_000, fresh=90), "90 % to countries new"),
-        (Tally(calls=100, answered=60, talk_ms=6_000_000), ""),
-        (Tally(calls=100, answered=60, talk_ms=60_000, short=60), "1.0 s on average"),
-        (Tally(calls=100, answered=60, talk_ms=6_000_000, fresh=100), ""),  # new countries alone list nobody
-        (Tally(calls=100, answered=60, talk_ms=240_000, short=50), "4.0 s on average"),
-        (Tally(calls=100, answered=60, talk_ms=240_000, short=40), ""),
+        (NumberStats(calls=19), ""),
+        (NumberStats(calls=100), "0 % answered"),
+        (NumberStats(calls=100, answered=4, talk_ms=400_000), ""),  # one point: just out of line
+        (NumberStats(calls=100, answered=4, talk_ms=400_000, fresh=90), "90 % to countries new"),
+        (NumberStats(calls=100, answered=60, talk_ms=6_000_000), ""),
+        (NumberStats(calls=100, answered=60, talk_ms=60_000, short=60), "1.0 s on average"),
+        (NumberStats(calls=100, answered=60, talk_ms=6_000_000, fresh=100), ""),  # new countries alone list nobody
+        (NumberStats(calls=100, answered=60, talk_ms=240_000, short=50), "4.0 s on average"),
+        (NumberStats(calls=100, answered=60, talk_ms=240_000, short=40), ""),
     ],
 )
-def test_the_score_needs_more_than_one_statistic_that_is_just_out_of_line(tally: Tally, said: str) -> None:
+def test_the_score_needs_more_than_one_statistic_that_is_just_out_of_line(tally: NumberStats, said: str) -> None:
     evidence = judge(tally, SMART_POLICY)
     assert said in evidence if said else not evidence
 
 
 def test_what_was_long_ago_is_forgiven() -> None:
-    stats, key = CallStats(), Key(ALICE, CALLER, True)
-    silent = Count(REALM, key, Tally(calls=19))
+    stats, key = CallStats(), StatsKey(ALICE, CALLER, True)
+    silent = CallCount(REALM, key, NumberStats(calls=19))
     assert stats.add(silent, DYNAMIC_POLICY, SMART_POLICY, 0.0, 0.0) == []
     later = stats.add(silent, DYNAMIC_POLICY, SMART_POLICY, 2 * GENERATION_S, 0.0)
     assert later == []
@@ -245,11 +245,13 @@ def test_what_was_long_ago_is_forgiven() -> None:
 def test_a_country_is_new_to_an_account_whose_calls_are_known_for_a_day() -> None:
     stats = CallStats()
     assert not stats.is_fresh(ALICE, TARGET, 0.0)
-    home = Count(REALM, Key(ALICE, "4930123", False), Tally(calls=LEARNT_CALLS))
+    home = CallCount(REALM, StatsKey(ALICE, "4930123", False), NumberStats(calls=LEARNT_CALLS))
     stats.add(home, DYNAMIC_POLICY, SMART_POLICY, 0.0, 0.0)
     assert stats.is_fresh(ALICE, TARGET, 1.0)
     assert not stats.is_fresh(ALICE, "4989123", 1.0)
-    stats.add(Count(REALM, Key(ALICE, TARGET, False), Tally(calls=1)), DYNAMIC_POLICY, SMART_POLICY, 1.0, 0.0)
+    stats.add(
+        CallCount(REALM, StatsKey(ALICE, TARGET, False), NumberStats(calls=1)), DYNAMIC_POLICY, SMART_POLICY, 1.0, 0.0
+    )
     assert stats.is_fresh(ALICE, TARGET, 3_600.0)
     assert not stats.is_fresh(ALICE, TARGET, 90_000.0)
 

@@ -31,9 +31,11 @@ from callwarden.edge_proxy.core.effects import (
 )
 from callwarden.edge_proxy.core.keys import derive
 from callwarden.edge_proxy.core.rules import RuleBook
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import Document, PolicySet
 from callwarden.sip import build
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.digest import ha1, parse_challenge
 from callwarden.sip.message import Request, Response, parse
 from callwarden.sip.transaction import Send
@@ -42,7 +44,7 @@ REALM = "callwarden.local"
 EDGE = ("192.0.2.10", 5060)
 PASSWORD = "correct horse"
 MASTER = bytes(range(32))
-START_S = 1_767_614_400.0
+START_S = UnixS(1_767_614_400.0)
 SDP = b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0 8\r\n"
 
 T = TypeVar("T")
@@ -79,6 +81,7 @@ class Agent:
         self.inbox: deque[Request | Response] = deque()
         self.raw: list[bytes] = []
         self._branch = 0
+        self.last_invite: Request | None = None  # with credentials, as `EdgeWorld.invite` sent it
 
     @property
     def contact(self) -> str:
@@ -171,9 +174,9 @@ class EdgeWorld:
     """The edge and all that is around it. `admit`, `extend`, `identify` are the services: replace them as you like."""
 
     def __init__(self, spec: dict[str, object] | None = None, realms: tuple[str, ...] = (REALM,)) -> None:
-        self.mono_s, self.unix_s = 1_000.0, START_S
+        self.mono_s, self.unix_s = MonoS(1_000.0), START_S
         self.keys = derive([MASTER])
-        self.proxy = ProxyIdentity(EDGE[0], EDGE[1], realms)
+        self.proxy = ProxyIdentity(SocketAddress(*EDGE), realms)
         self.random_bytes = FixedRandomBytes()
         self.policies = policy(spec)
         self.edge = self.new_edge()
@@ -192,7 +195,7 @@ class EdgeWorld:
         self.extend: Callable[[ExtendCall], Answer] = lambda question: CallExtended(question.granted_s + 60, False)
 
     def new_edge(self) -> Edge:
-        return Edge(self.proxy, self.keys, RuleBook.compile(self.policies, self.proxy.realms), self.random_bytes)
+        return Edge(self.proxy, self.keys, RuleBook(self.policies, self.proxy.realms), self.random_bytes)
 
     def restart(self) -> None:
         """Another process in the edge's place: it knows nothing of before."""
@@ -203,7 +206,7 @@ class EdgeWorld:
                 self.edge.locations.put(location)
 
     def apply(self, spec: dict[str, object], revision: int = 2) -> None:
-        self.edge.apply(RuleBook.compile(policy(spec, revision), self.proxy.realms))
+        self.edge.apply(RuleBook(policy(spec, revision), self.proxy.realms))
 
     # People.
 
@@ -228,13 +231,13 @@ class EdgeWorld:
 
     def carrier(self, host: str = "198.51.100.1", port: int = 5060, trunk: str = "carrier") -> Agent:
         """A carrier, the next route of every call."""
-        self.routes = (*self.routes, CarrierRoute(trunk, host, port, "", 0))
+        self.routes = (*self.routes, CarrierRoute(trunk, SocketAddress(host, port), "", 0))
         return self.agent(host, port, trunk)
 
     # Time and the wire.
 
     def receive(self, data: bytes, host: str, port: int) -> None:
-        self.edge.receive(data, host, port, self.mono_s, self.unix_s)
+        self.edge.receive(data, SocketAddress(host, port), self.mono_s, self.unix_s)
         self.settle()
 
     def advance(self, seconds: float) -> None:
@@ -242,14 +245,16 @@ class EdgeWorld:
         end_s = self.mono_s + seconds
         while (next_s := self.edge.next_timer_s()) is not None and next_s <= end_s:
             step_s = max(next_s - self.mono_s, 0.0)
-            self.mono_s += step_s
-            self.unix_s += step_s
+            self.pass_by(step_s)
             self.edge.handle_timers(self.mono_s, self.unix_s)
             self.settle()
-        self.unix_s += end_s - self.mono_s
-        self.mono_s = end_s
+        self.pass_by(end_s - self.mono_s)
         self.edge.handle_timers(self.mono_s, self.unix_s)
         self.settle()
+
+    def pass_by(self, seconds: float) -> None:
+        """Let time pass while nobody looks."""
+        self.mono_s, self.unix_s = MonoS(self.mono_s + seconds), UnixS(self.unix_s + seconds)
 
     def settle(self) -> None:
         """Deliver everything; answer what is asked, unless `hold_answers`."""
@@ -263,19 +268,19 @@ class EdgeWorld:
                         else:
                             agent.raw.append(data)
                             agent.inbox.append(parse(data))
-                    case Ask(question, _):
+                    case Ask(number, question):
                         self.asked.append(question)
                         if self.hold_answers:
                             self.held.append(effect)
                         else:
-                            self.edge.resume(effect, self.answer(question), self.mono_s, self.unix_s)
+                            self.edge.resume(number, self.answer(question), self.mono_s, self.unix_s)
                     case _:
                         self.events.append(effect)
 
     def release(self, answer: Answer | None = None) -> None:
         """Answer the oldest question that was held back."""
         ask = self.held.pop(0)
-        self.edge.resume(ask, self.answer(ask.question) if answer is None else answer, self.mono_s, self.unix_s)
+        self.edge.resume(ask.number, self.answer(ask.question) if answer is None else answer, self.mono_s, self.unix_s)
         self.settle()
 
     def answer(self, question: Question) -> Answer:
@@ -293,22 +298,22 @@ class EdgeWorld:
             case ExtendCall():
                 return self.extend(question)
 
-    # What was told.
+    # What happened.
 
-    def told(self, kind: type[T]) -> list[T]:
+    def events_of(self, kind: type[T]) -> list[T]:
         return [event for event in self.events if isinstance(event, kind)]
 
     @property
     def started(self) -> list[CallStarted]:
-        return self.told(CallStarted)
+        return self.events_of(CallStarted)
 
     @property
     def ended(self) -> list[CallEnded]:
-        return self.told(CallEnded)
+        return self.events_of(CallEnded)
 
     @property
     def decided(self) -> list[EdgeDecision]:
-        return self.told(EdgeDecision)
+        return self.events_of(EdgeDecision)
 
     # Whole ways.
 
@@ -318,7 +323,7 @@ class EdgeWorld:
         caller.send(first)
         challenged = caller.response(407)
         caller.send(build.ack(first, challenged))
-        again = caller.with_credentials(first, challenged)
+        again = caller.last_invite = caller.with_credentials(first, challenged)
         caller.send(again)
         caller.response(100)
         return again

@@ -1,17 +1,11 @@
 """Calls from the INVITE to their end, seen from all sides."""
 
 import pytest
-from edge_world import PASSWORD, REALM, SDP, Agent, EdgeWorld, account_id
+from edge_world import REALM, SDP, Agent, EdgeWorld, account_id
 
 from callwarden.edge_proxy.core.effects import (
     AdmitCall,
-    CallAdmitted,
-    CallerIdentity,
-    CallExtended,
-    CallRefused,
-    Unanswered,
 )
-from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip import build
 from callwarden.sip.message import Request
 
@@ -102,9 +96,6 @@ def test_a_bye_to_a_side_that_knows_nothing_or_is_gone_ends_the_call(answer: int
     (ended,) = world.ended
     assert ended.reason == "caller-bye"
     assert ended.ended_at_s == ended.answered_at_s  # when it was asked for, not when nobody answered
-
-
-# Not answered.
 
 
 @pytest.mark.parametrize("status", [486, 480, 404, 603])
@@ -271,66 +262,6 @@ def test_an_answer_after_the_ring_timeout_is_acknowledged_and_ended_at_once() ->
     assert not world.started
 
 
-# Several targets (RFC 3261 16.6 to 16.7, one after the other).
-
-
-@pytest.mark.parametrize("status", [408, 500, 503, 302, 407])
-def test_a_route_that_fails_leads_to_the_next(status: int) -> None:
-    world = EdgeWorld()
-    alice = world.registered("alice", "192.0.2.1")
-    bad, good = world.carrier("198.51.100.1"), world.carrier("198.51.100.2")
-    world.invite(alice, NUMBER)
-    bad.respond(bad.got("INVITE"), status, contact=False)
-    bad.got("ACK")
-    good.respond(good.got("INVITE"), 200)
-    alice.response(200)
-
-
-@pytest.mark.parametrize(("status", "heard"), [(503, 500), (500, 500), (302, 502), (407, 502)])
-def test_when_the_last_route_fails_the_caller_hears_what_concerns_him(status: int, heard: int) -> None:
-    world = EdgeWorld()
-    alice = world.registered("alice", "192.0.2.1")
-    carrier = world.carrier()
-    world.invite(alice, NUMBER)
-    carrier.respond(carrier.got("INVITE"), status, contact=False)
-    assert alice.response(heard).get("proxy-authenticate") is None
-
-
-def test_a_carriers_word_about_the_callee_is_final() -> None:
-    world = EdgeWorld()
-    alice = world.registered("alice", "192.0.2.1")
-    first, second = world.carrier("198.51.100.1"), world.carrier("198.51.100.2")
-    world.invite(alice, NUMBER)
-    first.respond(first.got("INVITE"), 486)
-    alice.response(486)
-    assert not second.inbox
-
-
-def test_all_phones_of_a_user_are_tried_one_after_the_other_and_the_best_answer_is_kept() -> None:
-    world = EdgeWorld()
-    alice = world.registered("alice", "192.0.2.1")
-    desk = world.registered("bob", "192.0.2.2", 5060)
-    mobile = world.registered("bob", "192.0.2.2", 5070)
-    world.invite(alice, "bob")
-    mobile.respond(mobile.got("INVITE"), 480)  # registered last, tried first
-    desk.respond(desk.got("INVITE"), 500)
-    alice.response(480)
-
-
-def test_a_decline_stops_the_search() -> None:
-    world = EdgeWorld()
-    alice = world.registered("alice", "192.0.2.1")
-    desk = world.registered("bob", "192.0.2.2", 5060)
-    mobile = world.registered("bob", "192.0.2.2", 5070)
-    world.invite(alice, "bob")
-    mobile.respond(mobile.got("INVITE"), 603)
-    alice.response(603)
-    assert not [message for message in desk.inbox if isinstance(message, Request)]
-
-
-# Retransmissions.
-
-
 def test_a_repeated_invite_is_answered_and_not_passed_on_twice() -> None:
     world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
@@ -362,155 +293,3 @@ def test_a_repeated_200_is_passed_on_each_time() -> None:
     bob.send(answer)
     alice.response(200)
     assert len(world.started) == 1
-
-
-# Refusals.
-
-
-@pytest.mark.parametrize(
-    ("reason", "status"),
-    [
-        (Reason.LINES, 486),
-        (Reason.CREDIT, 403),
-        (Reason.DAILY_SPEND, 403),
-        (Reason.PREMIUM, 403),
-        (Reason.NO_ROUTE, 503),
-        (Reason.ACCOUNT_DISABLED, 403),
-    ],
-)
-def test_a_refused_call_gets_the_status_of_its_reason_and_no_more(reason: Reason, status: int) -> None:
-    world = EdgeWorld()
-    alice = world.registered("alice", "192.0.2.1")
-    world.admit = lambda question: CallRefused(Refuse(reason, "some-rule", counter="secret", value=5, limit=5))
-    world.invite(alice, NUMBER)
-    answer = alice.response(status)
-    assert "reason" not in answer
-    assert b"secret" not in answer.to_bytes()
-    assert not world.ended  # no hold, nothing to end
-    assert not world.decided  # call-admission keeps its own decisions
-
-
-@pytest.mark.setting("quotadiscreason")
-def test_policy_chooses_the_status_of_a_refusal_for_a_quota() -> None:
-    world = EdgeWorld({"spend": {"rejectStatus": 402}})
-    alice = world.registered("alice", "192.0.2.1")
-    world.admit = lambda question: CallRefused(Refuse(Reason.CREDIT, "credit"))
-    world.invite(alice, NUMBER)
-    alice.response(402)
-
-
-@pytest.mark.setting("quotadiscreason")
-def test_a_trunk_hears_the_reason_and_a_full_trunk_503() -> None:
-    world = EdgeWorld()
-    switch = world.agent("203.0.113.5", 5060, "switch")
-    world.trunks["203.0.113.5"] = _trunk()
-    world.admit = lambda question: CallRefused(Refuse(Reason.LINES, "lines", window="now"))
-    switch.send(switch.request("INVITE", f"sip:{NUMBER}@{REALM}"))
-    switch.response(100)
-    answer = switch.response(503)
-    assert answer.get("reason") == 'SIP;cause=503;text="lines: lines now"'
-    assert answer.get("retry-after") == "2"
-
-
-def _trunk() -> CallerIdentity:
-    return CallerIdentity("account-switch", "traffic-sender", (), "", 60)
-
-
-def test_when_admission_is_dead_calls_are_refused_and_come_again() -> None:
-    world = EdgeWorld()
-    alice = world.registered("alice", "192.0.2.1")
-    world.admit = lambda question: Unanswered()
-    world.invite(alice, NUMBER)
-    assert alice.response(503).get("retry-after") == "5"
-    assert [decided.refuse.reason for decided in world.decided] == [Reason.UNAVAILABLE]
-    # The hold may stand all the same: only the answer was lost.
-    assert [ended.sip_status for ended in world.ended] == [503]
-
-
-def test_when_auth_is_dead_calls_are_refused_and_come_again() -> None:
-    world = EdgeWorld()
-    alice = world.registered("alice", "192.0.2.1")
-    first = alice.request("INVITE", f"sip:{NUMBER}@{REALM}")
-    alice.send(first)
-    again = alice.with_credentials(first, alice.response(407))
-    world.hold_answers = True
-    alice.send(again)
-    alice.response(100)
-    world.release(Unanswered())
-    assert alice.response(503).get("retry-after") == "5"
-    assert len(world.edge.calls) == 0
-
-
-def test_a_draining_edge_takes_no_new_calls_and_lets_running_ones_end() -> None:
-    world = EdgeWorld()
-    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
-    talk = world.talk(alice, bob, "bob")
-    world.edge.drain()
-    alice.send(alice.request("INVITE", f"sip:bob@{REALM}", call_id="another"))
-    assert "retry-after" in alice.response(503)
-    hang_up(world, alice, bob, talk.from_caller("BYE", cseq=9))
-    assert len(world.ended) == 1
-
-
-def test_what_is_left_when_the_drain_is_over_is_cut() -> None:
-    world = EdgeWorld()
-    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
-    world.talk(alice, bob, "bob")
-    world.edge.cut_all("edge-drain", world.mono_s, world.unix_s)
-    world.settle()
-    alice.got("BYE")
-    bob.got("BYE")
-    assert [ended.reason for ended in world.ended] == ["edge-drain"]
-
-
-def test_every_end_is_told_once() -> None:
-    world = EdgeWorld()
-    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
-    talk = world.talk(alice, bob, "bob")
-    alice.send(talk.from_caller("BYE", cseq=9))
-    bob.send(talk.from_callee("BYE"))  # both at once
-    bob.respond(bob.got("BYE"), 200)
-    alice_bye = next(message for message in alice.inbox if isinstance(message, Request))
-    alice.respond(alice_bye, 200)
-    assert len(world.ended) == 1
-
-
-def test_an_extension_after_the_end_changes_nothing() -> None:
-    world = EdgeWorld()
-    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
-    talk = world.talk(alice, bob, "bob")
-    world.hold_answers = True
-    world.advance(58)
-    hang_up(world, alice, bob, talk.from_caller("BYE", cseq=9))
-    world.release(CallExtended(120, final=False))
-    world.advance(200)
-    assert len(world.ended) == 1
-    assert len(world.edge.calls) == 0
-
-
-def test_a_wrong_password_is_asked_again_like_an_unknown_user() -> None:
-    world = EdgeWorld()
-    alice = world.user("alice", "192.0.2.1")
-    nobody = world.agent("192.0.2.3", 5060, "nobody")
-    answers = []
-    for agent, password in ((alice, "guess"), (nobody, PASSWORD)):
-        first = agent.request("INVITE", f"sip:{NUMBER}@{REALM}")
-        agent.send(first)
-        agent.send(agent.with_credentials(first, agent.response(407), password))
-        agent.response(100)
-        answers.append([key for key, _ in agent.response(407).headers()])
-    assert answers[0] == answers[1]
-    assert [decided.refuse.reason for decided in world.decided] == [Reason.CREDENTIALS] * 2
-    assert not world.ended
-
-
-def test_admission_final_grants_are_not_asked_to_grow() -> None:
-    world = EdgeWorld()
-    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
-    world.admit = lambda question: CallAdmitted(7, True, 7_200, ())
-    world.talk(alice, bob, "bob")
-    world.advance(6.9)
-    assert not alice.inbox
-    world.advance(0.2)
-    alice.got("BYE")
-    assert [ended.reason for ended in world.ended] == ["cut-credit"]

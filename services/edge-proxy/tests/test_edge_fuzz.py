@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from callwarden.edge_proxy.core.keys import derive
 from callwarden.sip import build
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.message import Request
 from callwarden.sip.transaction import Send
 
-ALICE, BOB = ("192.0.2.1", 5060), ("192.0.2.2", 5060)
+ALICE, BOB = SocketAddress("192.0.2.1", 5060), SocketAddress("192.0.2.2", 5060)
 Datagram = tuple[bytes, str, int]
 
 # Pieces that mean something in the wrong place.
@@ -121,11 +122,11 @@ def test_a_stranger_gets_one_answer_at_most_and_only_himself(datagram: Datagram)
     world.keys = derive([bytes(32)])  # so that what was recorded is nothing to this edge
     world.edge = world.new_edge()
     data = datagram[0]
-    world.edge.receive(data, "203.0.113.9", 5060, world.mono_s, world.unix_s)
+    world.edge.receive(data, SocketAddress("203.0.113.9", 5060), world.mono_s, world.unix_s)
     world.settle()
     sent = [effect for effect in world.lost if isinstance(effect, Send)]
     assert len(sent) <= 1
-    assert all(effect.to.host == "203.0.113.9" for effect in sent)
+    assert all(effect.to.address.host == "203.0.113.9" for effect in sent)
     assert len(world.edge.layer) == 0
     assert len(world.edge.calls) == 0
 
@@ -134,7 +135,7 @@ def test_a_stranger_gets_one_answer_at_most_and_only_himself(datagram: Datagram)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_taken_without_an_answer_or_with_one(data: bytes) -> None:
     world = EdgeWorld()
-    world.edge.receive(data, "203.0.113.9", 5060, world.mono_s, world.unix_s)
+    world.edge.receive(data, SocketAddress("203.0.113.9", 5060), world.mono_s, world.unix_s)
     world.settle()
     assert len(world.lost) <= 1
 

@@ -1,6 +1,7 @@
 """The edge as a process among the others: what happens to it, and to those it needs."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import pytest
 import pytest_asyncio
 
 from callwarden.local.system import LocalSystem
-from callwarden.testing.operator import DEFAULT_REALM, PASSWORD, Operator
-from callwarden.testing.phones import Call, Phones
+from callwarden.testing.operator import DEFAULT_REALM, PASSWORD, OperatorClient
+from callwarden.testing.phones import PhoneCall, Phones
 from callwarden.testing.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -29,15 +30,15 @@ spec:
 class EdgeSite:
     """A system with two edges, an operator, a carrier, and the callers alice and bob."""
 
-    def __init__(self, system: LocalSystem, operator: Operator, carrier: Phones) -> None:
+    def __init__(self, system: LocalSystem, operator: OperatorClient, carrier: Phones) -> None:
         self.system, self.operator, self.carrier = system, operator, carrier
 
-    async def call(self, phones: Phones, to: str = "4930123456", user: str = "alice") -> Call:
+    async def call(self, phones: Phones, to: str = "4930123456", user: str = "alice") -> PhoneCall:
         call = phones.call(user, PASSWORD, DEFAULT_REALM, to)
         assert await call.status == 200
         return call
 
-    async def settled(self, call: Call) -> str:
+    async def settled(self, call: PhoneCall) -> str:
         """How the call's record says that it ended."""
 
         async def record() -> str:
@@ -48,12 +49,21 @@ class EdgeSite:
         return reason
 
 
+@pytest.fixture
+def closed_port() -> int:
+    """A UDP port of this host at which nobody listens."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+    return port
+
+
 @pytest_asyncio.fixture
 async def site(state_dir: Path) -> AsyncIterator[EdgeSite]:
     async with (
         LocalSystem(state_dir, processes={"edge-proxy": EDGES}, drain_timeout_s=4.0) as system,
         Phones(system.sip_address) as carrier,
-        Operator(system) as operator,
+        OperatorClient(system) as operator,
     ):
         await operator.deck()
         await operator.carrier(carrier.address)
@@ -95,6 +105,37 @@ async def test_an_edge_that_was_killed_lets_its_calls_end_when_it_is_back(site: 
         assert await site.settled(call) in ("caller-bye", "expired")
         account = await site.operator.get("alice")
         assert (account.lines_in_use, account.held_micros) == (0, 0)
+
+
+async def test_a_carrier_whose_host_says_that_nobody_listens_is_left_for_the_next_at_once(
+    site: EdgeSite, closed_port: int
+) -> None:
+    """The system's ICMP error, over the real socket; without it the next route is tried after callInitTimeout."""
+    await site.operator.carrier(f"127.0.0.1:{closed_port}", name="gone", prefix="4999", priority=0)
+    await site.operator.apply_policy(POLICY.replace("callInitTimeout: 5s", "callInitTimeout: 60s"))
+    async with Phones(site.system.sip_address) as phones, Phones(site.system.sip_address) as spare:
+        await site.operator.carrier(spare.address, name="spare", prefix="4999", priority=1)
+
+        async def answered() -> bool:
+            call = phones.call("alice", PASSWORD, DEFAULT_REALM, "49991234567")
+            # The carrier for all numbers answers while the new routes aren't known yet.
+            return await call.status == 200 and await phones.hang_up(call) == 200 and spare.incoming == 1
+
+        await eventually(answered, what="the second carrier answers")
+    await site.operator.apply_policy(POLICY)
+
+
+async def test_a_call_to_a_carrier_that_is_gone_fails_at_once(site: EdgeSite, closed_port: int) -> None:
+    await site.operator.carrier(f"127.0.0.1:{closed_port}", name="gone", prefix="4988")
+    async with Phones(site.system.sip_address) as phones:
+
+        async def refused() -> bool:
+            # 503 while the new route isn't known yet; 408 would mean that timer B or callInitTimeout was waited for.
+            status = await phones.call("alice", PASSWORD, DEFAULT_REALM, "49881234567").status
+            assert status in (500, 200, 503)
+            return status == 500
+
+        await eventually(refused, what="the call is refused with 500")
 
 
 async def test_another_edge_passes_and_settles_a_bye_by_its_cookie(site: EdgeSite) -> None:

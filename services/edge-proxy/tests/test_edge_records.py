@@ -21,13 +21,14 @@ from callwarden.edge_proxy.core.effects import (
 from callwarden.edge_proxy.core.records import DialogRecord, Leg
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.local.nats import NatsServer
+from callwarden.sip.address import SocketAddress
 
 
 def recorded(world: EdgeWorld) -> tuple[Agent, Agent, AnsweredCall, DialogRecord]:
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     talk = world.talk(alice, bob, "bob")
     world.advance(RECORD_AFTER_S + 0.1)
-    (stored,) = world.told(StoreRecord)
+    (stored,) = world.events_of(StoreRecord)
     return alice, bob, talk, stored.record
 
 
@@ -44,7 +45,7 @@ def test_a_call_that_lasts_is_kept_and_forgotten_at_its_end() -> None:
     assert (record.hold_id, record.account_id) == (talk.hold_id, account_id("alice"))
     alice.send(talk.from_caller("BYE", cseq=9))
     bob.respond(bob.got("BYE"), 200)
-    assert [forgotten.hold_id for forgotten in world.told(ForgetRecord)] == [record.hold_id]
+    assert [forgotten.hold_id for forgotten in world.events_of(ForgetRecord)] == [record.hold_id]
 
 
 def test_a_short_call_costs_no_record() -> None:
@@ -55,8 +56,8 @@ def test_a_short_call_costs_no_record() -> None:
     alice.send(talk.from_caller("BYE", cseq=9))
     bob.respond(bob.got("BYE"), 200)
     world.advance(60)
-    assert not world.told(StoreRecord)
-    assert not world.told(ForgetRecord)
+    assert not world.events_of(StoreRecord)
+    assert not world.events_of(ForgetRecord)
 
 
 def test_who_takes_a_call_over_asks_for_its_slice_and_cuts_it_at_its_end() -> None:
@@ -88,15 +89,14 @@ def test_a_call_that_is_taken_over_ends_as_any_other() -> None:
     alice.response(200)
     assert world.ended[-1].reason == "caller-bye"
     assert world.ended[-1].answered_at_s == START_S
-    assert world.told(ForgetRecord)
+    assert world.events_of(ForgetRecord)
 
 
 def test_a_call_whose_hold_is_gone_is_cut_at_once() -> None:
     world = EdgeWorld()
     alice, _, _, record = recorded(world)
     world.extend = lambda question: CallRefused(Refuse(Reason.ACCOUNT_UNKNOWN, "hold"))
-    world.unix_s += 600
-    world.mono_s += 600
+    world.pass_by(600)
     adopt(world, record)
     world.advance(0.2)
     alice.got("BYE")
@@ -107,8 +107,7 @@ def test_a_call_taken_over_while_admission_is_dead_has_the_grace_and_no_more() -
     world = EdgeWorld({"spend": {"grace": "5s"}})
     alice, _, _, record = recorded(world)
     world.extend = lambda question: Unanswered()
-    world.unix_s += 600
-    world.mono_s += 600
+    world.pass_by(600)
     adopt(world, record)
     world.advance(4)
     assert not alice.inbox
@@ -132,8 +131,7 @@ def test_an_adopted_call_is_extended_beyond_what_its_record_said() -> None:
     world = EdgeWorld()
     alice, _, _, record = recorded(world)
     world.extend = lambda question: CallExtended(360, final=False)
-    world.unix_s += 200
-    world.mono_s += 200
+    world.pass_by(200)
     adopt(world, record)
     world.advance(100)
     assert not alice.inbox
@@ -143,7 +141,7 @@ def test_an_adopted_call_is_extended_beyond_what_its_record_said() -> None:
 
 
 def sample(number: int) -> DialogRecord:
-    leg = Leg('"A" <sip:a@x>;tag=1', "sip:a@192.0.2.1", "192.0.2.1", 5060, 3, ("<sip:p;lr>",))
+    leg = Leg('"A" <sip:a@x>;tag=1', "sip:a@192.0.2.1", SocketAddress("192.0.2.1", 5060), 3, ("<sip:p;lr>",))
     return DialogRecord(
         UUID(int=number, version=4), f"call-{number}", str(UUID(int=7, version=4)), START_S, 60, leg, leg
     )

@@ -50,7 +50,7 @@ def test_a_phone_registers_and_is_told_its_bindings() -> None:
     assert found is not None
     assert found.numbers == ("+4930111",)
     assert found.bindings[0].received == ("192.0.2.1", 5060)
-    assert [(change.location, change.expires_s) for change in world.told(StoreLocation)] == [(found, 600)]
+    assert [(change.location, change.expires_s) for change in world.events_of(StoreLocation)] == [(found, 600)]
 
 
 def test_a_contacts_own_expires_goes_before_the_header_and_is_bounded() -> None:
@@ -99,7 +99,7 @@ def test_a_star_unregisters_all() -> None:
     assert answer.status == 200
     assert "contact" not in answer
     assert location(world, "alice") is None
-    assert world.told(StoreLocation)[-1].location.bindings == ()
+    assert world.events_of(StoreLocation)[-1].location.bindings == ()
 
 
 @pytest.mark.parametrize(("contacts", "expires"), [(["*"], "600"), (["*", "<sip:a@192.0.2.1>"], "0"), (["*"], None)])
@@ -117,7 +117,7 @@ def test_without_contact_the_bindings_are_told_and_stay() -> None:
     send(alice, register(alice))
     answer = send(alice, register(alice, contacts=[], cseq=5))
     assert len(answer.get_all("contact")) == 1
-    assert len(world.told(StoreLocation)) == 1
+    assert len(world.events_of(StoreLocation)) == 1
 
 
 @pytest.mark.parametrize("contacts", [["<sip:alice@192.0.2.1:5060>;expires=0"], ["*"]])
@@ -241,4 +241,4 @@ def test_a_repeated_register_is_answered_from_memory() -> None:
     alice.send(again)
     alice.send(again)
     assert alice.response(200).to_bytes() == alice.response(200).to_bytes()
-    assert len(world.told(StoreLocation)) == 1
+    assert len(world.events_of(StoreLocation)) == 1

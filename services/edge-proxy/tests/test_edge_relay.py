@@ -213,7 +213,7 @@ def test_an_old_cookie_opens_nothing() -> None:
     world = EdgeWorld({"session": {"absoluteTimeout": "1h"}})
     alice, bob, talk = running(world)
     world.restart()
-    world.unix_s += 2 * 3_600 + 10
+    world.pass_by(2 * 3_600 + 10)
     alice.send(talk.from_caller("BYE", cseq=9))
     alice.response(481)
     assert not bob.inbox

@@ -2,6 +2,7 @@
 
 from callwarden.edge_proxy.core.counters import EdgeCounters
 from callwarden.edge_proxy.core.rules import Rules
+from callwarden.kernel.clock import MonoS
 from callwarden.policy.bundle import Document, PolicySet
 
 HOST = "192.0.2.66"
@@ -11,9 +12,9 @@ def test_an_address_that_is_pardoned_starts_from_zero() -> None:
     policies = PolicySet.build(1, [Document("few", {"authFailures": {"perAddress": {"max": 3}}})])
     counters = EdgeCounters(Rules.compile(policies.for_realm(""), 1))
     for second in range(4):
-        counters.failed(HOST, 5060, "alice", float(second))
-    assert not counters.message(HOST, 5.0)
+        counters.failed(HOST, 5060, "alice", MonoS(float(second)))
+    assert not counters.message(HOST, MonoS(5.0))
     counters.forget(HOST)
-    assert counters.message(HOST, 6.0)
-    (report,) = counters.take_report(7.0)
+    assert counters.message(HOST, MonoS(6.0))
+    (report,) = counters.take_report(MonoS(7.0))
     assert (report.messages, report.endpoints) == (1, ())

@@ -35,7 +35,7 @@ def pay(account: str, key: str, amount_micros: int = 1_000_000, currency: str = 
     return payment_pb2.TopUpRequest(account=account, amount_micros=amount_micros, currency=currency, key=key)
 
 
-async def test_what_is_refused_says_which_field(house: "House") -> None:
+async def test_what_is_refused_says_which_field(rig: "PaymentProcesses") -> None:
     refused: list[tuple[payment_pb2.TopUpRequest, type[CallwardenError], str]] = [
         (pay("alice", "k", amount_micros=-5), Invalid, "amount_micros"),
         (pay("alice", "k", amount_micros=2**63 - 1), Invalid, "amount_micros"),
@@ -46,26 +46,26 @@ async def test_what_is_refused_says_which_field(house: "House") -> None:
     ]
     for request, error, field in refused:
         with pytest.raises(error) as caught:
-            await house.top_up(request)
+            await rig.top_up(request)
         assert caught.value.field == field
-    assert await house.entries() == 0
+    assert await rig.entries() == 0
 
 
-async def test_a_payment_is_told_apart_from_its_repetition_and_from_another(house: "House") -> None:
-    first = await house.top_up(pay("alice", "k1"))
-    again = await house.top_up(pay(house.account_id, "k1"), process=1)
+async def test_a_payment_is_told_apart_from_its_repetition_and_from_another(rig: "PaymentProcesses") -> None:
+    first = await rig.top_up(pay("alice", "k1"))
+    again = await rig.top_up(pay(rig.account_id, "k1"), process=1)
     assert (first.duplicate, again.duplicate) == (False, True)
     assert (again.entry_id, again.balance_micros, again.currency) == (first.entry_id, 1_000_000, "EUR")
     with pytest.raises(Conflict):
-        await house.top_up(pay("alice", "k1", amount_micros=2))
+        await rig.top_up(pay("alice", "k1", amount_micros=2))
 
 
-async def test_a_process_killed_in_the_middle_loses_and_doubles_nothing(house: "House") -> None:
+async def test_a_process_killed_in_the_middle_loses_and_doubles_nothing(rig: "PaymentProcesses") -> None:
     async def until_answered(key: str) -> payment_pb2.TopUpReply:
         """As a gateway does it: the same key until somebody answers."""
         for attempt in range(20):
             try:
-                return await house.top_up(pay("alice", key), process=attempt % 2)
+                return await rig.top_up(pay("alice", key), process=attempt % 2)
             except (Unavailable, Conflict):
                 continue
         raise AssertionError(f"nobody answered {key}")
@@ -73,20 +73,20 @@ async def test_a_process_killed_in_the_middle_loses_and_doubles_nothing(house: "
     work = asyncio.gather(*(until_answered(f"key-{number}") for number in range(100)))
 
     async def under_way() -> bool:
-        return await house.entries() >= 5
+        return await rig.entries() >= 5
 
     await eventually(under_way, timeout_s=30, interval_s=0.001)
-    await house.system.kill("payment", 0)
-    await house.system.restart("payment", 0)
+    await rig.system.kill("payment", 0)
+    await rig.system.restart("payment", 0)
     replies = await work
     assert len({reply.entry_id for reply in replies}) == 100
-    assert await house.database.fetchval("SELECT balance_micros FROM account") == 100 * 1_000_000
-    assert await house.database.fetchval("SELECT sum(amount_micros) FROM ledger_entry") == 100 * 1_000_000
-    assert await house.database.fetchval("SELECT count(*) FROM payment") == 100
+    assert await rig.database.fetchval("SELECT balance_micros FROM account") == 100 * 1_000_000
+    assert await rig.database.fetchval("SELECT sum(amount_micros) FROM ledger_entry") == 100 * 1_000_000
+    assert await rig.database.fetchval("SELECT count(*) FROM payment") == 100
 
 
-async def test_every_process_acknowledges_a_policy_and_keeps_the_last_good_one(house: "House") -> None:
-    async with Bus(house.system.nats_url, name="test", declare=False) as bus:
+async def test_every_process_acknowledges_a_policy_and_keeps_the_last_good_one(rig: "PaymentProcesses") -> None:
+    async with Bus(rig.system.nats_url, name="test", declare=False) as bus:
 
         async def apply(value: bytes) -> None:
             await bus.kv(Bucket.POLICY).put("bundle", value)
@@ -106,10 +106,10 @@ async def test_every_process_acknowledges_a_policy_and_keeps_the_last_good_one(h
             await apply(bundle.SerializeToString())
             await eventually(wanted)
             await apply(b"no bundle")  # and the next one is taken all the same
-        assert (await house.top_up(pay("alice", "k"))).balance_micros == 1_000_000
+        assert (await rig.top_up(pay("alice", "k"))).balance_micros == 1_000_000
 
 
-class House:
+class PaymentProcesses:
     """Two payment processes and one account, "alice"."""
 
     def __init__(self, system: LocalSystem, database: asyncpg.Connection, account_id: str) -> None:
@@ -127,8 +127,8 @@ class House:
 
 
 @pytest.fixture
-async def house(local_system: StartSystem) -> AsyncIterator["House"]:
+async def rig(local_system: StartSystem) -> AsyncIterator["PaymentProcesses"]:
     system = await local_system(services={"payment"}, processes={"payment": 2})
     database = await asyncpg.connect(system.database_url.replace("+asyncpg", ""))
-    yield House(system, database, await add_account(database, "alice"))
+    yield PaymentProcesses(system, database, await add_account(database, "alice"))
     await database.close()

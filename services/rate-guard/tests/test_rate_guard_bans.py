@@ -1,4 +1,4 @@
-"""The contract of ports.Bans, over NATS and over the one in memory that the other tests stand on; events; members."""
+"""The contract of ports.BanStore, over NATS and in memory; events; members."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,16 +14,16 @@ from callwarden.common.clock import SystemClock
 from callwarden.kernel.clock import Clock
 from callwarden.policy.bundle import default_set
 from callwarden.rate_guard.adapters import members_nats
-from callwarden.rate_guard.adapters.bans_memory import MemoryBans
-from callwarden.rate_guard.adapters.bans_nats import NatsBans, NatsEvents, follow_bans, follow_unbans
-from callwarden.rate_guard.adapters.snapshots_memory import MemorySnapshots
-from callwarden.rate_guard.adapters.snapshots_nats import NatsSnapshots
+from callwarden.rate_guard.adapters.bans_memory import MemoryBanStore
+from callwarden.rate_guard.adapters.bans_nats import NatsBanEventPublisher, NatsBanStore, follow_bans, follow_unbans
+from callwarden.rate_guard.adapters.snapshots_memory import MemorySnapshotStore
+from callwarden.rate_guard.adapters.snapshots_nats import NatsSnapshotStore
 from callwarden.rate_guard.app import RateGuard
 from callwarden.rate_guard.core.bans import PERMANENT, Ban
-from callwarden.rate_guard.core.counters import AddressReport, Counters
+from callwarden.rate_guard.core.counters import AddressCounters, AddressReport
 from callwarden.rate_guard.core.limits import compile_limits
 from callwarden.rate_guard.core.snapshot import BYTES_MAX
-from callwarden.rate_guard.ports import Bans, Snapshots
+from callwarden.rate_guard.ports import BanStore, SnapshotStore
 from callwarden.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ HERE = "192.0.2.7"
 
 
 def ban(target: str = HERE, for_s: float = 600.0, reason: str = "rate") -> Ban:
-    now_s = CLOCK.unix_s()
-    until_s = now_s + for_s if for_s else PERMANENT
-    return Ban(target, reason, "39001 messages in 3m, limit 39000", now_s, until_s, "counter")
+    unix_s = CLOCK.unix_s()
+    until_s = unix_s + for_s if for_s else PERMANENT
+    return Ban(target, reason, "39001 messages in 3m, limit 39000", unix_s, until_s, "counter")
 
 
 @pytest_asyncio.fixture
@@ -46,9 +46,9 @@ async def bus(nats_server: "NatsServer") -> AsyncIterator[Bus]:
 
 
 @pytest_asyncio.fixture(params=["memory", pytest.param("nats", marks=pytest.mark.integration)])
-async def bans(request: pytest.FixtureRequest) -> AsyncIterator[Bans]:
+async def bans(request: pytest.FixtureRequest) -> AsyncIterator[BanStore]:
     if request.param == "memory":
-        yield MemoryBans(CLOCK)
+        yield MemoryBanStore(CLOCK)
         return
     from callwarden.local.nats import NatsServer
 
@@ -56,11 +56,11 @@ async def bans(request: pytest.FixtureRequest) -> AsyncIterator[Bans]:
         NatsServer(request.getfixturevalue("state_dir") / "nats") as server,
         Bus(server.url, name="test") as connected,
     ):
-        yield NatsBans(connected.kv(Bucket.BANS), CLOCK)
+        yield NatsBanStore(connected.kv(Bucket.BANS), CLOCK)
 
 
 @pytest.mark.parametrize("target", [HERE, f"{HERE}:5060", "2001:db8::1", "[2001:db8::1]:5060"])
-async def test_what_is_put_is_there_until_it_is_deleted(bans: Bans, target: str) -> None:
+async def test_what_is_put_is_there_until_it_is_deleted(bans: BanStore, target: str) -> None:
     assert await bans.get(target) is None
     await bans.delete(target)
     one = ban(target)
@@ -71,14 +71,14 @@ async def test_what_is_put_is_there_until_it_is_deleted(bans: Bans, target: str)
     assert await bans.get(target) is None
 
 
-async def test_a_ban_replaces_another_on_its_target(bans: Bans) -> None:
+async def test_a_ban_replaces_another_on_its_target(bans: BanStore) -> None:
     await bans.put(ban(reason="rate"))
     permanent = ban(reason="by court order", for_s=0)
     await bans.put(permanent)
     assert await bans.get(HERE) == permanent
 
 
-async def test_a_ban_goes_by_itself_at_its_end(bans: Bans) -> None:
+async def test_a_ban_goes_by_itself_at_its_end(bans: BanStore) -> None:
     await bans.put(ban(for_s=1.0))
     await bans.put(ban("192.0.2.70", for_s=0))
 
@@ -90,9 +90,9 @@ async def test_a_ban_goes_by_itself_at_its_end(bans: Bans) -> None:
 
 
 @pytest_asyncio.fixture(params=["memory", pytest.param("nats", marks=pytest.mark.integration)])
-async def snapshots(request: pytest.FixtureRequest) -> AsyncIterator[Snapshots]:
+async def snapshots(request: pytest.FixtureRequest) -> AsyncIterator[SnapshotStore]:
     if request.param == "memory":
-        yield MemorySnapshots()
+        yield MemorySnapshotStore()
         return
     from callwarden.local.nats import NatsServer
 
@@ -100,10 +100,10 @@ async def snapshots(request: pytest.FixtureRequest) -> AsyncIterator[Snapshots]:
         NatsServer(request.getfixturevalue("state_dir") / "nats") as server,
         Bus(server.url, name="test") as connected,
     ):
-        yield NatsSnapshots(connected.kv(Bucket.COUNTERS))
+        yield NatsSnapshotStore(connected.kv(Bucket.COUNTERS))
 
 
-async def test_the_snapshot_of_a_shard_is_the_last_that_was_put(snapshots: Snapshots) -> None:
+async def test_the_snapshot_of_a_shard_is_the_last_that_was_put(snapshots: SnapshotStore) -> None:
     assert await snapshots.get(0) is None
     for data in (b"\0first", b"x" * BYTES_MAX):
         await snapshots.put(0, data)
@@ -113,12 +113,12 @@ async def test_the_snapshot_of_a_shard_is_the_last_that_was_put(snapshots: Snaps
 
 
 def member(bus: Bus) -> RateGuard:
-    counters = Counters(compile_limits(default_set().for_realm("")))
-    return RateGuard("one", NatsBans(bus.kv(Bucket.BANS), CLOCK), Silent(), MemorySnapshots(), CLOCK, counters)
+    counters = AddressCounters(compile_limits(default_set().for_realm("")))
+    return RateGuard("one", NatsBanStore(bus.kv(Bucket.BANS), CLOCK), Silent(), MemorySnapshotStore(), CLOCK, counters)
 
 
 class Silent:
-    """ports.Events that nobody listens to."""
+    """ports.BanEventPublisher that nobody listens to."""
 
     def banned(self, ban: Ban) -> None: ...
 
@@ -142,7 +142,7 @@ def listed(guard: RateGuard, *targets: str) -> Callable[[], bool]:
 @pytest.mark.integration
 async def test_every_member_follows_the_bans_that_are_put_ended_and_deleted(bus: Bus) -> None:
     guard = member(bus)
-    kept = NatsBans(bus.kv(Bucket.BANS), CLOCK)
+    kept = NatsBanStore(bus.kv(Bucket.BANS), CLOCK)
     await kept.put(ban("192.0.2.1", for_s=0))
     async with running(follow_bans(bus.kv(Bucket.BANS), guard)):
         await eventually(listed(guard, "192.0.2.1"))
@@ -160,18 +160,18 @@ async def test_rubbish_in_the_bucket_is_passed_over(bus: Bus) -> None:
     guard = member(bus)
     kv = bus.kv(Bucket.BANS)
     await kv.put("not-a-key-of-ours", b"\xff\xff")
-    await NatsBans(kv, CLOCK).put(ban())
+    await NatsBanStore(kv, CLOCK).put(ban())
     async with running(follow_bans(kv, guard)):
         await eventually(listed(guard, HERE))
         await kv.delete("not-a-key-of-ours")
-        await NatsBans(kv, CLOCK).put(ban("192.0.2.70"))
+        await NatsBanStore(kv, CLOCK).put(ban("192.0.2.70"))
         await eventually(lambda: guard.ban_count == 2)
 
 
 @pytest.mark.integration
-async def test_bans_are_told_and_lifting_one_makes_the_owner_count_anew(bus: Bus) -> None:
+async def test_bans_are_published_and_lifting_one_resets_the_owners_counters(bus: Bus) -> None:
     async with AsyncExitStack() as stack:
-        events = NatsEvents(await stack.enter_async_context(bus.publisher()))
+        events = NatsBanEventPublisher(await stack.enter_async_context(bus.publisher()))
         guard = member(bus)
         await follow_unbans(bus, guard)
         heard: asyncio.Queue[tuple[str, events_pb2.Ban]] = asyncio.Queue()

@@ -29,7 +29,7 @@ NO_DATABASE = "postgresql+asyncpg://nobody@127.0.0.1:1/none"  # rate-guard needs
 LIMIT = 39_000
 
 
-class House:
+class RateGuardProcesses:
     """The processes, and a test that plays the edges."""
 
     def __init__(self, system: LocalSystem, bus: Bus, streams: list[StreamClient], stubs: list[Any]) -> None:
@@ -80,7 +80,7 @@ class House:
             for member, name in names.items():
                 try:
                     not_owned = await self.count(member, *((address, 0) for address in addresses))
-                except Unavailable:  # The stream is being made anew.
+                except Unavailable:  # The stream reconnects.
                     return False
                 if not_owned != [address for address in addresses if owner_of[address] != name]:
                     return False
@@ -90,7 +90,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(state_dir: Path, processes: int = 3) -> AsyncIterator[House]:
+async def rig(state_dir: Path, processes: int = 3) -> AsyncIterator[RateGuardProcesses]:
     async with (
         LocalSystem(
             state_dir,
@@ -107,14 +107,14 @@ async def house(state_dir: Path, processes: int = 3) -> AsyncIterator[House]:
             opened = await stack.enter_async_context(channel(target))
             streams.append(await stack.enter_async_context(StreamClient(opened, SERVICE, target=target)))
             stubs.append(rateguard_pb2_grpc.RateGuardServiceStub(opened))
-        found = House(system, bus, streams, stubs)
+        found = RateGuardProcesses(system, bus, streams, stubs)
         await eventually(found.shared_by(*range(processes)))
         yield found
 
 
 @pytest.mark.setting("maxsubsmsgcount", "delbanned")
 async def test_a_ban_of_one_is_known_to_all_kept_told_and_lifted_by_any(state_dir: Path) -> None:
-    async with house(state_dir) as h:
+    async with rig(state_dir) as h:
         events = await nats.connect(h.system.nats_url)
         heard = await events.subscribe("security.>")
         await events.flush()
@@ -153,7 +153,7 @@ async def test_a_ban_of_one_is_known_to_all_kept_told_and_lifted_by_any(state_di
 
 @pytest.mark.setting("delbanned")
 async def test_bans_by_hand_are_made_at_one_member_and_all_lifted_at_another(state_dir: Path) -> None:
-    async with house(state_dir, processes=2) as h:
+    async with rig(state_dir, processes=2) as h:
         for address, duration_s in (("192.0.2.7", 0), ("2001:DB8::1", 600), ("192.0.2.8:5060", 600)):
             request = pb.AddBanRequest(address=address, reason="guessing passwords", duration_s=duration_s)
             ban = (await unary(h.stubs[0].AddBan, request)).ban
@@ -172,7 +172,7 @@ async def test_bans_by_hand_are_made_at_one_member_and_all_lifted_at_another(sta
 
 
 async def test_when_a_member_dies_the_others_take_its_shards_and_no_ban_is_lost(state_dir: Path) -> None:
-    async with house(state_dir) as h:
+    async with rig(state_dir) as h:
         addresses = [f"192.0.2.{number}" for number in range(30)]
         owners = {address: await h.owner(address, 3) for address in addresses}
         assert set(owners.values()) == {0, 1, 2}
@@ -191,7 +191,7 @@ async def test_when_a_member_dies_the_others_take_its_shards_and_no_ban_is_lost(
 
 
 async def test_counters_survive_a_restart_and_move_to_another_member(state_dir: Path) -> None:
-    async with house(state_dir, processes=2) as h:
+    async with rig(state_dir, processes=2) as h:
         addresses = [f"192.0.2.{number}" for number in range(20)]
         owners = {address: await h.owner(address, 2) for address in addresses}
         assert set(owners.values()) == {0, 1}
@@ -221,7 +221,7 @@ async def test_counters_survive_a_restart_and_move_to_another_member(state_dir: 
 
 @pytest.mark.setting("firewall-static", "maxsubsmsgcount")
 async def test_another_policy_holds_at_once(state_dir: Path) -> None:
-    async with house(state_dir, processes=1) as h:
+    async with rig(state_dir, processes=1) as h:
         await h.count(0, ("192.0.2.7", 100), ("192.0.2.8", 100))
         spec = {"messages": {"perAddress": {"max": 99, "period": "3m"}}, "firewall": {"allow": ["192.0.2.8"]}}
         bundle = policy_pb2.Bundle(revision=7)
@@ -238,7 +238,7 @@ async def test_another_policy_holds_at_once(state_dir: Path) -> None:
 
 
 async def test_what_is_decided_while_nats_is_away_is_kept_when_it_is_back(state_dir: Path) -> None:
-    async with house(state_dir, processes=1) as h:
+    async with rig(state_dir, processes=1) as h:
         await h.system.kill("nats")
         await h.count(0, ("192.0.2.7", LIMIT + 1))
         assert await h.listed(0) == ["192.0.2.7"]

@@ -8,34 +8,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.limits.rendezvous import SHARDS, shard_of
 from callwarden.policy.bundle import default_set
 from callwarden.rate_guard.core import snapshot
-from callwarden.rate_guard.core.counters import AddressReport, Counters, EndpointReport
+from callwarden.rate_guard.core.counters import AddressCounters, AddressReport, EndpointReport
 from callwarden.rate_guard.core.limits import compile_limits
 
 HERE = "192.0.2.7"
-NOW_S, WALL_S = 10_000.0, 1_767_614_400.0
+NOW_S, WALL_S = MonoS(10_000.0), UnixS(1_767_614_400.0)
 
 
-def counters() -> Counters:
-    return Counters(compile_limits(default_set().for_realm("")))
+def counters() -> AddressCounters:
+    return AddressCounters(compile_limits(default_set().for_realm("")))
 
 
-def totals(some: Counters, now_s: float) -> dict[str, Any]:
+def totals(some: AddressCounters, mono_s: float) -> dict[str, Any]:
     """Everything that decides about anybody."""
     limits = some.limits
     found: dict[str, Any] = {}
     for name, address in some.addresses.hot_items():
         found[name] = (
             address.known,
-            address.messages.count(limits.messages, now_s),
-            address.wrong.count(limits.wrong, now_s) if address.wrong else 0,
-            address.failures.count(limits.failures, now_s) if address.failures else 0,
+            address.messages.count(limits.messages, mono_s),
+            address.wrong.count(limits.wrong, mono_s) if address.wrong else 0,
+            address.failures.count(limits.failures, mono_s) if address.failures else 0,
         )
     for name, endpoint in some.endpoints.hot_items():
-        by_name = {user: c.count(limits.failures, now_s) for user, c in (endpoint.by_name or {}).items()}
-        failures = endpoint.failures.count(limits.failures, now_s) if endpoint.failures else 0
+        by_name = {user: c.count(limits.failures, mono_s) for user, c in (endpoint.by_name or {}).items()}
+        failures = endpoint.failures.count(limits.failures, mono_s) if endpoint.failures else 0
         found[name] = endpoint.known, failures, {user: count for user, count in by_name.items() if count}
     return found
 
@@ -57,14 +58,14 @@ steps = st.lists(
 
 @given(steps, st.integers(0, 100_000))
 def test_who_matters_is_restored_with_all_counts_on_another_clock(steps: list[Any], other_clock_s: int) -> None:
-    some, now_s = counters(), NOW_S
+    some, mono_s = counters(), NOW_S
     for address, messages, wrong, port, user, failures, successes, gap_s in steps:
-        now_s += gap_s
-        some.count(AddressReport(address, messages, wrong, [EndpointReport(port, user, failures, successes)]), now_s)
+        mono_s += gap_s
+        some.count(AddressReport(address, messages, wrong, [EndpointReport(port, user, failures, successes)]), mono_s)
     other = counters()
-    for data in snapshot.save(some, {shard_of(step[0]) for step in steps}, now_s, WALL_S).values():
-        snapshot.load(other, data, float(other_clock_s), WALL_S)
-    was, restored = totals(some, now_s), totals(other, float(other_clock_s))
+    for data in snapshot.save(some, {shard_of(step[0]) for step in steps}, MonoS(mono_s), WALL_S).values():
+        snapshot.load(other, data, MonoS(float(other_clock_s)), WALL_S)
+    was, restored = totals(some, mono_s), totals(other, float(other_clock_s))
     assert set(restored) == set(was)
     assert restored == was
 
@@ -73,15 +74,16 @@ def test_time_that_passed_between_counts() -> None:
     some, other = counters(), counters()
     some.count(AddressReport(HERE, 39_000, 0, []), NOW_S)
     (data,) = snapshot.save(some, [shard_of(HERE)], NOW_S, WALL_S).values()
-    assert snapshot.load(other, data, 5.0, WALL_S + 100) == 1
-    assert other.count(AddressReport(HERE, 1, 0, []), 5.0) != []
+    assert snapshot.load(other, data, MonoS(5.0), UnixS(WALL_S + 100)) == 1
+    assert other.count(AddressReport(HERE, 1, 0, []), MonoS(5.0)) != []
     late = counters()
-    snapshot.load(late, data, 5.0, WALL_S + 400)
-    assert late.count(AddressReport(HERE, 1, 0, []), 5.0) == []
+    snapshot.load(late, data, MonoS(5.0), UnixS(WALL_S + 400))
+    assert late.count(AddressReport(HERE, 1, 0, []), MonoS(5.0)) == []
     behind = counters()
-    snapshot.load(behind, data, 5.0, WALL_S - 1_000)  # A clock that is behind mints nothing, nor keeps it for ever.
-    assert behind.count(AddressReport(HERE, 1, 0, []), 5.0) != []
-    assert behind.count(AddressReport(HERE, 1, 0, []), 5.0 + 180 + 2 * 11.25) == []
+    # A clock that is behind lowers no count, and keeps none for ever.
+    snapshot.load(behind, data, MonoS(5.0), UnixS(WALL_S - 1_000))
+    assert behind.count(AddressReport(HERE, 1, 0, []), MonoS(5.0)) != []
+    assert behind.count(AddressReport(HERE, 1, 0, []), MonoS(5.0 + 180 + 2 * 11.25)) == []
 
 
 def test_only_the_shards_asked_for_and_only_hot_addresses_are_saved() -> None:
@@ -158,3 +160,31 @@ def test_any_bytes_are_loaded_or_refused(data: bytes) -> None:
     for each in (data, zlib.compress(data)):
         with pytest.raises(snapshot.BadSnapshot):
             snapshot.load(counters(), each, NOW_S, WALL_S)
+
+
+def test_a_snapshot_adds_to_what_its_next_owner_has_counted_and_takes_nothing_away() -> None:
+    before, after = counters(), counters()
+    before.count(AddressReport(HERE, 0, 3, [EndpointReport(5060, "alice", 2, 0)]), NOW_S)
+    (data,) = snapshot.save(before, [shard_of(HERE)], NOW_S, WALL_S).values()
+    after.count(AddressReport(HERE, 0, 4, [EndpointReport(5060, "alice", 5, 0)]), NOW_S)
+    snapshot.load(after, data, NOW_S, WALL_S)
+    kept = totals(after, NOW_S)
+    snapshot.load(after, snapshot.save(counters(), [shard_of(HERE)], NOW_S, WALL_S)[shard_of(HERE)], NOW_S, WALL_S)
+    assert totals(after, NOW_S) == kept
+    address = after.addresses.peek(HERE)
+    assert address is not None
+    assert address.wrong is not None
+    assert address.failures is not None
+    assert (address.wrong.total, address.failures.total) == (7, 7)
+
+
+def test_an_empty_counter_in_a_snapshot_leaves_the_owners_alone() -> None:
+    before, after = counters(), counters()
+    before.count(AddressReport(HERE, 0, 0, [EndpointReport(5060, "alice", 1, 0)]), NOW_S)  # nothing wrong
+    (data,) = snapshot.save(before, [shard_of(HERE)], NOW_S, WALL_S).values()
+    after.count(AddressReport(HERE, 0, 4, []), NOW_S)
+    snapshot.load(after, data, NOW_S, WALL_S)
+    address = after.addresses.peek(HERE)
+    assert address is not None
+    assert address.wrong is not None
+    assert address.wrong.total == 4

@@ -104,7 +104,7 @@ def test_an_off_peak_price_that_would_never_be_charged_is_an_error(column: str) 
 
 def test_a_prefix_that_stands_twice_says_where() -> None:
     found = list(read(HEADER + "49,,1\n44,,1\n+49,,2\n", has_peak=False))
-    assert found[2] == LineError(4, "prefix", "stands on line 2 already")
+    assert found[2] == LineError(4, "prefix", "is already on line 2")
 
 
 @pytest.mark.parametrize(

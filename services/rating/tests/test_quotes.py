@@ -13,8 +13,8 @@ from callwarden.kernel.tariff import RateGroup, Rounding, RoundingMethod, cost
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.rating.core.deck import Deck, DeckBuilder, DeckHead, DeckRow, Tariff, is_prefix
 from callwarden.rating.core.prefixes import PrefixOrder, code_of
-from callwarden.rating.core.quotes import QUOTES_KEPT_MAX, Catalogue, Quote, not_exact, quote, simulate
-from callwarden.rating.core.routes import ROUTES_MAX, Carrier, Route, RouteRow, RouteTable
+from callwarden.rating.core.quotes import QUOTES_KEPT_MAX, Catalogue, RatingQuote, not_exact, quote, simulate
+from callwarden.rating.core.routes import ROUTES_MAX, Carrier, RatingRoute, RouteRow, RouteTable
 
 BERLIN = ZoneInfo("Europe/Berlin")
 MONDAY_NOON_S = datetime(2026, 1, 5, 12, tzinfo=BERLIN).timestamp()
@@ -28,9 +28,9 @@ def compile_deck(*rows: DeckRow, name: str = "retail", peak_hours: str = "", **h
     return builder.build()
 
 
-def route(prefix: str, trunk: str, priority: int = 0, cost_deck: str = "", **carrier: Any) -> Route:
+def route(prefix: str, trunk: str, priority: int = 0, cost_deck: str = "", **carrier: Any) -> RatingRoute:
     details = {"address": f"{trunk}.example:5060", "account_id": f"account of {trunk}"} | carrier
-    return Route(RouteRow(prefix, trunk, priority, cost_deck), Carrier(trunk, **details))
+    return RatingRoute(RouteRow(prefix, trunk, priority, cost_deck), Carrier(trunk, **details))
 
 
 RETAIL = compile_deck(
@@ -42,9 +42,11 @@ RETAIL = compile_deck(
 ANYWHERE = RouteTable([route("", "world")])
 
 
-def ask(number: str, catalogue: Catalogue | None = None, *, deck: str = "retail", at_s: float = MONDAY_NOON_S) -> Quote:
+def ask(
+    number: str, catalogue: Catalogue | None = None, *, deck: str = "retail", at_s: float = MONDAY_NOON_S
+) -> RatingQuote:
     found = quote(catalogue or Catalogue({"retail": RETAIL}, ANYWHERE), deck, number, at_s, VALID_S)
-    assert isinstance(found, Quote), found
+    assert isinstance(found, RatingQuote), found
     return found
 
 
@@ -208,9 +210,9 @@ def test_a_prefix_is_what_a_number_can_begin_with(text: str) -> None:
     assert is_prefix(text) is expected
 
 
-def quoted(catalogue: Catalogue, number: str, parent: str = "", deck: str = "retail") -> Quote:
+def quoted(catalogue: Catalogue, number: str, parent: str = "", deck: str = "retail") -> RatingQuote:
     found = quote(catalogue, deck, number, MONDAY_NOON_S, VALID_S, parent)
-    assert isinstance(found, Quote), found
+    assert isinstance(found, RatingQuote), found
     return found
 
 
@@ -304,7 +306,7 @@ def test_every_number_that_begins_alike_has_the_same_answer(
     decks = {"retail": deck("retail", retail), "w": deck("w", wholesale), "parent": deck("parent", parent)}
     table = RouteTable([route("", "world"), *(route(prefix, f"t{prefix}", 0, "w") for prefix in routed)])
     found = quote(Catalogue(decks, table), "retail", number, MONDAY_NOON_S, VALID_S, "parent")
-    if not isinstance(found, Quote):
+    if not isinstance(found, RatingQuote):
         return
     length = found.valid_prefix_length
     assert length <= len(number)
@@ -326,7 +328,7 @@ def test_every_number_that_begins_alike_has_the_same_answer(
 
 @given(st.sets(few, min_size=1, max_size=12), st.lists(few, min_size=1, max_size=60))
 @settings(deadline=None)
-def test_what_is_remembered_is_what_would_be_found_anew(prefixes: set[str], numbers: list[str]) -> None:
+def test_a_cached_quote_is_what_a_new_one_would_be(prefixes: set[str], numbers: list[str]) -> None:
     deck = compile_deck(*(DeckRow(prefix, prefix, Tariff(1)) for prefix in prefixes))
     kept = Catalogue({"retail": deck}, ANYWHERE)
     for number in numbers:

@@ -29,7 +29,7 @@ HEADER = "prefix,description,rate,off_peak_rate\n"
 NOON_S, EVENING_S = 1_767_610_800.0, 1_767_643_200.0
 
 
-class House:
+class RatingProcesses:
     """Two rating processes, a carrier's trunk "world" and a sender's "office"."""
 
     def __init__(self, system: LocalSystem, database: asyncpg.Connection) -> None:
@@ -68,12 +68,12 @@ class House:
 
 
 @pytest.fixture
-async def house(local_system: StartSystem) -> AsyncIterator[House]:
+async def rig(local_system: StartSystem) -> AsyncIterator[RatingProcesses]:
     system = await local_system(services={"rating"}, processes={"rating": 2})
     async with AsyncExitStack() as stack:
         database = await asyncpg.connect(system.database_url.replace("+asyncpg", ""))
         stack.push_async_callback(database.close)
-        found = House(system, database)
+        found = RatingProcesses(system, database)
         for target in system.targets("rating"):
             opened = await stack.enter_async_context(channel(target))
             found.stubs.append(rating_pb2_grpc.RatingServiceStub(opened))
@@ -95,32 +95,32 @@ async def house(local_system: StartSystem) -> AsyncIterator[House]:
         yield found
 
 
-async def test_what_one_process_imports_the_other_quotes(house: House) -> None:
-    assert await house.rate("4930", process=1) == "no-rate"
-    reply = await house.import_(HEADER + "49,Germany,0.06,0.03\n")
+async def test_what_one_process_imports_the_other_quotes(rig: RatingProcesses) -> None:
+    assert await rig.rate("4930", process=1) == "no-rate"
+    reply = await rig.import_(HEADER + "49,Germany,0.06,0.03\n")
     assert (reply.rows, reply.version, list(reply.errors)) == (1, 1, [])
-    assert await house.rate("4930") == "no-route"
-    await house.route("")
+    assert await rig.rate("4930") == "no-route"
+    await rig.route("")
 
     async def other(expected: int) -> bool:
-        return await house.rate("4930", process=1) == expected
+        return await rig.rate("4930", process=1) == expected
 
-    assert await house.rate("4930") == 60_000
+    assert await rig.rate("4930") == 60_000
     await eventually(lambda: other(60_000))
-    await house.import_(HEADER + "49,Germany,0.05,\n", process=1)
-    assert await house.rate("4930", process=1) == 50_000
+    await rig.import_(HEADER + "49,Germany,0.05,\n", process=1)
+    assert await rig.rate("4930", process=1) == 50_000
 
     async def first(expected: int) -> bool:
-        return await house.rate("4930") == expected
+        return await rig.rate("4930") == expected
 
     await eventually(lambda: first(50_000))
 
 
-async def test_a_quote_says_everything_about_price_and_route(house: House) -> None:
-    await house.import_(HEADER + "49,Germany,0.06,0.03\n")
-    await house.import_(HEADER + "4,Europe,0.01,\n", name="wholesale")
-    await house.route("49", cost_deck="wholesale")
-    quote = (await house.quote("4930", at_s=EVENING_S)).quote
+async def test_a_quote_says_everything_about_price_and_route(rig: RatingProcesses) -> None:
+    await rig.import_(HEADER + "49,Germany,0.06,0.03\n")
+    await rig.import_(HEADER + "4,Europe,0.01,\n", name="wholesale")
+    await rig.route("49", cost_deck="wholesale")
+    quote = (await rig.quote("4930", at_s=EVENING_S)).quote
     assert (quote.prefix, quote.description, quote.deck, quote.deck_version) == ("49", "Germany", "retail", 1)
     assert quote.valid_until_s == EVENING_S + 300
     assert (quote.price.currency, quote.price.rounding.method) == ("EUR", rating_pb2.Rounding.DOWN)
@@ -131,23 +131,23 @@ async def test_a_quote_says_everything_about_price_and_route(house: House) -> No
     assert (route.trunk, route.address, route.add_prefix) == ("world", "192.0.2.1:5060", "77#00")
     assert route.cost.windows[0].groups[0].rate_micros == 10_000
     unary_reply = await unary(
-        house.stubs[0].Quote, rating_pb2.QuoteRequest(deck="retail", destination="4930", at_s=EVENING_S)
+        rig.stubs[0].Quote, rating_pb2.QuoteRequest(deck="retail", destination="4930", at_s=EVENING_S)
     )
     assert unary_reply.quote == quote
 
 
 @pytest.mark.setting("blocknotbilledcalls", "blocknotprofitablecalls", "vgetpriceexactmatch")
 async def test_a_quote_says_how_exact_it_is_what_the_parent_charges_and_for_which_numbers_it_holds(
-    house: House,
+    rig: RatingProcesses,
 ) -> None:
-    await house.import_(HEADER + "49,Germany,0.06,\n")
-    await house.import_(HEADER + "49,Germany,0.01,\n4930,Berlin,0.02,\n", name="wholesale")
-    await house.import_(HEADER + "491,Germany mobile,0.05,0.04\n", name="parent")
-    await house.route("", cost_deck="wholesale")
+    await rig.import_(HEADER + "49,Germany,0.06,\n")
+    await rig.import_(HEADER + "49,Germany,0.01,\n4930,Berlin,0.02,\n", name="wholesale")
+    await rig.import_(HEADER + "491,Germany mobile,0.05,0.04\n", name="parent")
+    await rig.route("", cost_deck="wholesale")
 
     async def ask(number: str, parent: str = "parent") -> rating_pb2.Quote:
         request = rating_pb2.QuoteRequest(deck="retail", destination=number, at_s=NOON_S, parent_deck=parent)
-        return (await house.streams[0].call("Quote", request, rating_pb2.QuoteReply, timeout_s=10)).quote
+        return (await rig.streams[0].call("Quote", request, rating_pb2.QuoteReply, timeout_s=10)).quote
 
     berlin = await ask("493012345")
     assert (berlin.exact, berlin.parent_priced, berlin.parent_prefix) == (False, False, "")
@@ -165,12 +165,12 @@ async def test_a_quote_says_how_exact_it_is_what_the_parent_charges_and_for_whic
 
 
 @pytest.mark.setting("vgetpriceexactmatch", "notbilledcallerr")
-async def test_the_policy_demands_exact_prices_and_gives_calls_without_one_their_severity(house: House) -> None:
-    await house.import_(HEADER + "49,Germany,0.06,\n")
-    await house.route("493")
+async def test_the_policy_demands_exact_prices_and_gives_calls_without_one_their_severity(rig: RatingProcesses) -> None:
+    await rig.import_(HEADER + "49,Germany,0.06,\n")
+    await rig.route("493")
     request = rating_pb2.QuoteRequest(deck="retail", destination="493012345", at_s=NOON_S, account_realm="sip.example")
-    assert (await unary(house.stubs[0].Quote, request)).quote.exact is False
-    async with Bus(house.system.nats_url, name="test", declare=False) as bus:
+    assert (await unary(rig.stubs[0].Quote, request)).quote.exact is False
+    async with Bus(rig.system.nats_url, name="test", declare=False) as bus:
         events: asyncio.Queue[events_pb2.Unbilled] = asyncio.Queue()
 
         async def heard(delivery: Delivery) -> None:
@@ -187,9 +187,9 @@ async def test_the_policy_demands_exact_prices_and_gives_calls_without_one_their
             return [(ack.service, ack.revision) for ack in acks] == [("rating", 7)] * 2
 
         await eventually(acknowledged)
-        assert (await unary(house.stubs[0].Quote, request)).quote.prefix == "49"
+        assert (await unary(rig.stubs[0].Quote, request)).quote.prefix == "49"
         request.reseller = True
-        reply = await unary(house.stubs[0].Quote, request)
+        reply = await unary(rig.stubs[0].Quote, request)
         assert reply.refused == "no-rate"
         assert "routed by 493" in reply.text
         event = await asyncio.wait_for(events.get(), 10)
@@ -199,26 +199,26 @@ async def test_the_policy_demands_exact_prices_and_gives_calls_without_one_their
         await asyncio.gather(consuming, return_exceptions=True)
 
 
-async def test_a_simulation_adds_it_up(house: House) -> None:
-    await house.import_(HEADER + "49,Germany,0.06,0.03\n")
+async def test_a_simulation_adds_it_up(rig: RatingProcesses) -> None:
+    await rig.import_(HEADER + "49,Germany,0.06,0.03\n")
     request = rating_pb2.SimulateRequest(deck="retail", destination="4930", at_s=NOON_S, duration_s=61)
-    simulated = (await unary(house.stubs[0].Simulate, request)).simulation
+    simulated = (await unary(rig.stubs[0].Simulate, request)).simulation
     assert (simulated.cost_micros, simulated.billed_s) == (61_000, 61)
     request.destination = "33123"
-    assert (await unary(house.stubs[0].Simulate, request)).refused == "no-rate"
+    assert (await unary(rig.stubs[0].Simulate, request)).refused == "no-rate"
 
 
-async def test_bad_requests_name_their_field(house: House) -> None:
-    reply = await house.import_(HEADER + "49,Germany,dear,\n44,UK,0.01,\nxx,,1,\n")
+async def test_bad_requests_name_their_field(rig: RatingProcesses) -> None:
+    reply = await rig.import_(HEADER + "49,Germany,dear,\n44,UK,0.01,\nxx,,1,\n")
     assert [(error.line, error.field) for error in reply.errors] == [(2, "rate"), (4, "prefix")]
     assert (reply.rows, reply.version) == (0, 0)
-    stub = house.stubs[0]
+    stub = rig.stubs[0]
     calls: list[tuple[Awaitable[object], type[CallwardenError], str]] = [
-        (house.import_(HEADER, name="a deck"), Invalid, "name"),
-        (house.route("49", "office"), Invalid, "trunk"),
-        (house.route("49", "nowhere"), NotFound, "trunk"),
-        (house.route("+49"), Invalid, "prefix"),
-        (house.route("49", cost_deck="none"), NotFound, "cost_deck"),
+        (rig.import_(HEADER, name="a deck"), Invalid, "name"),
+        (rig.route("49", "office"), Invalid, "trunk"),
+        (rig.route("49", "nowhere"), NotFound, "trunk"),
+        (rig.route("+49"), Invalid, "prefix"),
+        (rig.route("49", cost_deck="none"), NotFound, "cost_deck"),
         (unary(stub.Quote, rating_pb2.QuoteRequest(deck="retail", destination="+49")), Invalid, "destination"),
         (unary(stub.Simulate, rating_pb2.SimulateRequest(destination="49", duration_s=2**31)), Invalid, "duration_s"),
         (
@@ -238,11 +238,11 @@ async def test_bad_requests_name_their_field(house: House) -> None:
     assert (await unary(stub.ListRoutes, rating_pb2.ListRoutesRequest())).routes == []
 
 
-async def test_a_carrier_that_is_disabled_gets_no_more_calls(house: House) -> None:
-    await house.import_(HEADER + "49,Germany,0.06,\n")
-    await house.route("")
-    await house.database.execute("UPDATE trunk SET enabled = false")
-    connection = await nats.connect(house.system.nats_url)
+async def test_a_carrier_that_is_disabled_gets_no_more_calls(rig: RatingProcesses) -> None:
+    await rig.import_(HEADER + "49,Germany,0.06,\n")
+    await rig.route("")
+    await rig.database.execute("UPDATE trunk SET enabled = false")
+    connection = await nats.connect(rig.system.nats_url)
     # What call-admission says when a trunk was changed.
     changed = events_pb2.AccountChanged(account_id="x", what="trunk")
     await connection.publish("security.account_changed", changed.SerializeToString())
@@ -250,21 +250,21 @@ async def test_a_carrier_that_is_disabled_gets_no_more_calls(house: House) -> No
     await connection.flush()
 
     async def nowhere() -> bool:
-        return [await house.rate("4930", process=process) for process in (0, 1)] == ["no-route", "no-route"]
+        return [await rig.rate("4930", process=process) for process in (0, 1)] == ["no-route", "no-route"]
 
     await eventually(nowhere)
-    await house.database.execute("UPDATE trunk SET enabled = true")
+    await rig.database.execute("UPDATE trunk SET enabled = true")
     await connection.publish("security.account_changed", changed.SerializeToString())
     await connection.flush()
 
     async def back() -> bool:
-        return [await house.rate("4930", process=process) for process in (0, 1)] == [60_000, 60_000]
+        return [await rig.rate("4930", process=process) for process in (0, 1)] == [60_000, 60_000]
 
     await eventually(back)
     await connection.close()
     request = rating_pb2.DeleteRouteRequest(prefix="", trunk="world")
-    assert (await unary(house.stubs[0].DeleteRoute, request)).deleted
-    assert await house.rate("4930") == "no-route"
+    assert (await unary(rig.stubs[0].DeleteRoute, request)).deleted
+    assert await rig.rate("4930") == "no-route"
 
 
 def large(rows: int, rate: str) -> str:
@@ -282,49 +282,49 @@ def parts(csv: str, size: int = 1_000_000) -> Iterator[rating_pb2.ImportDeckRequ
         yield part
 
 
-async def test_a_list_larger_than_a_message_comes_in_parts(house: House) -> None:
+async def test_a_list_larger_than_a_message_comes_in_parts(rig: RatingProcesses) -> None:
     csv = large(40_000, "0.01")
     assert len(csv) > 4 * 1024 * 1024
-    reply = await unary(house.stubs[0].ImportDeckParts, parts(csv), timeout_s=60)
+    reply = await unary(rig.stubs[0].ImportDeckParts, parts(csv), timeout_s=60)
     assert (reply.rows, list(reply.errors)) == (40_000, [])
-    await house.route("")
-    assert await house.rate("10020000123") == 10_000
+    await rig.route("")
+    assert await rig.rate("10020000123") == 10_000
 
     async def other() -> bool:
-        decks = (await unary(house.stubs[1].ListDecks, rating_pb2.ListDecksRequest())).decks
+        decks = (await unary(rig.stubs[1].ListDecks, rating_pb2.ListDecksRequest())).decks
         return [deck.rows for deck in decks] == [40_000]
 
     await eventually(other, timeout_s=30)
     with pytest.raises(Invalid):
-        await unary(house.stubs[0].ImportDeckParts, iter(()))
+        await unary(rig.stubs[0].ImportDeckParts, iter(()))
 
 
-async def test_a_process_killed_in_the_middle_of_an_import_leaves_the_deck_as_it_was(house: House) -> None:
-    await house.import_(HEADER + "49,Germany,0.06,\n")
-    await house.route("")
-    importing = asyncio.ensure_future(house.import_(large(20_000, "0.01")))
+async def test_a_process_killed_in_the_middle_of_an_import_leaves_the_deck_as_it_was(rig: RatingProcesses) -> None:
+    await rig.import_(HEADER + "49,Germany,0.06,\n")
+    await rig.route("")
+    importing = asyncio.ensure_future(rig.import_(large(20_000, "0.01")))
 
     async def rows() -> int:
-        return int(await house.database.fetchval("SELECT count(*) FROM deck_row"))
+        return int(await rig.database.fetchval("SELECT count(*) FROM deck_row"))
 
     async def half_written() -> bool:
         return 1 < await rows() < 20_000
 
     await eventually(half_written, interval_s=0.001)
-    await house.system.kill("rating", 0)
+    await rig.system.kill("rating", 0)
     with pytest.raises(CallwardenError):
         await importing
     assert await rows() > 1
-    await house.system.restart("rating", 0)
+    await rig.system.restart("rating", 0)
 
     async def as_before() -> bool:
         try:
-            return await house.rate("4930") == 60_000
+            return await rig.rate("4930") == 60_000
         except Unavailable:  # The stream is connecting again.
             return False
 
     await eventually(as_before)
-    assert (await house.import_(HEADER + "49,Germany,0.05,\n", process=1)).rows == 1
+    assert (await rig.import_(HEADER + "49,Germany,0.05,\n", process=1)).rows == 1
     assert await rows() == 1  # What the killed one had written is gone, too.
 
 

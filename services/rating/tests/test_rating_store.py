@@ -12,11 +12,11 @@ from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError, Conflict, Exhausted, Invalid, NotFound
 from callwarden.kernel.tariff import Rounding, RoundingMethod
 from callwarden.rating.adapters import decks_sql
-from callwarden.rating.adapters.decks_memory import MemoryDecks
-from callwarden.rating.adapters.decks_sql import SqlDecks
+from callwarden.rating.adapters.decks_memory import MemoryDeckStore
+from callwarden.rating.adapters.decks_sql import SqlDeckStore
 from callwarden.rating.core.deck import DeckHead, DeckRow, Tariff
 from callwarden.rating.core.routes import Carrier, RouteRow
-from callwarden.rating.ports import Store
+from callwarden.rating.ports import DeckStore
 from callwarden.schema.tables import account, deck_row, trunk
 from callwarden.testing.contracts import ContractSuite, assert_shown_on
 from callwarden.testing.servers import as_owner
@@ -42,7 +42,7 @@ class Unfinished(Exception):
     """The import's source breaks off."""
 
 
-async def read(store: Store, name: str = "retail") -> list[DeckRow]:
+async def read(store: DeckStore, name: str = "retail") -> list[DeckRow]:
     """All rows of the version that holds."""
     (head,) = [head for head in await store.heads() if head.name == name]
     return [row async for page in store.rows(name, head.version) for row in page]
@@ -52,15 +52,15 @@ def by_prefix(*rows: DeckRow) -> list[DeckRow]:
     return sorted(rows, key=lambda row: row.prefix)
 
 
-class StoreContract(ContractSuite[Store]):
-    """What every ports.Store promises. There are two carriers, "berlin" and "london", and a sender "office"."""
+class DeckStoreContract(ContractSuite[DeckStore]):
+    """What every ports.DeckStore promises. There are two carriers, "berlin" and "london", and a sender "office"."""
 
-    async def test_a_deck_is_read_as_it_was_written(self, subject: Store) -> None:
+    async def test_a_deck_is_read_as_it_was_written(self, subject: DeckStore) -> None:
         version = await subject.replace(RETAIL, pages(*ROWS))
         assert await subject.heads() == [replace(RETAIL, version=version)]
         assert await read(subject) == by_prefix(*ROWS)
 
-    async def test_a_new_version_replaces_all_rows_and_what_holds_for_the_deck(self, subject: Store) -> None:
+    async def test_a_new_version_replaces_all_rows_and_what_holds_for_the_deck(self, subject: DeckStore) -> None:
         first = await subject.replace(RETAIL, pages(*ROWS))
         changed = DeckHead("retail", "USD")
         second = await subject.replace(changed, pages(ROWS[0]))
@@ -68,14 +68,14 @@ class StoreContract(ContractSuite[Store]):
         assert await subject.heads() == [replace(changed, version=second)]
         assert await read(subject) == [ROWS[0]]
 
-    async def test_decks_do_not_touch_each_other(self, subject: Store) -> None:
+    async def test_decks_do_not_touch_each_other(self, subject: DeckStore) -> None:
         await subject.replace(RETAIL, pages(*ROWS))
         await subject.replace(DeckHead("other", "EUR"), pages(ROWS[2]))
         assert [head.name for head in await subject.heads()] == ["other", "retail"]
         assert await read(subject, "other") == [ROWS[2]]
         assert await read(subject) == by_prefix(*ROWS)
 
-    async def test_an_import_that_breaks_off_changes_nothing(self, subject: Store) -> None:
+    async def test_an_import_that_breaks_off_changes_nothing(self, subject: DeckStore) -> None:
         version = await subject.replace(RETAIL, pages(*ROWS))
         with pytest.raises(Unfinished):
             await subject.replace(DeckHead("retail", "USD"), pages(ROWS[0], fails=True))
@@ -86,7 +86,7 @@ class StoreContract(ContractSuite[Store]):
         assert await subject.replace(RETAIL, pages(ROWS[1])) > version
         assert await read(subject) == [ROWS[1]]
 
-    async def test_routes_are_listed_with_their_carriers(self, subject: Store) -> None:
+    async def test_routes_are_listed_with_their_carriers(self, subject: DeckStore) -> None:
         for row in (RouteRow("49", "london", 2), RouteRow("49", "berlin", 1), RouteRow("", "london")):
             await subject.set_route(row)
         found = await subject.routes()
@@ -97,13 +97,13 @@ class StoreContract(ContractSuite[Store]):
         ]
         assert found[1].carrier == Carrier("berlin", "192.0.2.1:5060", OWNER, 2, "99#0", True)
 
-    async def test_a_route_that_is_set_again_is_changed(self, subject: Store) -> None:
+    async def test_a_route_that_is_set_again_is_changed(self, subject: DeckStore) -> None:
         await subject.replace(RETAIL, pages(*ROWS))
         await subject.set_route(RouteRow("49", "berlin", 1))
         await subject.set_route(RouteRow("49", "berlin", 5, "retail"))
         assert [route.row for route in await subject.routes()] == [RouteRow("49", "berlin", 5, "retail")]
 
-    async def test_a_route_is_taken_away_once(self, subject: Store) -> None:
+    async def test_a_route_is_taken_away_once(self, subject: DeckStore) -> None:
         await subject.set_route(RouteRow("49", "berlin"))
         assert not await subject.delete_route("4", "berlin")
         assert await subject.delete_route("49", "berlin")
@@ -119,7 +119,7 @@ class StoreContract(ContractSuite[Store]):
         ],
     )
     async def test_a_route_to_nowhere_is_refused(
-        self, subject: Store, row: RouteRow, error: type[CallwardenError], field: str
+        self, subject: DeckStore, row: RouteRow, error: type[CallwardenError], field: str
     ) -> None:
         with pytest.raises(error) as caught:
             await subject.set_route(row)
@@ -127,10 +127,10 @@ class StoreContract(ContractSuite[Store]):
         assert await subject.routes() == []
 
 
-class TestMemoryStore(StoreContract):
+class TestMemoryDeckStore(DeckStoreContract):
     @pytest.fixture
-    def subject(self) -> Store:
-        store = MemoryDecks()
+    def subject(self) -> DeckStore:
+        store = MemoryDeckStore()
         store.senders.add("office")
         store.carriers["berlin"] = Carrier("berlin", "192.0.2.1:5060", OWNER, 2, "99#0")
         store.carriers["london"] = Carrier("london", "192.0.2.2:5060", OWNER)
@@ -164,14 +164,14 @@ async def database(database_url: str, owner: Database) -> AsyncIterator[Database
         yield opened
 
 
-class TestSqlStore(StoreContract):
+class TestSqlDeckStore(DeckStoreContract):
     @pytest.fixture
-    def subject(self, database: Database) -> Store:
-        return SqlDecks(database)
+    def subject(self, database: Database) -> DeckStore:
+        return SqlDeckStore(database)
 
 
 def test_the_fake_proves_something() -> None:
-    assert_shown_on(StoreContract, "TestMemoryStore", "TestSqlStore")
+    assert_shown_on(DeckStoreContract, "TestMemoryDeckStore", "TestSqlDeckStore")
 
 
 async def written(database: Database) -> int:
@@ -180,7 +180,7 @@ async def written(database: Database) -> int:
 
 
 async def test_no_rows_are_left_of_versions_before_and_of_broken_imports(database: Database) -> None:
-    store = SqlDecks(database)
+    store = SqlDeckStore(database)
     await store.replace(RETAIL, pages(*ROWS))
     with pytest.raises(Unfinished):
         await store.replace(RETAIL, pages(*ROWS, fails=True))
@@ -198,7 +198,7 @@ async def test_a_deck_of_many_pages_is_written_read_and_replaced(
 ) -> None:
     monkeypatch.setattr(decks_sql, "PAGE_ROWS", 10)
     monkeypatch.setattr(decks_sql, "DELETED_ROWS", 7)
-    store = SqlDecks(database)
+    store = SqlDeckStore(database)
     rows = [DeckRow(str(number), "", Tariff(number)) for number in range(100, 200)]  # ten full pages
     await store.replace(RETAIL, pages(*rows))
     assert await read(store) == rows
@@ -208,7 +208,7 @@ async def test_a_deck_of_many_pages_is_written_read_and_replaced(
 
 
 async def test_of_imports_at_the_same_time_one_wins_whole(database: Database) -> None:
-    store = SqlDecks(database)
+    store = SqlDeckStore(database)
     await store.replace(RETAIL, pages(ROWS[0]))
     for round_ in range(5):
         decks = [[DeckRow(f"{n}{i}", str(n), Tariff(round_)) for i in range(1, 9)] for n in (1, 2, 3)]
@@ -221,7 +221,7 @@ async def test_of_imports_at_the_same_time_one_wins_whole(database: Database) ->
 
 
 async def test_a_carrier_that_is_disabled_or_turned_around_is_not_usable(database: Database, owner: Database) -> None:
-    store = SqlDecks(database)
+    store = SqlDeckStore(database)
     await store.set_route(RouteRow("49", "berlin"))
 
     async def is_usable() -> bool:
@@ -244,7 +244,7 @@ async def test_a_carrier_that_is_disabled_or_turned_around_is_not_usable(databas
 
 async def test_there_is_an_end_to_the_routes(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decks_sql, "ROUTE_ROWS_MAX", 2)
-    store = SqlDecks(database)
+    store = SqlDeckStore(database)
     await store.set_route(RouteRow("1", "berlin"))
     await store.set_route(RouteRow("2", "berlin"))
     with pytest.raises(Exhausted):

@@ -1,17 +1,16 @@
 """How decisions about calls are shown to a person: every rule in its order, with what it counted; or many, one a line.
 
-Out: taking the decisions (call-admission, edge-proxy), keeping them (call-admission).
+Out: taking the decisions (call-admission, edge-proxy), storing them (call-admission).
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from callwarden.cli import output
+from callwarden.cli.layout import Aligned
 
 if TYPE_CHECKING:
     from callwarden.api.admission.v1.admission_pb2 import Call, Decision, DecisionLine, ExplainReply, RuleVerdict
@@ -24,10 +23,10 @@ _TIME_WORDS: Final = ("seconds", "talk", "duration")
 
 
 def render(call_id: str, reply: "ExplainReply", *, every: bool = False) -> RenderableType:
-    """The whole chain, oldest decision first, then how the call ended. `every`: rules that don't apply have a line
-    each, in their order, instead of one for each reason."""
+    """The whole chain, oldest decision first, then how the call ended. `every`: each rule that doesn't apply has a line
+    in its place, instead of one line for each reason."""
     currency = reply.call.currency if reply.HasField("call") else ""
-    parts: list[RenderableType] = [Text.assemble(("Call ", "bold"), output.clean(call_id))]
+    parts: list[RenderableType] = [Aligned([[Text.assemble(("Call ", "bold"), output.printable(call_id))]])]
     for decision in sorted(reply.decisions, key=lambda decision: decision.at_s):
         parts += [Text(), _decision(decision, currency, every=every)]
     if reply.HasField("call") and reply.call.state != "refused":
@@ -36,29 +35,29 @@ def render(call_id: str, reply: "ExplainReply", *, every: bool = False) -> Rende
 
 
 def render_list(decisions: Sequence["DecisionLine"]) -> RenderableType:
-    """Decisions in the order given, one a line (a Call-ID is to be copied whole), and below it what there is to say."""
+    """Decisions in the order given, one a line (a Call-ID must be copied whole), and beneath it the rule and reason."""
     parts: list[RenderableType] = []
     for line in decisions:
         decision = line.decision
-        at, source = output.clock(decision.at_s), output.clean(decision.source_address)
+        at, source = output.clock(decision.at_s), output.printable(decision.source_address)
         for what, rule, why in _briefly(decision):
-            head = Text.assemble(f"{at}  ", what, "  ", (output.clean(line.call_id), "bold"))
+            head = Text.assemble(f"{at}  ", what, "  ", (output.printable(line.call_id), "bold"))
             head.append(f"  {source}" if source else "", output.DIM)
-            parts.append(head)
+            parts.append(Aligned([[head]]))
             if rule or why:
                 said = f"{rule}: {why}" if rule and why else rule or why
-                parts.append(Padding(output.cell(said, output.DIM), (0, 0, 0, len(at) + 2)))
+                parts.append(Aligned([[output.cell(said, output.DIM)]], indent=len(at) + 2))
     return Group(*parts)
 
 
 def _briefly(decision: "Decision") -> list[tuple[Text, str, str]]:
-    """What was done, and what would have been done by rules that only report."""
+    """What was decided, and what rules that only report would have decided."""
     colour = _OUTCOME.get(decision.outcome, "")
     refused = decision.refused
     why = refused.text if decision.HasField("refused") else ""
     found = [(Text(_past(decision.outcome).lower(), style=colour), refused.rule, why)]
     if decision.outcome == "cut" and not why:
-        found = [(Text("last slice", style=colour), decision.cut_by, "Less was left than a whole slice takes.")]
+        found = [(Text("last slice", style=colour), decision.cut_by, "The rest is less than a whole slice.")]
     for rule in decision.rules:
         if _would_refuse(rule):
             found.append((Text("would refuse", style="yellow"), rule.rule, rule.text))
@@ -77,28 +76,37 @@ def _warns(rule: "RuleVerdict") -> bool:
     return rule.verdict == "pass" and bool(rule.text)
 
 
+def csv_columns() -> list[str]:
+    """The header of decisions with a row for each rule."""
+    from callwarden.api.admission.v1.admission_pb2 import Decision
+    from callwarden.cli import records
+
+    return records.csv_columns(Decision, each="rules")
+
+
 def rules(decision: "Decision", currency: str, *, every: bool = False) -> RenderableType:
-    """What the rules said, in their order; below it the names of those that don't apply, by reason. `every`: each has
-    its line."""
-    table = Table.grid(padding=(0, 2))
+    """The verdict of each rule, in their order; beneath them the rules that don't apply, by reason. `every`: each of
+    these has a line of its own."""
+    lines: list[tuple[Text, ...]] = []
     skipped: dict[str, list[str]] = {}
     for rule in decision.rules:
         if rule.verdict == "skip" and not every:
-            skipped.setdefault(rule.text or "not asked", []).append(_named(rule))
+            skipped.setdefault(rule.text or "not checked", []).append(_named(rule))
         else:
-            table.add_row(*_rule(rule, currency))
-    folded = Table.grid(padding=(0, 2))
+            lines.append(_rule(rule, currency))
     sign, colour = _SIGN["skip"]
-    for why, names in skipped.items():
-        folded.add_row(Text(sign, style=colour), output.cell(f"{why}: {', '.join(names)}", colour))
-    return Group(table, folded) if skipped else table
+    by_reason = [
+        (Text(sign, style=colour), output.cell(f"not applicable ({why}): {', '.join(names)}", colour))
+        for why, names in skipped.items()
+    ]
+    return Group(Aligned(lines, indent=2), Aligned(by_reason, indent=2))
 
 
 def _decision(decision: "Decision", currency: str, *, every: bool) -> RenderableType:
     colour = _OUTCOME.get(decision.outcome, "")
     head = Text.assemble(
         (_past(decision.outcome), f"bold {colour}"),
-        f" by {output.clean(decision.service) or 'unknown'} at {output.clock(decision.at_s)}",
+        f" by {output.printable(decision.service) or 'unknown'} at {output.clock(decision.at_s)}",
     )
     facts = [
         f"account {decision.account}" if decision.account else "",
@@ -107,65 +115,67 @@ def _decision(decision: "Decision", currency: str, *, every: bool) -> Renderable
         f"trace {decision.trace_id}" if decision.trace_id else "",
     ]
     parts: list[RenderableType] = [
-        head,
-        Padding(output.cell(" · ".join(filter(None, facts)), output.DIM), (0, 0, 0, 2)),
+        Aligned([[head]]),
+        Aligned([[output.cell(" · ".join(filter(None, facts)), output.DIM)]], indent=2),
     ]
     if decision.rules:
-        parts.append(Padding(rules(decision, currency, every=every), (0, 0, 0, 2)))
+        parts.append(rules(decision, currency, every=every))
     if decision.HasField("refused"):
         parts.append(verdict(decision))
     if rule := _cut_by(decision):
-        text = ": less was left than a whole slice takes" if decision.cut_by else ""
-        parts.append(Text.assemble("  → ", ("cut", "bold yellow"), output.clean(f" by {rule}{text}")))
+        text = ": the rest is less than a whole slice" if decision.cut_by else ""
+        parts.append(_conclusion(("cut", "bold yellow"), f" by {rule}{text}"))
     would = [rule.rule for rule in decision.rules if _would_refuse(rule)]
     if would:
-        parts.append(
-            Text.assemble("  → ", ("would have been refused", "bold yellow"), output.clean(f" by {', '.join(would)}"))
-        )
+        parts.append(_conclusion(("would have been refused", "bold yellow"), f" by {', '.join(would)}"))
     return Group(*parts)
 
 
+def _conclusion(what: tuple[str, str], why: str) -> Aligned:
+    return Aligned([[Text.assemble("→ ", what, output.printable(why))]], indent=2)
+
+
 def _cut_by(decision: "Decision") -> str:
-    """The rule because of which a call ends; empty: it goes on, or hasn't begun."""
+    """The rule that ends a call; empty: it continues, or hasn't started."""
     return decision.cut_by or (decision.refused.rule if decision.outcome == "cut" else "")
 
 
-def verdict(decision: "Decision") -> Text:
-    """Why a decision is a no, in one line."""
+def verdict(decision: "Decision") -> Aligned:
+    """Why a call is refused."""
     refused = decision.refused
     text = refused.text or f"refused by rule {refused.rule}"
     status = f" (SIP {refused.sip_status})" if refused.sip_status else ""
-    retry = f", again in {output.span(refused.retry_after_s)}" if refused.retry_after_s else ""
-    said = output.clean(f"{text.rstrip('.')}{status}{retry}")
-    return Text.assemble("  → ", (output.clean(refused.reason) or "refused", "bold red"), f": {said}")
+    retry = f", retry after {output.span(refused.retry_after_s)}" if refused.retry_after_s else ""
+    reason = output.printable(refused.reason) or "refused"
+    return _conclusion((reason, "bold red"), f": {text.rstrip('.')}{status}{retry}")
 
 
-def _rule(rule: "RuleVerdict", currency: str) -> tuple[RenderableType, ...]:
+def _rule(rule: "RuleVerdict", currency: str) -> tuple[Text, ...]:
     sign, colour = _SIGN.get(rule.verdict, ("?", "yellow"))
     if _would_refuse(rule) or _warns(rule):
         sign, colour = "!", "yellow"
     numbers = ""
     if rule.counter and rule.verdict != "skip" and (rule.value or rule.limit):
         value, limit = (_amount(number, rule.counter, currency) for number in (rule.value, rule.limit))
-        # Of credit the limit is what the call needs at least.
+        # For credit, the limit is the least that the call needs.
         numbers = f"{rule.counter} {value}, {'needed' if rule.counter == 'credit' else 'limit'} {limit}"
     dim = output.DIM if rule.verdict == "skip" else ""
     return (
         Text(sign, style=colour),
         output.cell(_named(rule), dim),
-        Text.assemble((output.clean(numbers), dim), (output.clean(_within(numbers, rule)), output.DIM)),
+        Text.assemble((output.printable(numbers), dim), (output.printable(_within(numbers, rule)), output.DIM)),
         output.cell(rule.text, "yellow" if _would_refuse(rule) or _warns(rule) else output.DIM),
     )
 
 
 def _named(rule: "RuleVerdict") -> str:
-    """The rule, and its mode if that isn't the usual one."""
+    """The rule, and its mode unless it enforces."""
     mode = {"": "", "enforce": "", "report": " (report only)"}.get(rule.mode, f" ({rule.mode})")
     return f"{rule.rule}{mode}"
 
 
 def _within(numbers: str, rule: "RuleVerdict") -> str:
-    """The span that was counted, beside what was; else what the rule names in its place, such as a list's entry."""
+    """The window that was counted; without numbers, what the rule names in its place, such as a list's entry."""
     return f" · {rule.window}" if numbers and rule.window else rule.window
 
 
@@ -181,12 +191,14 @@ def _ending(call: "Call") -> RenderableType:
     answered = f"talked {call.duration_s} s, charged {call.billed_s} s" if call.answered_at_s else "never answered"
     price = f", {output.money(call.price_micros, call.currency)}" if call.answered_at_s else ""
     via = f" via {call.trunk}" if call.trunk else ""
-    state = "runs" if call.state == "running" else f"{call.state} at {output.clock(call.ended_at_s)}"
+    state = "is running" if call.state == "running" else f"{call.state} at {output.clock(call.ended_at_s)}"
     reason = f" ({call.reason})" if call.reason else ""
     end = "" if call.state == "running" else f": {answered}{price}"
-    return Text.assemble((output.clean("Call " + state), "bold"), output.clean(f"{reason}{via}{end}"))
+    return Aligned(
+        [[Text.assemble((output.printable("Call " + state), "bold"), output.printable(f"{reason}{via}{end}"))]]
+    )
 
 
 def _past(outcome: str) -> str:
     known = {"admit": "Admitted", "refuse": "Refused", "extend": "Extended", "cut": "Cut"}
-    return known.get(outcome, output.clean(outcome.capitalize()) or "Decided")
+    return known.get(outcome, output.printable(outcome.capitalize()) or "Decided")

@@ -18,6 +18,7 @@ from callwarden.cli.commands import (
     audit,
     ban,
     calls,
+    completion,
     demo,
     imports,
     ledger,
@@ -28,6 +29,7 @@ from callwarden.cli.commands import (
     rates,
     route,
     sip,
+    sip_calls,
     trunk,
     up,
 )
@@ -37,6 +39,7 @@ RUN = "Run it"
 CUSTOMERS = "Customers and money"
 PROTECT = "Protection"
 CALLS = "Calls"
+SHELL = "Shell"
 
 # What the library that reads the command line says in words of its own.
 _PLAINER: Final = {
@@ -59,7 +62,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        output.say(f"callwarden {version('callwarden')}")
+        output.echo(f"callwarden {version('callwarden')}")
         raise typer.Exit
 
 
@@ -101,7 +104,10 @@ app.add_typer(ban.app, name="ban", rich_help_panel=PROTECT)
 app.add_typer(lists.app, name="list", rich_help_panel=PROTECT)
 app.add_typer(calls.app, name="call", rich_help_panel=CALLS)
 app.command("explain", rich_help_panel=CALLS)(calls.explain)
+sip.app.command("call")(sip_calls.call)
+sip.app.command("answer")(sip_calls.answer)
 app.add_typer(sip.app, name="sip", rich_help_panel=CALLS)
+app.command("completion", rich_help_panel=SHELL)(completion.completion)
 
 
 def _let_flow(commands: typer.Typer) -> None:
@@ -121,14 +127,18 @@ def run(arguments: Sequence[str] | None = None, *, program: str = "callwarden") 
     """Runs one command line; the exit code: 0 done, 1 not done, 2 not understood, 130 interrupted. `program` is how the
     user calls it.
     """
+    if completion.VARIABLE in os.environ:
+        from typer._completion_classes import completion_init
+
+        completion_init()
     try:
         result = app(args=arguments, prog_name=program, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except Failure as failure:
-        return _say(failure.message, failure.exit_code)
+        return _report(failure.message, failure.exit_code)
     except typer.TyperException as error:
         # An empty message means that the help was printed already (no_args_is_help).
-        return _say(_misused(error, program), error.exit_code) if error.format_message() else error.exit_code
+        return _report(_misused(error, program), error.exit_code) if error.format_message() else error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
@@ -139,7 +149,7 @@ def run(arguments: Sequence[str] | None = None, *, program: str = "callwarden") 
         return say_unexpected(error)
 
 
-def _say(message: str, exit_code: int) -> int:
+def _report(message: str, exit_code: int) -> int:
     typer.echo(f"callwarden: {output.clean(message)}", err=True)
     return exit_code
 
@@ -159,11 +169,11 @@ def say_unexpected(error: Exception) -> int:
 
     if isinstance(error, CallwardenError):
         where = f"{error.field}: " if error.field and error.field not in error.message else ""
-        return _say(f"{where}{error.message}", 1)
+        return _report(f"{where}{error.message}", 1)
     if os.environ.get("CALLWARDEN_DEBUG"):
         raise error
     kind = type(error).__name__
-    return _say(f"unexpected {kind}: {error} (CALLWARDEN_DEBUG=1 shows where)", 1)
+    return _report(f"unexpected {kind}: {error} (CALLWARDEN_DEBUG=1 shows where)", 1)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""What takes more than one question to the services: a new account with password and credit, a trunk with its account.
+"""Operations of several requests: a new account with password and credit, a trunk with its account.
 
-Used by the commands and by the demo. Single questions stand in the commands themselves.
+Used by the commands and by the demo. Single requests are in the commands themselves.
 """
 
 from callwarden.api.admission.v1 import admission_pb2 as pb
@@ -9,12 +9,13 @@ from callwarden.api.payment.v1 import payment_pb2
 from callwarden.cli.failure import Failure
 from callwarden.cli.remote import Remote, ask
 from callwarden.kernel.errors import CallwardenError, Conflict, NotFound
+from callwarden.kernel.money import format_amount
 
 
 async def create_account(
     system: Remote, wanted: pb.Account, *, password: str = "", credit_micros: int = 0
 ) -> pb.Account:
-    """The account as it stands in the end. An empty password: no phone registers with it."""
+    """The account as it is after all requests. An empty password: no phone registers with it."""
     account = await ask(system.accounts.CreateAccount, pb.CreateAccountRequest(account=wanted))
     if password:
         request = auth_pb2.SetPasswordRequest(
@@ -25,7 +26,7 @@ async def create_account(
         except (CallwardenError, Failure) as error:
             raise Failure(
                 f"the account is created, but has no password and no credit yet: {error};"
-                f" go on with `callwarden account passwd {wanted.name}`"
+                f" continue with `callwarden account passwd {wanted.name}`"
             ) from error
     if credit_micros:
         try:
@@ -41,7 +42,8 @@ async def create_account(
             )
         except (CallwardenError, Failure) as error:
             raise Failure(
-                f"the account is created, but has no credit yet: {error}; go on with `callwarden topup {wanted.name}`"
+                f"the account is created, but maybe has no credit yet: {error}; continue with"
+                f" `callwarden topup {wanted.name} {format_amount(credit_micros)} --key first-credit-{account.id}`"
             ) from error
         account = await ask(system.accounts.GetAccount, pb.GetAccountRequest(account=account.id))
     return account

@@ -1,52 +1,109 @@
-"""How results are shown: tables for people, JSON for programs."""
+"""How every command shows its result: a table for people, JSON and CSV for programs.
 
-import json
-import re
+In: the choice of format (`--output`), printing, words for money and time. Out: how a table is laid out (layout), what
+JSON and CSV consist of (records).
+"""
+
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from callwarden.cli import records
+from callwarden.cli.layout import DIM, UNBOUNDED, Aligned, Rows, cell
+from callwarden.cli.records import json_text, plain
+from callwarden.kernel.clock import UnixS
+from callwarden.kernel.printable import printable
+
 if TYPE_CHECKING:
     from google.protobuf.message import Message
     from rich.console import Console, RenderableType
-    from rich.table import Table
     from rich.text import Text
 
-DIM: Final = "bright_black"
-# C0 but for the line break, DEL, C1.
-_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+PROSE_COLUMNS: Final = 80  # What prose is wrapped to where there is no terminal.
 
 
 class Output(StrEnum):
     TABLE = "table"
     JSON = "json"
+    CSV = "csv"
 
 
 OutputOption = Annotated[
-    Output, typer.Option("--output", "-o", help="Table for people, JSON for programs.", show_default=True)
+    Output,
+    typer.Option("--output", "-o", help="Table for people, JSON or CSV for programs.", show_default=True),
 ]
+
+# Records as a program takes them; a view prints the same for people.
+Document = Mapping[str, Any] | Sequence[Any]
+View = Callable[[], None]
+
+
+def emit(
+    as_: Output,
+    document: Document,
+    view: View,
+    *,
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    columns: Sequence[str] | None = None,
+    err: bool = False,
+) -> None:
+    """The one way to print a result. `document` is the JSON; `rows` and `columns` are the CSV where it isn't simply the
+    document's records; `view` prints for people. `err`: to standard error, where `view` prints there, too."""
+    match as_:
+        case Output.TABLE:
+            view()
+        case Output.JSON:
+            typer.echo(json_text(document), err=err)
+        case Output.CSV:
+            if rows is None:
+                rows = [document] if isinstance(document, Mapping) else document
+            typer.echo(records.csv_text(rows, columns), nl=False, err=err)
+
+
+def emit_message(as_: Output, message: "Message", view: View) -> None:
+    """One answer of a service."""
+    emit(as_, plain(message), view, columns=records.csv_columns(message))
+
+
+def emit_messages(as_: Output, kind: "type[Message]", messages: "Sequence[Message]", view: View, *, none: str) -> None:
+    """A list of a service; `none` is what people read where it is empty. CSV of an empty list is its header."""
+    emit(
+        as_,
+        [plain(message) for message in messages],
+        view if messages else lambda: echo(none),
+        columns=records.csv_columns(kind),
+    )
 
 
 def clean(text: str) -> str:
-    """The text with every control character shown instead of obeyed: a Call-ID or a reason comes from a stranger, and
-    this terminal must not be told by it what to do. Line breaks stay.
-    """
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    """Text of several lines with what a terminal would obey shown instead: a Call-ID or a reason comes from a stranger.
+    The text of one line is `cell` or `printable`."""
+    return printable(text, keep_line_breaks=True)
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """A console on the standard output (or error) of this moment; colours only on a terminal, NO_COLOR is honoured."""
+    """A console on the standard output (or error) of this moment; colours only on a terminal, NO_COLOR is honoured.
+    Lines are as long as they are where nobody's terminal ends them."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    found = Console(stderr=stderr, highlight=False)
+    if not found.is_terminal and not _columns_are_set():
+        found.width = UNBOUNDED
+    return found
+
+
+def _columns_are_set() -> bool:
+    import os
+
+    return os.environ.get("COLUMNS", "").isdigit()
 
 
 def show(renderable: "RenderableType") -> None:
-    console().print(renderable)
+    console().print(renderable, crop=False)
 
 
 def show_lines(text: "Text") -> None:
@@ -55,93 +112,19 @@ def show_lines(text: "Text") -> None:
 
 
 def width() -> int:
-    """Columns of the terminal, or what is usual where there is none."""
-    return console().width
+    """Columns that prose may take."""
+    found = console().width
+    return PROSE_COLUMNS if found == UNBOUNDED else found
 
 
-def say(text: str) -> None:
-    """One line of result."""
+def echo(text: str) -> None:
+    """A sentence of result, or several lines of it."""
     typer.echo(clean(text))
 
 
-def cell(text: "str | Text", style: str = "") -> "Text":
-    """Text that is printed as it is, never read as markup."""
-    from rich.text import Text
-
-    return text if isinstance(text, Text) else Text(clean(text), style=style)
-
-
-class Rows:
-    """A quiet table: no frames; columns named in `right` hold numbers. Strings are printed as they are."""
-
-    def __init__(self, *columns: str, right: Sequence[str] = ()) -> None:
-        from rich import box
-        from rich.table import Table
-
-        self._table = Table(
-            box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False, padding=(0, 2, 0, 0)
-        )
-        for column in columns:
-            self._table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-
-    def add(self, *cells: "str | Text") -> None:
-        self._table.add_row(*map(cell, cells))
-
-    def __len__(self) -> int:
-        return self._table.row_count
-
-    def __rich__(self) -> "Table":
-        return self._table
-
-
-def facts(rows: "Mapping[str, str | Text]") -> "Table":
+def facts(rows: "Mapping[str, str | Text]", *, indent: int = 0) -> Aligned:
     """Label and value, one a line."""
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, 2))
-    for label, value in rows.items():
-        grid.add_row(cell(label, DIM), cell(value))
-    return grid
-
-
-def all_said(messages: "Sequence[Message]", as_: Output, *, none: str) -> bool:
-    """Whether a list needs no table: it was written as JSON, or is empty, which `none` says."""
-    if as_ is Output.JSON:
-        as_json([plain(message) for message in messages])
-    elif not messages:
-        say(none)
-    return as_ is Output.JSON or not messages
-
-
-def as_json(value: object) -> None:
-    typer.echo(json_text(value))
-
-
-def json_text(value: object) -> str:
-    # JSON escapes only the controls of ASCII.
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def plain(message: "Message") -> dict[str, Any]:
-    """A protobuf message as JSON-able values: its own field names, every field, 64-bit numbers as numbers.
-
-    A `oneof` shows the member that is set; an unset message or optional field is null.
-    """
-    result: dict[str, Any] = {}
-    for field in message.DESCRIPTOR.fields:
-        value = getattr(message, field.name)
-        if field.is_repeated:
-            result[field.name] = [_plain_value(item) for item in value]
-        elif field.has_presence and not message.HasField(field.name):
-            if field.containing_oneof is None or field.containing_oneof.name.startswith("_"):
-                result[field.name] = None
-        else:
-            result[field.name] = _plain_value(value)
-    return result
-
-
-def _plain_value(value: Any) -> Any:
-    return plain(value) if hasattr(value, "DESCRIPTOR") else value
+    return Aligned(((cell(label, DIM), value) for label, value in rows.items()), indent=indent)
 
 
 def money(micros: int, currency: str = "") -> str:
@@ -174,7 +157,7 @@ def span(seconds: float) -> str:
     return f"{max(0, round(seconds))} s"
 
 
-def clock_in(at_s: float, zone: str, now_s: float) -> str:
+def clock_in(at_s: float, zone: str, unix_s: UnixS) -> str:
     """A moment ahead as clocks and calendars of that time zone show it: the hour within a day, else the date; UTC where
     this machine doesn't know the zone."""
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -183,4 +166,32 @@ def clock_in(at_s: float, zone: str, now_s: float) -> str:
         place: tzinfo = ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         place = UTC
-    return datetime.fromtimestamp(at_s, place).strftime("%H:%M" if at_s - now_s <= 86_400 else "%Y-%m-%d")
+    return datetime.fromtimestamp(at_s, place).strftime("%H:%M" if at_s - unix_s <= 86_400 else "%Y-%m-%d")
+
+
+__all__ = [
+    "DIM",
+    "Aligned",
+    "Output",
+    "OutputOption",
+    "Rows",
+    "cell",
+    "clean",
+    "clock",
+    "clock_in",
+    "console",
+    "duration",
+    "echo",
+    "emit",
+    "emit_message",
+    "emit_messages",
+    "facts",
+    "json_text",
+    "money",
+    "plain",
+    "printable",
+    "show",
+    "show_lines",
+    "span",
+    "width",
+]

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from callwarden.cli import output, remote, uploads, values
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.field_options import fill, fill_change, to_change, to_create
 from callwarden.cli.output import Output, OutputOption
 from callwarden.kernel.account import BY_NAME, CLEARABLE, FIELDS, LIMITS
 from callwarden.kernel.fields import DataField, FieldKind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from callwarden.api.admission.v1.admission_pb2 import Account
 
 app = typer.Typer(no_args_is_help=True, help="Accounts: who calls and pays, and their limits.")
@@ -52,7 +54,7 @@ def create(
     from callwarden.cli import operations
 
     if no_password and (generate or password is not None):
-        raise Misuse("--no-password goes with neither --password nor --generate")
+        raise CliMisuse("--no-password goes with neither --password nor --generate")
     if no_password:
         secret = ""
     else:
@@ -64,12 +66,14 @@ def create(
     account = remote.speak(
         lambda system: operations.create_account(system, wanted, password=secret, credit_micros=first_micros)
     )
-    if as_ is Output.JSON:
-        output.as_json(output.plain(account) | ({"password": secret} if generate else {}))
-        return
-    output.show(details(account))
-    if generate:
-        output.say(f"\nPassword, shown this once: {secret}")
+    made = {"password": secret} if generate else {}
+
+    def view() -> None:
+        output.show(details(account))
+        if generate:
+            output.echo(f"\nPassword, shown only this once: {secret}")
+
+    output.emit(as_, output.plain(account) | made, view)
 
 
 @app.command()
@@ -81,10 +85,7 @@ def show(account: NameArgument, as_: OutputOption = Output.TABLE) -> None:
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
     found = remote.speak(lambda system: remote.ask(system.accounts.GetAccount, pb.GetAccountRequest(account=account)))
-    if as_ is Output.JSON:
-        output.as_json(output.plain(found))
-    else:
-        output.show(details(found))
+    output.emit_message(as_, found, lambda: output.show(details(found)))
 
 
 @app.command("list")
@@ -104,13 +105,30 @@ def list_(
 
     request = pb.ListAccountsRequest(page_size=limit, after=after, type=kind, realm=realm, parent=parent)
     reply = remote.speak(lambda system: remote.ask(system.accounts.ListAccounts, request))
-    none = "no accounts" + (f" after {after}" if after else "; make one with `callwarden account create`")
-    if output.all_said(reply.accounts, as_, none=none):
-        return
+    none = "no accounts" + (f" after {after}" if after else "; create one with `callwarden account create`")
+
+    def view() -> None:
+        output.show(_table(reply.accounts))
+        if len(reply.accounts) == limit:
+            output.echo(f"\nmore with --after {reply.accounts[-1].name}")
+
+    output.emit_messages(as_, pb.Account, reply.accounts, view, none=none)
+
+
+def _table(accounts: "Sequence[Account]") -> output.Rows:
     table = output.Rows(
-        "name", "type", "credit", "held", "spent today", "lines", "numbers", right=("credit", "held", "spent today")
+        "name",
+        "type",
+        "credit",
+        "held",
+        "spent today",
+        "lines",
+        "numbers",
+        right=("credit", "held", "spent today"),
+        below=("numbers",),
+        optional=("type", "lines"),
     )
-    for found in reply.accounts:
+    for found in accounts:
         table.add(
             found.name if found.status == "active" else f"{found.name} ({found.status})",
             found.type,
@@ -120,9 +138,7 @@ def list_(
             _lines(found),
             " ".join(f"+{digits}" for digits in found.numbers),
         )
-    output.show(table)
-    if len(reply.accounts) == limit:
-        output.say(f"\nmore with --after {reply.accounts[-1].name}")
+    return table
 
 
 @app.command("set")
@@ -142,12 +158,9 @@ def set_(
     request = pb.UpdateAccountRequest(account=account, clear=clear or ())
     fill_change(request, FIELDS, fields)
     if request == pb.UpdateAccountRequest(account=account):
-        raise Misuse("nothing to change: name at least one option, such as --lines 5")
+        raise CliMisuse("nothing to change: name at least one option, such as --lines 5")
     changed = remote.speak(lambda system: remote.ask(system.accounts.UpdateAccount, request))
-    if as_ is Output.JSON:
-        output.as_json(output.plain(changed))
-    else:
-        output.show(details(changed))
+    output.emit_message(as_, changed, lambda: output.show(details(changed)))
 
 
 @app.command("import")
@@ -176,13 +189,10 @@ def import_(
 
     parts = uploads.parts(uploads.read(file), first, lambda part: pb.ImportAccountsRequest(csv=part))
     reply = remote.speak(lambda system: remote.ask(system.accounts.ImportAccounts, parts, timeout_s=uploads.TIMEOUT_S))
-    if as_ is Output.JSON:
-        output.as_json(output.plain(reply))
     created = f"{reply.created:,} accounts {'would be ' if dry_run else ''}created"
+    uploads.emit_import(as_, reply, "" if reply.errors_total else created)
     if reply.errors_total:
         raise Failure(f"{uploads.bad_lines(str(file), reply.errors, reply.errors_total)}; {created}")
-    if as_ is Output.TABLE:
-        output.say(created)
 
 
 @app.command()
@@ -190,13 +200,11 @@ def export(
     kind: Annotated[str, typer.Option("--type", help="Only of this type.")] = "",
     realm: Annotated[str, typer.Option(help="Only of this realm.")] = "",
     parent: Annotated[str, typer.Option(help="Only of this reseller.")] = "",
-    file: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; without it standard output.")
-    ] = None,
+    file: Annotated[Path | None, typer.Option("--to", help="File to write. Default: standard output.")] = None,
 ) -> None:
     """All accounts as CSV that `account import` takes back.
 
-    Example: [bold]callwarden account export --parent north -o north.csv[/bold]
+    Example: [bold]callwarden account export --parent north --to north.csv[/bold]
     """
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
@@ -219,10 +227,10 @@ def passwd(
     from callwarden.api.auth.v1 import auth_pb2
 
     if generate and password is not None:
-        raise Misuse("either --password or --generate")
+        raise CliMisuse("either --password or --generate")
     secret = values.new_password() if generate else values.secret(password, what=f"SIP password of {account}")
     if not secret:
-        raise Misuse("the password is empty")
+        raise CliMisuse("the password is empty")
 
     async def work(system: remote.Remote) -> str:
         found = await remote.ask(system.accounts.GetAccount, pb.GetAccountRequest(account=account))
@@ -233,9 +241,9 @@ def passwd(
         )
         return f"{user}@{found.realm}"
 
-    output.say(f"password of {remote.speak(work)} set")
+    output.echo(f"password of {remote.speak(work)} set")
     if generate:
-        output.say(f"shown this once: {secret}")
+        output.echo(f"shown this once: {secret}")
 
 
 def _lines(account: "Account") -> str:

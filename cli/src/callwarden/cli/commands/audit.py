@@ -1,4 +1,4 @@
-"""`callwarden audit`: what is open between what runs and the security checklist."""
+"""`callwarden audit`: where policies and deployment fall short of the security checklist."""
 
 import sys
 from enum import StrEnum
@@ -7,21 +7,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from callwarden.cli import output
-from callwarden.cli.audit.finding import Severity
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli import output, records
+from callwarden.cli.audit.finding import AuditSeverity
+from callwarden.cli.failure import CliMisuse, Failure
 
 if TYPE_CHECKING:
-    from callwarden.cli.audit.finding import Finding
+    from callwarden.cli.audit.finding import AuditFinding
     from callwarden.cli.audit.report import Evidence
 
 _STDIN: Final = "-"
 _FILE_WIDTH: Final = 120
+_COLUMNS: Final = ("severity", "rule", "settings", "place", "file", "line", "title", "what", "why", "fix", "how")
 
 
-class Format(StrEnum):
-    TEXT = "text"
+class AuditFormat(StrEnum):
+    """What every command has, and SARIF for code scanning."""
+
+    TABLE = "table"
     JSON = "json"
+    CSV = "csv"
     SARIF = "sarif"
 
 
@@ -29,37 +33,45 @@ def audit(
     context: typer.Context,
     file: Annotated[
         list[str] | None,
-        typer.Option("--file", "-f", help="YAML of policies or of a rendered chart; [bold]-[/bold] reads it in."),
+        typer.Option(
+            "--file", "-f", help="YAML of policies or of a rendered chart; [bold]-[/bold] reads standard input."
+        ),
     ] = None,
-    cluster: Annotated[bool, typer.Option("--cluster", help="The cluster that kubectl speaks to.")] = False,
-    kube_context: Annotated[str, typer.Option("--context", help="That of this context in KUBECONFIG.")] = "",
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Only pods and networks of this one.")] = "",
+    cluster: Annotated[bool, typer.Option("--cluster", help="The cluster that kubectl uses.")] = False,
+    kube_context: Annotated[str, typer.Option("--context", help="The cluster of this context in KUBECONFIG.")] = "",
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="Only pods and network policies of this namespace.")
+    ] = "",
     selector: Annotated[
-        str | None, typer.Option(help="Labels of what belongs to Callwarden.", show_default=False)
+        str | None, typer.Option(help="Labels of the objects that belong to Callwarden.", show_default=False)
     ] = None,
     fail_on: Annotated[
-        Severity, typer.Option(help="Exit code 1 if anything at least so bad is open.", show_default=True)
-    ] = Severity.MEDIUM,
-    format_: Annotated[
-        Format, typer.Option("--format", help="For people, programs or code scanning.", show_default=True)
-    ] = Format.TEXT,
-    out: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; without it standard output.")
-    ] = None,
+        AuditSeverity, typer.Option(help="Exit code 1 for a finding at least this severe.", show_default=True)
+    ] = AuditSeverity.MEDIUM,
+    as_: Annotated[
+        AuditFormat,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Table for people, JSON or CSV for programs, SARIF for code scanning.",
+            show_default=True,
+        ),
+    ] = AuditFormat.TABLE,
+    out: Annotated[Path | None, typer.Option("--to", help="File to write. Default: standard output.")] = None,
 ) -> None:
-    """Compare policies and deployment with the security checklist; each finding has the YAML line that closes it.
+    """Check policies and deployment against the security checklist. Each finding has the YAML line that closes it.
 
-    Without an option it looks at the system that `callwarden up` started, as a kubectl plugin at the cluster. Exit code
-    0: nothing at or above --fail-on is open; 1: something is; 2: it couldn't be looked at.
+    Without an option it checks the system that `callwarden up` started; as a kubectl plugin, the cluster. Exit code 0:
+    no finding at or above --fail-on; 1: at least one; 2: the audit couldn't read what it had to check.
 
-    Example: [bold]callwarden audit --file deploy/examples/policy.yaml --format sarif -o audit.sarif[/bold]
+    Example: [bold]callwarden audit --file deploy/examples/policy.yaml --output sarif --to audit.sarif[/bold]
     """
     from callwarden.cli.audit import report
 
     is_plugin = (context.find_root().info_name or "").startswith("kubectl")
     of_cluster = cluster or bool(kube_context or namespace or selector)
     if file and of_cluster:
-        raise Misuse("--file goes without --cluster, --context, --namespace and --selector")
+        raise CliMisuse("--file goes without --cluster, --context, --namespace and --selector")
     if file:
         evidence = _of_files(file)
     elif of_cluster or is_plugin:
@@ -67,7 +79,7 @@ def audit(
     else:
         evidence = _of_system()
     found = report.findings(evidence)
-    _write(found, evidence, format_, out)
+    _write(found, evidence, as_, out)
     if bad := report.at_or_above(found, fail_on):
         raise Failure(f"{len(bad)} of {len(found)} findings are at or above {fail_on}")
 
@@ -82,14 +94,14 @@ def _of_files(files: list[str]) -> "Evidence":
                 sys.stdin.read(source.FILE_BYTES_MAX + 1) if file == _STDIN else _head(file, source.FILE_BYTES_MAX + 1)
             )
         except OSError as error:
-            raise Misuse(f"{file}: {error.strerror}") from error
+            raise CliMisuse(f"{file}: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise Misuse(f"{file}: is not UTF-8 text") from error
+            raise CliMisuse(f"{file}: is not UTF-8 text") from error
         texts.append(("standard input" if file == _STDIN else file, text))
     try:
         return source.evidence(texts)
     except source.NotAuditable as error:
-        raise Misuse(str(error)) from error
+        raise CliMisuse(str(error)) from error
 
 
 def _head(file: str, chars_max: int) -> str:
@@ -102,7 +114,7 @@ def _of_cluster(context: str, namespace: str, selector: str | None) -> "Evidence
 
     try:
         return source.evidence(source.Kubectl(context), namespace=namespace, selector=selector or source.SELECTOR)
-    except source.Unreachable as error:
+    except source.ClusterUnreachable as error:
         raise Failure(str(error), exit_code=2) from error
 
 
@@ -115,18 +127,21 @@ def _of_system() -> "Evidence":
         raise Failure(error.message, exit_code=2) from error
 
 
-def _write(found: "list[Finding]", evidence: "Evidence", format_: Format, out: Path | None) -> None:
+def _write(found: "list[AuditFinding]", evidence: "Evidence", as_: AuditFormat, out: Path | None) -> None:
     from callwarden.cli.audit import report, sarif, text
 
-    match format_:
-        case Format.TEXT if out is None:
+    document = _plain(found, evidence)
+    match as_:
+        case AuditFormat.TABLE if out is None:
             output.show_lines(text.rendered(found, evidence.source, evidence.notes, output.width()))
             return
-        case Format.TEXT:
+        case AuditFormat.TABLE:
             written = f"{text.rendered(found, evidence.source, evidence.notes, _FILE_WIDTH)}\n"
-        case Format.JSON:
-            written = output.json_text(_plain(found, evidence)) + "\n"
-        case Format.SARIF:
+        case AuditFormat.JSON:
+            written = output.json_text(document) + "\n"
+        case AuditFormat.CSV:
+            written = records.csv_text(document["findings"], _COLUMNS)
+        case AuditFormat.SARIF:
             written = output.json_text(sarif.log(found, report.RULES)) + "\n"
     if out is None:
         typer.echo(written, nl=False)
@@ -137,7 +152,7 @@ def _write(found: "list[Finding]", evidence: "Evidence", format_: Format, out: P
         raise Failure(f"{out}: {error.strerror}", exit_code=2) from error
 
 
-def _plain(found: "list[Finding]", evidence: "Evidence") -> dict[str, Any]:
+def _plain(found: "list[AuditFinding]", evidence: "Evidence") -> dict[str, Any]:
     return {
         "source": evidence.source,
         "findings": [

@@ -1,32 +1,36 @@
 """`callwarden topup` and `callwarden ledger`: money in, what was booked, and whether the books are right."""
 
 import time
-import uuid
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from callwarden.cli import output, remote, values
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli import output, remote, retrying, values
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
-    from callwarden.api.admission.v1.admission_pb2 import Correction
+    from collections.abc import Sequence
 
-app = typer.Typer(no_args_is_help=True, help="The ledger: what was booked, and do the books add up?")
+    from callwarden.api.admission.v1.admission_pb2 import Correction, LedgerEntry
+
+app = typer.Typer(no_args_is_help=True, help="The ledger: what was booked, and whether the books are right.")
 
 
 def topup(
     account: Annotated[str, typer.Argument(help="Name or id.")],
     amount: Annotated[str, typer.Argument(help="Such as 10 or 12.50.")],
-    currency: Annotated[str | None, typer.Option(help="Must be the account's; without it taken from there.")] = None,
+    currency: Annotated[str | None, typer.Option(help="Must be the account's. Default: the account's.")] = None,
     key: Annotated[
-        str | None, typer.Option(help="Unique key of this payment: asked twice, credited once. Without it a new one.")
+        str | None, typer.Option(help="Key of this payment: used twice, credited once. Default: a new one.")
     ] = None,
-    note: Annotated[str, typer.Option(help="Kept with the entry.")] = "",
+    note: Annotated[str, typer.Option(help="Stored with the entry.")] = "",
     as_: OutputOption = Output.TABLE,
 ) -> None:
-    """Put money into an account, exactly once for each key.
+    """Credit an account, exactly once for each key.
+
+    Without --key the command makes one and prints it. Repeating the command with that key is always safe.
+
 
     Example: [bold]callwarden topup alice 10 --key invoice-2026-117[/bold]
     """
@@ -35,37 +39,40 @@ def topup(
 
     micros = values.amount(amount)
     if micros <= 0:
-        raise Misuse("the amount must be above zero")
+        raise CliMisuse("the amount must be above zero")
+
+    used = key or retrying.new_key()
 
     async def work(system: remote.Remote) -> pb.TopUpReply:
         wanted = currency
         if wanted is None:
             request = admission_pb2.GetAccountRequest(account=account)
             wanted = (await remote.ask(system.accounts.GetAccount, request)).currency
-        return await remote.ask(
-            system.payment.TopUp,
-            pb.TopUpRequest(
-                account=account, amount_micros=micros, currency=wanted, key=key or str(uuid.uuid4()), note=note
-            ),
-        )
+        with retrying.repeatable(used):
+            return await remote.ask(
+                system.payment.TopUp,
+                pb.TopUpRequest(account=account, amount_micros=micros, currency=wanted, key=used, note=note),
+            )
 
     reply = remote.speak(work)
-    if as_ is Output.JSON:
-        output.as_json(output.plain(reply))
-        return
-    balance = output.money(reply.balance_micros, reply.currency)
-    if reply.duplicate:
-        output.say(f"this payment was credited before; nothing added. Credit: {balance}")
-    else:
-        output.say(f"{account}: {output.money(micros, reply.currency)} added. Credit: {balance}")
+
+    def view() -> None:
+        balance = output.money(reply.balance_micros, reply.currency)
+        if reply.duplicate:
+            output.echo(f"this payment was credited before; nothing added. Credit: {balance}")
+        else:
+            output.echo(f"{account}: {output.money(micros, reply.currency)} added. Credit: {balance}")
+        _show_key(key, used)
+
+    output.emit(as_, output.plain(reply) | {"key": used}, view)
 
 
 @app.command()
 def check(
-    account: Annotated[str, typer.Argument(help="Name or id; without it all accounts.", show_default=False)] = "",
+    account: Annotated[str, typer.Argument(help="Name or id. Default: all accounts.", show_default=False)] = "",
     as_: OutputOption = Output.TABLE,
 ) -> None:
-    """Add up the ledger and compare with balances and holds; exit code 1 when they differ.
+    """Compare the sums of the ledger with balances and holds. Exit code 1 if they differ.
 
     Example: [bold]callwarden ledger check[/bold]
     """
@@ -75,9 +82,8 @@ def check(
         lambda system: remote.ask(system.accounts.AuditLedger, pb.AuditLedgerRequest(account=account), timeout_s=60.0)
     )
     right = is_right(books)
-    if as_ is Output.JSON:
-        output.as_json(output.plain(books) | {"right": right})
-    else:
+
+    def view() -> None:
         output.show(
             output.facts(
                 {
@@ -88,21 +94,23 @@ def check(
                 }
             )
         )
+        if right:
+            output.echo("The books are right: every balance is the sum of its entries.")
+
+    output.emit(as_, output.plain(books) | {"right": right}, view)
     if not right:
         named = ", ".join(books.mismatched_accounts[:20])
         raise Failure("the books are wrong" + (f": ledger and balance differ for {named}" if named else ""))
-    if as_ is Output.TABLE:
-        output.say("The books are right: every balance is the sum of its entries.")
 
 
 @app.command("list")
 def list_(
     account: Annotated[str, typer.Argument(help="Name or id.")],
-    since: Annotated[str | None, typer.Option(help="Only of the last so long, such as 1h or 30d.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 50,
+    since: Annotated[str | None, typer.Option(help="Only entries of the last 1h, 30d, …")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
     as_: OutputOption = Output.TABLE,
 ) -> None:
-    """What was booked on an account, the newest first.
+    """List what was booked on an account, the newest first.
 
     Example: [bold]callwarden ledger list alice --since 30d[/bold]
     """
@@ -113,10 +121,30 @@ def list_(
     found, more = remote.speak(
         lambda system: remote.ask_pages(system.accounts.ListLedger, request, lambda reply: reply.entries, limit)
     )
-    if output.all_said(found, as_, none="nothing was booked" + (f" in the last {since}" if since else "")):
-        return
-    table = output.Rows("booked", "kind", "amount", "reference", "note", "entry", right=("amount",))
-    for entry in found:
+
+    def view() -> None:
+        output.show(_table(found))
+        if more:
+            output.echo(f"\nthe newest {len(found)}; more with --limit")
+
+    none = "nothing was booked" + (f" in the last {since}" if since else "")
+    output.emit_messages(as_, pb.LedgerEntry, found, view, none=none)
+
+
+def _table(entries: "Sequence[LedgerEntry]") -> output.Rows:
+    table = output.Rows(
+        "booked",
+        "kind",
+        "amount",
+        "reference",
+        "note",
+        "entry",
+        right=("amount",),
+        prose=("note",),
+        below=("entry", "reference"),
+        optional=("note",),
+    )
+    for entry in entries:
         table.add(
             output.clock(entry.at_s),
             entry.kind,
@@ -125,65 +153,86 @@ def list_(
             entry.note,
             entry.id if entry.id != entry.reference else "",
         )
-    output.show(table)
-    if more:
-        output.say(f"\nthe newest {len(found)}; more with --limit")
+    return table
 
 
-ReasonOption = Annotated[str, typer.Option(help="Why; kept with the entry.")]
+ReasonOption = Annotated[str, typer.Option(help="Why; stored with the entry.")]
 KeyOption = Annotated[
-    str | None, typer.Option(help="Unique key of this correction: asked twice, done once. Without it a new one.")
+    str | None, typer.Option(help="Key of this correction: used twice, done once. Default: a new one.")
 ]
 
 
 @app.command()
 def correct(
-    hold_id: Annotated[str, typer.Argument(metavar="hold-id", help="Of the call, as `call list -o json` shows it.")],
-    price: Annotated[str, typer.Argument(help="What the call is to have cost in all, such as 0 or 0.25.")],
+    hold_id: Annotated[
+        str, typer.Argument(metavar="hold-id", help="Hold id of the call, as `call list -o json` shows it.")
+    ],
+    price: Annotated[str, typer.Argument(help="New price of the whole call, such as 0 or 0.25.")],
     reason: ReasonOption,
     key: KeyOption = None,
     as_: OutputOption = Output.TABLE,
 ) -> None:
-    """Correct the price of a settled call by an entry of its own; what was booked stays.
+    """Correct the price of a settled call by a new entry; existing entries never change.
 
     Example: [bold]callwarden ledger correct 5f0c6a3e-... 0 --reason "bad line" --key ticket-77[/bold]
     """
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
+    used = key or retrying.new_key()
     request = pb.CorrectCallRequest(
-        hold_id=hold_id, price_micros=values.amount(price, name="PRICE"), reason=reason, key=key or str(uuid.uuid4())
+        hold_id=hold_id, price_micros=values.amount(price, name="PRICE"), reason=reason, key=used
     )
-    _corrected(remote.speak(lambda system: remote.ask(system.accounts.CorrectCall, request)), as_)
+
+    async def work(system: remote.Remote) -> pb.Correction:
+        with retrying.repeatable(used):
+            return await remote.ask(system.accounts.CorrectCall, request)
+
+    _corrected(remote.speak(work), as_, key, used)
 
 
 @app.command()
 def reverse(
-    entry_id: Annotated[str, typer.Argument(metavar="entry-id", help="Of the ledger entry.")],
+    entry_id: Annotated[str, typer.Argument(metavar="entry-id", help="Id of the ledger entry.")],
     reason: ReasonOption,
     key: KeyOption = None,
     as_: OutputOption = Output.TABLE,
 ) -> None:
-    """Take back what is left of a ledger entry by another one.
+    """Reverse what is left of a ledger entry by a new entry.
 
     Example: [bold]callwarden ledger reverse 5f0c6a3e-... --reason "paid twice" --key ticket-78[/bold]
     """
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
-    request = pb.ReverseEntryRequest(entry_id=entry_id, reason=reason, key=key or str(uuid.uuid4()))
-    _corrected(remote.speak(lambda system: remote.ask(system.accounts.ReverseEntry, request)), as_)
+    used = key or retrying.new_key()
+    request = pb.ReverseEntryRequest(entry_id=entry_id, reason=reason, key=used)
+
+    async def work(system: remote.Remote) -> pb.Correction:
+        with retrying.repeatable(used):
+            return await remote.ask(system.accounts.ReverseEntry, request)
+
+    _corrected(remote.speak(work), as_, key, used)
 
 
-def _corrected(done: "Correction", as_: Output) -> None:
-    if as_ is Output.JSON:
-        output.as_json(output.plain(done))
-        return
+def _corrected(done: "Correction", as_: Output, key: str | None, used: str) -> None:
     balance = output.money(done.balance_micros, done.currency)
     if done.duplicate:
-        output.say(f"this correction was made before; nothing changed. Credit: {balance}")
+        said = "this correction was made before; nothing changed"
     elif not done.amount_micros:
-        output.say(f"nothing had to change. Credit: {balance}")
+        said = "nothing had to change"
     else:
-        output.say(f"{done.account}: {output.money(done.amount_micros, done.currency)} booked. Credit: {balance}")
+        said = f"{done.account}: {output.money(done.amount_micros, done.currency)} booked"
+
+    def view() -> None:
+        output.echo(f"{said}. Credit: {balance}")
+        _show_key(key, used)
+
+    output.emit(as_, output.plain(done) | {"key": used}, view)
+
+
+def _show_key(key: str | None, used: str) -> None:
+    """A key that nobody typed is shown, for whoever has to repeat the command."""
+    if key is None:
+        output.echo(f"key: {used} (repeating the command with --key {used} books nothing more)")
 
 
 def is_right(books: object) -> bool:

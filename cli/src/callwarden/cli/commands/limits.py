@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from callwarden.cli import output, remote, values
+from callwarden.cli import output, records, remote, values
 from callwarden.cli.output import Output, OutputOption
+from callwarden.kernel.clock import UnixS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from callwarden.api.admission.v1.admission_pb2 import LimitUse, ShowLimitsReply, SimulateCallReply
     from callwarden.api.rating.v1.rating_pb2 import Price
 
-app = typer.Typer(no_args_is_help=True, help="Limits: what is used of them, what a call would get.")
+app = typer.Typer(no_args_is_help=True, help="Limits: how much of each is used, and what a call would get.")
 
 AccountArgument = Annotated[str, typer.Argument(help="Name, name@realm or id.")]
 
@@ -25,7 +26,7 @@ _BAR_CELLS: Final = 5
 
 @app.command()
 def show(account: AccountArgument, as_: OutputOption = Output.TABLE) -> None:
-    """Each limit of an account: used, limit, what remains, when it begins anew, who set it.
+    """Show each limit of an account: how much is used and left, when it resets, and who set it.
 
     Example: [bold]callwarden limits show alice[/bold]
     """
@@ -33,24 +34,29 @@ def show(account: AccountArgument, as_: OutputOption = Output.TABLE) -> None:
 
     request = pb.ShowLimitsRequest(account=account)
     reply = remote.speak(lambda system: remote.ask(system.accounts.ShowLimits, request))
-    if as_ is Output.JSON:
-        output.as_json(output.plain(reply))
-    else:
-        output.show(render(reply, time.time()))
+    output.emit(
+        as_,
+        output.plain(reply),
+        lambda: output.show(render(reply, UnixS(time.time()))),
+        rows=output.plain(reply)["limits"],
+        columns=records.csv_columns(pb.LimitUse),
+    )
 
 
 @app.command()
 def simulate(
     account: AccountArgument,
-    number: Annotated[str, typer.Argument(help="Called number; or with --local a local user.")],
-    at: Annotated[str, typer.Option(help="When: 2026-11-25 08:00, or 08:00 for today, by the account's clock.")] = "",
-    from_address: Annotated[str, typer.Option(help="Address that it would come from.")] = "",
-    caller: Annotated[str, typer.Option(help="Number that the caller would show.")] = "",
-    trunk: Annotated[str, typer.Option(help="Trunk that it would come in by.")] = "",
+    number: Annotated[str, typer.Argument(help="Called number, or with --local a local user.")],
+    at: Annotated[
+        str, typer.Option(help="When: 2026-11-25 08:00, or 08:00 for today, in the account's time zone.")
+    ] = "",
+    from_address: Annotated[str, typer.Option(help="Source address of the call.")] = "",
+    caller: Annotated[str, typer.Option(help="Number that the caller shows.")] = "",
+    trunk: Annotated[str, typer.Option(help="Trunk that the call comes in by.")] = "",
     local: Annotated[bool, typer.Option("--local", help="The called party is a local user.")] = False,
     as_: OutputOption = Output.TABLE,
 ) -> None:
-    """What a call would get now, by the same rules, without placing it. Exit code 1 when it would be refused.
+    """Simulate a call with the code that decides real calls, without placing it. Exit code 1 if it would be refused.
 
     Example: [bold]callwarden limits simulate alice +493023125042 --from-address 192.0.2.7[/bold]
     """
@@ -68,15 +74,13 @@ def simulate(
     async def work(system: remote.Remote) -> pb.SimulateCallReply:
         if at:
             found = await remote.ask(system.accounts.GetAccount, pb.GetAccountRequest(account=account))
-            request.at_s = values.moment(at, found.time_zone, time.time(), name="--at")
+            request.at_s = values.moment(at, found.time_zone, UnixS(time.time()), name="--at")
         reply: pb.SimulateCallReply = await remote.ask(system.accounts.Simulate, request)
         return reply
 
     reply = remote.speak(work)
-    if as_ is Output.JSON:
-        output.as_json(output.plain(reply))
-    else:
-        output.show(render_simulation(account, number if local else f"+{request.destination}", reply))
+    to = number if local else f"+{request.destination}"
+    output.emit_message(as_, reply, lambda: output.show(render_simulation(account, to, reply)))
     if reply.HasField("refused"):
         raise typer.Exit(1)
 
@@ -84,7 +88,7 @@ def simulate(
 # ------------------------------------------------------------------ limits
 
 
-def render(reply: "ShowLimitsReply", now_s: float) -> "RenderableType":
+def render(reply: "ShowLimitsReply", unix_s: UnixS) -> "RenderableType":
     """One line a limit; what is near its limit, or over it, is coloured."""
     from rich.console import Group
     from rich.text import Text
@@ -93,16 +97,18 @@ def render(reply: "ShowLimitsReply", now_s: float) -> "RenderableType":
     who = f"{account.name}@{account.realm}"
     kind = f"{account.type}, {'prepaid' if account.prepaid else 'postpaid'}, {account.status}"
     revision = f"policy revision {reply.policy_revision}" if reply.policy_revision else "policy revision 0 (defaults)"
-    head = Text.assemble(("Limits of ", "bold"), output.clean(who))
+    head = Text.assemble(("Limits of ", "bold"), output.printable(who))
     facts = f"{kind} · {account.currency} · {account.time_zone} · {revision}"
-    table = output.Rows("limit", "used", "left", "", "window", "set by", right=("left",))
+    table = output.Rows(
+        "limit", "used", "left", "", "window", "set by", right=("left",), optional=("", "set by", "window")
+    )
     for use in reply.limits:
-        table.add(*_row(use, account.time_zone, now_s))
-    none = Text("No limit holds for it.")
-    return Group(head, output.cell(facts, output.DIM), Text(), table if len(table) else none)
+        table.add(*_row(use, account.time_zone, unix_s))
+    none = Text("No limit applies to it.")
+    return Group(output.Aligned([[head], [output.cell(facts, output.DIM)]]), Text(), table if len(table) else none)
 
 
-def _row(use: "LimitUse", zone: str, now_s: float) -> "tuple[str | Text, ...]":
+def _row(use: "LimitUse", zone: str, unix_s: UnixS) -> "tuple[str | Text, ...]":
     """Amounts are in the account's currency, which stands above for all, as its time zone does."""
     style = _style(use)
     mode = "" if use.mode in ("", "enforce") else f" ({use.mode} only)" if use.mode == "report" else f" ({use.mode})"
@@ -113,7 +119,7 @@ def _row(use: "LimitUse", zone: str, now_s: float) -> "tuple[str | Text, ...]":
         output.cell(f"{_amount(use.used, use.unit)}{of} {use.counter}", style),
         output.cell(_amount(use.remaining, use.unit) if use.HasField("remaining") else "", style),
         _bar(use, style),
-        _window(use, zone, now_s),
+        _window(use, zone, unix_s),
         output.cell(use.source, output.DIM),
     )
 
@@ -148,13 +154,13 @@ def _amount(number: int, unit: str) -> str:
     return output.duration(number) if unit == "s" else f"{number:,}"
 
 
-def _window(use: "LimitUse", zone: str, now_s: float) -> str:
+def _window(use: "LimitUse", zone: str, unix_s: UnixS) -> str:
     """ "day to 00:00 (3 h)"; a sliding window and a count of now have no end."""
     if not use.resets_at_s:
         return use.window
     kind = use.window.partition(" ")[0]
-    ends = output.clock_in(use.resets_at_s, zone, now_s)
-    return f"{kind} to {ends} ({output.span(use.resets_at_s - now_s)})"
+    ends = output.clock_in(use.resets_at_s, zone, unix_s)
+    return f"{kind} to {ends} ({output.span(use.resets_at_s - unix_s)})"
 
 
 # ------------------------------------------------------------------ simulations
@@ -163,28 +169,27 @@ def _window(use: "LimitUse", zone: str, now_s: float) -> str:
 def render_simulation(account: str, to: str, reply: "SimulateCallReply") -> "RenderableType":
     """The verdict first, then what it would cost and take, then every rule."""
     from rich.console import Group
-    from rich.padding import Padding
     from rich.text import Text
 
     from callwarden.cli import explanation
 
     is_admitted = reply.HasField("admitted")
     verdict = ("admitted", "bold green") if is_admitted else ("refused", "bold red")
-    parts: list[RenderableType] = [Text.assemble(output.clean(f"A call of {account} to {to} would be "), verdict, ".")]
+    head = Text.assemble(output.printable(f"A call from {account} to {to} would be "), verdict, ".")
+    parts: list[RenderableType] = [output.Aligned([[head]])]
     facts: dict[str, str | Text] = {}
     if is_admitted:
         admitted = reply.admitted
         first = output.duration(admitted.granted_s)
         facts["first"] = f"{first} of talk" + (", and no more" if admitted.final else "")
         facts["at most"] = f"{output.duration(admitted.max_duration_s)} of talk"
-        facts["holds"] = output.money(reply.held_micros, reply.currency) if reply.held_micros else "nothing: it is free"
+        facts["holds"] = output.money(reply.held_micros, reply.currency) if reply.held_micros else "nothing (free)"
         if admitted.routes:
             facts["routes"] = ", ".join(route.trunk for route in admitted.routes)
     if reply.prefix:
         facts["price"] = f"{_rate(reply.price)} by prefix {reply.prefix}"
     facts["policy"] = f"revision {reply.decision.policy_revision}"
-    parts += [Padding(output.facts(facts), (0, 0, 0, 2)), Text()]
-    parts.append(Padding(explanation.rules(reply.decision, reply.currency), (0, 0, 0, 2)))
+    parts += [output.facts(facts, indent=2), Text(), explanation.rules(reply.decision, reply.currency)]
     if not is_admitted:
         parts.append(explanation.verdict(reply.decision))
     return Group(*parts)

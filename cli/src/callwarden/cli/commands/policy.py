@@ -1,4 +1,4 @@
-"""`callwarden policy`: what protection holds, changed live."""
+"""`callwarden policy`: which protection is in force, changed while calls run."""
 
 import asyncio
 import json
@@ -10,23 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from callwarden.cli import output, state
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli import output, records, state
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
-    from callwarden.cli.policies import Change, PolicyStore, Running
+    from callwarden.cli.policies import AppliedChange, PolicyStore, RunningRevision
     from callwarden.policy.bundle import BadPolicy, Document, Key, PolicySet
 
 Result = TypeVar("Result")
 
-app = typer.Typer(no_args_is_help=True, help="Policies: applied live, refused whole when one field is wrong.")
+app = typer.Typer(
+    no_args_is_help=True, help="Policies: applied while calls run; one wrong field refuses the whole file."
+)
 
 STDIN: Final = "-"
 
-ClusterOption = Annotated[bool, typer.Option("--cluster", help="A ClusterSecurityPolicy is meant.")]
+ClusterOption = Annotated[bool, typer.Option("--cluster", help="The name is that of a ClusterSecurityPolicy.")]
 NamespaceOption = Annotated[
-    str, typer.Option("--namespace", "-n", help="Its namespace, where it came from Kubernetes.")
+    str, typer.Option("--namespace", "-n", help="Namespace of a policy that came from Kubernetes.")
 ]
 
 
@@ -42,34 +44,35 @@ def apply(
     ],
     as_: OutputOption = Output.TABLE,
 ) -> None:
-    """Apply policies: every service runs them within a second, or nothing changes.
+    """Apply policies: every service enforces them within a second, or nothing changes.
 
     Example: [bold]callwarden policy apply -f deploy/examples/policy-hardened.yaml[/bold]
     """
     documents = [document for file in files for document in read(file)]
     endpoints = state.find()
 
-    async def work(store: "PolicyStore") -> "tuple[Change, list[Running]]":
+    async def work(store: "PolicyStore") -> "tuple[AppliedChange, list[RunningRevision]]":
         change = await store.apply(documents)
         return change, await store.await_acks(change.policies.revision)
 
     change, running = _speak(endpoints, work)
-    names = [document.name for document in documents]
-    if as_ is Output.JSON:
-        output.as_json(
-            {
-                "revision": change.policies.revision,
-                "changed": list(change.changed),
-                "digest": change.policies.digest,
-                "warnings": [str(warning) for warning in change.policies.warnings],
-                **_status(change.policies.revision, running),
-            }
-        )
-    else:
-        for name in names:
-            output.say(f"policy {name} {'applied' if name in change.changed else 'unchanged'}")
+
+    def view() -> None:
+        for document in documents:
+            output.echo(f"policy {document.name} {'applied' if document.name in change.changed else 'unchanged'}")
         warn(change.policies)
         _show_status(change.policies.revision, running)
+
+    _emit_status(
+        as_,
+        change.policies.revision,
+        running,
+        view,
+        {
+            "changed": list(change.changed),
+            "warnings": [str(warning) for warning in change.policies.warnings],
+        },
+    )
     _fail_if_behind(change.policies.revision, running)
 
 
@@ -78,102 +81,137 @@ def delete(
     name: Annotated[str, typer.Argument(help="Name of the policy.")],
     cluster: ClusterOption = False,
     namespace: NamespaceOption = "",
+    as_: OutputOption = Output.TABLE,
 ) -> None:
-    """Delete a policy: what it said falls back to the others and the profile's values.
+    """Delete a policy: its settings fall back to those of other policies and of the profile.
 
     Example: [bold]callwarden policy delete no-berlin[/bold]
     """
     endpoints = state.find()
 
-    async def work(store: "PolicyStore") -> "tuple[Change, list[Running]]":
+    async def work(store: "PolicyStore") -> "tuple[AppliedChange, list[RunningRevision]]":
         change = await store.delete(_key(name, cluster, namespace))
         return change, await store.await_acks(change.policies.revision)
 
     change, running = _speak(endpoints, work)
-    output.say(f"policy {name} deleted")
-    _show_status(change.policies.revision, running)
+
+    def view() -> None:
+        output.echo(f"policy {name} deleted")
+        _show_status(change.policies.revision, running)
+
+    _emit_status(as_, change.policies.revision, running, view, {"changed": list(change.changed)})
     _fail_if_behind(change.policies.revision, running)
 
 
 @app.command("list")
 def list_(as_: OutputOption = Output.TABLE) -> None:
-    """All policies that hold, in the order in which they are laid over each other.
+    """List the policies in force, in the order in which they are merged.
 
     Example: [bold]callwarden policy list[/bold]
     """
     policies = load()
-    if as_ is Output.JSON:
-        output.as_json(
-            {
-                "revision": policies.revision,
-                "digest": policies.digest,
-                "policies": [json.loads(document.to_json()) for document in policies.documents],
-            }
-        )
-        return
-    if not policies.documents:
-        output.say("no policy was applied: profile Default holds; apply one with `callwarden policy apply -f FILE`")
-        return
-    table = output.Rows("name", "realm", "priority", "profile", "says", right=("priority",))
     in_order = sorted(
         policies.documents, key=lambda one: (not one.is_cluster, one.realm != "", one.realm, one.priority, one.name)
     )
-    for document in in_order:
-        said = sorted(set(document.spec) - {"realm", "priority", "profile"})
+    output.emit(
+        as_,
+        {
+            "revision": policies.revision,
+            "policies": [json.loads(document.to_json()) for document in policies.documents],
+        },
+        lambda: _show_policies(policies.revision, in_order),
+        rows=[_row(document) for document in in_order],
+        columns=["kind", "namespace", "name", "realm", "priority", "profile", "sets"],
+    )
+
+
+def _row(document: "Document") -> dict[str, Any]:
+    return {
+        "kind": document.kind,
+        "namespace": document.namespace,
+        "name": document.name,
+        "realm": document.realm,
+        "priority": document.priority,
+        "profile": str(document.spec.get("profile", "")),
+        "sets": sorted(set(document.spec) - {"realm", "priority", "profile"}),
+    }
+
+
+def _show_policies(revision: int, documents: "list[Document]") -> None:
+    if not documents:
+        output.echo(
+            "no policy is applied, so profile Default is in force: `callwarden policy apply -f FILE` applies one"
+        )
+        return
+    table = output.Rows(
+        "name",
+        "realm",
+        "priority",
+        "profile",
+        "sets",
+        right=("priority",),
+        prose=("sets",),
+        optional=("sets", "profile", "priority"),
+    )
+    for document in documents:
+        row = _row(document)
         table.add(
             f"{document.namespace}/{document.name}" if document.namespace else document.name,
             "all (cluster)" if document.is_cluster else document.realm or "all",
             str(document.priority),
-            str(document.spec.get("profile", "")),
-            ", ".join(said) or "nothing",
+            row["profile"],
+            ", ".join(row["sets"]) or "nothing",
         )
     output.show(table)
-    output.say(f"\nrevision {policies.revision}")
+    output.echo(f"\nrevision {revision}")
 
 
 @app.command()
 def show(
     name: Annotated[
-        str | None, typer.Argument(help="One policy as applied; without it what holds in the end.", show_default=False)
+        str | None,
+        typer.Argument(help="Show this policy as it was applied. Default: all settings in force.", show_default=False),
     ] = None,
-    realm: Annotated[str, typer.Option(help="What holds for this realm.")] = "",
+    realm: Annotated[str, typer.Option(help="Show the settings in force for this realm.")] = "",
     cluster: ClusterOption = False,
     namespace: NamespaceOption = "",
     as_: OutputOption = Output.TABLE,
 ) -> None:
-    """A policy as it was applied, or every setting that holds, as YAML.
+    """Show a policy as it was applied, or every setting in force, as YAML.
 
     Example: [bold]callwarden policy show --realm callwarden.local[/bold]
     """
     import yaml
+
+    from callwarden.policy.fields import leaves
 
     policies = load()
     if name is None:
         body: Any = policies.at(time.time()).for_realm(realm).model_dump(mode="json", by_alias=True)
     else:
         body = json.loads(_named(policies, _key(name, cluster, namespace)).to_json())
-    if as_ is Output.JSON:
-        output.as_json(body)
-    else:
-        output.say(yaml.safe_dump(body, sort_keys=False, allow_unicode=True).rstrip())
+    output.emit(
+        as_,
+        body,
+        lambda: output.echo(yaml.safe_dump(body, sort_keys=False, allow_unicode=True).rstrip()),
+        rows=[{"field": path, "value": value} for path, value in leaves(body)],
+        columns=["field", "value"],
+    )
 
 
 @app.command()
 def status(as_: OutputOption = Output.TABLE) -> None:
-    """Which revision each process runs; exit code 1 when one is behind.
+    """Show which revision each process runs. Exit code 1 if one is behind.
 
     Example: [bold]callwarden policy status[/bold]
     """
     endpoints = state.find()
 
-    async def work(store: "PolicyStore") -> "tuple[PolicySet, list[Running]]":
+    async def work(store: "PolicyStore") -> "tuple[PolicySet, list[RunningRevision]]":
         return await store.load(), await store.running()
 
     policies, running = _speak(endpoints, work)
-    if as_ is Output.JSON:
-        output.as_json({"revision": policies.revision, **_status(policies.revision, running)})
-    else:
-        _show_status(policies.revision, running)
+    _emit_status(as_, policies.revision, running, lambda: _show_status(policies.revision, running))
     _fail_if_behind(policies.revision, running)
 
 
@@ -199,13 +237,13 @@ def read_text(file: str) -> str:
 
 
 def warn(policies: "PolicySet") -> None:
-    """What holds although it may not be meant."""
+    """Settings that are in force but may not be intended."""
     for warning in policies.warnings:
-        output.say(f"warning: {warning}")
+        output.echo(f"warning: {warning}")
 
 
 def refused(file: str, error: "BadPolicy") -> Failure:
-    """That a file, or what is called so, is refused, with every field and reason."""
+    """The refusal of a file, or of what is called so, with every field and reason."""
     where = "standard input" if file == STDIN else file
     named = f" policy {error.name}:" if error.name else ""
     lines = "".join(f"\n  {problem.field}: {problem.reason}" for problem in error.problems)
@@ -217,7 +255,7 @@ def _key(name: str, cluster: bool, namespace: str) -> "Key":
     from callwarden.policy.model import CLUSTER_KIND, KIND
 
     if cluster and namespace:
-        raise Misuse("--cluster and --namespace: a ClusterSecurityPolicy is in no namespace")
+        raise CliMisuse("--cluster and --namespace: a ClusterSecurityPolicy is in no namespace")
     return Key(CLUSTER_KIND if cluster else KIND, namespace, name)
 
 
@@ -246,28 +284,32 @@ def _speak(endpoints: state.Endpoints, work: "Callable[[PolicyStore], Awaitable[
     try:
         return asyncio.run(session())
     except BadPolicy as error:
-        raise refused("together with what holds already, this", error) from error
+        raise refused("together with the policies in force, this", error) from error
 
 
-def _status(revision: int, running: "list[Running]") -> dict[str, Any]:
+def _emit_status(
+    as_: Output, revision: int, running: "list[RunningRevision]", view: output.View, more: dict[str, Any] | None = None
+) -> None:
+    """Which process runs which revision; `more` is what JSON says in addition."""
     from callwarden.cli.policies import behind
 
-    return {
-        "running": [
-            {
-                "service": one.service,
-                "instance": one.instance,
-                "revision": one.revision,
-                "applied_at_s": one.applied_at_s,
-            }
-            for one in running
-        ],
-        "behind": behind(revision, running),
-    }
+    rows = [
+        {
+            "service": one.service,
+            "instance": one.instance,
+            "revision": one.revision,
+            "applied_at": records.moment(one.applied_at_s),
+        }
+        for one in running
+    ]
+    document = {"revision": revision, **(more or {}), "running": rows, "behind": behind(revision, running)}
+    output.emit(as_, document, view, rows=rows, columns=["service", "instance", "revision", "applied_at"])
 
 
-def _show_status(revision: int, running: "list[Running]") -> None:
-    table = output.Rows("service", "instance", "runs revision", "since", right=("runs revision",))
+def _show_status(revision: int, running: "list[RunningRevision]") -> None:
+    table = output.Rows(
+        "service", "instance", "runs revision", "since", right=("runs revision",), optional=("service",)
+    )
     for one in running:
         table.add(
             one.service,
@@ -275,12 +317,12 @@ def _show_status(revision: int, running: "list[Running]") -> None:
             output.cell(str(one.revision), "yellow" if one.revision < revision else "green"),
             output.clock(one.applied_at_s),
         )
-    output.say(f"revision {revision}")
+    output.echo(f"revision {revision}")
     if len(table):
         output.show(table)
 
 
-def _fail_if_behind(revision: int, running: "list[Running]") -> None:
+def _fail_if_behind(revision: int, running: "list[RunningRevision]") -> None:
     from callwarden.cli.policies import behind
 
     if late := behind(revision, running):

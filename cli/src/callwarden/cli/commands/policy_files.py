@@ -1,4 +1,4 @@
-"""`callwarden policy lint|diff|explain`: what a file with policies would do, before it does it."""
+"""`callwarden policy lint|diff|explain`: what a file with policies would change, before it is applied."""
 
 import json
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ import typer
 
 from callwarden.cli import output
 from callwarden.cli.commands import policy
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
     from callwarden.policy.changes import Change
-    from callwarden.policy.fields import Part
+    from callwarden.policy.fields import FieldGroup
     from callwarden.policy.lint import Finding
 
 _GUESSES: Final = 3
@@ -28,10 +28,11 @@ def lint(
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for a warning, too.")] = False,
     as_: OutputOption = Output.TABLE,
 ) -> None:
-    """Problems and warnings of files, each with its field; needs no running system.
+    """Check files for problems and warnings, each with its field. Needs no running system.
 
-    Policies are also laid over each other, those of all files together. A problem is what `apply` refuses; a warning
-    what may not be meant, such as a field that no service enforces yet. Exit code 1 when there is a problem.
+    The policies of all files are also merged and checked together. A problem is something that `apply` refuses; a
+    warning is something that may not be intended, such as a field that no service enforces yet. Exit code 1 if there is
+    a problem.
 
     Example: [bold]callwarden policy lint deploy/examples/policy-hardened.yaml[/bold]
     """
@@ -50,14 +51,21 @@ def lint(
     together = " ".join(files)
     found += [(together, finding) for finding in lint_together(documents)]
     problems = [finding for _, finding in found if finding.severity == "problem"]
-    if as_ is Output.JSON:
-        output.as_json([{"file": file, **asdict(finding)} for file, finding in found])
-    else:
+
+    def view() -> None:
         for file, finding in found:
             named = f"{finding.resource}: " if finding.resource else ""
-            output.say(f"{file}: {named}{finding.severity}: {finding.field}: {finding.reason}")
-        warnings = len(found) - len(problems)
-        output.say(f"{_many(count, 'resource')} right, {_many(len(problems), 'problem')}, {_many(warnings, 'warning')}")
+            output.echo(f"{file}: {named}{finding.severity}: {finding.field}: {finding.reason}")
+        numbers = {"problem": len(problems), "warning": len(found) - len(problems)}
+        counts = [_many(number, severity) for severity, number in numbers.items() if number]
+        output.echo(", ".join([f"{_many(count, 'resource')} OK", *counts]))
+
+    output.emit(
+        as_,
+        [{"file": file, **asdict(finding)} for file, finding in found],
+        view,
+        columns=["file", "severity", "resource", "field", "reason"],
+    )
     if problems or (strict and found):
         raise Failure(f"{_many(len(problems) or len(found), 'problem' if problems else 'warning')} in {together}")
 
@@ -65,11 +73,11 @@ def lint(
 def diff(
     files: Files,
     exit_code: Annotated[
-        bool, typer.Option("--exit-code", help="Exit code 1 when something changes, as `diff` has it.")
+        bool, typer.Option("--exit-code", help="Exit code 1 if something would change, like `diff`.")
     ] = False,
     as_: OutputOption = Output.TABLE,
 ) -> None:
-    """What files would change against the policies that run: the settings that hold in the end, realm by realm.
+    """Show what files would change in the settings in force, realm by realm.
 
     Example: [bold]callwarden policy diff deploy/examples/policy-realm.yaml[/bold]
     """
@@ -81,13 +89,19 @@ def diff(
     try:
         then = now.with_applied(documents)
     except BadPolicy as error:
-        raise policy.refused("together with what holds already, this", error) from error
+        raise policy.refused("together with the policies in force, this", error) from error
     found = changes(now, then)
-    if as_ is Output.JSON:
-        output.as_json([{**asdict(change), "by": list(_by(change))} for change in found])
-    else:
+
+    def view() -> None:
         _show_changes(found)
         policy.warn(then)
+
+    output.emit(
+        as_,
+        [{**asdict(change), "by": list(_by(change))} for change in found],
+        view,
+        columns=["realm", "path", "before", "after", "by"],
+    )
     if found and exit_code:
         raise Failure(f"{_many(len(found), 'setting')} would change")
 
@@ -99,18 +113,19 @@ def explain(
     ],
     as_: OutputOption = Output.TABLE,
 ) -> None:
-    """What each field that a file sets does, who enforces it, and what holds without it; or the same of one field.
+    """Explain each field that a file sets, or one field: what it does, which service enforces it, its default.
 
     Example: [bold]callwarden policy explain spec.spend.dynamicDaily[/bold]
     """
     explained = list(_of_file(what)) if _is_file(what) else list(_of_field(what))
-    if as_ is Output.JSON:
-        output.as_json(explained)
-        return
-    for number, one in enumerate(explained):
-        if number:
-            output.say("")
-        _show_field(one)
+
+    def view() -> None:
+        for number, one in enumerate(explained):
+            if number:
+                output.echo("")
+            _show_field(one)
+
+    output.emit(as_, explained, view)
 
 
 def _is_file(what: str) -> bool:
@@ -159,11 +174,11 @@ def _of_field(name: str) -> "Iterator[dict[str, Any]]":
         near = difflib.get_close_matches(path, plain.values(), _GUESSES, cutoff=0.5)
         near += [one for one in plain.values() if one.split(".")[-1] == path.split(".")[-1] and one not in near]
         meant = f": did you mean {' or '.join(near[:_GUESSES])}?" if near else ""
-        raise Misuse(f"{name} is no file and no field of a policy{meant}")
+        raise CliMisuse(f"{name} is neither a file nor a field of a policy{meant}")
     yield from found
 
 
-def _fields(model: "type[Part]") -> "Iterator[dict[str, Any]]":
+def _fields(model: "type[FieldGroup]") -> "Iterator[dict[str, Any]]":
     """Each field that has a value, with all that is known of it."""
     from callwarden.policy import crd, reference
     from callwarden.policy.fields import walk
@@ -192,16 +207,15 @@ def _show_field(one: dict[str, Any]) -> None:
 
     value = f" = {_short(one['value'])}" if "value" in one else ""
     of = f"{one['resource']}  " if "resource" in one else ""
-    output.say(f"{of}spec.{one['field']}{value}")
-    output.say(f"  {one['does']}")
+    output.echo(f"{of}spec.{one['field']}{value}")
     facts = [one["type"], f"default {shown(one['default'])}"]
     if "hardened" in one and one["hardened"] != one["default"]:
         facts.append(f"Hardened {shown(one['hardened'])}")
     if one.get("catalogue"):
         facts.append(f"row {', '.join(one['catalogue'])}")
     if "by" in one:
-        facts.append(f"by {', '.join(one['by'])}" if one["by"] else "by no service yet")
-    output.say(f"  {' · '.join(facts)}")
+        facts.append(f"enforced by {', '.join(one['by'])}" if one["by"] else "not enforced yet")
+    output.show(output.Aligned([[one["does"]], [" · ".join(facts)]], indent=2))
 
 
 def _short(value: Any) -> str:
@@ -219,16 +233,18 @@ def _by(change: "Change") -> tuple[str, ...]:
 
 def _show_changes(found: "list[Change]") -> None:
     if not found:
-        output.say("nothing would change")
+        output.echo("nothing would change")
         return
-    table = output.Rows("realm", "setting", "now", "then", "enforced by")
+    table = output.Rows(
+        "realm", "setting", "now", "then", "enforced by", prose=("now", "then"), optional=("enforced by",)
+    )
     for change in found:
         table.add(
             change.realm or "all",
             change.path,
             _short(change.before),
             output.cell(_short(change.after), "bold"),
-            ", ".join(_by(change)) or output.cell("no service yet", "yellow"),
+            ", ".join(_by(change)) or output.cell("nothing yet", "yellow"),
         )
     output.show(table)
 

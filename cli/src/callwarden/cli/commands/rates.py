@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from callwarden.cli import output, remote, uploads, values
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from callwarden.api.rating.v1.rating_pb2 import Simulation
 
-app = typer.Typer(no_args_is_help=True, help="Price lists (decks): import, list, what would a call cost.")
+app = typer.Typer(no_args_is_help=True, help="Price lists (decks): import and list them, price a call.")
 
 
-class Round(StrEnum):
+class RoundOption(StrEnum):
     UP = "up"
     MIDDLE = "middle"
     DOWN = "down"
@@ -29,11 +27,13 @@ class Round(StrEnum):
 @app.command("import")
 def import_(
     deck: Annotated[str, typer.Argument(help="Name of the deck; one of that name is replaced.")],
-    file: Annotated[Path, typer.Argument(help="CSV file, - reads standard input; deploy/examples/rates.csv shows it.")],
+    file: Annotated[Path, typer.Argument(help="CSV file such as deploy/examples/rates.csv; - reads standard input.")],
     currency: Annotated[str, typer.Option(help="ISO 4217.")] = "EUR",
-    peak_hours: Annotated[str, typer.Option(help='For example "Mon-Fri 08:00-20:00".')] = "",
-    time_zone: Annotated[str, typer.Option(help="Where the peak hours are meant.")] = "UTC",
-    round_: Annotated[Round, typer.Option("--round", help="How the cost of a call is rounded, once.")] = Round.UP,
+    peak_hours: Annotated[str, typer.Option(help='Such as "Mon-Fri 08:00-20:00".')] = "",
+    time_zone: Annotated[str, typer.Option(help="Time zone of the peak hours.")] = "UTC",
+    round_: Annotated[
+        RoundOption, typer.Option("--round", help="How the cost of a call is rounded, once.")
+    ] = RoundOption.UP,
     decimals: Annotated[int, typer.Option(min=0, max=6, help="Decimals it is rounded to.")] = 6,
     as_: OutputOption = Output.TABLE,
 ) -> None:
@@ -43,7 +43,11 @@ def import_(
     """
     from callwarden.api.rating.v1 import rating_pb2 as pb
 
-    method = {Round.UP: pb.Rounding.UP, Round.MIDDLE: pb.Rounding.MIDDLE, Round.DOWN: pb.Rounding.DOWN}[round_]
+    method = {
+        RoundOption.UP: pb.Rounding.UP,
+        RoundOption.MIDDLE: pb.Rounding.MIDDLE,
+        RoundOption.DOWN: pb.Rounding.DOWN,
+    }[round_]
 
     def first(part: bytes) -> pb.ImportDeckRequest:
         return pb.ImportDeckRequest(
@@ -57,30 +61,31 @@ def import_(
 
     parts = uploads.parts(uploads.read(file), first, lambda part: pb.ImportDeckRequest(csv=part))
     reply = remote.speak(lambda system: remote.ask(system.rating.ImportDeckParts, parts, timeout_s=uploads.TIMEOUT_S))
-    if as_ is Output.JSON:
-        output.as_json(output.plain(reply))
+    uploads.emit_import(
+        as_, reply, "" if reply.errors else f"deck {deck}: {reply.rows:,} rates imported, version {reply.version}"
+    )
     if reply.errors:
         told = uploads.bad_lines(str(file), reply.errors, len(reply.errors))
         raise Failure(f"{told}: nothing was imported; correct them and import again")
-    if as_ is Output.TABLE:
-        output.say(f"deck {deck}: {reply.rows:,} rates imported, version {reply.version}")
 
 
 @app.command("list")
 def list_(as_: OutputOption = Output.TABLE) -> None:
-    """All decks.
+    """List all decks.
 
     Example: [bold]callwarden rates list[/bold]
     """
     from callwarden.api.rating.v1 import rating_pb2 as pb
 
     decks = remote.speak(lambda system: remote.ask(system.rating.ListDecks, pb.ListDecksRequest())).decks
-    if output.all_said(decks, as_, none="no decks; import one with `callwarden rates import`"):
-        return
-    table = output.Rows("deck", "currency", "rates", "version", right=("rates", "version"))
-    for deck in decks:
-        table.add(deck.name, deck.currency, f"{deck.rows:,}", str(deck.version))
-    output.show(table)
+
+    def view() -> None:
+        table = output.Rows("deck", "currency", "rates", "version", right=("rates", "version"))
+        for deck in decks:
+            table.add(deck.name, deck.currency, f"{deck.rows:,}", str(deck.version))
+        output.show(table)
+
+    output.emit_messages(as_, pb.Deck, decks, view, none="no decks; import one with `callwarden rates import`")
 
 
 @app.command()
@@ -89,11 +94,11 @@ def simulate(
     number: Annotated[str, typer.Argument(help="Called number.")],
     duration: Annotated[str, typer.Argument(help="Talk time, such as 90s or 3m.")],
     at: Annotated[
-        str | None, typer.Option(help="Start in ISO 8601, such as 2026-12-24T20:00+01:00; without it now.")
+        str | None, typer.Option(help="Start of the call, such as 2026-12-24T20:00+01:00. Default: now.")
     ] = None,
     as_: OutputOption = Output.TABLE,
 ) -> None:
-    """What a call would cost, and why.
+    """Show what a call would cost, and why.
 
     Example: [bold]callwarden rates simulate retail +493023125042 90s[/bold]
     """
@@ -103,17 +108,14 @@ def simulate(
     duration_s = values.seconds(duration)
     request = pb.SimulateRequest(deck=deck, destination=digits, at_s=_moment(at), duration_s=duration_s)
     reply = remote.speak(lambda system: remote.ask(system.rating.Simulate, request))
-    if as_ is Output.JSON:
-        output.as_json(output.plain(reply))
-    if reply.WhichOneof("result") == "refused":
+    is_refused = reply.WhichOneof("result") == "refused"
+    output.emit_message(as_, reply, lambda: None if is_refused else output.show(_priced(reply.simulation, duration_s)))
+    if is_refused:
         why = f"{reply.refused}; `callwarden rates list` shows which decks there are"
         raise Failure(f"a call to +{digits} would be refused: {why}")
-    if as_ is Output.JSON:
-        return
-    output.show(_priced(reply.simulation, duration_s))
 
 
-def _priced(simulation: "Simulation", duration_s: int) -> "Table":
+def _priced(simulation: "Simulation", duration_s: int) -> output.Aligned:
     quote = simulation.quote
     currency = quote.price.currency
     rows = {"matched": f"+{quote.prefix} {quote.description}"}
@@ -142,4 +144,4 @@ def _moment(text: str | None) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError as error:
-        raise Misuse(f"--at: {text[:40]!r} is not a time (write 2026-12-24T20:00+01:00)") from error
+        raise CliMisuse(f"--at: {text[:40]!r} is not a time (write 2026-12-24T20:00+01:00)") from error

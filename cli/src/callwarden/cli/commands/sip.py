@@ -1,4 +1,4 @@
-"""`callwarden sip`: what Callwarden's parser makes of a message."""
+"""`callwarden sip`: how Callwarden's parser reads a message. Test calls are in `sip_calls`."""
 
 import sys
 from pathlib import Path
@@ -6,22 +6,21 @@ from typing import Annotated, Final
 
 import typer
 
-from callwarden.cli import output
+from callwarden.cli import output, records
 from callwarden.cli.failure import Failure
+from callwarden.cli.output import Output, OutputOption
 
-app = typer.Typer(no_args_is_help=True, help="SIP: look at a message as the edge does.")
+app = typer.Typer(no_args_is_help=True, help="SIP: place a test call; read a message as the edge does.")
 
 _BYTES_MAX: Final = 1_000_000  # No SIP message is larger; the parser itself takes 64 KiB.
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `sip check` a sub-command while it is the only one."""
-
-
 @app.command()
-def check(file: Annotated[str, typer.Argument(help="File with one message; [bold]-[/bold] reads it in.")]) -> None:
-    """Parse a SIP message: prints it as JSON, or why it is refused (exit code 1).
+def check(
+    file: Annotated[str, typer.Argument(help="File with one message; [bold]-[/bold] reads standard input.")],
+    as_: OutputOption = Output.JSON,
+) -> None:
+    """Parse a SIP message and print what the edge reads in it, or why it is refused (exit code 1).
 
     Example: [bold]callwarden sip check invite.txt[/bold]
     """
@@ -44,4 +43,4 @@ def check(file: Annotated[str, typer.Argument(help="File with one message; [bold
         is_unix = b"\n" in data and b"\r\n" not in data
         hint = " (its lines end with LF, SIP's with CR LF: `sed -i 's/$/\\r/'` changes them)" if is_unix else ""
         raise Failure(f"refused: {error.reason}{hint}") from error
-    output.as_json(described)
+    output.emit(as_, described, lambda: output.show(output.facts(dict(records.flat(described)))))

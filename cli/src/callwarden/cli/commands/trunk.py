@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from callwarden.cli import output, remote
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.field_options import fill, fill_change, to_change, to_create
 from callwarden.cli.output import Output, OutputOption
 from callwarden.kernel.trunk import TRUNK_FIELDS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from callwarden.api.admission.v1.admission_pb2 import Trunk
 
 app = typer.Typer(no_args_is_help=True, help="Trunks: carriers that calls go out to, customers they come in from.")
@@ -41,10 +43,7 @@ def add(
     fill(wanted, TRUNK_FIELDS, fields)
     owner = pb.Account(name=name, realm=realm, type=wanted.direction, currency=currency, deck=deck, time_zone="UTC")
     made = remote.speak(lambda system: operations.create_trunk(system, wanted, owner if account is None else None))
-    if as_ is Output.JSON:
-        output.as_json(output.plain(made))
-    else:
-        _show([made])
+    output.emit_message(as_, made, lambda: _show([made]))
 
 
 @app.command("set")
@@ -63,12 +62,9 @@ def set_(
     request = pb.UpdateTrunkRequest(name=name)
     fill_change(request, TRUNK_FIELDS, fields)
     if request == pb.UpdateTrunkRequest(name=name):
-        raise Misuse("nothing to change: name at least one option, such as --only-local")
+        raise CliMisuse("nothing to change: name at least one option, such as --only-local")
     changed = remote.speak(lambda system: remote.ask(system.accounts.UpdateTrunk, request))
-    if as_ is Output.JSON:
-        output.as_json(output.plain(changed))
-    else:
-        _show([changed])
+    output.emit_message(as_, changed, lambda: _show([changed]))
 
 
 @app.command("list")
@@ -80,8 +76,8 @@ def list_(as_: OutputOption = Output.TABLE) -> None:
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
     trunks = remote.speak(lambda system: remote.ask(system.accounts.ListTrunks, pb.ListTrunksRequest())).trunks
-    if not output.all_said(trunks, as_, none="no trunks; add one with `callwarden trunk add`"):
-        _show(list(trunks))
+    none = "no trunks; add one with `callwarden trunk add`"
+    output.emit_messages(as_, pb.Trunk, trunks, lambda: _show(trunks), none=none)
 
 
 @app.command()
@@ -99,11 +95,20 @@ def remove(name: Annotated[str, typer.Argument(help="Name of the trunk.")]) -> N
         raise Failure(f"{error.message}: take that away first, with `callwarden route remove`") from error
     if not reply.deleted:
         raise Failure(f"no trunk is called {name}: `callwarden trunk list` shows them")
-    output.say(f"trunk {name} removed")
+    output.echo(f"trunk {name} removed")
 
 
-def _show(trunks: "list[Trunk]") -> None:
-    table = output.Rows("name", "direction", "address", "account", "number", "state")
+def _show(trunks: "Sequence[Trunk]") -> None:
+    table = output.Rows(
+        "name",
+        "direction",
+        "address",
+        "account",
+        "number",
+        "state",
+        prose=("number",),
+        optional=("direction", "state", "number"),
+    )
     for trunk in trunks:
         changes = [
             f"tech prefix {trunk.tech_prefix}" if trunk.tech_prefix else "",
@@ -118,7 +123,7 @@ def _show(trunks: "list[Trunk]") -> None:
             trunk.direction,
             trunk.address,
             trunk.account,
-            ", ".join(filter(None, changes)) or "as it is",
+            ", ".join(filter(None, changes)) or "unchanged",
             "enabled" if trunk.enabled else "disabled",
         )
     output.show(table)

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from callwarden.local.services import base_environment
+
 REPLY_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 3.0
 
@@ -23,7 +25,7 @@ class PhoneFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
+class PhoneRegistration:
     """The registrar's final answer."""
 
     registered: bool
@@ -32,10 +34,10 @@ class Registration:
 
 
 @dataclass(eq=False)
-class Call:
+class BaresipCall:
     """One call as a phone sees it. Times are seconds of the machine's monotonic clock."""
 
-    phone: "Phone"
+    phone: "PhoneProcess"
     name: str
     call_id: str = ""
     peer: str = ""
@@ -78,11 +80,17 @@ class Call:
 
     async def closed(self, timeout_s: float = 30.0) -> None:
         """Wait for its end, whoever ends it. PhoneFailed if it doesn't come."""
+        if not await self.ends_within(timeout_s):
+            raise PhoneFailed(f"the call of {self.phone.user} didn't end within {timeout_s:g} s")
+
+    async def ends_within(self, timeout_s: float) -> bool:
+        """Wait for its end, but no longer than that; whether it came."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._closed.wait()
-        except TimeoutError as error:
-            raise PhoneFailed(f"the call of {self.phone.user} didn't end within {timeout_s:g} s") from error
+        except TimeoutError:
+            return False
+        return True
 
     async def hang_up(self) -> None:
         """End it and wait for its end."""
@@ -103,17 +111,17 @@ class Call:
             self._closed.set()
 
 
-class Phone:
+class PhoneProcess:
     """A running phone inside `async with`."""
 
     def __init__(self, user: str, log: Path) -> None:
         self.user = user
-        self.incoming: asyncio.Queue[Call] = asyncio.Queue()
+        self.incoming: asyncio.Queue[BaresipCall] = asyncio.Queue()
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, BaresipCall] = {}
         self._requests = 0
         self._dialled = 0
 
@@ -129,6 +137,7 @@ class Phone:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                env=base_environment(),
                 start_new_session=True,
             )
         self._reading = asyncio.create_task(self._read())
@@ -187,15 +196,15 @@ class Phone:
             address=address,
         )
 
-    async def register(self) -> Registration:
+    async def register(self) -> PhoneRegistration:
         """Register and stay registered."""
         reply = await self.ask("register")
-        return Registration(reply["registered"], reply["status"], reply["reason"])
+        return PhoneRegistration(reply["registered"], reply["status"], reply["reason"])
 
-    async def dial(self, uri: str) -> Call:
+    async def dial(self, uri: str) -> BaresipCall:
         """Send an INVITE; the call to wait for."""
         self._dialled += 1
-        call = Call(self, f"dialled-{self._dialled}", peer=uri)
+        call = BaresipCall(self, f"dialled-{self._dialled}", peer=uri)
         self._calls[call.name] = call
         reply = await self.ask("dial", uri=uri, call=call.name)
         call.call_id = call.call_id or reply["call_id"]
@@ -241,7 +250,7 @@ class Phone:
     def _take_event(self, event: dict[str, Any]) -> None:
         call = self._calls.get(event["call"])
         if call is None:
-            call = self._calls[event["call"]] = Call(self, event["call"])
+            call = self._calls[event["call"]] = BaresipCall(self, event["call"])
         call.take(event)
         if event["event"] == "incoming":
             self.incoming.put_nowait(call)

@@ -1,13 +1,17 @@
 """What the audience sees: steps with their facts, commands with their output, and below them who has what, live.
 
-Without a terminal the same as plain lines, without the live part.
+Without a terminal the same as plain lines, without the live part. A recording has the steps as a terminal shows them
+when they are done.
 """
 
+import io
+import re
 import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
@@ -24,13 +28,30 @@ _CALLS_SHOWN: Final = 6
 INDENT: Final = 6  # Of facts below their step.
 _PLAIN_COLUMNS: Final = 110
 _REFRESH_HZ: Final = 8.0
+_RECORDED_COLUMNS: Final = 112
+
+
+def recorder() -> Console:
+    """A console that keeps what is printed on it, for `svg`; nothing of it is shown."""
+    return Console(
+        file=io.StringIO(), record=True, force_terminal=True, color_system="truecolor", width=_RECORDED_COLUMNS
+    )
+
+
+def svg(tape: Console, title: str) -> str:
+    """The recording as an SVG that loads nothing: rich's own format fetches its font from elsewhere."""
+    form = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    form = form.replace("Fira Code, monospace", "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace")
+    return tape.export_svg(title=title, code_format=form, unique_id="recording")
 
 
 class Stage:
     """Used inside `async with` or `with`; `step`, `fact`, `command`, `done` in that order."""
 
-    def __init__(self, console: Console, *, is_live: bool) -> None:
+    def __init__(self, console: Console, *, is_live: bool, tape: Console | None = None) -> None:
+        """`tape`: one of `recorder()`, which gets every step, too."""
         self._console = console
+        self._tape = tape
         self._live = Live(console=console, auto_refresh=False, transient=True) if is_live else None
         self.lines_default = 0
         """Lines of an account without a limit of its own."""
@@ -62,6 +83,10 @@ class Stage:
         self._console.print(f"[bold]{text}[/]")
         self._print(Text(below, style=output.DIM))
         self._console.print()
+        if self._tape is not None:
+            self._tape.print(f"[bold]{text}[/]")
+            self._tape.print(Text(below, style=output.DIM))
+            self._tape.print()
 
     def step(self, title: str) -> None:
         """Something begins."""
@@ -103,19 +128,20 @@ class Stage:
     @property
     def has_colour(self) -> bool:
         """Whether colours of a command's output are shown."""
-        return self._live is not None and self._console.color_system is not None
+        return self._tape is not None or (self._live is not None and self._console.color_system is not None)
 
     @property
     def command_columns(self) -> int:
         """How wide the output of a command may be, so that it isn't folded again."""
+        if self._tape is not None:
+            return self._tape.width - INDENT - 2
         return _PLAIN_COLUMNS if self._live is None else max(60, self._console.width - INDENT - 2)
 
     def _add(self, fact: Text) -> None:
+        self._facts.append(fact)
         if self._live is None:
             self._print(Text("    ").append_text(fact))
-        else:
-            self._facts.append(fact)
-            self.refresh()
+        self.refresh()
 
     def _print(self, line: Text) -> None:
         """One line, whatever its length: a file or a pipe has no width."""
@@ -125,13 +151,15 @@ class Stage:
         took = f"{time.monotonic() - self._began_s:.1f} s"
         title, facts = self._title, self._facts
         self._title, self._facts = "", []
+        self.refresh()
         if self._live is None:
             self._print(Text(f"{sign} {title} ({took})"))
-            return
-        self.refresh()
-        self._console.print(Text.assemble((f" {sign} ", style), (title, "bold"), (f"  {took}", output.DIM)))
-        for fact in facts:
-            self._console.print(Padding(fact, (0, 0, 0, INDENT), expand=False))
+        for console in (self._console if self._live is not None else None, self._tape):
+            if console is None:
+                continue
+            console.print(Text.assemble((f" {sign} ", style), (title, "bold"), (f"  {took}", output.DIM)))
+            for fact in facts:
+                console.print(Padding(fact, (0, 0, 0, INDENT), expand=False))
 
     def _now(self) -> RenderableType:
         parts: list[RenderableType] = []

@@ -2,7 +2,7 @@
 
 In: each field's name and type, its SQL column, protobuf field, CSV column and command-line option, its unit and bound,
 who changes it. Out: whether a value is right (call-admission's core), how each form is read and written (its adapters,
-`callwarden.schema.tables`, the CLI, docs/account-fields.md).
+`callwarden.schema.tables`, the CLI, docs/reference/account-fields.md).
 
 To add a field, add its line here, the field in admission.proto and the migration; tests/architecture checks that all
 forms have it.

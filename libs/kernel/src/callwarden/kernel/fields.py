@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 
 class FieldKind(Enum):
-    """How a field's value is written. The value is what docs/account-fields.md calls it."""
+    """How a field's value is written. The value is what docs/reference/account-fields.md calls it."""
 
     TEXT = "text"
     WORD = "word"
@@ -30,7 +30,7 @@ class FieldKind(Enum):
 
 
 class ChangedBy(Enum):
-    """Who may change a field of what exists. The value is what docs/account-fields.md calls it."""
+    """Who may change a field of what exists. The value is what docs/reference/account-fields.md calls it."""
 
     NOBODY = "nobody: set at creation"
     OPERATOR = "operator"

@@ -1,7 +1,7 @@
 """A limit that several counters share, exact in sum: each may use what it was granted, and asks the others for more.
 
 In: what each shard may use, how room is shared out and lent. Out: what is counted, how shards are kept, who reads which
-(callwarden.call_admission.admission.core.book).
+(callwarden.call_admission.admission.core.sharing).
 
 For one quantity (lines, credit, the spend of a day) every shard holds a grant: the limit it was made for, and the part
 that this shard may use. The law: the parts of one limit sum to it, and a shard without a grant for just this limit (and

@@ -14,7 +14,7 @@ from pathlib import Path
 from callwarden.local.files import rotate_log
 from callwarden.local.ports import LOOPBACK, Port
 from callwarden.local.process import Child, ChildFailed, describe_exit, file_appears
-from callwarden.local.run_file import Endpoint
+from callwarden.local.run_file import ServiceEndpoint
 
 START_TIMEOUT_S = 60.0  # Imports take about a second of CPU a process, and eight start at once on two cores.
 STOP_MARGIN_S = 10.0  # After the drain: resources are closed, each within five seconds, and telemetry is flushed.
@@ -44,6 +44,19 @@ SERVICES = (
     Service("call-admission", "CALLWARDEN_ADMISSION_TARGETS"),
     Service("payment", "CALLWARDEN_PAYMENT_TARGETS"),
     Service("edge-proxy", secrets=("nonce_key",), speaks_sip=True),
+)
+
+
+_INHERITED = frozenset(
+    {
+        *("PATH", "HOME", "TMPDIR", "LANG", "TZ"),
+        # Where an interpreter, and the libraries of one that isn't the system's, are found.
+        *("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "LD_LIBRARY_PATH"),
+        # The machine's certificate authorities.
+        *("SSL_CERT_FILE", "SSL_CERT_DIR"),
+        # The one setting with a name that all services of a machine share.
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    }
 )
 
 
@@ -94,8 +107,8 @@ class ServiceProcess:
         return self._child is not None and self._child.returncode is None
 
     @property
-    def endpoint(self) -> Endpoint:
-        return Endpoint(self.index, self.child.pid, self.address, self._metrics_address, self.sip_address)
+    def endpoint(self) -> ServiceEndpoint:
+        return ServiceEndpoint(self.index, self.child.pid, self.address, self._metrics_address, self.sip_address)
 
     async def start(self) -> None:
         """Start it and wait until it says that it is ready; ChildFailed, with the log's tail, if that fails."""
@@ -143,6 +156,7 @@ class ServiceProcess:
         return self.child.failed(f"ended by itself ({describe_exit(code)})")
 
 
-def base_environment() -> dict[str, str]:
-    """The caller's environment without its Callwarden settings: what a shell exports must not leak into a system."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("CALLWARDEN_")}
+def base_environment(callers: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that a service inherits from the caller: those that say where programs, files and certificates are
+    and how text and time are written. Nothing else, since a shell holds credentials that are no business of ours."""
+    return {name: value for name, value in callers.items() if name in _INHERITED or name.startswith("LC_")}

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from callwarden.policy.fields import AUTH, EDGE, Level, Many, Part, row
+from callwarden.policy.fields import AUTH, EDGE, FieldGroup, Level, Many, row
 from callwarden.policy.values import Duration, Network, text
 
 
-class Digest(Part):
+class Digest(FieldGroup):
     """Digest authentication (RFC 7616, RFC 8760)."""
 
     algorithms: Level[Literal[0, 1, 2]] = Field(
@@ -35,7 +35,7 @@ class Digest(Part):
     )
 
 
-class Passwords(Part):
+class Passwords(FieldGroup):
     """Which passwords are good enough, and how they are kept."""
 
     enforce_strong: bool = Field(
@@ -64,7 +64,7 @@ class Passwords(Part):
     )
 
 
-class TrustedAddresses(Part):
+class TrustedAddresses(FieldGroup):
     """Addresses whose requests are taken without credentials."""
 
     mode: Level[Literal[0, 1, 2, 3, 4]] = Field(
@@ -101,7 +101,7 @@ class TrustedAddresses(Part):
     )
 
 
-class Authentication(Part):
+class Authentication(FieldGroup):
     """How callers prove who they are."""
 
     digest: Digest = Field(default=Digest(), description="Digest authentication (RFC 7616, RFC 8760).")
@@ -172,7 +172,7 @@ class Authentication(Part):
     )
 
 
-class ApiKeys(Part):
+class ApiKeys(FieldGroup):
     """Random keys of the HTTP interfaces, kept hashed, with roles."""
 
     generated: bool = Field(
@@ -193,7 +193,7 @@ Origin = Annotated[
 """What a browser calls the origin of a page."""
 
 
-class Api(Part):
+class Api(FieldGroup):
     """The doors of the HTTP interfaces: the console, and the services' APIs for administration."""
 
     strict_input: bool = Field(

@@ -9,17 +9,17 @@ replaced, not joined. What profile StressTest turns off is off whatever the poli
 which a set without a clock knows nothing: `PolicySet.at` says what holds at a moment.
 """
 
-import hashlib
+import ipaddress
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from callwarden.kernel.errors import Invalid
+from callwarden.policy import yaml_text
 from callwarden.policy.fields import DOCUMENT, FieldFacts, leaves, walk, written
 from callwarden.policy.model import (
     API_VERSION,
@@ -36,6 +36,21 @@ from callwarden.policy.values import format_duration, seconds_of
 DOCUMENT_BYTES_MAX: Final = 1_000_000  # etcd's limit for one object is 1.5 MB.
 DOCUMENTS_MAX: Final = 1_000
 _DEPTH_MAX: Final = 12  # The model is 5 deep.
+
+
+Result = TypeVar("Result")
+Steps: TypeAlias = Generator[None, None, Result]
+"""Work cut into short steps, so that an event loop can do something else in between; it returns the result."""
+
+
+def finish(steps: Steps[Result]) -> Result:
+    """Does all the steps at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,25 +195,13 @@ def load_yaml(text: str) -> list[Any]:
     """The documents of a YAML text, at least one, unchecked. Raises BadPolicy."""
     if len(text.encode("utf-8", "replace")) > DOCUMENT_BYTES_MAX:
         raise BadPolicy("", [Problem("(file)", f"is larger than {DOCUMENT_BYTES_MAX:,} bytes")])
-    if _has_alias(text):
-        # Anchors can make a small text expand without bound, and no policy needs them.
-        raise BadPolicy("", [Problem("(file)", "YAML aliases are not supported")])
     try:
-        values = [value for value in yaml.safe_load_all(text) if value is not None]
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark is not None else "(file)"
-        raise BadPolicy("", [Problem(where, "is not YAML")]) from error
+        values = [value for _, value in yaml_text.documents(text)]
+    except yaml_text.NotYaml as error:
+        raise BadPolicy("", [Problem(f"line {error.line}" if error.line else "(file)", error.reason)]) from error
     if not values:
         raise BadPolicy("", [Problem("(file)", "holds no document")])
     return values
-
-
-def _has_alias(text: str) -> bool:
-    try:
-        return any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return False  # parse_yaml's own reading says what is wrong.
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,17 +229,23 @@ class PolicySet:
 
     @classmethod
     def build(cls, revision: int, documents: Iterable[Document]) -> "PolicySet":
-        """Merges and validates for every realm that any document names, so that a set which exists is right for all.
-        Profile StressTest holds in none of them before `at` says so. Raises BadPolicy."""
+        """Merges and validates for every realm that any document names, so that a set which exists is valid for all.
+        Profile StressTest is off in all of them until `at` turns it on. Raises BadPolicy."""
+        return finish(cls.build_in_steps(revision, documents))
+
+    @classmethod
+    def build_in_steps(cls, revision: int, documents: Iterable[Document]) -> "Steps[PolicySet]":
+        """`build` for an event loop: yields after each realm, which takes some 30 µs, and returns the set."""
         ordered = tuple(sorted(documents, key=lambda document: document.key))
         if len(ordered) > DOCUMENTS_MAX:
             raise BadPolicy("", [Problem("(bundle)", f"holds more than {DOCUMENTS_MAX} policies")])
-        realms = {"", *(document.realm for document in ordered)}
+        merger = _Merger(ordered)
         usual, stress = {}, {}
-        for realm in realms:
-            usual[realm], under_stress = _effective(realm, ordered)
+        for realm in merger.realms:
+            usual[realm], under_stress = merger.effective(realm)
             if under_stress is not None:
                 stress[realm] = under_stress
+            yield
         return cls(revision, ordered, dict(usual), usual, stress)
 
     def for_realm(self, realm: str) -> PolicySpec:
@@ -273,13 +282,6 @@ class PolicySet:
         found += [problem for spec in self._usual.values() for problem in _doubts(spec)]
         return tuple(dict.fromkeys(found))
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the effective settings of all realms: two equal digests mean the same protection."""
-        effective = {realm: spec.model_dump(mode="json", by_alias=True) for realm, spec in sorted(self._usual.items())}
-        stressed = sorted(self._stress)
-        return hashlib.sha256(json.dumps([effective, stressed], sort_keys=True).encode()).hexdigest()
-
     def with_applied(self, documents: Iterable[Document]) -> "PolicySet":
         """The next revision, in which these documents replace those of the same keys. Raises BadPolicy."""
         by_key = {document.key: document for document in self.documents}
@@ -306,29 +308,75 @@ def layers_of(realm: str, documents: Iterable[Document]) -> list[Document]:
     return sorted(concerned, key=lambda one: (step(one), one.priority, one.name, one.namespace))
 
 
-def _effective(realm: str, documents: tuple[Document, ...]) -> tuple[PolicySpec, _Stress | None]:
-    layers = layers_of(realm, documents)
-    profiles = [str(layer.spec["profile"]) for layer in layers if "profile" in layer.spec]
-    is_stressed = bool(profiles) and profiles[-1] == _STRESS
-    profile = next((name for name in reversed(profiles) if name != _STRESS), "Default")
-    merged: dict[str, Any] = {}
-    if profile == "Hardened":
-        merged = _merge(merged, HARDENED)
-    for layer in layers:
-        merged = _merge(merged, layer.spec)
-    merged["profile"], merged["realm"] = profile, realm
-    problems = problems_of(PolicySpec, merged, "spec")
-    if problems:
-        raise BadPolicy(layers[-1].name if layers else "", problems)
-    spec = PolicySpec.model_validate(merged)
-    if not is_stressed:
-        return spec, None
-    # Only a document with startsAt may name the profile, so it is there.
-    starts_s = seconds_of(spec.stress_test.starts_at or "")
-    stressed = PolicySpec.model_validate(_merge(merged | {"profile": _STRESS}, STRESS_TEST))
-    return spec, _Stress(starts_s, starts_s + spec.stress_test.duration, stressed)
+class _Base(NamedTuple):
+    """The policies for all realms, laid over each other on one profile."""
+
+    documents: dict[str, Any]
+    """As they are written."""
+    validated: dict[str, Any]
+    """The same with each group in its final form, so that it is validated once and shared by all realms."""
 
 
+class _Merger:
+    """Documents grouped by realm, merged for one realm at a time."""
+
+    def __init__(self, documents: Iterable[Document]) -> None:
+        self._by_realm: dict[str, list[Document]] = {"": []}
+        for document in documents:
+            self._by_realm.setdefault(document.realm, []).append(document)
+        self._common = layers_of("", self._by_realm[""])
+        self._bases: dict[str, _Base] = {}
+
+    @property
+    def realms(self) -> Iterable[str]:
+        """Those that any document names, and "" for all others."""
+        return self._by_realm
+
+    def effective(self, realm: str) -> tuple[PolicySpec, _Stress | None]:
+        """Raises BadPolicy."""
+        own = layers_of(realm, self._by_realm[realm]) if realm else []
+        layers = [*self._common, *own]
+        profiles = [str(layer.spec["profile"]) for layer in layers if "profile" in layer.spec]
+        is_stressed = bool(profiles) and profiles[-1] == _STRESS
+        profile = next((name for name in reversed(profiles) if name != _STRESS), "Default")
+        base = self._base(profile)
+        merged = base.documents
+        for layer in own:
+            merged = _merge(merged, layer.spec)
+        changed = {key: merged[key] for layer in own for key in layer.spec}
+        values = base.validated | changed | {"profile": profile, "realm": realm}
+        try:
+            spec = PolicySpec.model_validate(values)
+        except ValidationError as error:
+            raise BadPolicy(layers[-1].name if layers else "", _problems_in(error, "spec")) from error
+        if not is_stressed:
+            return spec, None
+        # Only a document with startsAt can name the profile, so it is there.
+        starts_s = seconds_of(spec.stress_test.starts_at or "")
+        off = {key: _merge(merged.get(key, {}), group) for key, group in STRESS_TEST.items()}
+        stressed = PolicySpec.model_validate(values | off | {"profile": _STRESS})
+        return spec, _Stress(starts_s, starts_s + spec.stress_test.duration, stressed)
+
+    def _base(self, profile: str) -> _Base:
+        base = self._bases.get(profile)
+        if base is None:
+            merged: dict[str, Any] = dict(HARDENED) if profile == "Hardened" else {}
+            for layer in self._common:
+                merged = _merge(merged, layer.spec)
+            base = self._bases[profile] = _Base(merged, _groups_of(merged, profile))
+        return base
+
+
+def _groups_of(merged: Mapping[str, Any], profile: str) -> dict[str, Any]:
+    """What is written in `merged` as the model has it, or as it is: a realm's own policy may correct what is wrong."""
+    try:
+        spec = PolicySpec.model_validate({**merged, "profile": profile})
+    except ValidationError:
+        return dict(merged)
+    return {key: getattr(spec, _NAMES[key]) for key in merged}
+
+
+_NAMES: Final = {info.alias or name: name for name, info in PolicySpec.model_fields.items()}
 _STRESS: Final = "StressTest"
 MULTIPLIER_MIN: Final = 4  # Below it a good day after a quiet week is blocked.
 
@@ -343,6 +391,21 @@ def _doubts(spec: PolicySpec) -> Iterator[Problem]:
         )
     if spec.lines.max_off_peak is not None and not spec.lines.peak_hours:
         yield Problem("spec.lines.maxOffPeak", "holds at no time: without peakHours it is always peak")
+    for version in _all_of(map(str, spec.firewall.deny)):
+        yield Problem(
+            "spec.firewall.deny", f"drops every IPv{version} address except those in allow: nobody else can register"
+        )
+
+
+def _all_of(networks: Iterable[str]) -> Iterator[int]:
+    """The IP versions whose every address is in one of these networks, however it is cut up."""
+    parsed = [ipaddress.ip_network(network, strict=False) for network in networks]
+    four = [network for network in parsed if isinstance(network, ipaddress.IPv4Network)]
+    six = [network for network in parsed if isinstance(network, ipaddress.IPv6Network)]
+    if any(network.prefixlen == 0 for network in ipaddress.collapse_addresses(four)):
+        yield 4
+    if any(network.prefixlen == 0 for network in ipaddress.collapse_addresses(six)):
+        yield 6
 
 
 @cache
@@ -396,11 +459,15 @@ def problems_of(model: type[BaseModel], value: object, root: str, *, document: b
     try:
         model.model_validate(value, context={DOCUMENT: document})
     except ValidationError as error:
-        return [
-            Problem(".".join([root, *map(str, item["loc"])]), _reason(item["type"], item["msg"]))
-            for item in error.errors(include_url=False, include_input=False, include_context=False)
-        ]
+        return _problems_in(error, root)
     return []
+
+
+def _problems_in(error: ValidationError, root: str) -> list[Problem]:
+    return [
+        Problem(".".join([root, *map(str, item["loc"])]), _reason(item["type"], item["msg"]))
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
 
 
 def _reason(kind: str, message: str) -> str:

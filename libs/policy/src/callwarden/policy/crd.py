@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from callwarden.policy.fields import FieldFacts, Part, camel, is_union, walk, written
+from callwarden.policy.fields import FieldFacts, FieldGroup, camel, is_union, walk, written
 from callwarden.policy.model import API_VERSION, CLUSTER_KIND, HARDENED, KIND, PolicySpec
 from callwarden.policy.resources import NAME_MAX, BanSpec, RateDeckSpec, TrunkSpec
 from callwarden.policy.values import Wire
@@ -44,7 +44,7 @@ class Kind:
     kind: str
     plural: str
     short: str
-    spec: type[Part]
+    spec: type[FieldGroup]
     about: str
     columns: tuple[Column, ...]
     namespaced: bool = True
@@ -207,7 +207,7 @@ def spec_schema(kind: Kind) -> Schema:
 
 
 def _group(
-    model: type[Part],
+    model: type[FieldGroup],
     prefix: str,
     facts: Mapping[str, FieldFacts],
     *,
@@ -281,7 +281,7 @@ def _value(
     if get_origin(annotation) is Literal:
         values = list(get_args(annotation))
         return {"type": _TYPES[type(values[0])], "enum": values}
-    if isinstance(annotation, type) and issubclass(annotation, Part):
+    if isinstance(annotation, type) and issubclass(annotation, FieldGroup):
         return _group(annotation, f"{path}.", facts, with_defaults=with_defaults)
     schema = {"type": _TYPES[annotation]}
     if annotation is int:
@@ -311,10 +311,10 @@ def _bound(schema: Schema, known: Iterable[Any]) -> None:
                 schema["pattern"] = pattern
 
 
-def _default(info: FieldInfo, model: type[Part], name: str) -> Any:
+def _default(info: FieldInfo, model: type[FieldGroup], name: str) -> Any:
     """As it is written outside; None where there is none to write."""
     default = info.get_default(call_default_factory=True)
-    if isinstance(default, Part):
+    if isinstance(default, FieldGroup):
         return default.model_dump(mode="json", by_alias=True, exclude_none=True)
     return list(default) if isinstance(default, tuple) else default
 

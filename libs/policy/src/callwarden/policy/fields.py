@@ -65,7 +65,7 @@ class Rule:
     holds: Callable[[Any], bool]
     """Of the group, as Python has it."""
 
-    def broken(self, part: "Part", *, document: bool) -> bool:
+    def broken(self, part: "FieldGroup", *, document: bool) -> bool:
         if document and not part.model_fields_set.issuperset(self.fields):
             return False
         return not self.holds(part)
@@ -98,7 +98,7 @@ def at_most(low: str, high: str, *, reason: str, money: bool = False) -> Rule:
     return Rule((low, high), f"!({given(one)} && {given(other)}) || {compared}", reason, holds)
 
 
-class Part(BaseModel):
+class FieldGroup(BaseModel):
     """A group of fields: frozen, camelCase outside, unknown ones refused (a slip must not switch off a limit). Strict,
     so that a value means here what it means to the Kubernetes API server: "5" is no number."""
 
@@ -155,7 +155,7 @@ class FieldFacts:
     path: str
     """As a user writes it below spec, such as "lines.max"; "fraud.velocity[].name" within a list."""
     info: FieldInfo
-    group: type[Part] | None
+    group: type[FieldGroup] | None
     """The group that it is, or that its items are."""
     by: tuple[str, ...]
     """Services that enforce it; empty: none yet."""
@@ -197,7 +197,7 @@ def written(value: Any) -> str:
             return str(value)
 
 
-def walk(model: type[Part], prefix: str = "", by: tuple[str, ...] = ()) -> Iterator[FieldFacts]:
+def walk(model: type[FieldGroup], prefix: str = "", by: tuple[str, ...] = ()) -> Iterator[FieldFacts]:
     """Every field below the model, groups before what is in them, in the order of the model."""
     for name, info in model.model_fields.items():
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
@@ -237,12 +237,12 @@ def is_union(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, types.UnionType)
 
 
-def group_of(annotation: Any) -> type[Part] | None:
+def group_of(annotation: Any) -> type[FieldGroup] | None:
     """The group that a field is, or that the items of a list are."""
     annotation = bare(annotation)
     if get_origin(annotation) is tuple:
         annotation = bare(get_args(annotation)[0])
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Part) else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, FieldGroup) else None
 
 
 def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

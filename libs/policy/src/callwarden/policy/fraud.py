@@ -5,11 +5,11 @@ Enforced by call-admission. Out: what accounts may spend (limits).
 
 from pydantic import Field
 
-from callwarden.policy.fields import Many, Part, Rule, camel, given, row
+from callwarden.policy.fields import FieldGroup, Many, Rule, camel, given, row
 from callwarden.policy.values import Amount, Country, Duration, ListName, NumberPrefix, PeakHours
 
 
-class Destinations(Part):
+class Destinations(FieldGroup):
     allow: Many[NumberPrefix] = Field(
         default=(),
         max_length=10_000,
@@ -41,7 +41,7 @@ class Destinations(Part):
     )
 
 
-class VelocityLevel(Part):
+class VelocityLevel(FieldGroup):
     """Limits of one velocity rule; null: not counted. `inSequence` is calls one after another to one prefix."""
 
     per_second: int | None = Field(default=None, ge=1, le=1_000_000, description="New calls within a second.")
@@ -71,7 +71,7 @@ def _warning_below_critical(name: str) -> Rule:
     )
 
 
-class VelocityRule(Part):
+class VelocityRule(FieldGroup):
     """How quickly one account may call one group of destinations."""
 
     RULES = tuple(
@@ -90,7 +90,7 @@ class VelocityRule(Part):
     critical: VelocityLevel = Field(default=VelocityLevel(), description="A call above this is refused.")
 
 
-class Baseline(Part):
+class Baseline(FieldGroup):
     """What an account usually does, learnt and slowly forgotten: destinations, hours, spend of a day."""
 
     enabled: bool = Field(
@@ -105,7 +105,7 @@ class Baseline(Part):
     )
 
 
-class NewDestination(Part):
+class NewDestination(FieldGroup):
     """Calls to a country that the account hasn't called before."""
 
     enabled: bool = Field(default=False, description="Whether first calls to a country are limited.")
@@ -117,7 +117,7 @@ class NewDestination(Part):
     )
 
 
-class DynamicList(Part):
+class DynamicList(FieldGroup):
     """Called numbers that keep failing, or were part of a detected attack, are listed for a time."""
 
     enabled: bool = Field(
@@ -134,7 +134,7 @@ class DynamicList(Part):
     listed: Duration = Field(default=3_600, ge=1, description="How long a number stays listed.")
 
 
-class SmartList(Part):
+class SmartList(FieldGroup):
     """Callers and targets whose call statistics fall out of line are listed for a time."""
 
     enabled: bool = Field(
@@ -151,7 +151,7 @@ class SmartList(Part):
     listed: Duration = Field(default=3_600, ge=1, description="How long a caller or target stays listed.")
 
 
-class Fraud(Part):
+class Fraud(FieldGroup):
     """Where calls may not go, how quickly they may come, which numbers are listed."""
 
     RULES = (

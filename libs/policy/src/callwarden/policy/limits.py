@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from callwarden.policy.fields import ADMISSION, EDGE, RATING, Level, Part, Rule, camel, given, row, seconds
+from callwarden.policy.fields import ADMISSION, EDGE, RATING, FieldGroup, Level, Rule, camel, given, row, seconds
 from callwarden.policy.values import (
     AMOUNT_WIRE,
     DURATION_WIRE,
@@ -21,7 +21,7 @@ from callwarden.policy.values import (
 )
 
 
-class Lines(Part):
+class Lines(FieldGroup):
     """Calls at the same time, and how quickly new ones may come."""
 
     max: int = Field(
@@ -52,7 +52,7 @@ class Lines(Part):
     )
 
 
-class Slice(Part):
+class Slice(FieldGroup):
     """Credit is taken slice by slice while a call runs."""
 
     RULES = (
@@ -80,7 +80,7 @@ class Slice(Part):
     )
 
 
-class DailySpend(Part):
+class DailySpend(FieldGroup):
     """Spend allowed in one calendar day, in the account's time zone; an account's own limit goes before these."""
 
     end_user: Amount | None = Field(
@@ -100,7 +100,7 @@ class DailySpend(Part):
     )
 
 
-class DynamicDaily(Part):
+class DynamicDaily(FieldGroup):
     """Today's spend may not exceed a multiple of the largest daily spend so far."""
 
     mode: Level[Literal[0, 1, 2]] = Field(
@@ -127,7 +127,7 @@ class DynamicDaily(Part):
     )
 
 
-class Spend(Part):
+class Spend(FieldGroup):
     slice: Slice = Field(
         default=Slice(), description="Size of the slices in which credit is held.", json_schema_extra=row("credit")
     )
@@ -163,7 +163,7 @@ def _no_limit_text(value: Any) -> Any:
     return None if value == "-1" else _no_limit(value)
 
 
-class CallsPerAddress(Part):
+class CallsPerAddress(FieldGroup):
     """What calls from one source address may come to within a sliding period; null or -1: no limit."""
 
     max_calls: Annotated[
@@ -189,7 +189,7 @@ class CallsPerAddress(Part):
     )
 
 
-class TalkTime(Part):
+class TalkTime(FieldGroup):
     """Talk time of accounts by day and month (account.limits.duration)."""
 
     enforce: Level[Literal[-1, 0, 1]] = Field(
@@ -199,7 +199,7 @@ class TalkTime(Part):
     )
 
 
-class Ceilings(Part):
+class Ceilings(FieldGroup):
     """Most that a whole system or realm may have; null: no ceiling."""
 
     max_calls: int | None = Field(
@@ -240,7 +240,7 @@ class System(Ceilings):
     )
 
 
-class Billing(Part):
+class Billing(FieldGroup):
     """Calls that nobody would pay, or that cost more than they bring."""
 
     block_not_billed: Level[Literal[0, 1, 2, 3, 4, 5]] = Field(

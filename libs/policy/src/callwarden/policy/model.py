@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from callwarden.policy.access import Api, Authentication
-from callwarden.policy.fields import ADMISSION, EDGE, GUARD, Level, Part, Rule, row
+from callwarden.policy.fields import ADMISSION, EDGE, GUARD, FieldGroup, Level, Rule, row
 from callwarden.policy.fraud import DynamicList, Fraud, SmartList, VelocityLevel, VelocityRule
 from callwarden.policy.limits import Billing, CallsPerAddress, Lines, Spend, System, TalkTime
 from callwarden.policy.operation import Mode, Modes, Notices, Payment
@@ -53,7 +53,7 @@ CLUSTER_KIND: Final = "ClusterSecurityPolicy"
 """The base for all realms: as a SecurityPolicy, but below all of them and without a realm."""
 
 
-class StressTest(Part):
+class StressTest(FieldGroup):
     """When profile StressTest holds; outside this time the profile below it does."""
 
     starts_at: Moment | None = Field(
@@ -62,7 +62,7 @@ class StressTest(Part):
     duration: Duration = Field(default=3_600, ge=60, le=86_400, description="How long it lasts.")
 
 
-class PolicySpec(Part):
+class PolicySpec(FieldGroup):
     """The effective settings of one realm. Frozen: services swap the whole."""
 
     RULES = (

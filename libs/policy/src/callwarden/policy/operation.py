@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from callwarden.policy.fields import ADMISSION, Level, Many, Part, at_most, row
+from callwarden.policy.fields import ADMISSION, FieldGroup, Level, Many, at_most, row
 from callwarden.policy.values import Amount, Duration, text
 
 _MAIL = r"^[^@ ]{1,64}@[A-Za-z0-9.-]{1,189}$"
@@ -27,7 +27,7 @@ Recipient = Annotated[str, Field(max_length=254, pattern=_MAIL), text(254, _MAIL
 Url = Annotated[str, Field(max_length=2_048, pattern=_URL), text(2_048, _URL)]
 
 
-class Email(Part):
+class Email(FieldGroup):
     """What is told by mail. The mail server and its password belong to the deployment, not to a policy."""
 
     level: Level[Literal[0, 1, 2, 3]] = Field(
@@ -44,7 +44,7 @@ class Email(Part):
     )
 
 
-class Notices(Part):
+class Notices(FieldGroup):
     """Events that tell of limits before and when they hit, and who hears of them."""
 
     thresholds: Many[Annotated[int, Field(ge=1, le=100)]] = Field(
@@ -67,7 +67,7 @@ class Notices(Part):
     )
 
 
-class PaymentLimits(Part):
+class PaymentLimits(FieldGroup):
     """Payments of one account, payer and card; a payment beyond is refused."""
 
     RULES = (at_most("min_amount", "max_amount", money=True, reason="is above maxAmount: nothing could be paid"),)
@@ -96,7 +96,7 @@ class PaymentLimits(Part):
     )
 
 
-class Payment(Part):
+class Payment(FieldGroup):
     """Payments by a gateway; card data never enters the product."""
 
     enabled: bool = Field(
@@ -114,7 +114,7 @@ class Payment(Part):
     )
 
 
-class Modes(Part):
+class Modes(FieldGroup):
     """What an admission rule's verdict does: Enforce refuses, Report records and lets through, Off doesn't evaluate."""
 
     lines: Mode = Field(default="Enforce", description="Calls at the same time.")

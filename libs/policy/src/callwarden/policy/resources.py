@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from callwarden.policy.bundle import BadPolicy, Problem, name_of, open_resource, problems_of
-from callwarden.policy.fields import Many, Part, Rule
+from callwarden.policy.fields import FieldGroup, Many, Rule
 from callwarden.policy.values import Address, Duration, Moment, NumberPrefix, PeakHours, TimeZone, text
 
 NAME_MAX: Final = 64
@@ -20,7 +20,7 @@ Name = Annotated[str, Field(max_length=NAME_MAX, pattern=r"^[A-Za-z0-9._-]+$")]
 _TARGET = r"^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}):[0-9]{1,5}$"
 
 
-class BanSpec(Part):
+class BanSpec(FieldGroup):
     """An address that every edge drops, for as long as the resource is there and its time isn't up."""
 
     RULES = (
@@ -44,7 +44,7 @@ class BanSpec(Part):
     )
 
 
-class TrunkSpec(Part):
+class TrunkSpec(FieldGroup):
     """A peer that calls go out to, or come in from. The trunk is called as the resource."""
 
     RULES = (
@@ -94,7 +94,7 @@ class TrunkSpec(Part):
     )
 
 
-class ConfigMapKey(Part):
+class ConfigMapKey(FieldGroup):
     """A file in a ConfigMap of the same namespace."""
 
     name: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] = Field(
@@ -105,14 +105,14 @@ class ConfigMapKey(Part):
     )
 
 
-class Rounding(Part):
+class Rounding(FieldGroup):
     """How the cost of a call is rounded, once."""
 
     method: Literal["up", "middle", "down"] = Field(default="up", description="Which way.")
     decimals: int = Field(default=6, ge=0, le=6, description="Decimals that it is rounded to.")
 
 
-class RateDeckSpec(Part):
+class RateDeckSpec(FieldGroup):
     """A price list, imported whole whenever it or its CSV changes. It is called as the resource."""
 
     config_map: ConfigMapKey = Field(
@@ -128,7 +128,7 @@ class RateDeckSpec(Part):
     rounding: Rounding = Field(default=Rounding(), description="How the cost of a call is rounded, once.")
 
 
-SPECS: Final[dict[str, type[Part]]] = {"Ban": BanSpec, "Trunk": TrunkSpec, "RateDeck": RateDeckSpec}
+SPECS: Final[dict[str, type[FieldGroup]]] = {"Ban": BanSpec, "Trunk": TrunkSpec, "RateDeck": RateDeckSpec}
 NAMED: Final = frozenset({"Trunk", "RateDeck"})
 """Kinds that stand for something of the resource's own name."""
 
@@ -140,7 +140,7 @@ class Resource:
     kind: str
     name: str
     namespace: str
-    spec: Part
+    spec: FieldGroup
 
 
 def parse_resource(value: object) -> Resource:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from callwarden.policy.fields import EDGE, Level, Many, Part, Rule, row, seconds
+from callwarden.policy.fields import EDGE, FieldGroup, Level, Many, Rule, row, seconds
 from callwarden.policy.values import NETWORKS_MAX, Auto, Duration, Network
 
 AgentPart = Annotated[str, Field(min_length=3, max_length=64)]
@@ -18,7 +18,7 @@ AgentPart = Annotated[str, Field(min_length=3, max_length=64)]
 # ------------------------------------------------------------------ network and media
 
 
-class Media(Part):
+class Media(FieldGroup):
     """RTP and RTCP that rtpengine relays."""
 
     source_check: Level[Literal[0, 1, 2]] = Field(
@@ -40,7 +40,7 @@ class Media(Part):
     )
 
 
-class Traffic(Part):
+class Traffic(FieldGroup):
     """How much may come in."""
 
     max_kbps: int = Field(
@@ -59,7 +59,7 @@ class Traffic(Part):
 # ------------------------------------------------------------------ messages and addresses
 
 
-class MessageWindow(Part):
+class MessageWindow(FieldGroup):
     """So many messages from one address within a sliding period."""
 
     max: int = Field(
@@ -74,7 +74,7 @@ class MessageWindow(Part):
     )
 
 
-class WrongWindow(Part):
+class WrongWindow(FieldGroup):
     """So many wrong messages from one address within a sliding period."""
 
     max: int = Field(
@@ -89,7 +89,7 @@ class WrongWindow(Part):
     )
 
 
-class Messages(Part):
+class Messages(FieldGroup):
     """Messages of any kind, per source address."""
 
     per_address: MessageWindow = Field(default=MessageWindow(), description="SIP messages from one address.")
@@ -104,7 +104,7 @@ class Messages(Part):
     )
 
 
-class FailuresOfAddress(Part):
+class FailuresOfAddress(FieldGroup):
     max: int = Field(
         default=2_500,
         ge=1,
@@ -114,7 +114,7 @@ class FailuresOfAddress(Part):
     )
 
 
-class FailuresOfKnownAddress(Part):
+class FailuresOfKnownAddress(FieldGroup):
     max: int = Field(
         default=800,
         ge=1,
@@ -124,7 +124,7 @@ class FailuresOfKnownAddress(Part):
     )
 
 
-class FailuresOfKnownEndpoint(Part):
+class FailuresOfKnownEndpoint(FieldGroup):
     max: int = Field(
         default=50,
         ge=1,
@@ -134,7 +134,7 @@ class FailuresOfKnownEndpoint(Part):
     )
 
 
-class Registrar(Part):
+class Registrar(FieldGroup):
     max: int = Field(
         default=300,
         ge=1,
@@ -145,7 +145,7 @@ class Registrar(Part):
     )
 
 
-class AuthFailures(Part):
+class AuthFailures(FieldGroup):
     """Wrong credentials. The first challenge, a stale nonce and a retransmission never count."""
 
     period: Duration = Field(
@@ -177,7 +177,7 @@ class AuthFailures(Part):
     )
 
 
-class Firewall(Part):
+class Firewall(FieldGroup):
     """Which addresses are dropped. Allow goes before deny, and an allowed address is never banned by a counter."""
 
     level: Level[Literal[0, 1, 2, 3, 4, 5]] = Field(
@@ -200,7 +200,7 @@ class Firewall(Part):
     )
 
 
-class AutoBan(Part):
+class AutoBan(FieldGroup):
     """Callers with bad call statistics, and scanners of extensions, are rejected for a time."""
 
     mode: Level[Literal[0, 1, 2]] = Field(
@@ -221,7 +221,7 @@ class AutoBan(Part):
 # ------------------------------------------------------------------ messages by what they say, transports
 
 
-class Sip(Part):
+class Sip(FieldGroup):
     """Screening of messages by what they say of themselves."""
 
     drop_malformed: bool = Field(
@@ -262,7 +262,7 @@ class Sip(Part):
     )
 
 
-class Tls(Part):
+class Tls(FieldGroup):
     """SIP over TLS."""
 
     port: int = Field(
@@ -280,7 +280,7 @@ class Tls(Part):
     )
 
 
-class Wss(Part):
+class Wss(FieldGroup):
     """SIP over secure WebSocket (RFC 7118)."""
 
     port: int = Field(
@@ -292,7 +292,7 @@ class Wss(Part):
     )
 
 
-class Transport(Part):
+class Transport(FieldGroup):
     """What signalling and media travel over."""
 
     tls: Tls = Field(default=Tls(), description="SIP over TLS.")
@@ -314,7 +314,7 @@ class Transport(Part):
 # ------------------------------------------------------------------ the course of a call
 
 
-class Session(Part):
+class Session(FieldGroup):
     """How long a call may take to come about and to last, and how much may be said about it."""
 
     RULES = (
@@ -392,7 +392,7 @@ class Session(Part):
     )
 
 
-class Registrations(Part):
+class Registrations(FieldGroup):
     """What a registration is good for."""
 
     reuse: Level[Literal[0, 1]] = Field(
@@ -405,7 +405,7 @@ class Registrations(Part):
 # ------------------------------------------------------------------ where to
 
 
-class EarlyMedia(Part):
+class EarlyMedia(FieldGroup):
     """Sound before a call is answered."""
 
     to_caller: Level[Literal[0, 1, 2]] = Field(
@@ -420,7 +420,7 @@ class EarlyMedia(Part):
     )
 
 
-class Routing(Part):
+class Routing(FieldGroup):
     """Where requests may go, and what the other side learns."""
 
     forward_to_other_domains: Level[Literal[0, 1]] = Field(

@@ -1,6 +1,6 @@
 """What each service may do to which table, and the statements that give its database role just that.
 
-The table of rights is what the services do, as docs/database.md tells it. How the
+The table of rights is what the services do, as docs/reference/database.md tells it. How the
 statements are run is in `job`.
 """
 

@@ -1,8 +1,7 @@
 """Dialogs (RFC 3261 section 12): what two user agents agreed on, and the requests that follow from it.
 
 In: the INVITE and an answer with tags, seen from an end or from between.  ``Dialog`` is one side's view; ``between``
-gives a proxy both, so that it can end a call with a BYE to each side as if from the other.  Plain values, to be stored
-as JSON.
+gives a proxy both, so that it can end a call with a BYE to each side as if from the other.  Plain values.
 
 Out: who may send what when (re-INVITE glare, session timers).
 """
@@ -10,14 +9,13 @@ Out: who may send what when (re-INVITE glare, session timers).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from callwarden.sip import build
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request, Response
 from callwarden.sip.nameaddr import NameAddr, parse_name_addr
-from callwarden.sip.uri import Uri, parse_uri
+from callwarden.sip.uri import Uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +43,6 @@ class Dialog:
         """Call-ID, local tag, remote tag (RFC 3261 12)."""
         return self.call_id, self.local_tag, self.remote_tag
 
-    @property
-    def next_hop(self) -> Uri:
-        """Where our requests go: the first route, or the target (RFC 3261 8.1.2)."""
-        return parse_name_addr(self.routes[0]).uri if self.routes else parse_uri(self.target)
-
     def request(
         self, method: str, via: str, *, headers: build.Headers = (), body: bytes = b""
     ) -> tuple[Dialog, Request]:
@@ -74,21 +67,6 @@ class Dialog:
             body=body,
         )
         return replace(self, local_cseq=cseq), request
-
-    def sent(self, cseq: int) -> Dialog:
-        """After a request with this number passed from the local to the remote side."""
-        return replace(self, local_cseq=cseq) if cseq > self.local_cseq else self
-
-    def retargeted(self, target: str) -> Dialog:
-        """After a target refresh (re-INVITE, UPDATE) with another remote Contact (RFC 3261 12.2)."""
-        return replace(self, target=target)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Dialog:
-        return cls(**{**values, "routes": tuple(values["routes"])})
 
 
 def uac(request: Request, response: Response) -> Dialog:

@@ -22,7 +22,6 @@ from callwarden.sip.malformed import Malformed
 
 CREDENTIALS_MAX = 2048  # An Authorization with SHA-512-256 and a long nonce has about 500 characters.
 FIELDS_MAX = 20  # RFC 7616 names eleven.
-NONCE_COUNT_MAX = 0xFFFFFFFF  # eight hex digits
 
 _scheme_at = re.compile(r"[Dd][Ii][Gg][Ee][Ss][Tt][ \t]+").match
 _FIELD = r"[ \t]*({token})[ \t]*=[ \t]*(?:\"([^\"\\]*(?:\\.[^\"\\]*)*)\"|([^\",\s]+))[ \t]*(?:,|$)".replace(
@@ -81,7 +80,7 @@ def response_for(
 
 
 def userhash(algorithm: Algorithm, username: str, realm: str) -> str:
-    """What stands for the user name where userhash=true (RFC 7616 3.4.4)."""
+    """What replaces the user name where userhash=true (RFC 7616 3.4.4)."""
     return _hash(algorithm, f"{username}:{realm}")
 
 
@@ -250,7 +249,7 @@ class Freshness(StrEnum):
 
     FRESH = "fresh"
     STALE = "stale"  # ours, but too old: challenge again with stale=true; counts as nothing
-    FORGED = "forged"  # never issued by us, or to somebody else
+    FORGED = "forged"  # never issued by us, or issued to another address
 
 
 _MAC_BYTES = 16

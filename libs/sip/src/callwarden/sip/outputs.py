@@ -1,12 +1,13 @@
-"""What the transaction layer says: bytes to send, messages to hand on, ends to note.  And to whom: ``Peer``.
+"""The outputs of the transaction layer: bytes to send, messages to hand on, ends.  And where to: ``Peer``.
 
-In: plain values, NamedTuples because a few are made for each datagram.  Out: when each is said (``transaction``).
+In: plain values, NamedTuples because a few are made for each datagram.  Out: when each arises (``transaction``).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from callwarden.sip.address import Endpoint
 from callwarden.sip.message import Request, Response
 
 if TYPE_CHECKING:
@@ -19,14 +20,9 @@ class Peer(NamedTuple):
     ``flow`` is the edge's own number for the socket or connection; the layer only hands it back.
     """
 
-    host: str
-    port: int
+    address: Endpoint
     transport: str = "UDP"
     flow: int = 0
-
-    @property
-    def address(self) -> tuple[str, int]:
-        return self[:2]
 
     @property
     def is_reliable(self) -> bool:
@@ -75,7 +71,7 @@ class Cancelled(NamedTuple):
 
 
 class TransactionTimedOut(NamedTuple):
-    """Nobody answered (client: take it for a 408), or nobody acknowledged our failure (server: nothing to do)."""
+    """No answer came (client: take it for a 408), or no ACK to our failure (server: nothing to do)."""
 
     transaction: Transaction
 

@@ -19,16 +19,17 @@ A request costs nothing until ``accept`` makes a server transaction of it; answe
 another request.  Retransmissions, ACKs to failures and CANCELs are the layer's business from then on.  Call
 ``handle_timers`` when ``next_timer_s`` has come.  Timer C and forking are the proxy's.
 
-The machines themselves are in ``tables``; this module does what they say.
+The machines themselves are in ``tables``, and what their actions do in ``actions``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from callwarden.sip import build
+from callwarden.sip.actions import COMPILED
 from callwarden.sip.message import Request, Response
 from callwarden.sip.outputs import (
     AckReceived,
@@ -43,7 +44,7 @@ from callwarden.sip.outputs import (
     TransactionTimedOut,
     TransportFailed,
 )
-from callwarden.sip.tables import TABLES, Action, TransactionEvent, TransactionKind, TransactionState
+from callwarden.sip.tables import TransactionEvent, TransactionKind, TransactionState
 from callwarden.sip.timers import Timers
 from callwarden.sip.via import MAGIC_COOKIE
 
@@ -136,7 +137,7 @@ class _Transaction:
         self.retransmit_at_s = 0.0
         self.expire_at_s = 0.0
         self._request: Request | None = request
-        self._rows = _COMPILED[kind][state]
+        self._rows = COMPILED[kind][state]
         self._last_sent = b""
         self._silent = silent
 
@@ -144,7 +145,7 @@ class _Transaction:
     def request(self) -> Request:
         """The request, until the final answer; then it is let go (half a minute of calls would fill the memory)."""
         if self._request is None:
-            raise Misuse("the request is let go after the final answer")
+            raise Misuse("the request is forgotten after the final answer")
         return self._request
 
     @property
@@ -171,7 +172,7 @@ class ServerTransaction(_Transaction):
         silent: bool = False,
     ) -> None:
         super().__init__(kind, state, key, request, peer, silent)
-        self._cancelled = False  # told
+        self._cancelled = False  # the user knows
 
 
 class ClientTransaction(_Transaction):
@@ -264,6 +265,24 @@ class TransactionLayer:
         if transaction.state is not TransactionState.TERMINATED:
             self._run(transaction, TransactionEvent.TRANSPORT_ERROR, None, mono_s, out)
         return out
+
+    def send_failed(self, data: bytes, mono_s: float) -> list[Output]:
+        """The transport learned that a datagram of ours did not arrive: its client transaction has failed (18.4).
+
+        ``data`` may be only its beginning, as an ICMP error quotes it.  Nobody can guess a branch of ours, so what
+        names one is about our request and no stranger's invention.  Anything else is ignored, and so is what comes
+        after an answer.  Responses are not looked for: a client that misses one sends its request again.
+        """
+        found = _request_sent(data)
+        if found is None:
+            return []
+        method, branch = found.groups()
+        client = self._clients.get(f"{branch.decode('latin-1')}|{method.decode('ascii')}")
+        if client is None or client.is_final:
+            return []
+        if client.kind is TransactionKind.INVITE_CLIENT and client.state is TransactionState.PROCEEDING:
+            return []
+        return self.transport_failed(client, mono_s)
 
     # From the user.
 
@@ -373,7 +392,7 @@ class TransactionLayer:
     def _forget(self, transaction: Transaction) -> None:
         # The timer queues may name it for half a minute more: keep it small.
         transaction.state = TransactionState.TERMINATED
-        transaction._rows = _COMPILED[transaction.kind].get(TransactionState.TERMINATED, {})
+        transaction._rows = COMPILED[transaction.kind].get(TransactionState.TERMINATED, {})
         transaction._request = None
         transaction._last_sent = b""
         transaction.retransmit_at_s = transaction.expire_at_s = 0.0
@@ -428,6 +447,12 @@ class TransactionLayer:
             out.append(Cancelled(invite))
 
 
+# The method and the top Via's branch of a request as we send it; what follows the branch shows that it is complete.
+_request_sent = re.compile(
+    rb"([A-Z]+) [^\r\n]+ SIP/2\.0\r\n(?:(?!Via:)[^\r\n]+\r\n)*+Via:[^\r\n]*?;branch=([^;,\r\n]+)[;,\r]"
+).match
+
+
 def _hop(request: Request) -> str:
     """What identifies a server transaction besides the method (RFC 3261 17.2.3), made for ``hop + method``."""
     via = request.via
@@ -436,128 +461,3 @@ def _hop(request: Request) -> str:
         return f"{branch}|{via.host.lower()}:{via.port}|"
     # RFC 2543: what stays the same in the INVITE, its retransmissions, its CANCEL and its ACK, stamped or not.
     return f"{request.call_id}|{request.cseq.number}|{request.get('from')}|{request.uri_text}|{branch}|{via.sent_by}|"
-
-
-# What the actions do.
-
-
-def _act_send(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
-    data = message.to_bytes()
-    tx._last_sent = data
-    out.append(Send(data, tx.peer))
-
-
-def _act_resend(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
-    if tx._last_sent:
-        out.append(Send(tx._last_sent, tx.peer))
-
-
-def _act_back_off(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
-    interval_s = tx.interval_s * 2
-    if tx.kind is not TransactionKind.INVITE_CLIENT:  # timer A doubles until B ends it; E and G stop at T2
-        interval_s = min(interval_s, layer._values.t2_s)
-    tx.interval_s = interval_s
-    layer._timers.start_retransmit(tx, mono_s, interval_s)
-    out.append(Send(tx._last_sent, tx.peer))
-
-
-def _act_slow_down(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
-    tx.interval_s = layer._values.t2_s
-
-
-def _act_stop_retransmitting(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
-    tx.retransmit_at_s = 0.0
-
-
-def _act_stop_expiring(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
-    tx.expire_at_s = 0.0
-
-
-def _act_send_ack(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
-    _act_send(layer, tx, build.ack(tx.request, message), mono_s, out)
-
-
-def _act_deliver(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
-    if isinstance(message, Request):
-        out.append(AckReceived(message, tx.peer))
-        return
-    if not tx._silent:
-        out.append(ResponseReceived(tx, message))
-    if tx.state is TransactionState.PROCEEDING and tx.kind is TransactionKind.INVITE_CLIENT and tx._cancel:
-        layer._cancel(tx, mono_s, out)
-
-
-def _act_time_out(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
-    if not tx._silent:
-        out.append(TransactionTimedOut(tx))
-
-
-def _act_fail(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
-    if not tx._silent:
-        out.append(TransportFailed(tx))
-
-
-def _act_start_d(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
-    tx._request = None
-    layer._timers.start_expire(tx, mono_s, 0.0 if tx.peer.is_reliable else layer._values.d_s)
-
-
-def _act_start_h(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
-    tx._request = None
-    if not tx.peer.is_reliable:
-        tx.interval_s = layer._values.t1_s
-        layer._timers.start_retransmit(tx, mono_s, tx.interval_s)
-    layer._timers.start_expire(tx, mono_s, layer._give_up_s)
-
-
-def _act_start_i_k(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
-    tx._request = None
-    tx._last_sent = b""
-    layer._timers.start_expire(tx, mono_s, 0.0 if tx.peer.is_reliable else layer._values.t4_s)
-
-
-def _act_start_j(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
-    tx._request = None
-    layer._timers.start_expire(tx, mono_s, 0.0 if tx.peer.is_reliable else layer._give_up_s)
-
-
-def _act_start_l_m(layer: TransactionLayer, tx: Any, message: Any, mono_s: float, out: list[Output]) -> None:
-    tx._request = None
-    tx._last_sent = b""  # a 2xx is repeated by the user agent that gave it
-    layer._timers.start_expire(tx, mono_s, layer._give_up_s)
-
-
-_Act = Callable[[TransactionLayer, Any, Any, float, list[Output]], None]
-_ACTIONS: dict[Action, _Act] = {
-    Action.SEND: _act_send,
-    Action.RESEND: _act_resend,
-    Action.BACK_OFF: _act_back_off,
-    Action.SLOW_DOWN: _act_slow_down,
-    Action.STOP_RETRANSMITTING: _act_stop_retransmitting,
-    Action.STOP_EXPIRING: _act_stop_expiring,
-    Action.SEND_ACK: _act_send_ack,
-    Action.DELIVER: _act_deliver,
-    Action.TIME_OUT: _act_time_out,
-    Action.FAIL: _act_fail,
-    Action.START_D: _act_start_d,
-    Action.START_H: _act_start_h,
-    Action.START_I: _act_start_i_k,
-    Action.START_J: _act_start_j,
-    Action.START_K: _act_start_i_k,
-    Action.START_L: _act_start_l_m,
-    Action.START_M: _act_start_l_m,
-}
-
-# The tables with actions as functions and the next state's rows at hand: one look-up for each event.
-_Rows = dict[TransactionEvent, Any]  # Event -> (State, _Rows, tuple[_Act, ...]); recursive, which mypy can't name
-_COMPILED: dict[TransactionKind, dict[TransactionState, _Rows]] = {
-    kind: {state: {} for state in [*table, TransactionState.TERMINATED]} for kind, table in TABLES.items()
-}
-for _kind, _table in TABLES.items():
-    for _state, _table_rows in _table.items():
-        for _event, (_next, _actions) in _table_rows.items():
-            _COMPILED[_kind][_state][_event] = (
-                _next,
-                _COMPILED[_kind][_next],
-                tuple(_ACTIONS[action] for action in _actions),
-            )

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from callwarden.sip.address import BadAddress, Endpoint, endpoint
 from callwarden.sip.grammar import (
     CACHED_CHARS_MAX,
     CACHED_MAX,
@@ -23,6 +24,7 @@ from callwarden.sip.grammar import (
 )
 from callwarden.sip.malformed import Malformed
 
+PORTS = {"sip": 5060, "sips": 5061}  # RFC 3261 19.1.2
 URI_MAX = 2048  # No dialled URI is longer; one with an embedded body would be.
 
 _scheme_at = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):").match
@@ -53,7 +55,7 @@ class Uri(NamedTuple):
     host: str
     port: int | None
     params: Mapping[str, str | None]
-    headers: str  # what stands behind '?', not taken apart
+    headers: str  # what follows '?', not taken apart
     opaque: str = ""
 
     @property
@@ -61,7 +63,7 @@ class Uri(NamedTuple):
         """The user part with %-escapes undone; '' where there is none.
 
         Raises Malformed if that is not UTF-8 text or has control characters: such URIs are legal (RFC 4475 3.1.1.4),
-        but nobody is called so, and databases and logs choke on it.
+        but no user has such a name, and databases and logs choke on it.
         """
         user = self.user or ""
         if "%" not in user:
@@ -77,6 +79,17 @@ class Uri(NamedTuple):
     @property
     def is_sip(self) -> bool:
         return self.scheme in ("sip", "sips")
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Host and port as written, or the port of the scheme.  Raises Malformed where there is no such place."""
+        port = self.port or PORTS.get(self.scheme)
+        if port is None:
+            raise Malformed("Unsupported URI Scheme", 416)
+        try:
+            return endpoint(self.host, port)
+        except BadAddress:
+            raise Malformed("Bad Host") from None
 
     @property
     def is_loose(self) -> bool:
@@ -184,5 +197,5 @@ def _parse(text: str) -> Uri:
     return Uri(scheme, None, None, "", None, {}, "", rest)
 
 
-# The nine messages of a call say the same few URIs over and over.
+# The messages of a call repeat the same few URIs.
 _parse_short = lru_cache(CACHED_MAX)(_parse)

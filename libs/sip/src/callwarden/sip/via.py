@@ -23,7 +23,6 @@ from callwarden.sip.malformed import Malformed
 
 MAGIC_COOKIE = "z9hG4bK"  # RFC 3261 8.1.1.7
 PORT_DEFAULT = 5060
-TLS_PORT_DEFAULT = 5061
 
 _via_at = re.compile(
     r"[Ss][Ii][Pp][ \t]*/[ \t]*2\.0[ \t]*/[ \t]*(" + TOKEN + r")[ \t]+"
@@ -72,18 +71,6 @@ class Via(NamedTuple):
         else:
             params.pop("received", None)
         return Via(self.transport, self.host, self.port, params)
-
-    def reply_to(self) -> tuple[str, int]:
-        """Host and port that a response over UDP goes to (RFC 3261 18.2.2, RFC 3581 4).  Ask a stamped Via.
-
-        maddr is not obeyed: it would let any sender point our answers at any host.
-        """
-        params = self.params
-        host = (params.get("received") or self.host).strip("[]")
-        rport = params.get("rport")
-        if rport and rport.isdigit() and rport.isascii() and len(rport) < 6 and 0 < int(rport) < 65536:
-            return host, int(rport)
-        return host, self.port or (TLS_PORT_DEFAULT if self.transport in ("TLS", "WSS") else PORT_DEFAULT)
 
     def __str__(self) -> str:
         return f"SIP/2.0/{self.transport} {self.sent_by}{format_params(self.params)}"

@@ -6,48 +6,50 @@ from callwarden.api.rating.v1.rating_pb2_grpc import RatingServiceStub
 from callwarden.common.bus import Bucket
 from callwarden.common.rpc.client import channel
 from callwarden.common.runtime import Runtime, run_service
-from callwarden.security_policy_operator.adapters import bans, decks, metrics, trunks
-from callwarden.security_policy_operator.adapters.bans import Bans
+from callwarden.security_policy_operator.adapters import metrics
+from callwarden.security_policy_operator.adapters.bans_grpc import RateGuardBans
 from callwarden.security_policy_operator.adapters.bundles_nats import NatsBundles
-from callwarden.security_policy_operator.adapters.decks import Decks
+from callwarden.security_policy_operator.adapters.decks_grpc import RatingDecks
 from callwarden.security_policy_operator.adapters.kubernetes import Kubernetes
-from callwarden.security_policy_operator.adapters.lease import Election
-from callwarden.security_policy_operator.adapters.trunks import Trunks
-from callwarden.security_policy_operator.adapters.watch import Watch
-from callwarden.security_policy_operator.app import POLICIES, Operator
-from callwarden.security_policy_operator.ports import Others
-from callwarden.security_policy_operator.settings import Settings
+from callwarden.security_policy_operator.adapters.lease import LeaderElection
+from callwarden.security_policy_operator.adapters.trunks_grpc import AccountServiceTrunks
+from callwarden.security_policy_operator.adapters.watch import ResourceWatch
+from callwarden.security_policy_operator.app.bans import BanReconciler
+from callwarden.security_policy_operator.app.decks import DeckReconciler
+from callwarden.security_policy_operator.app.operator import SecurityPolicyOperator
+from callwarden.security_policy_operator.app.policies import PLURALS
+from callwarden.security_policy_operator.app.trunks import TrunkReconciler
+from callwarden.security_policy_operator.ports import ResourceReconciler
+from callwarden.security_policy_operator.settings import OperatorSettings
 
 
-async def wire(settings: Settings, runtime: Runtime) -> None:
+async def wire(settings: OperatorSettings, runtime: Runtime) -> None:
     bus = await runtime.bus()
     cluster = await runtime.open(Kubernetes())
-    me = settings.instance
-    others: list[Others] = []
-    plurals = list(POLICIES.values())
+    clock, me = runtime.clock, settings.instance
+    resources: list[ResourceReconciler] = []
     if settings.rate_guard is not None:
         peer = await runtime.open(channel(settings.rate_guard, runtime.tls, peer="rate-guard"))
-        others.append(Bans(cluster, RateGuardServiceStub(peer), bus.kv(Bucket.BANS), runtime.clock, me))
-        plurals.append(bans.PLURAL)
+        bans = RateGuardBans(RateGuardServiceStub(peer), bus.kv(Bucket.BANS))
+        resources.append(BanReconciler(cluster, bans, clock, me))
     if settings.call_admission is not None:
         peer = await runtime.open(channel(settings.call_admission, runtime.tls, peer="call-admission"))
-        others.append(Trunks(cluster, AccountServiceStub(peer), runtime.clock, me))
-        plurals.append(trunks.PLURAL)
+        resources.append(TrunkReconciler(cluster, AccountServiceTrunks(AccountServiceStub(peer)), clock, me))
     if settings.rating is not None:
         peer = await runtime.open(channel(settings.rating, runtime.tls, peer="rating"))
-        others.append(Decks(cluster, RatingServiceStub(peer), runtime.clock, me))
-        plurals.append(decks.PLURAL)
+        resources.append(DeckReconciler(cluster, cluster, RatingDecks(RatingServiceStub(peer)), clock, me))
     bundles = NatsBundles(bus.kv(Bucket.POLICY), bus.kv(Bucket.POLICY_ACKS))
-    operator = Operator(cluster, bundles, runtime.clock, me=me, resync_s=settings.resync_s, others=others)
-    election = Election(cluster, runtime.clock, settings.lease_namespace, settings.lease_name, settings.lease_s, me)
+    operator = SecurityPolicyOperator(cluster, bundles, clock, me=me, resync_s=settings.resync_s, resources=resources)
+    election = LeaderElection(cluster, clock, settings.lease_namespace, settings.lease_name, settings.lease_s, me)
     metrics.register(runtime.metrics, operator, election)
-    runtime.spawn("acks", operator.follow_acks())
-    runtime.spawn("watch", Watch(plurals, operator.changed).run())
+    plurals = [*PLURALS.values(), *(each.plural for each in resources)]
+    runtime.spawn("acks", operator.policies.follow_acks())
+    runtime.spawn("watch", ResourceWatch(plurals, operator.changed).run())
     runtime.spawn("lead", election.run(operator.lead))
 
 
 def main() -> None:
-    run_service("security-policy", Settings, wire)
+    run_service("security-policy", OperatorSettings, wire)
 
 
 if __name__ == "__main__":

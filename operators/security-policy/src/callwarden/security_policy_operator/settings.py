@@ -1,4 +1,4 @@
-"""What the operator is told by its environment."""
+"""The operator's settings, from its environment."""
 
 from typing import Annotated
 
@@ -8,30 +8,30 @@ from callwarden.common import settings
 from callwarden.common.settings import Listen
 
 
-class Settings(settings.Settings):
+class OperatorSettings(settings.Settings):
     """The process's settings and these; every name gets the prefix CALLWARDEN_.
 
-    How the cluster is reached: the pod's service account, or outside of a cluster what KUBECONFIG names.
+    The operator reaches the cluster by the pod's service account, or outside a cluster by what KUBECONFIG names.
     """
 
     lease_namespace: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = "default"
-    """Where the Lease is by which operators agree on a leader: the pod's namespace."""
+    """Namespace of the Lease by which operators elect a leader: the pod's own."""
 
     lease_name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")] = (
         "callwarden-security-policy"
     )
 
     lease_s: Annotated[int, Field(ge=3, le=300)] = 15
-    """How long a leader that says nothing any more is waited for."""
+    """How long the others wait for a leader that no longer renews the Lease."""
 
     resync_s: Annotated[float, Field(ge=1.0, le=3_600.0)] = 60.0
-    """Everything is looked at anew after this, whether something was told or not."""
+    """Everything is reconciled again after this, whether or not a change was noticed."""
 
     rate_guard: Listen | None = None
-    """host:port of rate-guard's gRPC, by which Ban resources are carried out; without it they are not looked at."""
+    """host:port of rate-guard's gRPC, which carries out Ban resources; without it the operator ignores them."""
 
     call_admission: Listen | None = None
-    """host:port of call-admission's gRPC, by which Trunk resources are carried out; without it nobody looks at them."""
+    """host:port of call-admission's gRPC, which carries out Trunk resources; without it the operator ignores them."""
 
     rating: Listen | None = None
-    """host:port of rating's gRPC, by which RateDeck resources are carried out; without it they are not looked at."""
+    """host:port of rating's gRPC, which carries out RateDeck resources; without it the operator ignores them."""

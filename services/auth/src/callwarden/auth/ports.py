@@ -1,5 +1,5 @@
-"""What auth needs of the world, in its own words. Each docstring is the contract; tests/contracts.py runs over all that
-implement one.
+"""What auth needs of the outside world. Each docstring is the contract; tests/test_auth_credentials.py runs over every
+implementation of CredentialStore.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,31 +8,31 @@ from typing import Literal, Protocol
 
 from callwarden.auth.core.sealing import Sealed
 from callwarden.auth.core.trunks import SenderTrunk
-from callwarden.auth.core.users import Account, UserKey
+from callwarden.auth.core.users import AuthAccount, UserKey
 from callwarden.policy.model import PolicySpec
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A credential as it is kept, with its account as it is now."""
+class StoredCredential:
+    """A stored credential, with its account's current state."""
 
     sealed: Sealed
-    account: Account
+    account: AuthAccount
 
 
 @dataclass(frozen=True, slots=True)
-class AccountChange:
-    """What the world is told when an account is not what it was. `user` is empty where all of its users may differ."""
+class AuthAccountChange:
+    """A changed account. `user` is None if all of its users may be affected."""
 
     account_id: str
     what: Literal["credential", "status", "limits", "numbers", "trunk"]
     user: UserKey | None = None
 
 
-class Accounts(Protocol):
-    """Where accounts, credentials and trunks are kept. All methods raise Unavailable if it can't be asked."""
+class CredentialStore(Protocol):
+    """Keeps accounts, credentials and trunks. Every method raises Unavailable if the store can't be reached."""
 
-    async def look_up(self, users: Sequence[UserKey]) -> Mapping[UserKey, Stored]:
+    async def look_up(self, users: Sequence[UserKey]) -> Mapping[UserKey, StoredCredential]:
         """The credentials of those of the users that exist, in one round trip."""
         ...
 
@@ -54,23 +54,23 @@ class Accounts(Protocol):
         ...
 
     async def sealed_otherwise(self, key_id: str, after: UserKey, limit: int) -> Mapping[UserKey, Sealed]:
-        """The first credentials behind `after`, in order of realm and name, that aren't sealed with this key."""
+        """The first `limit` credentials after `after`, by realm and name, that are sealed with another key."""
         ...
 
     async def replace_seal(self, user: UserKey, old: Sealed, new: Sealed) -> bool:
-        """Puts `new` where `old` still stands; whether it did."""
+        """Replaces `old` by `new` if it is still stored; returns whether it was."""
         ...
 
 
-class Events(Protocol):
-    """Where changes are told."""
+class AccountEventPublisher(Protocol):
+    """Publishes changes of accounts."""
 
-    def account_changed(self, change: AccountChange) -> None:
-        """Tells everybody, now or when it is possible again. Doesn't block."""
+    def account_changed(self, change: AuthAccountChange) -> None:
+        """Publishes the change now, or when the bus is available again. Doesn't block."""
         ...
 
 
-class Policies(Protocol):
-    """The policy that holds now."""
+class AuthPolicies(Protocol):
+    """The policy in force."""
 
     def for_realm(self, realm: str) -> PolicySpec: ...

@@ -1,4 +1,4 @@
-"""What auth is told by its environment."""
+"""Settings of an auth process, read from its environment."""
 
 from typing import Annotated
 
@@ -8,19 +8,19 @@ from callwarden.auth.core.sealing import BadKey, SealingKeys
 from callwarden.common import settings
 
 
-class Settings(settings.Settings):
-    """The process's settings and these; every name gets the prefix CALLWARDEN_."""
+class AuthSettings(settings.Settings):
+    """Settings of every process, and these. Environment variables have the prefix CALLWARDEN_."""
 
     credential_key: SecretStr = Field(default=...)
-    """Seals the credentials at rest: 64 hexadecimal digits (32 bytes of chance, from a secret). All processes of auth
-    have the same. Without it, or with another one, nobody can log in."""
+    """Seals the credentials at rest: 64 hexadecimal digits (32 random bytes, from a secret). All auth processes
+    share it. Without it, or with another one, nobody can log in."""
 
     credential_keys_old: SecretStr = SecretStr("")
-    """Former keys with commas: they still open. When auth starts it seals with the present key what an old one sealed,
-    and logs `credentials.resealed`; after that they can go."""
+    """Former keys, separated by commas, which still open. When auth starts, it reseals with the current key what a
+    former one sealed, and logs `credentials.resealed`; after that you can remove them."""
 
     cache_users_max: Annotated[int, Field(ge=100, le=2_000_000)] = 50_000
-    """Users kept in memory, 700 bytes each. With fewer than call at the same time, the database is asked more."""
+    """Most users kept in memory, 700 bytes each. Set it above the number of active users to spare the database."""
 
     @field_validator("credential_key", "credential_keys_old")
     @classmethod

@@ -17,18 +17,19 @@ from callwarden.call_admission.admission.adapters.quotes_grpc import SERVICE as 
 from callwarden.call_admission.admission.adapters.quotes_grpc import GrpcQuotes
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.admission.adapters.source_trunks_sql import SqlSourceTrunks
-from callwarden.call_admission.admission.adapters.store_sql import SESSION, SqlBooks
+from callwarden.call_admission.admission.adapters.store_sql import SESSION, SqlAdmissionStore
 from callwarden.call_admission.admission.app.calls import CallAdmission
+from callwarden.call_admission.admission.attempts import AdmissionAttempts
 from callwarden.call_admission.lists.adapters import lists_nats
 from callwarden.call_admission.lists.adapters import metrics as list_metrics
 from callwarden.call_admission.lists.adapters.lists_grpc import ListGrpc
-from callwarden.call_admission.lists.adapters.lists_nats import NatsCountNews, NatsListed, NatsListNews
+from callwarden.call_admission.lists.adapters.lists_nats import NatsCountPublisher, NatsListed, NatsListPublisher
 from callwarden.call_admission.lists.adapters.lists_sql import SqlLists
 from callwarden.call_admission.lists.app.call_watch import CallWatch
 from callwarden.call_admission.lists.app.number_lists import NumberLists
 from callwarden.call_admission.records.adapters.records_sql import SqlRecords
 from callwarden.call_admission.records.app.retention import Retention
-from callwarden.call_admission.settings import Settings
+from callwarden.call_admission.settings import AdmissionSettings
 from callwarden.common.bus import Bucket
 from callwarden.common.rpc.stream import StreamPool
 from callwarden.common.runtime import Runtime, run_service
@@ -41,13 +42,12 @@ HOT_CONNECTIONS = 3
 PEERS_TIMEOUT_S = 15.0
 
 
-async def wire(settings: Settings, runtime: Runtime) -> None:
+async def wire(settings: AdmissionSettings, runtime: Runtime) -> None:
     bus = await runtime.bus()
     database = await runtime.database()
     session = SESSION if database.dialect == "postgresql" else None
-    books = SqlBooks(
-        await runtime.open(await database.hot(connections=HOT_CONNECTIONS, session=session)), runtime.metrics
-    )
+    hot = await runtime.open(await database.hot(connections=HOT_CONNECTIONS, session=session))
+    attempts = AdmissionAttempts(SqlAdmissionStore(hot), random.random)
     rating = StreamPool(RATING, settings.targets(), ranking, tls=runtime.tls, peer="rating", metrics=runtime.metrics)
     quotes = GrpcQuotes(await runtime.open(rating), settings.quotes_cached_max)
     await rating.wait_up(PEERS_TIMEOUT_S)
@@ -58,22 +58,22 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     followed.on_change(lambda _: events_nats.forget_quotes(quotes))  # spec.billing.exactMatch is rating's
     list_store, listed_kv = SqlLists(database), bus.kv(Bucket.LISTED)
     listed = NatsListed(listed_kv, runtime.clock)
-    lists = NumberLists(list_store, NatsListNews(bus), listed, runtime.clock)
+    lists = NumberLists(list_store, NatsListPublisher(bus), listed, runtime.clock)
     await lists_nats.follow_changes(bus, lists)
     await lists.refresh()
-    counted = NatsCountNews(bus, settings.instance)
+    counted = NatsCountPublisher(bus, settings.instance)
     watch = CallWatch(list_store, counted, listed, lists, policies, runtime.clock)
     publisher = await runtime.open(bus.publisher())
-    notices = events_nats.NatsNotices(publisher)
+    notifier = events_nats.NatsNotifier(publisher)
     app = CallAdmission(
-        books, quotes, policies, runtime.clock, random.random, lists=lists, trunks=source_trunks, notices=notices
+        attempts, quotes, policies, runtime.clock, random.random, lists=lists, trunks=source_trunks, notifier=notifier
     )
     news = NatsNews(publisher, new_id)
     records = SqlRecords(database)
     accounts = SqlAccounts(database)
     desk = AccountDesk(accounts, records, news, policies, runtime.clock, new_id)
     retention = Retention(records, settings.kept_days(), runtime.clock, random.random)
-    metrics.register(runtime.metrics, app, quotes)
+    metrics.register(runtime.metrics, app, attempts, quotes)
     list_metrics.register_lists(runtime.metrics, lists, watch)
     admission_pb2_grpc.add_AdmissionServiceServicer_to_server(AdmissionGrpc(app, watch), runtime.server)
     limits = LimitDesk(app, accounts, policies, runtime.clock)
@@ -83,7 +83,7 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     runtime.spawn("group-commit", app.run())
     runtime.spawn("reaper", app.reap())
     runtime.spawn("source-trunks", source_trunks.follow(bus))
-    runtime.spawn("shards", app.grow(books.contended.take, SqlShards(database)))
+    runtime.spawn("shards", app.grow(attempts.contended.take, SqlShards(database)))
     if retention.forgets:
         runtime.spawn("retention", retention.run())
     runtime.spawn("lists-follow", lists.follow())
@@ -99,7 +99,7 @@ def new_id() -> UUID:
 
 
 def main() -> None:
-    run_service("call-admission", Settings, wire)
+    run_service("call-admission", AdmissionSettings, wire)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pydantic import Field
 from callwarden.common import settings
 
 
-class Settings(settings.Settings):
+class AdmissionSettings(settings.Settings):
     """The process's settings and these; every name gets the prefix CALLWARDEN_."""
 
     rating_targets: Annotated[str, Field(pattern=r"^\S+$")] = "127.0.0.1:7003"

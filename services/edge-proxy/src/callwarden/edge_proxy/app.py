@@ -39,6 +39,7 @@ from callwarden.edge_proxy.ports import (
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Exhausted
 from callwarden.limits.bucket import Bucket, Rate
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.transaction import Send
 
 log = get_logger(__name__)
@@ -81,6 +82,7 @@ class EdgeApp:
         self._tasks: set[asyncio.Task[None]] = set()
         self._scanners: asyncio.Queue[ScannerSeen] = asyncio.Queue(BANS_WAITING_MAX)
         self._ticking = False
+        self._is_draining = False
         self._idle = asyncio.Event()
         self._complaints = Bucket()
 
@@ -90,10 +92,15 @@ class EdgeApp:
 
     # In.
 
-    def datagram(self, data: bytes, host: str, port: int) -> None:
+    def datagram(self, data: bytes, source: SocketAddress) -> None:
         """One that came in. Called from the socket's callback: does all it can at once, without a task."""
         clock = self._clock
-        self.edge.receive(data, host, port, clock.mono_s(), clock.unix_s())
+        self.edge.receive(data, source, clock.mono_s(), clock.unix_s())
+        self._perform()
+
+    def send_failed(self, data: bytes) -> None:
+        """A datagram that `DatagramTransport.send` was given did not arrive; `data` may be its beginning only."""
+        self.edge.send_failed(data, self._clock.mono_s(), self._clock.unix_s())
         self._perform()
 
     def adopt(self, record: DialogRecord) -> None:
@@ -126,11 +133,13 @@ class EdgeApp:
                 if transport is not None:
                     self.edge.stats.sends += 1
                     sent: Any = effect
-                    transport.send(sent[0], sent[1][:2])  # by position, as ten leave for each call
+                    transport.send(sent[0], sent[1][0])  # by position, as ten leave for each call
             elif kind is Ask:
                 asks.append(effect)  # type: ignore[arg-type]
             else:
                 _TELL[kind](self, effect)
+        if self._is_draining and not len(self.edge.calls):
+            self._idle.set()
         return asks
 
     def _set_tick(self) -> None:
@@ -152,7 +161,7 @@ class EdgeApp:
 
     def _start(self, ask: Ask) -> None:
         if len(self._tasks) >= QUESTIONS_MAX:
-            self.edge.resume(ask, Unanswered(overloaded=True), self._clock.mono_s(), self._clock.unix_s())
+            self.edge.resume(ask.number, Unanswered(overloaded=True), self._clock.mono_s(), self._clock.unix_s())
             for more in self._take():
                 self._start(more)
             return
@@ -167,7 +176,7 @@ class EdgeApp:
             question = following.question
             trace.set_scope(trace.Scope(question.traceparent, question.call_id[: trace.CALL_ID_BYTES_MAX]))
             answer = await self._answer(following)
-            self.edge.resume(following, answer, self._clock.mono_s(), self._clock.unix_s())
+            self.edge.resume(following.number, answer, self._clock.mono_s(), self._clock.unix_s())
             asks = self._take()
             following = asks[0] if asks else None
             for other in asks[1:]:
@@ -210,8 +219,6 @@ class EdgeApp:
             write("call.ended", hold=event.hold_id, account=event.account_id, reason=event.reason)
         finally:
             trace.set_scope(before)
-        if not len(self.edge.calls):
-            self._idle.set()
 
     def _decided(self, event: EdgeDecision) -> None:
         with trace.scope(traceparent=event.traceparent, call_id=event.call_id):
@@ -239,7 +246,7 @@ class EdgeApp:
         if not self._scanners.full():
             self._scanners.put_nowait(scanner)
 
-    # Beside.
+    # In the background.
 
     async def report_counts(self) -> None:
         """Give rate-guard the sums, each FLUSH_S; for ever."""
@@ -259,9 +266,10 @@ class EdgeApp:
                 log.warning("scanner.not_banned", error=error, source=scanner.source)
 
     async def drain(self, stopping: asyncio.Event, timeout_s: float) -> None:
-        """When told to stop: no new calls; running ones may end by themselves, those that don't are cut."""
+        """Once stopping: refuse new calls, let running ones end by themselves, and cut those that don't."""
         await stopping.wait()
         self.edge.drain()
+        self._is_draining = True
         log.info("edge.draining", calls=len(self.edge.calls))
         try:
             async with asyncio.timeout(max(0.0, timeout_s - DRAIN_MARGIN_S)):

@@ -5,16 +5,13 @@ import os
 from contextlib import suppress
 from typing import Any, Final
 
-from nats.aio.msg import Msg
-
-from callwarden.api.events.v1 import events_pb2
 from callwarden.common.bus import Bucket, Spool
 from callwarden.common.logs import get_logger
 from callwarden.common.rpc.stream import StreamPool
 from callwarden.common.rpc.stream.pool import Ranking
 from callwarden.common.runtime import Runtime, run_service
 from callwarden.common.settings import split_listen
-from callwarden.edge_proxy.adapters import admission_grpc, auth_grpc, rate_guard_grpc
+from callwarden.edge_proxy.adapters import accounts_nats, admission_grpc, auth_grpc, rate_guard_grpc
 from callwarden.edge_proxy.adapters import metrics as edge_metrics
 from callwarden.edge_proxy.adapters.admission_grpc import GrpcAdmissionClient
 from callwarden.edge_proxy.adapters.auth_grpc import GrpcIdentities
@@ -31,6 +28,7 @@ from callwarden.edge_proxy.core.keys import derive, parse_masters
 from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.edge_proxy.settings import EdgeSettings, targets
 from callwarden.limits import rendezvous
+from callwarden.sip.address import endpoint
 
 log = get_logger(__name__)
 
@@ -51,7 +49,7 @@ async def wire(settings: EdgeSettings, runtime: Runtime) -> None:
     admission = await runtime.open(
         pool("call-admission", admission_grpc.SERVICE, settings.admission_targets, rendezvous.ranking)
     )
-    # Its members tell their addresses themselves; a name stands in for all of them until then.
+    # Its members publish their own addresses; until they have, the settings name all of them.
     guards = await runtime.open(
         pool(
             rate_guard_grpc.PEER,
@@ -66,20 +64,23 @@ async def wire(settings: EdgeSettings, runtime: Runtime) -> None:
     udp = UdpSocket(
         listen_host,
         listen_port,
-        lambda data, host, port: app.datagram(data, host, port),
+        lambda data, source: app.datagram(data, source),
+        lambda data: app.send_failed(data),
         receive_buffer_bytes=settings.receive_buffer_bytes,
         metrics=runtime.metrics,
     )
     await runtime.open(udp)  # Bound now, so that its port is known; it is read only when all below is done.
-    host, port = split_listen(settings.sip_advertised) if settings.sip_advertised else (listen_host, udp.port)
+    advertised = endpoint(
+        *(split_listen(settings.sip_advertised) if settings.sip_advertised else (listen_host, udp.port))
+    )
     realms = settings.realm_names
     edge = Edge(
-        ProxyIdentity(f"[{host}]" if ":" in host else host.lower(), port, realms),
+        ProxyIdentity(advertised, realms),
         derive(parse_masters(settings.nonce_key.get_secret_value())),
-        RuleBook.compile(policies.current, realms),
+        RuleBook(policies.current, realms),
         os.urandom,
     )
-    policies.on_change(lambda current: edge.apply(RuleBook.compile(current, realms)))
+    policies.on_change(lambda current: edge.apply(RuleBook(current, realms)))
     edge_metrics.observe(runtime.metrics, edge)
 
     directory = LocationsNats(bus.kv(Bucket.LOCATIONS), edge.locations.put, edge.locations.remove)
@@ -113,15 +114,11 @@ async def wire(settings: EdgeSettings, runtime: Runtime) -> None:
         events=events,
     )
 
-    async def account_changed(message: Msg) -> None:
-        if events_pb2.AccountChanged.FromString(message.data).what in ("trunk", "status"):
-            edge.sources.forget()
-
     async def drain() -> None:
         await app.drain(runtime.stopping, settings.drain_timeout_s)
         await records.say_goodbye()
 
-    await bus.subscribe("security.account_changed", account_changed)
+    await accounts_nats.follow(bus, edge.sources.forget)
     runtime.spawn("locations-follow", directory.follow())
     runtime.spawn("locations-write", directory.write())
     runtime.spawn("bans-follow", bans.follow())

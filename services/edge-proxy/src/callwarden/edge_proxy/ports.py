@@ -24,13 +24,18 @@ from callwarden.edge_proxy.core.effects import (
     VerifyDigest,
     VerifySource,
 )
+from callwarden.sip.address import Endpoint
 
 
 class DatagramTransport(Protocol):
     """The socket."""
 
-    def send(self, data: bytes, address: tuple[str, int]) -> None:
-        """Put a datagram on the wire to a host (address or name) and port. Never waits, never raises: UDP may lose."""
+    def send(self, data: bytes, to: Endpoint) -> None:
+        """Put a datagram on the wire; a name is looked up in the background. Never waits, never raises.
+
+        UDP may lose it without a word. Where the system knows that it did not arrive, `EdgeApp.send_failed` is called,
+        later: never before this returns.
+        """
         ...
 
 

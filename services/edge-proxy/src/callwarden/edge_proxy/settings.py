@@ -1,4 +1,4 @@
-"""What a process of the edge is told: where it listens, what it serves, whom it asks."""
+"""The settings of an edge process: where it listens, which domains it serves, which services it asks."""
 
 from pathlib import Path
 from typing import Annotated, Final, Self
@@ -8,6 +8,8 @@ from pydantic import Field, SecretStr, model_validator
 from callwarden.common.settings import Bracketed, Listen, split_listen
 from callwarden.common.settings import Settings as CommonSettings
 from callwarden.edge_proxy.core.keys import BadKeys, parse_masters
+from callwarden.sip.address import BadAddress, parse_endpoint
+from callwarden.sip.via import PORT_DEFAULT
 
 _WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
@@ -35,7 +37,7 @@ class EdgeSettings(CommonSettings):
     auth_targets: str = "127.0.0.1:0"
     admission_targets: str = "127.0.0.1:0"
     rate_guard_targets: str = ""
-    """host:port of the services asked, with commas. rate-guard's members are found in NATS; these stand in for them."""
+    """host:port of each service, with commas. rate-guard's members are found in NATS; these are used until then."""
 
     auth_timeout_s: Annotated[float, Field(gt=0, le=10)] = 1.0
     admission_timeout_s: Annotated[float, Field(gt=0, le=10)] = 3.0
@@ -52,6 +54,11 @@ class EdgeSettings(CommonSettings):
             parse_masters(self.nonce_key.get_secret_value())
         except BadKeys as error:
             raise ValueError(f"nonce_key: {error}") from None
+        if self.sip_advertised:
+            try:
+                parse_endpoint(self.sip_advertised, PORT_DEFAULT)
+            except BadAddress as error:
+                raise ValueError(f"sip_advertised: {error}") from None
         if not self.realm_names:
             raise ValueError("realms names no domain")
         return self

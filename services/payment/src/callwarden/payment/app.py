@@ -1,23 +1,23 @@
-"""Payment: money into accounts. Gateways come later; a manual top-up is made by an operator."""
+"""Payment: credits accounts. An operator makes manual top-ups; gateways come later."""
 
 from callwarden.common.logs import get_logger
 from callwarden.payment.core.topup import Credited, TopUp
-from callwarden.payment.ports import Books
+from callwarden.payment.ports import LedgerStore
 
 log = get_logger(__name__)
 
 
-class Payment:
+class PaymentApp:
     """One process's payments."""
 
-    def __init__(self, books: Books) -> None:
-        self._books = books
+    def __init__(self, ledger: LedgerStore) -> None:
+        self._ledger = ledger
         self.credited = 0
         self.duplicates = 0
 
     async def top_up(self, top_up: TopUp) -> Credited:
-        """Credit it, exactly once for its key. Raises as `ports.Books.credit`."""
-        result = await self._books.credit(top_up)
+        """Credit it, exactly once for its key. Raises the errors of `ports.LedgerStore.credit`."""
+        result = await self._ledger.credit(top_up)
         if result.duplicate:
             self.duplicates += 1
         else:

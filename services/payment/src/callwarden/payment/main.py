@@ -5,22 +5,22 @@ import os
 from callwarden.api.payment.v1 import payment_pb2_grpc
 from callwarden.common.runtime import Runtime, run_service
 from callwarden.payment.adapters import metrics
-from callwarden.payment.adapters.books_sql import SqlBooks
-from callwarden.payment.adapters.grpc_server import PaymentGrpc
-from callwarden.payment.app import Payment
-from callwarden.payment.settings import Settings
+from callwarden.payment.adapters.grpc_server import PaymentServicer
+from callwarden.payment.adapters.ledger_sql import SqlLedgerStore
+from callwarden.payment.app import PaymentApp
+from callwarden.payment.settings import PaymentSettings
 
 
-async def wire(settings: Settings, runtime: Runtime) -> None:
-    # No field of the policy is payment's yet. It acknowledges each revision all the same: status shows every process.
+async def wire(settings: PaymentSettings, runtime: Runtime) -> None:
+    # payment uses no field of the policy yet, but acknowledges each revision: status lists every process.
     await runtime.policies()
-    app = Payment(SqlBooks(await runtime.database(), os.urandom))
+    app = PaymentApp(SqlLedgerStore(await runtime.database(), os.urandom))
     metrics.register(runtime.metrics, app)
-    payment_pb2_grpc.add_PaymentServiceServicer_to_server(PaymentGrpc(app), runtime.server)
+    payment_pb2_grpc.add_PaymentServiceServicer_to_server(PaymentServicer(app), runtime.server)
 
 
 def main() -> None:
-    run_service("payment", Settings, wire)
+    run_service("payment", PaymentSettings, wire)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""What payment needs of the world: the books."""
+"""What payment needs of the outside world: the ledger."""
 
 from typing import Protocol
 
 from callwarden.payment.core.topup import Credited, TopUp
 
 
-class Books(Protocol):
+class LedgerStore(Protocol):
     """Payments, ledger and balances."""
 
     async def credit(self, top_up: TopUp) -> Credited:
-        """Write payment, ledger entry and balance at once, or find that it was done before under this key.
+        """Write payment, ledger entry and balance atomically, or find that this key was used before.
 
-        However often and from wherever the same key comes, the account is credited once. NotFound for an unknown
-        account; Invalid for a name that several accounts have (field "account"), for a wrong currency, and for a
-        balance that would grow too large; Conflict when the key was used for another payment, or too many write at
-        once; Unavailable.
+        An account is credited once for a key, however often and from wherever it comes. NotFound for an unknown
+        account; Invalid for a name that several accounts share (field "account"), for a wrong currency, and for a
+        balance that would grow too large; Conflict if the key was used for another payment, or if too many write
+        at once; Unavailable.
         """
         ...

@@ -1,7 +1,7 @@
-"""What can be set for a payment process: what every process has, no more as long as there are no gateways."""
+"""Settings of a payment process: those of every process, as long as there are no gateways."""
 
 from callwarden.common import settings
 
 
-class Settings(settings.Settings):
+class PaymentSettings(settings.Settings):
     """Read from `CALLWARDEN_…`."""

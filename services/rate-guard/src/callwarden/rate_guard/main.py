@@ -10,32 +10,32 @@ from callwarden.common.runtime import Runtime, run_service
 from callwarden.common.settings import split_listen
 from callwarden.policy.bundle import PolicySet
 from callwarden.rate_guard.adapters import bans_nats, members_nats, metrics
-from callwarden.rate_guard.adapters.bans_nats import NatsBans, NatsEvents
-from callwarden.rate_guard.adapters.grpc_server import RateGuardGrpc
-from callwarden.rate_guard.adapters.snapshots_nats import NatsSnapshots
+from callwarden.rate_guard.adapters.bans_nats import NatsBanEventPublisher, NatsBanStore
+from callwarden.rate_guard.adapters.grpc_server import RateGuardServicer
+from callwarden.rate_guard.adapters.snapshots_nats import NatsSnapshotStore
 from callwarden.rate_guard.app import RateGuard
-from callwarden.rate_guard.core.counters import Counters
+from callwarden.rate_guard.core.counters import AddressCounters
 from callwarden.rate_guard.core.limits import compile_limits
-from callwarden.rate_guard.settings import Settings
+from callwarden.rate_guard.settings import RateGuardSettings
 
 
-async def wire(settings: Settings, runtime: Runtime) -> None:
+async def wire(settings: RateGuardSettings, runtime: Runtime) -> None:
     bus = await runtime.bus()
     bans, members = bus.kv(Bucket.BANS), bus.kv(Bucket.MEMBERS)
-    events = NatsEvents(await runtime.open(bus.publisher()))
+    events = NatsBanEventPublisher(await runtime.open(bus.publisher()))
     policies = await runtime.policies()
     own = settings.own_networks()
     limits = compile_limits(policies.for_realm(settings.realm), own)
-    counters = Counters(limits, settings.addresses_max, settings.endpoints_max)
-    snapshots = NatsSnapshots(bus.kv(Bucket.COUNTERS))
-    app = RateGuard(settings.instance, NatsBans(bans, runtime.clock), events, snapshots, runtime.clock, counters)
+    counters = AddressCounters(limits, settings.addresses_max, settings.endpoints_max)
+    snapshots = NatsSnapshotStore(bus.kv(Bucket.COUNTERS))
+    app = RateGuard(settings.instance, NatsBanStore(bans, runtime.clock), events, snapshots, runtime.clock, counters)
 
     def policy_changed(policy_set: PolicySet) -> None:
         app.apply(compile_limits(policy_set.for_realm(settings.realm), own))
 
     policies.on_change(policy_changed)
     metrics.register(runtime.metrics, app)
-    rateguard_pb2_grpc.add_RateGuardServiceServicer_to_server(RateGuardGrpc(app), runtime.server)
+    rateguard_pb2_grpc.add_RateGuardServiceServicer_to_server(RateGuardServicer(app), runtime.server)
     await bans_nats.follow_unbans(bus, app)
     runtime.spawn("bans-follow", bans_nats.follow_bans(bans, app))
     runtime.spawn("bans-write", app.write_bans())
@@ -45,10 +45,10 @@ async def wire(settings: Settings, runtime: Runtime) -> None:
     runtime.spawn("member", _be_member(settings, runtime, app, members), drains=True)
 
 
-async def _be_member(settings: Settings, runtime: Runtime, app: RateGuard, members: KeyValue) -> None:
-    """From when we can be reached until we stop; then the edges report to others before we stop answering, and those
-    find our last snapshots."""
-    while not runtime.server.port:  # noqa: ASYNC110 - bound when everything is wired, in a moment; nothing tells of it
+async def _be_member(settings: RateGuardSettings, runtime: Runtime, app: RateGuard, members: KeyValue) -> None:
+    """A member from when we can be reached until we stop. Then the edges report to others before we stop answering, and
+    those find our last snapshots."""
+    while not runtime.server.port:  # noqa: ASYNC110 - bound as soon as everything is wired; there is no event for it
         await asyncio.sleep(0.01)
     member = events_pb2.Member(
         service=members_nats.SERVICE,
@@ -68,7 +68,7 @@ def _reached_at(listen: str, port: int) -> str:
 
 
 def main() -> None:
-    run_service("rate-guard", Settings, wire)
+    run_service("rate-guard", RateGuardSettings, wire)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""What rate-guard needs of the world, in its own words; tests/test_rate_guard_bans.py is the contract of Bans."""
+"""What rate-guard needs of the outside world. tests/test_rate_guard_bans.py is the contract suite of Bans."""
 
 from typing import Protocol
 
 from callwarden.rate_guard.core.bans import Ban
 
 
-class Bans(Protocol):
-    """Where bans are kept, for all members and all edges. All methods raise Unavailable if it can't be reached."""
+class BanStore(Protocol):
+    """Keeps the bans of all members for all edges. Every method raises Unavailable if the store can't be reached."""
 
     async def put(self, ban: Ban) -> None:
-        """Keeps the ban in place of any other on its target; it goes by itself at its end."""
+        """Stores the ban, replacing any other on its target. The store removes it when it ends."""
         ...
 
     async def get(self, target: str) -> Ban | None:
@@ -21,21 +21,21 @@ class Bans(Protocol):
         ...
 
 
-class Events(Protocol):
-    """Where bans are told to who keeps records and sends notices. Doesn't block; what can't be told now waits."""
+class BanEventPublisher(Protocol):
+    """Publishes bans for records and notifications. Doesn't block; events wait while the bus is unavailable."""
 
     def banned(self, ban: Ban) -> None: ...
 
     def unbanned(self, ban: Ban) -> None:
-        """Also tells the owner of the address's counters to begin anew."""
+        """Also has the owner of the address's counters reset them."""
         ...
 
 
-class Snapshots(Protocol):
-    """Where the counters of each shard are kept for whoever owns it next. Raises Unavailable if it can't be reached."""
+class SnapshotStore(Protocol):
+    """Keeps the counters of each shard for its next owner. Raises Unavailable if the store can't be reached."""
 
     async def put(self, shard: int, data: bytes) -> None:
-        """Keeps the data in place of what was there, for a day."""
+        """Stores the data for a day, replacing what was there."""
         ...
 
     async def get(self, shard: int) -> bytes | None:

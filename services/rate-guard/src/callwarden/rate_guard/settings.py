@@ -1,4 +1,4 @@
-"""What rate-guard is told by its environment."""
+"""Settings of a rate-guard process, read from its environment."""
 
 from typing import Annotated
 
@@ -10,26 +10,26 @@ from callwarden.rate_guard.core.addresses import Networks
 from callwarden.rate_guard.core.counters import ADDRESSES_MAX, ENDPOINTS_MAX
 
 
-class Settings(settings.Settings):
-    """The process's settings and these; every name gets the prefix CALLWARDEN_."""
+class RateGuardSettings(settings.Settings):
+    """Settings of every process, and these. Environment variables have the prefix CALLWARDEN_."""
 
     realms: str = Field(default="callwarden.local", min_length=1, max_length=4_096)
-    """Domains served, with commas, as the edges have them. An address has no realm: the first one's policy holds for
-    what it does, here as at the edges."""
+    """Domains served, separated by commas, as at the edges. An address has no realm: the first one's policy applies to
+    addresses, here as at the edges."""
 
     own_addresses: str = ""
-    """Addresses and networks of this installation, with commas: edges, switches, carriers, the cluster's nodes. Never
-    banned, whatever an attacker makes seem to come from there."""
+    """Addresses and networks of this installation, separated by commas: edges, switches, carriers, the cluster's nodes.
+    Never banned, even if an attacker spoofs them."""
 
     advertise: Annotated[str, Bracketed] = ""
-    """host:port at which the edges reach this process. Empty: grpc_listen's host (the pod's address where it listens on
-    all) and the port it got."""
+    """host:port at which the edges reach this process. Empty: the host of grpc_listen (the pod's address if that is all
+    addresses) and the port it got."""
 
     addresses_max: Annotated[int, Field(ge=1_000, le=10_000_000)] = ADDRESSES_MAX
-    """Addresses with counters, 0.7 KB each. When there are more, harmless ones are forgotten first."""
+    """Most addresses with counters, 0.7 KB each. Beyond that, harmless ones are forgotten first."""
 
     endpoints_max: Annotated[int, Field(ge=1_000, le=10_000_000)] = ENDPOINTS_MAX
-    """Endpoints (address and port) with counters, 0.7 KB each."""
+    """Most endpoints (address and port) with counters, 0.7 KB each."""
 
     @field_validator("own_addresses")
     @classmethod
@@ -37,12 +37,12 @@ class Settings(settings.Settings):
         try:
             Networks(_parts(value))
         except ValueError:
-            raise ValueError("write addresses or networks with commas, such as 192.0.2.7,10.0.0.0/8") from None
+            raise ValueError("separate addresses or networks by commas, such as 192.0.2.7,10.0.0.0/8") from None
         return value
 
     @property
     def realm(self) -> str:
-        """Whose policy holds for addresses."""
+        """The realm whose policy applies to addresses."""
         return self.realms.partition(",")[0].strip().lower()
 
     def own_networks(self) -> tuple[str, ...]:

@@ -1,5 +1,5 @@
-"""What rating needs of the world: a store of decks and routes, somebody who tells the others of a change, the policy,
-and somebody who hears of calls that nobody pays.
+"""What rating needs of the outside world: a store of decks and routes, a notifier of changes, the policy, and a
+publisher of unbilled calls.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -7,68 +7,68 @@ from typing import Protocol
 
 from callwarden.policy.model import PolicySpec
 from callwarden.rating.core.deck import DeckHead, DeckRow
-from callwarden.rating.core.routes import Route, RouteRow
+from callwarden.rating.core.routes import RatingRoute, RouteRow
 from callwarden.rating.core.unbilled import Unbilled
 
 
-class Store(Protocol):
-    """Decks and routes, kept. Every method may raise Unavailable; what one wrote the next reads."""
+class DeckStore(Protocol):
+    """Keeps decks and routes. Every method may raise Unavailable; a read sees every earlier write."""
 
     async def heads(self) -> list[DeckHead]:
-        """All decks with the version that holds, by name."""
+        """All decks with their current versions, by name."""
         ...
 
     def rows(self, name: str, version: int) -> AsyncIterator[Sequence[DeckRow]]:
         """The rows of one version in pages, in the order of their prefixes.
 
-        A version that was replaced meanwhile may end early: who reads looks at `heads` again afterwards.
+        A version that is replaced meanwhile may end early: read `heads` again afterwards.
         """
         ...
 
     async def replace(self, head: DeckHead, pages: AsyncIterator[Sequence[DeckRow]]) -> int:
-        """Make these rows (at least one) the deck of that name; the new version's number, above all before.
+        """Replace the rows (at least one) of the deck of that name; returns the new version, above all earlier ones.
 
-        All or nothing: until the end readers get the version before, and whatever fails leaves it in place.
-        `head.version` is ignored. Conflict when another import of the deck came in between.
+        Atomic: readers get the earlier version until the end, and a failure leaves it in place. `head.version` is
+        ignored. Conflict if another import of the deck came in between.
         """
         ...
 
-    async def routes(self) -> list[Route]:
+    async def routes(self) -> list[RatingRoute]:
         """All routes with their carriers, by prefix, priority and trunk."""
         ...
 
     async def set_route(self, row: RouteRow) -> None:
-        """Write the route of that prefix and trunk, new or changed.
+        """Create or replace the route of that prefix and trunk.
 
-        NotFound where there is no such trunk (field "trunk") or deck ("cost_deck"); Invalid where the trunk takes no
-        calls from us; Exhausted beyond `ROUTE_ROWS_MAX`.
+        NotFound if there is no such trunk (field "trunk") or deck ("cost_deck"); Invalid if the trunk takes no calls
+        from us; Exhausted beyond `ROUTE_ROWS_MAX`.
         """
         ...
 
     async def delete_route(self, prefix: str, trunk: str) -> bool:
-        """Take it away; whether it was there."""
+        """Delete the route; returns whether it existed."""
         ...
 
 
-class Announcer(Protocol):
-    """Tells all rating processes."""
+class DeckNotifier(Protocol):
+    """Notifies all rating processes of changes."""
 
     async def changed(self, deck: str, version: int) -> None:
-        """A deck has a new version; an empty name and 0: the routes changed. May be lost, never raises."""
+        """A deck has a new version; an empty name and 0: the routes changed. May be lost; never raises."""
         ...
 
 
-class Policies(Protocol):
+class RatingPolicies(Protocol):
     """The policy in force, swapped whole when it changes."""
 
     def for_realm(self, realm: str) -> PolicySpec:
-        """The effective settings of one realm, now; those for all realms where it has none of its own."""
+        """The effective settings of a realm; those for all realms if it has none of its own."""
         ...
 
 
-class Events(Protocol):
-    """Tells everybody, through JetStream."""
+class UnbilledEventPublisher(Protocol):
+    """Publishes events through JetStream."""
 
     def unbilled(self, event: Unbilled) -> None:
-        """Calls came that have no price. Never waits, never raises; kept in memory while NATS is away."""
+        """Calls without a price came. Never blocks, never raises; waits in memory while NATS is unavailable."""
         ...

@@ -6,16 +6,16 @@ from typing import Any, Final
 
 import yaml
 
-from callwarden.cli.audit.finding import Place
+from callwarden.cli.audit.finding import AuditPlace
 from callwarden.cli.audit.local import trunk_of
 from callwarden.cli.audit.objects import Object, Objects
 from callwarden.cli.audit.report import Evidence
+from callwarden.policy import yaml_text
 from callwarden.policy.bundle import BadPolicy, Document, Key, PolicySet
 from callwarden.policy.model import API_VERSION, CLUSTER_KIND, KIND
 
 FILE_BYTES_MAX: Final = 16_000_000  # A rendered chart with its dashboards has one or two.
 OBJECTS_MAX: Final = 10_000
-_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class NotAuditable(Exception):
@@ -57,7 +57,7 @@ def evidence(texts: Iterable[tuple[str, str]]) -> Evidence:
     except BadPolicy as error:
         raise NotAuditable(error.message) from error
 
-    def locate(document: Document, path: str) -> Place:
+    def locate(document: Document, path: str) -> AuditPlace:
         return _place(document, documents[document.key][1], path)
 
     files = tuple(dict.fromkeys(one.file for one in placed))
@@ -68,18 +68,10 @@ def _documents(file: str, text: str) -> Iterator[_Placed]:
     if len(text) > FILE_BYTES_MAX:
         raise NotAuditable(f"{file}: is larger than {FILE_BYTES_MAX:,} bytes")
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=_LOADER)):
-            # Anchors can make a small text expand without bound, and no renderer writes them.
-            raise NotAuditable(f"{file}: YAML aliases are not supported")
-        nodes = list(yaml.compose_all(text, Loader=_LOADER))
-        bodies = list(yaml.load_all(text, Loader=_LOADER))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        raise NotAuditable(f"{file}{line}: is not YAML") from error
-    for node, body in zip(nodes, bodies, strict=True):
-        if body is None or node is None:
-            continue
+        placed = list(yaml_text.documents(text))
+    except yaml_text.NotYaml as error:
+        raise NotAuditable(f"{file}{f':{error.line}' if error.line else ''}: {error.reason}") from error
+    for node, body in placed:
         if not isinstance(body, dict) or not isinstance(body.get("kind"), str):
             raise NotAuditable(f"{file}:{node.start_mark.line + 1}: is no Kubernetes object")
         if body["kind"] == "List" and isinstance(body.get("items"), list):
@@ -100,7 +92,7 @@ def _below(node: yaml.Node, key: str) -> yaml.Node | None:
     return None
 
 
-def _place(document: Document, placed: _Placed, path: str) -> Place:
+def _place(document: Document, placed: _Placed, path: str) -> AuditPlace:
     """The line of the field, or of the innermost group of it that is written."""
     node, line = placed.node, placed.node.start_mark.line
     for key in ("spec", *path.split(".")):
@@ -109,4 +101,4 @@ def _place(document: Document, placed: _Placed, path: str) -> Place:
             break
         line = next(name.start_mark.line for name, value in node.value if value is below)
         node = below
-    return Place(f"{document.kind} {document.name}", placed.file, line + 1)
+    return AuditPlace(f"{document.kind} {document.name}", placed.file, line + 1)

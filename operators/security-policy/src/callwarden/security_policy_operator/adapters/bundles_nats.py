@@ -1,4 +1,4 @@
-"""The bundle and its acknowledgements in NATS KV (ports.Bundles)."""
+"""The bundle and its acknowledgements in NATS KV (ports.BundleStore)."""
 
 from collections.abc import AsyncIterator
 
@@ -8,10 +8,11 @@ from callwarden.api.policy.v1 import policy_pb2
 from callwarden.common.bus import Deleted, KeyValue, Put
 from callwarden.common.logs import get_logger
 from callwarden.common.policy import BUNDLE_KEY, encode_bundle, parse_bundle
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.errors import CallwardenError
 from callwarden.policy.bundle import PolicySet, default_set
 from callwarden.security_policy_operator.core.status import Ack
-from callwarden.security_policy_operator.ports import Standing
+from callwarden.security_policy_operator.ports import AppliedBundle
 
 log = get_logger(__name__)
 
@@ -22,31 +23,31 @@ class NatsBundles:
     def __init__(self, policy: KeyValue, acks: KeyValue) -> None:
         self._policy, self._acks = policy, acks
 
-    async def read(self) -> Standing:
+    async def read(self) -> AppliedBundle:
         entry = await self._policy.get(BUNDLE_KEY)
         if entry is None:
-            return Standing(default_set(), 0.0, 0)
+            return AppliedBundle(default_set(), 0.0, 0)
         try:
             bundle = policy_pb2.Bundle.FromString(entry.value)
         except DecodeError as error:
             log.error("bundle.unreadable", error=error)
-            return Standing(default_set(), 0.0, entry.revision)
+            return AppliedBundle(default_set(), 0.0, entry.revision)
         try:
-            return Standing(parse_bundle(entry.value), bundle.created_at_s, entry.revision)
+            return AppliedBundle(parse_bundle(entry.value), bundle.created_at_s, entry.revision)
         except (ValueError, CallwardenError) as error:
-            # Another version wrote it. Its revision must go on rising, or nobody would take the next one for newer.
+            # Another version wrote it. The revision must keep rising, or services would take the next one for older.
             log.error("bundle.unreadable", error=error)
-            return Standing(PolicySet.build(bundle.revision, ()), 0.0, entry.revision)
+            return AppliedBundle(PolicySet.build(bundle.revision, ()), 0.0, entry.revision)
 
-    async def write(self, policies: PolicySet, now_s: float, sequence: int) -> None:
-        await self._policy.put(BUNDLE_KEY, encode_bundle(policies, now_s), revision=sequence)
+    async def write(self, policies: PolicySet, written_s: UnixS, sequence: int) -> None:
+        await self._policy.put(BUNDLE_KEY, encode_bundle(policies, written_s), revision=sequence)
 
     async def acks(self) -> AsyncIterator[tuple[str, Ack | None] | None]:
         async for change in self._acks.watch():
             match change:
                 case Put(key=key, value=value):
-                    said = policy_pb2.Ack.FromString(value)
-                    yield key, Ack(said.service, said.instance, said.revision)
+                    ack = policy_pb2.Ack.FromString(value)
+                    yield key, Ack(ack.service, ack.instance, ack.revision)
                 case Deleted(key=key):
                     yield key, None
                 case _:

@@ -1,7 +1,7 @@
 """The few calls to the Kubernetes API that the operator makes. Watching is kopf's (`watch`).
 
-Who we are and where the server is comes from kopf's logins: the pod's service account, else KUBECONFIG. No client
-library for five verbs: theirs are larger than this service.
+Server and credentials come from kopf's logins: the pod's service account, else KUBECONFIG. Why there is no client
+library: docs/decisions/0009.
 """
 
 import base64
@@ -16,7 +16,7 @@ import aiohttp
 import kopf
 
 from callwarden.kernel.errors import Conflict, Denied, Invalid, NotFound, Unavailable
-from callwarden.security_policy_operator.core.status import Event
+from callwarden.security_policy_operator.core.status import ResourceEvent
 
 GROUP: Final = "callwarden.io"
 VERSION: Final = "v1"
@@ -64,7 +64,7 @@ class Kubernetes:
         where = f"{_path(f'apis/{GROUP}/{VERSION}', namespace, plural)}/{name}{'/status' if status else ''}"
         return await self._ask("PATCH", where, body=body, content_type=MERGE_PATCH)
 
-    async def tell(self, about: Mapping[str, Any], event: Event, at: str, by: str) -> None:
+    async def notify(self, about: Mapping[str, Any], event: ResourceEvent, at: str, by: str) -> None:
         """A Kubernetes Event about a resource. `at`: RFC 3339."""
         metadata = about["metadata"]
         namespace = str(metadata.get("namespace") or "default")
@@ -107,7 +107,7 @@ class Kubernetes:
         return await self._ask("POST", _path("apis/coordination.k8s.io/v1", namespace, "leases"), body=body)
 
     async def replace_lease(self, namespace: str, name: str, body: Json) -> Json:
-        """Conflict if it isn't any more what `body.metadata.resourceVersion` says."""
+        """Conflict if its resourceVersion is no longer `body.metadata.resourceVersion`."""
         path = f"{_path('apis/coordination.k8s.io/v1', namespace, 'leases')}/{name}"
         return await self._ask("PUT", path, body=body)
 
@@ -151,22 +151,22 @@ class Kubernetes:
                     raise _error(reply.status, answer)
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
                 raise Unavailable("the Kubernetes API is not available") from error
-        raise Denied("the Kubernetes API doesn't know us")
+        raise Denied("the Kubernetes API doesn't accept the operator's credentials")
 
 
 def _error(status: int, answer: object) -> Exception:
-    said = str(answer.get("message", ""))[:500] if isinstance(answer, dict) else ""
+    text = str(answer.get("message", ""))[:500] if isinstance(answer, dict) else ""
     match status:
         case 404:
-            return NotFound(said or "there is no such resource")
+            return NotFound(text or "there is no such resource")
         case 409:
-            return Conflict(said or "somebody else changed it")
+            return Conflict(text or "someone else has changed it")
         case 401 | 403:
-            return Denied(said or "the Kubernetes API forbids it")
+            return Denied(text or "the Kubernetes API denies it")
         case 400 | 422:
-            return Invalid(said or "the Kubernetes API refuses it")
+            return Invalid(text or "the Kubernetes API refuses it")
         case _:
-            return Unavailable(f"the Kubernetes API answers {status}")
+            return Unavailable(f"the Kubernetes API answered {status}")
 
 
 def _path(prefix: str, namespace: str, plural: str) -> str:
@@ -179,7 +179,7 @@ def _credentials() -> kopf.ConnectionInfo:
         info = login(settings=kopf.OperatorSettings())
         if info is not None:
             return info  # type: ignore[no-any-return]
-    raise Unavailable("no cluster is known: neither a service account nor KUBECONFIG")
+    raise Unavailable("no cluster is configured: neither a service account nor KUBECONFIG")
 
 
 def _tls(info: kopf.ConnectionInfo) -> ssl.SSLContext | bool:
@@ -194,7 +194,7 @@ def _tls(info: kopf.ConnectionInfo) -> ssl.SSLContext | bool:
     if info.certificate_path and info.private_key_path:
         context.load_cert_chain(str(info.certificate_path), str(info.private_key_path))
     elif info.certificate_data and info.private_key_data:
-        # The ssl module loads a key from a file only; it is gone, and never readable for others, right after.
+        # The ssl module loads keys from files only. This one is readable by no one else, and gone right after.
         with tempfile.NamedTemporaryFile() as pem:
             os.fchmod(pem.fileno(), 0o600)
             pem.write(_decoded(info.certificate_data) + b"\n" + _decoded(info.private_key_data))

@@ -1,7 +1,7 @@
 """One leader among all operators that run: by a Lease of coordination.k8s.io, as Kubernetes' own components do.
 
-Time is judged by our own clock only: a holder is gone when its Lease hasn't changed for as long as it said, since we
-saw it first. Should two lead for a moment all the same, the bundle's compare-and-set lets one of them write.
+Only this process's own clock counts: a holder is gone when its Lease hasn't changed for the Lease's duration since it
+was first seen. Should two lead for a moment all the same, the bundle's compare-and-set lets one of them write.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ log = get_logger(__name__)
 _ROUNDS: Final = 3  # renewals within a lease's time: two may fail
 
 
-class Election:
-    """`await election.run(lead)`: `lead` runs while this process is the leader, and is cancelled when it isn't."""
+class LeaderElection:
+    """`await election.run(lead)`: `lead` runs while this process leads, and is cancelled when it no longer does."""
 
     def __init__(self, cluster: Kubernetes, clock: Clock, namespace: str, name: str, lease_s: int, me: str) -> None:
         self._cluster, self._clock = cluster, clock
@@ -40,7 +40,7 @@ class Election:
                     held_s = now_s if self.leads else 0.0
                 except CallwardenError as error:
                     log.warning("lease.failed", error=error)
-                    # Another may take it a lease's time after our last renewal: be quiet before that.
+                    # Another process may take it a lease's duration after our last renewal: stop before that.
                     self.leads = self.leads and now_s - held_s < self._lease_s * (_ROUNDS - 1) / _ROUNDS
                 if self.leads and work is None:
                     log.info("leader.elected", lease=self._name)
@@ -61,10 +61,10 @@ class Election:
                 await asyncio.wait({work})
             if self.leads:
                 self.leads = False
-                await self._give_up()
+                await self._release()
 
     async def _take(self) -> bool:
-        """Whether the Lease is ours, now that we asked for it."""
+        """Tries to take or renew the Lease; whether this process holds it."""
         try:
             found = await self._cluster.lease(self._namespace, self._name)
         except NotFound:
@@ -93,8 +93,8 @@ class Election:
             return False
         return True
 
-    async def _give_up(self) -> None:
-        """Let the next one begin at once."""
+    async def _release(self) -> None:
+        """Lets the next leader begin at once."""
         try:
             found = await self._cluster.lease(self._namespace, self._name)
             spec = found.get("spec") or {}
@@ -102,7 +102,7 @@ class Election:
                 free = {**found, "spec": {**spec, "holderIdentity": ""}}
                 await self._cluster.replace_lease(self._namespace, self._name, free)
         except CallwardenError as error:
-            log.debug("lease.not_given_up", error=repr(error))
+            log.debug("lease.not_released", error=repr(error))
 
     def _is_gone(self, found: dict[str, Any], spec: dict[str, Any]) -> bool:
         version = str(found.get("metadata", {}).get("resourceVersion", ""))

@@ -1,10 +1,10 @@
-"""What the operator counts, by name."""
+"""The operator's metrics."""
 
 from typing import Final
 
 from callwarden.common.metrics import Metric, Metrics
-from callwarden.security_policy_operator.adapters.lease import Election
-from callwarden.security_policy_operator.app import Operator
+from callwarden.security_policy_operator.adapters.lease import LeaderElection
+from callwarden.security_policy_operator.app.operator import SecurityPolicyOperator
 
 RECONCILES: Final = Metric(
     "callwarden_operator_reconciles_total",
@@ -14,17 +14,21 @@ RECONCILES: Final = Metric(
     ("result",),
 )
 POLICIES: Final = Metric(
-    "callwarden_operator_policies", "gauge", "{policies}", "Policy resources, by what became of them.", ("state",)
+    "callwarden_operator_policies",
+    "gauge",
+    "{policies}",
+    "Policy resources, accepted or refused.",
+    ("state",),
 )
 APPLY: Final = Metric(
-    "callwarden_operator_apply_seconds", "gauge", "s", "From writing the last bundle until every pod ran it."
+    "callwarden_operator_apply_seconds", "gauge", "s", "From writing the last bundle until every pod enforced it."
 )
-LEADER: Final = Metric("callwarden_operator_leader", "gauge", "1", "1: this process reconciles. 0: another one does.")
+LEADER: Final = Metric("callwarden_operator_leader", "gauge", "1", "1: this process is the leader, 0: another one is.")
 
 
-def register(metrics: Metrics, operator: Operator, election: Election) -> None:
-    counts = operator.counts
-    metrics.observe(RECONCILES, lambda: {(result,): float(count) for result, count in counts.rounds.items()})
-    metrics.observe(POLICIES, lambda: {("accepted",): float(counts.accepted), ("refused",): float(counts.refused)})
-    metrics.observe(APPLY, lambda: counts.apply_s)
+def register(metrics: Metrics, operator: SecurityPolicyOperator, election: LeaderElection) -> None:
+    stats = operator.policies.stats
+    metrics.observe(RECONCILES, lambda: {(result,): float(count) for result, count in operator.rounds.items()})
+    metrics.observe(POLICIES, lambda: {("accepted",): float(stats.accepted), ("refused",): float(stats.refused)})
+    metrics.observe(APPLY, lambda: stats.apply_s)
     metrics.observe(LEADER, lambda: float(election.leads))

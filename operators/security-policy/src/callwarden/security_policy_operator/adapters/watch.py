@@ -1,7 +1,7 @@
-"""Tells when anything of our kinds changes, but for its status, which is ours. What it is now is read anew then:
-nothing depends on having heard all.
+"""Notifies of changes to resources of our kinds, but for their status, which the operator writes itself. A round reads
+everything again, so no notification is indispensable.
 
-kopf runs in a thread and an event loop of its own: in the main thread it would take the process's signals for itself.
+kopf runs in a thread and an event loop of its own: in the main thread it would handle the process's signals.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ log = get_logger(__name__)
 _STOP_TIMEOUT_S: Final = 5.0
 
 
-class Watch:
+class ResourceWatch:
     """`await watch.run()` for ever; `changed` is called in the loop that runs it."""
 
     def __init__(self, plurals: Iterable[str], changed: Callable[[], None]) -> None:
@@ -32,9 +32,9 @@ class Watch:
         stop, ended = threading.Event(), asyncio.Event()
         registry = kopf.OperatorRegistry()
 
-        known: dict[str, tuple[Any, ...]] = {}  # by uid, as the events had it
+        known: dict[str, tuple[Any, ...]] = {}  # by uid
 
-        def told(body: kopf.Body, **event: Any) -> None:
+        def on_event(body: kopf.Body, **event: Any) -> None:
             form = body.meta.get("generation"), body.meta.get("deletionTimestamp"), body.meta.get("finalizers")
             uid = str(body.meta.get("uid"))
             if event["type"] == "DELETED":
@@ -46,12 +46,12 @@ class Watch:
             loop.call_soon_threadsafe(self._changed)
 
         for plural in self._plurals:
-            kopf.on.event(GROUP, VERSION, plural, registry=registry)(told)
+            kopf.on.event(GROUP, VERSION, plural, registry=registry)(on_event)
         kopf.on.login(registry=registry)(kopf.login_with_service_account)
         kopf.on.login(registry=registry)(kopf.login_with_kubeconfig)
         settings = kopf.OperatorSettings()
-        settings.posting.enabled = False  # events are ours to write (`app`)
-        settings.scanning.disabled = True  # our kinds are there before the operator is; no right to watch all CRDs
+        settings.posting.enabled = False  # the app writes Events
+        settings.scanning.disabled = True  # our kinds exist before the operator does; it has no right to watch all CRDs
         settings.process.ultimate_exiting_timeout = None
 
         def work() -> None:
@@ -61,7 +61,7 @@ class Watch:
                         registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop
                     )
                 )
-            except Exception as error:  # the boundary of the thread: the task that waits for it ends, and so we do
+            except Exception as error:  # the boundary of the thread: the waiting task ends, and with it the process
                 log.error("watch.failed", error=error)
             finally:
                 loop.call_soon_threadsafe(ended.set)

@@ -1,4 +1,4 @@
-"""Account changes over NATS: told through JetStream, heard as plain messages."""
+"""Account changes over NATS: published through JetStream, received as plain messages."""
 
 from typing import Any, Final, get_args
 from uuid import uuid4
@@ -8,23 +8,23 @@ from nats.aio.msg import Msg
 from callwarden.api.events.v1 import events_pb2
 from callwarden.auth.app import Auth
 from callwarden.auth.core.users import UserKey
-from callwarden.auth.ports import AccountChange
+from callwarden.auth.ports import AuthAccountChange
 from callwarden.common.bus import Bus, Publisher
 from callwarden.common.logs import get_logger
 
 log = get_logger(__name__)
 
 SUBJECT: Final = "security.account_changed"
-_WHATS: Final = frozenset(get_args(AccountChange.__dataclass_fields__["what"].type))
+_WHATS: Final = frozenset(get_args(AuthAccountChange.__dataclass_fields__["what"].type))
 
 
-class NatsEvents:
-    """ports.Events: an event waits in memory while NATS is away."""
+class NatsAccountEventPublisher:
+    """ports.AccountEventPublisher: an event waits in memory while NATS is unavailable."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
 
-    def account_changed(self, change: AccountChange) -> None:
+    def account_changed(self, change: AuthAccountChange) -> None:
         event = events_pb2.AccountChanged(account_id=change.account_id, what=change.what)
         if change.user is not None:
             event.realm, event.username = change.user
@@ -32,18 +32,18 @@ class NatsEvents:
 
 
 async def follow(bus: Bus, app: Auth) -> None:
-    """Has the app forget what changed, from now on. What changes while we are not connected can't be heard: after each
-    reconnect everything is forgotten."""
+    """Has the app forget what changes from now on. Events are lost while we are not connected, so the app forgets
+    everything after each reconnect."""
 
-    async def heard(message: Msg) -> None:
+    async def changed(message: Msg) -> None:
         event = events_pb2.AccountChanged.FromString(message.data)
         user = UserKey(event.realm, event.username) if event.username else None
-        what: Any = event.what if event.what in _WHATS else "status"  # Of a newer release: forget all there is.
-        app.account_changed(AccountChange(event.account_id, what, user))
+        what: Any = event.what if event.what in _WHATS else "status"  # Of a newer release: forget all of it.
+        app.account_changed(AuthAccountChange(event.account_id, what, user))
 
     async def reconnected() -> None:
         app.forget_all()
 
-    await bus.subscribe(SUBJECT, heard)
+    await bus.subscribe(SUBJECT, changed)
     bus.on_reconnect(reconnected)
-    app.forget_all()  # What was asked before anybody listened.
+    app.forget_all()  # What was looked up before we subscribed.

@@ -5,18 +5,18 @@ from typing import Any, Final
 
 from callwarden.api.auth.v1 import auth_pb2, auth_pb2_grpc
 from callwarden.auth.app import Auth
-from callwarden.auth.core.digest import Answer
-from callwarden.auth.core.users import Identity, UserKey
+from callwarden.auth.core.digest import DigestAnswer
+from callwarden.auth.core.users import AuthIdentity, UserKey
 from callwarden.common.rpc.stream import StreamServicer
 from callwarden.kernel.verdict import Reason
 
-# The same bytes for the same reason, whoever asks and why.
+# The same bytes for the same reason, whatever caused it.
 _REJECTIONS: Final = {
     reason: auth_pb2.VerifyReply(rejected=auth_pb2.Rejected(reason=reason.value)) for reason in Reason
 }
 
 
-class AuthGrpc(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
+class AuthServicer(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
     def __init__(self, app: Auth) -> None:
         super().__init__(
             {
@@ -48,7 +48,7 @@ class AuthGrpc(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
         return auth_pb2.RemoveCredentialReply(removed=removed)
 
     def _verify(self, request: auth_pb2.VerifyRequest) -> auth_pb2.VerifyReply | Awaitable[auth_pb2.VerifyReply]:
-        answer = Answer(
+        answer = DigestAnswer(
             UserKey(request.realm, request.username),
             request.method,
             request.uri,
@@ -62,14 +62,14 @@ class AuthGrpc(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
         verdict = self._app.verify_now(answer)
         return _reply(verdict) if verdict is not None else self._verify_later(answer)
 
-    async def _verify_later(self, answer: Answer) -> auth_pb2.VerifyReply:
+    async def _verify_later(self, answer: DigestAnswer) -> auth_pb2.VerifyReply:
         return _reply(await self._app.verify(answer))
 
     def _verify_address(self, request: auth_pb2.VerifyAddressRequest) -> auth_pb2.VerifyReply:
         return _reply(self._app.verify_address(request.source_address, request.called))
 
 
-def _reply(verdict: Identity | Reason) -> auth_pb2.VerifyReply:
+def _reply(verdict: AuthIdentity | Reason) -> auth_pb2.VerifyReply:
     if isinstance(verdict, Reason):
         return _REJECTIONS[verdict]
     return auth_pb2.VerifyReply(

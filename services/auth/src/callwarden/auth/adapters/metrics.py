@@ -1,20 +1,23 @@
-"""What auth measures."""
+"""auth's rows of the catalogue of metrics."""
 
 from callwarden.auth.app import Auth
 from callwarden.common.metrics import Metric, Metrics
 
 VERDICTS = Metric(
-    "callwarden_auth_verdicts_total", "counter", "{verdicts}", "Verdicts on who is calling.", labels=("verdict",)
+    "callwarden_auth_verdicts_total", "counter", "{verdicts}", "Verdicts on callers.", labels=("verdict",)
 )
 LOOK_UPS = Metric(
     "callwarden_auth_look_ups_total",
     "counter",
     "{look-ups}",
-    "Verifications by where the user was found: in the cache, or by asking the database.",
+    "Verifications by where the user was found: in the cache or in the database.",
     labels=("where",),
 )
 QUERIES = Metric(
-    "callwarden_auth_queries_total", "counter", "{queries}", "Queries for credentials; many verifications share one."
+    "callwarden_auth_queries_total",
+    "counter",
+    "{queries}",
+    "Queries for credentials; verifications share them.",
 )
 CACHED = Metric("callwarden_auth_cached_users", "gauge", "{users}", "Users in memory, existing or not.")
 UNREADABLE = Metric(
@@ -26,10 +29,10 @@ UNREADABLE = Metric(
 
 
 def register(metrics: Metrics, app: Auth) -> None:
-    """Has the app's counts read whenever the metrics are collected."""
-    counts = app.counts
-    metrics.observe(VERDICTS, lambda: {("identified",): counts.identified, ("rejected",): counts.rejected})
-    metrics.observe(LOOK_UPS, lambda: {("cache",): counts.hits, ("database",): counts.misses})
-    metrics.observe(QUERIES, lambda: counts.queries)
+    """Reads the app's statistics whenever metrics are collected."""
+    stats = app.stats
+    metrics.observe(VERDICTS, lambda: {("identified",): stats.identified, ("rejected",): stats.rejected})
+    metrics.observe(LOOK_UPS, lambda: {("cache",): stats.hits, ("database",): stats.misses})
+    metrics.observe(QUERIES, lambda: stats.queries)
     metrics.observe(CACHED, lambda: app.cached)
-    metrics.observe(UNREADABLE, lambda: counts.unreadable)
+    metrics.observe(UNREADABLE, lambda: stats.unreadable)

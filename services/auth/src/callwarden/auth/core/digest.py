@@ -1,5 +1,5 @@
-"""A digest answer against what is known of the user (RFC 7616, RFC 8760). Nonces, their age, and whether the digest-uri
-is that of the request are the edge's business; it has the request.
+"""Checks digest answers (RFC 7616, RFC 8760). The edge, which has the request, checks the nonce, its age, and that the
+digest-uri is that of the request.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ ALLOWED: Final[dict[int, frozenset[Algorithm]]] = {
     1: frozenset(Algorithm),
     2: frozenset({Algorithm.SHA_256, Algorithm.SHA_512_256}),
 }
-"""Which algorithms count, by the policy's `authentication.digest.algorithms`."""
+"""The accepted algorithms, by the policy's `authentication.digest.algorithms`."""
 
 
 @dataclass(slots=True)
-class Answer:
-    """What a phone sent, as text. Not frozen, which would double the cost of making one (1.2 µs); nobody changes it."""
+class DigestAnswer:
+    """What a phone sent, as text. Not frozen, which would double the cost (1.2 µs); nothing changes it."""
 
     user: UserKey
     method: str
@@ -37,17 +37,17 @@ class Answer:
     response: str
 
     def __repr__(self) -> str:
-        return f"<Answer of {self.user.username}>"  # A response in a log can be attacked offline.
+        return f"<DigestAnswer of {self.user.username}>"  # A response in a log can be attacked offline.
 
 
-def algorithm_of(answer: Answer, allowed: frozenset[Algorithm]) -> Algorithm | None:
-    """The algorithm to check by, or None if the answer's isn't allowed, or its form not one that we challenge for."""
+def algorithm_of(answer: DigestAnswer, allowed: frozenset[Algorithm]) -> Algorithm | None:
+    """The algorithm to check with, or None if the answer's is not allowed, or its form is not what we challenge for."""
     algorithm = _BY_NAME.get(answer.algorithm)
     return algorithm if algorithm in allowed and answer.qop in ("", "auth") else None
 
 
-def is_right(answer: Answer, algorithm: Algorithm, ha1s: Ha1s) -> bool:
-    """Whether it is the answer of somebody who knows the password. Takes the same time for any wrong one. 5 µs."""
+def is_right(answer: DigestAnswer, algorithm: Algorithm, ha1s: Ha1s) -> bool:
+    """Whether the answer was made with the password. Takes the same time for any wrong one: 5 µs."""
     match algorithm:
         case Algorithm.MD5:
             known = ha1s.md5
@@ -69,7 +69,7 @@ def is_right(answer: Answer, algorithm: Algorithm, ha1s: Ha1s) -> bool:
 
 
 def ha1s_of(user: UserKey, password: str) -> Ha1s:
-    """What is kept instead of the password."""
+    """The values stored instead of the password."""
     md5, sha256, sha512_256 = (
         ha1(algorithm, user.username, user.realm, password)
         for algorithm in (Algorithm.MD5, Algorithm.SHA_256, Algorithm.SHA_512_256)

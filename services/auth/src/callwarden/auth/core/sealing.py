@@ -1,10 +1,10 @@
-"""HA1 values at rest: sealed with AES-256-GCM, so that the database alone lets nobody in.
+"""HA1 values at rest, sealed with AES-256-GCM: the database alone is not enough to log in.
 
-In: keys, their names, sealing and opening. Out: where keys come from (settings) and chance (the salt is an argument).
+In: keys, their names, sealing and opening. Out: where keys come from (settings); the salt is an argument.
 
 A sealed value is bound to its user (name and realm are authenticated with it): rows that are swapped in the database
-don't open. Keys are rotated by naming the new one current and keeping the old one among the others until every row was
-sealed anew (`app.reseal`).
+don't open. To rotate keys, make the new one current and keep the old one among the others until every row is resealed
+(`app.reseal`).
 """
 
 from collections.abc import Iterable
@@ -25,11 +25,11 @@ SEALED_BYTES: Final = SALT_BYTES + sum(_HA1_BYTES) + _TAG_BYTES
 
 
 class BadKey(ValueError):
-    """A key isn't 64 hexadecimal digits. Its text is not repeated."""
+    """A key isn't 64 hexadecimal digits. The message doesn't repeat it."""
 
 
 class CannotOpen(Exception):
-    """A sealed value can't be opened: its key isn't known here, or it was changed, or moved to another user."""
+    """A sealed value can't be opened: its key isn't configured, or the value was changed or belongs to another user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class _Key:
 
 
 class SealingKeys:
-    """The key that seals, and all that open."""
+    """The key that seals, and all keys that open."""
 
     __slots__ = ("_by_id", "_current")
 
@@ -58,11 +58,11 @@ class SealingKeys:
 
     @property
     def current_id(self) -> str:
-        """The name of the key that seals: derived from it, so that nobody has to number keys."""
+        """The name of the key that seals: derived from it, so that keys need no numbers."""
         return self._current.id
 
     def seal(self, key: UserKey, ha1s: Ha1s, salt: bytes) -> Sealed:
-        """`salt`: SALT_BYTES of chance, new for each seal."""
+        """`salt`: SALT_BYTES random bytes, new for each seal."""
         if len(salt) != SALT_BYTES:
             raise ValueError("the salt has 12 bytes")
         plain = bytes.fromhex(ha1s.md5 + ha1s.sha256 + ha1s.sha512_256)
@@ -72,13 +72,13 @@ class SealingKeys:
         """Raises CannotOpen. 3 µs."""
         opener = self._by_id.get(sealed.key_id)
         if opener is None:
-            raise CannotOpen("sealed with a key that isn't configured")
+            raise CannotOpen("the key that sealed it is not configured")
         if len(sealed.value) != SEALED_BYTES:
             raise CannotOpen("not a sealed value")
         try:
             plain = opener.cipher.decrypt(sealed.value[:SALT_BYTES], sealed.value[SALT_BYTES:], _bound_to(key))
         except InvalidTag:
-            raise CannotOpen("changed, or another user's") from None
+            raise CannotOpen("changed, or sealed for another user") from None
         return Ha1s(plain[:16].hex(), plain[16:48].hex(), plain[48:].hex())
 
 
@@ -89,7 +89,7 @@ def _key(text: str) -> _Key:
         raise BadKey("a credential key is 64 hexadecimal digits") from None
     if len(key) != KEY_BYTES:
         raise BadKey("a credential key is 64 hexadecimal digits")
-    # Of a hash that nothing else is made from: the name is stored beside what the key seals.
+    # From a hash used for nothing else: the name is stored next to the sealed value.
     return _Key(sha256(b"callwarden credential key id\0" + key).hexdigest()[:16], AESGCM(key))
 
 

@@ -1,11 +1,11 @@
-"""Which trunk may send from an address, found in memory. Where trunks are kept is in `ports`."""
+"""Finds the trunk that may send from an address. `ports` says where trunks are kept."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, TypeAlias
 
-from callwarden.auth.core.users import Account
+from callwarden.auth.core.users import AuthAccount
 
 TRUNKS_MAX: Final = 100_000  # 60 MB; a wholesale operator has hundreds.
 Address: TypeAlias = IPv4Address | IPv6Address
@@ -19,7 +19,7 @@ class SenderTrunk:
     name: str
     address: str
     tech_prefix: str
-    account: Account
+    account: AuthAccount
 
 
 class TrunkTable:
@@ -36,12 +36,12 @@ class TrunkTable:
                 unusable.append(trunk.name)
             else:
                 by_network.setdefault(network, []).append(trunk)
-        # The longest prefix first; sorting is stable, so of two that are alike the first name wins, everywhere.
+        # The longest prefix first; sorting is stable, so of two equal ones the first name wins, in every process.
         self._by_network = {
             network: tuple(sorted(group, key=lambda trunk: -len(trunk.tech_prefix)))
             for network, group in by_network.items()
         }
-        # Which lengths occur: the narrowest network is tried first, and there are few.
+        # The network lengths that occur, narrowest first. There are few.
         self._lengths = tuple(sorted({(net.version, net.prefixlen) for net in by_network}, key=lambda v: -v[1]))
         self.unusable = tuple(unusable)
 
@@ -50,9 +50,10 @@ class TrunkTable:
 
     def find(self, source: str, called: str) -> SenderTrunk | None:
         """The trunk for a call to `called` from the address: the narrowest network that has one whose tech prefix the
-        called number begins with, and of those the one with the longest prefix. 3 µs an occurring network length.
+        called number begins with, and of those the one with the longest prefix. Takes 3 µs for each network
+        length that occurs.
 
-        A disabled account's trunk is found, too: the caller says what is wrong.
+        Finds a disabled account's trunk, too: the caller reports what is wrong.
         """
         try:
             address = ip_address(source)

@@ -1,30 +1,30 @@
-"""Users and what is known of them. How secrets are sealed is in `sealing`, how an answer is checked in `digest`."""
+"""Users and their accounts. `sealing` seals secrets, `digest` checks answers."""
 
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from callwarden.kernel.errors import Invalid
 
-USERNAME_CHARS_MAX: Final = 128  # Longer ones are nobody's; RFC 3261 sets no bound.
+USERNAME_CHARS_MAX: Final = 128  # RFC 3261 sets no bound; no user has a longer one.
 REALM_CHARS_MAX: Final = 255  # A domain name (RFC 1035 section 2.3.4).
 
 
 class UserKey(NamedTuple):
-    """Whose credential it is. A tuple: it is made and hashed for every verification."""
+    """Identifies a credential. A tuple, for speed: made and hashed for every verification."""
 
     realm: str
     username: str
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class AuthAccount:
     """The account behind a credential or trunk. `kind`: "enduser", "traffic-sender" or "carrier"."""
 
     id: str
     kind: str
     active: bool
     numbers: tuple[str, ...] = ()
-    """E.164 with "+": what the account owns and may show."""
+    """E.164 with "+": the numbers that the account owns and may present."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +37,24 @@ class Ha1s:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """Who it is. `ttl_s`: the answer holds so long, unless an account event says otherwise."""
+class AuthIdentity:
+    """A verified caller. `ttl_s`: how long the answer may be cached, unless an account event says otherwise."""
 
-    account: Account
+    account: AuthAccount
     tech_prefix: str
     ttl_s: int
     trunk: str = ""
-    """By which it was known; empty: by a credential."""
+    """The trunk that identified the caller; empty: a credential did."""
 
 
 def could_exist(key: UserKey) -> bool:
-    """Whether such a user can be in the database at all; if not, nobody needs to look, and the answer tells nothing
+    """Whether such a user can be in the database at all. If not, no look-up is needed, and the answer reveals nothing
     that isn't public."""
     return (
         0 < len(key.username) <= USERNAME_CHARS_MAX
         and len(key.realm) <= REALM_CHARS_MAX
-        # ":" would make two different users' HA1 inputs alike (RFC 7616 section 3.4: user names have none); databases
-        # hold no NUL; the others can't be typed.
+        # ":" would make the HA1 inputs of two different users equal (RFC 7616 section 3.4: user names have none);
+        # databases hold no NUL; the others can't be typed.
         and ":" not in key.username
         and key.username.isprintable()
         and key.realm.isprintable()
@@ -62,7 +62,7 @@ def could_exist(key: UserKey) -> bool:
 
 
 def check_key(key: UserKey) -> None:
-    """Raises Invalid with the field that no user can have."""
+    """Raises Invalid, naming the field that is impossible."""
     if not key.realm:
         raise Invalid("a realm is required", field="realm")
     if not could_exist(UserKey(key.realm, "user")):

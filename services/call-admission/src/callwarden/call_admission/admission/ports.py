@@ -1,70 +1,57 @@
 """What call-admission needs of the world, in its own words. Each docstring is the contract."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 from uuid import UUID
 
-from callwarden.call_admission.admission.core.book import Changes, Loaded
 from callwarden.call_admission.admission.core.notices import Notice
 from callwarden.call_admission.admission.core.snapshot import SourceTrunk
+from callwarden.call_admission.admission.core.state import Changes, CounterKey, Loaded, ReadSet
 from callwarden.call_admission.model.calls import Expired, NoQuote, Pricing, Quote
 from callwarden.kernel.verdict import Reason
 
-T = TypeVar("T")
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """All changes are committed."""
 
 
-class Read(Protocol):
-    """What a batch stands on. Each key once and in order, so that everybody locks rows in the same one."""
+@dataclass(frozen=True, slots=True)
+class WriteConflict:
+    """Nothing was written, as far as is known: another process came between the read and the write.
 
-    @property
-    def accounts(self) -> Sequence[UUID]:
-        """All accounts of the batch."""
-        ...
+    `error`: what the store says, where a version that has moved isn't the only explanation (a CHECK was violated, a key
+    exists already, the outcome of the commit isn't known). Reading again shows what is true.
+    """
 
-    @property
-    def counted(self) -> Sequence[UUID]:
-        """Those of them whose lines and days are asked for."""
-        ...
-
-    @property
-    def holds(self) -> Sequence[UUID]:
-        """The holds (and, by the same ids, records and refusals) of the batch."""
-        ...
-
-    @property
-    def looked(self) -> Sequence[UUID]:
-        """Accounts that are only looked at, beside the resellers of `accounts`: carriers."""
-        ...
-
-    @property
-    def now_s(self) -> float:
-        """Holds that expire later count as lines."""
-        ...
+    error: Exception | None = None
 
 
-class Books(Protocol):
-    """Where accounts, holds, ledger and records are kept."""
+class AdmissionStore(Protocol):
+    """Where accounts, holds, ledger and records are kept. All methods raise Unavailable if it can't be reached."""
 
-    async def update(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
-        """Calls `work` with what the batch stands on and writes the changes that it returns, all or nothing, and only
-        if nothing they stand on has changed by then. Returns work's other result.
+    async def load(self, read: ReadSet, counters: Collection[CounterKey]) -> Loaded:
+        """What is true now. Rows that don't exist are left out, except counters: those are new ones with version 0.
 
-        `work` is called again, with what is true then, when somebody came between; it must have no effect beside its
-        result. It may be given what was true a while ago; what `Changes.doubtful` names is then decided again. While
-        `Changes.missing` isn't empty nothing is written: `work` is called again with those counters, too.
-
-        Raises Unavailable if the database can't be asked or doesn't answer in time; it may have written then, and
-        commands are such that doing them again is harmless. Raises Conflict when others came between too often.
-        Anything else means that some change can't be written; then nothing was.
+        Accounts, holds and referenced accounts are of one moment; counters are of the same moment or an earlier one.
+        The result belongs to the caller, who may change it.
         """
         ...
 
-    async def look(self, read: Read, work: Callable[[Loaded], tuple[Changes, T]]) -> T:
-        """As `update`, on what is true now, and nothing is written."""
+    async def write(self, changes: Changes) -> Written | WriteConflict:
+        """Writes all of the changes or nothing.
+
+        It is a conflict if an account has another version than `versions` or `checked` says, a counter another one than
+        its row (if there is one), a hold another expiry than `expiries` says, or if a new hold's id has a hold already;
+        with `check_hold_ids` also if it has a call record or a refusal. Each account in `versions` and each counter
+        gets a version one higher. A decision record whose id exists already is left out. Any other exception means that
+        a change can't be written at all.
+        """
         ...
 
     async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
-        """Holds whose time has passed, the oldest first. Raises Unavailable."""
+        """Holds whose time has passed (Unix time), at most so many, in any order."""
         ...
 
 
@@ -89,10 +76,10 @@ class SourceTrunks(Protocol):
         ...
 
 
-class Notices(Protocol):
-    """Where limits that come near, and calls that were blocked, are told."""
+class Notifier(Protocol):
+    """Publishes notices: a limit is nearly or fully used, or a call was blocked."""
 
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         """Doesn't block."""
         ...
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from callwarden.call_admission.lists.core.call_stats import Count
-from callwarden.call_admission.model.lists import Entry, Listed, ListHead
+from callwarden.call_admission.lists.core.call_stats import CallCount
+from callwarden.call_admission.model.lists import Listed, ListEntry, ListHead
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenList:
     """A list that was written. `duplicates`: entries that came more than once."""
 
     version: int
@@ -32,7 +32,7 @@ class ListStore(Protocol):
         """
         ...
 
-    async def entries(self, name: str, after: str, limit: int) -> Sequence[Entry]:
+    async def entries(self, name: str, after: str, limit: int) -> Sequence[ListEntry]:
         """Entries of the version that holds, in their order, after that one."""
         ...
 
@@ -40,7 +40,7 @@ class ListStore(Protocol):
         """The note of one entry; "" where there is none."""
         ...
 
-    async def replace(self, head: ListHead, pages: AsyncIterator[Sequence[Entry]]) -> Written:
+    async def replace(self, head: ListHead, pages: AsyncIterator[Sequence[ListEntry]]) -> WrittenList:
         """Makes these entries (at least one) the list of that name, under a version above all before.
 
         All or nothing: until the end readers get the version before, and whatever fails leaves it in place. `version`,
@@ -58,7 +58,7 @@ class ListStore(Protocol):
         ...
 
 
-class ListNews(Protocol):
+class ListPublisher(Protocol):
     """Tells all processes."""
 
     async def changed(self, name: str, version: int) -> None:
@@ -66,10 +66,10 @@ class ListNews(Protocol):
         ...
 
 
-class CountNews(Protocol):
+class CountPublisher(Protocol):
     """Tells all other processes how calls ended."""
 
-    async def counted(self, counts: Sequence[Count]) -> None:
+    async def counted(self, counts: Sequence[CallCount]) -> None:
         """This process counted so much since it told last. May be lost, never raises."""
         ...
 

@@ -171,7 +171,7 @@ class Expired:
     account_id: UUID
 
 
-class Owner(NamedTuple):
+class LimitScope(NamedTuple):
     """A counter that a call is counted in, beside its account's own row."""
 
     kind: str
@@ -213,7 +213,7 @@ class Hold:
     trunk: str
     marks: tuple[str, ...] = ()
     """Velocity rules that the call was counted under (rules.velocity.marks): its end is counted under the same."""
-    owners: tuple[Owner, ...] = ()
+    scopes: tuple[LimitScope, ...] = ()
     """Where else it is counted: it ends where it began, whatever policy says then."""
     costs: tuple[RouteCost, ...] = ()
     """By trunk; not of routes of which nobody knows carrier or cost."""
@@ -239,14 +239,14 @@ class Hold:
         return Hold(
             self.id, self.account_id, self.created_at_s, answered_at_s,
             answered_at_s + granted_s + grace_s + EXPIRY_MARGIN_S, granted_s, self.max_duration_s, final, held_micros,
-            self.spend_day, self.price, trunk, self.marks, self.owners, self.costs, self.limits_hit,
+            self.spend_day, self.price, trunk, self.marks, self.scopes, self.costs, self.limits_hit,
         )  # fmt: skip
 
     def without(self) -> "Hold":
         """The same call with nothing granted or held: what it leaves to be asked for while it is decided anew."""
         return Hold(
             self.id, self.account_id, self.created_at_s, self.answered_at_s, self.expires_at_s, 0, self.max_duration_s,
-            self.final, 0, self.spend_day, self.price, self.trunk, self.marks, self.owners, self.costs, self.limits_hit,
+            self.final, 0, self.spend_day, self.price, self.trunk, self.marks, self.scopes, self.costs, self.limits_hit,
         )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class BadPattern(ValueError):
         super().__init__(reason)
 
 
-class Kind(Enum):
+class ListKind(Enum):
     """What being on a list means. The value is what the database says."""
 
     BLOCK = "block"
@@ -58,7 +58,7 @@ class Kind(Enum):
     """Never refused because of a list, and never listed for a time. Not: that nobody else may be called."""
 
 
-class Side(Enum):
+class ListSide(Enum):
     """Which number of a call a list is about."""
 
     CALLED = "called"
@@ -72,8 +72,8 @@ class ListHead:
 
     name: str
     version: int = 0
-    kind: Kind = Kind.BLOCK
-    side: Side = Side.CALLED
+    kind: ListKind = ListKind.BLOCK
+    side: ListSide = ListSide.CALLED
     description: str = ""
     entries: int = 0
     source: str = ""
@@ -82,7 +82,7 @@ class ListHead:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ListEntry:
     """One entry: "4930123456" a number, "4990*" a prefix, "4990?555*" with any digit at the fifth place."""
 
     pattern: str
@@ -288,7 +288,7 @@ class Listed:
     list: str
     """DYNAMIC or SMART."""
     realm: str
-    side: Side
+    side: ListSide
     number: str
     account_id: UUID | None
     reason: str
@@ -385,8 +385,8 @@ class Hit(NamedTuple):
     """A number on a list."""
 
     list: str
-    kind: Kind
-    side: Side
+    kind: ListKind
+    side: ListSide
     """CALLED or CALLING: the number that was found."""
     pattern: str
     """The entry; of a list that makes itself the number."""
@@ -414,7 +414,7 @@ class Lists:
                 of_trunk[trunk] = (*of_trunk.get(trunk, ()), name)
         return cls(fixed, listings, of_trunk)
 
-    def find(self, names: Iterable[str], digits: str, side: Side) -> Hit | None:
+    def find(self, names: Iterable[str], digits: str, side: ListSide) -> Hit | None:
         """What the named lists say of a number on that side of a call: the entry that fits best, and of two that fit
         alike the one that allows. A name that no list has says nothing."""
         best: Hit | None = None
@@ -473,7 +473,7 @@ class Listing:
 def _hit_of(listed: Listed) -> Hit:
     return Hit(
         listed.list,
-        Kind.BLOCK,
+        ListKind.BLOCK,
         listed.side,
         listed.number,
         EXACT_RANK,
@@ -483,5 +483,5 @@ def _hit_of(listed: Listed) -> Hit:
     )
 
 
-_ALLOW: Final = Kind.ALLOW
-_BOTH, _CALLED, _CALLING = Side.BOTH, Side.CALLED, Side.CALLING
+_ALLOW: Final = ListKind.ALLOW
+_BOTH, _CALLED, _CALLING = ListSide.BOTH, ListSide.CALLED, ListSide.CALLING

@@ -19,19 +19,19 @@ _COUNTRY_CODE_DIGITS_MAX: Final = 3
 _NON_GEOGRAPHIC: Final = "001"  # phonenumbers' region of country codes that are no country's (UN M.49: the world)
 
 
-class Kind(Enum):
+class NumberKind(Enum):
     PREMIUM = "premium"
     SHARED_COST = "shared-cost"
     OTHER = "other"
 
 
 @lru_cache(KINDS_CACHED)
-def kind_of(digits: str) -> Kind:
+def kind_of(digits: str) -> NumberKind:
     """The kind of an E.164 number, given as digits without "+"."""
     code = country_code_of(digits)
     national = digits[len(code) :]
     if not code or _suspicious(code).match(national) is None:
-        return Kind.OTHER
+        return NumberKind.OTHER
     zeros = len(national) - len(national.lstrip("0"))
     number = PhoneNumber(
         country_code=int(code),
@@ -41,12 +41,12 @@ def kind_of(digits: str) -> Kind:
     )
     match number_type(number):
         case PhoneNumberType.PREMIUM_RATE:
-            return Kind.PREMIUM
+            return NumberKind.PREMIUM
         case PhoneNumberType.SHARED_COST:
-            return Kind.SHARED_COST
+            return NumberKind.SHARED_COST
         case PhoneNumberType.UNKNOWN:
             return _kind_by_beginning(code, national)
-    return Kind.OTHER
+    return NumberKind.OTHER
 
 
 @lru_cache(KINDS_CACHED)
@@ -105,16 +105,16 @@ def _suspicious(code: str) -> re.Pattern[str]:
     return re.compile("|".join(f"(?:{pattern})" for pattern in sorted(patterns)) or _NOTHING)
 
 
-def _kind_by_beginning(code: str, national: str) -> Kind:
+def _kind_by_beginning(code: str, national: str) -> NumberKind:
     for region in _REGIONS[code]:
         metadata = _metadata(code, region)
         if metadata is None:
             continue
         if _begins_like(metadata.premium_rate, national):
-            return Kind.PREMIUM
+            return NumberKind.PREMIUM
         if _begins_like(metadata.shared_cost, national):
-            return Kind.SHARED_COST
-    return Kind.OTHER
+            return NumberKind.SHARED_COST
+    return NumberKind.OTHER
 
 
 def _begins_like(description: PhoneNumberDesc | None, national: str) -> bool:

@@ -29,7 +29,7 @@ class SlicePolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class DynamicDaily:
+class DynamicDailyPolicy:
     """Which accounts' spend of a day is held to a multiple of the largest so far."""
 
     traffic_senders: bool
@@ -67,7 +67,7 @@ class Ceiling:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
+class VelocityLimits:
     """What a velocity rule's warning or critical level allows; None: it isn't counted."""
 
     per_second: int | None
@@ -80,15 +80,15 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
-class Velocity:
+class VelocityPolicy:
     """How quickly one account may call one group of destinations."""
 
     name: str
     prefixes: frozenset[str]
     hours: str
     period_ms: int
-    warning: Level
-    critical: Level
+    warning: VelocityLimits
+    critical: VelocityLimits
     counts_second: bool
     counts_minute: bool
     counts_period: bool
@@ -133,7 +133,7 @@ class AdmissionPolicy:
     daily_traffic_sender_micros: int | None
     daily_per_account: bool
     """Whether an account's own daily limit holds."""
-    dynamic_daily: DynamicDaily | None
+    dynamic_daily: DynamicDailyPolicy | None
     check_postpaid: bool
     talk_time: bool
     """Whether accounts' limits of talk time hold."""
@@ -160,7 +160,7 @@ class AdmissionPolicy:
     not_profitable: int
     minute_cost_micros_max: int
     """0: no limit."""
-    velocity: tuple[Velocity, ...]
+    velocity: tuple[VelocityPolicy, ...]
     velocity_names: frozenset[str]
     new_countries_max: int | None
     """In a day; None: no limit."""
@@ -221,7 +221,7 @@ class AdmissionPolicy:
             daily_enduser_micros=spend.daily.end_user,
             daily_traffic_sender_micros=spend.daily.traffic_sender,
             daily_per_account=spend.daily.per_account is not False,
-            dynamic_daily=DynamicDaily(
+            dynamic_daily=DynamicDailyPolicy(
                 dynamic.mode == 2, dynamic.floor_end_user, dynamic.floor_traffic_sender, dynamic.multiplier
             )
             if dynamic.mode
@@ -267,26 +267,26 @@ class AdmissionPolicy:
         )
 
 
-def _velocity(rule: VelocityRule) -> Velocity:
+def _velocity(rule: VelocityRule) -> VelocityPolicy:
     warning, critical = _level(rule.warning), _level(rule.critical)
 
     def counts(*names: str) -> bool:
         return any(getattr(level, name) is not None for level in (warning, critical) for name in names)
 
-    return Velocity(
+    return VelocityPolicy(
         rule.name, frozenset(rule.prefixes), rule.hours, rule.period * 1_000, warning, critical,
         counts("per_second"), counts("per_minute"), counts("total", "spend_micros"), counts("at_once"),
         counts("in_sequence"),
     )  # fmt: skip
 
 
-def _level(level: VelocityLevel) -> Level:
-    return Level(
+def _level(level: VelocityLevel) -> VelocityLimits:
+    return VelocityLimits(
         level.per_second, level.per_minute, level.total, level.at_once, level.in_sequence, level.duration, level.spend
     )
 
 
-class Policies:
+class AdmissionPolicies:
     """One revision for all realms: what is swapped whole."""
 
     def __init__(self, policies: PolicySet) -> None:

@@ -1,7 +1,7 @@
 """What a call cost in the end: a hold and how it ended in, the record and the charge out.
 
-In: seconds, price, the charge that never passes what was held. Out: what it changes in the account (book), when a hold
-has expired (book).
+In: seconds, price, the charge that never passes what was held. Out: what that changes in the account, and when a
+hold has expired (admission.core.transaction).
 """
 
 from dataclasses import dataclass

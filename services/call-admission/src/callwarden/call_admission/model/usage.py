@@ -1,7 +1,7 @@
 """What is counted for one owner of limits: an account, a reseller, a realm, the system, a source address, a carrier.
 
 In: how each call moves the counts on, what they come to in a moment, which notices were raised. Out: limits (rules/),
-how it is kept as bytes (codecs.usage_bytes), who is touched by which call (book).
+how it is kept as bytes (codecs.usage_bytes), which counters a call touches (admission.core.counting).
 
 Everything is an integer, and exact: what a call has reserved is given back by the same hold, and what it cost in the
 end is added once. Every part is bounded, whatever calls come (a test pushes each to its bound):
@@ -30,7 +30,7 @@ import msgspec
 from callwarden.call_admission.model.calls import CallRequest, Hold
 from callwarden.call_admission.model.days import hour_of
 from callwarden.call_admission.model.number_plan import country_of
-from callwarden.call_admission.model.policy import AdmissionPolicy, Velocity
+from callwarden.call_admission.model.policy import AdmissionPolicy, VelocityPolicy
 from callwarden.call_admission.model.settle import Settlement
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60_000
 
 
-class Span(msgspec.Struct, array_like=True, gc=False):
+class CalendarSpan(msgspec.Struct, array_like=True, gc=False):
     """A calendar day or month: `key` is the day's ordinal, or year × 12 + month - 1."""
 
     key: int
@@ -70,7 +70,7 @@ class Span(msgspec.Struct, array_like=True, gc=False):
     running: int = 0
 
 
-class Bucket(msgspec.Struct, array_like=True, gc=False):
+class WindowBucket(msgspec.Struct, array_like=True, gc=False):
     """The calls that began in one step of a window; `micros` and `talk_s` are held or granted while they run."""
 
     index: int
@@ -79,11 +79,11 @@ class Bucket(msgspec.Struct, array_like=True, gc=False):
     talk_s: int = 0
 
 
-class Sliding(msgspec.Struct, array_like=True):
+class SlidingWindow(msgspec.Struct, array_like=True):
     """A sliding window of calls by the moment at which they began."""
 
     width_ms: int
-    buckets: list[Bucket] = msgspec.field(default_factory=list)
+    buckets: list[WindowBucket] = msgspec.field(default_factory=list)
     dropped: int = -1
     """Every bucket up to this index is gone for good."""
 
@@ -110,14 +110,14 @@ class Sliding(msgspec.Struct, array_like=True):
             bucket.micros += micros
             bucket.talk_s += talk_s
 
-    def at(self, began_s: float) -> Bucket | None:
+    def at(self, began_s: float) -> WindowBucket | None:
         """What a call that began then is counted in; None: it counts no more."""
         return self._bucket(int(began_s * 1_000) // self.width_ms, make=False)
 
-    def sums(self, now_s: float) -> Bucket:
+    def sums(self, now_s: float) -> WindowBucket:
         """All that began within the span before now; its index says nothing."""
         now = int(now_s * 1_000) // self.width_ms
-        total = Bucket(0)
+        total = WindowBucket(0)
         for bucket in reversed(self.buckets):
             if bucket.index < now - WINDOW_BUCKETS:
                 break
@@ -150,7 +150,7 @@ class Sliding(msgspec.Struct, array_like=True):
         if until > self.dropped:
             self.dropped = until
 
-    def _bucket(self, index: int, *, make: bool) -> Bucket | None:
+    def _bucket(self, index: int, *, make: bool) -> WindowBucket | None:
         if index <= self.dropped:
             return None
         buckets = self.buckets
@@ -161,12 +161,12 @@ class Sliding(msgspec.Struct, array_like=True):
             return buckets[position]
         if not make:
             return None
-        bucket = Bucket(index)
+        bucket = WindowBucket(index)
         buckets.insert(position, bucket)
         return bucket
 
 
-def _index(bucket: Bucket) -> int:
+def _index(bucket: WindowBucket) -> int:
     return bucket.index
 
 
@@ -235,12 +235,12 @@ def _first(step: list[int]) -> int:
     return step[0]
 
 
-class Group(msgspec.Struct, array_like=True):
+class VelocityCounts(msgspec.Struct, array_like=True):
     """One velocity rule's counts; None: it doesn't limit that."""
 
-    second: Sliding | None = None
-    minute: Sliding | None = None
-    period: Sliding | None = None
+    second: SlidingWindow | None = None
+    minute: SlidingWindow | None = None
+    period: SlidingWindow | None = None
     leases: Leases | None = None
     last: str = ""
     """What was called last: a prefix of the rule, or the number where it has none."""
@@ -248,7 +248,7 @@ class Group(msgspec.Struct, array_like=True):
     last_at_s: int = 0
 
 
-class Baseline(msgspec.Struct, array_like=True):
+class AccountBaseline(msgspec.Struct, array_like=True):
     """What the account usually does; weights lose half of themselves in policy's half-life."""
 
     since: int
@@ -272,7 +272,7 @@ class Country(msgspec.Struct, array_like=True, gc=False):
 
 
 @dataclass(slots=True)
-class Facts:
+class TransitionContext:
     """What a transition needs to know besides the call. `account`: the owner's own, if it is an account, a reseller or
     a carrier; the paying account otherwise."""
 
@@ -290,16 +290,16 @@ class Usage(msgspec.Struct, omit_defaults=True):
     held_micros: int = 0
     spent_micros: int = 0
     """In all, ever: what counts against a reseller's credit."""
-    days: list[Span] = msgspec.field(default_factory=list)
-    months: list[Span] = msgspec.field(default_factory=list)
+    days: list[CalendarSpan] = msgspec.field(default_factory=list)
+    months: list[CalendarSpan] = msgspec.field(default_factory=list)
     peak_day_micros: int = 0
     """Largest spend of a day among those that are in `days` no more."""
     leases: Leases | None = None
-    second: Sliding | None = None
-    period: Sliding | None = None
-    groups: dict[str, Group] = msgspec.field(default_factory=dict)
+    second: SlidingWindow | None = None
+    period: SlidingWindow | None = None
+    groups: dict[str, VelocityCounts] = msgspec.field(default_factory=dict)
     countries: dict[str, Country] = msgspec.field(default_factory=dict)
-    baseline: Baseline | None = None
+    baseline: AccountBaseline | None = None
     month_base_micros: int | None = None
     """The monthly limit that has grown by `month_grown_micros`; another one begins anew."""
     month_grown_micros: int = 0
@@ -314,9 +314,9 @@ class Usage(msgspec.Struct, omit_defaults=True):
 
     # ------------------------------------------------------------------ a call's life
 
-    def begin(self, call: CallRequest, hold: Hold, facts: Facts) -> None:
+    def begin(self, call: CallRequest, hold: Hold, context: TransitionContext) -> None:
         """An admission is placed. It counts for every carrier that it may go by: which one takes it isn't known yet."""
-        owner, policy, now_s = facts.owner, facts.policy, facts.now_s
+        owner, policy, now_s = context.owner, context.policy, context.now_s
         if owner == CARRIER:
             self._reserve(hold, 1, hold.granted_s)
             return
@@ -328,29 +328,29 @@ class Usage(msgspec.Struct, omit_defaults=True):
         if owner in _WITH_SPANS:
             self.held_micros += micros
             day, month = keys_of(hold)
-            if facts.account.monthly_micros is not None:
-                self._grow(facts.account, month)  # before months are dropped: it looks at the last one that grew
+            if context.account.monthly_micros is not None:
+                self._grow(context.account, month)  # before months are dropped: it looks at the last one that grew
             for spans, key in ((self.days, day), (self.months, month)):
                 span = self._span(spans, key)
                 span.calls += 1
                 span.running += 1
                 span.held_micros += micros
                 span.granted_s += granted_s
-        if owner != ACCOUNT or facts.leases:
+        if owner != ACCOUNT or context.leases:
             self._leases().begin(hold.expires_at_s, now_s)
-        if owner != ACCOUNT or policy.counts_seconds or facts.account.max_per_second is not None:
+        if owner != ACCOUNT or policy.counts_seconds or context.account.max_per_second is not None:
             if self.second is None:
-                self.second = Sliding(Sliding.width(SECOND_MS))
+                self.second = SlidingWindow(SlidingWindow.width(SECOND_MS))
             self.second.begin(now_s, 0, 0)
         if owner == ACCOUNT:
             if policy.velocity or self.groups:
-                self._begin_groups(call, hold, facts)
+                self._begin_groups(call, hold, context)
             if policy.learns and not call.local:
-                self._learn(country_of(call.destination), hold, facts)
+                self._learn(country_of(call.destination), hold, context)
 
-    def extend(self, before: Hold, after: Hold, facts: Facts) -> None:
+    def extend(self, before: Hold, after: Hold, context: TransitionContext) -> None:
         """More was granted, or the callee has answered."""
-        owner = facts.owner
+        owner = context.owner
         micros = after.held_micros - before.held_micros
         granted_s = after.granted_s - before.granted_s
         if owner == CARRIER:
@@ -367,19 +367,19 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 span.held_micros += micros
                 span.granted_s += granted_s
         if self.leases is not None:
-            self.leases.extend(before.expires_at_s, after.expires_at_s, facts.now_s)
+            self.leases.extend(before.expires_at_s, after.expires_at_s, context.now_s)
         for mark in before.marks:
             group = self.groups.get(mark)
             if group is None:
                 continue
             if group.leases is not None:
-                group.leases.extend(before.expires_at_s, after.expires_at_s, facts.now_s)
+                group.leases.extend(before.expires_at_s, after.expires_at_s, context.now_s)
             if group.period is not None:
                 group.period.move(before.created_at_s, micros, 0)
 
-    def end(self, hold: Hold, settlement: Settlement, facts: Facts) -> None:
+    def end(self, hold: Hold, settlement: Settlement, context: TransitionContext) -> None:
         """The call is settled, or its hold has expired; for a carrier: one that it took."""
-        owner = facts.owner
+        owner = context.owner
         if owner == CARRIER:
             self.leave(hold)
             for spans, key in zip((self.days, self.months), keys_of(hold), strict=True):
@@ -403,13 +403,13 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 span.spent_micros += micros
                 span.talk_s += settlement.duration_s
         if self.leases is not None:
-            self.leases.end(hold.expires_at_s, facts.now_s)
+            self.leases.end(hold.expires_at_s, context.now_s)
         for mark in hold.marks:
             group = self.groups.get(mark)
             if group is None:
                 continue
             if group.leases is not None:
-                group.leases.end(hold.expires_at_s, facts.now_s)
+                group.leases.end(hold.expires_at_s, context.now_s)
             if group.period is not None:
                 group.period.move(hold.created_at_s, micros - hold.held_micros, 0)
 
@@ -442,11 +442,11 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 raise ValueError(f"nobody counts {quantity!r}")
         return span.spent_micros + span.held_micros if name.endswith("spend") else span.talk_s + span.granted_s
 
-    def day(self, key: int) -> Span:
+    def day(self, key: int) -> CalendarSpan:
         """That day's counts; of zeros where nothing is known."""
         return _find(self.days, key)
 
-    def month(self, key: int) -> Span:
+    def month(self, key: int) -> CalendarSpan:
         return _find(self.months, key)
 
     def peak_before(self, day: int) -> int:
@@ -478,11 +478,11 @@ class Usage(msgspec.Struct, omit_defaults=True):
 
     # ------------------------------------------------------------------ notices
 
-    def to_tell(self, rule: str, level: int, day: int) -> bool:
+    def is_notice_due(self, rule: str, level: int, day: int) -> bool:
         """Whether that level (percent, or BLOCKED) of a rule is still to be told on this day."""
         return day > self.notice_day or (day == self.notice_day and self.notices.get(rule, 0) < level)
 
-    def told(self, rule: str, level: int, day: int) -> None:
+    def record_notice(self, rule: str, level: int, day: int) -> None:
         if day > self.notice_day:
             self.notice_day = day
             self.notices = {}
@@ -490,14 +490,14 @@ class Usage(msgspec.Struct, omit_defaults=True):
 
     # ------------------------------------------------------------------ parts
 
-    def _span(self, spans: list[Span], key: int) -> Span:
+    def _span(self, spans: list[CalendarSpan], key: int) -> CalendarSpan:
         """The span to be counted in; those before the last two in which no call runs any more are dropped."""
         if spans and spans[-1].key == key:  # nearly always
             return spans[-1]
         position = bisect_left(spans, key, key=_key)
         if position < len(spans) and spans[position].key == key:
             return spans[position]
-        span = Span(key)
+        span = CalendarSpan(key)
         spans.insert(position, span)
         newest = spans[-1].key
         if len(spans) > 2:
@@ -511,7 +511,7 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 spans[:] = kept
         return span
 
-    def _fold(self, days: list[Span]) -> None:
+    def _fold(self, days: list[CalendarSpan]) -> None:
         """Days that are counted no longer leave their largest spend, and their part in what is usual."""
         for day in days:
             self.peak_day_micros = max(self.peak_day_micros, day.spent_micros)
@@ -533,7 +533,7 @@ class Usage(msgspec.Struct, omit_defaults=True):
             self.leases = Leases()
         return self.leases
 
-    def _period(self, span_ms: int) -> Sliding:
+    def _period(self, span_ms: int) -> SlidingWindow:
         self.period = fitted(self.period, span_ms)
         return self.period
 
@@ -546,10 +546,10 @@ class Usage(msgspec.Struct, omit_defaults=True):
             self.month_grown_micros = self._grown(account, month)
             self.month_grown = month
 
-    def _begin_groups(self, call: CallRequest, hold: Hold, facts: Facts) -> None:
-        rules, now_s = facts.policy.velocity, facts.now_s
-        if len(self.groups) > len(rules) or any(name not in facts.policy.velocity_names for name in self.groups):
-            names = facts.policy.velocity_names
+    def _begin_groups(self, call: CallRequest, hold: Hold, context: TransitionContext) -> None:
+        rules, now_s = context.policy.velocity, context.now_s
+        if len(self.groups) > len(rules) or any(name not in context.policy.velocity_names for name in self.groups):
+            names = context.policy.velocity_names
             self.groups = {name: group for name, group in self.groups.items() if name in names}
         for rule in rules:
             group = self.groups.get(rule.name)
@@ -559,18 +559,18 @@ class Usage(msgspec.Struct, omit_defaults=True):
                     group.last = ""
                 continue
             if group is None:
-                group = self.groups[rule.name] = Group()
+                group = self.groups[rule.name] = VelocityCounts()
             _begin_group(group, rule, call, hold, now_s)
 
-    def _learn(self, country: str, hold: Hold, facts: Facts) -> None:
-        policy, day = facts.policy, keys_of(hold)[0]
+    def _learn(self, country: str, hold: Hold, context: TransitionContext) -> None:
+        policy, day = context.policy, keys_of(hold)[0]
         baseline = self.baseline
         if policy.baseline is not None:
             if baseline is None:
-                baseline = self.baseline = Baseline(day, day)
+                baseline = self.baseline = AccountBaseline(day, day)
             if day > baseline.day:
                 self._decay(baseline, day, policy.baseline.half_life_s)
-            baseline.hours[hour_of(hold.created_at_s, facts.account.time_zone)] += WEIGHT
+            baseline.hours[hour_of(hold.created_at_s, context.account.time_zone)] += WEIGHT
         if not country:
             return
         known = self.countries.get(country)
@@ -584,7 +584,7 @@ class Usage(msgspec.Struct, omit_defaults=True):
             del self.countries[min(self.countries, key=lambda name: self.countries[name].last)]
         self.countries[country] = Country(day, day, WEIGHT)
 
-    def _decay(self, baseline: Baseline, day: int, half_life_s: int) -> None:
+    def _decay(self, baseline: AccountBaseline, day: int, half_life_s: int) -> None:
         factor = decay_factor(day - baseline.day, half_life_s)
         baseline.day = day
         baseline.hours = [weight * factor >> _FACTOR_BITS for weight in baseline.hours]
@@ -594,7 +594,7 @@ class Usage(msgspec.Struct, omit_defaults=True):
             country.weight = country.weight * factor >> _FACTOR_BITS
 
 
-def _begin_group(group: Group, rule: Velocity, call: CallRequest, hold: Hold, now_s: float) -> None:
+def _begin_group(group: VelocityCounts, rule: VelocityPolicy, call: CallRequest, hold: Hold, now_s: float) -> None:
     if rule.counts_second:
         group.second = fitted(group.second, SECOND_MS)
         group.second.begin(now_s, 0, 0)
@@ -615,7 +615,7 @@ def _begin_group(group: Group, rule: Velocity, call: CallRequest, hold: Hold, no
         group.last_at_s = int(now_s)
 
 
-def in_sequence(group: Group | None, called: str, rule: Velocity, now_s: float) -> int:
+def in_sequence(group: VelocityCounts | None, called: str, rule: VelocityPolicy, now_s: float) -> int:
     """Which call in a row it is: 1 where another destination was called last, or this one longer ago than the
     period."""
     if group is None or group.last != called or now_s - group.last_at_s > rule.period_ms / 1_000:
@@ -623,16 +623,16 @@ def in_sequence(group: Group | None, called: str, rule: Velocity, now_s: float) 
     return group.in_sequence + 1
 
 
-def fitted(window: Sliding | None, span_ms: int) -> Sliding:
+def fitted(window: SlidingWindow | None, span_ms: int) -> SlidingWindow:
     """The window in buckets for this span; what it holds is taken along when policy changes the span."""
-    width_ms = Sliding.width(span_ms)
+    width_ms = SlidingWindow.width(span_ms)
     if window is None:
-        return Sliding(width_ms)
+        return SlidingWindow(width_ms)
     if window.width_ms == width_ms:
         return window
     # To the bucket in which the old one begins. A running call's share may then lie in the bucket beside the one that
     # its end is counted in; the sum over both is right.
-    fresh = Sliding(width_ms)
+    fresh = SlidingWindow(width_ms)
     if window.dropped >= 0:
         fresh.dropped = (window.dropped + 1) * window.width_ms // width_ms - 1
     for old in window.buckets:
@@ -690,7 +690,7 @@ def merged(usages: Sequence[Usage]) -> Usage:
         total.second = _merged_windows(total.second, usage.second)
         total.period = _merged_windows(total.period, usage.period)
         for name, group in usage.groups.items():
-            total.groups[name] = _merged_groups(total.groups.get(name, Group()), group)
+            total.groups[name] = _merged_groups(total.groups.get(name, VelocityCounts()), group)
         for country, seen in usage.countries.items():
             known = total.countries.get(country)
             total.countries[country] = (
@@ -704,17 +704,17 @@ def merged(usages: Sequence[Usage]) -> Usage:
             total.month_grown_micros = max(usage.month_grown_micros, total.month_grown_micros)
             total.month_grown = usage.month_grown
         for rule, level in usage.notices.items():
-            if total.to_tell(rule, level, usage.notice_day):
-                total.told(rule, level, usage.notice_day)
+            if total.is_notice_due(rule, level, usage.notice_day):
+                total.record_notice(rule, level, usage.notice_day)
     return total
 
 
-def _merged_spans(one: list[Span], other: list[Span]) -> list[Span]:
-    by_key: dict[int, Span] = {}
+def _merged_spans(one: list[CalendarSpan], other: list[CalendarSpan]) -> list[CalendarSpan]:
+    by_key: dict[int, CalendarSpan] = {}
     for span in (*one, *other):
         known = by_key.get(span.key)
         if known is None:
-            known = by_key[span.key] = Span(span.key)
+            known = by_key[span.key] = CalendarSpan(span.key)
         known.spent_micros += span.spent_micros
         known.held_micros += span.held_micros
         known.talk_s += span.talk_s
@@ -734,12 +734,12 @@ def _merged_leases(one: Leases | None, other: Leases | None) -> Leases | None:
     return total
 
 
-def _merged_windows(one: Sliding | None, other: Sliding | None) -> Sliding | None:
+def _merged_windows(one: SlidingWindow | None, other: SlidingWindow | None) -> SlidingWindow | None:
     if one is None or other is None:
         found = one or other
-        return None if found is None else msgspec.convert(msgspec.to_builtins(found), Sliding)
+        return None if found is None else msgspec.convert(msgspec.to_builtins(found), SlidingWindow)
     other = fitted(other, one.width_ms * WINDOW_BUCKETS)
-    total = Sliding(one.width_ms, dropped=max(one.dropped, other.dropped))
+    total = SlidingWindow(one.width_ms, dropped=max(one.dropped, other.dropped))
     for old in (*one.buckets, *other.buckets):
         bucket = total._bucket(old.index, make=True)
         if bucket is not None:
@@ -749,9 +749,9 @@ def _merged_windows(one: Sliding | None, other: Sliding | None) -> Sliding | Non
     return total
 
 
-def _merged_groups(one: Group, other: Group) -> Group:
+def _merged_groups(one: VelocityCounts, other: VelocityCounts) -> VelocityCounts:
     latest = other if other.last_at_s >= one.last_at_s else one
-    return Group(
+    return VelocityCounts(
         _merged_windows(one.second, other.second),
         _merged_windows(one.minute, other.minute),
         _merged_windows(one.period, other.period),
@@ -762,18 +762,18 @@ def _merged_groups(one: Group, other: Group) -> Group:
     )
 
 
-def _merged_baselines(one: Baseline | None, other: Baseline | None) -> Baseline | None:
+def _merged_baselines(one: AccountBaseline | None, other: AccountBaseline | None) -> AccountBaseline | None:
     if one is None or other is None:
         found = one or other
         return (
             None
             if found is None
-            else Baseline(found.since, found.day, list(found.hours), found.spent_micros, found.days)
+            else AccountBaseline(found.since, found.day, list(found.hours), found.spent_micros, found.days)
         )
     hours = [mine + theirs for mine, theirs in zip(one.hours, other.hours, strict=True)]
     # The spend of one day lies in several shards, the day itself is one.
     days, spent = max(one.days, other.days), one.spent_micros + other.spent_micros
-    return Baseline(min(one.since, other.since), max(one.day, other.day), hours, spent, days)
+    return AccountBaseline(min(one.since, other.since), max(one.day, other.day), hours, spent, days)
 
 
 def keys_of(hold: Hold) -> tuple[int, int]:
@@ -803,14 +803,14 @@ def decay_factor(days: int, half_life_s: int) -> int:
     return int(0.5 ** (days * 86_400 / half_life_s) * (1 << _FACTOR_BITS))
 
 
-def _find(spans: list[Span], key: int) -> Span:
+def _find(spans: list[CalendarSpan], key: int) -> CalendarSpan:
     for span in reversed(spans):
         if span.key == key:
             return span
-    return Span(key)
+    return CalendarSpan(key)
 
 
-def _key(span: Span) -> int:
+def _key(span: CalendarSpan) -> int:
     return span.key
 
 

@@ -5,7 +5,7 @@ from typing import Final, Protocol, TypeAlias
 from uuid import UUID
 
 from callwarden.call_admission.records.core.corrections import Corrected
-from callwarden.call_admission.records.core.records import CallRecord, Decisions, LedgerEntries, Place
+from callwarden.call_admission.records.core.records import CallRecord, Decisions, LedgerEntries, RecordPlace
 
 KEPT: Final = ("cdr", "decision", "counter", "spend_day")
 """What doesn't stay for ever."""
@@ -24,12 +24,12 @@ class Records(Protocol):
         ...
 
     async def decisions(
-        self, account_id: UUID, since_s: float, outcome: str, after: Place | None, limit: int
+        self, account_id: UUID, since_s: float, outcome: str, after: RecordPlace | None, limit: int
     ) -> Decisions:
         """The newest first, beginning after that place."""
         ...
 
-    async def ledger(self, account_id: UUID, since_s: float, after: Place | None, limit: int) -> LedgerEntries:
+    async def ledger(self, account_id: UUID, since_s: float, after: RecordPlace | None, limit: int) -> LedgerEntries:
         """What was booked on the account, the newest first, beginning after that place."""
         ...
 

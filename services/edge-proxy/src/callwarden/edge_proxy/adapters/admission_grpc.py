@@ -1,6 +1,10 @@
 """call-admission over its coalescing stream. See `ports.Admission`."""
 
+from collections.abc import Iterable
+
 from callwarden.api.admission.v1 import admission_pb2
+from callwarden.api.rating.v1 import rating_pb2
+from callwarden.common.logs import get_logger
 from callwarden.common.rpc.stream import StreamPool
 from callwarden.edge_proxy.adapters.auth_grpc import reason_of
 from callwarden.edge_proxy.core.effects import (
@@ -13,7 +17,10 @@ from callwarden.edge_proxy.core.effects import (
 )
 from callwarden.kernel.errors import Internal
 from callwarden.kernel.verdict import Refuse
+from callwarden.sip.address import BadAddress, parse_endpoint
 from callwarden.sip.via import PORT_DEFAULT
+
+log = get_logger(__name__)
 
 SERVICE = "callwarden.api.admission.v1.AdmissionService"
 
@@ -54,10 +61,7 @@ class GrpcAdmissionClient:
                 admitted.granted_s,
                 admitted.final,
                 admitted.max_duration_s,
-                tuple(
-                    CarrierRoute(route.trunk, *_address(route.address), route.add_prefix, route.strip_digits)
-                    for route in admitted.routes
-                ),
+                _routes(admitted.routes),
             )
         if reply.HasField("refused"):
             return _refused(reply.refused)
@@ -102,9 +106,13 @@ def _refused(refused: admission_pb2.Refused) -> CallRefused:
     )
 
 
-def _address(text: str) -> tuple[str, int]:
-    """Host (IPv6 without brackets) and port of host[:port]."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or host.endswith(":"):
-        return text.strip("[]"), PORT_DEFAULT
-    return host.strip("[]"), int(port)
+def _routes(routes: Iterable[rating_pb2.Route]) -> tuple[CarrierRoute, ...]:
+    found = []
+    for route in routes:
+        try:
+            carrier = parse_endpoint(route.address, PORT_DEFAULT)
+        except BadAddress as error:
+            log.error("route.bad_address", trunk=route.trunk, error=error)
+            continue
+        found.append(CarrierRoute(route.trunk, carrier, route.add_prefix, route.strip_digits))
+    return tuple(found)

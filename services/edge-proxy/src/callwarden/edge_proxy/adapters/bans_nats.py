@@ -9,6 +9,7 @@ from callwarden.common.bus import Deleted, KeyValue, Put, Synced, parts_of
 from callwarden.common.logs import get_logger
 from callwarden.edge_proxy.core.counters import EdgeCounters
 from callwarden.edge_proxy.core.source_filter import SourceFilter
+from callwarden.sip.address import parse_address
 
 log = get_logger(__name__)
 
@@ -30,18 +31,21 @@ class BansNats:
                     try:
                         ban = events_pb2.Ban.FromString(value)
                         address = ban.address or parts_of(key)[0]
+                        host, port = parse_address(address)
                     except (DecodeError, ValueError) as error:
                         log.warning("ban.unreadable", error=error)
                         continue
-                    self._source_filter.ban(address, ban.until_s)
+                    self._source_filter.ban(host, port, ban.until_s)
                     log.info("ban.applied", address=address, reason=ban.reason, until_s=ban.until_s)
                 case Deleted(key, _):
                     try:
                         (address,) = parts_of(key)
+                        host, port = parse_address(address)
                     except ValueError:
                         continue
-                    self._source_filter.unban(address)
-                    self._counters.forget(address)
+                    self._source_filter.unban(host, port)
+                    if port is None:
+                        self._counters.forget(host)
                     log.info("ban.lifted", address=address)
                 case Synced():
                     self.synced.set()

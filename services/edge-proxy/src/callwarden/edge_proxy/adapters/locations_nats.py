@@ -1,7 +1,7 @@
 """Locations in NATS KV: what this edge registers goes there, what others register comes from there.
 
 See `ports.Directory`. A location is stored whole, so what counts is the order of writes to one user: one at a time, the
-newest next, and what the watch tells of a user meanwhile waits for the revision of our own write.
+newest next, and what the watch reports of a user meanwhile waits for the revision of our own write.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from callwarden.common.logs import get_logger
 from callwarden.edge_proxy.core.effects import StoreLocation
 from callwarden.edge_proxy.core.locations import Binding, Key, Location
 from callwarden.kernel.errors import CallwardenError, Unavailable
+from callwarden.sip.address import SocketAddress
 
 log = get_logger(__name__)
 
@@ -34,7 +35,7 @@ class LocationsNats:
         self._wanted: dict[Key, StoreLocation] = {}  # newest change of each user that is not stored yet
         self._writing: set[Key] = set()
         self._revisions: dict[Key, int] = {}
-        self._late: dict[Key, Put | Deleted] = {}  # told by the watch while we wrote
+        self._late: dict[Key, Put | Deleted] = {}  # reported by the watch while we wrote
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.synced = asyncio.Event()
@@ -67,7 +68,7 @@ class LocationsNats:
                 revision = 0
             self._revisions[key] = revision
         except Unavailable:
-            self._wanted.setdefault(key, change)  # a newer one goes before
+            self._wanted.setdefault(key, change)  # unless there is a newer one
             await asyncio.sleep(RETRY_S)
         except CallwardenError as error:
             log.error("location.not_stored", error=error)
@@ -115,7 +116,7 @@ def _encode(location: Location) -> events_pb2.Location:
         contacts=[
             events_pb2.Contact(
                 uri=binding.uri,
-                received=f"{binding.received[0]} {binding.received[1]}",
+                received=f"{binding.received.host} {binding.received.port}",
                 expires_at_s=binding.expires_s,
                 call_id=binding.call_id,
                 cseq=binding.cseq,
@@ -136,7 +137,7 @@ def _decode(value: events_pb2.Location) -> Location:
         bindings.append(
             Binding(
                 uri=contact.uri,
-                received=(host, int(port)),
+                received=SocketAddress(host, int(port)),
                 expires_s=contact.expires_at_s,
                 call_id=contact.call_id,
                 cseq=contact.cseq,

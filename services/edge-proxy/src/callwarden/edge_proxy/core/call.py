@@ -1,58 +1,37 @@
 """One call as the edge knows it, from the INVITE with credentials to the end; and all of them.
 
-In: the state, as a table of what may follow what. Out: what is done in each state (`setup`, `talk`, `relay`).
+In: what is known of a call. Out: what may follow what (`call_states`), and what is done (`call_setup`, `active_call`).
 """
 
-from enum import Enum
 from typing import NamedTuple
 from uuid import UUID
 
+from callwarden.edge_proxy.core.call_states import (
+    CALL,
+    GRANT,
+    CallEvent,
+    CallState,
+    GrantEvent,
+    GrantState,
+    ImpossibleEvent,
+)
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.edge_proxy.core.wheel import Wheel
+from callwarden.sip.address import Endpoint
 from callwarden.sip.dialog import Dialog
 from callwarden.sip.message import Request, Response
-from callwarden.sip.transaction import ClientTransaction, Peer, ServerTransaction
+from callwarden.sip.transaction import ClientTransaction, ServerTransaction
 
 CALLS_MAX = 50_000  # 2 KB each. More at once than one process can set up in the longest usual call.
 CLOSED_MAX = 20_000  # Ended calls that are remembered, so that their cookies open nothing any more.
 
 
-class CallState(Enum):
-    """Where a call is."""
-
-    ASKING = "asking"  # who is it, may it
-    RINGING = "ringing"  # passed on, not answered
-    TALKING = "talking"
-    ENDED = "ended"
-
-
-class CallEvent(Enum):
-    ADMITTED = "admitted"
-    ANSWERED = "answered"
-    ENDED = "ended"
-
-
-# The law: what isn't here is an error of ours.
-TABLE: dict[tuple[CallState, CallEvent], CallState] = {
-    (CallState.ASKING, CallEvent.ADMITTED): CallState.RINGING,
-    (CallState.ASKING, CallEvent.ENDED): CallState.ENDED,
-    (CallState.RINGING, CallEvent.ANSWERED): CallState.TALKING,
-    (CallState.RINGING, CallEvent.ENDED): CallState.ENDED,
-    (CallState.TALKING, CallEvent.ENDED): CallState.ENDED,
-}
-
-
-class Impossible(RuntimeError):
-    """Our own code made a step that the table doesn't have."""
-
-
 class Target(NamedTuple):
     """One place to try. `uri` is the Request-URI there; `is_phone`: a binding of ours, whose Contact may lie behind a
-    NAT, so that all requests to it go to `host` and `port`."""
+    NAT, so that all requests to it go to `address`."""
 
     uri: str
-    host: str
-    port: int
+    address: Endpoint
     trunk: str = ""
     is_phone: bool = False
 
@@ -60,11 +39,11 @@ class Target(NamedTuple):
 class CallSide:
     """One side of a call: where it is, and what a BYE to the other needs. Kept up to date while requests pass."""
 
-    __slots__ = ("cseq", "is_phone", "peer", "target")
+    __slots__ = ("address", "cseq", "is_phone", "target")
 
-    def __init__(self, peer: Peer, is_phone: bool, cseq: int) -> None:
-        self.peer = peer  # where requests to it go
-        self.is_phone = is_phone  # then what it sends says where it is, and its Contact does not
+    def __init__(self, address: Endpoint, is_phone: bool, cseq: int) -> None:
+        self.address = address  # where requests to it go
+        self.is_phone = is_phone  # then it is where its packets come from, whatever its Contact is
         self.cseq = cseq  # the highest that this side has used
         self.target: str | None = None  # its Contact, where a request changed it (RFC 3261 12.2)
 
@@ -78,7 +57,6 @@ class EdgeCall:
         "answer_bytes",
         "answered_mono_s",
         "answered_unix_s",
-        "asking",
         "attempt",
         "best",
         "branch",
@@ -88,23 +66,18 @@ class EdgeCall:
         "caller",
         "caller_number",
         "caller_tag",
-        "cancelled",
         "cookie",
         "destination",
         "dialled",
         "dialogs",
-        "extending",
-        "final",
         "final_reason",
+        "grant",
         "granted_s",
         "hold_id",
         "invite_bytes",
         "is_local",
         "is_trunk",
         "max_s",
-        "placed",
-        "recorded",
-        "ringing",
         "rules",
         "server",
         "source",
@@ -121,16 +94,19 @@ class EdgeCall:
         call_id: str,
         traceparent: str,
         server: ServerTransaction | None,
-        source: Peer,
+        source: Endpoint,
         rules: Rules,
+        state: CallState = CallState.IDENTIFYING,
     ) -> None:
+        """`state` is another one where the call was adopted from another edge."""
         self.hold_id = hold_id
         self.call_id = call_id
         self.traceparent = traceparent
         self.server = server
         self.source = source
         self.rules = rules
-        self.state = CallState.ASKING
+        self.state = state
+        self.grant = GrantState.OPEN
         self.tick = 0  # the wheel's
         # Who.
         self.account_id = ""
@@ -141,40 +117,41 @@ class EdgeCall:
         self.destination = ""  # as call-admission was asked for it
         self.is_local = False
         # Setting up.
-        self.cancelled = False
-        self.placed = False  # a hold may exist: the end must be told
-        self.asking = False  # call-admission has the question
         self.admitted_mono_s = 0.0
         self.targets: list[Target] = []
         self.target: Target | None = None
         self.attempt = 0
         self.cookie = ""  # of the present attempt
         self.branch: ClientTransaction | None = None
-        self.ringing = False
         self.best: Response | None = None
         # Talking. `granted_s` and `max_s` count from the answer.
         self.granted_s = 0
-        self.final = False
-        self.final_reason = "credit"
+        self.final_reason = "credit"  # why there is no more
         self.max_s = 0
         self.answered_mono_s = 0.0
         self.answered_unix_s = 0.0
-        self.extending = False
         self.bye_at_s = 0.0  # a BYE is on its way: the talk is over then if it is accepted
         self.caller: CallSide | None = None
         self.callee: CallSide | None = None
         # What a dialog is made of, of the INVITE and its 200 as they came: read only if the edge must cut the call.
         self.dialogs: tuple[Dialog, Dialog] | None = None  # instead, where another edge read it
-        self.recorded = False  # another process could go on with it
         self.invite_bytes = b""
         self.answer_bytes = b""
 
-    def step(self, event: CallEvent) -> None:
-        """Go to the state that follows. Raises Impossible."""
-        state = TABLE.get((self.state, event))
+    def step(self, event: CallEvent) -> CallState:
+        """Go to the state that follows, and return it. Raises ImpossibleEvent."""
+        state = CALL[self.state].get(event)
         if state is None:
-            raise Impossible(f"{event.value} in state {self.state.value}")
+            raise ImpossibleEvent(f"call: {event} in state {self.state}")
         self.state = state
+        return state
+
+    def step_grant(self, event: GrantEvent) -> None:
+        """As `step`, for what may still be talked."""
+        state = GRANT[self.grant].get(event)
+        if state is None:
+            raise ImpossibleEvent(f"grant: {event} in state {self.grant}")
+        self.grant = state
 
     @property
     def request(self) -> Request:
@@ -191,7 +168,7 @@ class EdgeCall:
         return self.target.trunk if self.target is not None else ""
 
     def __repr__(self) -> str:
-        return f"<Call {self.hold_id} {self.state.value}>"
+        return f"<Call {self.hold_id} {self.state}>"
 
 
 class EdgeCalls:
@@ -223,7 +200,7 @@ class EdgeCalls:
         self._by_cookie[text] = call
 
     def find_cookie(self, text: str) -> EdgeCall | None:
-        """The call with this cookie. As nobody can guess one, having it is as good as its signature (20 µs less)."""
+        """The call with this cookie. A cookie can't be guessed: knowing it is as good as its signature (20 µs less)."""
         return self._by_cookie.get(text)
 
     def all(self) -> list[EdgeCall]:

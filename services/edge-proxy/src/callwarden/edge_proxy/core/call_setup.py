@@ -3,17 +3,18 @@
 In: new INVITEs outside a dialog. Out: the call once it is answered (`talk`), requests inside it (`relay`).
 """
 
-from functools import partial
+from typing import NamedTuple
 
 from callwarden.edge_proxy.core import callers, cookie, forwarding, tags, validation
 from callwarden.edge_proxy.core.active_call import ActiveCalls
-from callwarden.edge_proxy.core.call import CallEvent, CallState, EdgeCall, EdgeCalls, Target
+from callwarden.edge_proxy.core.call import EdgeCall, EdgeCalls, Target
+from callwarden.edge_proxy.core.call_failure import CallFailures
+from callwarden.edge_proxy.core.call_states import IN_SETUP, CallEvent, CallState, GrantEvent
 from callwarden.edge_proxy.core.challenge import Challenger, CredentialsFault
 from callwarden.edge_proxy.core.context import Context, unavailable
 from callwarden.edge_proxy.core.effects import (
     AdmitCall,
     CallAdmitted,
-    CallEnded,
     CallerIdentity,
     CallRefused,
     Rejected,
@@ -23,9 +24,10 @@ from callwarden.edge_proxy.core.effects import (
 )
 from callwarden.edge_proxy.core.locations import Locations
 from callwarden.edge_proxy.core.sources import Sources, SourceStep
-from callwarden.edge_proxy.core.statuses import OVERLOAD_RETRY_S, answer_for
+from callwarden.edge_proxy.core.statuses import OVERLOAD_RETRY_S
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip import build
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.digest import Credentials
 from callwarden.sip.message import Request, Response
 from callwarden.sip.transaction import ClientTransaction, Peer, TooManyTransactions
@@ -33,6 +35,33 @@ from callwarden.sip.transaction import ClientTransaction, Peer, TooManyTransacti
 COOKIE_MARGIN_S = 3_600  # A cookie outlives the longest call by this: clocks differ, and a BYE must still pass.
 _PASSED_AUTH = ("banned", "rate", "scanner", "credentials")
 _PASSED_SOURCE = ("banned", "rate", "scanner", "trunk-address")
+
+_ADMISSION_EVENTS: dict[type, CallEvent] = {
+    CallAdmitted: CallEvent.ADMITTED,
+    CallRefused: CallEvent.REFUSED,
+    Unanswered: CallEvent.UNANSWERED,
+}
+
+
+class AwaitingIdentity(NamedTuple):
+    """Asked of auth: whose credentials this call has."""
+
+    call: EdgeCall
+    username: str
+    port: int
+
+
+class AwaitingSource(NamedTuple):
+    """Asked of auth: whose address this INVITE came from."""
+
+    request: Request
+    source: SocketAddress
+
+
+class AwaitingAdmission(NamedTuple):
+    """Asked of call-admission: whether this call may be placed."""
+
+    call: EdgeCall
 
 
 class CallSetup:
@@ -45,18 +74,19 @@ class CallSetup:
         locations: Locations,
         challenger: Challenger,
         sources: Sources,
-        active_call: ActiveCalls,
+        active_calls: ActiveCalls,
     ) -> None:
         self._context = context
         self._calls = calls
         self._locations = locations
         self._challenger = challenger
         self._sources = sources
-        self._active_calls = active_call
+        self._active_calls = active_calls
+        self._failures = CallFailures(context, calls)
 
     # Who is it.
 
-    def invite(self, request: Request, source: Peer) -> None:
+    def invite(self, request: Request, source: SocketAddress) -> None:
         """A new INVITE. Without good credentials it costs no memory."""
         context = self._context
         fault = validation.check(request, context.proxy.address)
@@ -74,7 +104,7 @@ class CallSetup:
             call = self._accept(request, source, found.realm)
             if call is not None:
                 question = VerifyDigest(found, "INVITE", source.host, call.call_id, call.traceparent)
-                context.ask(question, partial(self._verified, call, found.username, source.port))
+                context.ask(question, AwaitingIdentity(call, found.username, source.port))
         elif found is CredentialsFault.NONE and self._may_be_trunk(source):
             self._ask_source(request, source)
         else:
@@ -82,7 +112,7 @@ class CallSetup:
                 context.counters.failed(source.host, source.port, "", context.mono_s)
             self._challenge(request, source, stale=found is CredentialsFault.STALE)
 
-    def _challenge(self, request: Request, source: Peer, *, stale: bool) -> None:
+    def _challenge(self, request: Request, source: SocketAddress, *, stale: bool) -> None:
         context = self._context
         context.stats.challenges += 1
         context.counters.challenged(source.host, source.port, "", context.mono_s)
@@ -91,8 +121,8 @@ class CallSetup:
         headers = self._challenger.headers("Proxy-Authenticate", realm, rules, source.host, context.unix_s, stale=stale)
         context.answer_stateless(request, source, 407, None, headers)
 
-    def _accept(self, request: Request, source: Peer, realm: str) -> EdgeCall | None:
-        """Make a transaction and a call of the INVITE, and say that we try."""
+    def _accept(self, request: Request, source: SocketAddress, realm: str) -> EdgeCall | None:
+        """Make a transaction and a call of the INVITE, and answer 100."""
         context = self._context
         peer = context.reply_peer(request, source)
         try:
@@ -116,10 +146,10 @@ class CallSetup:
         context.stats.calls_started += 1
         return call
 
-    def _verified(
-        self, call: EdgeCall, username: str, port: int, answer: CallerIdentity | Rejected | Unanswered
-    ) -> None:
+    def verified(self, waiting: AwaitingIdentity, answer: CallerIdentity | Rejected | Unanswered) -> None:
+        """auth's answer: whose credentials they are."""
         context = self._context
+        call, username, port = waiting
         if call.is_ended:
             return
         host = call.source.host
@@ -134,11 +164,11 @@ class CallSetup:
                 headers = self._challenger.headers(
                     "Proxy-Authenticate", self._realm(call), call.rules, host, context.unix_s, stale=False
                 )
-                self._refuse(call, refuse, _PASSED_AUTH[:-1], headers=headers)
+                self._failures.refuse(call, refuse, _PASSED_AUTH[:-1], headers=headers)
             else:
-                self._refuse(call, Refuse(answer.reason, "credentials"), _PASSED_AUTH[:-1])
+                self._failures.refuse(call, Refuse(answer.reason, "credentials"), _PASSED_AUTH[:-1])
         else:
-            self._refuse(call, unavailable("auth", overloaded=answer.overloaded), _PASSED_AUTH[:-1])
+            self._failures.refuse(call, unavailable("auth", overloaded=answer.overloaded), _PASSED_AUTH[:-1])
 
     def _realm(self, call: EdgeCall) -> str:
         proxy = self._context.proxy
@@ -146,28 +176,30 @@ class CallSetup:
 
     # Trunks, known by their address.
 
-    def _may_be_trunk(self, source: Peer) -> bool:
+    def _may_be_trunk(self, source: SocketAddress) -> bool:
         """Not the phone that registered from there, and not what auth doesn't know."""
-        if self._locations.is_endpoint(source.host, source.port):
+        if self._locations.is_endpoint(source):
             return False
         return self._sources.may_ask(source.host, self._context.mono_s)
 
-    def _ask_source(self, request: Request, source: Peer) -> None:
-        """Whose address is it? Strangers are asked about once a while; until then they have no transaction."""
+    def _ask_source(self, request: Request, source: SocketAddress) -> None:
+        """Ask auth whose address it is: of strangers only now and then; until the answer they have no transaction."""
         context = self._context
         match self._sources.begin(source.host, (request, source), context.mono_s):
             case SourceStep.ASK:
                 user = request.uri.user or ""
                 called = user[: callers.DIALLED_MAX]
                 question = VerifySource(source.host, called, request.call_id, context.new_traceparent())
-                context.ask(question, partial(self._source_found, request, source))
+                context.ask(question, AwaitingSource(request, source))
             case SourceStep.REFUSE:
                 self._challenge(request, source, stale=False)
             case SourceStep.WAIT:
                 pass
 
-    def _source_found(self, request: Request, source: Peer, answer: CallerIdentity | Rejected | Unanswered) -> None:
+    def source_found(self, first: AwaitingSource, answer: CallerIdentity | Rejected | Unanswered) -> None:
+        """auth's answer: whose address it is."""
         context = self._context
+        request, source = first
         is_trunk = None if isinstance(answer, Unanswered) else isinstance(answer, CallerIdentity)
         waiting = self._sources.end(source.host, is_trunk, context.mono_s)
         if isinstance(answer, CallerIdentity):
@@ -193,17 +225,17 @@ class CallSetup:
         call.is_trunk = identity.is_trunk
         number = callers.caller_number(request, identity, username, context.proxy)
         if isinstance(number, Refuse):
-            self._refuse(call, number, passed)
+            self._failures.refuse(call, number, passed)
             return
         call.caller_number = number
         called = callers.called_party(request, identity, context.proxy, self._locations, context.unix_s)
         if isinstance(called, Refuse):
-            self._refuse(call, called, (*passed, "caller-id"))
+            self._failures.refuse(call, called, (*passed, "caller-id"))
             return
         call.dialled = called.dialled
         call.destination, call.is_local = called.destination, called.local
         call.targets = list(called.targets)
-        call.placed = call.asking = True
+        call.step(CallEvent.IDENTIFIED)
         question = AdmitCall(
             hold_id=call.hold_id,
             account_id=identity.account_id,
@@ -217,37 +249,38 @@ class CallSetup:
             traceparent=call.traceparent,
             trunk=identity.trunk,
         )
-        context.ask(question, partial(self._decided, call, called.destination))
+        context.ask(question, AwaitingAdmission(call))
 
-    def _decided(self, call: EdgeCall, digits: str, answer: CallAdmitted | CallRefused | Unanswered) -> None:
+    def decided(self, waiting: AwaitingAdmission, answer: CallAdmitted | CallRefused | Unanswered) -> None:
+        """call-admission's answer."""
         context = self._context
-        call.asking = False
-        if call.is_ended:
-            # The caller gave up while we asked. Told only now: an end that comes before its hold would be lost.
-            if not isinstance(answer, CallRefused):
-                self._tell_end(call, "cancelled", 487)
+        call = waiting.call
+        if call.state is CallState.ABANDONED:
+            # Its end is notified only now: one that came before its hold would be lost.
+            self._failures.end(call, _ADMISSION_EVENTS[type(answer)], "cancelled", 487)
             return
         passed = (*(_PASSED_SOURCE if call.is_trunk else _PASSED_AUTH), "caller-id", "called")
         if isinstance(answer, Unanswered):
-            # A hold may stand nevertheless: its end is told, and it expires by itself should that come too early.
-            self._refuse(call, unavailable("call-admission", overloaded=answer.overloaded), passed)
+            # There may be a hold all the same: its end is notified, and it expires by itself if that comes too early.
+            refuse = unavailable("call-admission", overloaded=answer.overloaded)
+            self._failures.refuse(call, refuse, passed, event=CallEvent.UNANSWERED)
             return
         if isinstance(answer, CallRefused):
-            call.placed = False
-            self._refuse(call, answer.refuse, passed, wanted=answer.sip_status, decided_here=False)
+            self._failures.refuse(call, answer.refuse, passed, wanted=answer.sip_status, decided_here=False)
             return
         call.targets += [
             Target(
-                callers.carrier_uri(digits, route.add_prefix, route.strip_digits, route.host, route.port),
-                route.host,
-                route.port,
+                callers.carrier_uri(call.destination, route.add_prefix, route.strip_digits, route.address),
+                route.address,
                 route.trunk,
             )
             for route in answer.routes
         ]
         call.step(CallEvent.ADMITTED)
         call.admitted_mono_s = context.mono_s
-        call.granted_s, call.final = answer.granted_s, answer.final
+        call.granted_s = answer.granted_s
+        if answer.final:
+            call.step_grant(GrantEvent.LAST)
         call.max_s = min(answer.max_duration_s or call.rules.call_timeout_s, call.rules.call_timeout_s)
         self._try_next(call)
 
@@ -257,12 +290,11 @@ class CallSetup:
         """The next target, or the end of the call with the best answer there was."""
         context = self._context
         rules = call.rules
-        deadline_s = (
-            call.admitted_mono_s + rules.ring_timeout_s + rules.call_init_timeout_s
-        )  # what the hold was made for
-        if call.cancelled:
-            self._fail(call, 487, "cancelled")
+        if call.state is CallState.CANCELLING:
+            self._failures.fail(call, 487, "cancelled")
             return
+        # What the hold was made for.
+        deadline_s = call.admitted_mono_s + rules.ring_timeout_s + rules.call_init_timeout_s
         if not call.targets or context.mono_s >= deadline_s:
             self._give_up(call)
             return
@@ -274,35 +306,35 @@ class CallSetup:
             context.unix_s + rules.absolute_timeout_s + COOKIE_MARGIN_S,
             call.call_id,
             call.caller_tag,
-            caller=call.source.address,
-            callee=(target.host, target.port),
+            caller=call.source,
+            callee=target.address,
             account_id=call.account_id,
             attempt=call.attempt,
         )
         self._calls.give_cookie(call, text)
         copy = forwarding.forward(context, call.request, uri=target.uri, cookie=text)
-        copy.remove("route")  # where a new call goes is ours to say (no open relay)
+        copy.remove("route")  # the edge decides where a new call goes (no open relay)
         if not call.is_trunk:
             forwarding.clean_identity(copy)
         try:
-            call.branch, effects = context.layer.send_request(copy, Peer(target.host, target.port), context.mono_s)
+            call.branch, effects = context.layer.send_request(copy, Peer(target.address), context.mono_s)
         except TooManyTransactions:
-            self._refuse(call, Refuse(Reason.OVERLOAD, "transactions"), ())
+            self._failures.refuse(call, Refuse(Reason.OVERLOAD, "transactions"), ())
             return
         call.branch.context = call
-        call.ringing = False
+        call.step(CallEvent.RETARGETED)
         context.effects += effects
         self._calls.wheel.set(call, context.mono_s + rules.call_init_timeout_s)
 
     def alarm(self, call: EdgeCall) -> None:
-        """Nothing was heard for the initial time-out, or it rang too long."""
+        """No provisional answer within the initial time-out, or it rang too long."""
         context = self._context
         branch = call.branch
         if branch is None:
             return
         context.effects += context.layer.cancel(branch, context.mono_s)
-        if call.ringing:
-            self._fail(call, 408, "ring-timeout")
+        if call.state is CallState.RINGING:
+            self._failures.fail(call, 408, "ring-timeout")
             return
         # Not a word: CANCEL follows should it wake up (RFC 3261 9.1); the next one is tried now.
         self._leave_branch(call)
@@ -320,11 +352,12 @@ class CallSetup:
             return
         status = response.status
         if status < 200:
-            if not call.ringing:
-                call.ringing = True
+            first = call.state is CallState.CALLING
+            call.step(CallEvent.PROGRESSED)
+            if first:
                 context_deadline_s = call.admitted_mono_s + call.rules.ring_timeout_s + call.rules.call_init_timeout_s
                 self._calls.wheel.set(call, min(context.mono_s + call.rules.ring_timeout_s, context_deadline_s))
-            if status > 100 and not call.cancelled:
+            if status > 100 and call.state is not CallState.CANCELLING:
                 self._pass_up(call, response)
         elif status < 300:
             self._active_calls.answered(call, response)
@@ -332,37 +365,41 @@ class CallSetup:
             self._branch_failed(call, response)
 
     def timed_out(self, call: EdgeCall, branch: ClientTransaction) -> None:
-        """Nobody answered a branch (timer B, or a CANCEL that nobody answered)."""
-        if branch is not call.branch or call.state is not CallState.RINGING:
+        """A branch had no answer (timer B), or its CANCEL had none."""
+        if branch is not call.branch or call.state not in IN_SETUP:
             return
         self._leave_branch(call)
         self._remember(call, None)
         self._try_next(call)
 
+    def send_failed(self, call: EdgeCall, branch: ClientTransaction) -> None:
+        """A branch could not be sent: as if it had answered 503 (RFC 3261 16.9, 8.1.3.1)."""
+        if branch is call.branch and call.state in IN_SETUP:
+            self._branch_failed(call, build.response(call.request, 503))
+
     def cancelled(self, call: EdgeCall) -> None:
         """The caller gave up; its CANCEL has its answer already."""
         context = self._context
-        call.cancelled = True
-        if call.state is CallState.ASKING:
-            self._fail(call, 487, "cancelled")
-        elif call.state is CallState.RINGING:
+        if call.state in IN_SETUP:
             assert call.branch is not None
             context.effects += context.layer.cancel(call.branch, context.mono_s)
             call.targets = []
-            # Its 487 ends the call; should it never come, timer B or the layer's own time-out does.
             self._calls.wheel.cancel(call)
-            if not call.ringing:
-                self._fail(call, 487, "cancelled")
+        if call.state is CallState.RINGING:
+            # Its 487 ends the call; should it never come, timer B or the layer's own time-out does.
+            call.step(CallEvent.CANCELLED)
+        else:
+            self._failures.fail(call, 487, "cancelled", event=CallEvent.CANCELLED)
 
     def _branch_failed(self, call: EdgeCall, response: Response) -> None:
         self._leave_branch(call)
         status = response.status
         target = call.target
         is_phone = target is not None and target.is_phone
-        if call.cancelled:
-            self._fail(call, 487, "cancelled")
+        if call.state is CallState.CANCELLING:
+            self._failures.fail(call, 487, "cancelled")
         elif status >= 600:
-            self._remember(call, response)  # 16.7 step 5: nobody else is to be tried
+            self._remember(call, response)  # 16.7 step 5: no other target is tried
             call.targets = []
             self._give_up(call)
         elif is_phone or status >= 500 or status in (401, 407, 408, 430) or status < 400:
@@ -377,7 +414,6 @@ class CallSetup:
 
     def _leave_branch(self, call: EdgeCall) -> None:
         call.branch = None
-        call.ringing = False
         self._calls.wheel.cancel(call)
 
     def _remember(self, call: EdgeCall, response: Response | None) -> None:
@@ -396,101 +432,18 @@ class CallSetup:
         """No target is left: the best answer, or 408."""
         best = call.best
         if best is None:
-            self._fail(call, 408, "timeout")
+            self._failures.fail(call, 408, "timeout")
             return
         if best.status in (401, 407, 503) or best.status < 400:
             # 16.7 step 6: 503 is for us and not for our caller. A challenge or a redirection isn't his, either.
-            self._fail(call, 500 if best.status == 503 else 502, "rejected")
+            self._failures.fail(call, 500 if best.status == 503 else 502, "rejected")
             return
         assert call.server is not None
         self._pass_up(call, best)
-        self._end(call, "rejected", best.status)
+        self._failures.end(call, CallEvent.FAILED, "rejected", best.status)
 
     def _pass_up(self, call: EdgeCall, response: Response) -> None:
         server = call.server
         assert server is not None
         response.pop_via()
         self._context.respond(server, response)
-
-    # The end of a call that was not answered.
-
-    def _fail(
-        self, call: EdgeCall, status: int, why: str, reason: str | None = None, headers: build.Headers = ()
-    ) -> None:
-        """Our own final answer."""
-        assert call.server is not None
-        self._context.answer(call.server, status, reason, headers)
-        self._end(call, why, status)
-
-    def _refuse(
-        self,
-        call: EdgeCall,
-        refuse: Refuse,
-        passed: tuple[str, ...],
-        *,
-        headers: build.Headers = (),
-        wanted: int = 0,
-        decided_here: bool = True,
-    ) -> None:
-        context = self._context
-        answer = answer_for(
-            refuse.reason,
-            is_trunk=call.is_trunk,
-            quota_status=call.rules.quota_status,
-            wanted=wanted,
-            retry_after_s=refuse.retry_after_s,
-        )
-        more = list(headers)
-        if answer.retry_after_s:
-            more.append(("Retry-After", str(answer.retry_after_s)))
-        if call.is_trunk:
-            # RFC 3326, to trusted peers only: which limit it was is nobody else's business.
-            text = f"{refuse.reason.value}: {refuse.rule} {refuse.window}".strip()
-            more.append(("Reason", f'SIP;cause={answer.status};text="{_quotable(text)}"'))
-        if decided_here:
-            context.note_refusal(
-                refuse,
-                request_method="INVITE",
-                call_id=call.call_id,
-                traceparent=call.traceparent,
-                source=call.source.host,
-                account_id=call.account_id,
-                passed=passed,
-                rules=call.rules,
-            )
-        self._fail(call, answer.status, f"refused-{refuse.reason.value}", answer.text or None, more)
-
-    def _end(self, call: EdgeCall, why: str, status: int) -> None:
-        if call.state is CallState.ENDED:
-            return
-        call.step(CallEvent.ENDED)
-        self._context.stats.calls_failed += 1
-        if call.placed and not call.asking:
-            self._tell_end(call, why, status)
-        self._calls.close(call)
-        call.server = None
-        call.best = None
-
-    def _tell_end(self, call: EdgeCall, why: str, status: int) -> None:
-        context = self._context
-        context.effects.append(
-            CallEnded(
-                call.hold_id,
-                call.call_id,
-                call.account_id,
-                0.0,
-                context.unix_s,
-                why,
-                status,
-                call.trunk,
-                call.traceparent,
-                call.destination,
-                call.caller_number,
-                call.source.host,
-                call.is_local,
-            )
-        )
-
-
-def _quotable(text: str) -> str:
-    return "".join(char for char in text if char.isprintable() and char not in '"\\')[:128]

@@ -9,11 +9,12 @@ from callwarden.edge_proxy.core.call import Target
 from callwarden.edge_proxy.core.context import ProxyIdentity
 from callwarden.edge_proxy.core.effects import CallerIdentity
 from callwarden.edge_proxy.core.locations import Binding, Location, Locations
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.phone import E164, BadNumber, is_number
 from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.sip.address import Endpoint
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request
-from callwarden.sip.uri import parse_uri
 
 DIALLED_MAX = 64  # For the record; longer ones are no number and no name of ours.
 
@@ -52,7 +53,7 @@ def caller_number(request: Request, identity: CallerIdentity, username: str, pro
 
 
 def called_party(
-    request: Request, identity: CallerIdentity, proxy: ProxyIdentity, locations: Locations, unix_s: float
+    request: Request, identity: CallerIdentity, proxy: ProxyIdentity, locations: Locations, unix_s: UnixS
 ) -> Called | Refuse:
     """Whom the INVITE is for."""
     try:
@@ -62,10 +63,10 @@ def called_party(
         return Refuse(Reason.MALFORMED, "called", text="the Request-URI can't be read")
     realm = proxy.realm_of(uri)
     if realm is None:
-        # No open relay, for nobody (spec.routing.blockOtherDomains, forwardToOtherDomains).
+        # No open relay, for any caller (spec.routing.blockOtherDomains, forwardToOtherDomains).
         return Refuse(Reason.FOREIGN_DOMAIN, "foreign-domain", text="the called domain isn't ours")
     if not user or len(user) > DIALLED_MAX:
-        return Refuse(Reason.NOT_FOUND, "called", text="nobody is called")
+        return Refuse(Reason.NOT_FOUND, "called", text="the Request-URI names no user")
     dialled = user
     if identity.tech_prefix:
         user = user.removeprefix(identity.tech_prefix)
@@ -83,12 +84,12 @@ def called_party(
     return Called(location.username, dialled, local=True, targets=_phones(location, unix_s))
 
 
-def _phones(location: Location, unix_s: float) -> tuple[Target, ...]:
+def _phones(location: Location, unix_s: UnixS) -> tuple[Target, ...]:
     return tuple(_phone(binding) for binding in location.live(unix_s))
 
 
 def _phone(binding: Binding) -> Target:
-    return Target(binding.uri, *binding.received, is_phone=True)
+    return Target(binding.uri, binding.received, is_phone=True)
 
 
 def _number_of(user: str) -> str | None:
@@ -98,14 +99,6 @@ def _number_of(user: str) -> str | None:
         return None
 
 
-def carrier_uri(digits: str, add_prefix: str, strip_digits: int, host: str, port: int) -> str:
+def carrier_uri(digits: str, add_prefix: str, strip_digits: int, carrier: Endpoint) -> str:
     """The Request-URI for a carrier: its digits as it wants them, at its address."""
-    return f"sip:{add_prefix}{digits[strip_digits:]}@{host}:{port}"
-
-
-def is_sip_uri(text: str) -> bool:
-    """Whether a text can be a Request-URI."""
-    try:
-        return parse_uri(text).is_sip
-    except Malformed:
-        return False
+    return f"sip:{add_prefix}{digits[strip_digits:]}@{carrier}"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from callwarden.edge_proxy.core.rules import Rules
+from callwarden.kernel.clock import UnixS
 from callwarden.sip.digest import Credentials, Freshness, NonceKeys, parse_credentials
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request
@@ -36,11 +37,11 @@ class Challenger:
         self._uses = Uses()
 
     def headers(
-        self, name: str, realm: str, rules: Rules, host: str, unix_s: float, *, stale: bool
+        self, name: str, realm: str, rules: Rules, host: str, unix_s: UnixS, *, stale: bool
     ) -> list[tuple[str, str]]:
         """The challenges as headers called `name` (WWW-Authenticate or Proxy-Authenticate), best first. 8 µs."""
-        # Bound to the address: a nonce seen on the wire is worth nothing elsewhere, and whoever answers a challenge
-        # has shown that packets reach him there.
+        # Bound to the address: a nonce seen on the wire is worth nothing elsewhere, and a client that
+        # answers a challenge has shown that packets reach it there.
         nonce = self._keys.issue(unix_s, self._random_bytes(_SALT_BYTES), host)
         more = ", stale=true" if stale else ""
         # As str(Challenge) has it; the realm is ours and needs no escapes. 3 µs less for each.
@@ -50,7 +51,7 @@ class Challenger:
         ]
 
     def examine(
-        self, request: Request, name: str, rules: Rules, host: str, unix_s: float
+        self, request: Request, name: str, rules: Rules, host: str, unix_s: UnixS
     ) -> Credentials | CredentialsFault:
         """The request's credentials for a realm of ours (header `name`), if they are worth asking about."""
         fault = CredentialsFault.NONE
@@ -65,7 +66,7 @@ class Challenger:
         return fault
 
     def _examine(
-        self, credentials: Credentials, request: Request, rules: Rules, host: str, unix_s: float
+        self, credentials: Credentials, request: Request, rules: Rules, host: str, unix_s: UnixS
     ) -> Credentials | CredentialsFault:
         if self._keys.check(credentials.nonce, unix_s, rules.nonce_lifetime_s, host) is not Freshness.FRESH:
             return CredentialsFault.STALE
@@ -77,7 +78,7 @@ class Challenger:
 
 
 class Uses:
-    """Which nonce was used with which count: a request that is sent again by somebody else is not let in again.
+    """Which nonce was used with which count: a request that is replayed by another sender is refused.
 
     Kept in two generations of hashes, so that it is bounded and old ones go without being looked for. What falls out
     early under load can be replayed for the rest of its nonce's life, from the address the nonce is bound to.
@@ -90,7 +91,7 @@ class Uses:
         self._old: set[int] = set()
         self._turned_s = 0.0
 
-    def is_first(self, nonce: str, count: str, unix_s: float, lifetime_s: float) -> bool:
+    def is_first(self, nonce: str, count: str, unix_s: UnixS, lifetime_s: float) -> bool:
         """Whether nonce and count (nc) come for the first time; they don't from now on."""
         if len(self._new) >= USES_MAX or unix_s - self._turned_s > lifetime_s:
             self._old, self._new, self._turned_s = self._new, set(), unix_s

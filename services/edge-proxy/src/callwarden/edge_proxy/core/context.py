@@ -4,7 +4,7 @@ In: no behaviour of its own beyond sending, asking and noting. Out: everything t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from callwarden.edge_proxy.core.counters import EdgeCounters
@@ -12,9 +12,11 @@ from callwarden.edge_proxy.core.effects import Ask, EdgeDecision, Question
 from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.edge_proxy.core.rules import RuleBook, Rules
 from callwarden.edge_proxy.core.stats import EdgeStats
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 from callwarden.limits.bucket import Bucket, Rate
 from callwarden.sip import build
+from callwarden.sip.address import BadAddress, Endpoint, SocketAddress, endpoint
 from callwarden.sip.message import Request, Response
 from callwarden.sip.transaction import Peer, Send, ServerTransaction, TransactionLayer
 from callwarden.sip.uri import Uri
@@ -29,18 +31,18 @@ DECISIONS = Rate(per_second=50, burst=200)
 class ProxyIdentity:
     """Who we are on the wire: the address we name in Via and Record-Route, and the domains we serve."""
 
-    host: str  # as in a URI: IPv6 in brackets
-    port: int
+    endpoint: Endpoint
     realms: tuple[str, ...]
+    address: str = field(init=False)  # as in a URI: "192.0.2.1:5060", "[2001:db8::1]:5060"
+    uri_host: str = field(init=False)
 
-    @property
-    def address(self) -> str:
-        return f"{self.host}:{self.port}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", str(self.endpoint))
+        object.__setattr__(self, "uri_host", self.endpoint.uri_host)
 
     def is_us(self, uri: Uri) -> bool:
         """The URI names this edge, or a domain that it serves."""
-        host = uri.host.lower()
-        return (host == self.host and (uri.port or PORT_DEFAULT) == self.port) or host in self.realms
+        return uri.host.lower() in self.realms or self._names_us(uri, PORT_DEFAULT)
 
     def realm_of(self, uri: Uri) -> str | None:
         """The domain of ours that the URI is in; None: a foreign one. Our own address means the first domain."""
@@ -49,20 +51,30 @@ class ProxyIdentity:
         host = uri.host.lower()
         if host in self.realms:
             return host
-        if host == self.host and uri.port in (None, self.port):
-            return self.realms[0]
-        return None
+        return self.realms[0] if self._names_us(uri, self.endpoint.port) else None
+
+    def _names_us(self, uri: Uri, port_default: int) -> bool:
+        try:
+            return endpoint(uri.host, uri.port or port_default) == self.endpoint
+        except BadAddress:
+            return False
+
+
+class NotAsked(RuntimeError):
+    """An answer to a question that was never asked, or that has its answer."""
 
 
 class Context:
     """Mutable: `now_s` (monotonic) and `wall_s` are those of the datagram, answer or timer being worked on.
 
-    They are set at each door of `Edge` from its arguments; nobody else sets them. Handing both through every call below
+    Each input of `Edge` sets them from its arguments; nothing else does. Handing both through every call below
     would make each signature longer and nothing clearer.
     """
 
     __slots__ = (
+        "_asked",
         "_decisions",
+        "_waiting",
         "book",
         "counters",
         "draining",
@@ -84,7 +96,7 @@ class Context:
         layer: TransactionLayer,
         random_bytes: Callable[[int], bytes],
     ) -> None:
-        """`random_bytes(n)` gives n random bytes that nobody can foretell."""
+        """`random_bytes(n)` gives n unpredictable random bytes."""
         self.proxy = proxy
         self.keys = keys
         self.book = book
@@ -94,14 +106,26 @@ class Context:
         self.stats = EdgeStats()
         self.effects: list[object] = []
         self.draining = False
-        self.mono_s = 0.0
-        self.unix_s = 0.0
+        self.mono_s = MonoS(0.0)
+        self.unix_s = UnixS(0.0)
         self._decisions = Bucket()
+        self._asked = 0
+        self._waiting: dict[int, object] = {}  # by the number of the question; the app bounds how many
 
     # Out.
 
-    def ask(self, question: Question, then: Callable[..., None]) -> None:
-        self.effects.append(Ask(question, then))
+    def ask(self, question: Question, waiting: object) -> None:
+        """Have a question answered; `waiting` is what goes on with its answer (`Edge.resume`)."""
+        self._asked += 1
+        self._waiting[self._asked] = waiting
+        self.effects.append(Ask(self._asked, question))
+
+    def answered(self, number: int) -> object:
+        """What waited for the answer to this question. Raises NotAsked."""
+        waiting = self._waiting.pop(number, None)
+        if waiting is None:
+            raise NotAsked(f"question {number} is not open")
+        return waiting
 
     def respond(self, server: ServerTransaction, response: Response) -> None:
         self.effects += self.layer.respond(server, response, self.mono_s)
@@ -118,7 +142,12 @@ class Context:
         self.respond(server, response)
 
     def answer_stateless(
-        self, request: Request, source: Peer, status: int, reason: str | None = None, headers: build.Headers = ()
+        self,
+        request: Request,
+        source: SocketAddress,
+        status: int,
+        reason: str | None = None,
+        headers: build.Headers = (),
     ) -> None:
         """Our own answer without a transaction: to whom we want to remember nothing of (RFC 3261 8.2.7).
 
@@ -127,14 +156,14 @@ class Context:
         via = request.stamp_source(source.host, source.port)
         response = build.response(request, status, reason, headers=headers, to_tag=self.tag(request))
         port = source.port if via.wants_rport else via.port or PORT_DEFAULT
-        self.effects.append(Send(response.to_bytes(), source._replace(port=port)))
+        self.effects.append(Send(response.to_bytes(), Peer(source.with_port(port))))
 
-    def reply_peer(self, request: Request, source: Peer) -> Peer:
+    def reply_peer(self, request: Request, source: SocketAddress) -> Peer:
         """Where a request's answers go (RFC 3261 18.2.2, RFC 3581 4): never to another host than it came from."""
         via = request.stamp_source(source.host, source.port)
         if via.wants_rport:
-            return source
-        return source._replace(port=via.port or PORT_DEFAULT)
+            return Peer(source)
+        return Peer(source.with_port(via.port or PORT_DEFAULT))
 
     def tag(self, request: Request) -> str:
         """The To tag of our own answers: the same for a request whenever it comes."""
@@ -164,7 +193,7 @@ class Context:
         passed: tuple[str, ...] = (),
         rules: Rules | None = None,
     ) -> None:
-        """Tell of a refusal with its chain: `passed` are the rules that let it through before."""
+        """Report a refusal with its chain of rules: `passed` are the rules that let it through before."""
         self.stats.refused += 1
         if self._decisions.take(DECISIONS, self.mono_s):
             self.stats.decisions_dropped += 1
@@ -196,6 +225,6 @@ class Context:
 
 
 def unavailable(what: str, *, overloaded: bool = False) -> Refuse:
-    """The refusal for a question that nobody answered."""
+    """The refusal for a question that had no answer."""
     reason = Reason.OVERLOAD if overloaded else Reason.UNAVAILABLE
     return Refuse(reason, what, text=f"{what} can't be asked")

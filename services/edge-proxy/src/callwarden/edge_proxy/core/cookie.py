@@ -1,10 +1,10 @@
 """The route cookie: what the edge must know of a call when it knows nothing else of it.
 
-It stands as a parameter in our Record-Route URI, comes back in the Route of every request of the dialog, and lets any
+It is a parameter of our Record-Route URI, comes back in the Route of every request of the dialog, and lets any
 edge pod pass that request on and settle a BYE (DESIGN D6). In: the hold and its account, when the cookie ends, and
-where each side really is (behind a NAT its Contact does not say). Signed together with the Call-ID and the caller's
-tag: so it is good for this one dialog, and the tag in From or To says who is speaking. Account and addresses are hidden
-from both sides.
+where each side really is (behind a NAT its Contact does not tell). Signed together with the Call-ID and the caller's
+tag: so it is good for this one dialog, and the tag in From or To shows which side is speaking. Account and addresses
+are hidden from both sides.
 
 Out: Record-Route itself (`forwarding`), and what a request with a cookie may do (`relay`).
 """
@@ -20,6 +20,8 @@ from uuid import UUID
 
 from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.kernel import ids
+from callwarden.kernel.clock import UnixS
+from callwarden.sip.address import Endpoint, SocketAddress
 
 PARAMETER = "cw"
 _HEAD_BYTES = 1 + 16 + 4 + 1  # key number, hold, expiry, flags
@@ -28,8 +30,6 @@ _TEXT_MAX = 128  # Two IPv6 addresses make 115 characters.
 _ATTEMPTS = 8
 
 _CALLER, _CALLER_V6, _CALLEE, _CALLEE_V6, _ACCOUNT = 1, 2, 4, 8, 16
-
-Address = tuple[str, int]
 
 
 class CookieFault(Enum):
@@ -41,11 +41,11 @@ class CookieFault(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Cookie:
-    """What a genuine cookie says. `target` is where the other side is; None: its URI says it."""
+    """The content of a genuine cookie. `target` is where the other side is; None: it is known by name only."""
 
     hold_id: UUID
     from_caller: bool
-    target: Address | None
+    target: SocketAddress | None
     account_id: str = ""
 
 
@@ -56,8 +56,8 @@ def issue(
     call_id: str,
     caller_tag: str,
     *,
-    caller: Address | None,
-    callee: Address | None,
+    caller: Endpoint | None,
+    callee: Endpoint | None,
     account_id: str = "",
     attempt: int = 0,
 ) -> str:
@@ -69,11 +69,11 @@ def issue(
     key = keys.cookies[number]
     flags = (attempt % _ATTEMPTS) << 5
     plain = b""
-    if caller is not None:
+    if isinstance(caller, SocketAddress):
         packed = _pack(caller)
         flags |= _CALLER | (_CALLER_V6 if len(packed) > 6 else 0)
         plain += packed
-    if callee is not None:
+    if isinstance(callee, SocketAddress):
         packed = _pack(callee)
         flags |= _CALLEE | (_CALLEE_V6 if len(packed) > 6 else 0)
         plain += packed
@@ -87,9 +87,9 @@ def issue(
 
 
 def read(
-    keys: EdgeKeys, text: str, call_id: str, from_tag: str | None, to_tag: str | None, mono_s: float
+    keys: EdgeKeys, text: str, call_id: str, from_tag: str | None, to_tag: str | None, unix_s: UnixS
 ) -> Cookie | CookieFault:
-    """What the cookie of a request says, given the request's Call-ID and tags."""
+    """The content of a request's cookie, given the request's Call-ID and tags."""
     if len(text) > _TEXT_MAX:
         return CookieFault.FORGED
     try:
@@ -105,7 +105,7 @@ def read(
         from_caller = False
     else:
         return CookieFault.FORGED
-    if int.from_bytes(data[17:21], "big") < mono_s:
+    if int.from_bytes(data[17:21], "big") < unix_s:
         return CookieFault.EXPIRED
     head = body[:_HEAD_BYTES]
     plain = _hide(key, head, body[_HEAD_BYTES:])
@@ -115,7 +115,7 @@ def read(
 
 
 def _mac(key: bytes, body: bytes, call_id: str, caller_tag: str) -> bytes:
-    # The Call-ID's length stands in front, so that no piece of it can move into the tag.
+    # The Call-ID's length goes first, so that no piece of it can move into the tag.
     dialog = call_id.encode()
     return blake2s(
         body + len(dialog).to_bytes(4, "big") + dialog + caller_tag.encode(),
@@ -134,11 +134,11 @@ def _hide(key: bytes, head: bytes, data: bytes) -> bytes:
 
 
 @lru_cache(maxsize=4_096)  # The same phones and carriers come again; 5 µs each time otherwise.
-def _pack(address: Address) -> bytes:
+def _pack(address: SocketAddress) -> bytes:
     return ip_address(address[0]).packed + address[1].to_bytes(2, "big")
 
 
-def _unpack(data: bytes, flags: int) -> tuple[Address | None, Address | None]:
+def _unpack(data: bytes, flags: int) -> tuple[SocketAddress | None, SocketAddress | None]:
     caller = callee = None
     if flags & _CALLER:
         size = 18 if flags & _CALLER_V6 else 6
@@ -149,7 +149,7 @@ def _unpack(data: bytes, flags: int) -> tuple[Address | None, Address | None]:
 
 
 @lru_cache(maxsize=4_096)
-def _address(data: bytes) -> Address:
+def _address(data: bytes) -> SocketAddress:
     packed = data[:-2]
     host = IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
-    return str(host), int.from_bytes(data[-2:], "big")
+    return SocketAddress(str(host), int.from_bytes(data[-2:], "big"))

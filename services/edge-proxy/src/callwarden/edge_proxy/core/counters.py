@@ -7,6 +7,7 @@ In: the sums since the last report, and the edge's own windows, by which it defe
 from dataclasses import dataclass
 
 from callwarden.edge_proxy.core.rules import Rules
+from callwarden.kernel.clock import MonoS
 from callwarden.limits.table import Entry, Table
 from callwarden.limits.windows import SlidingCounter
 
@@ -39,7 +40,7 @@ class AddressSum(Entry):
         self._wrong: SlidingCounter | None = None
         self._failed: SlidingCounter | None = None
 
-    def add_message(self, rules: Rules, mono_s: float) -> bool:
+    def add_message(self, rules: Rules, mono_s: MonoS) -> bool:
         """Count one; whether the address is within every limit of this edge."""
         self.messages += 1
         if self._windows.add(rules.messages, mono_s) > rules.messages_max:
@@ -48,13 +49,13 @@ class AddressSum(Entry):
             return False
         return self._failed is None or self._failed.count(rules.failures, mono_s) <= rules.failures_max
 
-    def add_wrong(self, rules: Rules, mono_s: float) -> None:
+    def add_wrong(self, rules: Rules, mono_s: MonoS) -> None:
         self.wrong += 1
         if self._wrong is None:
             self._wrong = SlidingCounter()
         self._wrong.add(rules.wrong, mono_s)
 
-    def add_failure(self, rules: Rules, mono_s: float) -> None:
+    def add_failure(self, rules: Rules, mono_s: MonoS) -> None:
         if self._failed is None:
             self._failed = SlidingCounter()
         self._failed.add(rules.failures, mono_s)
@@ -62,7 +63,7 @@ class AddressSum(Entry):
     def endpoint(self, port: int, username: str) -> EndpointSum:
         found = self.endpoints.get((port, username))
         if found is None:
-            # Beyond the bound names are not told apart any more, so that none is counted as innocent.
+            # Beyond the bound names are not distinguished any more, so that none is counted as innocent.
             key = (port, username) if len(self.endpoints) < ENDPOINTS_MAX else (0, "")
             found = self.endpoints.setdefault(key, EndpointSum())
         return found
@@ -93,26 +94,26 @@ class EdgeCounters:
     def __len__(self) -> int:
         return len(self._table)
 
-    def message(self, host: str, mono_s: float) -> bool:
+    def message(self, host: str, mono_s: MonoS) -> bool:
         """One datagram from there; False: it is over a limit of ours and to be dropped."""
         return self._use(host, mono_s).add_message(self._rules, mono_s)
 
-    def wrong(self, host: str, mono_s: float) -> None:
+    def wrong(self, host: str, mono_s: MonoS) -> None:
         """What came was malformed or meaningless."""
         self._use(host, mono_s).add_wrong(self._rules, mono_s)
         self._table.heat(host)
 
-    def challenged(self, host: str, port: int, username: str, mono_s: float) -> None:
+    def challenged(self, host: str, port: int, username: str, mono_s: MonoS) -> None:
         self._use(host, mono_s).endpoint(port, username).challenges += 1
 
-    def failed(self, host: str, port: int, username: str, mono_s: float) -> None:
+    def failed(self, host: str, port: int, username: str, mono_s: MonoS) -> None:
         """Wrong credentials. A stale nonce and a first challenge are none."""
         entry = self._use(host, mono_s)
         entry.add_failure(self._rules, mono_s)
         entry.endpoint(port, username).failures += 1
         self._table.heat(host)
 
-    def succeeded(self, host: str, port: int, username: str, mono_s: float) -> None:
+    def succeeded(self, host: str, port: int, username: str, mono_s: MonoS) -> None:
         self._use(host, mono_s).endpoint(port, username).successes += 1
 
     def forget(self, host: str) -> None:
@@ -120,8 +121,8 @@ class EdgeCounters:
         self._table.remove(host)
         self._unreported.pop(host, None)
 
-    def take_report(self, mono_s: float) -> list[EdgeAddressReport]:
-        """The sums since the last time; they begin anew."""
+    def take_report(self, mono_s: MonoS) -> list[EdgeAddressReport]:
+        """The sums since the last report; they restart from zero."""
         if not self._unreported:
             self._table.expire(mono_s)
             return []
@@ -135,7 +136,7 @@ class EdgeCounters:
                 entry.endpoints = {}
         return reports
 
-    def _use(self, host: str, mono_s: float) -> AddressSum:
+    def _use(self, host: str, mono_s: MonoS) -> AddressSum:
         entry = self._unreported.get(host)
         if entry is None:
             entry = self._table.use(host, mono_s)

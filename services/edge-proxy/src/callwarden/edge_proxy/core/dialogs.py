@@ -1,15 +1,15 @@
 """What is kept of a call's INVITE and its 200, and the two dialogs that can be made of it (RFC 3261 12).
 
-In: the lines that count, read when somebody must speak in the call. Out: speaking (`ending`), keeping it beyond this
-process (`records`).
+In: the lines that count, read when the edge must send in the dialog. Out: sending (`termination`), keeping it beyond
+this process (`records`).
 """
 
 from callwarden.edge_proxy.core.call import EdgeCall
 from callwarden.edge_proxy.core.cookie import PARAMETER
+from callwarden.sip.address import Endpoint
 from callwarden.sip.dialog import Dialog, between
 from callwarden.sip.message import Request, Response, SipMessage, parse
 from callwarden.sip.uri import Uri
-from callwarden.sip.via import PORT_DEFAULT
 
 # What dialogs are made of, and what a parser insists on.
 _KEPT = frozenset({"via", "from", "to", "call-id", "cseq", "contact", "record-route"})
@@ -22,7 +22,7 @@ def skeleton(start: str, message: SipMessage) -> bytes:
 
 
 def is_ours(uri: Uri) -> bool:
-    """A Record-Route of an edge: nobody else's has the parameter."""
+    """A Record-Route of an edge: only those have the parameter."""
     return PARAMETER in uri.params
 
 
@@ -35,12 +35,12 @@ def routes_beyond(response: Response) -> list[Uri]:
     return routes[:first_ours][::-1]
 
 
-def next_hop(routes: list[Uri], contact: Uri | None) -> tuple[str, int] | None:
-    """Where requests to one side go: its first route, else its Contact."""
+def next_hop(routes: list[Uri], contact: Uri | None) -> Endpoint | None:
+    """Where requests to one side go: its first route, else its Contact. Raises Malformed."""
     uri = routes[0] if routes else contact
     if uri is None or not uri.is_sip:
         return None
-    return uri.host.strip("[]"), uri.port or PORT_DEFAULT
+    return uri.endpoint
 
 
 def dialogs_of(call: EdgeCall) -> tuple[Dialog, Dialog]:

@@ -1,9 +1,9 @@
 """The edge in one piece: datagrams, answers and time in; effects out.
 
     edge = Edge(site, keys, book, chance=os.urandom)
-    edge.receive(data, host, port, now_s, wall_s)     # a datagram
-    edge.resume(ask, answer, now_s, wall_s)           # the answer to a question it asked
-    edge.handle_timers(now_s, wall_s)                 # when edge.next_timer_s() has come
+    edge.receive(data, source, mono_s, unix_s)        # a datagram
+    edge.resume(ask.number, answer, mono_s, unix_s)   # the answer to a question it asked
+    edge.handle_timers(mono_s, unix_s)                # when edge.next_timer_s() has come
     for effect in edge.take_effects(): ...            # after each of these: Send, Ask, CallStarted … in their order
 
 In: which part a message goes to. Out: what each part does with it (`registration`, `setup`, `talk`, `relay`).
@@ -13,22 +13,25 @@ from collections.abc import Callable
 from typing import Any
 
 from callwarden.edge_proxy.core import tags, validation
-from callwarden.edge_proxy.core.active_call import ActiveCalls
-from callwarden.edge_proxy.core.call import CallState, EdgeCall, EdgeCalls
-from callwarden.edge_proxy.core.call_setup import CallSetup
+from callwarden.edge_proxy.core.active_call import ActiveCalls, AwaitingExtension
+from callwarden.edge_proxy.core.call import EdgeCall, EdgeCalls
+from callwarden.edge_proxy.core.call_setup import AwaitingAdmission, AwaitingIdentity, AwaitingSource, CallSetup
+from callwarden.edge_proxy.core.call_states import IN_SETUP, TALKING
 from callwarden.edge_proxy.core.challenge import Challenger
 from callwarden.edge_proxy.core.context import SERVER_NAME, Context, ProxyIdentity
-from callwarden.edge_proxy.core.effects import Ask, ScannerSeen
+from callwarden.edge_proxy.core.effects import Answer, ScannerSeen
 from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.edge_proxy.core.locations import Locations
 from callwarden.edge_proxy.core.records import DialogRecord
-from callwarden.edge_proxy.core.registration import EdgeRegistration
+from callwarden.edge_proxy.core.registration import AwaitingRegistration, EdgeRegistration
 from callwarden.edge_proxy.core.relay import InDialogRequest, Relay
 from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.edge_proxy.core.source_filter import Drop, SourceFilter
 from callwarden.edge_proxy.core.sources import Sources
 from callwarden.edge_proxy.core.termination import LateAnswer
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request, parse
 from callwarden.sip.transaction import (
@@ -79,14 +82,15 @@ class Edge:
         self._relay = Relay(self.context, self.calls, self._active_calls)
         self._registration = EdgeRegistration(self.context, self.locations, challenger)
 
-    # Doors.
+    # Inputs.
 
-    def receive(self, data: bytes, host: str, port: int, mono_s: float, unix_s: float) -> None:
-        """A datagram from `host` (an address as text) and `port`."""
+    def receive(self, data: bytes, source: SocketAddress, mono_s: MonoS, unix_s: UnixS) -> None:
+        """A datagram."""
         context, stats = self.context, self.stats
         context.mono_s, context.unix_s = mono_s, unix_s
         stats.datagrams += 1
-        drop = self.source_filter.judge_address(host, port, unix_s)
+        host = source.host
+        drop = self.source_filter.judge_address(host, source.port, unix_s)
         if drop is not None:
             if drop is Drop.BANNED:
                 stats.bans_dropped += 1
@@ -94,24 +98,29 @@ class Edge:
                 stats.denied_dropped += 1
             return
         # An answer is most likely one that we asked for, and a carrier's answers must not ban it: it is counted when it
-        # turns out that nobody asked (`_take_stray`), or that it isn't SIP.
+        # turns out to belong to no request (`_take_stray`), or not to be SIP.
         if not data.startswith(_ANSWER) and not self._counted(host):
             return
         if data in _KEEPALIVES:
             return
-        source = Peer(host, port)
         try:
             message = parse(data)
-            outputs = self.layer.receive(message, source, mono_s)
+            outputs = self.layer.receive(message, Peer(source), mono_s)
             if outputs:
                 self._take(outputs)
         except Malformed as error:
             self._malformed(error, source)
 
-    def resume(self, ask: Ask, answer: object, mono_s: float, unix_s: float) -> None:
-        """The answer to a question that was among the effects."""
+    def send_failed(self, data: bytes, mono_s: MonoS, unix_s: UnixS) -> None:
+        """A datagram that was among the effects did not arrive; `data` may be its beginning only."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
-        ask.then(answer)
+        self._take(self.layer.send_failed(data, mono_s))
+
+    def resume(self, number: int, answer: Answer, mono_s: MonoS, unix_s: UnixS) -> None:
+        """The answer to the question of this number, which was among the effects. Raises NotAsked."""
+        self.context.mono_s, self.context.unix_s = mono_s, unix_s
+        waiting = self.context.answered(number)
+        _RESUME[type(waiting)](self, waiting, answer)
 
     def next_timer_s(self) -> float | None:
         """When `handle_timers` has something to do (on the clock of `now_s`); None: nothing is waited for."""
@@ -120,15 +129,15 @@ class Edge:
             return theirs if ours is None else ours
         return min(ours, theirs)
 
-    def handle_timers(self, mono_s: float, unix_s: float) -> None:
+    def handle_timers(self, mono_s: MonoS, unix_s: UnixS) -> None:
         """Do what is due."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         self._take(self.layer.handle_timers(mono_s))
         for call in self.calls.wheel.take_due(mono_s):
-            if call.state is CallState.RINGING:
-                self._call_setup.alarm(call)
-            elif call.state is CallState.TALKING:
+            if call.state in TALKING:
                 self._active_calls.alarm(call)
+            elif call.state in IN_SETUP:
+                self._call_setup.alarm(call)
 
     def apply(self, book: RuleBook) -> None:
         """Another policy. Running calls keep the time limits they began with."""
@@ -140,14 +149,14 @@ class Edge:
         """New calls are refused from now on; running ones go on."""
         self.context.draining = True
 
-    def cut_all(self, why: str, mono_s: float, unix_s: float) -> None:
-        """End every call that runs: nobody would watch its clock any more."""
+    def cut_all(self, why: str, mono_s: MonoS, unix_s: UnixS) -> None:
+        """End every running call: after this no edge would watch its clock."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         for call in self.calls.all():
-            if call.state is CallState.TALKING:
+            if call.state in TALKING:
                 self._active_calls.cut(call, why)
 
-    def adopt(self, record: DialogRecord, mono_s: float, unix_s: float) -> None:
+    def adopt(self, record: DialogRecord, mono_s: MonoS, unix_s: UnixS) -> None:
         """Go on with a call of an edge that died, or of this one before it was restarted."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         self._active_calls.adopt(record)
@@ -172,7 +181,7 @@ class Edge:
                 effects = self.context.effects
 
     def _take_request(self, output: RequestReceived) -> None:
-        self._request(output.request, output.source)
+        self._request(output.request, _source(output.source))
 
     def _take_response(self, output: ResponseReceived) -> None:
         owner = output.transaction.context
@@ -185,7 +194,7 @@ class Edge:
             owner.again(self.context)
 
     def _take_ack(self, output: AckReceived) -> None:
-        self._relay.ack(output.request, output.source)
+        self._relay.ack(output.request, _source(output.source))
 
     def _take_cancelled(self, output: Cancelled) -> None:
         owner = output.transaction.context
@@ -194,7 +203,16 @@ class Edge:
         elif isinstance(owner, InDialogRequest):
             self._relay.cancelled(owner)
 
-    def _take_time_out(self, output: TransactionTimedOut | TransportFailed) -> None:
+    def _take_transport_failure(self, output: TransportFailed) -> None:
+        transaction, owner = output.transaction, output.transaction.context
+        if isinstance(transaction, ServerTransaction):
+            return
+        if isinstance(owner, EdgeCall):
+            self._call_setup.send_failed(owner, transaction)
+        elif isinstance(owner, InDialogRequest):
+            self._relay.send_failed(owner)
+
+    def _take_time_out(self, output: TransactionTimedOut) -> None:
         transaction, owner = output.transaction, output.transaction.context
         if isinstance(transaction, ServerTransaction):
             return  # our failure was never acknowledged: nothing is waiting for it
@@ -205,10 +223,10 @@ class Edge:
 
     def _take_stray(self, output: StrayResponse) -> None:
         self.stats.strays += 1
-        self._counted(output.source.host)
+        self._counted(output.source.address.host)
 
     def _counted(self, host: str) -> bool:
-        """Counts a message that nobody asked for; whether it is to be served."""
+        """Counts an unsolicited message; whether it is to be served."""
         if self.counters.message(host, self.context.mono_s) or self.source_filter.is_allowed(host):
             return True
         self.stats.rate_dropped += 1
@@ -217,7 +235,7 @@ class Edge:
     def _take_terminated(self, output: Terminated) -> None:
         output.transaction.context = None  # a cycle less for the collector
 
-    def _request(self, request: Request, source: Peer) -> None:
+    def _request(self, request: Request, source: SocketAddress) -> None:
         context = self.context
         drop = self.source_filter.judge_agent(request)
         if drop is not None:
@@ -239,8 +257,8 @@ class Edge:
         else:
             context.answer_stateless(request, source, 501)
 
-    def _options(self, request: Request, source: Peer) -> None:
-        """A ping, or the question what we can do (RFC 3261 11). Who is registered is nobody's business: 404 for all."""
+    def _options(self, request: Request, source: SocketAddress) -> None:
+        """A ping, or a query of capabilities (RFC 3261 11). 404 for every user: it must not tell who is registered."""
         context = self.context
         fault = validation.check(request, context.proxy.address)
         if fault is not None and fault.status != 483:  # 16.3 step 3: an OPTIONS that ends here may be answered
@@ -253,7 +271,7 @@ class Edge:
 
     # What isn't wanted.
 
-    def _unwanted(self, request: Request, source: Peer, drop: Drop) -> None:
+    def _unwanted(self, request: Request, source: SocketAddress, drop: Drop) -> None:
         """A scanner's request, or that of an agent that policy blocks: not a word."""
         context = self.context
         context.counters.wrong(source.host, context.mono_s)
@@ -273,11 +291,11 @@ class Edge:
         # A forged source must not lock out a phone that has shown who it is.
         if not self.locations.is_source(source.host) and not self.source_filter.is_allowed(source.host):
             ban_s = context.book.default.ban_s
-            self.source_filter.ban(source.host, context.unix_s + ban_s)
+            self.source_filter.ban(source.host, None, context.unix_s + ban_s)
             context.effects.append(ScannerSeen(source.host, "User-Agent of a known scanner", ban_s))
 
-    def _malformed(self, error: Malformed, source: Peer) -> None:
-        """Not SIP: counted, and answered only where RFC 3261 wants it and the request says where to."""
+    def _malformed(self, error: Malformed, source: SocketAddress) -> None:
+        """Not SIP: counted, and answered only where RFC 3261 asks for it and its Via can be read."""
         context = self.context
         self.stats.malformed += 1
         context.counters.wrong(source.host, context.mono_s)
@@ -289,6 +307,13 @@ class Edge:
                 return  # its Via can't be read, either
 
 
+def _source(peer: Peer) -> SocketAddress:
+    """Where a message came from, which the layer hands back as it was given: never a name."""
+    address = peer.address
+    assert isinstance(address, SocketAddress)
+    return address
+
+
 # By type: class patterns cost three times as much, nine times a call.
 _TAKE: dict[type, Callable[[Edge, Any], None]] = {
     RequestReceived: Edge._take_request,
@@ -296,7 +321,16 @@ _TAKE: dict[type, Callable[[Edge, Any], None]] = {
     AckReceived: Edge._take_ack,
     Cancelled: Edge._take_cancelled,
     TransactionTimedOut: Edge._take_time_out,
-    TransportFailed: Edge._take_time_out,
+    TransportFailed: Edge._take_transport_failure,
     StrayResponse: Edge._take_stray,
     Terminated: Edge._take_terminated,
+}
+
+# What goes on with an answer, by what waited for it.
+_RESUME: dict[type, Callable[[Edge, Any, Any], None]] = {
+    AwaitingIdentity: lambda edge, waiting, answer: edge._call_setup.verified(waiting, answer),
+    AwaitingSource: lambda edge, waiting, answer: edge._call_setup.source_found(waiting, answer),
+    AwaitingAdmission: lambda edge, waiting, answer: edge._call_setup.decided(waiting, answer),
+    AwaitingExtension: lambda edge, waiting, answer: edge._active_calls.extended(waiting, answer),
+    AwaitingRegistration: lambda edge, waiting, answer: edge._registration.verified(waiting, answer),
 }

@@ -9,7 +9,7 @@ from callwarden.edge_proxy.core.validation import fingerprint
 from callwarden.sip.message import Request
 from callwarden.sip.via import MAGIC_COOKIE, Via
 
-_BRANCH_BYTES = 8  # Nobody can guess a branch and answer in the callee's place.
+_BRANCH_BYTES = 8  # Too long to guess: nobody else can answer in the callee's place.
 
 
 def forward(
@@ -30,7 +30,7 @@ def forward(
     copy.remove("proxy-authorization")
     if branch is None:
         branch = f"{MAGIC_COOKIE}{context.random_bytes(_BRANCH_BYTES).hex()}-{fingerprint(request)}"
-    copy.push_via(Via("UDP", proxy.host, proxy.port, {"branch": branch}))
+    copy.push_via(Via("UDP", proxy.uri_host, proxy.endpoint.port, {"branch": branch}))
     return copy
 
 

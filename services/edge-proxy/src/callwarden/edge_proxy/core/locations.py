@@ -6,6 +6,9 @@ In: the values, and the map in memory. Out: how bindings come about (`registrar`
 from dataclasses import dataclass
 from typing import TypeVar
 
+from callwarden.kernel.clock import UnixS
+from callwarden.sip.address import SocketAddress
+
 T = TypeVar("T")
 Key = tuple[str, str]  # realm, user name
 
@@ -15,7 +18,7 @@ class Binding:
     """One phone. Requests go to `received` (RFC 3581; behind a NAT the Contact leads nowhere), for `uri`."""
 
     uri: str
-    received: tuple[str, int]
+    received: SocketAddress
     expires_s: float  # wall time
     call_id: str
     cseq: int
@@ -37,7 +40,7 @@ class Location:
     def key(self) -> Key:
         return self.realm, self.username
 
-    def live(self, unix_s: float) -> tuple[Binding, ...]:
+    def live(self, unix_s: UnixS) -> tuple[Binding, ...]:
         return tuple(binding for binding in self.bindings if binding.expires_s > unix_s)
 
 
@@ -51,7 +54,7 @@ class Locations:
         self._by_key: dict[Key, Location] = {}
         self._by_number: dict[str, Key] = {}
         self._sources: dict[str, int] = {}  # address → bindings from there
-        self._endpoints: dict[tuple[str, int], int] = {}
+        self._endpoints: dict[SocketAddress, int] = {}
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -68,7 +71,7 @@ class Locations:
         for number in location.numbers:
             self._by_number[number] = location.key
         for binding in location.bindings:
-            self._sources[binding.received[0]] = self._sources.get(binding.received[0], 0) + 1
+            self._sources[binding.received.host] = self._sources.get(binding.received.host, 0) + 1
             self._endpoints[binding.received] = self._endpoints.get(binding.received, 0) + 1
 
     def remove(self, key: Key) -> None:
@@ -79,15 +82,15 @@ class Locations:
             if self._by_number.get(number) == key:
                 del self._by_number[number]
         for binding in old.bindings:
-            _discount(self._sources, binding.received[0])
+            _discount(self._sources, binding.received.host)
             _discount(self._endpoints, binding.received)
 
-    def find_user(self, realm: str, username: str, unix_s: float) -> Location | None:
+    def find_user(self, realm: str, username: str, unix_s: UnixS) -> Location | None:
         """The user's location, if any phone of it is there now."""
         location = self._by_key.get((realm, username))
         return location if location is not None and location.live(unix_s) else None
 
-    def find_number(self, number: str, unix_s: float) -> Location | None:
+    def find_number(self, number: str, unix_s: UnixS) -> Location | None:
         """The location of the user who owns a number (E.164 with "+"), if any phone of it is there now."""
         key = self._by_number.get(number)
         return None if key is None else self.find_user(*key, unix_s)
@@ -96,9 +99,9 @@ class Locations:
         """Whether some phone is registered from this address."""
         return host in self._sources
 
-    def is_endpoint(self, host: str, port: int) -> bool:
+    def is_endpoint(self, address: SocketAddress) -> bool:
         """Whether some phone is registered from this address and port."""
-        return (host, port) in self._endpoints
+        return address in self._endpoints
 
 
 def _discount(counts: dict[T, int], key: T) -> None:

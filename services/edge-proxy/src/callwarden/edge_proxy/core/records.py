@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from callwarden.edge_proxy.core import dialogs
-from callwarden.edge_proxy.core.call import CallSide, CallState, EdgeCall
+from callwarden.edge_proxy.core.call import CallSide, EdgeCall
+from callwarden.edge_proxy.core.call_states import CallState
 from callwarden.edge_proxy.core.rules import Rules
+from callwarden.kernel.clock import MonoS, UnixS
+from callwarden.sip.address import Endpoint
 from callwarden.sip.dialog import Dialog
 from callwarden.sip.malformed import Malformed
-from callwarden.sip.transaction import Peer
+from callwarden.sip.uri import parse_uri
 
-# A record isn't written anew for each request of a call. Numbers must grow and need not follow each other (RFC 3261
+# A record isn't rewritten for each request of a call. Numbers must grow and need not follow each other (RFC 3261
 # 12.2.2), so the BYE of who takes over jumps ahead of all that may have been used.
 CSEQ_AHEAD = 1_000
 
@@ -24,8 +27,7 @@ class Leg:
 
     header: str
     target: str
-    host: str
-    port: int
+    address: Endpoint
     cseq: int
     routes: tuple[str, ...]
 
@@ -44,7 +46,7 @@ class DialogRecord:
 
 
 def record_of(call: EdgeCall) -> DialogRecord | None:
-    """The record of a running call; None where its sides gave no Contact, so that nobody could cut it anyway."""
+    """The record of a running call; None where its sides gave no Contact, so that no edge could cut it anyway."""
     assert call.caller is not None
     assert call.callee is not None
     try:
@@ -63,21 +65,18 @@ def record_of(call: EdgeCall) -> DialogRecord | None:
 
 
 def _leg(header: str, towards: Dialog, side: CallSide) -> Leg:
-    return Leg(header, side.target or towards.target, *side.peer.address, side.cseq, towards.routes)
+    return Leg(header, side.target or towards.target, side.address, side.cseq, towards.routes)
 
 
-def call_of(record: DialogRecord, rules: Rules, traceparent: str, mono_s: float, unix_s: float) -> EdgeCall:
-    """The call as whoever takes it over runs it. Its limits beyond what is granted are asked for at once (`talk`)."""
-    peer = Peer(record.caller.host, record.caller.port)
-    call = EdgeCall(record.hold_id, record.call_id, traceparent, None, peer, rules)
-    call.state = CallState.TALKING
+def call_of(record: DialogRecord, rules: Rules, traceparent: str, mono_s: MonoS, unix_s: UnixS) -> EdgeCall:
+    """The call as the edge that adopts it runs it. It asks for more talk time at once (`ActiveCalls.adopt`)."""
+    call = EdgeCall(record.hold_id, record.call_id, traceparent, None, record.caller.address, rules, CallState.RECORDED)
     call.account_id = record.account_id
     call.answered_unix_s = record.answered_at_s
     call.answered_mono_s = mono_s - (unix_s - record.answered_at_s)
     call.admitted_mono_s = call.answered_mono_s
     call.granted_s = record.granted_s
     call.max_s = rules.call_timeout_s
-    call.placed = call.recorded = True
     caller, callee = record.caller, record.callee
     call.caller, call.callee = _side(caller), _side(callee)
     base = Dialog(record.call_id, caller.header, callee.header, callee.target, callee.routes, caller.cseq, callee.cseq)
@@ -97,6 +96,12 @@ def call_of(record: DialogRecord, rules: Rules, traceparent: str, mono_s: float,
 
 
 def _side(leg: Leg) -> CallSide:
-    # A phone behind a NAT is where its packets come from and not where its Contact says.
-    is_phone = f"@{leg.host}:{leg.port}" not in leg.target
-    return CallSide(Peer(leg.host, leg.port), is_phone, leg.cseq + CSEQ_AHEAD)
+    # A phone behind a NAT is where its packets come from, whatever its Contact is.
+    return CallSide(leg.address, not _leads_to(leg.target, leg.address), leg.cseq + CSEQ_AHEAD)
+
+
+def _leads_to(uri: str, address: Endpoint) -> bool:
+    try:
+        return parse_uri(uri).endpoint == address
+    except Malformed:
+        return False

@@ -6,6 +6,8 @@ In: a REGISTER of an authenticated user and the bindings it had. Out: who it is 
 from dataclasses import dataclass, replace
 
 from callwarden.edge_proxy.core.locations import Binding, Location
+from callwarden.kernel.clock import UnixS
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.build import Headers
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request
@@ -15,7 +17,7 @@ from callwarden.sip.uri import parse_uri
 EXPIRES_DEFAULT_S = 3_600  # RFC 3261 10.2
 EXPIRES_MAX_S = 7_200  # A phone that was unplugged is called for that long at most.
 EXPIRES_MIN_S = 60  # What keeps a NAT open over UDP; less is only load.
-BINDINGS_MAX = 10  # Phones of one user; nobody rings more at once.
+BINDINGS_MAX = 10  # Phones of one user; no user needs more to ring at once.
 NUMBERS_MAX = 100  # Of one user in the location's value (16 KiB).
 URI_MAX = 512
 TEXT_MAX = 128
@@ -38,9 +40,9 @@ def register(
     username: str,
     account_id: str,
     numbers: tuple[str, ...],
-    source: tuple[str, int],
+    source: SocketAddress,
     current: Location | None,
-    unix_s: float,
+    unix_s: UnixS,
 ) -> Outcome:
     """RFC 3261 10.3 steps 5 to 8 for an authenticated user."""
     try:
@@ -55,7 +57,7 @@ def register(
         return Outcome(400, error.reason)
 
 
-def _register(request: Request, location: Location, account_id: str, source: tuple[str, int], unix_s: float) -> Outcome:
+def _register(request: Request, location: Location, account_id: str, source: SocketAddress, unix_s: UnixS) -> Outcome:
     call_id, cseq = request.call_id, request.cseq.number
     if request.contact_star:
         if request.expires_s != 0 or len(request.get_all("contact")) > 1:
@@ -87,7 +89,7 @@ def _register(request: Request, location: Location, account_id: str, source: tup
 
 
 def _binding(
-    request: Request, contact: NameAddr, expires_s: int, account_id: str, source: tuple[str, int], unix_s: float
+    request: Request, contact: NameAddr, expires_s: int, account_id: str, source: SocketAddress, unix_s: UnixS
 ) -> Binding:
     return Binding(
         uri=str(contact.uri),
@@ -101,11 +103,11 @@ def _binding(
     )
 
 
-def _outcome(location: Location, unix_s: float) -> Outcome:
+def _outcome(location: Location, unix_s: UnixS) -> Outcome:
     return Outcome(200, None, _contact_headers(location, unix_s), location)
 
 
-def _contact_headers(location: Location, unix_s: float) -> list[tuple[str, str]]:
+def _contact_headers(location: Location, unix_s: UnixS) -> list[tuple[str, str]]:
     return [
         ("Contact", f"<{binding.uri}>;expires={max(0, int(binding.expires_s - unix_s))}")
         for binding in location.bindings

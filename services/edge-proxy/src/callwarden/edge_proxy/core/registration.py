@@ -3,7 +3,7 @@
 In: the way of one REGISTER. Out: what it leaves as bindings (`registrar`), calls.
 """
 
-from functools import partial
+from typing import NamedTuple
 
 from callwarden.edge_proxy.core import registrar, validation
 from callwarden.edge_proxy.core.callers import DIALLED_MAX
@@ -13,12 +13,22 @@ from callwarden.edge_proxy.core.effects import CallerIdentity, Rejected, StoreLo
 from callwarden.edge_proxy.core.locations import Locations
 from callwarden.edge_proxy.core.statuses import OVERLOAD_RETRY_S, answer_for
 from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.build import Headers
 from callwarden.sip.digest import Credentials
 from callwarden.sip.message import Request
-from callwarden.sip.transaction import Peer, ServerTransaction, TooManyTransactions
+from callwarden.sip.transaction import ServerTransaction, TooManyTransactions
 
 _PASSED = ("banned", "rate", "scanner")
+
+
+class AwaitingRegistration(NamedTuple):
+    """Asked of auth: whose credentials these are."""
+
+    server: ServerTransaction
+    source: SocketAddress
+    credentials: Credentials
+    traceparent: str
 
 
 class EdgeRegistration:
@@ -29,7 +39,7 @@ class EdgeRegistration:
         self._locations = locations
         self._challenger = challenger
 
-    def request(self, request: Request, source: Peer) -> None:
+    def request(self, request: Request, source: SocketAddress) -> None:
         """A new REGISTER. Without good credentials it costs no memory."""
         context = self._context
         fault = validation.check(request, context.proxy.address)
@@ -58,24 +68,19 @@ class EdgeRegistration:
             return
         traceparent = context.new_traceparent()
         question = VerifyDigest(found, "REGISTER", source.host, request.call_id, traceparent)
-        context.ask(question, partial(self._verified, server, source, found, traceparent))
+        context.ask(question, AwaitingRegistration(server, source, found, traceparent))
 
-    def _challenge(self, request: Request, source: Peer, realm: str, *, stale: bool) -> Headers:
+    def _challenge(self, request: Request, source: SocketAddress, realm: str, *, stale: bool) -> Headers:
         context = self._context
         context.stats.challenges += 1
         context.counters.challenged(source.host, source.port, "", context.mono_s)
         rules = context.book.for_realm(realm)
         return self._challenger.headers("WWW-Authenticate", realm, rules, source.host, context.unix_s, stale=stale)
 
-    def _verified(
-        self,
-        server: ServerTransaction,
-        source: Peer,
-        credentials: Credentials,
-        traceparent: str,
-        answer: CallerIdentity | Rejected | Unanswered,
-    ) -> None:
+    def verified(self, waiting: AwaitingRegistration, answer: CallerIdentity | Rejected | Unanswered) -> None:
+        """auth's answer."""
         context = self._context
+        server, source, credentials, traceparent = waiting
         request = server.request
         host, port, username = source.host, source.port, credentials.username
         if isinstance(answer, CallerIdentity):
@@ -108,7 +113,7 @@ class EdgeRegistration:
         return user == username or f"+{user.lstrip('+')}" in identity.numbers
 
     def _register(
-        self, server: ServerTransaction, source: Peer, credentials: Credentials, identity: CallerIdentity
+        self, server: ServerTransaction, source: SocketAddress, credentials: Credentials, identity: CallerIdentity
     ) -> None:
         context = self._context
         outcome = registrar.register(
@@ -117,7 +122,7 @@ class EdgeRegistration:
             username=credentials.username[:DIALLED_MAX],
             account_id=identity.account_id,
             numbers=identity.numbers,
-            source=source.address,
+            source=source,
             current=self._locations.get(credentials.realm, credentials.username[:DIALLED_MAX]),
             unix_s=context.unix_s,
         )
@@ -130,7 +135,7 @@ class EdgeRegistration:
             context.effects.append(StoreLocation(location, latest_s - context.unix_s))
 
     def _refuse(
-        self, server: ServerTransaction, source: Peer, refuse: Refuse, traceparent: str, account_id: str = ""
+        self, server: ServerTransaction, source: SocketAddress, refuse: Refuse, traceparent: str, account_id: str = ""
     ) -> None:
         context = self._context
         request = server.request
@@ -139,7 +144,9 @@ class EdgeRegistration:
         context.answer(server, answer.status, None, headers)
         self._note(request, source, refuse, traceparent, account_id)
 
-    def _note(self, request: Request, source: Peer, refuse: Refuse, traceparent: str, account_id: str = "") -> None:
+    def _note(
+        self, request: Request, source: SocketAddress, refuse: Refuse, traceparent: str, account_id: str = ""
+    ) -> None:
         self._context.note_refusal(
             refuse,
             request_method="REGISTER",

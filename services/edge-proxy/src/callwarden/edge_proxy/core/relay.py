@@ -1,8 +1,8 @@
 """Requests inside a call, both ways: ACK, BYE, re-INVITE, UPDATE, INFO, PRACK … (RFC 3261 16, 12.2).
 
-The signed cookie of our Record-Route says that the call is ours and who is speaking; it is enough even where this edge
-knows nothing else of the call (DESIGN D6). A request goes to where the other side is known to be, never to an address
-that the sender chose. In: passing on. Out: the call's clock (`talk`).
+The signed cookie of our Record-Route shows that the call is ours and which side is speaking; it is enough even where
+this edge knows nothing else of the call (DESIGN D6). A request goes to where the other side is known to be, never to an
+address that the sender chose. In: passing on. Out: the call's clock (`active_call`).
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from callwarden.edge_proxy.core.cookie import Cookie, CookieFault
 from callwarden.edge_proxy.core.effects import CallEnded
 from callwarden.edge_proxy.core.statuses import OVERLOAD_RETRY_S
 from callwarden.sip import build
+from callwarden.sip.address import Endpoint, SocketAddress
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request, Response
 from callwarden.sip.nameaddr import NameAddr, parse_name_addr
 from callwarden.sip.transaction import ClientTransaction, Peer, Send, ServerTransaction, TooManyTransactions
 from callwarden.sip.uri import Uri
-from callwarden.sip.via import PORT_DEFAULT
 
 # Answers to a BYE after which the call is over. Others (a wrong number, a challenge) mean that it goes on, and so does
 # its clock: else a BYE made to be refused would stop the charge and not the call.
@@ -45,13 +45,13 @@ class InDialogRequest:
 class Relay:
     """Passes requests inside calls. Holds no state but what it shares."""
 
-    def __init__(self, context: Context, calls: EdgeCalls, active_call: ActiveCalls) -> None:
+    def __init__(self, context: Context, calls: EdgeCalls, active_calls: ActiveCalls) -> None:
         self._context = context
         self._calls = calls
-        self._active_calls = active_call
+        self._active_calls = active_calls
         self._route_prefix = f"<sip:{context.proxy.address};lr;{cookie.PARAMETER}="
 
-    def request(self, request: Request, source: Peer) -> None:
+    def request(self, request: Request, source: SocketAddress) -> None:
         """A request with a tag in To, but ACK."""
         context = self._context
         fault = validation.check(request, context.proxy.address, inside=True)
@@ -70,14 +70,16 @@ class Relay:
             return
         try:
             self._pass(request, source, found, call)
+        except Malformed as error:
+            context.answer_stateless(request, source, error.status, error.reason)  # its next hop is no place to send to
         except TooManyTransactions:
             context.stats.unavailable += 1
             context.answer_stateless(request, source, 503, None, [("Retry-After", str(OVERLOAD_RETRY_S))])
 
-    def _pass(self, request: Request, source: Peer, found: Cookie, call: EdgeCall | None) -> None:
+    def _pass(self, request: Request, source: SocketAddress, found: Cookie, call: EdgeCall | None) -> None:
         context = self._context
         method = request.method
-        copy, peer = self._prepare(request, found, call, None)
+        copy, to = self._prepare(request, found, call, None)
         server = context.layer.accept(request, context.reply_peer(request, source), context.mono_s)
         contact = (request.get("contact") or "") if method in _REFRESHING else ""
         forwarded = InDialogRequest(method, server, call, found, request.call_id, context.unix_s, contact)
@@ -87,9 +89,9 @@ class Relay:
         if call is not None and (side := self._sender(call, found)) is not None:
             side.cseq = max(side.cseq, request.cseq.number)
             if side.is_phone:
-                side.peer = source  # a NAT may have given it another port since
+                side.address = source  # a NAT may have given it another port since
         try:
-            client, effects = context.layer.send_request(copy, peer, context.mono_s)
+            client, effects = context.layer.send_request(copy, Peer(to), context.mono_s)
         except TooManyTransactions:
             context.layer.drop(server)
             raise
@@ -97,15 +99,15 @@ class Relay:
         forwarded.client = client
         context.effects += effects
 
-    def ack(self, request: Request, source: Peer) -> None:
+    def ack(self, request: Request, source: SocketAddress) -> None:
         """An ACK to a 2xx goes on without a transaction (RFC 3261 16.11, 17.1.1.3). It is never answered."""
         context = self._context
         try:
             found = self._read(request)
             if isinstance(found, Cookie) and request.max_forwards != 0:
                 branch = build.stateless_branch(request, context.keys.tags[:32])
-                copy, peer = self._prepare(request, found, self._calls.get(found.hold_id), branch)
-                context.effects.append(Send(copy.to_bytes(), peer))
+                copy, to = self._prepare(request, found, self._calls.get(found.hold_id), branch)
+                context.effects.append(Send(copy.to_bytes(), Peer(to)))
                 return
         except Malformed:
             found = CookieFault.FORGED
@@ -152,7 +154,7 @@ class Relay:
             uri = request.uri
         return uri.params.get(cookie.PARAMETER) if uri is not None else None
 
-    def _judge(self, fault: CookieFault | None, source: Peer) -> int:
+    def _judge(self, fault: CookieFault | None, source: SocketAddress) -> int:
         """The status for a request whose cookie is worth nothing."""
         context = self._context
         match fault:
@@ -166,7 +168,7 @@ class Relay:
 
     def _prepare(
         self, request: Request, found: Cookie, call: EdgeCall | None, branch: str | None
-    ) -> tuple[Request, Peer]:
+    ) -> tuple[Request, Endpoint]:
         """The copy for the next hop (16.4, 16.6), and where that is."""
         if self._only_route(request) is not None:
             copy = forwarding.forward(self._context, request, uri=request.uri_text, branch=branch)
@@ -197,16 +199,16 @@ class Relay:
             copy.pop_route()
         return copy, self._next(request, rest, found, call)
 
-    def _next(self, request: Request, rest: list[NameAddr], found: Cookie, call: EdgeCall | None) -> Peer:
+    def _next(self, request: Request, rest: list[NameAddr], found: Cookie, call: EdgeCall | None) -> Endpoint:
         """Where the other side is."""
         side = None if call is None else self._receiver(call, found)
         if side is not None:
-            return side.peer
+            return side.address
         if found.target is not None:
-            return Peer(*found.target)
+            return found.target
         # A carrier known by name only, and a call that this edge doesn't know.
         hop = rest[0].uri if rest else request.uri
-        return Peer(hop.host.strip("[]"), hop.port or PORT_DEFAULT)
+        return hop.endpoint
 
     @staticmethod
     def _sender(call: EdgeCall, found: Cookie) -> CallSide | None:
@@ -232,7 +234,7 @@ class Relay:
             self._bye_done(forwarded)
 
     def timed_out(self, forwarded: InDialogRequest) -> None:
-        """Nobody answered."""
+        """No answer came (timer B or F)."""
         context = self._context
         if forwarded.method == "BYE":
             self._bye_done(forwarded)
@@ -240,6 +242,12 @@ class Relay:
             context.answer(forwarded.server, 408)
         else:
             context.layer.drop(forwarded.server)  # RFC 4320 4.2: a 408 to a non-INVITE comes too late to be of use
+
+    def send_failed(self, forwarded: InDialogRequest) -> None:
+        """It could not be sent: as if a 503 had come, which RFC 3261 16.7 step 6 turns into 500 (16.9)."""
+        if forwarded.method == "BYE":
+            self._bye_done(forwarded)
+        self._context.answer(forwarded.server, 500)
 
     def cancelled(self, forwarded: InDialogRequest) -> None:
         """The re-INVITE was cancelled."""
@@ -251,7 +259,7 @@ class Relay:
         context = self._context
         why = "caller-bye" if forwarded.cookie.from_caller else "callee-bye"
         if forwarded.call is not None:
-            self._active_calls.ended(forwarded.call, why, forwarded.begun_unix_s)
+            self._active_calls.hung_up(forwarded.call, why, forwarded.begun_unix_s)
         elif not self._calls.was_closed(forwarded.cookie.hold_id):
             # Of a call that another edge, or this one before a restart, set up: its hold knows the rest.
             self._calls.close_unknown(forwarded.cookie.hold_id)

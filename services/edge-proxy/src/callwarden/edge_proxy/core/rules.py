@@ -1,4 +1,4 @@
-"""The policy as the edge needs it on its hot path: compiled once for each realm when a bundle is swapped in.
+"""The policy as the edge needs it on its hot path: compiled once for each realm and bundle.
 
 In: what the edge enforces. Out: what fields mean and how policies merge (callwarden.policy).
 """
@@ -79,22 +79,27 @@ class Rules:
         )
 
 
-@dataclass(frozen=True, slots=True)
 class RuleBook:
-    """The rules of every realm we serve, of one revision. Swapped whole."""
+    """The rules of every realm we serve, of one revision. Swapped whole; a realm's are compiled at its first request,
+    so that a change of many realms' policies doesn't stall the calls of all."""
 
-    revision: int
-    default: Rules
-    by_realm: dict[str, Rules]
+    __slots__ = ("_by_realm", "_policies", "default", "revision")
 
-    @classmethod
-    def compile(cls, policies: PolicySet, realms: tuple[str, ...]) -> "RuleBook":
-        """`realms`: those served; the first one's rules hold for what can't be told yet (who sends, and to whom)."""
-        by_realm = {realm: Rules.compile(policies.for_realm(realm), policies.revision) for realm in realms}
-        return cls(policies.revision, by_realm[realms[0]], by_realm)
+    def __init__(self, policies: PolicySet, realms: tuple[str, ...]) -> None:
+        """`realms`: those served; the first one's rules apply while sender and target are unknown."""
+        self.revision = policies.revision
+        self._policies = policies
+        self._by_realm: dict[str, Rules | None] = dict.fromkeys(realms)
+        self.default = Rules.compile(policies.for_realm(realms[0]), policies.revision)
 
     def for_realm(self, realm: str) -> Rules:
-        return self.by_realm.get(realm, self.default)
+        rules = self._by_realm.get(realm)
+        if rules is not None:
+            return rules
+        if realm not in self._by_realm:
+            return self.default
+        rules = self._by_realm[realm] = Rules.compile(self._policies.for_realm(realm), self.revision)
+        return rules
 
 
 def contains(networks: tuple[Network, ...], host: str) -> bool:

@@ -7,6 +7,8 @@ In: owners and when. Out: clocks. A heap would keep every cancelled alarm's call
 from heapq import heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
+from callwarden.kernel.clock import MonoS
+
 TICK_S = 0.05
 
 
@@ -55,7 +57,7 @@ class Wheel(Generic[T]):
         """When something may be due next; None: nothing is waited for. Early where all of a tick were cancelled."""
         return self._ticks[0] * TICK_S if self._ticks else None
 
-    def take_due(self, mono_s: float) -> list[T]:
+    def take_due(self, mono_s: MonoS) -> list[T]:
         """Who is to be rung now; their alarms are off."""
         found: list[T] = []
         while self._ticks and self._ticks[0] * TICK_S <= mono_s:

@@ -4,14 +4,14 @@ from typing import Any
 
 from callwarden.api.payment.v1 import payment_pb2 as pb
 from callwarden.api.payment.v1 import payment_pb2_grpc
-from callwarden.payment.app import Payment
+from callwarden.payment.app import PaymentApp
 from callwarden.payment.core.topup import TopUp
 
 
-class PaymentGrpc(payment_pb2_grpc.PaymentServiceServicer):
+class PaymentServicer(payment_pb2_grpc.PaymentServiceServicer):
     """The service."""
 
-    def __init__(self, app: Payment) -> None:
+    def __init__(self, app: PaymentApp) -> None:
         self._app = app
 
     async def TopUp(self, request: pb.TopUpRequest, context: Any) -> pb.TopUpReply:  # noqa: N802

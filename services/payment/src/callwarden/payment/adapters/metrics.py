@@ -3,13 +3,13 @@
 from typing import Final
 
 from callwarden.common.metrics import Metric, Metrics
-from callwarden.payment.app import Payment
+from callwarden.payment.app import PaymentApp
 
 TOP_UPS: Final = Metric(
     "callwarden_payment_top_ups_total", "counter", "{payments}", "Top-ups answered.", labels=("outcome",)
 )
 
 
-def register(metrics: Metrics, app: Payment) -> None:
-    """Have them read from the app."""
+def register(metrics: Metrics, app: PaymentApp) -> None:
+    """Reads the app's statistics whenever metrics are collected."""
     metrics.observe(TOP_UPS, lambda: {("credited",): app.credited, ("duplicate",): app.duplicates})

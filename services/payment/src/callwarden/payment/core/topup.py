@@ -1,6 +1,6 @@
 """Top-ups: money that an operator credits to an account, exactly once for each key.
 
-In: what makes a top-up valid, and what happens when its key was used before. Out: writing it (the store's one
+In: what makes a top-up valid, and what to answer when its key was used before. Out: writing it (the store's
 transaction).
 """
 
@@ -11,20 +11,20 @@ from typing import Final
 from callwarden.kernel.errors import Conflict, Invalid
 from callwarden.kernel.money import AMOUNT_MICROS_MAX, MICROS, BadCurrency, format_amount, parse_currency
 
-# A million units at once is a slip of the finger; it also keeps any number of top-ups far from the end of 64 bits.
+# A million units at once is a typing error. The bound also keeps sums of top-ups far below 64 bits.
 TOP_UP_MICROS_MAX: Final = 1_000_000 * MICROS
 KEY_CHARS_MAX: Final = 128
 NOTE_CHARS_MAX: Final = 256
 ACCOUNT_CHARS_MAX: Final = 64  # An account's name, longer than its id.
 
-# Printable ASCII without the space: a key is compared byte by byte, so nothing that looks alike must differ.
+# Printable ASCII without the space: a key is compared byte by byte, so two keys that look the same must be the same.
 _KEY = re.compile(rf"[!-~]{{1,{KEY_CHARS_MAX}}}", re.ASCII)
 _ACCOUNT = re.compile(rf"[A-Za-z0-9._-]{{1,{ACCOUNT_CHARS_MAX}}}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class TopUp:
-    """What is to be credited. `account` is an id or a name; `key` is the payer's own name for this payment."""
+    """A credit to make. `account` is an id or a name; `key` is the caller's own id for this payment."""
 
     account: str
     amount_micros: int
@@ -35,7 +35,7 @@ class TopUp:
     def __post_init__(self) -> None:
         """Raises Invalid, naming the field."""
         if _ACCOUNT.fullmatch(self.account) is None:
-            raise Invalid("an account is named by its id or its name", field="account")
+            raise Invalid("must be the id or name of an account", field="account")
         if self.amount_micros <= 0:
             raise Invalid("must be above zero", field="amount_micros")
         if self.amount_micros > TOP_UP_MICROS_MAX:
@@ -52,7 +52,7 @@ class TopUp:
 
 @dataclass(frozen=True, slots=True)
 class Payee:
-    """The account as it stands."""
+    """The account before the top-up."""
 
     account_id: str
     currency: str
@@ -71,7 +71,7 @@ class Paid:
 
 @dataclass(frozen=True, slots=True)
 class Credited:
-    """The answer: the ledger entry, the balance now, and whether it had been credited before."""
+    """The answer: the ledger entry, the current balance, and whether the key had been credited before."""
 
     entry_id: str
     balance_micros: int
@@ -80,7 +80,7 @@ class Credited:
 
 
 def repeated(top_up: TopUp, payee: Payee, paid: Paid) -> Credited:
-    """The answer to a top-up whose key was used before. Conflict when it wasn't for the same."""
+    """The answer to a top-up whose key was used before. Conflict if that was a different payment."""
     same = (paid.account_id, paid.amount_micros, paid.currency) == (
         payee.account_id,
         top_up.amount_micros,
@@ -92,10 +92,10 @@ def repeated(top_up: TopUp, payee: Payee, paid: Paid) -> Credited:
 
 
 def balance_after(top_up: TopUp, payee: Payee) -> int:
-    """The account's new balance in micros. Invalid for a currency that isn't the account's, or a balance too large."""
+    """The account's new balance in micros. Invalid for a currency that isn't the account's, or too large a balance."""
     if top_up.currency != payee.currency:
         raise Invalid(f"the account is kept in {payee.currency}", field="currency")
     balance_micros = payee.balance_micros + top_up.amount_micros
     if balance_micros > AMOUNT_MICROS_MAX:
-        raise Invalid("the account would hold more than can be kept", field="amount_micros")
+        raise Invalid("the balance would exceed the largest amount", field="amount_micros")
     return balance_micros

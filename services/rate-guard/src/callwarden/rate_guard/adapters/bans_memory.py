@@ -1,12 +1,12 @@
-"""Bans in memory: for tests of what stands on ports.Bans. The contract suite runs over it and over NATS."""
+"""Bans in memory, for tests. The same contract suite runs over it and over NATS."""
 
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import Unavailable
 from callwarden.rate_guard.core.bans import Ban
 
 
-class MemoryBans:
-    """ports.Bans. `down` makes it unavailable."""
+class MemoryBanStore:
+    """ports.BanStore. `down` makes it unavailable."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -20,7 +20,7 @@ class MemoryBans:
     async def get(self, target: str) -> Ban | None:
         self._check_up()
         ban = self.kept.get(target)
-        return ban if ban is not None and ban.holds_at(self._clock.unix_s()) else None
+        return ban if ban is not None and ban.is_active_at(self._clock.unix_s()) else None
 
     async def delete(self, target: str) -> None:
         self._check_up()

@@ -1,4 +1,4 @@
-"""Bans in NATS: kept in the bucket `bans`, told as events."""
+"""Bans in NATS: kept in the bucket `bans`, published as events."""
 
 from typing import Final
 from uuid import uuid4
@@ -19,11 +19,11 @@ log = get_logger(__name__)
 
 BANNED: Final = "security.banned"
 UNBANNED: Final = "security.unbanned"
-TTL_S_MIN: Final = 1.0  # The shortest that NATS knows.
+TTL_S_MIN: Final = 1.0  # The shortest that NATS accepts.
 
 
-class NatsBans:
-    """ports.Bans. The key is that of the target, the value an events.v1.Ban."""
+class NatsBanStore:
+    """ports.BanStore. The key is that of the target, the value an events.v1.Ban."""
 
     def __init__(self, kv: KeyValue, clock: Clock) -> None:
         self._kv = kv
@@ -41,8 +41,8 @@ class NatsBans:
         await self._kv.delete(key_of(target))
 
 
-class NatsEvents:
-    """ports.Events: through JetStream, so that they are kept; the other members hear them as plain messages."""
+class NatsBanEventPublisher:
+    """ports.BanEventPublisher: through JetStream, which keeps them; other members receive them as plain messages."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -56,31 +56,31 @@ class NatsEvents:
     def _publish(self, subject: str, ban: Ban) -> None:
         try:
             self._publisher.publish(subject, to_message(ban).SerializeToString(), message_id=str(uuid4()))
-        except CallwardenError as error:  # A record is missing then; the ban itself stands in the bucket.
-            log.warning("ban.not_told", error=error, target=ban.target)
+        except CallwardenError as error:  # The record is lost; the ban itself is in the bucket.
+            log.warning("ban.not_published", error=error, target=ban.target)
 
 
 async def follow_bans(kv: KeyValue, app: RateGuard) -> None:
-    """Tells the app which bans there are. Runs until it is cancelled."""
+    """Reports the bans in the bucket to the app. Runs until it is cancelled."""
     async for change in kv.watch():
         match change:
             case Put():
                 ban = _read(change)
                 if ban is not None:
-                    app.ban_seen(ban)
+                    app.ban_stored(ban)
             case Deleted(key=key):
                 try:
                     (target,) = parts_of(key)
                 except ValueError:
                     continue
-                app.ban_gone(target)
+                app.ban_removed(target)
 
 
 async def follow_unbans(bus: Bus, app: RateGuard) -> None:
-    """Has the app hear of lifted bans from now on."""
+    """Reports lifted bans to the app from now on."""
 
     async def heard(message: Msg) -> None:
-        app.unban_heard(events_pb2.Ban.FromString(message.data).address)
+        app.unban_reported(events_pb2.Ban.FromString(message.data).address)
 
     await bus.subscribe(UNBANNED, heard)
 

@@ -12,10 +12,10 @@ from callwarden.rate_guard.core.counters import AddressReport, EndpointReport
 
 log = get_logger(__name__)
 
-LISTED_MAX: Final = 10_000  # A reply has 4 MiB at most, a ban up to 400 bytes; nobody reads more.
+LISTED_MAX: Final = 10_000  # A reply has at most 4 MiB, a ban up to 400 bytes.
 
 
-class RateGuardGrpc(StreamServicer, rateguard_pb2_grpc.RateGuardServiceServicer):
+class RateGuardServicer(StreamServicer, rateguard_pb2_grpc.RateGuardServiceServicer):
     def __init__(self, app: RateGuard) -> None:
         super().__init__({"Count": (rateguard_pb2.CountRequest, self._count)})
         self._app = app
@@ -43,7 +43,7 @@ class RateGuardGrpc(StreamServicer, rateguard_pb2_grpc.RateGuardServiceServicer)
         self, request: rateguard_pb2.RemoveBansRequest, context: Any
     ) -> rateguard_pb2.RemoveBansReply:
         if request.all == bool(request.address):
-            raise Invalid("name one address, or all", field="address")
+            raise Invalid("name either one address or all", field="address")
         if request.all:
             removed = await self._app.remove_all_bans()
         else:

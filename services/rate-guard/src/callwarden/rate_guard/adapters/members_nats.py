@@ -1,5 +1,5 @@
-"""The members that share the counting, in the NATS bucket `members`: each puts itself there again and again, and is
-gone when it stops doing so.
+"""The members that share the counting, in the NATS bucket `members`: each renews its entry every second, and is gone
+when it stops.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ log = get_logger(__name__)
 
 SERVICE: Final = "rate-guard"
 EVERY_S: Final = 1.0
-TTL_S: Final = 3.0  # Two heartbeats may be lost. A dead member's addresses are counted anew by others after this.
+TTL_S: Final = 3.0  # Two heartbeats may be lost. After this, others own a dead member's addresses.
 
 
 def key_of_member(instance: str) -> str:
@@ -27,7 +27,7 @@ def key_of_member(instance: str) -> str:
 
 @asynccontextmanager
 async def membership(kv: KeyValue, member: events_pb2.Member) -> AsyncIterator[None]:
-    """A member while inside; the others know at once when it ends."""
+    """Keeps the member registered inside the block; the others notice at once when it ends."""
     task = asyncio.create_task(beat(kv, member), name="heartbeat")
     try:
         yield
@@ -35,24 +35,24 @@ async def membership(kv: KeyValue, member: events_pb2.Member) -> AsyncIterator[N
         task.cancel()
         try:
             await kv.delete(key_of_member(member.instance))
-        except CallwardenError as error:  # Then they know after TTL_S.
+        except CallwardenError as error:  # Then they notice after TTL_S.
             log.debug("member.not_removed", error=repr(error))
 
 
 async def beat(kv: KeyValue, member: events_pb2.Member) -> None:
-    """Says again and again that the member lives. Runs until it is cancelled."""
+    """Renews the member's entry. Runs until it is cancelled."""
     while True:
         try:
             await kv.put(key_of_member(member.instance), member.SerializeToString(), ttl_s=TTL_S)
-        except CallwardenError as error:  # NATS is away: the edges keep the members they know.
+        except CallwardenError as error:  # NATS is unavailable: the edges keep the members they know.
             log.debug("member.not_put", error=repr(error))
         await asyncio.sleep(EVERY_S)
 
 
 async def follow_members(kv: KeyValue, app: RateGuard) -> None:
-    """Tells the app who the members are. Runs until it is cancelled."""
+    """Reports the members to the app. Runs until it is cancelled."""
     members: set[str] = set()
-    is_whole = False  # What stands there at first comes member by member; acting on each would move shards about.
+    is_whole = False  # The initial entries arrive one by one; acting on each would move shards about.
     async for change in kv.watch(f"{SERVICE}.*"):
         match change:
             case Put(key=key):
@@ -62,4 +62,4 @@ async def follow_members(kv: KeyValue, app: RateGuard) -> None:
             case Synced():
                 is_whole = True
         if is_whole:
-            app.members_are(members)
+            app.set_members(members)

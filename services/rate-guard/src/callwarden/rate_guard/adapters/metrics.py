@@ -1,4 +1,4 @@
-"""What rate-guard measures."""
+"""rate-guard's rows of the catalogue of metrics."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ REPORTS = Metric(
     "callwarden_rate_guard_reports_total",
     "counter",
     "{reports}",
-    "Reports of edges: counted, or come twice.",
+    "Reports from edges: counted, or delivered twice.",
     ("what",),
 )
 NOT_OWNED = Metric(
     "callwarden_rate_guard_not_owned_total",
     "counter",
     "{addresses}",
-    "Addresses that were reported to the wrong member.",
+    "Addresses reported to the wrong member.",
 )
-BANS = Metric("callwarden_rate_guard_bans", "gauge", "{bans}", "Bans that hold, of all members and operators.")
+BANS = Metric("callwarden_rate_guard_bans", "gauge", "{bans}", "Bans in force, by all members and operators.")
 BANNED = Metric(
     "callwarden_rate_guard_banned_total", "counter", "{bans}", "Bans that this process's counters caused.", ("reason",)
 )
@@ -27,30 +27,28 @@ SPARED = Metric(
     "callwarden_rate_guard_spared_total",
     "counter",
     "{bans}",
-    "Limits passed without a ban: an allowed or own address, or no room for more bans.",
+    "Exceeded limits without a ban: an allowed or own address, or no room for more bans.",
 )
 KEYS = Metric("callwarden_rate_guard_keys", "gauge", "{keys}", "Addresses and endpoints with counters.", ("table",))
 FORGOTTEN = Metric(
     "callwarden_rate_guard_forgotten_total",
     "counter",
     "{keys}",
-    "Keys whose counters went: after their time, for want of room, and of those the ones that mattered (hot).",
+    "Keys whose counters were removed: expired, evicted for lack of room, or evicted although hot.",
     ("table", "why"),
 )
 MEMBERS = Metric("callwarden_rate_guard_members", "gauge", "{members}", "Members that share the counting.")
 
 
 def register(metrics: Metrics, app: RateGuard) -> None:
-    """Has the app's counts read whenever the metrics are collected."""
-    counts = app.counts
+    """Reads the app's statistics whenever metrics are collected."""
+    stats = app.stats
     tables: dict[str, Table[Any]] = {"addresses": app.counters.addresses, "endpoints": app.counters.endpoints}
-    metrics.observe(
-        REPORTS, lambda: {("counted",): counts.reports - counts.duplicates, ("duplicate",): counts.duplicates}
-    )
-    metrics.observe(NOT_OWNED, lambda: counts.not_owned)
+    metrics.observe(REPORTS, lambda: {("counted",): stats.reports - stats.duplicates, ("duplicate",): stats.duplicates})
+    metrics.observe(NOT_OWNED, lambda: stats.not_owned)
     metrics.observe(BANS, lambda: app.ban_count)
-    metrics.observe(BANNED, lambda: {(reason,): count for reason, count in counts.banned.items()})
-    metrics.observe(SPARED, lambda: counts.not_banned)
+    metrics.observe(BANNED, lambda: {(reason,): count for reason, count in stats.banned.items()})
+    metrics.observe(SPARED, lambda: stats.spared)
     metrics.observe(MEMBERS, lambda: len(app.members))
     metrics.observe(KEYS, lambda: {(name,): len(table) for name, table in tables.items()})
     metrics.observe(

@@ -1,10 +1,10 @@
-"""Snapshots in memory: for tests of what stands on ports.Snapshots; the same contract runs over it and over NATS."""
+"""Snapshots in memory, for tests. The same contract suite runs over it and over NATS."""
 
 from callwarden.kernel.errors import Unavailable
 
 
-class MemorySnapshots:
-    """ports.Snapshots. `down` makes it unavailable."""
+class MemorySnapshotStore:
+    """ports.SnapshotStore. `down` makes it unavailable."""
 
     def __init__(self) -> None:
         self.kept: dict[int, bytes] = {}

@@ -8,8 +8,8 @@ from callwarden.rate_guard.core.counters import KNOWN_TTL_S
 PREFIX: Final = "rate-guard"
 
 
-class NatsSnapshots:
-    """ports.Snapshots."""
+class NatsSnapshotStore:
+    """ports.SnapshotStore."""
 
     def __init__(self, kv: KeyValue) -> None:
         self._kv = kv

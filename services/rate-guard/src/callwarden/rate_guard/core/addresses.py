@@ -1,4 +1,4 @@
-"""Addresses, endpoints and networks as text: one spelling for each, and which may never be banned."""
+"""Addresses, endpoints and networks as text, each in one canonical spelling."""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -15,14 +15,14 @@ def endpoint(address: str, port: int) -> str:
 
 
 def address_of(target: str) -> str:
-    """The address of an address or endpoint in its one spelling."""
+    """The address of an address or endpoint in canonical spelling."""
     if target.startswith("["):
         return target[1:].partition("]")[0]
     return target.partition(":")[0] if target.count(":") == 1 else target
 
 
 def parse_target(text: str) -> str:
-    """What a person wrote as address or endpoint, in its one spelling. Raises Invalid."""
+    """The canonical spelling of an address or endpoint that an operator wrote. Raises Invalid."""
     text = text.strip()
     host, port = text, ""
     if text.startswith("["):
@@ -35,7 +35,7 @@ def parse_target(text: str) -> str:
     try:
         address = str(unmapped(ip_address(host)))
     except ValueError:
-        raise Invalid("write an IPv4 or IPv6 address, perhaps with a port", field="address") from None
+        raise Invalid("write an IPv4 or IPv6 address, optionally with a port", field="address") from None
     if not port:
         return address
     if not (port.isascii() and port.isdigit()) or not 0 < int(port[:6]) <= _PORT_MAX:
@@ -44,12 +44,12 @@ def parse_target(text: str) -> str:
 
 
 def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that an IPv6 one stands for (::ffff:192.0.2.7), or itself."""
+    """The IPv4 address inside an IPv4-mapped IPv6 one (::ffff:192.0.2.7), else the address itself."""
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
 
 
 class Networks:
-    """Some addresses and networks. Asked before a ban, not for each message: a look-up takes 3 µs and 0.2 an entry."""
+    """A set of addresses and networks, asked before each ban: a look-up takes 3 µs and 0.2 for each entry."""
 
     __slots__ = ("_networks",)
 

@@ -1,19 +1,19 @@
-"""Reports that come twice count once: the sequence numbers that were seen of each edge, in bounded memory.
+"""Counts a report that arrives twice only once: remembers the sequence numbers of each edge, in bounded memory.
 
-The law is that of IPsec's anti-replay window (RFC 4303 section 3.4.3) with one difference: an edge that starts anew
-counts from the beginning again. So a number far below the newest begins a new window instead of being a duplicate; a
-report is sent again within seconds or never.
+The rule is that of IPsec's anti-replay window (RFC 4303 section 3.4.3) with one difference: an edge that restarts
+counts from the beginning. So a number far below the newest starts a new window instead of being a duplicate; an edge
+resends a report within seconds or never.
 """
 
 from collections import OrderedDict
 from typing import Final
 
-EDGES_MAX: Final = 1_024  # The longest silent one is forgotten.
+EDGES_MAX: Final = 1_024  # Beyond that, the one that has been silent longest is forgotten.
 WINDOW: Final = 64  # Reports: 3 s of an edge that reports every 50 ms.
 
 
-class Seen:
-    """Which reports were counted. Mutable: asked for each."""
+class ReportWindow:
+    """Which reports were counted. Mutable: it is on the path of every report."""
 
     __slots__ = ("_edges",)
 
@@ -21,7 +21,7 @@ class Seen:
         self._edges: OrderedDict[str, tuple[int, int]] = OrderedDict()  # Newest number; bit n: newest - n was seen.
 
     def is_new(self, edge: str, sequence: int) -> bool:
-        """Whether the report wasn't seen before; it is seen now."""
+        """Whether the report is new. Remembers it."""
         window = self._edges.get(edge)
         if window is None:
             if len(self._edges) >= EDGES_MAX:

@@ -1,4 +1,4 @@
-"""The policy's limits on addresses, compiled once when it is swapped. What the fields mean: callwarden.policy.model."""
+"""The policy's limits on addresses, compiled when the policy changes. callwarden.policy.model documents the fields."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from callwarden.rate_guard.core.addresses import Networks
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How many of what within which window; one more bans."""
+class AddressLimits:
+    """The most of each kind within its window; one more bans."""
 
     messages: Window
     messages_max: int
@@ -27,15 +27,15 @@ class Limits:
 
     @property
     def longest_s(self) -> float:
-        """Older than this nothing counts any more."""
+        """Nothing older than this counts."""
         return max(window.period_s + window.width_s for window in (self.messages, self.wrong, self.failures))
 
 
-def compile_limits(spec: PolicySpec, own: Iterable[str] = ()) -> Limits:
-    """`own`: addresses and networks of this installation, of which an attacker may make us see messages."""
+def compile_limits(spec: PolicySpec, own: Iterable[str] = ()) -> AddressLimits:
+    """`own`: addresses and networks of this installation, which an attacker can spoof as senders."""
     # reenabledosblocked: counters end after that time, too, so no window is longer.
     end_s = spec.messages.reset_after
-    return Limits(
+    return AddressLimits(
         messages=Window(min(spec.messages.per_address.period, end_s)),
         messages_max=spec.messages.per_address.max,
         wrong=Window(min(spec.messages.wrong_per_address.period, end_s)),

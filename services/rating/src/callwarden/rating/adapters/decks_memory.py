@@ -1,17 +1,15 @@
-"""Decks and routes in memory: for tests of what stands on ports.Store. The same contract suite runs over it and over
-the database.
-"""
+"""Decks and routes in memory, for tests. The same contract suite runs over it and over the database."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from callwarden.kernel.errors import Invalid, NotFound, Unavailable
 from callwarden.rating.core.deck import DeckHead, DeckRow
-from callwarden.rating.core.routes import Carrier, Route, RouteRow
+from callwarden.rating.core.routes import Carrier, RatingRoute, RouteRow
 
 
-class MemoryDecks:
-    """ports.Store. `carriers` by trunk name; `senders` are trunks that take no calls; `down` makes it unavailable."""
+class MemoryDeckStore:
+    """ports.DeckStore. `carriers` by trunk name; `senders` are trunks that take no calls; `down`: unavailable."""
 
     def __init__(self) -> None:
         self.carriers: dict[str, Carrier] = {}
@@ -38,10 +36,10 @@ class MemoryDecks:
         self._decks[head.name] = replace(head, version=version), sorted(rows, key=lambda row: row.prefix)
         return version
 
-    async def routes(self) -> list[Route]:
+    async def routes(self) -> list[RatingRoute]:
         self._check_up()
         rows = sorted(self._routes.values(), key=lambda row: (row.prefix, row.priority, row.trunk))
-        return [Route(row, self.carriers[row.trunk]) for row in rows]
+        return [RatingRoute(row, self.carriers[row.trunk]) for row in rows]
 
     async def set_route(self, row: RouteRow) -> None:
         self._check_up()

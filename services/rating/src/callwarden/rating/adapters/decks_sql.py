@@ -1,8 +1,8 @@
 """Decks and routes in the database.
 
-An import writes its rows under a version of their own, page by page, and then lets the deck's row point to it in one
-transaction: readers see the version before until then. What is left of versions before, or of an import that died, goes
-when the next import of the deck is done.
+An import writes its rows under a new version, page by page, and then points the deck's row to that version in one
+transaction: until then readers see the earlier version. Rows of earlier versions, or of an import that died, go at
+the end of the next import of the deck.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -19,16 +19,16 @@ from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError, Conflict, Exhausted, Invalid, NotFound
 from callwarden.kernel.tariff import Rounding, RoundingMethod
 from callwarden.rating.core.deck import DeckHead, DeckRow, Tariff
-from callwarden.rating.core.routes import Carrier, Route, RouteRow
+from callwarden.rating.core.routes import Carrier, RatingRoute, RouteRow
 from callwarden.schema.tables import account, deck, deck_row, route, trunk
 
 log = get_logger(__name__)
 
 T = TypeVar("T")
 
-PAGE_ROWS: Final = 1_000  # One round trip and 5 ms of our time; quotes go on between pages.
-DELETED_ROWS: Final = 5_000  # In one transaction; CockroachDB wants them small.
-ROUTE_ROWS_MAX: Final = 20_000  # All are read at each change: 0.2 s.
+PAGE_ROWS: Final = 1_000  # One round trip, 5 ms; quotes are answered between pages.
+DELETED_ROWS: Final = 5_000  # In one transaction; CockroachDB prefers small ones.
+ROUTE_ROWS_MAX: Final = 20_000  # Each change reads all: 0.2 s.
 
 _COLUMNS: Final = (
     deck_row.c.prefix,
@@ -45,8 +45,8 @@ _COLUMNS: Final = (
 )
 
 
-class SqlDecks:
-    """ports.Store."""
+class SqlDeckStore:
+    """ports.DeckStore."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -102,12 +102,12 @@ class SqlDecks:
             raise
         try:
             await self._delete(head.name, deck_row.c.version < version)
-        except CallwardenError as error:  # The import is done; what is left over goes with the next one.
+        except CallwardenError as error:  # The import is done; the next one deletes the leftovers.
             log.warning("deck.old_rows_left", error=error, deck=head.name)
         return version
 
     async def _begin(self, name: str, page: Sequence[DeckRow]) -> tuple[int | None, int]:
-        """Take a version by writing its first rows; the version that holds (None: no such deck yet), and ours."""
+        """Claim a version by writing its first rows; returns the current version (None: a new deck) and ours."""
 
         async def work(connection: AsyncConnection) -> tuple[int | None, int]:
             before = await connection.scalar(select(deck.c.version).where(deck.c.name == name))
@@ -149,11 +149,11 @@ class SqlDecks:
     async def _write(self, name: str, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         try:
             return await self._database.transaction(name, work)
-        except IntegrityError as error:  # Somebody took the same version at the same moment.
+        except IntegrityError as error:  # Another import claimed the same version at the same time.
             raise Conflict("another import of this deck is under way", field="name") from error
 
     async def _delete(self, name: str, which: Any) -> None:
-        """The deck's rows of those versions, a bounded number in each transaction."""
+        """Delete the deck's rows of those versions, a bounded number in each transaction."""
 
         async def work(connection: AsyncConnection) -> bool:
             rows = (
@@ -178,8 +178,8 @@ class SqlDecks:
         while await self._database.transaction("deck delete", work):
             pass
 
-    async def routes(self) -> list[Route]:
-        async def work(connection: AsyncConnection) -> list[Route]:
+    async def routes(self) -> list[RatingRoute]:
+        async def work(connection: AsyncConnection) -> list[RatingRoute]:
             rows = await connection.execute(
                 select(route, trunk, account.c.status)
                 .join(trunk, trunk.c.name == route.c.trunk)
@@ -187,7 +187,7 @@ class SqlDecks:
                 .order_by(route.c.prefix, route.c.priority, route.c.trunk)
             )
             return [
-                Route(
+                RatingRoute(
                     RouteRow(row.prefix, row.trunk, row.priority, row.cost_deck),
                     Carrier(
                         row.trunk,
@@ -209,7 +209,7 @@ class SqlDecks:
             if direction is None:
                 raise NotFound("there is no such trunk", field="trunk")
             if direction != "carrier":
-                raise Invalid("calls come in by this trunk, none go out to it", field="trunk")
+                raise Invalid("this trunk only sends calls to us", field="trunk")
             if row.cost_deck and not await connection.scalar(select(deck.c.name).where(deck.c.name == row.cost_deck)):
                 raise NotFound("there is no such deck", field="cost_deck")
             others = not_(and_(route.c.prefix == row.prefix, route.c.trunk == row.trunk))

@@ -1,7 +1,7 @@
-"""News over NATS, both ways: that decks or routes changed, and that carriers did; and of calls that nobody pays.
+"""NATS: notifications of changed decks, routes and carriers, both ways, and events for unbilled calls.
 
-The first are plain messages that may be lost: what was lost is found at the next comparison with the database. The last
-are events, through JetStream.
+Notifications are plain messages that may be lost: the next comparison with the database finds the change. Events go
+through JetStream.
 """
 
 from typing import Any, Final
@@ -14,24 +14,24 @@ from callwarden.common.bus import Bus, Publisher
 from callwarden.common.logs import get_logger
 from callwarden.kernel.errors import CallwardenError
 from callwarden.rating.app import Rating
-from callwarden.rating.core.unbilled import Severity, Unbilled
+from callwarden.rating.core.unbilled import Unbilled, UnbilledSeverity
 
 log = get_logger(__name__)
 
 CHANGED: Final = "rating.changed"
 ACCOUNT_CHANGED: Final = "security.account_changed"
 UNBILLED: Final = "security.unbilled"
-# Of an account's changes, those that move routes: a trunk's address, an account that was disabled.
+# Changes of an account that affect routes: a trunk's address, a disabled account.
 _MOVES_ROUTES: Final = frozenset({"trunk", "status"})
 _SEVERITIES: Final = {
-    Severity.LOW: events_pb2.Unbilled.LOW,
-    Severity.ERROR: events_pb2.Unbilled.ERROR,
-    Severity.CRITICAL: events_pb2.Unbilled.CRITICAL,
+    UnbilledSeverity.LOW: events_pb2.Unbilled.LOW,
+    UnbilledSeverity.ERROR: events_pb2.Unbilled.ERROR,
+    UnbilledSeverity.CRITICAL: events_pb2.Unbilled.CRITICAL,
 }
 
 
-class NatsAnnouncer:
-    """ports.Announcer."""
+class NatsDeckNotifier:
+    """ports.DeckNotifier."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -44,8 +44,8 @@ class NatsAnnouncer:
             log.warning("rating.change_not_announced", error=error, deck=deck)
 
 
-class NatsEvents:
-    """ports.Events."""
+class NatsUnbilledEventPublisher:
+    """ports.UnbilledEventPublisher."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -61,12 +61,12 @@ class NatsEvents:
         )
         try:
             self._publisher.publish(UNBILLED, message.SerializeToString(), message_id=str(uuid4()))
-        except CallwardenError as error:  # NATS is away and memory full of events; the log has it.
+        except CallwardenError as error:  # NATS is unavailable and the queue is full; the log has the event.
             log.warning("rating.event_lost", error=error, subject=UNBILLED)
 
 
 async def follow(bus: Bus, app: Rating) -> None:
-    """Have the app told from now on, and also when NATS is back: what was said meanwhile wasn't heard."""
+    """Notify the app of changes from now on, and after each reconnect: notifications in between were lost."""
 
     async def deck_changed(_: Any) -> None:
         app.changed()
@@ -80,9 +80,9 @@ async def follow(bus: Bus, app: Rating) -> None:
         if event.what in _MOVES_ROUTES:
             app.changed()
 
-    async def back() -> None:
+    async def reconnected() -> None:
         app.changed()
 
     await bus.subscribe(CHANGED, deck_changed)
     await bus.subscribe(ACCOUNT_CHANGED, account_changed)
-    bus.on_reconnect(back)
+    bus.on_reconnect(reconnected)

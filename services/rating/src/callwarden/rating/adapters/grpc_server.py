@@ -9,7 +9,7 @@ from callwarden.common.rpc.stream import StreamServicer
 from callwarden.kernel.errors import Invalid
 from callwarden.kernel.tariff import BadPrice, Price, Rounding, RoundingMethod
 from callwarden.kernel.verdict import Refuse
-from callwarden.rating.app import Imported, Rating
+from callwarden.rating.app import ImportedDeck, Rating
 from callwarden.rating.core import quotes
 from callwarden.rating.core.deck import DeckHead
 from callwarden.rating.core.deck_csv import BYTES_MAX
@@ -21,17 +21,17 @@ _METHOD_OF: Final = {
     pb.Rounding.DOWN: RoundingMethod.DOWN,
 }
 _OF_METHOD: Final = {method: number for number, method in _METHOD_OF.items()}
-_PRICES_MAX: Final = 4_096  # As many as a deck keeps worked out.
-_DECIMALS_DEFAULT: Final = 6  # A request without rounding loses nothing.
+_PRICES_MAX: Final = 4_096  # As many as a deck caches.
+_DECIMALS_DEFAULT: Final = 6  # A request without rounding is exact.
 
 
-class RatingGrpc(StreamServicer, rating_pb2_grpc.RatingServiceServicer):
+class RatingServicer(StreamServicer, rating_pb2_grpc.RatingServiceServicer):
     """The service."""
 
     def __init__(self, app: Rating) -> None:
         self._app = app
         self._price_messages: dict[int, tuple[Price, pb.Price]] = {}
-        self._quote_messages: dict[int, tuple[quotes.Quote, pb.Quote]] = {}
+        self._quote_messages: dict[int, tuple[quotes.RatingQuote, pb.Quote]] = {}
         self._route_messages: dict[int, tuple[quotes.QuotedRoute, pb.Route]] = {}
         super().__init__({"Quote": (pb.QuoteRequest, self._quote)})
 
@@ -93,7 +93,7 @@ class RatingGrpc(StreamServicer, rating_pb2_grpc.RatingServiceServicer):
             _rounding(request),
         )
         result = await self._app.import_deck(head, content)
-        if isinstance(result, Imported):
+        if isinstance(result, ImportedDeck):
             return pb.ImportDeckReply(rows=result.rows, version=result.version)
         errors = [pb.LineError(line=error.line, field=error.field, reason=error.reason) for error in result]
         return pb.ImportDeckReply(errors=errors)
@@ -121,7 +121,7 @@ class RatingGrpc(StreamServicer, rating_pb2_grpc.RatingServiceServicer):
             ]
         )
 
-    def _quote_message(self, quote: quotes.Quote) -> pb.Quote:
+    def _quote_message(self, quote: quotes.RatingQuote) -> pb.Quote:
         """All but until when it is good. Made once for each quote, as `_price_message`."""
         known = self._quote_messages.get(id(quote))
         if known is not None:
@@ -145,7 +145,7 @@ class RatingGrpc(StreamServicer, rating_pb2_grpc.RatingServiceServicer):
         return message
 
     def _route_message(self, route: quotes.QuotedRoute) -> pb.Route:
-        """Made once for each route and cost, as `_price_message`."""
+        """Made once for each route and cost, like `_price_message`."""
         known = self._route_messages.get(id(route))
         if known is not None:
             return known[1]
@@ -163,10 +163,10 @@ class RatingGrpc(StreamServicer, rating_pb2_grpc.RatingServiceServicer):
         return message
 
     def _price_message(self, price: Price) -> pb.Price:
-        """Made once for each price: a deck gives the same object again, and its message would be half of a quote's work
-        (10 against 20 µs, measured).
+        """Made once for each price: a deck returns the same object again, and building its message would be half of a
+        quote's work (10 of 20 µs, measured).
 
-        Found by the object's id, which holds as long as the object is kept beside; hashing all of it costs more.
+        The key is the object's id, which stays valid because the entry refers to the object; hashing it costs more.
         """
         known = self._price_messages.get(id(price))
         if known is not None:

@@ -10,20 +10,20 @@ REFRESH_FAILURES: Final = Metric(
     "callwarden_rating_refresh_failures_total",
     "counter",
     "{refreshes}",
-    "Refreshes that failed; prices and routes are those of the last good one.",
+    "Failed refreshes; prices and routes are those of the last good one.",
 )
 
 UNBILLED: Final = Metric(
     "callwarden_rating_unbilled_total",
     "counter",
     "{questions}",
-    "Questions for prices that aren't there, by the severity that the policy gives them.",
+    "Requests without a price, by the severity that the policy gives them.",
     labels=("severity",),
 )
 
 
 def register(metrics: Metrics, app: Rating) -> None:
-    """Have them read from the app."""
+    """Reads the app's statistics whenever metrics are collected."""
     metrics.observe(PREFIXES, lambda: {(deck.head.name,): float(deck.rows) for deck in app.decks()})
     metrics.observe(REFRESH_FAILURES, lambda: app.refresh_failures)
     metrics.observe(

@@ -1,1 +1,1 @@
-"""Pure: decks compiled for longest-prefix match, peak hours, routes, quotes, and reading decks from CSV."""
+"""Calculations of rating: decks compiled for longest-prefix match, routes, quotes, unbilled calls, decks from CSV."""

@@ -1,7 +1,7 @@
 """Decks: price lists, compiled for longest-prefix match in little memory.
 
-In: a row's tariff, the compiled deck, the price that holds at a moment. Out: reading CSV (deck_csv), when it is peak
-(callwarden.kernel.hours), what a call then costs (callwarden.kernel.tariff).
+In: a row's tariff, the compiled deck, the price at a given time. Out: reading CSV (deck_csv), peak hours
+(callwarden.kernel.hours), what a call costs (callwarden.kernel.tariff).
 """
 
 import re
@@ -17,28 +17,28 @@ from callwarden.rating.core.prefixes import PrefixOrder, PrefixOrderBuilder
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _PREFIX = re.compile(rf"[1-9]\d{{0,{DIGITS_MAX - 1}}}", re.ASCII)
 
-# A price says what holds from the moment of the quote on for this long: longer than any call lasts (call-admission's
-# longest is a day), so that a call is charged by the right window to its end. The last window holds on.
+# A price covers this long from the time of the quote: longer than any call (call-admission's limit is a day), so that
+# each second of a call is charged by the right window. The last window has no end.
 WINDOWS_AHEAD_S: Final = 86_400
-# Prices of a deck with peak hours are worked out once for each hour and kept for a few of them.
+# Prices of a deck with peak hours are computed once for each hour, and cached for a few hours.
 PRICE_HOLDS_S: Final = 3_600
 _BUCKETS_MAX: Final = 4
 _PRICES_MAX: Final = 4_096  # A list has tens to hundreds of different tariffs; each price takes about 1 KB.
 
 
 def is_name(text: str) -> bool:
-    """Whether a deck may be called that: 1 to 64 of [A-Za-z0-9._-]."""
+    """Whether it is a valid name for a deck: 1 to 64 characters of [A-Za-z0-9._-]."""
     return _NAME.fullmatch(text) is not None
 
 
 def is_prefix(text: str) -> bool:
-    """Whether it is the beginning of an E.164 number: 1 to 15 digits, no leading zero."""
+    """Whether it is a prefix of an E.164 number: 1 to 15 digits, no leading zero."""
     return _PREFIX.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """What a row of a deck charges; shared by all prefixes that are charged alike. Off-peak None: as in peak."""
+    """The charges of a row, shared by all prefixes with the same. Off-peak None: as in peak hours."""
 
     rate_micros: int
     unit_s: int = 60
@@ -55,7 +55,7 @@ class Tariff:
         return self.off_peak_rate_micros is not None or self.off_peak_connect_fee_micros is not None
 
     def window(self, from_s: int, *, is_peak: bool | None) -> Window:
-        """What holds from then on; `is_peak` None: there is no difference."""
+        """The window that begins then; `is_peak` None: the tariff has only one."""
         rate, fee = self.rate_micros, self.connect_fee_micros
         if is_peak is False:
             rate = rate if self.off_peak_rate_micros is None else self.off_peak_rate_micros
@@ -78,7 +78,7 @@ class DeckRow:
 
 @dataclass(frozen=True, slots=True)
 class DeckHead:
-    """What holds for a whole deck. `peak_hours` and `time_zone` as they were given, for the record."""
+    """Properties of a whole deck. `peak_hours` and `time_zone` as the operator gave them."""
 
     name: str
     currency: str
@@ -89,8 +89,8 @@ class DeckHead:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """What a prefix stands for."""
+class DeckEntry:
+    """Description and tariff of a prefix."""
 
     description: str
     tariff: Tariff
@@ -98,18 +98,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Deck:
-    """A compiled deck. `_prices` only remembers what `price` worked out; all else never changes."""
+    """A compiled deck. Immutable but for caches of computed prices."""
 
     head: DeckHead
     rows: int
     peak: PeakHours | None
-    _by_length: tuple[tuple[int, dict[int, Entry]], ...]
+    _by_length: tuple[tuple[int, dict[int, DeckEntry]], ...]
     order: PrefixOrder = field(repr=False)
     _prices: dict[tuple[int, Tariff], Price] = field(default_factory=dict, compare=False, repr=False)
     _schedules: dict[int, tuple[tuple[int, bool], ...]] = field(default_factory=dict, compare=False, repr=False)
 
-    def match(self, digits: str) -> tuple[str, Entry] | None:
-        """The longest prefix of the number that the deck has."""
+    def match(self, digits: str) -> tuple[str, DeckEntry] | None:
+        """The longest prefix of the number in the deck, with its entry."""
         number_length = len(digits)
         for length, entries in self._by_length:
             if length <= number_length:
@@ -119,7 +119,7 @@ class Deck:
         return None
 
     def price(self, tariff: Tariff, at_s: float, valid_s: float) -> Price:
-        """The price for calls that begin in the `valid_s` seconds from `at_s` on (at most an hour)."""
+        """The price for calls that begin in the `valid_s` seconds (at most an hour) from `at_s`."""
         bucket = -1 if self.peak is None or not tariff.has_off_peak else int(at_s) // PRICE_HOLDS_S
         price = self._prices.get((bucket, tariff))
         if price is None:
@@ -155,29 +155,29 @@ class Deck:
 
 
 class DeckBuilder:
-    """Compiles a deck from its rows, in any order and in as many steps as its reader likes.
+    """Compiles a deck from its rows, given in any order and in any number of steps.
 
-    Measured with 300,000 prefixes of 6 to 9 digits: 20 MB where descriptions repeat as in real decks, 58 MB where each
-    is different. The keys are integers, which take half of a string; what is alike is kept once.
+    Measured with 300,000 prefixes of 6 to 9 digits: 20 MB if descriptions repeat as in real decks, 58 MB if all
+    differ. Keys are integers, half the size of strings; equal entries are stored once.
     """
 
     def __init__(self, head: DeckHead, peak: PeakHours | None) -> None:
         self._head = head
         self._peak = peak
         self._rows = 0
-        self._by_length: dict[int, dict[int, Entry]] = {}
+        self._by_length: dict[int, dict[int, DeckEntry]] = {}
         self._order = PrefixOrderBuilder()
         self._tariffs: dict[Tariff, Tariff] = {}
-        self._entries: dict[tuple[str, Tariff], Entry] = {}
+        self._entries: dict[tuple[str, Tariff], DeckEntry] = {}
 
     def add(self, rows: Iterable[DeckRow]) -> None:
-        """Take rows in; their prefixes are prefixes and differ (the store's key says so)."""
+        """Add rows. The store guarantees valid and distinct prefixes."""
         for row in rows:
             key = (row.description, row.tariff)
             entry = self._entries.get(key)
             if entry is None:
                 tariff = self._tariffs.setdefault(row.tariff, row.tariff)
-                entry = Entry(row.description, tariff)
+                entry = DeckEntry(row.description, tariff)
                 self._entries[(row.description, tariff)] = entry
             self._by_length.setdefault(len(row.prefix), {})[int(row.prefix)] = entry
             self._order.add(row.prefix)

@@ -1,4 +1,4 @@
-"""Reading a deck from CSV, a row at a time; every line that is wrong is named with its field and the reason.
+"""Reads a deck from CSV, a row at a time; reports every wrong line with its field and the reason.
 
 Columns, by the names in the first line, in any order: `prefix` and `rate` (both required), `description`,
 `connect_fee`, `unit_s` (60), `first_increment_s` (1), `next_increment_s` (1), `free_s` (0), `minimum` (0),
@@ -18,9 +18,9 @@ from callwarden.kernel.tariff import RATE_MICROS_MAX, SECONDS_MAX
 from callwarden.rating.core.deck import DeckRow, Tariff, is_prefix
 
 BYTES_MAX: Final = 128 * 1024 * 1024  # 128 bytes a row
-ROWS_MAX: Final = 1_000_000  # The largest wholesale lists have about 300,000; each takes 90 bytes of every process.
+ROWS_MAX: Final = 1_000_000  # The largest wholesale lists have about 300,000; a row takes 90 bytes in every process.
 DESCRIPTION_CHARS_MAX: Final = 128
-LINE_CHARS_MAX: Final = 4_096  # A line of ours has 200.
+LINE_CHARS_MAX: Final = 4_096  # A line with all columns has 200.
 
 _REQUIRED: Final = ("prefix", "rate")
 _AMOUNTS: Final = ("rate", "connect_fee", "minimum", "off_peak_rate", "off_peak_connect_fee")
@@ -42,9 +42,9 @@ _OFF_PEAK: Final = ("off_peak_rate", "off_peak_connect_fee")
 
 
 def read(text: str, *, has_peak: bool) -> Iterator[DeckRow | LineError]:
-    """Each row, or what is wrong with it. A wrong first line is the only result then.
+    """Each row, or its error. If the first line is wrong, its error is the only result.
 
-    `has_peak`: the deck has peak hours; without them off-peak prices are an error, since they would never be charged.
+    `has_peak`: the deck has peak hours. Without them off-peak prices are an error, since they would never apply.
     """
     first_line_of: dict[int, int] = {}
     rows = csv_rows.read(
@@ -55,7 +55,7 @@ def read(text: str, *, has_peak: bool) -> Iterator[DeckRow | LineError]:
         if isinstance(found, DeckRow):
             earlier = first_line_of.setdefault(int(found.prefix), row.line)
             if earlier != row.line:
-                found = LineError(row.line, "prefix", f"stands on line {earlier} already")
+                found = LineError(row.line, "prefix", f"is already on line {earlier}")
         yield found
 
 
@@ -70,7 +70,7 @@ def _row(row: Row, has_peak: bool) -> DeckRow | LineError:
         if not has_peak:
             for field in _OFF_PEAK:
                 if amounts.get(field) is not None:
-                    raise BadCell(field, "the deck has no peak hours: name them, or leave this empty")
+                    raise BadCell(field, "the deck has no peak hours: set them, or leave this empty")
         return DeckRow(
             _prefix(values["prefix"].strip()),
             _description(values.get("description", "").strip()),
@@ -93,22 +93,24 @@ def _row(row: Row, has_peak: bool) -> DeckRow | LineError:
 def _prefix(text: str) -> str:
     digits = text.removeprefix("+")
     if not is_prefix(digits):
-        raise BadCell("prefix", f"{text[:20]!r} is not the beginning of an international number (digits, no 0 first)")
+        raise BadCell(
+            "prefix", f"{text[:20]!r} is not a prefix of an international number (digits without a leading 0)"
+        )
     return digits
 
 
 def _description(text: str) -> str:
     if len(text) > DESCRIPTION_CHARS_MAX:
         raise BadCell("description", f"is longer than {DESCRIPTION_CHARS_MAX} characters")
-    if not text.isprintable():  # It is shown in terminals and logs.
+    if not text.isprintable():  # It is printed in terminals and logs.
         raise BadCell("description", "has control characters")
     return text
 
 
-# The same few numbers stand in most rows of a list; reading one anew costs 2 µs, ten times what remembering it does.
+# Most rows of a list contain the same few numbers; parsing one costs 2 µs, ten times a cache hit.
 @lru_cache(4_096)
 def _amount(field: str, text: str) -> int | None:
-    """None where nothing is written."""
+    """None for an empty cell."""
     if not text:
         return None
     try:

@@ -1,6 +1,6 @@
-"""Prefixes in their order: how many of a number's first digits decide what a table of prefixes says of it.
+"""Sorted prefixes: how many leading digits of a number decide which prefix of a table matches.
 
-Out: what a prefix stands for (deck, routes), and the answer that holds for all numbers alike (quotes).
+Out: what a prefix means (deck, routes), and answers shared by numbers that match alike (quotes).
 """
 
 from array import array
@@ -12,17 +12,17 @@ from callwarden.kernel.phone import DIGITS_MAX
 
 _LENGTH_BITS: Final = 4  # holds DIGITS_MAX
 _LENGTH: Final = (1 << _LENGTH_BITS) - 1
-# By number of digits: what a code is divided by to have only these first ones left.
+# By number of digits: the divisor of a code that leaves only these leading ones.
 _BEHIND: Final = tuple(10 ** (DIGITS_MAX - digits) << _LENGTH_BITS for digits in range(DIGITS_MAX + 1))
 
 
 def code_of(prefix: str) -> int:
-    """Whole numbers in the order of the texts: as if written to the left of a field, the shorter first."""
+    """An integer that sorts as the text does: left-aligned, shorter ones first."""
     return int(prefix.ljust(DIGITS_MAX, "0")) << _LENGTH_BITS | len(prefix)
 
 
 class PrefixOrder:
-    """The prefixes of one table, so that those next to a number are found. 8 bytes each: a million take 8 MB."""
+    """The prefixes of one table, to find the neighbours of a number. 8 bytes each: a million take 8 MB."""
 
     __slots__ = ("_codes",)
 
@@ -30,11 +30,11 @@ class PrefixOrder:
         self._codes = array("Q", sorted(map(code_of, prefixes)))
 
     def deciding(self, number: int, at_least: int) -> int:
-        """So many first digits of the number (its code) decide, or `at_least`: no prefix that begins with them is
-        longer. One more than the number has where only the whole number does.
+        """How many leading digits of the number (given as its code) decide, at least `at_least`: no longer prefix
+        begins with them. One more than the number has if only the whole number decides.
         """
-        # The prefixes that have most in common with the number stand on either side of its place. Integers all the way:
-        # the same with texts takes five times as long.
+        # The prefixes that share most digits with the number are its neighbours. Integers throughout: the same with
+        # strings takes five times as long.
         codes = self._codes
         place = bisect_right(codes, number)
         for neighbour in codes[max(0, place - 1) : place + 1]:
@@ -47,7 +47,7 @@ class PrefixOrder:
 
 
 class PrefixOrderBuilder:
-    """Takes prefixes one by one; cheap where they come in order, as a store gives them."""
+    """Collects prefixes one by one; cheap if they come in order, as from a store."""
 
     def __init__(self) -> None:
         self._codes = array("Q")
@@ -60,7 +60,7 @@ class PrefixOrderBuilder:
         self._codes.append(code)
 
     def build(self) -> PrefixOrder:
-        """The order of what was taken so far; to be called once."""
+        """The order of the collected prefixes. Call it once."""
         order = PrefixOrder()
         order._codes = self._codes if self._is_sorted else array("Q", sorted(self._codes))
         return order

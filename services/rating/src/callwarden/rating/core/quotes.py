@@ -1,6 +1,6 @@
-"""Quotes: price and routes for one number at one moment, from one immutable catalogue.
+"""Quotes: price and routes for one number at one time, from one immutable catalogue.
 
-In: the answer, how exact it is, and for which other numbers it holds. Out: who demands exactness (the app, by policy).
+In: the answer, how exact it is, and which other numbers share it. Out: who demands exactness (the app, by policy).
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from callwarden.kernel.tariff import Price, billed_s, cost
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.rating.core.deck import PRICE_HOLDS_S, Deck
 from callwarden.rating.core.prefixes import code_of
-from callwarden.rating.core.routes import Route, RouteTable
+from callwarden.rating.core.routes import RatingRoute, RouteTable
 
 QUOTES_KEPT_MAX: Final = 4_096  # 2 KB each; calls of an hour go to hundreds of destinations.
 
 
 @dataclass(frozen=True, slots=True)
 class QuotedRoute:
-    """Where the call may go, and what the carrier charges where that is known."""
+    """Where the call may go, and the carrier's price if it is known."""
 
     trunk: str
     address: str
@@ -29,8 +29,8 @@ class QuotedRoute:
 
 
 @dataclass(frozen=True, slots=True)
-class Quote:
-    """The answer, for the hour of the moment that was asked for."""
+class RatingQuote:
+    """The answer for the hour of the requested time."""
 
     prefix: str
     description: str
@@ -39,36 +39,38 @@ class Quote:
     deck: str
     deck_version: int
     routed_prefix: str
-    """The longest prefix of the number that its routes, or one of their cost decks, know."""
+    """The longest prefix of the number in its routes or one of their cost decks."""
     parent_prefix: str
     parent_price: Price | None
-    """What the parent deck charges; None where none was named or it has no rate."""
+    """The price in the parent deck; None if there is no parent deck or it has no rate."""
     valid_prefix_length: int
-    """All numbers that begin with as many first digits have the same answer; 0: only this one."""
+    """All numbers with the same leading digits, this many, have the same answer; 0: only this number."""
 
     @property
     def is_exact(self) -> bool:
-        """The price is for the very destination that is routed, not for a larger one around it."""
+        """Whether the price is for the destination that is routed, not for a larger one that contains it."""
         return len(self.prefix) >= len(self.routed_prefix)
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All decks by name and all routes, as they were at one moment; swapped whole.
+    """All decks by name and all routes at one time; replaced as a whole.
 
-    `_kept` and `_lengths` only remember quotes that were made: by deck, parent deck, hour and the first digits for
-    which each holds. No number begins with two such beginnings, whatever their lengths: for how many digits a quote
-    holds is the same for all numbers that begin with them. Measured: 9 µs a quote where it is remembered, 35 where not.
+    `_kept` and `_lengths` cache quotes by deck, parent deck, hour and the leading digits that share each. A number
+    matches at most one of them, whatever their lengths, because all numbers that share a quote agree on the number of
+    those digits. Measured: 9 µs for a cached quote, 35 for another.
     """
 
     decks: Mapping[str, Deck] = field(default_factory=dict)
     routes: RouteTable = field(default_factory=RouteTable)
-    _kept: dict[tuple[str, str, int, str], Quote] = field(default_factory=dict, compare=False, repr=False)
+    _kept: dict[tuple[str, str, int, str], RatingQuote] = field(default_factory=dict, compare=False, repr=False)
     _lengths: list[int] = field(default_factory=list, compare=False, repr=False)
-    _quoted: dict[tuple[int, int], tuple[Route, QuotedRoute]] = field(default_factory=dict, compare=False, repr=False)
+    _quoted: dict[tuple[int, int], tuple[RatingRoute, QuotedRoute]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
-    def known(self, deck: str, parent: str, hour: int, digits: str) -> Quote | None:
-        """The quote that was made for a number alike."""
+    def known(self, deck: str, parent: str, hour: int, digits: str) -> RatingQuote | None:
+        """The cached quote that this number shares, if any."""
         kept = self._kept
         for length in self._lengths:
             found = kept.get((deck, parent, hour, digits[:length]))
@@ -76,10 +78,10 @@ class Catalogue:
                 return found
         return None
 
-    def quoted(self, route: Route, cost_price: Price | None) -> QuotedRoute:
-        """The route with that price, the same object again: there are few, and making them is half of a quote's work.
+    def quoted(self, route: RatingRoute, cost_price: Price | None) -> QuotedRoute:
+        """The route with that price, as a cached object: there are few, and making them is half of a quote's work.
 
-        Found by the objects' ids, which hold as long as both are kept beside.
+        The key is the objects' ids, which stay valid because the entry refers to both.
         """
         key = id(route), id(cost_price)
         known = self._quoted.get(key)
@@ -99,8 +101,8 @@ class Catalogue:
         self._quoted[key] = route, made
         return made
 
-    def keep(self, made: Quote, parent: str, hour: int, digits: str) -> None:
-        """Remember it for numbers alike."""
+    def keep(self, made: RatingQuote, parent: str, hour: int, digits: str) -> None:
+        """Cache it for the numbers that share it."""
         length = made.valid_prefix_length
         if not length:
             return
@@ -116,25 +118,25 @@ class Catalogue:
 class Simulation:
     """What a call of some length would cost."""
 
-    quote: Quote
+    quote: RatingQuote
     cost_micros: int
     billed_s: int
 
 
 def quote(
     catalogue: Catalogue, deck_name: str, digits: str, at_s: float, valid_s: float, parent: str = ""
-) -> Quote | Refuse:
-    """Price and routes. Refused as NO_RATE where the deck, or a prefix of the number in it, isn't there; as NO_ROUTE
-    where no carrier takes the number. `parent` names the deck of the caller's reseller.
+) -> RatingQuote | Refuse:
+    """Price and routes. Refused as NO_RATE if there is no such deck, or no prefix of the number in it; as NO_ROUTE if
+    no carrier takes the number. `parent` names the deck of the caller's reseller.
     """
     hour = int(at_s) // PRICE_HOLDS_S
-    found: Quote | Refuse | None = catalogue.known(deck_name, parent, hour, digits)
+    found: RatingQuote | Refuse | None = catalogue.known(deck_name, parent, hour, digits)
     if found is None:
         found = _make(catalogue, deck_name, digits, at_s, valid_s, parent)
         if isinstance(found, Refuse):
             return found
         catalogue.keep(found, parent, hour, digits)
-    if isinstance(found, Quote) and not found.routes:
+    if isinstance(found, RatingQuote) and not found.routes:
         return Refuse(Reason.NO_ROUTE, "route", text="no route leads to this number")
     return found
 
@@ -142,7 +144,7 @@ def quote(
 def simulate(
     catalogue: Catalogue, deck_name: str, digits: str, at_s: float, valid_s: float, duration_s: int
 ) -> Simulation | Refuse:
-    """What that call would cost, whether or not a route leads there, and whether or not the price is exact."""
+    """What that call would cost, whether or not there is a route and whether or not the price is exact."""
     found = _make(catalogue, deck_name, digits, at_s, valid_s, "")
     if isinstance(found, Refuse):
         return found
@@ -150,8 +152,8 @@ def simulate(
     return Simulation(found, cost(price, at_s, duration_s), billed_s(price, at_s, duration_s))
 
 
-def not_exact(found: Quote) -> Refuse:
-    """The answer instead of this quote where only an exact price will do."""
+def not_exact(found: RatingQuote) -> Refuse:
+    """The answer in place of this quote if the policy demands an exact price."""
     return Refuse(
         Reason.NO_RATE,
         "price",
@@ -162,7 +164,7 @@ def not_exact(found: Quote) -> Refuse:
 
 def _make(
     catalogue: Catalogue, deck_name: str, digits: str, at_s: float, valid_s: float, parent_name: str
-) -> Quote | Refuse:
+) -> RatingQuote | Refuse:
     deck = catalogue.decks.get(deck_name)
     if deck is None:
         return Refuse(Reason.NO_RATE, "price", text="the account has no price list")
@@ -179,7 +181,7 @@ def _make(
     for route in catalogue.routes.match(digits):
         row = route.row
         routed_length = max(routed_length, len(row.prefix))
-        if row.cost_deck not in costs:  # carriers of one group often share one
+        if row.cost_deck not in costs:  # carriers of a group often share one
             costs[row.cost_deck] = None
             if (cost_deck := catalogue.decks.get(row.cost_deck)) is not None:
                 deciding = cost_deck.order.deciding(number, deciding)
@@ -193,7 +195,7 @@ def _make(
         if (parent_match := parent.match(digits)) is not None:
             parent_prefix = parent_match[0]
             parent_price = parent.price(parent_match[1].tariff, at_s, valid_s)
-    return Quote(
+    return RatingQuote(
         prefix,
         entry.description,
         deck.price(entry.tariff, at_s, valid_s),

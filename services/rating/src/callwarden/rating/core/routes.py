@@ -1,4 +1,4 @@
-"""Routes: to which carriers a number may be sent, and how the number is written there."""
+"""Routes: the carriers for a number, and how each wants the number written."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from typing import Final
 
 from callwarden.rating.core.prefixes import PrefixOrder
 
-ROUTES_MAX: Final = 8  # in one answer: a caller waits 20 s for each that is dead, and hangs up long before the ninth
+ROUTES_MAX: Final = 8  # In one answer: each dead one costs the caller 20 s, who hangs up long before the ninth.
 PRIORITY_MAX: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
 class Carrier:
-    """A trunk that calls go out to. `is_usable`: it and its account are enabled."""
+    """A trunk for outgoing calls. `is_usable`: it and its account are enabled."""
 
     trunk: str
     address: str
@@ -25,7 +25,7 @@ class Carrier:
 
 @dataclass(frozen=True, slots=True)
 class RouteRow:
-    """As an operator writes it: numbers that begin with `prefix` (empty: all) may go to the trunk; lowest first."""
+    """A route as an operator writes it: numbers with `prefix` (empty: all) may go to the trunk; lowest first."""
 
     prefix: str
     trunk: str
@@ -34,7 +34,7 @@ class RouteRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class RatingRoute:
     """A row with its carrier."""
 
     row: RouteRow
@@ -42,12 +42,12 @@ class Route:
 
 
 class RouteTable:
-    """Longest prefix, then priority, then the trunk's name. A carrier that isn't usable is as if it had no routes, so a
-    shorter prefix takes over where the longest has none left.
+    """Routes by longest prefix, then priority, then the trunk's name. Ignores carriers that aren't usable, so a shorter
+    prefix takes over if the longest has none left.
     """
 
-    def __init__(self, routes: Iterable[Route] = ()) -> None:
-        by_prefix: dict[str, list[Route]] = {}
+    def __init__(self, routes: Iterable[RatingRoute] = ()) -> None:
+        by_prefix: dict[str, list[RatingRoute]] = {}
         for route in routes:
             if route.carrier.is_usable:
                 by_prefix.setdefault(route.row.prefix, []).append(route)
@@ -58,8 +58,8 @@ class RouteTable:
         self._lengths = sorted({len(prefix) for prefix in by_prefix}, reverse=True)
         self.order = PrefixOrder(filter(None, by_prefix))
 
-    def match(self, digits: str) -> tuple[Route, ...]:
-        """The routes of the longest prefix of the number, in the order in which they are to be tried; or none."""
+    def match(self, digits: str) -> tuple[RatingRoute, ...]:
+        """The routes of the longest matching prefix, in the order to try them; empty if there are none."""
         for length in self._lengths:
             if length <= len(digits) and (found := self._by_prefix.get(digits[:length])) is not None:
                 return found

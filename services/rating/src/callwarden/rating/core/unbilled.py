@@ -1,23 +1,24 @@
-"""Calls without a price: counted by price list and prefix, told at once and then at most once a minute.
+"""Calls without a price, counted by price list and prefix: an event at once, and then at most one a minute.
 
-In: what is counted together, when it is told. Out: who hears of it (ports.Events), which calls have no price (app).
+In: what is counted together, when an event is due. Out: publishing it (ports.UnbilledEventPublisher), and which calls
+have no price (app).
 """
 
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from callwarden.kernel.clock import UnixS
+
 PERIOD_S: Final = 60.0
-PREFIX_DIGITS: Final = 6  # Enough for country and network; a whole number is nobody's business.
-GROUPS_MAX: Final = (
-    4_096  # What is told apart at once: a scan over all prefixes must not fill memory, nor anybody's mail.
-)
+PREFIX_DIGITS: Final = 6  # Enough for country and network; whole numbers are private.
+GROUPS_MAX: Final = 4_096  # Groups counted at a time: a scan over all prefixes must not fill memory or mailboxes.
 SEVERAL: Final = "*", ""
-"""Deck and prefix of what isn't told apart any more; no deck is called that."""
+"""Deck and prefix of calls beyond GROUPS_MAX groups; no deck can have this name."""
 
 
-class Severity(Enum):
-    """As spec.billing.notBilledSeverity says it."""
+class UnbilledSeverity(Enum):
+    """The values of spec.billing.notBilledSeverity."""
 
     LOW = 0
     ERROR = 1
@@ -26,54 +27,54 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Unbilled:
-    """`count` questions for prices of a deck (empty: the account has none) that aren't there, the first at `at_s`."""
+    """`count` requests without a price in a deck (empty: the account has none), the first at `at_s`."""
 
     deck: str
     prefix: str
     at_s: float
-    severity: Severity
+    severity: UnbilledSeverity
     count: int
     text: str
 
 
 class UnbilledCounts:
-    """What is to be told."""
+    """Counts calls without a price, and decides when an event is due."""
 
     def __init__(self) -> None:
-        self._told_s: dict[tuple[str, str], float] = {}
+        self._raised_s: dict[tuple[str, str], float] = {}
         self._waiting: dict[tuple[str, str], Unbilled] = {}
 
-    def count(self, deck: str, digits: str, severity: Severity, now_s: float, text: str) -> Unbilled | None:
-        """One more; what is to be told at once, where the last time is a minute ago."""
+    def count(self, deck: str, digits: str, severity: UnbilledSeverity, unix_s: UnixS, text: str) -> Unbilled | None:
+        """Count one. Returns an event if the group's last one is at least a minute ago."""
         key = deck, digits[:PREFIX_DIGITS]
-        if key not in self._told_s and len(self._told_s) >= GROUPS_MAX:
+        if key not in self._raised_s and len(self._raised_s) >= GROUPS_MAX:
             key = SEVERAL
         before = self._waiting.pop(key, None)
         if before is None:
-            event = Unbilled(*key, now_s, severity, 1, text)
+            event = Unbilled(*key, unix_s, severity, 1, text)
         else:
             worst = severity if severity.value > before.severity.value else before.severity
             event = Unbilled(*key, before.at_s, worst, before.count + 1, before.text)
-        if self._may_tell(key, now_s):
-            self._told_s[key] = now_s
+        if self._is_due(key, unix_s):
+            self._raised_s[key] = unix_s
             return event
         self._waiting[key] = event
         return None
 
-    def due(self, now_s: float) -> list[Unbilled]:
-        """What waits and was last told a minute ago. What was quiet for a minute is forgotten."""
-        told = [key for key in self._told_s if self._may_tell(key, now_s)]
+    def due(self, unix_s: UnixS) -> list[Unbilled]:
+        """Events for groups whose last one is at least a minute ago. Forgets groups that were quiet since."""
+        due = [key for key in self._raised_s if self._is_due(key, unix_s)]
         events = []
-        for key in told:
+        for key in due:
             event = self._waiting.pop(key, None)
             if event is None:
-                del self._told_s[key]
+                del self._raised_s[key]
             else:
-                self._told_s[key] = now_s
+                self._raised_s[key] = unix_s
                 events.append(event)
         return events
 
-    def _may_tell(self, key: tuple[str, str], now_s: float) -> bool:
-        """Also when the clock was set back: better once too often than silent until it has caught up."""
-        told_s = self._told_s.get(key)
-        return told_s is None or not 0 <= now_s - told_s < PERIOD_S
+    def _is_due(self, key: tuple[str, str], unix_s: UnixS) -> bool:
+        """True also if the clock was set back: one event too many is better than silence until it has caught up."""
+        raised_s = self._raised_s.get(key)
+        return raised_s is None or not 0 <= unix_s - raised_s < PERIOD_S

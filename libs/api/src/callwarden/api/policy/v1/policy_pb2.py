@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%callwarden/api/policy/v1/policy.proto\x12\x18\x63\x61llwarden.api.policy.v1\"w\n\x06\x42undle\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x14\n\x0c\x63reated_at_s\x18\x02 \x01(\x01\x12\x35\n\tdocuments\x18\x03 \x03(\x0b\x32\".callwarden.api.policy.v1.Document\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\"&\n\x08\x44ocument\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04json\x18\x02 \x01(\t\"P\n\x03\x41\x63k\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x14\n\x0c\x61pplied_at_s\x18\x04 \x01(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%callwarden/api/policy/v1/policy.proto\x12\x18\x63\x61llwarden.api.policy.v1\"u\n\x06\x42undle\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x14\n\x0c\x63reated_at_s\x18\x02 \x01(\x01\x12\x35\n\tdocuments\x18\x03 \x03(\x0b\x32\".callwarden.api.policy.v1.DocumentJ\x04\x08\x04\x10\x05R\x06\x64igest\"&\n\x08\x44ocument\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04json\x18\x02 \x01(\t\"P\n\x03\x41\x63k\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x14\n\x0c\x61pplied_at_s\x18\x04 \x01(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'callwarden.api.policy.v1.po
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BUNDLE']._serialized_start=67
-  _globals['_BUNDLE']._serialized_end=186
-  _globals['_DOCUMENT']._serialized_start=188
-  _globals['_DOCUMENT']._serialized_end=226
-  _globals['_ACK']._serialized_start=228
-  _globals['_ACK']._serialized_end=308
+  _globals['_BUNDLE']._serialized_end=184
+  _globals['_DOCUMENT']._serialized_start=186
+  _globals['_DOCUMENT']._serialized_end=224
+  _globals['_ACK']._serialized_start=226
+  _globals['_ACK']._serialized_end=306
 # @@protoc_insertion_point(module_scope)

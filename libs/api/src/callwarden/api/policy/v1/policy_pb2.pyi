@@ -27,12 +27,9 @@ class Bundle(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     CREATED_AT_S_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
-    DIGEST_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Grows by one with each change; each service acknowledges it."""
     created_at_s: _builtins.float
-    digest: _builtins.str
-    """SHA-256 of the effective (merged, defaulted) spec as canonical JSON, hexadecimal."""
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
         """The applied SecurityPolicy documents (callwarden.io/v1) as JSON, in order of name: what `policy get` shows."""
@@ -43,11 +40,10 @@ class Bundle(_message.Message):
         revision: _builtins.int = ...,
         created_at_s: _builtins.float = ...,
         documents: _abc.Iterable[Global___Document] | None = ...,
-        digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_s", b"created_at_s", "digest", b"digest", "documents", b"documents", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_s", b"created_at_s", "documents", b"documents", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

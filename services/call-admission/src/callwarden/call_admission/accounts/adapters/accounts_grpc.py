@@ -38,7 +38,7 @@ from callwarden.call_admission.model.codecs.fields import (
 )
 from callwarden.call_admission.model.codecs.messages import decision_bytes, price_bytes, refused_message, route_message
 from callwarden.call_admission.records.core.corrections import Corrected
-from callwarden.call_admission.records.core.records import Place, check_format
+from callwarden.call_admission.records.core.records import RecordPlace, check_format
 from callwarden.kernel.errors import Invalid
 from callwarden.kernel.verdict import Mode, Refuse
 
@@ -205,7 +205,7 @@ class AccountGrpc(admission_pb2_grpc.AccountServiceServicer):
             AccountRef.parse(request.account),
             seconds_of(request.since_s, "since_s"),
             text_of(request.outcome, "outcome", OUTCOME_CHARS_MAX) if request.outcome else "",
-            Place.parse(request.after) if request.after else None,
+            RecordPlace.parse(request.after) if request.after else None,
             page_size(request.page_size),
             _is_reported if request.reported else None,
         )
@@ -221,7 +221,7 @@ class AccountGrpc(admission_pb2_grpc.AccountServiceServicer):
         page = await self._desk.ledger(
             AccountRef.parse(request.account),
             seconds_of(request.since_s, "since_s"),
-            Place.parse(request.after) if request.after else None,
+            RecordPlace.parse(request.after) if request.after else None,
             page_size(request.page_size),
         )
         return pb.ListLedgerReply(

@@ -27,7 +27,7 @@ from callwarden.call_admission.accounts.ports import Accounts, News, Reseller, R
 from callwarden.call_admission.model.sources import PolicySource
 from callwarden.call_admission.records.core import records
 from callwarden.call_admission.records.core.corrections import Corrected
-from callwarden.call_admission.records.core.records import Decided, Decisions, LedgerEntries, Place
+from callwarden.call_admission.records.core.records import Decisions, LedgerEntries, RecordedDecision, RecordPlace
 from callwarden.call_admission.records.ports import Records
 from callwarden.common.logs import get_logger
 from callwarden.kernel import csv_rows
@@ -214,13 +214,13 @@ class AccountDesk:
             yield records.write(page, format_)
 
     async def decisions(
-        self, ref: AccountRef, since_s: float, outcome: str, after: Place | None, limit: int,
+        self, ref: AccountRef, since_s: float, outcome: str, after: RecordPlace | None, limit: int,
         is_wanted: Callable[[bytes], bool] | None = None,
     ) -> Decisions:  # fmt: skip
         """The newest first. `is_wanted` looks into each; at most REPORTED_SCAN_MAX are looked at for one answer, which
         may then have fewer than `limit`, and say where to go on."""
         account_id = await self._accounts.find(ref)
-        found: list[Decided] = []
+        found: list[RecordedDecision] = []
         scanned = 0
         while True:
             page = await self._records.decisions(account_id, since_s, outcome, after, limit - len(found))
@@ -230,7 +230,7 @@ class AccountDesk:
             if after is None or len(found) >= limit or scanned >= REPORTED_SCAN_MAX:
                 return Decisions(tuple(found), after)
 
-    async def ledger(self, ref: AccountRef, since_s: float, after: Place | None, limit: int) -> LedgerEntries:
+    async def ledger(self, ref: AccountRef, since_s: float, after: RecordPlace | None, limit: int) -> LedgerEntries:
         """What was booked on the account, the newest first. Raises NotFound, Unavailable."""
         return await self._records.ledger(await self._accounts.find(ref), since_s, after, limit)
 

@@ -10,12 +10,12 @@ from uuid import UUID
 from callwarden.call_admission.accounts.core.accounts import AccountRef, AccountView
 from callwarden.call_admission.accounts.ports import Accounts
 from callwarden.call_admission.admission.app.calls import CallAdmission
-from callwarden.call_admission.admission.core.book import sip_status
+from callwarden.call_admission.admission.core.commands import sip_status
 from callwarden.call_admission.admission.core.decide import Admit
-from callwarden.call_admission.admission.core.rules import RULES, Use
+from callwarden.call_admission.admission.core.rules import RULES, LimitUsage
+from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.calls import CallRequest, Decision, Quote, Route
 from callwarden.call_admission.model.sources import PolicySource
-from callwarden.kernel.account import AccountType
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import Invalid
 from callwarden.kernel.verdict import Mode, Refuse
@@ -33,7 +33,7 @@ class LimitShown:
 
     rule: str
     mode: Mode
-    use: Use
+    use: LimitUsage
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from callwarden.api.admission.v1 import admission_pb2, admission_pb2_grpc
 from callwarden.call_admission.admission.app.calls import CallAdmission
-from callwarden.call_admission.admission.core.book import Admitted, Extended, Refused
+from callwarden.call_admission.admission.core.commands import Admitted, Extended, Refused
 from callwarden.call_admission.admission.ports import CallObserver
 from callwarden.call_admission.model.calls import CallRequest, ExtendRequest
 from callwarden.call_admission.model.codecs.fields import (

@@ -9,7 +9,7 @@ from nats.aio.msg import Msg
 from callwarden.api.events.v1 import events_pb2
 from callwarden.call_admission.admission.adapters.quotes_grpc import GrpcQuotes
 from callwarden.call_admission.admission.app.calls import CallAdmission
-from callwarden.call_admission.admission.core.book import Note
+from callwarden.call_admission.admission.core.commands import DecisionRecord
 from callwarden.call_admission.admission.core.notices import Notice
 from callwarden.call_admission.admission.ports import CallObserver
 from callwarden.call_admission.model import usage
@@ -43,7 +43,7 @@ RATING_CHANGED: Final = "rating.changed"
 CALLS_CONCURRENCY: Final = 1_024
 DECISIONS_CONCURRENCY: Final = 256
 DECISION_BYTES_MAX: Final = 16 * 1024  # ours have 0.6 KB; it is kept as it comes
-_NOTES: Final = UUID("6d1cf5be-3d2f-4c0e-9a55-6a3c7a1f0c11")  # namespace of ids for events that bring none
+_RECORDS: Final = UUID("6d1cf5be-3d2f-4c0e-9a55-6a3c7a1f0c11")  # namespace of ids for events that bring none
 
 
 class CallEvents:
@@ -102,7 +102,7 @@ class CallEvents:
 
     async def decision(self, delivery: Delivery) -> None:
         """security.decision: what the edge or auth refused."""
-        await self._app.note(_note(delivery))
+        await self._app.record(_decision_record(delivery))
 
 
 def _batch(payload: bytes) -> events_pb2.CallEvents:
@@ -147,7 +147,7 @@ def _ended(event: events_pb2.CallEnded) -> Ended:
     )
 
 
-def _note(delivery: Delivery) -> Note:
+def _decision_record(delivery: Delivery) -> DecisionRecord:
     if len(delivery.payload) > DECISION_BYTES_MAX:
         raise Poison("a decision of this size is none")
     try:
@@ -155,8 +155,8 @@ def _note(delivery: Delivery) -> Note:
     except ValueError as error:
         raise Poison("not a DecisionMade") from error
     decision = event.decision
-    return Note(
-        ids.parse(event.event_id) or uuid5(_NOTES, delivery.message_id or str(delivery.sequence)),
+    return DecisionRecord(
+        ids.parse(event.event_id) or uuid5(_RECORDS, delivery.message_id or str(delivery.sequence)),
         text_of(event.call_id, "call_id", CALL_ID_CHARS_MAX),
         ids.parse(decision.account),
         seconds_of(decision.at_s, "decision.at_s"),
@@ -178,13 +178,13 @@ def consume(runtime: Runtime, bus: Bus, app: CallAdmission, watch: CallObserver)
         )
 
 
-class NatsNotices:
-    """Implements ports.Notices."""
+class NatsNotifier:
+    """Implements ports.Notifier."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
 
-    def tell(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         event = events_pb2.LimitNotice(
             account_id=str(notice.account_id),
             account=notice.account,

@@ -2,6 +2,7 @@
 
 from callwarden.call_admission.admission.adapters.quotes_grpc import GrpcQuotes
 from callwarden.call_admission.admission.app.calls import CallAdmission
+from callwarden.call_admission.admission.attempts import AdmissionAttempts
 from callwarden.common.metrics import Metric, Metrics
 
 ADMITTED = Metric("callwarden_admission_admitted_total", "counter", "{calls}", "Calls admitted.")
@@ -36,6 +37,12 @@ QUOTES = Metric(
     "Prices needed, by where they came from: memory or rating.",
     labels=("source",),
 )
+CONFLICTS = Metric(
+    "callwarden_admission_conflicts_total",
+    "counter",
+    "{transactions}",
+    "Batches read again because another process had moved an account.",
+)
 GROWN = Metric(
     "callwarden_admission_accounts_sharded_total",
     "counter",
@@ -44,19 +51,20 @@ GROWN = Metric(
 )
 
 
-def register(metrics: Metrics, app: CallAdmission, quotes: GrpcQuotes) -> None:
+def register(metrics: Metrics, app: CallAdmission, attempts: AdmissionAttempts, quotes: GrpcQuotes) -> None:
     """Has what is counted anyway read when somebody scrapes."""
-    counts = app.counts
-    metrics.observe(ADMITTED, lambda: counts.admitted)
-    metrics.observe(REFUSED, lambda: {(rule, reason): n for (rule, reason), n in counts.refused.items()})
-    metrics.observe(REPORTED, lambda: {(rule,): n for rule, n in counts.reported.items()})
-    metrics.observe(EXTENDED, lambda: counts.extended)
-    metrics.observe(SETTLED, lambda: counts.settled)
-    metrics.observe(EXPIRED, lambda: counts.expired)
-    metrics.observe(IGNORED, lambda: {(why,): n for why, n in counts.ignored.items()})
-    metrics.observe(BATCHES, lambda: counts.batches)
-    metrics.observe(COMMANDS, lambda: counts.commands)
-    metrics.observe(FAILED, lambda: counts.failed_batches)
-    metrics.observe(GROWN, lambda: counts.grown)
+    stats, commits = app.stats, app.commit_stats
+    metrics.observe(ADMITTED, lambda: stats.admitted)
+    metrics.observe(REFUSED, lambda: {(rule, reason): n for (rule, reason), n in stats.refused.items()})
+    metrics.observe(REPORTED, lambda: {(rule,): n for rule, n in commits.reported.items()})
+    metrics.observe(EXTENDED, lambda: stats.extended)
+    metrics.observe(SETTLED, lambda: stats.settled)
+    metrics.observe(EXPIRED, lambda: stats.expired)
+    metrics.observe(IGNORED, lambda: {(why,): n for why, n in stats.ignored.items()})
+    metrics.observe(BATCHES, lambda: commits.batches)
+    metrics.observe(COMMANDS, lambda: commits.commands)
+    metrics.observe(FAILED, lambda: commits.failed_batches)
+    metrics.observe(CONFLICTS, lambda: attempts.conflicts)
+    metrics.observe(GROWN, lambda: stats.grown)
     metrics.observe(QUEUED, lambda: app.queued)
     metrics.observe(QUOTES, lambda: {("memory",): quotes.found, ("rating",): quotes.asked})

@@ -1,6 +1,6 @@
 """The policy that the process follows, compiled for admission once a revision."""
 
-from callwarden.call_admission.model.policy import AdmissionPolicy, Policies
+from callwarden.call_admission.model.policy import AdmissionPolicies, AdmissionPolicy
 from callwarden.common import policy
 from callwarden.policy.bundle import PolicySet
 
@@ -9,11 +9,11 @@ class CompiledPolicies:
     """Implements ports.PolicySource."""
 
     def __init__(self, followed: policy.Policies) -> None:
-        self._current = Policies(followed.current)
+        self._current = AdmissionPolicies(followed.current)
         followed.on_change(self._swap)
 
     def _swap(self, policies: PolicySet) -> None:
-        self._current = Policies(policies)
+        self._current = AdmissionPolicies(policies)
 
     @property
     def revision(self) -> int:

@@ -6,7 +6,7 @@ from typing import Final
 
 from callwarden.api.rating.v1 import rating_pb2
 from callwarden.call_admission.model.calls import NoQuote, Pricing, Quote, Route
-from callwarden.call_admission.model.codecs.messages import Bounded, price_from
+from callwarden.call_admission.model.codecs.messages import LruCache, price_from
 from callwarden.common.logs import get_logger
 from callwarden.common.rpc.stream import StreamPool
 from callwarden.kernel.errors import CallwardenError
@@ -34,8 +34,8 @@ class GrpcQuotes:
 
     def __init__(self, pool: StreamPool, size_max: int) -> None:
         self._pool = pool
-        self._known: Bounded[_Key, tuple[Quote | NoQuote, float]] = Bounded(size_max)
-        self._lengths: Bounded[Pricing, tuple[int, ...]] = Bounded(size_max)
+        self._known: LruCache[_Key, tuple[Quote | NoQuote, float]] = LruCache(size_max)
+        self._lengths: LruCache[Pricing, tuple[int, ...]] = LruCache(size_max)
         """How many digits are remembered, or _WHOLE."""
         self._asking: dict[_Key, asyncio.Future[Quote | NoQuote]] = {}
         self._generation = 0

@@ -7,12 +7,12 @@ from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from callwarden.call_admission.admission.core.resharding import Counts, moves, owners_after, resharded
-from callwarden.call_admission.model.codecs.hold_bytes import owners_bytes_of, owners_from
+from callwarden.call_admission.admission.core.resharding import AccountCounts, moves, resharded, scopes_after
+from callwarden.call_admission.model.account import AccountType
+from callwarden.call_admission.model.codecs.hold_bytes import scopes_bytes_of, scopes_from
 from callwarden.call_admission.model.codecs.usage_bytes import usage_bytes, usage_from
 from callwarden.call_admission.model.usage import Usage
 from callwarden.common.sql import Database
-from callwarden.kernel.account import AccountType
 from callwarden.kernel.errors import Invalid
 from callwarden.schema.tables import account, counter, hold
 
@@ -57,7 +57,7 @@ async def reshard(connection: AsyncConnection, row: Any, shards: int) -> dict[st
     holds = (
         await connection.execute(select(hold.c.id, hold.c.expires_at, hold.c.owners).where(hold.c.account_id == row.id))
     ).all()
-    counts = Counts(row.balance_micros, row.held_micros, usage_from(row.usage), rows)
+    counts = AccountCounts(row.balance_micros, row.held_micros, usage_from(row.usage), rows)
     moved = resharded(counts, before, after, [each.expires_at.timestamp() for each in holds])
     if gone := rows.keys() - moved.shards.keys():
         await connection.execute(delete(counter).where(counter.c.scope == row.id, counter.c.shard.in_(gone)))
@@ -65,10 +65,10 @@ async def reshard(connection: AsyncConnection, row: Any, shards: int) -> dict[st
         await _write_first(connection, row.id, moved.shards[0])
     rewritten = []
     for each in holds:
-        owners, marks, limits_hit = owners_from(each.owners)
-        following = owners_after(owners, after)
+        owners, marks, limits_hit = scopes_from(each.owners)
+        following = scopes_after(owners, after)
         if following != owners:
-            rewritten.append({"hold_id": each.id, "new": owners_bytes_of(following, marks, limits_hit)})
+            rewritten.append({"hold_id": each.id, "new": scopes_bytes_of(following, marks, limits_hit)})
     if rewritten:
         changed = update(hold).where(hold.c.id == bindparam("hold_id")).values(owners=bindparam("new"))
         await connection.execute(changed, rewritten)

@@ -1,16 +1,22 @@
 """One decision: a snapshot and a request in, a verdict with every rule's part in it out.
 
 In: the order of rules, modes, from findings to verdict. Out: the rules (rules/), the slices (slices), what a verdict
-changes (book).
+changes (transaction).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from callwarden.call_admission.admission.core.rules import RULES, Question, Rule
-from callwarden.call_admission.admission.core.rules.rule import Bounded
-from callwarden.call_admission.admission.core.slices import FREE_LEASE_S, Bounds, Slice, cut_to_size, possible_answers
+from callwarden.call_admission.admission.core.rules import RULES, AdmissionRule, Question
+from callwarden.call_admission.admission.core.rules.rule import ShardDemand
+from callwarden.call_admission.admission.core.slices import (
+    FREE_LEASE_S,
+    SliceBounds,
+    TalkSlice,
+    cut_to_size,
+    possible_answers,
+)
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.calls import CallRequest, ExtendRequest, Hold, Quote, Route, is_free
 from callwarden.call_admission.model.policy import AdmissionPolicy
@@ -32,14 +38,14 @@ class Admit:
 
 
 @dataclass(slots=True)
-class Decided:
+class Evaluation:
     """The verdict, and every rule's result in the table's order."""
 
     verdict: Admit | Refuse
     rules: tuple[RuleResult, ...]
     routes: tuple[Route, ...] = ()
     """What the rules have left of the quote's."""
-    bounded: tuple[Bounded, ...] = ()
+    bounded: tuple[ShardDemand, ...] = ()
     """Limits of which a shard was short, or that have cut the slice: with room from other shards it may be more."""
     warnings: tuple[Refuse, ...] = ()
     """What is to be told of a call that goes on."""
@@ -61,7 +67,9 @@ def price_of(snapshot: Snapshot) -> Price | None:
     return quote.price if isinstance(quote, Quote) else None
 
 
-def decide(snapshot: Snapshot, request: CallRequest, policy: AdmissionPolicy, rules: Sequence[Rule] = RULES) -> Decided:
+def decide(
+    snapshot: Snapshot, request: CallRequest, policy: AdmissionPolicy, rules: Sequence[AdmissionRule] = RULES
+) -> Evaluation:
     """May this call be placed, and for how long at first? Pure; every rule is asked, even after one has refused."""
     price = price_of(snapshot)
     answers = (request.start_s,) if price is None else possible_answers(price, request.start_s, policy.setup_s_max)
@@ -73,20 +81,24 @@ def decide(snapshot: Snapshot, request: CallRequest, policy: AdmissionPolicy, ru
     routes = quote.routes if isinstance(quote, Quote) else ()
     asked = _ask(snapshot, question, policy, _plan(policy, rules, extends=False), routes)
     if asked.refusal is not None or price is None:
-        return Decided(asked.refusal or _unpriced(), asked.results, (), asked.bounded, asked.warnings)
+        return Evaluation(asked.refusal or _unpriced(), asked.results, (), asked.bounded, asked.warnings)
     bounds = asked.bounds
     part = cut_to_size(price, answers, 0, wanted_s, bounds)
     if part is None:  # the rules have each found room for the least talk time
         raise AssertionError("no talk time within bounds that the rules have let through")
     admit = Admit(part.granted_s, part.held_micros, part.final, bounds.talk_s_max, price)
-    return Decided(
+    return Evaluation(
         admit, asked.results, asked.routes, asked.bounded, asked.warnings, _cut_by(part, wanted_s, asked)
     )  # fmt: skip
 
 
 def decide_extension(
-    snapshot: Snapshot, hold: Hold, request: ExtendRequest, policy: AdmissionPolicy, rules: Sequence[Rule] = RULES
-) -> Decided:
+    snapshot: Snapshot,
+    hold: Hold,
+    request: ExtendRequest,
+    policy: AdmissionPolicy,
+    rules: Sequence[AdmissionRule] = RULES,
+) -> Evaluation:
     """May this running call go on? `snapshot` is without what the call itself holds and counts.
 
     Granted are seconds in total. Only the rules that extend are asked; the call's own longest duration, fixed at its
@@ -101,12 +113,12 @@ def decide_extension(
     asked = _ask(snapshot, question, policy, _plan(policy, rules, extends=True), ())
     results, bounds = asked.results, asked.bounds
     if asked.refusal is not None:
-        return Decided(asked.refusal, results, (), asked.bounded, asked.warnings)
+        return Evaluation(asked.refusal, results, (), asked.bounded, asked.warnings)
     if hold.max_duration_s <= bounds.talk_s_max:
         bounds.talk_s_max, asked.talk_rule = hold.max_duration_s, _DURATION
     part = cut_to_size(price, answers, hold.granted_s, wanted_s, bounds)
     if part is None:
-        return Decided(
+        return Evaluation(
             Refuse(
                 Reason.DURATION, _DURATION, "seconds", hold.granted_s, hold.max_duration_s, "call",
                 f"The call has had the {hold.max_duration_s} s that one may last.",
@@ -116,7 +128,7 @@ def decide_extension(
     # What was held for a dearer moment of answer stays held: it is settled by what the call really costs.
     held_micros = max(part.held_micros, hold.held_micros)
     admit = Admit(part.granted_s, held_micros, part.final, hold.max_duration_s, price)
-    return Decided(admit, results, (), asked.bounded, asked.warnings, _cut_by(part, wanted_s, asked))
+    return Evaluation(admit, results, (), asked.bounded, asked.warnings, _cut_by(part, wanted_s, asked))
 
 
 def _slice_s(usual_s: int, snapshot: Snapshot, policy: AdmissionPolicy) -> int:
@@ -138,17 +150,17 @@ _DURATION: Final = "duration"
 class _Plan:
     """The rules that have something to say under one policy, and what stands for the others in every decision."""
 
-    rules: Sequence[Rule]
+    rules: Sequence[AdmissionRule]
     results: tuple[RuleResult, ...]
-    asked: tuple[tuple[int, Rule, Mode], ...]
+    asked: tuple[tuple[int, AdmissionRule, Mode], ...]
 
 
-def _plan(policy: AdmissionPolicy, rules: Sequence[Rule], *, extends: bool) -> _Plan:
+def _plan(policy: AdmissionPolicy, rules: Sequence[AdmissionRule], *, extends: bool) -> _Plan:
     known: _Plan | None = policy.plans.get(extends)
     if known is not None and known.rules is rules:
         return known
     results: list[RuleResult] = []
-    asked: list[tuple[int, Rule, Mode]] = []
+    asked: list[tuple[int, AdmissionRule, Mode]] = []
     for rule in rules:
         if extends and not rule.extends:
             continue
@@ -167,9 +179,9 @@ class _Asked:
 
     results: tuple[RuleResult, ...]
     refusal: Refuse | None
-    bounds: Bounds
+    bounds: SliceBounds
     routes: tuple[Route, ...]
-    bounded: tuple[Bounded, ...]
+    bounded: tuple[ShardDemand, ...]
     warnings: tuple[Refuse, ...]
     budget_rule: str
     """Whose the bounds are; empty: nobody's."""
@@ -184,7 +196,7 @@ def _ask(
     budget_micros: int | None = None
     talk_s_max = policy.talk_s_max
     budget_rule, talk_rule = "", _DURATION
-    bounded: tuple[Bounded, ...] = ()
+    bounded: tuple[ShardDemand, ...] = ()
     warnings: tuple[Refuse, ...] = ()
     for index, rule, mode in plan.asked:
         finding = rule.find(snapshot, question, policy, mode)
@@ -208,11 +220,11 @@ def _ask(
                 results[index] = RuleResult(rule.name, mode, refusal, result.counter, result.value, result.limit)
     # Whatever the rules' modes, prepaid money that isn't there is never held or charged.
     cap_micros = snapshot.available_micros if snapshot.account.prepaid else None
-    bounds = Bounds(budget_micros, cap_micros, talk_s_max)
+    bounds = SliceBounds(budget_micros, cap_micros, talk_s_max)
     return _Asked(tuple(results), refusal, bounds, routes, bounded, warnings, budget_rule, talk_rule)
 
 
-def _cut_by(part: Slice, wanted_s: int, asked: _Asked) -> str:
+def _cut_by(part: TalkSlice, wanted_s: int, asked: _Asked) -> str:
     if part.granted_s >= wanted_s:
         return ""
     return asked.talk_rule if part.granted_s >= asked.bounds.talk_s_max else asked.budget_rule
@@ -227,4 +239,4 @@ def _unpriced() -> Refuse:
     return Refuse(Reason.NO_RATE, "rate", text="The call has no price.")
 
 
-__all__ = ["Admit", "Decided", "decide", "decide_extension", "price_of"]
+__all__ = ["Admit", "Evaluation", "decide", "decide_extension", "price_of"]

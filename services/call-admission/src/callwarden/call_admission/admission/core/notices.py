@@ -1,14 +1,14 @@
-"""What is told of limits: that one comes near, was reached, has blocked a call, or that calls come conspicuously fast.
+"""Notices about limits: one is nearly or fully used, has blocked a call, or calls come suspiciously fast.
 
-In: which results of a decision are worth telling. Out: that each is told once a day (usage, book), how it is sent
-(adapters.events_nats).
+In: which results of a decision are worth a notice. Out: that each is sent once a day (usage, transaction), how it is
+published (adapters.events_nats).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from callwarden.call_admission.admission.core.decide import Decided
+from callwarden.call_admission.admission.core.decide import Evaluation
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.usage import BLOCKED, WARNED
 from callwarden.kernel.verdict import Mode, Refuse, RuleResult
@@ -32,7 +32,7 @@ class Notice:
     call_id: str
 
 
-def levels(decided: Decided, policy: AdmissionPolicy) -> Iterator[tuple[RuleResult, int]]:
+def levels(decided: Evaluation, policy: AdmissionPolicy) -> Iterator[tuple[RuleResult, int]]:
     """The results that are worth telling, each with its highest percentage, and the block beside it."""
     blocked = decided.verdict.rule if isinstance(decided.verdict, Refuse) else ""
     thresholds = policy.thresholds

@@ -8,12 +8,12 @@ and the charges that lay in the shards with it. Running calls end where their co
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from callwarden.call_admission.model.calls import Owner
+from callwarden.call_admission.model.calls import LimitScope
 from callwarden.call_admission.model.usage import ACCOUNT, Leases, Usage, merged
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class AccountCounts:
     """An account's money and counts: in its own row, and in its shards by number."""
 
     balance_micros: int
@@ -27,7 +27,7 @@ def moves(before: int, after: int) -> bool:
     return before != after and not 1 < before < after
 
 
-def resharded(counts: Counts, before: int, after: int, expire_at_s: Iterable[float]) -> Counts:
+def resharded(counts: AccountCounts, before: int, after: int, expire_at_s: Iterable[float]) -> AccountCounts:
     """The counts in so many rows; shards that are absent then are no more. `expire_at_s`: of all holds of the account,
     whose number its own row doesn't count."""
     if not moves(before, after):
@@ -41,20 +41,20 @@ def resharded(counts: Counts, before: int, after: int, expire_at_s: Iterable[flo
         first.leases = Leases()
         for at_s in expire_at_s:
             first.leases.begin(at_s, 0.0)
-        return Counts(counts.balance_micros, 0, told, {0: first})
+        return AccountCounts(counts.balance_micros, 0, told, {0: first})
     total = merged([usage for index, usage in counts.shards.items() if index == 0 or index >= after])
     kept = {index: usage for index, usage in counts.shards.items() if 0 < index < after}
     if after > 1:
-        return Counts(counts.balance_micros, counts.held_micros, own, {0: total, **kept})
+        return AccountCounts(counts.balance_micros, counts.held_micros, own, {0: total, **kept})
     total = merged([total, *kept.values()])
     total.leases = None
     total.notice_day, total.notices = told.notice_day, told.notices
-    return Counts(
+    return AccountCounts(
         counts.balance_micros - total.spent_micros, counts.held_micros + total.held_micros, total, {}
     )  # fmt: skip
 
 
-def owners_after(owners: tuple[Owner, ...], after: int) -> tuple[Owner, ...]:
+def scopes_after(owners: tuple[LimitScope, ...], after: int) -> tuple[LimitScope, ...]:
     """Where a call that runs is counted then."""
     return tuple(
         owner._replace(shard=0) if owner.kind == ACCOUNT and owner.shard >= after else owner

@@ -1,7 +1,7 @@
 """How much talk time is paid for at once: the first slice, the next ones, the last one that credit allows.
 
 In: seconds and money of one slice under what the rules allow. Out: which budget a rule leaves (rules/), what becomes of
-the hold (book). Prices are those of callwarden.kernel.tariff, whose cost never falls as a call grows longer.
+the hold (transaction). Prices are those of callwarden.kernel.tariff, whose cost never falls as a call grows longer.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ FREE_LEASE_S: Final = 120
 
 
 @dataclass(slots=True)
-class Bounds:
+class SliceBounds:
     """What all enforced rules together leave to a call; None: no bound. Made for every decision, so not frozen.
 
     `budget_micros` refuses talk time that costs more; `cap_micros` only bounds what is held: a prepaid account whose
@@ -27,7 +27,7 @@ class Bounds:
 
 
 @dataclass(slots=True)
-class Slice:
+class TalkSlice:
     """Talk time from the answer (all of it, not only the newest piece) and the money held for it."""
 
     granted_s: int
@@ -66,8 +66,8 @@ def cost_max(price: Price, answers: tuple[float, ...], talk_s: int) -> int:
 
 
 def cut_to_size(
-    price: Price, answers: tuple[float, ...], granted_s: int, wanted_s: int, bounds: Bounds
-) -> Slice | None:
+    price: Price, answers: tuple[float, ...], granted_s: int, wanted_s: int, bounds: SliceBounds
+) -> TalkSlice | None:
     """Talk time of `wanted_s` or as much of it as the bounds allow, and its money; None if not a second more than
     `granted_s`."""
     limit_s = min(wanted_s, bounds.talk_s_max)
@@ -81,4 +81,4 @@ def cut_to_size(
         return None
     if bounds.cap_micros is not None and micros > bounds.cap_micros:
         micros = max(bounds.cap_micros, 0)
-    return Slice(total_s, micros, final=total_s < limit_s or total_s >= bounds.talk_s_max)
+    return TalkSlice(total_s, micros, final=total_s < limit_s or total_s >= bounds.talk_s_max)

@@ -1,6 +1,6 @@
 """Everything that one decision looks at, as it was in one moment of the database.
 
-Out: how it is read (adapters.store), and how a batch moves it on (book).
+Out: how it is read (ports.AdmissionStore), how it is built for a call (snapshots).
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class Shares(Protocol):
 
 
 @dataclass(slots=True)
-class Counted:
+class CounterView:
     """One owner of counters as it was read: all of its counts, or those of one shard."""
 
     owner: str
@@ -58,10 +58,10 @@ class SourceTrunk:
     blocked_prefixes: frozenset[str] = frozenset()
 
 
-_NOTHING: Final[Mapping[str, Counted]] = MappingProxyType({})
+_NOTHING: Final[Mapping[str, CounterView]] = MappingProxyType({})
 
 
-def _nothing() -> Mapping[str, Counted]:
+def _nothing() -> Mapping[str, CounterView]:
     return _NOTHING
 
 
@@ -90,9 +90,9 @@ class Snapshot:
     listing: Listing | None = None
     """Number lists; None: of a call that runs already."""
     now_s: float = 0.0
-    counted: Mapping[str, Counted] = field(default_factory=_nothing)
+    counted: Mapping[str, CounterView] = field(default_factory=_nothing)
     """By kind of owner; the account's own is always there. Another that is absent: no limit needs it."""
-    carriers: Mapping[str, Counted] = field(default_factory=_nothing)
+    carriers: Mapping[str, CounterView] = field(default_factory=_nothing)
     """By a route's carrier_account_id: carriers that have limits of talk time."""
     trunk: SourceTrunk | None = None
     """None: it came in by no trunk."""

@@ -7,11 +7,11 @@ from callwarden.api.admission.v1 import lists_pb2 as pb
 from callwarden.api.admission.v1 import lists_pb2_grpc
 from callwarden.call_admission.lists.app.number_lists import ListInfo, NumberLists
 from callwarden.call_admission.lists.core.list_file import BYTES_MAX
-from callwarden.call_admission.lists.ports import Written
-from callwarden.call_admission.model.lists import Kind, Listed, ListHead, Side
+from callwarden.call_admission.lists.ports import WrittenList
+from callwarden.call_admission.model.lists import Listed, ListHead, ListKind, ListSide
 from callwarden.kernel.errors import Exhausted, Invalid
 
-Choice = TypeVar("Choice", Kind, Side)
+Choice = TypeVar("Choice", ListKind, ListSide)
 
 TEXT_CHARS_MAX = 256
 RECEIVED_MAX = 2  # files at a time, 64 MiB each: one that is written, one that comes in meanwhile
@@ -49,15 +49,15 @@ class ListGrpc(lists_pb2_grpc.ListServiceServicer):
         head = ListHead(
             first.name,
             0,
-            _choice(Kind, first.kind or Kind.BLOCK.value, "kind"),
-            _choice(Side, first.side or Side.CALLED.value, "side"),
+            _choice(ListKind, first.kind or ListKind.BLOCK.value, "kind"),
+            _choice(ListSide, first.side or ListSide.CALLED.value, "side"),
             first.description,
             0,
             first.source,
             tuple(first.trunks),
         )
         result = await self._lists.import_list(head, parts, column=_short(first.column), prefixes=first.prefixes)
-        if isinstance(result, Written):
+        if isinstance(result, WrittenList):
             return pb.ImportListReply(version=result.version, entries=result.entries, duplicates=result.duplicates)
         return pb.ImportListReply(errors=[pb.ListLineError(line=error.line, reason=error.reason) for error in result])
 

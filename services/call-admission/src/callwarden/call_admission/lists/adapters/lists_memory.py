@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from callwarden.call_admission.lists.ports import Written
-from callwarden.call_admission.model.lists import ENTRIES_TOTAL_MAX, LISTS_MAX, Entry, Listed, ListHead
+from callwarden.call_admission.lists.ports import WrittenList
+from callwarden.call_admission.model.lists import ENTRIES_TOTAL_MAX, LISTS_MAX, Listed, ListEntry, ListHead
 from callwarden.kernel.errors import Conflict, Exhausted
 
 
@@ -15,7 +15,7 @@ class MemoryLists:
     def __init__(self, realms: Mapping[UUID, str] | None = None) -> None:
         self._realms = dict(realms or {})
         self._heads: dict[str, ListHead] = {}
-        self._entries: dict[tuple[str, int], dict[str, Entry]] = {}
+        self._entries: dict[tuple[str, int], dict[str, ListEntry]] = {}
         self._last = 0
 
     async def heads(self) -> list[ListHead]:
@@ -24,20 +24,20 @@ class MemoryLists:
     async def patterns(self, name: str, version: int) -> AsyncIterator[Sequence[str]]:
         yield sorted(self._entries.get((name, version), {}))
 
-    async def entries(self, name: str, after: str, limit: int) -> Sequence[Entry]:
+    async def entries(self, name: str, after: str, limit: int) -> Sequence[ListEntry]:
         return [entry for pattern, entry in sorted(self._of(name).items()) if pattern > after][:limit]
 
     async def note(self, name: str, pattern: str) -> str:
         entry = self._of(name).get(pattern)
         return entry.note if entry is not None else ""
 
-    def _of(self, name: str) -> Mapping[str, Entry]:
+    def _of(self, name: str) -> Mapping[str, ListEntry]:
         head = self._heads.get(name)
         return self._entries[name, head.version] if head is not None else {}
 
-    async def replace(self, head: ListHead, pages: AsyncIterator[Sequence[Entry]]) -> Written:
+    async def replace(self, head: ListHead, pages: AsyncIterator[Sequence[ListEntry]]) -> WrittenList:
         before = self._heads.get(head.name)
-        entries: dict[str, Entry] = {}
+        entries: dict[str, ListEntry] = {}
         read = 0
         async for page in pages:
             for entry in page:
@@ -55,7 +55,7 @@ class MemoryLists:
         self._heads[head.name] = replace(head, version=self._last, entries=len(entries), updated_at_s=float(self._last))
         if before is not None:
             del self._entries[head.name, before.version]
-        return Written(self._last, len(entries), read - len(entries))
+        return WrittenList(self._last, len(entries), read - len(entries))
 
     async def delete(self, name: str) -> bool:
         head = self._heads.pop(name, None)

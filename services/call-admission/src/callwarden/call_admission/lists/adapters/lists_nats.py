@@ -14,8 +14,8 @@ from callwarden.api.events.v1 import events_pb2
 from callwarden.call_admission.lists.adapters.lists_grpc import listed_message
 from callwarden.call_admission.lists.app.call_watch import CallWatch
 from callwarden.call_admission.lists.app.number_lists import NumberLists
-from callwarden.call_admission.lists.core.call_stats import Count, Key, Tally
-from callwarden.call_admission.model.lists import RESERVED, Listed, Side
+from callwarden.call_admission.lists.core.call_stats import CallCount, NumberStats, StatsKey
+from callwarden.call_admission.model.lists import RESERVED, Listed, ListSide
 from callwarden.common.bus import Bus, Deleted, KeyValue, Put
 from callwarden.common.bus.keys import key_of
 from callwarden.common.logs import get_logger
@@ -30,7 +30,7 @@ COUNTS_A_MESSAGE: Final = 1_000  # 130 bytes each, at most twice that
 TTL_S_MIN: Final = 1.0  # The shortest that NATS knows.
 
 
-class NatsListNews:
+class NatsListPublisher:
     """lists.ports.ListNews."""
 
     def __init__(self, bus: Bus) -> None:
@@ -56,14 +56,14 @@ async def follow_changes(bus: Bus, lists: NumberLists) -> None:
     bus.on_reconnect(back)
 
 
-class NatsCountNews:
+class NatsCountPublisher:
     """lists.ports.CountNews. `instance`: who we are, so that we don't hear ourselves."""
 
     def __init__(self, bus: Bus, instance: str) -> None:
         self._bus = bus
         self._instance = instance
 
-    async def counted(self, counts: Sequence[Count]) -> None:
+    async def counted(self, counts: Sequence[CallCount]) -> None:
         for start in range(0, len(counts), COUNTS_A_MESSAGE):
             message = events_pb2.CallsCounted(
                 instance=self._instance, counts=map(_count_message, counts[start : start + COUNTS_A_MESSAGE])
@@ -85,7 +85,7 @@ async def follow_counts(bus: Bus, instance: str, watch: CallWatch) -> None:
     await bus.subscribe(COUNTED, counted)
 
 
-def _count_message(count: Count) -> events_pb2.NumberCount:
+def _count_message(count: CallCount) -> events_pb2.NumberCount:
     key, tally = count.key, count.tally
     return events_pb2.NumberCount(
         realm=count.realm,
@@ -102,8 +102,8 @@ def _count_message(count: Count) -> events_pb2.NumberCount:
     )
 
 
-def _count(message: events_pb2.NumberCount) -> Count:
-    tally = Tally(
+def _count(message: events_pb2.NumberCount) -> CallCount:
+    tally = NumberStats(
         message.calls,
         message.answered,
         message.short,
@@ -112,7 +112,7 @@ def _count(message: events_pb2.NumberCount) -> Count:
         message.fresh,
         message.attacks,
     )
-    return Count(message.realm, Key(UUID(message.account_id), message.number, message.calling), tally)
+    return CallCount(message.realm, StatsKey(UUID(message.account_id), message.number, message.calling), tally)
 
 
 class NatsListed:
@@ -158,7 +158,7 @@ def _read(entry: Put) -> Listed | None:
     try:
         message = lists_pb2.ListedNumber.FromString(entry.value)
         account_id = UUID(message.account_id) if message.account_id else None
-        side = Side(message.side)
+        side = ListSide(message.side)
         if message.list not in RESERVED or not math.isfinite(message.until_s):
             raise ValueError("not one of our lists")
     except (DecodeError, ValueError):

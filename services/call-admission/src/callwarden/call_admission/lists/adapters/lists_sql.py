@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from callwarden.call_admission.lists.ports import Written
-from callwarden.call_admission.model.lists import ENTRIES_TOTAL_MAX, LISTS_MAX, Entry, Kind, ListHead, Side
+from callwarden.call_admission.lists.ports import WrittenList
+from callwarden.call_admission.model.lists import ENTRIES_TOTAL_MAX, LISTS_MAX, ListEntry, ListHead, ListKind, ListSide
 from callwarden.common.logs import get_logger
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError, Conflict, Exhausted
@@ -72,15 +72,15 @@ class SqlLists:
 
         return await self._database.transaction("list page", work)
 
-    async def entries(self, name: str, after: str, limit: int) -> Sequence[Entry]:
-        async def work(connection: AsyncConnection) -> Sequence[Entry]:
+    async def entries(self, name: str, after: str, limit: int) -> Sequence[ListEntry]:
+        async def work(connection: AsyncConnection) -> Sequence[ListEntry]:
             rows = await connection.execute(
                 _of_version(name, number_list_entry.c.pattern, number_list_entry.c.note)
                 .where(number_list_entry.c.pattern > after)
                 .order_by(number_list_entry.c.pattern)
                 .limit(limit)
             )
-            return [Entry(row.pattern, row.note) for row in rows]
+            return [ListEntry(row.pattern, row.note) for row in rows]
 
         return await self._database.transaction("list entries", work)
 
@@ -91,7 +91,7 @@ class SqlLists:
 
         return await self._database.transaction("list note", work)
 
-    async def replace(self, head: ListHead, pages: AsyncIterator[Sequence[Entry]]) -> Written:
+    async def replace(self, head: ListHead, pages: AsyncIterator[Sequence[ListEntry]]) -> WrittenList:
         first = await anext(pages)
         before, version, entries = await self._begin(head.name, first)
         read = len(first)
@@ -108,9 +108,9 @@ class SqlLists:
             await self._delete(head.name, number_list_entry.c.version < version)
         except CallwardenError as error:  # The import is done; what is left over goes with the next one.
             log.warning("list.old_rows_left", error=error, list=head.name)
-        return Written(version, entries, read - entries)
+        return WrittenList(version, entries, read - entries)
 
-    async def _begin(self, name: str, page: Sequence[Entry]) -> tuple[int | None, int, int]:
+    async def _begin(self, name: str, page: Sequence[ListEntry]) -> tuple[int | None, int, int]:
         """Takes a version by writing its first rows; the version that holds (None: no such list yet), ours, and how
         many rows."""
         once = list({entry.pattern: entry for entry in page}.values())
@@ -130,7 +130,7 @@ class SqlLists:
             raise Conflict("another import of this list is under way", field="name") from error
         return before, version, len(once)
 
-    async def _insert(self, name: str, version: int, page: Sequence[Entry]) -> int:
+    async def _insert(self, name: str, version: int, page: Sequence[ListEntry]) -> int:
         """How many weren't there yet."""
 
         async def work(connection: AsyncConnection) -> int:
@@ -239,8 +239,8 @@ def _head(row: Row[Any]) -> ListHead:
     return ListHead(
         row.name,
         row.version,
-        Kind(row.kind),
-        Side(row.side),
+        ListKind(row.kind),
+        ListSide(row.side),
         row.description,
         row.entries,
         row.source,
@@ -249,7 +249,7 @@ def _head(row: Row[Any]) -> ListHead:
     )
 
 
-def _values(name: str, version: int, page: Sequence[Entry]) -> dict[str, Any]:
+def _values(name: str, version: int, page: Sequence[ListEntry]) -> dict[str, Any]:
     return {
         "list": name,
         "version": version,

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
-from callwarden.call_admission.lists.core.call_stats import CallStats, Count, Pending
-from callwarden.call_admission.lists.ports import CountNews, ListedStore, ListStore
-from callwarden.call_admission.model.lists import DYNAMIC, SMART, Kind, Listed, digits_of
+from callwarden.call_admission.lists.core.call_stats import CallCount, CallStats, Pending
+from callwarden.call_admission.lists.ports import CountPublisher, ListedStore, ListStore
+from callwarden.call_admission.model.lists import DYNAMIC, SMART, Listed, ListKind, digits_of
 from callwarden.call_admission.model.sources import ListSource, PolicySource
 from callwarden.common.logs import get_logger
 from callwarden.kernel.clock import Clock
@@ -35,7 +35,7 @@ _OURS: Final = ("cut-", "edge-")
 _LISTS: Final = (DYNAMIC, SMART)
 
 
-class Counts:
+class CallWatchStats:
     """What happened, for the metrics."""
 
     __slots__ = ("listed", "not_listed", "told")
@@ -53,7 +53,7 @@ class CallWatch:
     def __init__(
         self,
         store: ListStore,
-        news: CountNews,
+        news: CountPublisher,
         listed: ListedStore,
         lists: ListSource,
         policies: PolicySource,
@@ -68,7 +68,7 @@ class CallWatch:
         self._realms: OrderedDict[UUID, str] = OrderedDict()
         self.pending = Pending()
         self.stats = CallStats()
-        self.counts = Counts()
+        self.counts = CallWatchStats()
 
     # ------------------------------------------------------------------ what the process itself sees; never waits
 
@@ -121,7 +121,7 @@ class CallWatch:
         await self._news.counted(counts)
         await self.add(counts)
 
-    async def add(self, counts: Sequence[Count]) -> None:
+    async def add(self, counts: Sequence[CallCount]) -> None:
         """Adds what a process counted, and lists who is out of line."""
         for start in range(0, len(counts), ADD_AT_ONCE):
             now_s, wall_s = self._clock.mono_s(), self._clock.unix_s()
@@ -138,7 +138,7 @@ class CallWatch:
     async def _list(self, listed: Listed, names: Iterable[str]) -> None:
         lists = self._lists.current
         allowed = lists.find(names, listed.number, listed.side)
-        if allowed is not None and allowed.kind is Kind.ALLOW:
+        if allowed is not None and allowed.kind is ListKind.ALLOW:
             return
         if listed.account_id is None:
             known = lists.listings.called(listed.realm, listed.number, _LISTS, listed.since_s)

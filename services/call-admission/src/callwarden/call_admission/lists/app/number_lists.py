@@ -10,25 +10,26 @@ from dataclasses import dataclass
 from typing import Final
 
 from callwarden.call_admission.lists.core import list_file
-from callwarden.call_admission.lists.core.list_file import LineError
-from callwarden.call_admission.lists.ports import ListedStore, ListNews, ListStore, Written
+from callwarden.call_admission.lists.core.list_file import ListLineError
+from callwarden.call_admission.lists.ports import ListedStore, ListPublisher, ListStore, WrittenList
 from callwarden.call_admission.model.lists import (
     DESCRIPTION_CHARS_MAX,
     RESERVED,
     TRUNKS_MAX,
-    Entry,
     Hit,
     ListBuilder,
     Listed,
+    ListEntry,
     ListHead,
     Listings,
     Lists,
+    ListSide,
     NumberList,
-    Side,
     TooManyShapes,
     digits_of,
     is_name,
 )
+from callwarden.common.follower import Follower
 from callwarden.common.logs import get_logger
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Invalid, NotFound
@@ -55,17 +56,17 @@ class ListInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ListSearch:
     """A list that a number is on."""
 
     hit: Hit
-    side: Side
+    side: ListSide
     """Of the list."""
     note: str
 
 
 @dataclass(slots=True)
-class Counts:
+class NumberListStats:
     """What has happened since the start; read by adapters.metrics."""
 
     loads: int = 0
@@ -75,17 +76,18 @@ class Counts:
 class NumberLists:
     """One process's lists. `refresh` once before calls are decided; `follow` beside."""
 
-    def __init__(self, store: ListStore, news: ListNews, listed: ListedStore, clock: Clock) -> None:
+    def __init__(self, store: ListStore, news: ListPublisher, listed: ListedStore, clock: Clock) -> None:
         self._store = store
         self._news = news
         self._listed = listed
         self._clock = clock
         self.listings = Listings()
         self._lists = Lists({}, self.listings)
-        self._stale = asyncio.Event()
+        # The last good lists stay while they can't be read.
+        self._follower = Follower(self.refresh, lambda: REFRESH_EVERY_S, self._failed)
         self._refreshing = asyncio.Lock()
         self._importing = asyncio.Lock()
-        self.counts = Counts()
+        self.counts = NumberListStats()
 
     @property
     def current(self) -> Lists:
@@ -96,7 +98,7 @@ class NumberLists:
 
     async def import_list(
         self, head: ListHead, parts: Sequence[bytes], *, column: str = "", prefixes: bool = False
-    ) -> Written | list[LineError]:
+    ) -> WrittenList | list[ListLineError]:
         """Replaces the list by the entries of a file that came in parts, or says what is wrong with its lines (the
         first `ERRORS_MAX`).
 
@@ -119,7 +121,7 @@ class NumberLists:
         """All lists, by name. Raises Unavailable."""
         return [self._info(head) for head in await self._store.heads()]
 
-    async def show(self, name: str, after: str = "", limit: int = 0) -> tuple[ListInfo, Sequence[Entry]]:
+    async def show(self, name: str, after: str = "", limit: int = 0) -> tuple[ListInfo, Sequence[ListEntry]]:
         """A list and a page of its entries, after that one. Raises NotFound, Invalid, Unavailable."""
         if not 0 <= limit <= PAGE_MAX:
             raise Invalid(f"a page has 1 to {PAGE_MAX} entries", field="page_size")
@@ -136,7 +138,7 @@ class NumberLists:
             await self._changed_here(name, 0)
         return deleted
 
-    async def check(self, number: str) -> tuple[list[Found], list[Listed]]:
+    async def check(self, number: str) -> tuple[list[ListSearch], list[Listed]]:
         """Every list that a number is on, whoever uses it, and what it is listed as for a time. Raises Invalid,
         Unavailable."""
         digits = digits_of(number)
@@ -148,7 +150,7 @@ class NumberLists:
             if match is not None:
                 side = one.head.side
                 hit = Hit(name, one.head.kind, side, match.pattern, match.rank)
-                found.append(Found(hit, side, await self._store.note(name, match.pattern)))
+                found.append(ListSearch(hit, side, await self._store.note(name, match.pattern)))
         return found, [listed for listed in self.listed() if listed.number == digits]
 
     def listed(self) -> list[Listed]:
@@ -187,21 +189,11 @@ class NumberLists:
 
     def changed(self) -> None:
         """Somebody said that lists are not what they were."""
-        self._stale.set()
+        self._follower.changed()
 
     async def follow(self) -> None:
         """Refreshes whenever something changed, and every now and then because news may be lost. Runs for ever."""
-        while True:
-            try:
-                async with asyncio.timeout(REFRESH_EVERY_S):
-                    await self._stale.wait()
-            except TimeoutError:
-                pass
-            self._stale.clear()
-            try:
-                await self.refresh()
-            except CallwardenError as error:  # The last good lists stay; the next turn tries again.
-                self._failed(error)
+        await self._follower.run()
 
     def _failed(self, error: CallwardenError) -> None:
         self.counts.load_failures += 1
@@ -224,7 +216,7 @@ class NumberLists:
                 if heads == before:
                     break
             else:
-                self._stale.set()
+                self._follower.changed()
             names = {head.name for head in heads}
             fixed = {name: one for name, one in known.items() if name in names}
             if fixed != self._lists.fixed:
@@ -266,12 +258,12 @@ def _check(head: ListHead) -> None:
             raise Invalid(f"{trunk[:64]!r} is no trunk's name", field="trunks")
 
 
-async def _look_through(parts: Sequence[bytes], column: str, prefixes: bool) -> list[LineError]:
+async def _look_through(parts: Sequence[bytes], column: str, prefixes: bool) -> list[ListLineError]:
     """What is wrong, the first `ERRORS_MAX`."""
-    errors: list[LineError] = []
+    errors: list[ListLineError] = []
     entries = 0
     for number, item in enumerate(list_file.read(parts, column=column, prefixes=prefixes)):
-        if isinstance(item, LineError):
+        if isinstance(item, ListLineError):
             errors.append(item)
             if len(errors) == ERRORS_MAX:
                 break
@@ -279,18 +271,18 @@ async def _look_through(parts: Sequence[bytes], column: str, prefixes: bool) -> 
             entries += 1
         if number % LOOK_LINES == 0:
             await asyncio.sleep(0)
-    return errors if errors or entries else [LineError(1, "the file has no numbers")]
+    return errors if errors or entries else [ListLineError(1, "the file has no numbers")]
 
 
 async def _pages(
     parts: Sequence[bytes],
     column: str,
     prefixes: bool,
-) -> AsyncIterator[Sequence[Entry]]:
+) -> AsyncIterator[Sequence[ListEntry]]:
     """The entries of a file that was looked through, read anew: a million of them at once would take 150 MB."""
-    page: list[Entry] = []
+    page: list[ListEntry] = []
     for item in list_file.read(parts, column=column, prefixes=prefixes):
-        if isinstance(item, LineError):
+        if isinstance(item, ListLineError):
             raise AssertionError("the file was looked through before")
         page.append(item)
         if len(page) % LOOK_LINES == 0:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from callwarden.call_admission.model.lists import DYNAMIC, SMART, Listed, Side
+from callwarden.call_admission.model.lists import DYNAMIC, SMART, Listed, ListSide
 from callwarden.call_admission.model.number_plan import country_of
 from callwarden.limits.table import Entry, Table
 from callwarden.limits.windows import SlidingCounter, Window
@@ -40,7 +40,7 @@ _NOT_THE_TARGETS: Final = frozenset({401, 402, 407, 408, 421, 429, 482, 483, 486
 
 
 @dataclass(slots=True)
-class Tally:
+class NumberStats:
     """How calls with one number ended. Mutable: every call adds to two."""
 
     calls: int = 0
@@ -51,12 +51,12 @@ class Tally:
     fresh: int = 0
     attacks: int = 0
 
-    def copy(self) -> "Tally":
-        return Tally(
+    def copy(self) -> "NumberStats":
+        return NumberStats(
             self.calls, self.answered, self.short, self.talk_ms, self.failures, self.fresh, self.attacks
         )  # fmt: skip
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "NumberStats") -> None:
         self.calls += other.calls
         self.answered += other.answered
         self.short += other.short
@@ -66,7 +66,7 @@ class Tally:
         self.attacks += other.attacks
 
 
-class Key(NamedTuple):
+class StatsKey(NamedTuple):
     """Whose number it is in calls of one account."""
 
     account_id: UUID
@@ -75,12 +75,12 @@ class Key(NamedTuple):
     calling: bool
 
 
-class Count(NamedTuple):
+class CallCount(NamedTuple):
     """What one process counted of a number since it told last."""
 
     realm: str
-    key: Key
-    tally: Tally
+    key: StatsKey
+    tally: NumberStats
 
 
 def is_failure(sip_status: int) -> bool:
@@ -92,7 +92,7 @@ class Pending:
     """What this process has counted and not told yet. 1 to 2 µs a call."""
 
     def __init__(self) -> None:
-        self._tallies: dict[Key, Tally] = {}
+        self._tallies: dict[StatsKey, NumberStats] = {}
         self.dropped = 0
         """Calls whose number found no room."""
 
@@ -123,24 +123,24 @@ class Pending:
         if tally is not None:
             tally.attacks += 1
 
-    def _of(self, account_id: UUID, number: str, calling: bool) -> Tally | None:
-        key = Key(account_id, number, calling)
+    def _of(self, account_id: UUID, number: str, calling: bool) -> NumberStats | None:
+        key = StatsKey(account_id, number, calling)
         tally = self._tallies.get(key)
         if tally is None:
             if len(self._tallies) >= PENDING_MAX:
                 self.dropped += 1
                 return None
-            tally = self._tallies[key] = Tally()
+            tally = self._tallies[key] = NumberStats()
         return tally
 
     def accounts(self) -> set[UUID]:
         return {key.account_id for key in self._tallies}
 
-    def take(self, realms: dict[UUID, str]) -> list[Count]:
+    def take(self, realms: dict[UUID, str]) -> list[CallCount]:
         """All of it, and begins anew. What is of an account without a realm was of one that is gone."""
         taken, self._tallies = self._tallies, {}
         return [
-            Count(realm, key, tally)
+            CallCount(realm, key, tally)
             for key, tally in taken.items()
             if (realm := realms.get(key.account_id)) is not None
         ]
@@ -155,11 +155,11 @@ class _Numbers(Entry):
         # Not super().__init__(): a flood of made-up numbers makes two of these a call.
         self.used_s = self.began_s = 0.0
         self.hot = False
-        self.now: Tally | None = None
-        self.before: Tally | None = None
+        self.now: NumberStats | None = None
+        self.before: NumberStats | None = None
         self.failures: SlidingCounter | None = None
 
-    def add(self, tally: Tally, now_s: float) -> Tally:
+    def add(self, tally: NumberStats, now_s: float) -> NumberStats:
         """Adds, and gives all that is of the last one to two generations."""
         now = self.now
         if now is None or now_s - self.began_s >= GENERATION_S:
@@ -206,7 +206,9 @@ class CallStats:
         known = account.countries.get(_country(called))
         return known is None or (known[1] >= LEARNT_CALLS and now_s - known[0] < FRESH_S)
 
-    def add(self, count: Count, dynamic: DynamicList, smart: SmartList, now_s: float, wall_s: float) -> list[Listed]:
+    def add(
+        self, count: CallCount, dynamic: DynamicList, smart: SmartList, now_s: float, wall_s: float
+    ) -> list[Listed]:
         """Adds what a process counted; what is to be listed now (again and again, as long as it is out of line)."""
         key, tally = count.key, count.tally
         if key.calling:
@@ -215,7 +217,7 @@ class CallStats:
             self._learn(key, tally.calls, now_s)
             entry = self.targets.use(f"{count.realm} {key.number}", now_s)
         found: list[Listed] = []
-        side, owner = (Side.CALLING, key.account_id) if key.calling else (Side.CALLED, None)
+        side, owner = (ListSide.CALLING, key.account_id) if key.calling else (ListSide.CALLED, None)
         if dynamic.enabled and not key.calling:
             evidence = self._failing(count, entry, dynamic, now_s)
             if evidence:
@@ -232,7 +234,7 @@ class CallStats:
                 )  # fmt: skip
         return found
 
-    def _failing(self, count: Count, entry: _Numbers, policy: DynamicList, now_s: float) -> str:
+    def _failing(self, count: CallCount, entry: _Numbers, policy: DynamicList, now_s: float) -> str:
         weight = max(1, policy.failures // ATTACK_SHARE)
         amount = count.tally.failures + count.tally.attacks * weight
         if not amount:
@@ -247,7 +249,7 @@ class CallStats:
         attack = f", a refused attempt of an attack counting {weight}" if count.tally.attacks else ""
         return f"{total} failed calls within {policy.period} s (limit {policy.failures}{attack})"
 
-    def _learn(self, key: Key, calls: int, now_s: float) -> None:
+    def _learn(self, key: StatsKey, calls: int, now_s: float) -> None:
         account = self.accounts.use(key.account_id.hex, now_s)
         country = _country(key.number)
         if country not in account.countries and len(account.countries) < COUNTRIES_MAX:
@@ -272,7 +274,7 @@ def _window(period_s: int) -> Window:
     return Window(period_s)
 
 
-def judge(tally: Tally, policy: SmartList) -> str:
+def judge(tally: NumberStats, policy: SmartList) -> str:
     """What is out of line, in words; "" while the number's score is below SCORE_LISTED.
 
     A statistic that is out of line gives a point, one that is far out two: a quarter of the least answered calls, half

@@ -20,7 +20,7 @@ from callwarden.call_admission.model.lists import (
     SHAPES_MAX,
     WILDCARDS_MAX,
     BadPattern,
-    Entry,
+    ListEntry,
     parse_pattern,
     shape_of,
 )
@@ -51,7 +51,7 @@ _NOT_A_NAME = re.compile(r"[^a-z0-9]")
 
 
 @dataclass(frozen=True, slots=True)
-class LineError:
+class ListLineError:
     """What is wrong in line `line` (the first is 1)."""
 
     line: int
@@ -75,7 +75,7 @@ class _Wrong(Exception):
         super().__init__(reason)
 
 
-def read(parts: Iterable[bytes], *, column: str = "", prefixes: bool = False) -> Iterator[Entry | LineError]:
+def read(parts: Iterable[bytes], *, column: str = "", prefixes: bool = False) -> Iterator[ListEntry | ListLineError]:
     """Each entry of a file that comes in parts, or what is wrong with a line. A file whose first line isn't understood
     gives one error, an empty one nothing. The same entry may come several times."""
     limits = _Limits()
@@ -107,17 +107,17 @@ def read(parts: Iterable[bytes], *, column: str = "", prefixes: bool = False) ->
                 else:
                     body, _, note = text.partition("#")
                     number_text = body.strip().removeprefix("=").strip('"')
-                    entries = (Entry(parse_pattern(number_text, prefixes=columns.prefixes), _note([note])),)
+                    entries = (ListEntry(parse_pattern(number_text, prefixes=columns.prefixes), _note([note])),)
                 for entry in entries:
                     limits.count(entry.pattern)
                     yield entry
             except BadPattern as error:
-                yield LineError(number, error.reason)
+                yield ListLineError(number, error.reason)
     except _Wrong as error:
-        yield LineError(max(number, 1), error.reason)
+        yield ListLineError(max(number, 1), error.reason)
         return
     except _Unreadable as error:
-        yield LineError(error.line, error.reason)
+        yield ListLineError(error.line, error.reason)
         return
 
 
@@ -252,14 +252,14 @@ def _is_pattern(text: str) -> bool:
     return True
 
 
-def _entries(cells: Sequence[str], columns: _Columns) -> Sequence[Entry]:
+def _entries(cells: Sequence[str], columns: _Columns) -> Sequence[ListEntry]:
     """What a line stands for. Raises BadPattern."""
     if columns.number >= len(cells) or (columns.until is not None and columns.until >= len(cells)):
         raise BadPattern(f"has only {len(cells)} fields")
     note = _note([cells[index] for index in columns.notes if index < len(cells)])
     if columns.until is None:
-        return (Entry(parse_pattern(cells[columns.number], prefixes=columns.prefixes), note),)
-    return [Entry(pattern, note) for pattern in patterns_of_range(cells[columns.number], cells[columns.until])]
+        return (ListEntry(parse_pattern(cells[columns.number], prefixes=columns.prefixes), note),)
+    return [ListEntry(pattern, note) for pattern in patterns_of_range(cells[columns.number], cells[columns.until])]
 
 
 def _note(texts: Iterable[str]) -> str:

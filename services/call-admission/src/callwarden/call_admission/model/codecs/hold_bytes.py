@@ -7,8 +7,8 @@ from uuid import UUID
 
 import msgspec
 
-from callwarden.call_admission.model.calls import Hold, Owner, RouteCost
-from callwarden.call_admission.model.codecs.messages import Bounded, price_bytes, price_from
+from callwarden.call_admission.model.calls import Hold, LimitScope, RouteCost
+from callwarden.call_admission.model.codecs.messages import LruCache, price_bytes, price_from
 
 CACHED: Final = 4_096  # Sets of routes: some for each destination's quote, 0.5 KB each.
 
@@ -17,25 +17,25 @@ _Costs = list[tuple[str, bytes, bytes]]
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _OWNERS: Final = msgspec.msgpack.Decoder(_Owners)
 _COSTS: Final = msgspec.msgpack.Decoder(_Costs)
-_COST_BYTES: Final[Bounded[int, tuple[tuple[RouteCost, ...], bytes]]] = Bounded(CACHED)
+_COST_BYTES: Final[LruCache[int, tuple[tuple[RouteCost, ...], bytes]]] = LruCache(CACHED)
 
 
-def owners_bytes(hold: Hold) -> bytes:
+def scopes_bytes(hold: Hold) -> bytes:
     """Owners, velocity marks and limits hit; nothing for most."""
-    return owners_bytes_of(hold.owners, hold.marks, hold.limits_hit)
+    return scopes_bytes_of(hold.scopes, hold.marks, hold.limits_hit)
 
 
-def owners_bytes_of(owners: Sequence[Owner], marks: tuple[str, ...], limits_hit: tuple[str, ...]) -> bytes:
+def scopes_bytes_of(owners: Sequence[LimitScope], marks: tuple[str, ...], limits_hit: tuple[str, ...]) -> bytes:
     if not owners and not marks and not limits_hit:
         return b""
     return _ENCODER.encode(([(kind, scope.bytes, shard) for kind, scope, shard in owners], marks, limits_hit))
 
 
-def owners_from(data: bytes) -> tuple[tuple[Owner, ...], tuple[str, ...], tuple[str, ...]]:
+def scopes_from(data: bytes) -> tuple[tuple[LimitScope, ...], tuple[str, ...], tuple[str, ...]]:
     if not data:
         return (), (), ()
     owners, marks, limits_hit = _OWNERS.decode(data)
-    return tuple(Owner(kind, UUID(bytes=scope), shard) for kind, scope, shard in owners), marks, limits_hit
+    return tuple(LimitScope(kind, UUID(bytes=scope), shard) for kind, scope, shard in owners), marks, limits_hit
 
 
 def costs_bytes(costs: tuple[RouteCost, ...]) -> bytes:

@@ -23,7 +23,7 @@ _METHOD_OF: Final = {
 _METHODS: Final = {number: method for method, number in _METHOD_OF.items()}
 
 
-class Bounded(Generic[K, V]):
+class LruCache(Generic[K, V]):
     """A dictionary that forgets what was used longest ago. 0.2 µs a look-up."""
 
     def __init__(self, size_max: int) -> None:
@@ -48,7 +48,7 @@ class Bounded(Generic[K, V]):
         self._items.clear()
 
 
-_PRICE_BYTES: "Final[Bounded[int, tuple[Price, bytes]]]" = Bounded(PRICES_CACHED)
+_PRICE_BYTES: "Final[LruCache[int, tuple[Price, bytes]]]" = LruCache(PRICES_CACHED)
 
 
 @lru_cache(PRICES_CACHED)
@@ -146,7 +146,7 @@ _RULES_CACHED: Final = 4_096
 _RULES_TAG: Final = bytes([admission_pb2.Decision.RULES_FIELD_NUMBER << 3 | 2])  # 2: length-delimited
 
 
-_RULE_BYTES: Final[Bounded[int, tuple[RuleResult, bytes]]] = Bounded(_RULES_CACHED)
+_RULE_BYTES: Final[LruCache[int, tuple[RuleResult, bytes]]] = LruCache(_RULES_CACHED)
 
 
 def _rule_bytes(result: RuleResult) -> bytes:

@@ -42,14 +42,14 @@ from callwarden.call_admission.model.usage import (
     day_spend,
     month_spend,
 )
-from callwarden.call_admission.records.core.corrections import Corrected, Entry, Purse, Reversal, reversal
+from callwarden.call_admission.records.core.corrections import AccountFunds, Corrected, LedgerLine, Reversal, reversal
 from callwarden.call_admission.records.core.records import (
     CallRecord,
-    Decided,
     Decisions,
     LedgerEntries,
     LedgerEntry,
-    Place,
+    RecordedDecision,
+    RecordPlace,
 )
 from callwarden.call_admission.records.ports import KEPT, Slice
 from callwarden.common.sql import Database
@@ -97,7 +97,7 @@ class SqlRecords:
     # ------------------------------------------------------------------ decisions
 
     async def decisions(
-        self, account_id: UUID, since_s: float, outcome: str, after: Place | None, limit: int
+        self, account_id: UUID, since_s: float, outcome: str, after: RecordPlace | None, limit: int
     ) -> Decisions:
         parts: list[Select[Any]] = []
         for table, at, body in (
@@ -118,11 +118,11 @@ class SqlRecords:
         newest = select(both).order_by(both.c.at.desc(), both.c.id.desc()).limit(limit + 1)
         rows = await self._plain(newest)
         page = rows[:limit]
-        return Decisions(tuple(Decided(row.call_id, row.body) for row in page), _following(rows, limit))
+        return Decisions(tuple(RecordedDecision(row.call_id, row.body) for row in page), _following(rows, limit))
 
     # ------------------------------------------------------------------ what was booked
 
-    async def ledger(self, account_id: UUID, since_s: float, after: Place | None, limit: int) -> LedgerEntries:
+    async def ledger(self, account_id: UUID, since_s: float, after: RecordPlace | None, limit: int) -> LedgerEntries:
         at, id_ = ledger_entry.c.created_at, ledger_entry.c.id
         query = (
             select(
@@ -190,12 +190,14 @@ class SqlRecords:
                     )
                 )
             )
-            purse = Purse(
+            purse = AccountFunds(
                 owner.name, owner.currency, owner.prepaid,
                 owner.balance_micros - sum(row.spent_micros for row in shards),
                 owner.held_micros + sum(row.held_micros for row in shards), owner.overdraft_micros,
             )  # fmt: skip
-            made = reversal([Entry(row.id, row.slice, row.amount_micros) for row in entries], key, net_micros, purse)
+            made = reversal(
+                [LedgerLine(row.id, row.slice, row.amount_micros) for row in entries], key, net_micros, purse
+            )
             if isinstance(made, Corrected):
                 return made
             usage = usage_from(owner.usage)
@@ -273,18 +275,18 @@ _FORGET: Final[dict[str, tuple[tuple[Any, ...], Any, Any]]] = {
 assert _FORGET.keys() == set(KEPT)
 
 
-def _older(at: ColumnElement[datetime], id_: ColumnElement[UUID], place: Place) -> ColumnElement[bool]:
+def _older(at: ColumnElement[datetime], id_: ColumnElement[UUID], place: RecordPlace) -> ColumnElement[bool]:
     """What comes after the place where the newest are first."""
     moment = _EPOCH + place.at_us * _MICROSECOND
     return or_(at < moment, and_(at == moment, id_ < place.id))
 
 
-def _following(rows: Sequence[Row[Any]], limit: int) -> Place | None:
+def _following(rows: Sequence[Row[Any]], limit: int) -> RecordPlace | None:
     """Where the next page begins, if one more row was found than are wanted."""
     if len(rows) <= limit:
         return None
     last = rows[limit - 1]
-    return Place((last.at - _EPOCH) // _MICROSECOND, last.id)
+    return RecordPlace((last.at - _EPOCH) // _MICROSECOND, last.id)
 
 
 def corrections(ids: Sequence[UUID]) -> Select[Any]:

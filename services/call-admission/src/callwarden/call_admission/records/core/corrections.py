@@ -17,7 +17,7 @@ _KEYS: Final = UUID("6f0f6c1e-6d0c-4b62-9b0e-2f8f3f3f8a51")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LedgerLine:
     """One entry about a call or a payment: the first (`slice` 0) or one that reverses some of it."""
 
     id: UUID
@@ -26,7 +26,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Purse:
+class AccountFunds:
     """The account as it stands in the transaction."""
 
     name: str
@@ -62,7 +62,7 @@ def id_of(key: str) -> UUID:
     return uuid5(_KEYS, key)
 
 
-def reversal(entries: Sequence[Entry], key: str, net_micros: int, purse: Purse) -> Reversal | Corrected:
+def reversal(entries: Sequence[LedgerLine], key: str, net_micros: int, purse: AccountFunds) -> Reversal | Corrected:
     """The entry after which the sum of all is `net_micros`; or what this key did before.
 
     Raises Conflict when a prepaid account can't bear it, or the key has done something else.

@@ -99,14 +99,14 @@ def check_format(format_: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RecordPlace:
     """Where a list of decisions or entries was left off: the moment (µs since 1970) and id of the last one seen."""
 
     at_us: int
     id: UUID
 
     @classmethod
-    def parse(cls, text: str) -> "Place":
+    def parse(cls, text: str) -> "RecordPlace":
         """Raises Invalid."""
         at, _, id_ = text.partition(".")
         found = ids.parse(id_)
@@ -119,7 +119,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class RecordedDecision:
     """A decision in its wire form, and the call that it is about."""
 
     call_id: str
@@ -130,8 +130,8 @@ class Decided:
 class Decisions:
     """A page of decisions, the newest first; `next` None: that was all."""
 
-    decisions: tuple[Decided, ...]
-    next: Place | None
+    decisions: tuple[RecordedDecision, ...]
+    next: RecordPlace | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,4 +153,4 @@ class LedgerEntries:
     """A page of entries, the newest first; `next` None: that was all."""
 
     entries: tuple[LedgerEntry, ...]
-    next: Place | None
+    next: RecordPlace | None

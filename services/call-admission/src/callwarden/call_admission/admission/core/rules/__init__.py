@@ -8,62 +8,66 @@ is out of line.
 from typing import Final
 
 from callwarden.call_admission.admission.core.rules import ceilings
-from callwarden.call_admission.admission.core.rules.account_status import AccountStatus
-from callwarden.call_admission.admission.core.rules.address import AddressCalls, AddressCost, AddressDuration
-from callwarden.call_admission.admission.core.rules.baseline import Baseline
-from callwarden.call_admission.admission.core.rules.calls_per_second import CallsPerSecond
-from callwarden.call_admission.admission.core.rules.credit import Credit
-from callwarden.call_admission.admission.core.rules.daily_spend import DailySpend
-from callwarden.call_admission.admission.core.rules.destinations import Destinations
-from callwarden.call_admission.admission.core.rules.duration import Duration
-from callwarden.call_admission.admission.core.rules.dynamic_daily import DynamicDaily
-from callwarden.call_admission.admission.core.rules.lines import Lines
-from callwarden.call_admission.admission.core.rules.lists import NumberLists
-from callwarden.call_admission.admission.core.rules.monthly_spend import MonthlySpend
-from callwarden.call_admission.admission.core.rules.new_destination import NewDestination
-from callwarden.call_admission.admission.core.rules.only_local import OnlyLocal
-from callwarden.call_admission.admission.core.rules.premium import Premium
-from callwarden.call_admission.admission.core.rules.rate import Rate
-from callwarden.call_admission.admission.core.rules.reseller import ResellerLines, ResellerSpend
-from callwarden.call_admission.admission.core.rules.routes import Billing, Cost, Profit
-from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, Use
-from callwarden.call_admission.admission.core.rules.satellite import Satellite
-from callwarden.call_admission.admission.core.rules.talk_time import CarrierTalkTime, TalkTime
+from callwarden.call_admission.admission.core.rules.account_status import AccountStatusRule
+from callwarden.call_admission.admission.core.rules.address import (
+    AddressCallsRule,
+    AddressCostRule,
+    AddressDurationRule,
+)
+from callwarden.call_admission.admission.core.rules.baseline import BaselineRule
+from callwarden.call_admission.admission.core.rules.calls_per_second import CallsPerSecondRule
+from callwarden.call_admission.admission.core.rules.credit import CreditRule
+from callwarden.call_admission.admission.core.rules.daily_spend import DailySpendRule
+from callwarden.call_admission.admission.core.rules.destinations import DestinationsRule
+from callwarden.call_admission.admission.core.rules.duration import DurationRule
+from callwarden.call_admission.admission.core.rules.dynamic_daily import DynamicDailyRule
+from callwarden.call_admission.admission.core.rules.lines import LinesRule
+from callwarden.call_admission.admission.core.rules.lists import NumberListsRule
+from callwarden.call_admission.admission.core.rules.monthly_spend import MonthlySpendRule
+from callwarden.call_admission.admission.core.rules.new_destination import NewDestinationRule
+from callwarden.call_admission.admission.core.rules.only_local import OnlyLocalRule
+from callwarden.call_admission.admission.core.rules.premium import PremiumRule
+from callwarden.call_admission.admission.core.rules.rate import RateRule
+from callwarden.call_admission.admission.core.rules.reseller import ResellerLinesRule, ResellerSpendRule
+from callwarden.call_admission.admission.core.rules.routes import BillingRule, CostRule, ProfitRule
+from callwarden.call_admission.admission.core.rules.rule import AdmissionRule, LimitUsage, Question, RuleFinding
+from callwarden.call_admission.admission.core.rules.satellite import SatelliteRule
+from callwarden.call_admission.admission.core.rules.talk_time import CarrierTalkTimeRule, TalkTimeRule
 from callwarden.call_admission.admission.core.rules.velocity import VelocityRules
 from callwarden.call_admission.model.usage import REALM, SYSTEM
 
-RULES: Final[tuple[Rule, ...]] = (
-    AccountStatus(),
-    OnlyLocal(),
-    NumberLists(),
-    Destinations(),
-    Premium(),
-    Satellite(),
-    Rate(),
-    Billing(),
-    CarrierTalkTime(),
-    Cost(),
-    Profit(),
-    ceilings.Calls(SYSTEM),
-    ceilings.Rate(SYSTEM),
-    ceilings.Calls(REALM),
-    ceilings.Rate(REALM),
-    ResellerLines(),
-    Lines(),
-    CallsPerSecond(),
-    AddressCalls(),
-    AddressDuration(),
+RULES: Final[tuple[AdmissionRule, ...]] = (
+    AccountStatusRule(),
+    OnlyLocalRule(),
+    NumberListsRule(),
+    DestinationsRule(),
+    PremiumRule(),
+    SatelliteRule(),
+    RateRule(),
+    BillingRule(),
+    CarrierTalkTimeRule(),
+    CostRule(),
+    ProfitRule(),
+    ceilings.CeilingCallsRule(SYSTEM),
+    ceilings.CeilingRateRule(SYSTEM),
+    ceilings.CeilingCallsRule(REALM),
+    ceilings.CeilingRateRule(REALM),
+    ResellerLinesRule(),
+    LinesRule(),
+    CallsPerSecondRule(),
+    AddressCallsRule(),
+    AddressDurationRule(),
     VelocityRules(),
-    NewDestination(),
-    TalkTime(),
-    Duration(),
-    AddressCost(),
-    ResellerSpend(),
-    MonthlySpend(),
-    DailySpend(),
-    DynamicDaily(),
-    Credit(),
-    Baseline(),
+    NewDestinationRule(),
+    TalkTimeRule(),
+    DurationRule(),
+    AddressCostRule(),
+    ResellerSpendRule(),
+    MonthlySpendRule(),
+    DailySpendRule(),
+    DynamicDailyRule(),
+    CreditRule(),
+    BaselineRule(),
 )
 
-__all__ = ["RULES", "Finding", "Question", "Rule", "Use"]
+__all__ = ["RULES", "AdmissionRule", "LimitUsage", "Question", "RuleFinding"]

@@ -1,19 +1,19 @@
 """Only active accounts call, and only those of active resellers."""
 
-from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, passed, refused
+from callwarden.call_admission.admission.core.rules.rule import AdmissionRule, Question, RuleFinding, passed, refused
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.usage import RESELLER
 from callwarden.kernel.verdict import Mode, Reason
 
 
-class AccountStatus(Rule):
+class AccountStatusRule(AdmissionRule):
     """Asked again at each slice: the calls of an account that is disabled end with what they have paid for."""
 
     name = "account"
     extends = True
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         account = snapshot.account
         if not account.active:
             return refused(self.name, mode, Reason.ACCOUNT_DISABLED, "The account is disabled.")

@@ -1,11 +1,18 @@
 """What calls from one source address may come to within a sliding period: number, talk time, cost."""
 
-from callwarden.call_admission.admission.core.rules.rule import POLICY, Finding, Question, Rule, Use, skipped
+from callwarden.call_admission.admission.core.rules.rule import (
+    POLICY,
+    AdmissionRule,
+    LimitUsage,
+    Question,
+    RuleFinding,
+    skipped,
+)
 from callwarden.call_admission.admission.core.rules.tally import (
     CALLS,
     MICROS,
     SECONDS,
-    Tally,
+    CountedLimit,
     counts,
     needs_money,
     spends,
@@ -20,7 +27,7 @@ from callwarden.kernel.verdict import Mode, Reason
 
 def _tally(
     snapshot: Snapshot, policy: AdmissionPolicy, quantity: str, limit: int | None, counter: str, unit: str
-) -> Tally | None:
+) -> CountedLimit | None:
     counted, only = snapshot.counted.get(ADDRESS), policy.address.account
     if limit is None or counted is None or only not in (None, snapshot.account.name):
         return None
@@ -34,60 +41,60 @@ def _period(address: AddressPolicy) -> str:
     return f"{address.period_ms / 1_000:g} s" if rest_ms else f"{hours} h"
 
 
-class AddressCalls(Rule):
+class AddressCallsRule(AdmissionRule):
     """Admitted calls that began within the period, however they ended."""
 
     name = "address_calls"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         tallied = self._tally(snapshot, policy)
         if tallied is None:
             return skipped(self.name, mode, "not counted")
         text = f"The source address has made the {tallied.whole} calls that it may within {tallied.window}."
         return counts(self.name, mode, Reason.ADDRESS_QUOTA, tallied, text)
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         tallied = self._tally(snapshot, policy)
         return () if tallied is None else (tallied.use(),)
 
     def idle(self, policy: AdmissionPolicy) -> str:
         return "no limit" if policy.address.calls_max is None else ""
 
-    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
+    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
         return _tally(snapshot, policy, "period_calls", policy.address.calls_max, "calls", CALLS)
 
 
-class AddressDuration(Rule):
+class AddressDurationRule(AdmissionRule):
     """Talk time of the calls that began within the period, with what is granted to running ones. No running call is
     cut; the next is refused."""
 
     name = "address_duration"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         tallied = self._tally(snapshot, policy)
         if tallied is None:
             return skipped(self.name, mode, "not counted")
         text = f"The source address has used the {tallied.whole} s of talk that it may within {tallied.window}."
         return counts(self.name, mode, Reason.ADDRESS_QUOTA, tallied, text)
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         tallied = self._tally(snapshot, policy)
         return () if tallied is None else (tallied.use(),)
 
     def idle(self, policy: AdmissionPolicy) -> str:
         return "no limit" if policy.address.talk_s_max is None else ""
 
-    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
+    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
         return _tally(snapshot, policy, "period_talk", policy.address.talk_s_max, "talk", SECONDS)
 
 
-class AddressCost(Rule):
+class AddressCostRule(AdmissionRule):
     """What those calls have cost, with what is held for running ones: a running call is cut when it is used up."""
 
     name = "address_cost"
     extends = True
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         tallied = self._tally(snapshot, policy)
         if tallied is None:
             return skipped(self.name, mode, "not counted")
@@ -96,12 +103,12 @@ class AddressCost(Rule):
         text = spent_text("Calls from the source address have", f"within {tallied.window}", snapshot.account.currency)
         return spends(self.name, mode, Reason.ADDRESS_QUOTA, tallied, question, text)
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         tallied = self._tally(snapshot, policy)
         return () if tallied is None else (tallied.use(),)
 
     def idle(self, policy: AdmissionPolicy) -> str:
         return "no limit" if policy.address.micros_max is None else ""
 
-    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
+    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
         return _tally(snapshot, policy, "period_cost", policy.address.micros_max, "spent", MICROS)

@@ -1,12 +1,18 @@
 """What is out of line with what an account usually does: country, hour, spend of a day."""
 
-from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, passed, refused, skipped
+from callwarden.call_admission.admission.core.rules.rule import (
+    AdmissionRule,
+    Question,
+    RuleFinding,
+    passed,
+    refused,
+    skipped,
+)
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.days import hour_of
 from callwarden.call_admission.model.number_plan import country_of
 from callwarden.call_admission.model.policy import AdmissionPolicy
-from callwarden.call_admission.model.usage import ACCOUNT, Usage, day_spend
-from callwarden.call_admission.model.usage import Baseline as Learnt
+from callwarden.call_admission.model.usage import ACCOUNT, AccountBaseline, Usage, day_spend
 from callwarden.kernel.money import format_amount
 from callwarden.kernel.verdict import Mode, Reason
 
@@ -14,14 +20,14 @@ USUAL_PERCENT = 1
 """An hour of the day with its two neighbours that has less of an account's calls than this is unusual."""
 
 
-class Baseline(Rule):
+class BaselineRule(AdmissionRule):
     """Looks only at an account that has been learnt for policy's `learn`; what it does fades with policy's half-life.
     Out of line is a country that it hasn't called, an hour in which it hardly calls, and a spend of the day above
     policy's multiple of the usual one. Reported by default. Each shard of an account learns for itself."""
 
     name = "baseline"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         counted = snapshot.counted.get(ACCOUNT)
         if counted is None or policy.baseline is None:
             return skipped(self.name, mode, "not counted")
@@ -42,14 +48,14 @@ class Baseline(Rule):
             finding.warnings = (finding.result.refused,)
         return finding
 
-    def _country(self, usage: Usage, question: Question, mode: Mode) -> Finding | None:
+    def _country(self, usage: Usage, question: Question, mode: Mode) -> RuleFinding | None:
         country = country_of(question.destination)
         if not country or country in usage.countries:
             return None
         text = f"The account hasn't called {country} before."
         return refused(self.name, mode, Reason.BASELINE, text, counter="country", window=country)
 
-    def _hour(self, learnt: Learnt, snapshot: Snapshot, question: Question, mode: Mode) -> Finding | None:
+    def _hour(self, learnt: AccountBaseline, snapshot: Snapshot, question: Question, mode: Mode) -> RuleFinding | None:
         hour = hour_of(question.answers[0], snapshot.account.time_zone)
         hours = learnt.hours
         here = hours[hour - 1] + hours[hour] + hours[(hour + 1) % 24]
@@ -61,7 +67,9 @@ class Baseline(Rule):
             self.name, mode, Reason.BASELINE, text, counter="hour", value=here, limit=least, window=f"{hour:02}:00"
         )
 
-    def _spend(self, usage: Usage, learnt: Learnt, snapshot: Snapshot, factor: int, mode: Mode) -> Finding | None:
+    def _spend(
+        self, usage: Usage, learnt: AccountBaseline, snapshot: Snapshot, factor: int, mode: Mode
+    ) -> RuleFinding | None:
         if not learnt.days:
             return None
         usual = learnt.spent_micros // learnt.days

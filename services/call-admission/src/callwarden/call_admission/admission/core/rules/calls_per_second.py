@@ -1,8 +1,15 @@
 """New calls of an account within a second."""
 
 from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
-from callwarden.call_admission.admission.core.rules.rule import POLICY, Finding, Question, Rule, Use, skipped
-from callwarden.call_admission.admission.core.rules.tally import CALLS, Tally, counts, tally
+from callwarden.call_admission.admission.core.rules.rule import (
+    POLICY,
+    AdmissionRule,
+    LimitUsage,
+    Question,
+    RuleFinding,
+    skipped,
+)
+from callwarden.call_admission.admission.core.rules.tally import CALLS, CountedLimit, counts, tally
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.usage import ACCOUNT
@@ -11,24 +18,24 @@ from callwarden.kernel.verdict import Mode, Reason
 RETRY_AFTER_S = 1
 
 
-class CallsPerSecond(Rule):
+class CallsPerSecondRule(AdmissionRule):
     """Admitted calls of the last second, however they ended. The account's own limit goes before policy's."""
 
     name = "calls_per_second"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         tallied = _tally(snapshot, policy)
         if tallied is None:
             return skipped(self.name, mode, "no limit")
         text = f"The account may begin {tallied.whole} calls within a second."
         return counts(self.name, mode, Reason.RATE, tallied, text, retry_after_s=RETRY_AFTER_S)
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         tallied = _tally(snapshot, policy)
         return () if tallied is None else (tallied.use(),)
 
 
-def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
+def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
     limit, source = snapshot.account.max_per_second, OWN
     if limit is None:
         limit, source = policy.per_second_max, POLICY

@@ -1,7 +1,14 @@
 """Ceilings over the whole system and over a realm: calls at the same time, and new ones within a second."""
 
-from callwarden.call_admission.admission.core.rules.rule import POLICY, Finding, Question, Rule, Use, skipped
-from callwarden.call_admission.admission.core.rules.tally import CALLS, Tally, counts, tally
+from callwarden.call_admission.admission.core.rules.rule import (
+    POLICY,
+    AdmissionRule,
+    LimitUsage,
+    Question,
+    RuleFinding,
+    skipped,
+)
+from callwarden.call_admission.admission.core.rules.tally import CALLS, CountedLimit, counts, tally
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.policy import AdmissionPolicy, Ceiling
 from callwarden.call_admission.model.usage import SYSTEM
@@ -10,7 +17,7 @@ from callwarden.kernel.verdict import Mode, Reason
 RETRY_AFTER_S = 1
 
 
-class _Ceiling(Rule):
+class _CeilingRule(AdmissionRule):
     def __init__(self, owner: str) -> None:
         self._owner = owner
 
@@ -20,10 +27,10 @@ class _Ceiling(Rule):
     def _limit(self, policy: AdmissionPolicy) -> int | None:
         raise NotImplementedError
 
-    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
+    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
         raise NotImplementedError
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         tallied = self._tally(snapshot, policy)
         return () if tallied is None else (tallied.use(),)
 
@@ -31,14 +38,14 @@ class _Ceiling(Rule):
         return "no ceiling" if self._limit(policy) is None else ""
 
 
-class Calls(_Ceiling):
+class CeilingCallsRule(_CeilingRule):
     """Counted from holds that haven't expired."""
 
     def __init__(self, owner: str) -> None:
         super().__init__(owner)
         self.name = f"{owner}_calls"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         tallied = self._tally(snapshot, policy)
         if tallied is None:
             return skipped(self.name, mode, "not counted")
@@ -48,21 +55,21 @@ class Calls(_Ceiling):
     def _limit(self, policy: AdmissionPolicy) -> int | None:
         return self._ceiling(policy).calls_max
 
-    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
+    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
         limit, counted = self._limit(policy), snapshot.counted.get(self._owner)
         if limit is None or counted is None:
             return None
         return tally(counted, "calls", limit, snapshot.now_s, "calls", CALLS, "now", POLICY)
 
 
-class Rate(_Ceiling):
+class CeilingRateRule(_CeilingRule):
     """Admitted calls of the last second."""
 
     def __init__(self, owner: str) -> None:
         super().__init__(owner)
         self.name = f"{owner}_rate"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         tallied = self._tally(snapshot, policy)
         if tallied is None:
             return skipped(self.name, mode, "not counted")
@@ -72,7 +79,7 @@ class Rate(_Ceiling):
     def _limit(self, policy: AdmissionPolicy) -> int | None:
         return self._ceiling(policy).per_second_max
 
-    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
+    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
         limit, counted = self._limit(policy), snapshot.counted.get(self._owner)
         if limit is None or counted is None:
             return None

@@ -1,7 +1,15 @@
 """Prepaid credit."""
 
 from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
-from callwarden.call_admission.admission.core.rules.rule import Bounded, Finding, Question, Rule, Use, refused, skipped
+from callwarden.call_admission.admission.core.rules.rule import (
+    AdmissionRule,
+    LimitUsage,
+    Question,
+    RuleFinding,
+    ShardDemand,
+    refused,
+    skipped,
+)
 from callwarden.call_admission.admission.core.rules.tally import MICROS, needs_money
 from callwarden.call_admission.admission.core.slices import cost_max
 from callwarden.call_admission.admission.core.snapshot import Snapshot
@@ -11,14 +19,14 @@ from callwarden.kernel.money import format_amount
 from callwarden.kernel.verdict import Mode, Reason, RuleResult
 
 
-class Credit(Rule):
+class CreditRule(AdmissionRule):
     """What a prepaid account has, its running calls' holds taken off, must pay for the least talk time. `value` is what
     it has, `limit` what is needed, in micros."""
 
     name = "credit"
     extends = True
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         account, price = snapshot.account, question.price
         if not account.prepaid:
             return skipped(self.name, mode, "postpaid account")
@@ -28,7 +36,7 @@ class Credit(Rule):
         needed = cost_max(price, question.answers, question.least_s)
         if needed <= available:
             result = RuleResult(self.name, mode, None, "credit", available, needed, "call")
-            finding = Finding(result, budget_micros=available)
+            finding = RuleFinding(result, budget_micros=available)
         else:
             shown = _over_all(snapshot, available)
             text = (
@@ -43,16 +51,16 @@ class Credit(Rule):
             wanted = cost_max(price, question.answers, question.wanted_s)
             if wanted > available:
                 limit = account.balance_micros + account.overdraft_micros
-                finding.bounded = (Bounded(ACCOUNT, "credit", limit, wanted - available),)
+                finding.bounded = (ShardDemand(ACCOUNT, "credit", limit, wanted - available),)
         return finding
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         """What running calls hold of it."""
         account = snapshot.account
         if not account.prepaid:
             return ()
         credit_micros = snapshot.balance_micros + account.overdraft_micros
-        return (Use("credit", MICROS, snapshot.held_micros, credit_micros, source=OWN),)
+        return (LimitUsage("credit", MICROS, snapshot.held_micros, credit_micros, source=OWN),)
 
 
 def _over_all(snapshot: Snapshot, available_micros: int) -> int:

@@ -1,8 +1,22 @@
 """What an account may spend in one calendar day of its time zone."""
 
 from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
-from callwarden.call_admission.admission.core.rules.rule import POLICY, Finding, Question, Rule, Use, skipped
-from callwarden.call_admission.admission.core.rules.tally import MICROS, Tally, needs_money, spends, spent_text, tally
+from callwarden.call_admission.admission.core.rules.rule import (
+    POLICY,
+    AdmissionRule,
+    LimitUsage,
+    Question,
+    RuleFinding,
+    skipped,
+)
+from callwarden.call_admission.admission.core.rules.tally import (
+    MICROS,
+    CountedLimit,
+    needs_money,
+    spends,
+    spent_text,
+    tally,
+)
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.days import end_of_day
 from callwarden.call_admission.model.policy import AdmissionPolicy
@@ -11,14 +25,14 @@ from callwarden.kernel.account import AccountType
 from callwarden.kernel.verdict import Mode, Reason
 
 
-class DailySpend(Rule):
+class DailySpendRule(AdmissionRule):
     """The account's own limit goes before the one for its type, unless policy switches it off. Counts what is settled
     and what running calls hold, on the day on which each began."""
 
     name = "daily_spend"
     extends = True
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         tallied = _tally(snapshot, policy)
         if tallied is None:
             return skipped(self.name, mode, "no limit")
@@ -27,14 +41,14 @@ class DailySpend(Rule):
         text = spent_text("The account has", "in a day", snapshot.account.currency)
         return spends(self.name, mode, Reason.DAILY_SPEND, tallied, question, text)
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         tallied = _tally(snapshot, policy)
         if tallied is None:
             return ()
         return (tallied.use(end_of_day(snapshot.day, snapshot.account.time_zone)),)
 
 
-def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
+def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
     account = snapshot.account
     limit, source = account.daily_micros if policy.daily_per_account else None, OWN
     if limit is None:
@@ -51,4 +65,4 @@ def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
         quantity = day_spend(snapshot.day.toordinal())
         return tally(counted, quantity, limit, snapshot.now_s, "spent", MICROS, window, source)
     spent = snapshot.spent_micros + snapshot.held_day_micros
-    return Tally("spent", MICROS, spent, limit, limit - spent, window, source, limit)
+    return CountedLimit("spent", MICROS, spent, limit, limit - spent, window, source, limit)

@@ -2,7 +2,14 @@
 
 from collections.abc import Set
 
-from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, passed, refused, skipped
+from callwarden.call_admission.admission.core.rules.rule import (
+    AdmissionRule,
+    Question,
+    RuleFinding,
+    passed,
+    refused,
+    skipped,
+)
 from callwarden.call_admission.admission.core.snapshot import Snapshot, SourceTrunk
 from callwarden.call_admission.model.number_plan import country_of
 from callwarden.call_admission.model.policy import PREFIX_DIGITS_MAX, AdmissionPolicy
@@ -17,14 +24,14 @@ def longest_prefix(number: str, prefixes: Set[str]) -> str:
     return ""
 
 
-class Destinations(Rule):
+class DestinationsRule(AdmissionRule):
     """The longer prefix wins, so that +4930 can be allowed where +49 is blocked; equal ones: block. A prefix says more
     than a country: one that is allowed is so wherever it lies. Where prefixes or countries are allowed, all others are
     not. Only home: the account's country and allowed prefixes. What the trunk lists holds besides."""
 
     name = "destinations"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         if question.local:
             return skipped(self.name, mode, "local call")
         trunk = snapshot.trunk
@@ -36,7 +43,7 @@ class Destinations(Rule):
             refusal = self._by_trunk(trunk, question.destination, mode)
         return refusal or passed(self.name, mode)
 
-    def _by_policy(self, snapshot: Snapshot, number: str, policy: AdmissionPolicy, mode: Mode) -> Finding | None:
+    def _by_policy(self, snapshot: Snapshot, number: str, policy: AdmissionPolicy, mode: Mode) -> RuleFinding | None:
         allow = longest_prefix(number, policy.allowed_prefixes)
         block = longest_prefix(number, policy.blocked_prefixes)
         if block and len(block) >= len(allow):
@@ -70,7 +77,7 @@ class Destinations(Rule):
             return self._refused(mode, text, "prefix", "")
         return None
 
-    def _by_trunk(self, trunk: SourceTrunk, number: str, mode: Mode) -> Finding | None:
+    def _by_trunk(self, trunk: SourceTrunk, number: str, mode: Mode) -> RuleFinding | None:
         allow = longest_prefix(number, trunk.allowed_prefixes)
         block = longest_prefix(number, trunk.blocked_prefixes)
         if block and len(block) >= len(allow):
@@ -81,7 +88,7 @@ class Destinations(Rule):
             return self._refused(mode, text, "prefix", trunk.name)
         return None
 
-    def _refused(self, mode: Mode, text: str, counter: str, window: str) -> Finding:
+    def _refused(self, mode: Mode, text: str, counter: str, window: str) -> RuleFinding:
         return refused(self.name, mode, Reason.DESTINATION, text, counter=counter, window=window)
 
 

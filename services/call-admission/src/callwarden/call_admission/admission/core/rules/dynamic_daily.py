@@ -1,7 +1,21 @@
 """What an account may spend in a day, against what it has spent before."""
 
-from callwarden.call_admission.admission.core.rules.rule import POLICY, Finding, Question, Rule, Use, skipped
-from callwarden.call_admission.admission.core.rules.tally import MICROS, Tally, needs_money, part_of, spends, spent_text
+from callwarden.call_admission.admission.core.rules.rule import (
+    POLICY,
+    AdmissionRule,
+    LimitUsage,
+    Question,
+    RuleFinding,
+    skipped,
+)
+from callwarden.call_admission.admission.core.rules.tally import (
+    MICROS,
+    CountedLimit,
+    needs_money,
+    part_of,
+    spends,
+    spent_text,
+)
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.days import end_of_day
 from callwarden.call_admission.model.policy import AdmissionPolicy
@@ -10,14 +24,14 @@ from callwarden.kernel.account import AccountType
 from callwarden.kernel.verdict import Mode, Reason
 
 
-class DynamicDaily(Rule):
+class DynamicDailyRule(AdmissionRule):
     """No more than policy's multiple of the largest spend of a day so far, and no less than its floor. A day is counted
     as in the daily limit. A sharded account's shards each go by their own largest spend and their part of the floor."""
 
     name = "dynamic_daily"
     extends = True
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         tallied = _tally(snapshot, policy)
         if tallied is None:
             return skipped(self.name, mode, "not this type")
@@ -26,7 +40,7 @@ class DynamicDaily(Rule):
         text = spent_text("The account has", "in a day, by what it has spent before", snapshot.account.currency)
         return spends(self.name, mode, Reason.DAILY_SPEND, tallied, question, text)
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         tallied = _tally(snapshot, policy)
         if tallied is None:
             return ()
@@ -36,7 +50,7 @@ class DynamicDaily(Rule):
         return "off by policy" if policy.dynamic_daily is None else ""
 
 
-def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
+def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
     dynamic, account, counted = policy.dynamic_daily, snapshot.account, snapshot.counted.get(ACCOUNT)
     if dynamic is None or counted is None:
         return None
@@ -50,4 +64,4 @@ def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
     limit = max(part_of(counted, floor), dynamic.multiplier * usage.peak_before(day))
     spent = usage.used(day_spend(day), snapshot.now_s)
     window = f"day {snapshot.day} {account.time_zone}"
-    return Tally("spent", MICROS, spent, limit, limit - spent, window, POLICY, limit)
+    return CountedLimit("spent", MICROS, spent, limit, limit - spent, window, POLICY, limit)

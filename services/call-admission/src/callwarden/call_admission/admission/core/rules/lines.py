@@ -1,8 +1,8 @@
 """Calls at the same time."""
 
 from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
-from callwarden.call_admission.admission.core.rules.rule import POLICY, Finding, Question, Rule, Use
-from callwarden.call_admission.admission.core.rules.tally import CALLS, Tally, counts, tally
+from callwarden.call_admission.admission.core.rules.rule import POLICY, AdmissionRule, LimitUsage, Question, RuleFinding
+from callwarden.call_admission.admission.core.rules.tally import CALLS, CountedLimit, counts, tally
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.days import is_within
@@ -11,23 +11,23 @@ from callwarden.call_admission.model.usage import ACCOUNT
 from callwarden.kernel.verdict import Mode, Reason
 
 
-class Lines(Rule):
+class LinesRule(AdmissionRule):
     """Counted from holds that haven't expired; the account's own limit goes before policy's. Outside policy's peak
     hours (in policy's zone, or the account's) each has another: where none is named, that of peak hours."""
 
     name = "lines"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         tallied = _tally(snapshot, policy)
         limit = tallied.whole
         text = f"All {limit} lines of the account are in use." if limit else "The account has no lines."
         return counts(self.name, mode, Reason.LINES, tallied, text)
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         return (_tally(snapshot, policy).use(),)
 
 
-def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> Tally:
+def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit:
     account = snapshot.account
     limit, source, window = account.max_lines, OWN, "now"
     if not is_peak(account, policy, snapshot.now_s):
@@ -42,7 +42,7 @@ def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> Tally:
     if counted is not None and counted.is_sharded:
         return tally(counted, "calls", limit, snapshot.now_s, "calls", CALLS, window, source)
     lines = snapshot.lines
-    return Tally("calls", CALLS, lines, limit, limit - lines, window, source, limit)
+    return CountedLimit("calls", CALLS, lines, limit, limit - lines, window, source, limit)
 
 
 def is_peak(account: Account, policy: AdmissionPolicy, now_s: float) -> bool:

@@ -3,22 +3,29 @@ would go out by, and those that make themselves."""
 
 from datetime import UTC, datetime
 
-from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, passed, refused, skipped
+from callwarden.call_admission.admission.core.rules.rule import (
+    AdmissionRule,
+    Question,
+    RuleFinding,
+    passed,
+    refused,
+    skipped,
+)
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.calls import Quote
-from callwarden.call_admission.model.lists import Hit, Kind, Lists, Side, digits_of
+from callwarden.call_admission.model.lists import Hit, ListKind, Lists, ListSide, digits_of
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.kernel.verdict import Mode, Reason, RuleResult
 
 
-class NumberLists(Rule):
+class NumberListsRule(AdmissionRule):
     """Of all entries that fit a number the one that names most of it decides; an allow list spares its numbers from the
     lists that make themselves, too. `counter` is the side, `window` the list and its entry. A route whose trunk has a
     list that blocks isn't taken; the call is refused where none is left."""
 
     name = "lists"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         listing = snapshot.listing
         if listing is None:
             return skipped(self.name, mode, "a call that runs")
@@ -39,7 +46,9 @@ class NumberLists(Rule):
             return self._by_trunks(lists, snapshot.quote, called, calling, mode, snapshot.now_s)
         return passed(self.name, mode)
 
-    def _by_trunks(self, lists: Lists, quote: Quote, called: str, calling: str, mode: Mode, now_s: float) -> Finding:
+    def _by_trunks(
+        self, lists: Lists, quote: Quote, called: str, calling: str, mode: Mode, now_s: float
+    ) -> RuleFinding:
         left = []
         blocked: Hit | None = None
         for route in quote.routes:
@@ -52,10 +61,10 @@ class NumberLists(Rule):
             return passed(self.name, mode)
         if not left:
             return self._refused(blocked, mode, now_s)
-        return Finding(RuleResult(self.name, mode), routes=tuple(left))
+        return RuleFinding(RuleResult(self.name, mode), routes=tuple(left))
 
-    def _refused(self, hit: Hit, mode: Mode, now_s: float) -> Finding:
-        reason = Reason.DESTINATION if hit.side is Side.CALLED else Reason.CALLER_LISTED
+    def _refused(self, hit: Hit, mode: Mode, now_s: float) -> RuleFinding:
+        reason = Reason.DESTINATION if hit.side is ListSide.CALLED else Reason.CALLER_LISTED
         side, entry = hit.side.value, _shown(hit.pattern)
         if hit.until_s:
             until = datetime.fromtimestamp(hit.until_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -72,9 +81,9 @@ class NumberLists(Rule):
 def _of_trunk(lists: Lists, trunk: str, called: str, calling: str) -> Hit | None:
     names = lists.of_trunk.get(trunk)
     if names:
-        for digits, side in ((called, Side.CALLED), (calling, Side.CALLING)):
+        for digits, side in ((called, ListSide.CALLED), (calling, ListSide.CALLING)):
             hit = lists.find(names, digits, side)
-            if hit is not None and hit.kind is Kind.BLOCK:
+            if hit is not None and hit.kind is ListKind.BLOCK:
                 return hit
     return None
 

@@ -1,9 +1,22 @@
 """What a postpaid account may spend in one calendar month of its time zone."""
 
 from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
-from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, Use, skipped
-from callwarden.call_admission.admission.core.rules.tally import MICROS, Tally, needs_money, spends, spent_text, tally
-from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot
+from callwarden.call_admission.admission.core.rules.rule import (
+    AdmissionRule,
+    LimitUsage,
+    Question,
+    RuleFinding,
+    skipped,
+)
+from callwarden.call_admission.admission.core.rules.tally import (
+    MICROS,
+    CountedLimit,
+    needs_money,
+    spends,
+    spent_text,
+    tally,
+)
+from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot
 from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.days import end_of_month
 from callwarden.call_admission.model.policy import AdmissionPolicy
@@ -11,7 +24,7 @@ from callwarden.call_admission.model.usage import ACCOUNT, month_spend
 from callwarden.kernel.verdict import Mode, Reason
 
 
-class MonthlySpend(Rule):
+class MonthlySpendRule(AdmissionRule):
     """The account's limit, as it has grown: by its increment at the start of each month that follows one with a call,
     up to its ceiling. Counts what is settled and what running calls hold, in the month in which each began. A prepaid
     account is held to its credit instead."""
@@ -19,7 +32,7 @@ class MonthlySpend(Rule):
     name = "monthly_spend"
     extends = True
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         account = snapshot.account
         if account.prepaid:
             return skipped(self.name, mode, "prepaid account")
@@ -31,7 +44,7 @@ class MonthlySpend(Rule):
         text = spent_text("The account has", "in this month", account.currency)
         return spends(self.name, mode, Reason.MONTHLY_SPEND, tallied, question, text)
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         tallied = None if snapshot.account.prepaid or not policy.check_postpaid else _tally(snapshot)
         return () if tallied is None else (tallied.use(end_of_month(snapshot.day, snapshot.account.time_zone)),)
 
@@ -39,14 +52,14 @@ class MonthlySpend(Rule):
         return "" if policy.check_postpaid else "not checked by policy"
 
 
-def _tally(snapshot: Snapshot) -> Tally | None:
+def _tally(snapshot: Snapshot) -> CountedLimit | None:
     account, counted = snapshot.account, snapshot.counted.get(ACCOUNT)
     if account.monthly_micros is None or counted is None:
         return None
     return monthly(account, counted, snapshot, OWN)
 
 
-def monthly(account: Account, counted: Counted, snapshot: Snapshot, source: str) -> Tally | None:
+def monthly(account: Account, counted: CounterView, snapshot: Snapshot, source: str) -> CountedLimit | None:
     """The limit of whoever is counted there (an account, a reseller) in the month of the call; None: it has none."""
     day = snapshot.day
     month = day.year * 12 + day.month - 1

@@ -1,22 +1,30 @@
 """Countries that an account hasn't called before."""
 
-from callwarden.call_admission.admission.core.rules.rule import POLICY, Finding, Question, Rule, Use, passed, skipped
-from callwarden.call_admission.admission.core.rules.tally import Tally, counts, part_of
-from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot
+from callwarden.call_admission.admission.core.rules.rule import (
+    POLICY,
+    AdmissionRule,
+    LimitUsage,
+    Question,
+    RuleFinding,
+    passed,
+    skipped,
+)
+from callwarden.call_admission.admission.core.rules.tally import CountedLimit, counts, part_of
+from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot
 from callwarden.call_admission.model.number_plan import country_of
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.usage import ACCOUNT
 from callwarden.kernel.verdict import Mode, Reason
 
 
-class NewDestination(Rule):
+class NewDestinationRule(AdmissionRule):
     """So many countries in a day may be new to the account; those that it has called within policy's `remember`, and
     its own, aren't. Satellite and international networks count as one country for each code. The shards of an account
     each know the countries called by them, and have their part of the number, rounded up."""
 
     name = "new_destination"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         counted = snapshot.counted.get(ACCOUNT)
         if counted is None:
             return skipped(self.name, mode, "not counted")
@@ -33,7 +41,7 @@ class NewDestination(Rule):
         text = f"{country} is new to the account, which may call {tallied.whole} new countries in a day."
         return counts(self.name, mode, Reason.NEW_DESTINATION, tallied, text)
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         counted = snapshot.counted.get(ACCOUNT)
         if counted is None or policy.new_countries_max is None:
             return ()
@@ -43,9 +51,9 @@ class NewDestination(Rule):
         return "off by policy" if policy.new_countries_max is None else ""
 
 
-def _tally(counted: Counted, snapshot: Snapshot, policy: AdmissionPolicy) -> Tally:
+def _tally(counted: CounterView, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit:
     day = snapshot.day.toordinal()
     limit = part_of(counted, policy.new_countries_max or 0)
     used = sum(1 for country in counted.usage.countries.values() if country.first == day)
     window = f"day {snapshot.day} {snapshot.account.time_zone}"
-    return Tally("countries", "calls", used, limit, limit - used, window, POLICY, limit)
+    return CountedLimit("countries", "calls", used, limit, limit - used, window, POLICY, limit)

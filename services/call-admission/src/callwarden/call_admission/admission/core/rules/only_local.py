@@ -1,17 +1,24 @@
 """Trunks that reach local users and local numbers only."""
 
-from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, passed, refused, skipped
+from callwarden.call_admission.admission.core.rules.rule import (
+    AdmissionRule,
+    Question,
+    RuleFinding,
+    passed,
+    refused,
+    skipped,
+)
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.kernel.verdict import Mode, Reason
 
 
-class OnlyLocal(Rule):
+class OnlyLocalRule(AdmissionRule):
     """A call that came in by such a trunk never goes to a carrier."""
 
     name = "only_local"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         trunk = snapshot.trunk
         if trunk is None:
             return skipped(self.name, mode, "by no trunk")

@@ -2,17 +2,24 @@
 
 from typing import Final
 
-from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, passed, refused, skipped
+from callwarden.call_admission.admission.core.rules.rule import (
+    AdmissionRule,
+    Question,
+    RuleFinding,
+    passed,
+    refused,
+    skipped,
+)
 from callwarden.call_admission.admission.core.snapshot import Snapshot
-from callwarden.call_admission.model.number_plan import Kind, kind_of
+from callwarden.call_admission.model.number_plan import NumberKind, kind_of
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.kernel.verdict import Mode, Reason
 
 
-class Premium(Rule):
+class PremiumRule(AdmissionRule):
     name = "premium"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         if question.local:
             return skipped(self.name, mode, "local call")
         kind = kind_of(question.destination)
@@ -25,4 +32,4 @@ class Premium(Rule):
         return "" if policy.block_premium else "not blocked by policy"
 
 
-_OTHER: Final = Kind.OTHER  # Looked up once: an Enum's attribute costs more than the rule.
+_OTHER: Final = NumberKind.OTHER  # Looked up once: an Enum's attribute costs more than the rule.

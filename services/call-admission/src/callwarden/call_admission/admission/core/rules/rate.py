@@ -1,6 +1,13 @@
 """A call that nobody can price or route isn't placed."""
 
-from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, passed, refused, skipped
+from callwarden.call_admission.admission.core.rules.rule import (
+    AdmissionRule,
+    Question,
+    RuleFinding,
+    passed,
+    refused,
+    skipped,
+)
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.calls import NoQuote
 from callwarden.call_admission.model.policy import AdmissionPolicy
@@ -10,12 +17,12 @@ from callwarden.kernel.verdict import Mode, Reason
 RETRY_AFTER_S = 5
 
 
-class Rate(Rule):
+class RateRule(AdmissionRule):
     """Always enforced: without a price no limit on money could be kept."""
 
     name = "rate"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         quote, account = snapshot.quote, snapshot.account
         if quote is None:
             return skipped(self.name, mode, "local call")

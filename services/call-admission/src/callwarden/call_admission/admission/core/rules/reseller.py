@@ -2,11 +2,17 @@
 
 from callwarden.call_admission.admission.core.rules.lines import is_peak
 from callwarden.call_admission.admission.core.rules.monthly_spend import monthly
-from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, Use, skipped
+from callwarden.call_admission.admission.core.rules.rule import (
+    AdmissionRule,
+    LimitUsage,
+    Question,
+    RuleFinding,
+    skipped,
+)
 from callwarden.call_admission.admission.core.rules.tally import (
     CALLS,
     MICROS,
-    Tally,
+    CountedLimit,
     counts,
     nearest,
     needs_money,
@@ -15,7 +21,7 @@ from callwarden.call_admission.admission.core.rules.tally import (
     spent_text,
     tally,
 )
-from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot
+from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot
 from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.days import end_of_day, end_of_month
 from callwarden.call_admission.model.policy import AdmissionPolicy
@@ -23,17 +29,17 @@ from callwarden.call_admission.model.usage import RESELLER, day_spend
 from callwarden.kernel.verdict import Mode, Reason
 
 
-def _reseller(snapshot: Snapshot) -> tuple[Counted, Account] | None:
+def _reseller(snapshot: Snapshot) -> tuple[CounterView, Account] | None:
     counted = snapshot.counted.get(RESELLER)
     return None if counted is None or counted.account is None else (counted, counted.account)
 
 
-class ResellerLines(Rule):
-    """Counted from holds that haven't expired, over all of the reseller's accounts. None: no limit."""
+class ResellerLinesRule(AdmissionRule):
+    """CounterView from holds that haven't expired, over all of the reseller's accounts. None: no limit."""
 
     name = "reseller_lines"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         found = _reseller(snapshot)
         if found is None:
             return skipped(self.name, mode, "no reseller")
@@ -43,12 +49,14 @@ class ResellerLines(Rule):
         text = f"All {tallied.whole} lines of the account's reseller are in use."
         return counts(self.name, mode, Reason.RESELLER_QUOTA, tallied, text)
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         found = _reseller(snapshot)
         tallied = None if found is None else self._tally(*found, snapshot, policy)
         return () if tallied is None else (tallied.use(),)
 
-    def _tally(self, counted: Counted, reseller: Account, snapshot: Snapshot, policy: AdmissionPolicy) -> Tally | None:
+    def _tally(
+        self, counted: CounterView, reseller: Account, snapshot: Snapshot, policy: AdmissionPolicy
+    ) -> CountedLimit | None:
         limit = reseller.max_lines
         if reseller.max_lines_off_peak is not None and not is_peak(reseller, policy, snapshot.now_s):
             limit = reseller.max_lines_off_peak
@@ -57,14 +65,14 @@ class ResellerLines(Rule):
         return tally(counted, "calls", limit, snapshot.now_s, "calls", CALLS, "now", source_of(reseller))
 
 
-class ResellerSpend(Rule):
+class ResellerSpendRule(AdmissionRule):
     """What its accounts' calls have cost and hold, in all: against its limits of a day and (postpaid) a month, and
     against its credit if it is prepaid. Days and months are those of the calling account."""
 
     name = "reseller_spend"
     extends = True
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         found = _reseller(snapshot)
         if found is None:
             return skipped(self.name, mode, "no reseller")
@@ -84,19 +92,19 @@ class ResellerSpend(Rule):
             ]
         )  # fmt: skip
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         found = _reseller(snapshot)
         if found is None:
             return ()
         return tuple(tallied.use(resets_at_s) for tallied, resets_at_s in self._tallies(*found, snapshot, policy))
 
     def _tallies(
-        self, counted: Counted, reseller: Account, snapshot: Snapshot, policy: AdmissionPolicy
-    ) -> list[tuple[Tally, float]]:
+        self, counted: CounterView, reseller: Account, snapshot: Snapshot, policy: AdmissionPolicy
+    ) -> list[tuple[CountedLimit, float]]:
         """Each with the moment at which it begins anew."""
         now_s, day, zone = snapshot.now_s, snapshot.day, snapshot.account.time_zone
         source = source_of(reseller)
-        tallies: list[tuple[Tally, float]] = []
+        tallies: list[tuple[CountedLimit, float]] = []
         if reseller.daily_micros is not None and policy.daily_per_account:
             quantity, window = day_spend(day.toordinal()), f"day {day} {zone}"
             tallied = tally(counted, quantity, reseller.daily_micros, now_s, "spent", MICROS, window, source)

@@ -1,6 +1,13 @@
 """Calls that nobody would pay for, and routes that cost more than they bring or than policy allows."""
 
-from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, passed, refused, skipped
+from callwarden.call_admission.admission.core.rules.rule import (
+    AdmissionRule,
+    Question,
+    RuleFinding,
+    passed,
+    refused,
+    skipped,
+)
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.calls import Quote, Route
 from callwarden.call_admission.model.number_plan import country_code_of
@@ -17,14 +24,14 @@ def minute_micros(price: Price, at_s: float) -> int:
     return cost(price, at_s, MINUTE_S)
 
 
-class Billing(Rule):
+class BillingRule(AdmissionRule):
     """Levels, each with those before it. 1: the account's price list has a price (without one no call is placed, see
     `rate`). 2: for the very prefix that the call is routed by, not a larger one around it. 3: by the account's own
     list. 4: by a prefix that names at least the country. 5: the reseller's list has a price, too."""
 
     name = "billing"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         quote, account, level = snapshot.quote, snapshot.account, policy.not_billed
         if quote is None:
             return skipped(self.name, mode, "local call")
@@ -51,14 +58,14 @@ class Billing(Rule):
         return "" if policy.not_billed else "off by policy"
 
 
-class Profit(Rule):
+class ProfitRule(AdmissionRule):
     """Levels. 1: a route that costs more than the price isn't taken. 2: nor one that costs as much. 3: nor one of which
     nobody knows the cost; one in another currency than the price counts as such. `value` is the least cost of a minute,
     `limit` its price."""
 
     name = "profit"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         quote, level = snapshot.quote, policy.not_profitable
         if quote is None:
             return skipped(self.name, mode, "local call")
@@ -91,13 +98,13 @@ class Profit(Rule):
         return "" if policy.not_profitable else "off by policy"
 
 
-class Cost(Rule):
+class CostRule(AdmissionRule):
     """No route whose minute costs more than policy's limit. A cost that nobody knows, or in another currency than the
     account's, isn't compared: spec.billing.blockNotProfitable 3 refuses those."""
 
     name = "cost"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         quote, limit = snapshot.quote, policy.minute_cost_micros_max
         if quote is None:
             return skipped(self.name, mode, "local call")
@@ -142,5 +149,5 @@ def _cheaper(
     return (None if len(left) == len(quote.routes) else tuple(left)), cheapest, has_unknown
 
 
-def _shown(rule: str, mode: Mode, cheapest: int | None, limit: int) -> Finding:
-    return Finding(RuleResult(rule, mode, None, "cost", cheapest or 0, limit, "call"))
+def _shown(rule: str, mode: Mode, cheapest: int | None, limit: int) -> RuleFinding:
+    return RuleFinding(RuleResult(rule, mode, None, "cost", cheapest or 0, limit, "call"))

@@ -37,7 +37,7 @@ class Question:
 
 
 @dataclass(slots=True)
-class Bounded:
+class ShardDemand:
     """A limit that is shared out to the shards of its owner, which is short of it or may soon be: `needed` more are
     asked for than `owner`'s shard may leave."""
 
@@ -48,7 +48,7 @@ class Bounded:
 
 
 @dataclass(slots=True)
-class Finding:
+class RuleFinding:
     """A rule's result and, where it enforces them, the bounds it sets. None: it sets none."""
 
     result: RuleResult
@@ -57,13 +57,13 @@ class Finding:
     talk_s_max: int | None = None
     routes: tuple[Route, ...] | None = None
     """The routes it leaves, where they are fewer."""
-    bounded: tuple[Bounded, ...] = ()
+    bounded: tuple[ShardDemand, ...] = ()
     warnings: tuple[Refuse, ...] = ()
     """What is told of a call that goes on."""
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class LimitUsage:
     """What is used of one limit now, for people: `callwarden limits show`."""
 
     counter: str
@@ -84,18 +84,18 @@ class Use:
         return None if self.limit is None else max(self.limit - self.used, 0)
 
 
-class Rule(Protocol):
+class AdmissionRule(Protocol):
     """One limit. Pure: equal arguments, equal finding. A rule is a subclass and takes what it leaves out from here."""
 
     name: str
     extends: bool = False
     """Whether a running call is asked about again at each slice."""
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         """What this rule says. `mode` is never OFF; the finding's refusal is the same in the other two."""
         ...
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         """What is used of this rule's limits, over all shards. Empty: it has none, or none holds."""
         return ()
 
@@ -106,21 +106,21 @@ class Rule(Protocol):
 
 # The same few dozen findings come again for every call; shared, since nothing in them changes (0.15 instead of 2 µs).
 # The keys hold no mode: hashing an Enum is a Python function (0.3 µs).
-_PASSED: Final[tuple[dict[str, Finding], dict[str, Finding]]] = ({}, {})
-_SKIPPED: Final[tuple[dict[tuple[str, str], Finding], dict[tuple[str, str], Finding]]] = ({}, {})
+_PASSED: Final[tuple[dict[str, RuleFinding], dict[str, RuleFinding]]] = ({}, {})
+_SKIPPED: Final[tuple[dict[tuple[str, str], RuleFinding], dict[tuple[str, str], RuleFinding]]] = ({}, {})
 _ENFORCE: Final = Mode.ENFORCE
 
 
-def passed(rule: str, mode: Mode) -> Finding:
+def passed(rule: str, mode: Mode) -> RuleFinding:
     """Nothing to say against the call, and no number to show."""
     known = _PASSED[mode is _ENFORCE]
-    return known.get(rule) or known.setdefault(rule, Finding(RuleResult(rule, mode)))
+    return known.get(rule) or known.setdefault(rule, RuleFinding(RuleResult(rule, mode)))
 
 
-def skipped(rule: str, mode: Mode, why: str) -> Finding:
+def skipped(rule: str, mode: Mode, why: str) -> RuleFinding:
     """The rule doesn't apply to this call. `why` is a fixed text, of which there are a dozen."""
     known = _SKIPPED[mode is _ENFORCE]
-    return known.get((rule, why)) or known.setdefault((rule, why), Finding(RuleResult(rule, mode, skipped=why)))
+    return known.get((rule, why)) or known.setdefault((rule, why), RuleFinding(RuleResult(rule, mode, skipped=why)))
 
 
 def refused(
@@ -134,7 +134,7 @@ def refused(
     limit: int = 0,
     window: str = "",
     retry_after_s: int = 0,
-) -> Finding:
+) -> RuleFinding:
     """A no with all its numbers."""
     refuse = Refuse(reason, rule, counter, value, limit, window, text, retry_after_s)
-    return Finding(RuleResult(rule, mode, refuse, counter, value, limit, window))
+    return RuleFinding(RuleResult(rule, mode, refuse, counter, value, limit, window))

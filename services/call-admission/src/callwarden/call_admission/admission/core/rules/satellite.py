@@ -2,7 +2,14 @@
 
 from typing import Final
 
-from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, passed, refused, skipped
+from callwarden.call_admission.admission.core.rules.rule import (
+    AdmissionRule,
+    Question,
+    RuleFinding,
+    passed,
+    refused,
+    skipped,
+)
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.kernel.verdict import Mode, Reason
@@ -12,10 +19,10 @@ from callwarden.kernel.verdict import Mode, Reason
 SATELLITE_CODES: Final = frozenset({"870", "881", "882", "883"})
 
 
-class Satellite(Rule):
+class SatelliteRule(AdmissionRule):
     name = "satellite"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         if question.local:
             return skipped(self.name, mode, "local call")
         code = question.destination[:3]

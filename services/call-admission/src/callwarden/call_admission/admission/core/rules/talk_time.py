@@ -1,9 +1,16 @@
 """Talk time by day and month: of the account that calls, and of the carriers that would take the call."""
 
 from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
-from callwarden.call_admission.admission.core.rules.rule import Finding, Question, Rule, Use, passed, skipped
-from callwarden.call_admission.admission.core.rules.tally import SECONDS, Tally, counts, nearest, tally
-from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot
+from callwarden.call_admission.admission.core.rules.rule import (
+    AdmissionRule,
+    LimitUsage,
+    Question,
+    RuleFinding,
+    passed,
+    skipped,
+)
+from callwarden.call_admission.admission.core.rules.tally import SECONDS, CountedLimit, counts, nearest, tally
+from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot
 from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import Quote
 from callwarden.call_admission.model.days import end_of_day, end_of_month
@@ -12,7 +19,7 @@ from callwarden.call_admission.model.usage import ACCOUNT, day_talk, month_talk
 from callwarden.kernel.verdict import Mode, Reason, RuleResult
 
 
-def _tallies(account: Account, counted: Counted, snapshot: Snapshot, source: str) -> list[Tally]:
+def _tallies(account: Account, counted: CounterView, snapshot: Snapshot, source: str) -> list[CountedLimit]:
     """By day, by month: those that the account limits. Days and months are those of the account that calls."""
     day, zone, now_s = snapshot.day, snapshot.account.time_zone, snapshot.now_s
     tallies = []
@@ -27,7 +34,7 @@ def _tallies(account: Account, counted: Counted, snapshot: Snapshot, source: str
     return tallies
 
 
-def _uses(tallies: list[Tally], snapshot: Snapshot) -> tuple[Use, ...]:
+def _uses(tallies: list[CountedLimit], snapshot: Snapshot) -> tuple[LimitUsage, ...]:
     day, zone = snapshot.day, snapshot.account.time_zone
     return tuple(
         tallied.use(end_of_day(day, zone) if tallied.window.startswith("day") else end_of_month(day, zone))
@@ -35,13 +42,13 @@ def _uses(tallies: list[Tally], snapshot: Snapshot) -> tuple[Use, ...]:
     )
 
 
-class TalkTime(Rule):
+class TalkTimeRule(AdmissionRule):
     """Talk of the account's calls that began in the day or month, with what is granted to running ones. A running call
     isn't cut; the next is refused."""
 
     name = "talk_time"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         account, counted = snapshot.account, snapshot.counted.get(ACCOUNT)
         if counted is None or (account.talk_day_s is None and account.talk_month_s is None):
             return skipped(self.name, mode, "no limit")
@@ -55,7 +62,7 @@ class TalkTime(Rule):
             ]
         )  # fmt: skip
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         counted = snapshot.counted.get(ACCOUNT)
         if counted is None or not policy.talk_time:
             return ()
@@ -65,18 +72,18 @@ class TalkTime(Rule):
         return "" if policy.talk_time else "off by policy"
 
 
-class CarrierTalkTime(Rule):
+class CarrierTalkTimeRule(AdmissionRule):
     """Talk of the calls that a carrier has taken, by when they began, and what is granted to those that run; one that
     isn't answered yet counts for each carrier that it may go by. A carrier over its limit isn't routed to; the call is
     refused where no other is left. No running call is cut."""
 
     name = "carrier_talk_time"
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         quote = snapshot.quote
         if not snapshot.carriers or not isinstance(quote, Quote):
             return skipped(self.name, mode, "no limit")
-        over: Finding | None = None
+        over: RuleFinding | None = None
         left = []
         for route in quote.routes:
             counted = snapshot.carriers.get(route.carrier_account_id)
@@ -91,9 +98,9 @@ class CarrierTalkTime(Rule):
             return over
         result = over.result
         shown = RuleResult(self.name, mode, None, result.counter, result.value, result.limit, result.window)
-        return Finding(shown, routes=tuple(left))
+        return RuleFinding(shown, routes=tuple(left))
 
-    def _of(self, counted: Counted, snapshot: Snapshot, mode: Mode) -> Finding | None:
+    def _of(self, counted: CounterView, snapshot: Snapshot, mode: Mode) -> RuleFinding | None:
         carrier = counted.account
         if carrier is None:
             return None
@@ -106,7 +113,7 @@ class CarrierTalkTime(Rule):
         ]  # fmt: skip
         return nearest(findings) if findings else None
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         if not policy.talk_time:
             return ()
         return tuple(

@@ -1,10 +1,11 @@
 """One counted limit, and what is used of it: what rules that count share.
 
 In: use and room of an owner's counter, or of the shard of it that is here; findings about numbers of calls and about
-money. Out: which limits there are (the rules), how shards borrow (callwarden.limits.shards, book).
+money. Out: which limits there are (the rules), how shards borrow (callwarden.limits.shards, sharing).
 
-A shard only knows its own part. Where that stands in the way, or cuts the slice, the finding says so (Bounded), and the
-call is decided again with more room; the owner's numbers are shown where all of its shards are known, the shard's else.
+A shard only knows its own part. Where that part refuses the call or shortens the slice, the finding says so
+(ShardDemand), and the call is decided again with more room. Findings show the owner's numbers where all of its shards
+are known, the shard's otherwise.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from callwarden.call_admission.admission.core.rules.rule import ACCOUNT, Bounded, Finding, Question, Use, refused
+from callwarden.call_admission.admission.core.rules.rule import (
+    ACCOUNT,
+    LimitUsage,
+    Question,
+    RuleFinding,
+    ShardDemand,
+    refused,
+)
 from callwarden.call_admission.admission.core.slices import cost_max
-from callwarden.call_admission.admission.core.snapshot import Counted
+from callwarden.call_admission.admission.core.snapshot import CounterView
 from callwarden.call_admission.model.account import Account
 from callwarden.kernel.money import format_amount
 from callwarden.kernel.verdict import Mode, Reason, RuleResult
@@ -26,7 +34,7 @@ _ENFORCE: Final = Mode.ENFORCE  # Looked up once: an Enum's attribute costs 0.1 
 
 
 @dataclass(slots=True)
-class Tally:
+class CountedLimit:
     """Made for each limit that a call meets, so not frozen."""
 
     counter: str
@@ -44,38 +52,40 @@ class Tally:
     """Kind of an owner that is sharded; empty: `room` is all there is."""
     quantity: str = ""
 
-    def use(self, resets_at_s: float = 0.0) -> Use:
-        return Use(self.counter, self.unit, self.used, self.whole, self.window, resets_at_s, self.source)
+    def use(self, resets_at_s: float = 0.0) -> LimitUsage:
+        return LimitUsage(self.counter, self.unit, self.used, self.whole, self.window, resets_at_s, self.source)
 
-    def short(self, needed: int) -> tuple[Bounded, ...]:
+    def short(self, needed: int) -> tuple[ShardDemand, ...]:
         """What its shard is to be lent so that `needed` more can be used."""
         if not self.owner or needed <= self.room:
             return ()
-        return (Bounded(self.owner, self.quantity, self.whole, needed - self.room),)
+        return (ShardDemand(self.owner, self.quantity, self.whole, needed - self.room),)
 
 
 def tally(
-    counted: Counted, quantity: str, limit: int, now_s: float, counter: str, unit: str, window: str, source: str
-) -> Tally:
+    counted: CounterView, quantity: str, limit: int, now_s: float, counter: str, unit: str, window: str, source: str
+) -> CountedLimit:
     """What is used of an owner's limit."""
     here = counted.usage.used(quantity, now_s)
     if not counted.is_sharded:
-        return Tally(counter, unit, here, limit, limit - here, window, source, limit)
+        return CountedLimit(counter, unit, here, limit, limit - here, window, source, limit)
     part = counted.allowance(quantity, limit)
     if counted.total is None:
         used, shown = here, part
     else:
         used, shown = counted.total.used(quantity, now_s), limit
-    return Tally(counter, unit, used, shown, part - here, window, source, limit, counted.owner, quantity)
+    return CountedLimit(counter, unit, used, shown, part - here, window, source, limit, counted.owner, quantity)
 
 
 @lru_cache(16_384)  # 0.3 KB each; most accounts have few lines, and few of them in use.
-def _within(rule: str, is_enforced: bool, counter: str, used: int, limit: int, window: str) -> Finding:
+def _within(rule: str, is_enforced: bool, counter: str, used: int, limit: int, window: str) -> RuleFinding:
     """Shared, since nothing in it changes (0.4 instead of 2 µs)."""
-    return Finding(RuleResult(rule, Mode.ENFORCE if is_enforced else Mode.REPORT, None, counter, used, limit, window))
+    return RuleFinding(
+        RuleResult(rule, Mode.ENFORCE if is_enforced else Mode.REPORT, None, counter, used, limit, window)
+    )
 
 
-def part_of(counted: Counted, limit: int) -> int:
+def part_of(counted: CounterView, limit: int) -> int:
     """A shard's part of a limit that shards don't lend each other: rounded up, so that nobody has none."""
     shard = counted.shard
     return limit if shard is None or shard.count <= 1 else -(-limit // shard.count)
@@ -86,8 +96,8 @@ def source_of(account: Account) -> str:
 
 
 def counts(
-    rule: str, mode: Mode, reason: Reason, tallied: Tally, text: str, *, retry_after_s: int = 0, needed: int = 1
-) -> Finding:
+    rule: str, mode: Mode, reason: Reason, tallied: CountedLimit, text: str, *, retry_after_s: int = 0, needed: int = 1
+) -> RuleFinding:
     """Whether one more (or `needed`) may come. `text` is said where not."""
     if tallied.room >= needed:
         return _within(rule, mode is _ENFORCE, tallied.counter, tallied.used, tallied.limit, tallied.window)
@@ -101,8 +111,13 @@ def counts(
 
 
 def spends(
-    rule: str, mode: Mode, reason: Reason, tallied: Tally, question: Question, text: Callable[[Tally], str]
-) -> Finding:
+    rule: str,
+    mode: Mode,
+    reason: Reason,
+    tallied: CountedLimit,
+    question: Question,
+    text: Callable[[CountedLimit], str],
+) -> RuleFinding:
     """Whether the least talk time can still be paid within the limit, and what the call may cost. `question.price` is
     known, and isn't free."""
     price = question.price
@@ -115,13 +130,13 @@ def spends(
         )  # fmt: skip
     else:
         result = RuleResult(rule, mode, None, tallied.counter, tallied.used, tallied.limit, tallied.window)
-        finding = Finding(result, budget_micros=room)
+        finding = RuleFinding(result, budget_micros=room)
     if tallied.owner:
         finding.bounded = tallied.short(cost_max(price, question.answers, question.wanted_s))
     return finding
 
 
-def nearest(findings: list[Finding]) -> Finding:
+def nearest(findings: list[RuleFinding]) -> RuleFinding:
     """Several limits of one rule as one finding: the first refusal, or the numbers of the limit that is used most, and
     the tightest bounds."""
     if len(findings) == 1:
@@ -131,7 +146,7 @@ def nearest(findings: list[Finding]) -> Finding:
         shown = max(findings, key=_share)
     budgets = [finding.budget_micros for finding in findings if finding.budget_micros is not None]
     longest = [finding.talk_s_max for finding in findings if finding.talk_s_max is not None]
-    return Finding(
+    return RuleFinding(
         shown.result,
         min(budgets, default=None),
         min(longest, default=None),
@@ -141,15 +156,15 @@ def nearest(findings: list[Finding]) -> Finding:
     )
 
 
-def _share(finding: Finding) -> float:
+def _share(finding: RuleFinding) -> float:
     result = finding.result
     return result.value / result.limit if result.limit else -1.0  # compared, never shown
 
 
-def spent_text(whose: str, span: str, currency: str) -> Callable[[Tally], str]:
+def spent_text(whose: str, span: str, currency: str) -> Callable[[CountedLimit], str]:
     """Of a limit on spend: "The account has spent 1.00 EUR of the 1.00 EUR it may spend in a day."."""
 
-    def text(tallied: Tally) -> str:
+    def text(tallied: CountedLimit) -> str:
         used, limit = format_amount(tallied.used, currency), format_amount(tallied.limit, currency)
         return f"{whose} spent {used} of the {limit} allowed {span}."
 

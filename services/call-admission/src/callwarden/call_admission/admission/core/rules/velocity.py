@@ -1,23 +1,31 @@
 """How quickly an account calls groups of destinations: a rule of policy for each group."""
 
-from callwarden.call_admission.admission.core.rules.rule import POLICY, Finding, Question, Rule, Use, passed, skipped
+from callwarden.call_admission.admission.core.rules.rule import (
+    POLICY,
+    AdmissionRule,
+    LimitUsage,
+    Question,
+    RuleFinding,
+    passed,
+    skipped,
+)
 from callwarden.call_admission.admission.core.rules.tally import (
     CALLS,
     MICROS,
     SECONDS,
-    Tally,
+    CountedLimit,
     counts,
     nearest,
     part_of,
     spends,
 )
 from callwarden.call_admission.admission.core.slices import cost_max
-from callwarden.call_admission.admission.core.snapshot import Counted, Snapshot
+from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot
 from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import CallRequest
 from callwarden.call_admission.model.days import is_within
-from callwarden.call_admission.model.policy import AdmissionPolicy, Level, Velocity
-from callwarden.call_admission.model.usage import ACCOUNT, Group, in_sequence
+from callwarden.call_admission.model.policy import AdmissionPolicy, VelocityLimits, VelocityPolicy
+from callwarden.call_admission.model.usage import ACCOUNT, VelocityCounts, in_sequence
 from callwarden.kernel.money import format_amount
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 
@@ -39,7 +47,7 @@ def _covering(destination: str, policy: AdmissionPolicy, account: Account, now_s
     )
 
 
-class VelocityRules(Rule):
+class VelocityRules(AdmissionRule):
     """A new call is counted with those before it: above a critical level it is refused, above a warning level it goes
     on and that is told. A running call is asked again for its group's spend only; the longest talk time of one call is
     fixed when it is admitted. Local calls aren't counted.
@@ -49,7 +57,7 @@ class VelocityRules(Rule):
     name = "velocity"
     extends = True
 
-    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> Finding:
+    def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         counted = snapshot.counted.get(ACCOUNT)
         if counted is None:
             return skipped(self.name, mode, "not counted")
@@ -58,7 +66,7 @@ class VelocityRules(Rule):
         names = question.marks
         if names is None:
             names = _covering(question.destination, policy, snapshot.account, snapshot.now_s)
-        findings: list[Finding] = []
+        findings: list[RuleFinding] = []
         for rule in policy.velocity:
             if rule.name in names:
                 findings += self._by(rule, counted, snapshot, question, mode)
@@ -67,38 +75,38 @@ class VelocityRules(Rule):
         return nearest(findings)
 
     def _by(
-        self, rule: Velocity, counted: Counted, snapshot: Snapshot, question: Question, mode: Mode
-    ) -> list[Finding]:
+        self, rule: VelocityPolicy, counted: CounterView, snapshot: Snapshot, question: Question, mode: Mode
+    ) -> list[RuleFinding]:
         findings = []
         for counter, used, warning, critical, window in _levels(rule, counted, snapshot, question):
             if critical is not None:
-                tallied = Tally(counter, CALLS, used, critical, critical - used, window, POLICY, critical)
+                tallied = CountedLimit(counter, CALLS, used, critical, critical - used, window, POLICY, critical)
                 text = f"Velocity rule {rule.name} allows {critical} {_NAMES[counter]} ({window})."
                 retry_after_s = RETRY_AFTER_S if counter == "per_second" else 0
                 finding = counts(self.name, mode, Reason.VELOCITY, tallied, text, retry_after_s=retry_after_s)
             else:
-                finding = Finding(RuleResult(self.name, mode, None, counter, used, None, window))
+                finding = RuleFinding(RuleResult(self.name, mode, None, counter, used, None, window))
             if warning is not None and used >= warning:
                 told = (_warning(counter, used, warning, window, rule.name),)
-                finding = Finding(finding.result, warnings=told)  # another: what counts() finds is shared
+                finding = RuleFinding(finding.result, warnings=told)  # another: what counts() finds is shared
             findings.append(finding)
         findings += self._of_spend(rule, counted, snapshot, question, mode)
         longest_s = rule.critical.duration_s
         if longest_s is not None and question.marks is None:
             findings.append(
-                Finding(RuleResult(self.name, mode, None, "duration", 0, longest_s, "call"), talk_s_max=longest_s)
+                RuleFinding(RuleResult(self.name, mode, None, "duration", 0, longest_s, "call"), talk_s_max=longest_s)
             )
         warned_s = rule.warning.duration_s
         if warned_s is not None and question.marks is not None and question.least_s > warned_s:
             window = f"{rule.name} call"
-            finding = Finding(RuleResult(self.name, mode, None, "duration", question.least_s - 1, None, "call"))
+            finding = RuleFinding(RuleResult(self.name, mode, None, "duration", question.least_s - 1, None, "call"))
             finding.warnings = (_warning("duration", question.least_s - 1, warned_s, window, rule.name),)
             findings.append(finding)
         return findings
 
     def _of_spend(
-        self, rule: Velocity, counted: Counted, snapshot: Snapshot, question: Question, mode: Mode
-    ) -> list[Finding]:
+        self, rule: VelocityPolicy, counted: CounterView, snapshot: Snapshot, question: Question, mode: Mode
+    ) -> list[RuleFinding]:
         price = question.price
         if price is None or question.is_free:
             return []
@@ -108,11 +116,11 @@ class VelocityRules(Rule):
         used, window = _spent(rule, counted, snapshot.now_s), f"{rule.name} {rule.period_ms // 1_000} s"
         currency = snapshot.account.currency
         if critical is None:
-            finding = Finding(RuleResult(self.name, mode, None, "spend", used, None, window))
+            finding = RuleFinding(RuleResult(self.name, mode, None, "spend", used, None, window))
         else:
-            tallied = Tally("spend", MICROS, used, critical, critical - used, window, POLICY, critical)
+            tallied = CountedLimit("spend", MICROS, used, critical, critical - used, window, POLICY, critical)
 
-            def text(tallied: Tally) -> str:
+            def text(tallied: CountedLimit) -> str:
                 limit = format_amount(tallied.limit, currency)
                 return f"Velocity rule {rule.name} allows a spend of {limit} ({window})."
 
@@ -121,7 +129,7 @@ class VelocityRules(Rule):
             finding.warnings = (_warning("spend", used, warning, window, rule.name),)
         return [finding]
 
-    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[Use, ...]:
+    def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         counted = snapshot.counted.get(ACCOUNT)
         if counted is None:
             return ()
@@ -129,13 +137,13 @@ class VelocityRules(Rule):
         for rule in policy.velocity:
             for counter, used, _, critical, window in _levels(rule, counted, snapshot, None):
                 if critical is not None:
-                    uses.append(Use(counter, CALLS, used, critical, window))
+                    uses.append(LimitUsage(counter, CALLS, used, critical, window))
             critical = _part(counted, rule.critical.spend_micros)
             if critical is not None:
                 window = f"{rule.name} {rule.period_ms // 1_000} s"
-                uses.append(Use("spend", MICROS, _spent(rule, counted, snapshot.now_s), critical, window))
+                uses.append(LimitUsage("spend", MICROS, _spent(rule, counted, snapshot.now_s), critical, window))
             if rule.critical.duration_s is not None:
-                uses.append(Use("duration", SECONDS, 0, rule.critical.duration_s, f"{rule.name} call"))
+                uses.append(LimitUsage("duration", SECONDS, 0, rule.critical.duration_s, f"{rule.name} call"))
         return tuple(uses)
 
     def idle(self, policy: AdmissionPolicy) -> str:
@@ -152,7 +160,7 @@ _NAMES = {
 
 
 def _levels(
-    rule: Velocity, counted: Counted, snapshot: Snapshot, question: Question | None
+    rule: VelocityPolicy, counted: CounterView, snapshot: Snapshot, question: Question | None
 ) -> list[tuple[str, int, int | None, int | None, str]]:
     """Counter, what was counted before this call, warning and critical level, window. None of a running call; without a
     question what is counted now, whatever is called next."""
@@ -169,14 +177,14 @@ def _levels(
     return levels
 
 
-def _windows(rule: Velocity) -> tuple[tuple[str, str], ...]:
+def _windows(rule: VelocityPolicy) -> tuple[tuple[str, str], ...]:
     return (
         ("per_second", "1 s"), ("per_minute", "60 s"), ("total", f"{rule.period_ms // 1_000} s"), ("at_once", "now"),
         ("in_sequence", f"{rule.period_ms // 1_000} s"),
     )  # fmt: skip
 
 
-def _level(level: Level, counter: str) -> int | None:
+def _level(level: VelocityLimits, counter: str) -> int | None:
     match counter:
         case "per_second":
             return level.per_second
@@ -189,7 +197,7 @@ def _level(level: Level, counter: str) -> int | None:
     return level.in_sequence
 
 
-def _count(group: Group, counter: str, rule: Velocity, now_s: float, question: Question | None) -> int:
+def _count(group: VelocityCounts, counter: str, rule: VelocityPolicy, now_s: float, question: Question | None) -> int:
     match counter:
         case "per_second":
             return 0 if group.second is None else group.second.calls(now_s)
@@ -205,12 +213,12 @@ def _count(group: Group, counter: str, rule: Velocity, now_s: float, question: Q
     return in_sequence(group, called, rule, now_s) - 1
 
 
-def _spent(rule: Velocity, counted: Counted, now_s: float) -> int:
+def _spent(rule: VelocityPolicy, counted: CounterView, now_s: float) -> int:
     group = counted.usage.groups.get(rule.name)
     return 0 if group is None or group.period is None else group.period.sums(now_s).micros
 
 
-def _part(counted: Counted, limit: int | None) -> int | None:
+def _part(counted: CounterView, limit: int | None) -> int | None:
     return None if limit is None else part_of(counted, limit)
 
 
@@ -219,4 +227,4 @@ def _warning(counter: str, used: int, limit: int, window: str, rule: str) -> Ref
     return Refuse(Reason.VELOCITY, "velocity", counter, used, limit, window, text)
 
 
-_NO_GROUP = Group()
+_NO_GROUP = VelocityCounts()

@@ -1,0 +1,72 @@
+"""Accounts and credentials in memory, for tests. The same contract suite runs over it and over the database."""
+
+from collections.abc import Mapping, Sequence
+
+from callwarden.auth.core.sealing import Sealed
+from callwarden.auth.core.trunks import SenderTrunk
+from callwarden.auth.core.users import AuthAccount, UserKey
+from callwarden.auth.ports import StoredCredential
+from callwarden.kernel.errors import Conflict, NotFound, Unavailable
+
+
+class MemoryCredentialStore:
+    """ports.CredentialStore. `accounts` by id, with their realm; `trunks` the senders; `down` makes it unavailable;
+    `asked` has the users of each look-up."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, tuple[str, AuthAccount]] = {}
+        self.credentials: dict[UserKey, tuple[str, Sealed]] = {}
+        self.trunks: list[SenderTrunk] = []
+        self.down = False
+        self.asked: list[tuple[UserKey, ...]] = []
+
+    async def look_up(self, users: Sequence[UserKey]) -> Mapping[UserKey, StoredCredential]:
+        self._check_up()
+        self.asked.append(tuple(users))
+        found = {}
+        for user in users:
+            if user in self.credentials:
+                account_id, sealed = self.credentials[user]
+                found[user] = StoredCredential(sealed, self.accounts[account_id][1])
+        return found
+
+    async def sender_trunks(self) -> list[SenderTrunk]:
+        self._check_up()
+        return list(self.trunks)
+
+    async def realm_of(self, account_id: str) -> str:
+        self._check_up()
+        return self._account(account_id)[0]
+
+    async def set_credential(self, account_id: str, user: UserKey, sealed: Sealed) -> None:
+        self._check_up()
+        self._account(account_id)
+        if self.credentials.get(user, (account_id,))[0] != account_id:
+            raise Conflict("another account has this user name", field="username")
+        self.credentials[user] = account_id, sealed
+
+    async def remove_credential(self, user: UserKey) -> str | None:
+        self._check_up()
+        removed = self.credentials.pop(user, None)
+        return None if removed is None else removed[0]
+
+    async def sealed_otherwise(self, key_id: str, after: UserKey, limit: int) -> Mapping[UserKey, Sealed]:
+        self._check_up()
+        others = sorted(user for user, (_, sealed) in self.credentials.items() if sealed.key_id != key_id)
+        return {user: self.credentials[user][1] for user in [user for user in others if user > after][:limit]}
+
+    async def replace_seal(self, user: UserKey, old: Sealed, new: Sealed) -> bool:
+        self._check_up()
+        if user not in self.credentials or self.credentials[user][1] != old:
+            return False
+        self.credentials[user] = self.credentials[user][0], new
+        return True
+
+    def _account(self, account_id: str) -> tuple[str, AuthAccount]:
+        if account_id not in self.accounts:
+            raise NotFound("there is no such account", field="account_id")
+        return self.accounts[account_id]
+
+    def _check_up(self) -> None:
+        if self.down:
+            raise Unavailable("the database is not available")

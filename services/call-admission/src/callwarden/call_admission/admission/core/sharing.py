@@ -1,0 +1,76 @@
+"""How a shard that is short of room gets some from the other shards of its scope, within one transaction.
+
+Out: the arithmetic (callwarden.limits.shards), which rules are short (rules.tally).
+"""
+
+from collections.abc import Iterable, MutableMapping
+from typing import Final
+from uuid import UUID
+
+from callwarden.call_admission.admission.core.rules.rule import ShardDemand
+from callwarden.call_admission.admission.core.snapshot import Snapshot
+from callwarden.call_admission.admission.core.state import CounterKey, CounterRow
+from callwarden.call_admission.model.usage import ACCOUNT, merged
+from callwarden.limits.shards import Shard, shared
+
+# How often a call is decided again with more room from other shards: once to share out a limit, once to lend.
+SHARES_MAX: Final = 4
+
+
+class Sharing:
+    """One for each attempt at a transaction. `missing` and `touched` are the transaction's: rows that have to be read,
+    and rows that change."""
+
+    __slots__ = ("_counters", "_missing", "_now_s", "_own_shards", "_touched")
+
+    def __init__(
+        self,
+        counters: MutableMapping[CounterKey, CounterRow],
+        now_s: float,
+        missing: set[CounterKey],
+        touched: MutableMapping[CounterKey, CounterRow],
+        own_shards: set[UUID],
+    ) -> None:
+        self._counters = counters
+        self._now_s = now_s
+        self._missing = missing
+        self._touched = touched
+        self._own_shards = own_shards
+
+    def share(self, demands: Iterable[ShardDemand], snapshot: Snapshot) -> bool:
+        """Moves room from other shards to those that are short; whether there is more of it now, or more is known.
+
+        Shards that haven't been read are added to `missing`.
+        """
+        has_more = False
+        for demand in demands:
+            view = snapshot.counted.get(demand.owner)
+            shard = view.shard if view is not None else None
+            if view is None or not isinstance(shard, Shard) or shard.count <= 1:
+                continue
+            keys = [(view.key, index) for index in range(shard.count)]
+            rows = [row for key in keys if (row := self._counters.get(key)) is not None]
+            if len(rows) < len(keys):
+                self._missing.update(keys)
+                continue
+            before = [Shard(shard.count, index, row.grants) for index, row in enumerate(rows)]
+            if view.total is None:
+                has_more = True  # Nothing may be lent, but a refusal then shows the numbers of the whole scope.
+            used = [row.usage.used(demand.quantity, self._now_s) for row in rows]
+            after = shared(before, demand.quantity, demand.limit, used, shard.index, demand.needed)
+            view.total = merged([row.usage for row in rows])
+            for key, row, old, new in zip(keys, rows, before, after, strict=True):
+                if old is new or old.grants == new.grants:
+                    continue
+                row.grants = new.grants
+                self._touched[key] = row
+                if demand.owner == ACCOUNT:
+                    self._own_shards.add(view.key)
+                if key[1] == shard.index:
+                    has_more = True
+                    view.shard = new
+                    if demand.owner == ACCOUNT and demand.quantity == "credit":
+                        # Until now rules saw this shard's former part of the balance.
+                        overdraft_micros = snapshot.account.overdraft_micros
+                        snapshot.balance_micros = view.allowance("credit", demand.limit) - overdraft_micros
+        return has_more

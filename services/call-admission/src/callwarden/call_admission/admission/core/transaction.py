@@ -1,0 +1,422 @@
+"""One attempt at a transaction: commands are applied in order to what was read, and what they change is collected.
+
+In: how each command moves the account and every counter that it touches, exactly once. Out: which counters those are
+(counting), what is decided (decide), what a call costs in the end (model.settle), reading and writing
+(ports.AdmissionStore), what else is in the batch (app).
+
+Invariants, kept here and repeated by the database's CHECKs: an account's `held_micros`, with its shards', is the sum
+over its holds; a prepaid account's balance minus holds never passes its overdraft; a hold becomes at most one call
+record, and nothing after that. A call ends in the counters in which it began.
+
+A batch may need counters that weren't read (a reseller's, the shards of a scope that is short): then
+`Changes.missing_counters` names them, nothing is written, and the batch is decided again with them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import date
+from typing import Final
+from uuid import UUID, uuid5
+
+from callwarden.call_admission.admission.core.commands import (
+    Admission,
+    Admitted,
+    Command,
+    DecisionRecord,
+    Done,
+    Extended,
+    Extension,
+    Ignored,
+    NeedsCounters,
+    NeedsQuote,
+    NoHold,
+    Outcome,
+    Refused,
+    sip_status,
+)
+from callwarden.call_admission.admission.core.counting import Counting, carrier_scope, without_carriers
+from callwarden.call_admission.admission.core.decide import Admit, Evaluation, decide, decide_extension
+from callwarden.call_admission.admission.core.movement import Movement
+from callwarden.call_admission.admission.core.notices import Notice, levels
+from callwarden.call_admission.admission.core.rules.velocity import marks
+from callwarden.call_admission.admission.core.sharing import SHARES_MAX, Sharing
+from callwarden.call_admission.admission.core.snapshot import Snapshot, SourceTrunk
+from callwarden.call_admission.admission.core.snapshots import SnapshotBuilder
+from callwarden.call_admission.admission.core.state import AccountState, Changes, Loaded, NewHold
+from callwarden.call_admission.model.account import Account
+from callwarden.call_admission.model.calls import (
+    EXPIRY_MARGIN_S,
+    CallRequest,
+    Decision,
+    Ended,
+    Expired,
+    Hold,
+    LimitScope,
+    Quote,
+    Route,
+    RouteCost,
+    Started,
+    costs_of,
+)
+from callwarden.call_admission.model.lists import Lists
+from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.call_admission.model.settle import settle, settle_expired
+from callwarden.call_admission.model.usage import CARRIER
+from callwarden.kernel.verdict import Reason, Refuse
+
+_NEGATIVE: Final = (Refused, NeedsQuote, Ignored, NoHold)
+"""Outcomes that must be decided again on fresh data if what was read may be stale."""
+_EVENTS: Final = (Started, Ended, Expired)
+
+
+class AdmissionTransaction:
+    """Applies commands in order. One for each attempt; it is thrown away when the write fails.
+
+    `now_s`: Unix time. `slot`: see Counting.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        policy_for: Callable[[str], AdmissionPolicy],
+        now_s: float,
+        slot: int = 0,
+        lists: Lists | None = None,
+        trunk_of: Callable[[str], SourceTrunk | None] | None = None,
+    ) -> None:
+        self.changes = changes = Changes()
+        self._accounts = loaded.accounts
+        self._holds = loaded.holds
+        self._settled = loaded.settled
+        self._refused = loaded.refused
+        self._counters = loaded.counters
+        self._policy_for = policy_for
+        self._now_s = now_s
+        self._counting = Counting(loaded, policy_for, slot)
+        self._snapshots = SnapshotBuilder(loaded, self._counting, now_s, lists, trunk_of)
+        self._movement = Movement(loaded, changes, self._counting, policy_for, now_s)
+
+    def missing_counters(self, commands: Sequence[Command]) -> bool:
+        """Whether counters have to be read before the commands can be applied; `changes.missing_counters` then names
+        them."""
+        missing = self.changes.missing_counters
+        self._counting.add_missing(commands, missing)
+        return bool(missing)
+
+    def apply(self, command: Command) -> Outcome:
+        """The answer to the command; its changes are added to `changes`, all of them or none."""
+        self.changes.is_applied = True
+        outcome = self._apply(command)
+        if isinstance(outcome, _NEGATIVE) and not isinstance(command, DecisionRecord):
+            account_id = command.account_id if isinstance(command, _EVENTS) else command.request.account_id
+            self.changes.must_revalidate.add(account_id)
+        return outcome
+
+    def _apply(self, command: Command) -> Outcome:
+        match command:
+            case Admission():
+                return self._admit(command)
+            case Extension():
+                return self._extend(command)
+            case Started():
+                return self._start(command)
+            case Ended():
+                return self._end(command)
+            case Expired():
+                return self._expire(command)
+            case DecisionRecord():
+                self.changes.decisions.append(command)
+                return Done()
+
+    # ------------------------------------------------------------------ admit
+
+    def _admit(self, command: Admission) -> Outcome:
+        request, quote = command.request, command.quote
+        state = self._accounts.get(request.account_id)
+        if state is None:
+            refuse = Refuse(Reason.ACCOUNT_UNKNOWN, "account", text="There is no such account.")
+            return self._refuse(command, "", Evaluation(refuse, ()), 0, 0)
+        account = state.account
+        policy = self._policy_for(account.realm)
+        held = self._holds.get(request.hold_id)
+        if request.hold_id in self._settled or (held is not None and held.account_id != account.id):
+            # A repeated admission whose call is over, or an id that is used twice: neither may have any effect.
+            return Ignored("settled")
+        before = self._refused.get(request.hold_id)
+        if before is not None:
+            return Refused(before, sip_status(before, policy), policy.revision)
+        if not request.local:
+            pricing = self._snapshots.pricing_of(account)
+            if quote is None or quote.pricing != pricing:
+                return NeedsQuote(pricing)
+        routes = quote.routes if isinstance(quote, Quote) else ()
+        if held is not None:
+            return Admitted(held, _left(routes, held), policy.revision)
+        scopes = self._counting.of_new(account, command, policy)
+        snapshot = self._snapshots.of_new(state, command, scopes)
+        decided = decide(snapshot, request, policy)
+        for _ in range(SHARES_MAX):
+            if not decided.bounded or not self._share(decided, snapshot):
+                break
+            decided = decide(snapshot, request, policy)
+        if self.changes.missing_counters:
+            return NeedsCounters()
+        if policy.reports:
+            self.changes.reported += decided.reported
+        verdict = decided.verdict
+        if isinstance(verdict, Refuse):
+            self._notify(state, decided, policy, snapshot.day, request.call_id)
+            return self._refuse(command, account.name, decided, policy.revision, sip_status(verdict, policy))
+        if decided.routes != routes:
+            routes = decided.routes
+            scopes = self._without_excluded(scopes, routes, account)
+        hold = self._new_hold(command, snapshot, decided, verdict, policy, scopes)
+        decision = self._decision("admit", None, decided, policy.revision, account.name, request)
+        prefix = quote.prefix if isinstance(quote, Quote) else ""
+        self.changes.new_holds[hold.id] = NewHold(hold, request, prefix, decision)
+        self._holds[hold.id] = hold
+        state.lines += 1
+        state.lines_until_s = min(state.lines_until_s, hold.expires_at_s)
+        if hold.final and hold.granted_s < hold.max_duration_s:
+            self.changes.must_revalidate.add(account.id)
+        self._movement.begin(state, request, hold, policy)
+        if policy.thresholds or decided.warnings:
+            self._notify(state, decided, policy, snapshot.day, request.call_id)
+        return Admitted(hold, routes, policy.revision)
+
+    def _new_hold(
+        self,
+        command: Admission,
+        snapshot: Snapshot,
+        decided: Evaluation,
+        admit: Admit,
+        policy: AdmissionPolicy,
+        scopes: tuple[LimitScope, ...],
+    ) -> Hold:
+        request, quote, account, routes = command.request, command.quote, snapshot.account, decided.routes
+        return Hold(
+            id=request.hold_id,
+            account_id=account.id,
+            created_at_s=request.start_s,
+            answered_at_s=None,
+            # The first slice is included: an extension that comes in time then finds the hold even if the event of the
+            # answer is late or lost.
+            expires_at_s=self._now_s + policy.setup_s_max + admit.granted_s + EXPIRY_MARGIN_S,
+            granted_s=admit.granted_s,
+            max_duration_s=admit.max_duration_s,
+            final=admit.final,
+            held_micros=admit.held_micros,
+            spend_day=snapshot.day,
+            price=admit.price,
+            trunk=routes[0].trunk if routes else "",
+            marks=marks(request, policy, account, self._now_s) if policy.velocity else (),
+            scopes=scopes,
+            costs=_costs_of(quote, routes) if isinstance(quote, Quote) else (),
+            limits_hit=_hits(decided, policy),
+        )
+
+    def _without_excluded(
+        self, scopes: tuple[LimitScope, ...], routes: tuple[Route, ...], account: Account
+    ) -> tuple[LimitScope, ...]:
+        left = without_carriers(scopes, costs_of(routes))
+        if len(left) < len(scopes):
+            # An excluded carrier's row isn't written, so the write doesn't check it; what was cached may be stale.
+            self.changes.must_revalidate.add(account.id)
+        return left
+
+    def _refuse(self, command: Admission, account: str, decided: Evaluation, revision: int, sip_status: int) -> Refused:
+        request, refuse = command.request, decided.verdict
+        assert isinstance(refuse, Refuse)
+        decision = self._decision("refuse", refuse, decided, revision, account, request, sip_status)
+        # The record has the request's own id: when the request is repeated, it is found and answered alike.
+        self.changes.decisions.append(
+            DecisionRecord.of(request.hold_id, request.call_id, request.account_id, decision)
+        )  # fmt: skip
+        self._refused[request.hold_id] = refuse
+        return Refused(refuse, sip_status, revision)
+
+    # ------------------------------------------------------------------ extend
+
+    def _extend(self, command: Extension) -> Outcome:
+        request = command.request
+        hold = self._running(request.hold_id, request.account_id)
+        state = self._accounts.get(request.account_id)
+        if hold is None or state is None or hold.expires_at_s <= self._now_s:
+            return NoHold()  # The line of an expired hold may be another call's by now: the reaper settles it.
+        if request.granted_s < hold.granted_s:
+            return Extended(hold)  # The answer to an earlier request was lost; that grant is still in force.
+        account = state.account
+        policy = self._policy_for(account.realm)
+        # Decided on what is counted without the call itself.
+        without = hold.without()
+        self._movement.shift(state, hold, without, policy)
+        snapshot = self._snapshots.of_running(state, without)
+        decided = decide_extension(snapshot, hold, request, policy)
+        for _ in range(SHARES_MAX):
+            if not decided.bounded or not self._share(decided, snapshot):
+                break
+            decided = decide_extension(snapshot, hold, request, policy)
+        if self.changes.missing_counters:
+            return NeedsCounters()
+        self._movement.shift(state, without, hold, policy)
+        verdict = decided.verdict
+        hits = _hits(decided, policy)
+        if isinstance(verdict, Refuse):
+            self._record_cut(command, account.name, decided, policy.revision)
+            self._notify(state, decided, policy, hold.spend_day, request.call_id)
+            if verdict.rule not in hold.limits_hit:
+                self._movement.update(state, hold, _hit(hold, (verdict.rule, *hits)), policy)
+            return Refused(verdict, sip_status(verdict, policy), policy.revision)
+        if verdict.final and verdict.granted_s < hold.max_duration_s:
+            self._record_cut(command, account.name, decided, policy.revision)
+        extended = hold.granted(
+            request.answered_at_s,
+            verdict.granted_s,
+            verdict.held_micros,
+            hold.trunk,
+            policy.grace_s,
+            final=verdict.final,
+        )
+        if hits:
+            extended = _hit(extended, hits)
+        self._movement.update(state, hold, extended, policy)
+        if policy.thresholds or decided.warnings:
+            self._notify(state, decided, policy, hold.spend_day, request.call_id)
+        return Extended(extended)
+
+    def _record_cut(self, command: Extension, account: str, decided: Evaluation, revision: int) -> None:
+        """The call is about to be cut off: its last slice is short, or there is none."""
+        request, verdict = command.request, decided.verdict
+        # The id is derived, so that an edge that keeps asking leaves one record.
+        record_id = uuid5(request.hold_id, f"cut.{request.granted_s}")
+        refused = verdict if isinstance(verdict, Refuse) else None
+        decision = Decision(
+            self._now_s, "cut", refused, decided.rules, revision, account, trace_id=request.trace_id,
+            cut_by=decided.cut_by,
+        )  # fmt: skip
+        self.changes.must_revalidate.add(request.account_id)
+        self.changes.decisions.append(DecisionRecord.of(record_id, request.call_id, request.account_id, decision))
+
+    # ------------------------------------------------------------------ start
+
+    def _start(self, event: Started) -> Outcome:
+        hold = self._running(event.hold_id, event.account_id)
+        state = self._accounts.get(event.account_id)
+        if hold is None or state is None:
+            return self._not_running(event.hold_id)
+        policy = self._policy_for(state.account.realm)
+        taken = self._taken(hold, event.trunk)
+        answered = taken.granted(
+            event.answered_at_s,
+            hold.granted_s,
+            hold.held_micros,
+            event.trunk or hold.trunk,
+            policy.grace_s,
+            final=hold.final,
+        )
+        if answered != hold:
+            self._movement.update(state, taken, answered, policy)
+        return Done()
+
+    def _taken(self, hold: Hold, trunk: str) -> Hold:
+        """The call, which went out by this trunk: no longer counted for the other carriers. Unchanged if the trunk
+        isn't given or isn't one of its routes."""
+        if not trunk or not any(scope.kind == CARRIER for scope in hold.scopes):
+            return hold
+        cost = hold.of_trunk(trunk)
+        if cost is None:
+            return hold
+        taken_by = carrier_scope(cost)
+        others = {scope for scope in hold.scopes if scope.kind == CARRIER and scope.scope != taken_by}
+        if not others:
+            return hold
+        for scope in others:
+            self._movement.touch(scope).usage.leave(hold)
+        return replace(hold, scopes=tuple(scope for scope in hold.scopes if scope not in others))
+
+    # ------------------------------------------------------------------ end, expire
+
+    def _end(self, event: Ended) -> Outcome:
+        hold = self._running(event.hold_id, event.account_id)
+        state = self._accounts.get(event.account_id)
+        if hold is None or state is None:
+            return self._not_running(event.hold_id)
+        self._movement.settle(state, hold, settle(hold, event))
+        return Done()
+
+    def _expire(self, command: Expired) -> Outcome:
+        hold = self._running(command.hold_id, command.account_id)
+        state = self._accounts.get(command.account_id)
+        if hold is None or state is None:
+            return self._not_running(command.hold_id)
+        if hold.expires_at_s > self._now_s:
+            return Ignored("not-expired")  # Extended between the reaper's look and this transaction.
+        self._movement.settle(state, hold, settle_expired(hold))
+        return Done()
+
+    # ------------------------------------------------------------------ notices, parts
+
+    def _notify(
+        self, state: AccountState, decided: Evaluation, policy: AdmissionPolicy, day: date, call_id: str
+    ) -> None:
+        """Notices about the limits that this decision met, each once a day."""
+        usage, ordinal = state.usage, day.toordinal()
+        for result, level in levels(decided, policy):
+            if not usage.is_notice_due(result.rule, level, ordinal):
+                continue
+            usage.record_notice(result.rule, level, ordinal)
+            account = state.account
+            self.changes.notices.append(
+                Notice(
+                    account.id, account.name, account.realm, result.rule, level, result.counter, result.value,
+                    result.limit or 0, result.window, self._now_s, call_id,
+                )
+            )  # fmt: skip
+            self._movement.move(state)
+
+    def _share(self, decided: Evaluation, snapshot: Snapshot) -> bool:
+        changes = self.changes
+        sharing = Sharing(
+            self._counters, self._now_s, changes.missing_counters, changes.counters, changes.own_shards
+        )  # fmt: skip
+        return sharing.share(decided.bounded, snapshot)
+
+    def _running(self, hold_id: UUID, account_id: UUID) -> Hold | None:
+        hold = self._holds.get(hold_id)
+        return hold if hold is not None and hold.account_id == account_id else None
+
+    def _not_running(self, hold_id: UUID) -> Ignored:
+        return Ignored("settled" if hold_id in self._settled else "unknown")
+
+    def _decision(
+        self, outcome: str, refuse: Refuse | None, decided: Evaluation, revision: int, account: str,
+        request: CallRequest, sip_status: int = 0,
+    ) -> Decision:  # fmt: skip
+        return Decision(
+            self._now_s, outcome, refuse, decided.rules, revision, account, request.source_address, request.trace_id,
+            sip_status, decided.cut_by,
+        )  # fmt: skip
+
+
+def _hits(decided: Evaluation, policy: AdmissionPolicy) -> tuple[str, ...]:
+    """The rules that have shortened the call, or would have refused it if they were enforced."""
+    reported = tuple(decided.reported) if policy.reports else ()
+    return (decided.cut_by, *reported) if decided.cut_by else reported
+
+
+def _costs_of(quote: Quote, routes: tuple[Route, ...]) -> tuple[RouteCost, ...]:
+    """Costs of the routes that the rules have left; those of all routes the quote knows already."""
+    return quote.costs if routes == quote.routes else costs_of(routes)
+
+
+def _left(routes: tuple[Route, ...], hold: Hold) -> tuple[Route, ...]:
+    """The routes that a call was admitted to, as far as they are still quoted."""
+    if not hold.costs:
+        return routes
+    trunks = {cost.trunk for cost in hold.costs}
+    return tuple(route for route in routes if route.trunk in trunks)
+
+
+def _hit(hold: Hold, rules: Sequence[str]) -> Hold:
+    """The hold with these rules added to its `limits_hit`."""
+    return replace(hold, limits_hit=tuple(dict.fromkeys((*hold.limits_hit, *rules))))

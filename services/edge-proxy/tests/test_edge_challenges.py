@@ -1,0 +1,151 @@
+"""Digest challenges: what is offered, what is stale, what is wrong (RFC 3261 22, RFC 8760)."""
+
+import pytest
+from edge_world import REALM, Agent, EdgeWorld
+
+from callwarden.edge_proxy.core.effects import (
+    AdmitCall,
+    VerifyDigest,
+)
+from callwarden.sip import build
+from callwarden.sip.digest import parse_challenge
+
+NUMBER = "+49301234567"
+
+
+def silent(agent: Agent) -> bool:
+    return not agent.inbox
+
+
+def stale_after(world: EdgeWorld, agent: Agent, seconds: float) -> bool:
+    first = agent.request("INVITE", f"sip:{NUMBER}@{REALM}")
+    agent.send(first)
+    again = agent.with_credentials(first, agent.response(407))
+    world.advance(seconds)
+    agent.send(again)
+    return "stale=true" in (agent.response(407).get("proxy-authenticate") or "")
+
+
+@pytest.mark.setting("useshadigestauh")
+@pytest.mark.parametrize(("algorithms", "offered"), [(0, ["MD5"]), (1, ["SHA-256", "MD5"]), (2, ["SHA-256"])])
+def test_policy_says_which_algorithms_are_offered_best_first(algorithms: int, offered: list[str]) -> None:
+    world = EdgeWorld({"authentication": {"digest": {"algorithms": algorithms}}})
+    alice = world.user("alice", "192.0.2.1")
+    alice.send(alice.request("INVITE", f"sip:{NUMBER}@{REALM}"))
+    challenges = [parse_challenge(text) for text in alice.response(407).get_all("proxy-authenticate")]
+    assert [challenge.algorithm.value for challenge in challenges] == offered
+    assert {challenge.realm for challenge in challenges} == {REALM}
+
+
+@pytest.mark.setting("useshadigestauh")
+def test_an_algorithm_that_policy_left_is_asked_again() -> None:
+    world = EdgeWorld({"authentication": {"digest": {"algorithms": 0}}})
+    alice = world.user("alice", "192.0.2.1")
+    first = alice.request("INVITE", f"sip:{NUMBER}@{REALM}")
+    alice.send(first)
+    again = alice.with_credentials(first, alice.response(407))
+    world.apply({"authentication": {"digest": {"algorithms": 2}}})
+    alice.send(again)
+    answer = alice.response(407)
+    assert "SHA-256" in (answer.get("proxy-authenticate") or "")
+    assert not [asked for asked in world.asked if isinstance(asked, VerifyDigest)]
+
+
+def test_an_old_nonce_is_stale_and_counts_as_nothing() -> None:
+    world = EdgeWorld({"authentication": {"digest": {"nonceLifetime": "60s"}}})
+    assert stale_after(world, world.user("alice", "192.0.2.1"), 61)
+    (report,) = world.edge.counters.take_report(world.mono_s)
+    assert sum(sums.failures for _, _, sums in report.endpoints) == 0
+    assert not world.decided
+
+
+def test_a_nonce_of_another_address_is_stale() -> None:
+    world = EdgeWorld()
+    alice, thief = world.user("alice", "192.0.2.1"), world.agent("192.0.2.66", user="alice")
+    first = alice.request("INVITE", f"sip:{NUMBER}@{REALM}")
+    alice.send(first)
+    thief.send(thief.with_credentials(first, alice.response(407)))
+    assert "stale=true" in (thief.response(407).get("proxy-authenticate") or "")
+
+
+def test_credentials_work_once() -> None:
+    world = EdgeWorld()
+    alice = world.registered("alice", "192.0.2.1")
+    world.registered("bob", "192.0.2.2")
+    invite = world.invite(alice, "bob")
+    replayed = invite.copy()
+    replayed.set("Via", alice.via())
+    replayed.set("Call-ID", "another")
+    alice.send(replayed)
+    assert "stale=true" in (alice.response(407).get("proxy-authenticate") or "")
+    assert len([asked for asked in world.asked if isinstance(asked, AdmitCall)]) == 1
+
+
+def test_credentials_for_one_number_do_not_call_another() -> None:
+    world = EdgeWorld()
+    alice = world.registered("alice", "192.0.2.1")
+    first = alice.request("INVITE", f"sip:{NUMBER}@{REALM}")
+    alice.send(first)
+    again = alice.with_credentials(first, alice.response(407))
+    again.set_uri(f"sip:+4990012345@{REALM}")
+    alice.send(again)
+    alice.response(407)
+    assert not [asked for asked in world.asked if isinstance(asked, AdmitCall)]
+
+
+def test_credentials_for_another_proxy_are_left_alone() -> None:
+    world = EdgeWorld()
+    alice = world.user("alice", "192.0.2.1")
+    first = alice.request("INVITE", f"sip:{NUMBER}@{REALM}")
+    alice.send(first)
+    again = alice.with_credentials(first, alice.response(407))
+    again.insert(
+        0,
+        "Proxy-Authorization",
+        'Digest username="x", realm="elsewhere", nonce="y", uri="z", response="' + "0" * 32 + '"',
+    )
+    alice.send(again)
+    alice.response(100)
+
+
+@pytest.mark.parametrize("value", ["Basic YTpi", "Digest", "Digest username=x", 'Digest realm="callwarden.local'])
+def test_credentials_that_can_not_be_right_are_asked_again_and_counted(value: str) -> None:
+    world = EdgeWorld()
+    agent = world.agent("192.0.2.1", user="a")
+    agent.send(agent.request("INVITE", f"sip:{NUMBER}@{REALM}", headers=[("Proxy-Authorization", value)]))
+    agent.response(407)
+    (report,) = world.edge.counters.take_report(world.mono_s)
+    assert sum(sums.failures for _, _, sums in report.endpoints) == 1
+
+
+def test_another_pod_knows_our_nonces() -> None:
+    world = EdgeWorld()
+    alice = world.user("alice", "192.0.2.1")
+    first = alice.request("INVITE", f"sip:{NUMBER}@{REALM}")
+    alice.send(first)
+    again = alice.with_credentials(first, alice.response(407))
+    world.restart()
+    alice.send(again)
+    alice.response(100)
+
+
+@pytest.mark.setting("allownoauthcalls")
+def test_no_call_goes_on_without_credentials() -> None:
+    world = EdgeWorld()
+    world.carrier()
+    stranger = world.agent("203.0.113.9", user="v")
+    for to in (NUMBER, "bob", f"{NUMBER};phone-context=x"):
+        stranger.send(stranger.request("INVITE", f"sip:{to}@{REALM}", call_id=to))
+        stranger.response(407)
+    assert not [asked for asked in world.asked if isinstance(asked, AdmitCall)]
+
+
+def test_the_ack_to_a_stateless_challenge_is_dropped_and_no_fault() -> None:
+    world = EdgeWorld()
+    stranger = world.agent("203.0.113.9", user="v")
+    first = stranger.request("INVITE", f"sip:{NUMBER}@{REALM}")
+    stranger.send(first)
+    stranger.send(build.ack(first, stranger.response(407)))
+    assert silent(stranger)
+    (report,) = world.edge.counters.take_report(world.mono_s)
+    assert report.wrong == 0
