@@ -31,7 +31,6 @@ from hypothesis import strategies as st
 from callwarden.call_admission.admission.core.decide import Admit, decide
 from callwarden.call_admission.admission.core.rules import RULES
 from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot, SourceTrunk
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.calls import CallRequest
 from callwarden.call_admission.model.lists import ListBuilder, ListHead, Listing, Listings, ListKind, Lists, ListSide
 from callwarden.call_admission.model.usage import (
@@ -51,6 +50,7 @@ from callwarden.call_admission.model.usage import (
     Usage,
     VelocityCounts,
 )
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.verdict import Mode, Reason
 from callwarden.policy.model import Modes
 

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from sqlalchemy import func, insert, select, update
 
 from callwarden.api.admission.v1 import admission_pb2
-from callwarden.call_admission.accounts.core.accounts import AccountChange, AccountFilter, AccountView
+from callwarden.call_admission.accounts.core.accounts import AccountChange, AccountFilter
+from callwarden.call_admission.accounts.core.views import AccountView
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.admission.core.commands import Admitted, Extended, Refused
 from callwarden.call_admission.model.calls import ExtendRequest, Route, Started
@@ -120,10 +121,10 @@ async def test_an_account_that_owes_money_does_not_become_prepaid(site: Site, sh
     hold_id = await site.admit(account_id)
     await site.admit(account_id)
     with pytest.raises(Conflict) as raised:
-        await site.accounts.update(account_id, AccountChange(prepaid=True))
+        await site.accounts.update(account_id, AccountChange({"prepaid": True}))
     assert raised.value.field == "prepaid"
     await site.app.ended(site.ended(hold_id, account_id, None))
-    await site.accounts.update(account_id, AccountChange(prepaid=True))
+    await site.accounts.update(account_id, AccountChange({"prepaid": True}))
     assert (await view_of(site, account_id)).account.prepaid
 
 
@@ -147,9 +148,9 @@ async def test_a_correction_is_booked_beside_the_charge_and_moves_balance_day_an
         assert snapshot.spent_micros == price_micros
         ((record,),) = [page async for page in records.export(account_id, 0.0, site.clock.unix_s() + 1)]
         assert (record.price_micros, record.corrected_micros) == (50_000, price_micros - 50_000)
-        (shown,) = await site.accounts.calls(account_id, 0.0, 10, running=False)
+        (shown,) = await site.history.list(account_id, 0.0, 10, running=False)
         assert (shown.price_micros, shown.corrected_micros) == (50_000, price_micros - 50_000)
-        explained = (await site.accounts.explain(record.call_id)).call
+        explained = (await site.history.explain(record.call_id)).call
         assert explained is not None
         assert explained.corrected_micros == price_micros - 50_000
         await site.audit()
@@ -165,7 +166,7 @@ async def test_a_correction_counts_with_the_reseller_and_the_address_too(
 ) -> None:
     counted = policy(callsPerAddress={"maxCost": 10})
     async with running(database_url, fake_clock, policy=counted) as site:
-        shop = await site.account(type_="reseller", prepaid=True, credit_micros=10 * SLICE_MICROS, shards=shards)
+        shop = await site.account(type="reseller", prepaid=True, credit_micros=10 * SLICE_MICROS, shards=shards)
         account_id = await site.account(parent=str(shop))
         first, second = [await settled(site, account_id, 50) for _ in range(2)]
 
@@ -223,7 +224,7 @@ async def test_the_ledger_is_listed_page_by_page_the_newest_first_and_of_one_acc
 
 
 async def test_a_dearer_call_takes_of_its_resellers_credit_in_whatever_shard(site: Site) -> None:
-    shop = await site.account(type_="reseller", prepaid=True, credit_micros=4 * SLICE_MICROS, shards=4)
+    shop = await site.account(type="reseller", prepaid=True, credit_micros=4 * SLICE_MICROS, shards=4)
     account_id = await site.account(parent=str(shop), max_lines=100)
     hold_id = await settled(site, account_id, 60)
     await site.admit(account_id)
@@ -431,7 +432,7 @@ async def test_events_told_twice_late_and_in_any_order_settle_each_call_once(
         await asyncio.gather(one.app.reap_once(), other.app.reap_once())
         for hold_id in silent:
             await other.app.ended(one.ended(hold_id, account_id, 3_600))  # after the reaper
-        calls = await one.accounts.calls(account_id, 0.0, 100, running=False)
+        calls = await one.history.list(account_id, 0.0, 100, running=False)
         assert sorted((call.hold_id, call.state, call.price_micros) for call in calls) == sorted(
             [(str(hold_id), "settled", 30_000) for hold_id in told]
             + [(str(hold_id), "expired", SLICE_MICROS) for hold_id in silent]
@@ -484,7 +485,7 @@ async def test_a_currency_keeps_its_decimals_from_price_to_record_and_export(
 
 
 async def test_a_record_says_who_where_when_how_much_and_why(site: Site) -> None:
-    carrier = await site.account(type_="carrier", prepaid=False, credit_micros=0)
+    carrier = await site.account(type="carrier", prepaid=False, credit_micros=0)
     cost = Price("EUR", (Window(0, (RateGroup(0, 30_000, 60, 1),)),))
     site.quotes.routes = (Route("carrier", "192.0.2.1:5060", carrier_account_id=str(carrier), cost=cost),)
     account_id = await site.account(name="alice")
@@ -551,7 +552,7 @@ async def test_a_rule_that_leaves_less_than_a_slice_is_named_by_the_record_and_t
         r async for page in SqlRecords(site.database).export(account_id, 0.0, site.clock.unix_s() + 1) for r in page
     ]
     assert record.limits_hit == rule
-    explained = await site.accounts.explain(request.call_id)
+    explained = await site.history.explain(request.call_id)
     made = [admission_pb2.Decision.FromString(body) for body in explained.decisions]
     assert {decision.outcome: decision.cut_by for decision in made} == {"admit": "", "cut": rule}
 

@@ -7,9 +7,13 @@ from uuid import UUID
 from callwarden.api.admission.v1 import admission_pb2_grpc, lists_pb2_grpc
 from callwarden.call_admission.accounts.adapters.accounts_grpc import AccountGrpc
 from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
-from callwarden.call_admission.accounts.adapters.events_nats import NatsNews
-from callwarden.call_admission.accounts.app.account_service import AccountDesk
-from callwarden.call_admission.accounts.app.limit_queries import LimitDesk
+from callwarden.call_admission.accounts.adapters.calls_sql import SqlCallHistory
+from callwarden.call_admission.accounts.adapters.events_nats import NatsAccountEvents
+from callwarden.call_admission.accounts.adapters.trunks_sql import SqlTrunks
+from callwarden.call_admission.accounts.app.account_service import AccountService
+from callwarden.call_admission.accounts.app.limit_queries import LimitQueries
+from callwarden.call_admission.accounts.app.record_service import RecordService
+from callwarden.call_admission.accounts.app.trunk_service import TrunkService
 from callwarden.call_admission.admission.adapters import events_nats, metrics
 from callwarden.call_admission.admission.adapters.admission_grpc import AdmissionGrpc
 from callwarden.call_admission.admission.adapters.policy_source import CompiledPolicies
@@ -68,16 +72,20 @@ async def wire(settings: AdmissionSettings, runtime: Runtime) -> None:
     app = CallAdmission(
         attempts, quotes, policies, runtime.clock, random.random, lists=lists, trunks=source_trunks, notifier=notifier
     )
-    news = NatsNews(publisher, new_id)
+    account_events = NatsAccountEvents(publisher, new_id)
     records = SqlRecords(database)
-    accounts = SqlAccounts(database)
-    desk = AccountDesk(accounts, records, news, policies, runtime.clock, new_id)
+    accounts, trunks = SqlAccounts(database), SqlTrunks(database)
     retention = Retention(records, settings.kept_days(), runtime.clock, random.random)
     metrics.register(runtime.metrics, app, attempts, quotes)
     list_metrics.register_lists(runtime.metrics, lists, watch)
     admission_pb2_grpc.add_AdmissionServiceServicer_to_server(AdmissionGrpc(app, watch), runtime.server)
-    limits = LimitDesk(app, accounts, policies, runtime.clock)
-    admission_pb2_grpc.add_AccountServiceServicer_to_server(AccountGrpc(desk, limits), runtime.server)
+    administration = AccountGrpc(
+        AccountService(accounts, account_events, policies, runtime.clock, new_id),
+        TrunkService(trunks, accounts, account_events, runtime.clock),
+        RecordService(accounts, SqlCallHistory(database), records, runtime.clock),
+        LimitQueries(app, accounts, trunks, policies, runtime.clock),
+    )
+    admission_pb2_grpc.add_AccountServiceServicer_to_server(administration, runtime.server)
     lists_pb2_grpc.add_ListServiceServicer_to_server(ListGrpc(lists), runtime.server)
     runtime.ready_when("database", lambda: app.is_up)
     runtime.spawn("group-commit", app.run())

@@ -45,7 +45,7 @@ from callwarden.call_admission.accounts.adapters.account_rows import (
 from callwarden.call_admission.accounts.core.account_csv import Line
 from callwarden.call_admission.accounts.core.accounts import AccountChange, AccountFilter, AccountRef
 from callwarden.call_admission.accounts.core.views import AccountView
-from callwarden.call_admission.accounts.ports import Ceilings, Resellers
+from callwarden.call_admission.accounts.ports import AccountCeilings, Resellers
 from callwarden.call_admission.admission.adapters.shards_sql import reshard
 from callwarden.call_admission.model.days import day_of
 from callwarden.common.sql import Database
@@ -70,7 +70,7 @@ class SqlAccounts:
         self._turn = asyncio.Lock()
         self._importing = asyncio.Lock()
 
-    async def create(self, account_id: UUID, new: NewAccount, ceilings: Ceilings | None = None) -> None:
+    async def create(self, account_id: UUID, new: NewAccount, ceilings: AccountCeilings | None = None) -> None:
         more = {new.realm: 1}
         limited = ceilings if ceilings is not None and _are_any(more, ceilings) else None
 
@@ -90,7 +90,7 @@ class SqlAccounts:
         except IntegrityError as error:
             raise await self._taken(error, new.name, new.realm, new.numbers) from error
 
-    async def _bear(self, connection: AsyncConnection, more: Mapping[str, int], ceilings: Ceilings) -> None:
+    async def _bear(self, connection: AsyncConnection, more: Mapping[str, int], ceilings: AccountCeilings) -> None:
         """Raises Exhausted if so many more accounts, by realm, would pass a ceiling.
 
         Where there is one, accounts are created one after the other: each has to know how many there are. They are
@@ -146,7 +146,7 @@ class SqlAccounts:
         pages: Callable[[], Iterable[Sequence[Line]]],
         new_id: Callable[[], UUID],
         resellers: Resellers,
-        ceilings: Ceilings,
+        ceilings: AccountCeilings,
     ) -> int:
         async def work(connection: AsyncConnection) -> int:
             more: Counter[str] = Counter()
@@ -304,7 +304,7 @@ async def _insert(connection: AsyncConnection, accounts: list[Any], numbers: lis
     numbers.clear()
 
 
-def _are_any(more: Iterable[str], ceilings: Ceilings) -> bool:
+def _are_any(more: Iterable[str], ceilings: AccountCeilings) -> bool:
     """Whether any ceiling is set for accounts of these realms."""
     return ceilings.system is not None or any(ceilings.realm(realm) is not None for realm in more)
 

@@ -1,9 +1,9 @@
 """Accounts as lines of CSV: read a line at a time, each wrong one reported with its column and the reason; and written.
 
-Columns are those of callwarden.kernel.account, by the names in the first line, in any order; `name` is required. Several
-values are separated by blanks; amounts are decimal numbers in the account's currency, durations such as 3600, 90m or
-100h. What is empty isn't set. UTF-8; separated by comma, semicolon or tab. Empty lines and those that begin with "#" are
-skipped. No passwords: they go to auth, and a file is no place for them.
+Columns are those of callwarden.kernel.account, by the names in the first line, in any order; `name` is required.
+Several values are separated by blanks; amounts are decimal numbers in the account's currency, durations such as 3600,
+90m or 100h. What is empty isn't set. UTF-8; separated by comma, semicolon or tab. Empty lines and those that begin with
+"#" are skipped. No passwords: they go to auth, and a file is no place for them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -88,8 +88,8 @@ _CHECKS: Final[tuple[tuple[DataField, Check], ...]] = tuple((each, check_of(each
 
 
 def check_account(given: Mapping[str, Any]) -> NewAccount:
-    """The account of these values, by `wire` names; or Invalid with the first field that is wrong. What is None or empty
-    isn't set."""
+    """The account of these values, by `wire` names; or Invalid with the first field that is wrong. What is None or
+    empty isn't set."""
     values: dict[str, Any] = {}
     for each, check in _CHECKS:
         value = given.get(each.wire)

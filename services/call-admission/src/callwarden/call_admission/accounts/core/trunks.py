@@ -30,7 +30,7 @@ class TrunkChange:
 
     def of(self, trunk: Trunk) -> Trunk:
         """The trunk as it is then. Raises Invalid for too many prefixes, and for one to be removed that isn't there."""
-        several = {
+        several: dict[str, Any] = {
             each.name: _changed(
                 getattr(trunk, each.name), self.add.get(each.name, ()), self.remove.get(each.name, ()), each.wire
             )
