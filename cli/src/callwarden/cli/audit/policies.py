@@ -1,11 +1,7 @@
 """The policy's part of the checklist: every field with a hardened value, and what may be opened beyond the default.
 
-Which fields have a hardened value, and which, is said by the policy model alone. This module says why each matters, how severe
-it is, and what else can be opened. Checks are pure functions of the policies that hold.
-
-A field is closed at its hardened value and beyond it: "beyond" is the direction in which that value lies from the
-default. A limit within a period is looked at as a rate. What no service enforces yet is told, too, but as information:
-no line of YAML closes it.
+The policy model alone says which fields have a hardened value, and which. This module says why each matters, how severe
+a finding is, and what else can be opened. Checks are pure functions of the policies in force.
 """
 
 import ipaddress
