@@ -28,7 +28,8 @@ from callwarden.call_admission.admission.core.commands import Command
 from callwarden.call_admission.model.calls import Expired, Pricing, Started
 from callwarden.call_admission.model.policy import AddressPolicy, Ceiling
 from callwarden.call_admission.model.scopes import scope_of
-from callwarden.call_admission.model.usage import Usage, merged
+from callwarden.call_admission.model.usage import Usage
+from callwarden.call_admission.model.usage_shards import merged
 from callwarden.kernel.account import AccountType
 from callwarden.kernel.tariff import Price, RateGroup, Window
 

@@ -312,7 +312,7 @@ async def test_another_services_decision_is_kept_once_and_explained(site: Site) 
 
 
 async def test_the_record_says_what_the_carrier_that_took_the_call_charges(site: Site) -> None:
-    carrier = await site.account(type="carrier", credit_micros=0, limits={"talk_day_s": 1_000})
+    carrier = await site.account(type="carrier", credit_micros=0, talk_day_s=1_000)
     other = await site.account(type="carrier", credit_micros=0)
     cheap = Price("EUR", (Window(0, (RateGroup(0, 30_000, 60, 1),)),))
     foreign = Price("USD", (Window(0, (RateGroup(0, 30_000, 60, 1),)),))
