@@ -19,7 +19,7 @@ from callwarden.call_admission.accounts.adapters import accounts_sql
 from callwarden.call_admission.accounts.adapters.calls_sql import SqlCallHistory
 from callwarden.call_admission.accounts.core.account_csv import Line
 from callwarden.call_admission.accounts.core.accounts import AccountFilter, AccountRef
-from callwarden.call_admission.accounts.core.trunks import TrunkChange
+from callwarden.call_admission.accounts.core.trunks import TrunkUpdate
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.admission.adapters.source_trunks_sql import SqlSourceTrunks
 from callwarden.call_admission.admission.adapters.store_sql import SqlAdmissionStore
@@ -176,7 +176,7 @@ async def _accounts(database: Database) -> UUID:
         await admin.accounts.update(ref, changed)
     await _refused(admin.accounts.update(ref, change(add_numbers=(f"+{DIGITS}2",))))
     await admin.trunks.create(trunk(name=f"{MARK}-trunk", account=str(carrier), address=f"{MARK}.org:5060"))
-    await admin.trunks.update(f"{MARK}-trunk", TrunkChange({"enabled": True}))
+    await admin.trunks.update(f"{MARK}-trunk", TrunkUpdate({"enabled": True}))
     assert len(await admin.trunks.list()) == 1
     await SqlSourceTrunks(database).refresh()
     return alice

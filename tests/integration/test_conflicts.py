@@ -24,7 +24,7 @@ from callwarden.auth.core.users import UserKey
 from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
 from callwarden.call_admission.accounts.adapters.trunks_sql import SqlTrunks
 from callwarden.call_admission.accounts.core.account_csv import Line
-from callwarden.call_admission.accounts.core.trunks import TrunkChange
+from callwarden.call_admission.accounts.core.trunks import TrunkUpdate
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.lists.adapters.lists_sql import SqlLists
 from callwarden.call_admission.model.lists import ListEntry, ListHead
@@ -203,8 +203,8 @@ async def test_an_import_that_another_creation_interrupts_is_whole_and_made_once
 async def test_two_changes_of_a_trunk_are_both_made(two: Two) -> None:
     owner = await two.account("carrier", type="carrier", prepaid=False)
     await SqlTrunks(two.other).create(trunk(account="carrier"), owner)
-    two.interrupt("FOR UPDATE", lambda: SqlTrunks(two.other).update("berlin", TrunkChange({"strip_digits": 3})))
-    after, _ = await SqlTrunks(two.one).update("berlin", TrunkChange({"enabled": False}))
+    two.interrupt("FOR UPDATE", lambda: SqlTrunks(two.other).update("berlin", TrunkUpdate({"strip_digits": 3})))
+    after, _ = await SqlTrunks(two.one).update("berlin", TrunkUpdate({"enabled": False}))
     assert (after.strip_digits, after.enabled) == (3, False)
     assert two.retried("trunk-update") == 1
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from callwarden.call_admission.accounts.core.account_csv import Line
 from callwarden.call_admission.accounts.core.accounts import AccountChange, AccountFilter, AccountRef
-from callwarden.call_admission.accounts.core.trunks import TrunkChange
+from callwarden.call_admission.accounts.core.trunks import TrunkUpdate
 from callwarden.call_admission.accounts.core.views import AccountView, CallView, Explanation, LedgerAudit
 from callwarden.kernel.account import NewAccount
 from callwarden.kernel.csv_rows import LineError
@@ -66,7 +66,7 @@ class Trunks(Protocol):
         """Raises Conflict when the name is taken, Invalid when the account is of another kind, NotFound."""
         ...
 
-    async def update(self, name: str, change: TrunkChange) -> tuple[Trunk, UUID]:
+    async def update(self, name: str, change: TrunkUpdate) -> tuple[Trunk, UUID]:
         """All of it or nothing; the trunk as it is then, and its account. Raises NotFound, Invalid."""
         ...
 

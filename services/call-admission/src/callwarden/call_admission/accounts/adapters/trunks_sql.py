@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.call_admission.accounts.adapters.account_rows import fetch, trunk_of, trunk_row
-from callwarden.call_admission.accounts.core.trunks import TrunkChange
+from callwarden.call_admission.accounts.core.trunks import TrunkUpdate
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
 from callwarden.kernel.trunk import Trunk
@@ -36,7 +36,7 @@ class SqlTrunks:
         except IntegrityError as error:
             raise Conflict(f"there is a trunk {new.name} already", field="name") from error
 
-    async def update(self, name: str, change: TrunkChange) -> tuple[Trunk, UUID]:
+    async def update(self, name: str, change: TrunkUpdate) -> tuple[Trunk, UUID]:
         async def work(connection: AsyncConnection) -> tuple[Trunk, UUID]:
             query = (
                 select(trunk, account.c.name.label("owner"), account.c.realm).join(account).where(trunk.c.name == name)

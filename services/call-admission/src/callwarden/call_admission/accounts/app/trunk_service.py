@@ -8,7 +8,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from callwarden.call_admission.accounts.core.accounts import AccountRef
-from callwarden.call_admission.accounts.core.trunks import TrunkChange
+from callwarden.call_admission.accounts.core.trunks import TrunkUpdate
 from callwarden.call_admission.accounts.core.views import AccountView
 from callwarden.call_admission.accounts.ports import AccountEvents, Accounts, Trunks
 from callwarden.kernel.clock import Clock
@@ -31,7 +31,7 @@ class TrunkService:
         owner = await self._publish(account_id)
         return replace(trunk, account=owner.account.name, realm=owner.account.realm)
 
-    async def update(self, name: str, change: TrunkChange) -> Trunk:
+    async def update(self, name: str, change: TrunkUpdate) -> Trunk:
         """All of the change or nothing. Raises NotFound, Invalid, Unavailable."""
         trunk, account_id = await self._trunks.update(name, change)
         await self._publish(account_id)

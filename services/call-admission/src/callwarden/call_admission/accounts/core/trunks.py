@@ -20,7 +20,7 @@ SEVERAL: Final = tuple(each for each in TRUNK_FIELDS if each.kind is FieldKind.N
 
 
 @dataclass(frozen=True, slots=True)
-class TrunkChange:
+class TrunkUpdate:
     """What is to be different, by the names of fields; a field that is nowhere stays."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -84,7 +84,7 @@ def check_trunk_change(
     *,
     add: Mapping[str, Iterable[str]] | None = None,
     remove: Mapping[str, Iterable[str]] | None = None,
-) -> TrunkChange:
+) -> TrunkUpdate:
     """The change, or Invalid with the first field that is wrong. `given` by `wire` names; None: unchanged. `add` and
     `remove` by the names of SEVERAL."""
     values = {
@@ -92,7 +92,7 @@ def check_trunk_change(
         for each, check in _CHECKS
         if each.by is ChangedBy.OPERATOR and (value := given.get(each.wire)) is not None
     }
-    return TrunkChange(values, _prefixes("add", add or {}), _prefixes("remove", remove or {}))
+    return TrunkUpdate(values, _prefixes("add", add or {}), _prefixes("remove", remove or {}))
 
 
 def _prefixes(verb: str, given: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
