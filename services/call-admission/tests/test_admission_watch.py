@@ -92,10 +92,10 @@ async def test_a_number_that_keeps_failing_is_listed_with_its_evidence(fake_cloc
     listed = MemoryListed()
     process = Process(fake_clock, listed)
     process.calls(5)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == []
     process.calls(1)
-    await process.watch.tell()
+    await process.watch.publish()
     (one,) = listed.kept.values()
     assert (one.list, one.side, one.number, one.realm) == (DYNAMIC, ListSide.CALLED, TARGET, REALM)
     assert one.evidence == "6 failed calls within 600 s (limit 5)"
@@ -109,8 +109,8 @@ async def test_failures_of_all_processes_count_together_and_the_number_is_listed
     one.wire.others, two.wire.others = [two.watch], [one.watch]
     one.calls(3)
     two.calls(3)
-    await one.watch.tell()
-    await two.watch.tell()
+    await one.watch.publish()
+    await two.watch.publish()
     assert kept(listed) == [(DYNAMIC, ListSide.CALLED, TARGET)]
 
 
@@ -118,10 +118,10 @@ async def test_failures_that_are_older_than_the_period_do_not_count(fake_clock: 
     listed = MemoryListed()
     process = Process(fake_clock, listed)
     process.calls(5)
-    await process.watch.tell()
+    await process.watch.publish()
     fake_clock.advance(700)
     process.calls(5)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == []
 
 
@@ -141,7 +141,7 @@ async def test_calls_that_we_cut_and_local_ones_do_not_count_against_a_number(fa
     process.calls(50, talk_s=1.0, reason="cut-credit", calling=CALLER)
     process.calls(50, reason="edge-drain", calling=CALLER)
     process.calls(50, local=True)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == []
     assert len(process.watch.stats.targets) == len(process.watch.stats.callers) == 0
 
@@ -153,7 +153,7 @@ async def test_numbers_that_an_attack_is_after_are_listed_and_the_refused_caller
         process.watch.refused(ALICE, TARGET, Reason.VELOCITY, local=False)
     for _ in range(100):
         process.watch.refused(ALICE, "4930999", Reason.CREDIT, local=False)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == [(DYNAMIC, ListSide.CALLED, TARGET)]
 
 
@@ -162,7 +162,7 @@ async def test_an_allowed_number_is_never_listed(fake_clock: FakeClock) -> None:
     process = Process(fake_clock, listed, Policies(lists=("friends",)))
     await process.lists.import_list(ListHead("friends", kind=ListKind.ALLOW), [TARGET.encode()])
     process.calls(50)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == []
 
 
@@ -170,14 +170,14 @@ async def test_a_lifted_number_begins_anew(fake_clock: FakeClock) -> None:
     listed = MemoryListed()
     process = Process(fake_clock, listed)
     process.calls(6)
-    await process.watch.tell()
+    await process.watch.publish()
     for one in await process.lists.lift(TARGET):
         process.watch.gone(one)
     process.calls(5)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == []
     process.calls(1)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == [(DYNAMIC, ListSide.CALLED, TARGET)]
 
 
@@ -187,7 +187,7 @@ async def test_a_caller_of_short_calls_is_listed_and_an_ordinary_one_is_not(fake
     for number in range(30):
         process.calls(1, talk_s=1.5, status=0, reason="caller-bye", called=f"37128{number:06}", calling=CALLER)
         process.calls(1, talk_s=90, status=0, reason="caller-bye", called=f"37129{number:06}", calling="4930999")
-    await process.watch.tell()
+    await process.watch.publish()
     (one,) = listed.kept.values()
     assert (one.list, one.side, one.number, one.account_id) == (SMART, ListSide.CALLING, CALLER, ALICE)
     assert one.evidence == ("of 30 calls 1.5 s on average (at least 5 s), 100 % shorter than 6 s (at most 80 %)")
@@ -205,11 +205,11 @@ async def test_while_the_store_is_away_counts_go_on_and_the_number_is_listed_lat
     listed = Away()
     process = Process(fake_clock, listed)
     process.calls(10)
-    await process.watch.tell()
+    await process.watch.publish()
     assert process.watch.counts.not_listed == 1
     listed.is_away = False
     process.calls(1)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == [(DYNAMIC, ListSide.CALLED, TARGET)]
 
 

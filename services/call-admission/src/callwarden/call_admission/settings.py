@@ -1,4 +1,4 @@
-"""What call-admission is told by its environment."""
+"""Settings of call-admission."""
 
 from typing import Annotated
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-LEASE_STEP_S: Final = 8  # A hold that nobody ends counts so much longer at most; the reaper is quicker (2 s).
+LEASE_STEP_S: Final = 8  # An expired hold counts so much longer at most; the reaper is quicker (2 s).
 
 
 LEASES_MAX: Final = 4_096  # 9 h ahead in steps of 8 s; holds are extended slice by slice, an hour at most.

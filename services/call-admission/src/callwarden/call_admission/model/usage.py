@@ -49,13 +49,13 @@ if TYPE_CHECKING:
 
 
 SPANS_MAX: Final = 400  # A call may run a year (policy's longest timeout), and each day have one that began then.
-BLOCKED: Final = 102  # the level of a notice that tells of a block: above every percent
+BLOCKED: Final = 102  # the level of a notice about a blocked call: above every percentage
 WARNED: Final = 101  # of a velocity rule's warning
 
 
 @dataclass(slots=True)
 class TransitionContext:
-    """What a transition needs to know besides the call. `account`: the owner's own, if it is an account, a reseller or
+    """What a transition needs in addition to the call. `account`: the owner's own, if it is an account, a reseller or
     a carrier; the paying account otherwise."""
 
     owner: str
@@ -83,13 +83,13 @@ class Usage(msgspec.Struct, omit_defaults=True):
     countries: dict[str, Country] = msgspec.field(default_factory=dict)
     baseline: AccountBaseline | None = None
     month_base_micros: int | None = None
-    """The monthly limit that has grown by `month_grown_micros`; another one begins anew."""
+    """The monthly limit that has grown by `month_grown_micros`; another limit restarts the growth."""
     month_grown_micros: int = 0
     month_grown: int = 0
     """Month up to whose start growth is counted."""
     notice_day: int = 0
     notices: dict[str, int] = msgspec.field(default_factory=dict)
-    """By rule: the highest level told on that day."""
+    """By rule: the highest level that was published on that day."""
 
     def copy(self) -> "Usage":
         return _DECODER.decode(_ENCODER.encode(self))
@@ -221,7 +221,7 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 sums = self.period.sums(now_s)
                 return sums.calls if name == "period_calls" else sums.talk_s if name == "period_talk" else sums.micros
             case _:
-                raise ValueError(f"nobody counts {quantity!r}")
+                raise ValueError(f"unknown quantity {quantity!r}")
         return span.spent_micros + span.held_micros if name.endswith("spend") else span.talk_s + span.granted_s
 
     def day(self, key: int) -> CalendarSpan:
@@ -261,7 +261,7 @@ class Usage(msgspec.Struct, omit_defaults=True):
     # ------------------------------------------------------------------ notices
 
     def is_notice_due(self, rule: str, level: int, day: int) -> bool:
-        """Whether that level (percent, or BLOCKED) of a rule is still to be told on this day."""
+        """Whether that level (percent, or BLOCKED) of a rule is still to be published on this day."""
         return day > self.notice_day or (day == self.notice_day and self.notices.get(rule, 0) < level)
 
     def record_notice(self, rule: str, level: int, day: int) -> None:

@@ -52,7 +52,7 @@ REAP_BATCH: Final = 200
 GROW_EVERY_S: Final = 1.0
 SHARDS_FIRST: Final = 4  # of an account on which several processes keep colliding
 SHARDS_GROWN_MAX: Final = 16  # More are set by an operator only.
-_NOBODY: Final = UUID(int=0)
+_NO_HOLD: Final = UUID(int=0)
 
 
 @dataclass(slots=True)
@@ -198,7 +198,7 @@ class CallAdmission:
     async def snapshot_of(self, account_id: UUID, at_s: float) -> Snapshot:
         """What a call of the account would be decided on at that moment, without a price: everything that is counted
         for the account and what it belongs to. Raises as `simulate`."""
-        request = CallRequest(_NOBODY, "", account_id, "", "", "", "", "", True, at_s)
+        request = CallRequest(_NO_HOLD, "", account_id, "", "", "", "", "", True, at_s)
         return await self._look(Admission(request), AdmissionQuery.snapshot_of, referenced=(account_id,))
 
     async def _look(

@@ -1,6 +1,6 @@
 """How a shard that is short of room gets some from the other shards of its scope, within one transaction.
 
-Out: the arithmetic (callwarden.limits.shards), which rules are short (rules.tally).
+Out: the arithmetic (callwarden.limits.shards), which rules are short (rules.counted_limit).
 """
 
 from collections.abc import Iterable, MutableMapping

@@ -45,7 +45,7 @@ WATCH_DROPPED = Metric(
 
 
 def register_lists(metrics: Metrics, lists: NumberLists, watch: CallWatch) -> None:
-    """Likewise, of number lists and statistics."""
+    """Registers the metrics of number lists and statistics."""
     stats = watch.stats
     metrics.observe(LIST_ENTRIES, lambda: sum(one.head.entries for one in lists.current.fixed.values()))
     metrics.observe(LIST_BYTES, lambda: sum(one.size_bytes for one in lists.current.fixed.values()))

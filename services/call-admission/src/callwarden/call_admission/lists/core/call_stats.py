@@ -1,7 +1,7 @@
 """Statistics of callers and targets: how calls with each number ended, and which numbers are out of line.
 
 In: counting ended calls, adding up what several processes counted, the dynamic list's and the smart list's judgement.
-Out: what an event says and who is told (adapters), when and what is then listed (call_watch).
+Out: what an event says and who is notified (adapters), when and what is then listed (call_watch).
 
 A number's counts are bounded by TABLE_MAX keys of each kind, each with a time to live; what is evicted for want of
 room is counted.
@@ -76,7 +76,7 @@ class StatsKey(NamedTuple):
 
 
 class CallCount(NamedTuple):
-    """What one process counted of a number since it told last."""
+    """What one process counted of a number since it published last."""
 
     realm: str
     key: StatsKey
@@ -89,7 +89,7 @@ def is_failure(sip_status: int) -> bool:
 
 
 class Pending:
-    """What this process has counted and not told yet. 1 to 2 µs a call."""
+    """What this process has counted and not published yet. 1 to 2 µs a call."""
 
     def __init__(self) -> None:
         self._tallies: dict[StatsKey, NumberStats] = {}
@@ -137,7 +137,7 @@ class Pending:
         return {key.account_id for key in self._tallies}
 
     def take(self, realms: dict[UUID, str]) -> list[CallCount]:
-        """All of it, and begins anew. What is of an account without a realm was of one that is gone."""
+        """All of it; counting restarts. What is of an account without a realm was of one that is gone."""
         taken, self._tallies = self._tallies, {}
         return [
             CallCount(realm, key, tally)
@@ -257,14 +257,14 @@ class CallStats:
         account.calls += calls
 
     def forget(self, listed: Listed) -> None:
-        """The number isn't listed any more: its statistics begin anew."""
+        """The number isn't listed any more: its statistics restart."""
         if listed.account_id is None:
             self.targets.remove(f"{listed.realm} {listed.number}")
         else:
             self.callers.remove(f"{listed.account_id.hex} {listed.number}")
 
     def expire(self, now_s: float) -> None:
-        """Forgets what nobody called for long, a bounded number; call it often."""
+        """Forgets numbers that were not called for long, a bounded number; call it often."""
         for table in (self.targets, self.callers, self.accounts):
             table.expire(now_s)
 

@@ -4,7 +4,7 @@ In: what is next, and when. Out: how it is deleted (ports.Records). Never ledger
 
 Every process does its part without asking the others. The space of account ids is cut into slices; each process begins
 with one of its own chance and goes around, and in a slice deletes a few hundred rows at a time by their keys. Two that
-meet in one slice find that the other's rows are gone, or are told to try again by the database.
+meet in one slice find that the other's rows are gone, or the database makes one of them try again.
 """
 
 import asyncio

@@ -1,15 +1,6 @@
 """How quickly an account calls groups of destinations: a rule of policy for each group."""
 
-from callwarden.call_admission.admission.core.rules.rule import (
-    POLICY,
-    AdmissionRule,
-    LimitUsage,
-    Question,
-    RuleFinding,
-    passed,
-    skipped,
-)
-from callwarden.call_admission.admission.core.rules.tally import (
+from callwarden.call_admission.admission.core.rules.counted_limit import (
     CALLS,
     MICROS,
     SECONDS,
@@ -18,6 +9,15 @@ from callwarden.call_admission.admission.core.rules.tally import (
     nearest,
     part_of,
     spends,
+)
+from callwarden.call_admission.admission.core.rules.rule import (
+    POLICY,
+    AdmissionRule,
+    LimitUsage,
+    Question,
+    RuleFinding,
+    passed,
+    skipped,
 )
 from callwarden.call_admission.admission.core.slices import cost_max
 from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot
@@ -49,11 +49,12 @@ def _covering(destination: str, policy: AdmissionPolicy, account: Account, now_s
 
 
 class VelocityRules(AdmissionRule):
-    """A new call is counted with those before it: above a critical level it is refused, above a warning level it goes
-    on and that is told. A running call is asked again for its group's spend only; the longest talk time of one call is
-    fixed when it is admitted. Local calls aren't counted.
+    """A new call is counted with those before it: above a critical level it is refused, above a warning level it may go
+    on and a notice is published. For a running call only its group's spend is checked again; the longest talk time of a
+    call is fixed when it is admitted. Local calls aren't counted.
 
-    Shards of an account lend each other none of this: each has its part of every level, rounded up."""
+    Shards of an account lend each other none of this: each has its part of every level, rounded up.
+    """
 
     name = "velocity"
     extends = True
@@ -81,10 +82,10 @@ class VelocityRules(AdmissionRule):
         findings = []
         for counter, used, warning, critical, window in _levels(rule, counted, snapshot, question):
             if critical is not None:
-                tallied = CountedLimit(counter, CALLS, used, critical, critical - used, window, POLICY, critical)
+                measured = CountedLimit(counter, CALLS, used, critical, critical - used, window, POLICY, critical)
                 text = f"Velocity rule {rule.name} allows {critical} {_NAMES[counter]} ({window})."
                 retry_after_s = RETRY_AFTER_S if counter == "per_second" else 0
-                finding = counts(self.name, mode, Reason.VELOCITY, tallied, text, retry_after_s=retry_after_s)
+                finding = counts(self.name, mode, Reason.VELOCITY, measured, text, retry_after_s=retry_after_s)
             else:
                 finding = RuleFinding(RuleResult(self.name, mode, None, counter, used, None, window))
             if warning is not None and used >= warning:
@@ -119,13 +120,13 @@ class VelocityRules(AdmissionRule):
         if critical is None:
             finding = RuleFinding(RuleResult(self.name, mode, None, "spend", used, None, window))
         else:
-            tallied = CountedLimit("spend", MICROS, used, critical, critical - used, window, POLICY, critical)
+            measured = CountedLimit("spend", MICROS, used, critical, critical - used, window, POLICY, critical)
 
-            def text(tallied: CountedLimit) -> str:
-                limit = format_amount(tallied.limit, currency)
+            def text(measured: CountedLimit) -> str:
+                limit = format_amount(measured.limit, currency)
                 return f"Velocity rule {rule.name} allows a spend of {limit} ({window})."
 
-            finding = spends(self.name, mode, Reason.VELOCITY, tallied, question, text)
+            finding = spends(self.name, mode, Reason.VELOCITY, measured, question, text)
         if warning is not None and used + cost_max(price, question.answers, question.least_s) > warning:
             finding.warnings = (_warning("spend", used, warning, window, rule.name),)
         return [finding]
