@@ -25,6 +25,7 @@ from callwarden.call_admission.lists.core.call_stats import (
 )
 from callwarden.call_admission.model.lists import DYNAMIC, SMART, Listed, ListHead, ListKind, ListSide
 from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.errors import Unavailable
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.model import DynamicList, PolicySpec, SmartList
@@ -235,25 +236,29 @@ def test_the_score_needs_more_than_one_statistic_that_is_just_out_of_line(tally:
 def test_what_was_long_ago_is_forgiven() -> None:
     stats, key = CallStats(), StatsKey(ALICE, CALLER, True)
     silent = CallCount(REALM, key, NumberStats(calls=19))
-    assert stats.add(silent, DYNAMIC_POLICY, SMART_POLICY, 0.0, 0.0) == []
-    later = stats.add(silent, DYNAMIC_POLICY, SMART_POLICY, 2 * GENERATION_S, 0.0)
+    assert stats.add(silent, DYNAMIC_POLICY, SMART_POLICY, MonoS(0.0), UnixS(0.0)) == []
+    later = stats.add(silent, DYNAMIC_POLICY, SMART_POLICY, MonoS(2 * GENERATION_S), UnixS(0.0))
     assert later == []
-    soon = stats.add(silent, DYNAMIC_POLICY, SMART_POLICY, 2.5 * GENERATION_S, 0.0)
+    soon = stats.add(silent, DYNAMIC_POLICY, SMART_POLICY, MonoS(2.5 * GENERATION_S), UnixS(0.0))
     assert [one.number for one in soon] == [CALLER]
 
 
 def test_a_country_is_new_to_an_account_whose_calls_are_known_for_a_day() -> None:
     stats = CallStats()
-    assert not stats.is_fresh(ALICE, TARGET, 0.0)
+    assert not stats.is_fresh(ALICE, TARGET, MonoS(0.0))
     home = CallCount(REALM, StatsKey(ALICE, "4930123", False), NumberStats(calls=LEARNT_CALLS))
-    stats.add(home, DYNAMIC_POLICY, SMART_POLICY, 0.0, 0.0)
-    assert stats.is_fresh(ALICE, TARGET, 1.0)
-    assert not stats.is_fresh(ALICE, "4989123", 1.0)
+    stats.add(home, DYNAMIC_POLICY, SMART_POLICY, MonoS(0.0), UnixS(0.0))
+    assert stats.is_fresh(ALICE, TARGET, MonoS(1.0))
+    assert not stats.is_fresh(ALICE, "4989123", MonoS(1.0))
     stats.add(
-        CallCount(REALM, StatsKey(ALICE, TARGET, False), NumberStats(calls=1)), DYNAMIC_POLICY, SMART_POLICY, 1.0, 0.0
+        CallCount(REALM, StatsKey(ALICE, TARGET, False), NumberStats(calls=1)),
+        DYNAMIC_POLICY,
+        SMART_POLICY,
+        MonoS(1.0),
+        UnixS(0.0),
     )
-    assert stats.is_fresh(ALICE, TARGET, 3_600.0)
-    assert not stats.is_fresh(ALICE, TARGET, 90_000.0)
+    assert stats.is_fresh(ALICE, TARGET, MonoS(3_600.0))
+    assert not stats.is_fresh(ALICE, TARGET, MonoS(90_000.0))
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3), st.booleans()), max_size=60), st.integers(1, 4))
@@ -269,7 +274,7 @@ def test_the_sum_is_the_same_however_calls_are_shared_out_to_processes(
             pending[process % share].ended(ALICE, f"4930{number}", CALLER, talk_s, 404, fresh=False)
         for one in pending:
             for count in one.take({ALICE: REALM}):
-                stats.add(count, DYNAMIC_POLICY, SMART_POLICY, 10.0, 0.0)
+                stats.add(count, DYNAMIC_POLICY, SMART_POLICY, MonoS(10.0), UnixS(0.0))
     assert {key: entry.now for key, entry in alone.targets} == {key: entry.now for key, entry in together.targets}
     assert {key: entry.now for key, entry in alone.callers} == {key: entry.now for key, entry in together.callers}
 
@@ -280,7 +285,7 @@ def test_memory_is_bounded_and_what_goes_is_counted() -> None:
         pending.ended(ALICE, f"49{number:09}", "", None, 404, fresh=False)
     assert (len(pending), pending.dropped) == (PENDING_MAX, 10)
     for count in pending.take({ALICE: REALM}):
-        stats.add(count, DYNAMIC_POLICY, SMART_POLICY, 0.0, 0.0)
+        stats.add(count, DYNAMIC_POLICY, SMART_POLICY, MonoS(0.0), UnixS(0.0))
     assert (len(stats.targets), stats.evicted) == (100, PENDING_MAX - 100)
-    stats.expire(100_000.0)
+    stats.expire(MonoS(100_000.0))
     assert len(stats.targets) == 0

@@ -119,9 +119,9 @@ class CallAdmission:
         """Decides batch after batch, for ever."""
         await self._commit.run()
 
-    def _begin(self, loaded: Loaded, now_s: float) -> AdmissionTransaction:
+    def _begin(self, loaded: Loaded, unix_s: float) -> AdmissionTransaction:
         lists = self._lists.current if self._lists is not None else None
-        return AdmissionTransaction(loaded, self._policies.for_realm, now_s, self._slot, lists, self._trunk_of)
+        return AdmissionTransaction(loaded, self._policies.for_realm, unix_s, self._slot, lists, self._trunk_of)
 
     # ------------------------------------------------------------------ requests
 
@@ -207,14 +207,14 @@ class CallAdmission:
         ask: Callable[[AdmissionQuery, Admission], T | None],
         referenced: Sequence[UUID] = (),
     ) -> T:
-        now_s = command.request.start_s
-        read = ReadSet.of([command], now_s)
+        unix_s = command.request.start_s
+        read = ReadSet.of([command], unix_s)
         if referenced:
             read = replace(read, referenced=referenced)
         lists = self._lists.current if self._lists is not None else None
 
         def work(loaded: Loaded) -> tuple[Changes, T | None]:
-            query = AdmissionQuery(loaded, self._policies.for_realm, now_s, lists, self._trunk_of)
+            query = AdmissionQuery(loaded, self._policies.for_realm, unix_s, lists, self._trunk_of)
             if query.missing_counters(command):
                 return query.changes, None
             return query.changes, ask(query, command)

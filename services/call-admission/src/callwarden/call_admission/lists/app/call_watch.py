@@ -124,10 +124,10 @@ class CallWatch:
     async def add(self, counts: Sequence[CallCount]) -> None:
         """Adds what a process counted, and lists who is out of line."""
         for start in range(0, len(counts), ADD_AT_ONCE):
-            now_s, wall_s = self._clock.mono_s(), self._clock.unix_s()
+            mono_s, unix_s = self._clock.mono_s(), self._clock.unix_s()
             for count in counts[start : start + ADD_AT_ONCE]:
                 policy = self._policies.for_realm(count.realm)
-                for listed in self.stats.add(count, policy.dynamic_list, policy.smart_list, now_s, wall_s):
+                for listed in self.stats.add(count, policy.dynamic_list, policy.smart_list, mono_s, unix_s):
                     await self._list(listed, policy.lists)
             await asyncio.sleep(0)
 

@@ -56,12 +56,12 @@ class Retention:
 
     async def forget_slice(self, number: int) -> int:
         """Deletes what is too old of the accounts of one slice; how many rows. Raises Unavailable, Conflict."""
-        now_s = self._clock.unix_s()
+        unix_s = self._clock.unix_s()
         total = 0
         for kind, days in self._days.items():
             found = BATCH
             while found == BATCH:
-                found = await self._records.forget(kind, slice_of(number), now_s - days * DAY_S, BATCH)
+                found = await self._records.forget(kind, slice_of(number), unix_s - days * DAY_S, BATCH)
                 self.forgotten[kind] += found
                 total += found
         if total:

@@ -32,7 +32,7 @@ def _measure(
     if limit is None or counted is None or only not in (None, snapshot.account.name):
         return None
     window = _period(policy.address)
-    return measure(counted, quantity, limit, snapshot.now_s, counter, unit, window, POLICY)
+    return measure(counted, quantity, limit, snapshot.unix_s, counter, unit, window, POLICY)
 
 
 def _period(address: AddressPolicy) -> str:

@@ -42,4 +42,4 @@ def _measure(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None
     counted = snapshot.counted.get(ACCOUNT)
     if limit is None or counted is None:
         return None
-    return measure(counted, "calls_per_second", limit, snapshot.now_s, "calls", CALLS, "1 s", source)
+    return measure(counted, "calls_per_second", limit, snapshot.unix_s, "calls", CALLS, "1 s", source)

@@ -59,7 +59,7 @@ class CeilingCallsRule(_CeilingRule):
         limit, counted = self._limit(policy), snapshot.counted.get(self._owner)
         if limit is None or counted is None:
             return None
-        return measure(counted, "calls", limit, snapshot.now_s, "calls", CALLS, "now", POLICY)
+        return measure(counted, "calls", limit, snapshot.unix_s, "calls", CALLS, "now", POLICY)
 
 
 class CeilingRateRule(_CeilingRule):
@@ -83,4 +83,4 @@ class CeilingRateRule(_CeilingRule):
         limit, counted = self._limit(policy), snapshot.counted.get(self._owner)
         if limit is None or counted is None:
             return None
-        return measure(counted, "calls_per_second", limit, snapshot.now_s, "calls", CALLS, "1 s", POLICY)
+        return measure(counted, "calls_per_second", limit, snapshot.unix_s, "calls", CALLS, "1 s", POLICY)

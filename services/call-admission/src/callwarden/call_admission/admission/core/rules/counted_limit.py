@@ -63,17 +63,17 @@ class CountedLimit:
 
 
 def measure(
-    counted: CounterView, quantity: str, limit: int, now_s: float, counter: str, unit: str, window: str, source: str
+    counted: CounterView, quantity: str, limit: int, unix_s: float, counter: str, unit: str, window: str, source: str
 ) -> CountedLimit:
     """What is used of an owner's limit."""
-    here = counted.usage.used(quantity, now_s)
+    here = counted.usage.used(quantity, unix_s)
     if not counted.is_sharded:
         return CountedLimit(counter, unit, here, limit, limit - here, window, source, limit)
     part = counted.allowance(quantity, limit)
     if counted.total is None:
         used, shown = here, part
     else:
-        used, shown = counted.total.used(quantity, now_s), limit
+        used, shown = counted.total.used(quantity, unix_s), limit
     return CountedLimit(counter, unit, used, shown, part - here, window, source, limit, counted.owner, quantity)
 
 

@@ -69,4 +69,4 @@ def _over_all(snapshot: Snapshot, available_micros: int) -> int:
     if own is None or own.total is None:
         return available_micros
     account = snapshot.account
-    return account.balance_micros + account.overdraft_micros - own.total.used("credit", snapshot.now_s)
+    return account.balance_micros + account.overdraft_micros - own.total.used("credit", snapshot.unix_s)

@@ -64,6 +64,6 @@ def _measure(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None
     counted = snapshot.counted.get(ACCOUNT)
     if counted is not None and counted.is_sharded:
         quantity = day_spend(snapshot.day.toordinal())
-        return measure(counted, quantity, limit, snapshot.now_s, "spent", MICROS, window, source)
+        return measure(counted, quantity, limit, snapshot.unix_s, "spent", MICROS, window, source)
     spent = snapshot.spent_micros + snapshot.held_day_micros
     return CountedLimit("spent", MICROS, spent, limit, limit - spent, window, source, limit)

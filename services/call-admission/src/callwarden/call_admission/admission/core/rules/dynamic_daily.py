@@ -63,6 +63,6 @@ def _measure(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None
         return None
     day, usage = snapshot.day.toordinal(), counted.usage
     limit = max(part_of(counted, floor), dynamic.multiplier * usage.peak_before(day))
-    spent = usage.used(day_spend(day), snapshot.now_s)
+    spent = usage.used(day_spend(day), snapshot.unix_s)
     window = f"day {snapshot.day} {account.time_zone}"
     return CountedLimit("spent", MICROS, spent, limit, limit - spent, window, POLICY, limit)

@@ -30,7 +30,7 @@ class LinesRule(AdmissionRule):
 def _measure(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit:
     account = snapshot.account
     limit, source, window = account.max_lines, OWN, "now"
-    if not is_peak(account, policy, snapshot.now_s):
+    if not is_peak(account, policy, snapshot.unix_s):
         window = "now (off-peak)"
         if account.max_lines_off_peak is not None:
             limit = account.max_lines_off_peak
@@ -40,11 +40,11 @@ def _measure(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit:
         limit, source = policy.lines_max, POLICY
     counted = snapshot.counted.get(ACCOUNT)
     if counted is not None and counted.is_sharded:
-        return measure(counted, "calls", limit, snapshot.now_s, "calls", CALLS, window, source)
+        return measure(counted, "calls", limit, snapshot.unix_s, "calls", CALLS, window, source)
     lines = snapshot.lines
     return CountedLimit("calls", CALLS, lines, limit, limit - lines, window, source, limit)
 
 
-def is_peak(account: Account, policy: AdmissionPolicy, now_s: float) -> bool:
+def is_peak(account: Account, policy: AdmissionPolicy, unix_s: float) -> bool:
     """Whether it is peak hours for the account; always, where policy names none."""
-    return not policy.peak_hours or is_within(policy.peak_hours, now_s, policy.peak_zone or account.time_zone)
+    return not policy.peak_hours or is_within(policy.peak_hours, unix_s, policy.peak_zone or account.time_zone)

@@ -68,4 +68,4 @@ def monthly(account: Account, counted: CounterView, snapshot: Snapshot, source: 
     if limit is None:
         return None
     window = f"month {day.year}-{day.month:02} {snapshot.account.time_zone}"
-    return measure(counted, month_spend(month), limit, snapshot.now_s, "spent", MICROS, window, source)
+    return measure(counted, month_spend(month), limit, snapshot.unix_s, "spent", MICROS, window, source)

@@ -59,11 +59,11 @@ class ResellerLinesRule(AdmissionRule):
         self, counted: CounterView, reseller: Account, snapshot: Snapshot, policy: AdmissionPolicy
     ) -> CountedLimit | None:
         limit = reseller.max_lines
-        if reseller.max_lines_off_peak is not None and not is_peak(reseller, policy, snapshot.now_s):
+        if reseller.max_lines_off_peak is not None and not is_peak(reseller, policy, snapshot.unix_s):
             limit = reseller.max_lines_off_peak
         if limit is None:
             return None
-        return measure(counted, "calls", limit, snapshot.now_s, "calls", CALLS, "now", source_of(reseller))
+        return measure(counted, "calls", limit, snapshot.unix_s, "calls", CALLS, "now", source_of(reseller))
 
 
 class ResellerSpendRule(AdmissionRule):
@@ -103,16 +103,16 @@ class ResellerSpendRule(AdmissionRule):
         self, counted: CounterView, reseller: Account, snapshot: Snapshot, policy: AdmissionPolicy
     ) -> list[tuple[CountedLimit, float]]:
         """Each with the moment at which it restarts."""
-        now_s, day, zone = snapshot.now_s, snapshot.day, snapshot.account.time_zone
+        unix_s, day, zone = snapshot.unix_s, snapshot.day, snapshot.account.time_zone
         source = source_of(reseller)
         tallies: list[tuple[CountedLimit, float]] = []
         if reseller.daily_micros is not None and policy.daily_per_account:
             quantity, window = day_spend(day.toordinal()), f"day {day} {zone}"
-            measured = measure(counted, quantity, reseller.daily_micros, now_s, "spent", MICROS, window, source)
+            measured = measure(counted, quantity, reseller.daily_micros, unix_s, "spent", MICROS, window, source)
             tallies.append((measured, end_of_day(day, zone)))
         if reseller.prepaid:
             credit = reseller.balance_micros + reseller.overdraft_micros
-            tallies.append((measure(counted, "credit", credit, now_s, "credit", MICROS, "credit", source), 0.0))
+            tallies.append((measure(counted, "credit", credit, unix_s, "credit", MICROS, "credit", source), 0.0))
         elif policy.check_postpaid and (of_month := monthly(reseller, counted, snapshot, source)) is not None:
             tallies.append((of_month, end_of_month(day, zone)))
         return tallies

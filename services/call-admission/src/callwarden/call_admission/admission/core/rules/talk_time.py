@@ -22,16 +22,16 @@ from callwarden.kernel.verdict import Mode, Reason, RuleResult
 
 def _tallies(account: Account, counted: CounterView, snapshot: Snapshot, source: str) -> list[CountedLimit]:
     """By day, by month: those that the account limits. Days and months are those of the account that calls."""
-    day, zone, now_s = snapshot.day, snapshot.account.time_zone, snapshot.now_s
+    day, zone, unix_s = snapshot.day, snapshot.account.time_zone, snapshot.unix_s
     tallies = []
     if account.talk_day_s is not None:
         window = f"day {day} {zone}"
         quantity = day_talk(day.toordinal())
-        tallies.append(measure(counted, quantity, account.talk_day_s, now_s, "talk", SECONDS, window, source))
+        tallies.append(measure(counted, quantity, account.talk_day_s, unix_s, "talk", SECONDS, window, source))
     if account.talk_month_s is not None:
         window = f"month {day.year}-{day.month:02} {zone}"
         quantity = month_talk(day.year * 12 + day.month - 1)
-        tallies.append(measure(counted, quantity, account.talk_month_s, now_s, "talk", SECONDS, window, source))
+        tallies.append(measure(counted, quantity, account.talk_month_s, unix_s, "talk", SECONDS, window, source))
     return tallies
 
 

@@ -33,18 +33,18 @@ from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 RETRY_AFTER_S = 1
 
 
-def marks(request: CallRequest, policy: AdmissionPolicy, account: Account, now_s: float) -> tuple[str, ...]:
+def marks(request: CallRequest, policy: AdmissionPolicy, account: Account, unix_s: float) -> tuple[str, ...]:
     """The names of the rules that the call is counted under."""
     if request.local:
         return ()
-    return _covering(request.destination, policy, account, now_s)
+    return _covering(request.destination, policy, account, unix_s)
 
 
-def _covering(destination: str, policy: AdmissionPolicy, account: Account, now_s: float) -> tuple[str, ...]:
+def _covering(destination: str, policy: AdmissionPolicy, account: Account, unix_s: float) -> tuple[str, ...]:
     return tuple(
         rule.name
         for rule in policy.velocity
-        if rule.covers(destination) and is_within(rule.hours, now_s, account.time_zone)
+        if rule.covers(destination) and is_within(rule.hours, unix_s, account.time_zone)
     )
 
 
@@ -67,7 +67,7 @@ class VelocityRules(AdmissionRule):
             return skipped(self.name, mode, "local call")
         names = question.marks
         if names is None:
-            names = _covering(question.destination, policy, snapshot.account, snapshot.now_s)
+            names = _covering(question.destination, policy, snapshot.account, snapshot.unix_s)
         findings: list[RuleFinding] = []
         for rule in policy.velocity:
             if rule.name in names:
@@ -115,7 +115,7 @@ class VelocityRules(AdmissionRule):
         warning, critical = _part(counted, rule.warning.spend_micros), _part(counted, rule.critical.spend_micros)
         if warning is None and critical is None:
             return []
-        used, window = _spent(rule, counted, snapshot.now_s), f"{rule.name} {rule.period_ms // 1_000} s"
+        used, window = _spent(rule, counted, snapshot.unix_s), f"{rule.name} {rule.period_ms // 1_000} s"
         currency = snapshot.account.currency
         if critical is None:
             finding = RuleFinding(RuleResult(self.name, mode, None, "spend", used, None, window))
@@ -143,7 +143,7 @@ class VelocityRules(AdmissionRule):
             critical = _part(counted, rule.critical.spend_micros)
             if critical is not None:
                 window = f"{rule.name} {rule.period_ms // 1_000} s"
-                uses.append(LimitUsage("spend", MICROS, _spent(rule, counted, snapshot.now_s), critical, window))
+                uses.append(LimitUsage("spend", MICROS, _spent(rule, counted, snapshot.unix_s), critical, window))
             if rule.critical.duration_s is not None:
                 uses.append(LimitUsage("duration", SECONDS, 0, rule.critical.duration_s, f"{rule.name} call"))
         return tuple(uses)
@@ -168,14 +168,14 @@ def _levels(
     question what is counted now, whatever is called next."""
     if question is not None and question.marks is not None:
         return []
-    warning, critical, now_s = rule.warning, rule.critical, snapshot.now_s
+    warning, critical, unix_s = rule.warning, rule.critical, snapshot.unix_s
     group = counted.usage.groups.get(rule.name) or _NO_GROUP
     levels: list[tuple[str, int, int | None, int | None, str]] = []
     for counter, window in _windows(rule):
         least, most = _part(counted, _level(warning, counter)), _part(counted, _level(critical, counter))
         if least is None and most is None:
             continue
-        levels.append((counter, _count(group, counter, rule, now_s, question), least, most, f"{rule.name} {window}"))
+        levels.append((counter, _count(group, counter, rule, unix_s, question), least, most, f"{rule.name} {window}"))
     return levels
 
 
@@ -199,25 +199,25 @@ def _level(level: VelocityLimits, counter: str) -> int | None:
     return level.in_sequence
 
 
-def _count(group: VelocityCounts, counter: str, rule: VelocityPolicy, now_s: float, question: Question | None) -> int:
+def _count(group: VelocityCounts, counter: str, rule: VelocityPolicy, unix_s: float, question: Question | None) -> int:
     match counter:
         case "per_second":
-            return 0 if group.second is None else group.second.calls(now_s)
+            return 0 if group.second is None else group.second.calls(unix_s)
         case "per_minute":
-            return 0 if group.minute is None else group.minute.calls(now_s)
+            return 0 if group.minute is None else group.minute.calls(unix_s)
         case "total":
-            return 0 if group.period is None else group.period.calls(now_s)
+            return 0 if group.period is None else group.period.calls(unix_s)
         case "at_once":
-            return 0 if group.leases is None else group.leases.count(now_s)
+            return 0 if group.leases is None else group.leases.count(unix_s)
     if question is None:
         return group.in_sequence
     called = rule.matched(question.destination) or question.destination
-    return in_sequence(group, called, rule, now_s) - 1
+    return in_sequence(group, called, rule, unix_s) - 1
 
 
-def _spent(rule: VelocityPolicy, counted: CounterView, now_s: float) -> int:
+def _spent(rule: VelocityPolicy, counted: CounterView, unix_s: float) -> int:
     group = counted.usage.groups.get(rule.name)
-    return 0 if group is None or group.period is None else group.period.sums(now_s).micros
+    return 0 if group is None or group.period is None else group.period.sums(unix_s).micros
 
 
 def _part(counted: CounterView, limit: int | None) -> int | None:
