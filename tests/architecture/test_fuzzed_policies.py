@@ -16,7 +16,7 @@ from callwarden.call_admission.model.calls import Hold
 from callwarden.call_admission.model.policy import AdmissionPolicies
 from callwarden.common.policy import encode_bundle, parse_bundle
 from callwarden.edge_proxy.core.rules import RuleBook
-from callwarden.kernel.clock import MonoS
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.local.services import SERVICES
 from callwarden.policy.bundle import PolicySet
 from callwarden.rate_guard.core.counters import AddressCounters, AddressReport, EndpointReport
@@ -24,7 +24,7 @@ from callwarden.rate_guard.core.limits import compile_limits
 from callwarden.rating.core.unbilled import UnbilledSeverity
 from callwarden.sip.message import Response
 
-NOW_S: Final = 1_767_614_400.0
+NOW_S: Final = UnixS(1_767_614_400.0)
 REALMS: Final = (REALM, "example.org")
 
 

@@ -17,7 +17,7 @@ from callwarden.kernel.errors import Invalid
 from callwarden.kernel.verdict import Reason
 from callwarden.limits.rendezvous import ranking
 from callwarden.local.system import LocalSystem
-from callwarden.testing.edges import Call, Edges
+from callwarden.testing.edges import Edges, ReportedCall
 from callwarden.testing.operator import Operator
 from callwarden.testing.waiting import eventually
 
@@ -69,7 +69,7 @@ async def test_a_resellers_accounts_are_priced_by_its_deck_and_exactly_where_pol
         async def price(who: str, number: str = "493012345") -> int | str:
             """Micros held for the first minute, or why none."""
             before = (await operator.get(members[who])).held_micros
-            call = Call(members[who], number)
+            call = ReportedCall(members[who], number)
             await edges.admit(call, 0)
             if call.refused is not None:
                 return str(call.refused.reason)

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from callwarden.local.system import LocalSystem
 from callwarden.testing.operator import DEFAULT_REALM, PASSWORD, Operator
-from callwarden.testing.phones import Call, Phones
+from callwarden.testing.phones import PhoneCall, Phones
 from callwarden.testing.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -33,12 +33,12 @@ class EdgeSite:
     def __init__(self, system: LocalSystem, operator: Operator, carrier: Phones) -> None:
         self.system, self.operator, self.carrier = system, operator, carrier
 
-    async def call(self, phones: Phones, to: str = "4930123456", user: str = "alice") -> Call:
+    async def call(self, phones: Phones, to: str = "4930123456", user: str = "alice") -> PhoneCall:
         call = phones.call(user, PASSWORD, DEFAULT_REALM, to)
         assert await call.status == 200
         return call
 
-    async def settled(self, call: Call) -> str:
+    async def settled(self, call: PhoneCall) -> str:
         """How the call's record says that it ended."""
 
         async def record() -> str:

@@ -67,10 +67,12 @@ def parse_in_steps(value: bytes) -> Steps[PolicySet]:
     return (yield from PolicySet.build_in_steps(bundle.revision, documents))
 
 
-def encode_bundle(policies: PolicySet, now_s: float) -> bytes:
-    """The bundle as services read it; `now_s`: Unix time."""
+def encode_bundle(policies: PolicySet, written_at_s: float) -> bytes:
+    """The bundle as services read it; `written_at_s`: Unix time."""
     documents = [policy_pb2.Document(name=document.name, json=document.to_json()) for document in policies.documents]
-    return policy_pb2.Bundle(revision=policies.revision, created_at_s=now_s, documents=documents).SerializeToString()
+    return policy_pb2.Bundle(
+        revision=policies.revision, created_at_s=written_at_s, documents=documents
+    ).SerializeToString()
 
 
 async def in_slices(steps: Steps[Result], clock: Clock) -> Result:
@@ -157,9 +159,9 @@ class Policies:
 
     def _pause_s(self) -> float:
         """Until there is something to say or to do without anything new."""
-        now_s = self._clock.unix_s()
-        next_s = self._received.next_change_s(now_s)
-        return ACK_EVERY_S if next_s is None else min(ACK_EVERY_S, next_s - now_s)
+        unix_s = self._clock.unix_s()
+        next_s = self._received.next_change_s(unix_s)
+        return ACK_EVERY_S if next_s is None else min(ACK_EVERY_S, next_s - unix_s)
 
     def _swap(self, policies: PolicySet) -> None:
         self.current = policies

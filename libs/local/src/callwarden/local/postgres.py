@@ -21,7 +21,7 @@ import asyncpg
 from callwarden.local import account, ports
 from callwarden.local.ports import LOOPBACK, Port
 from callwarden.local.process import Child, ChildFailed, Identity
-from callwarden.local.server import Server
+from callwarden.local.server import LocalServer
 
 SUPERUSER = "callwarden"
 DATABASE = "callwarden"
@@ -68,7 +68,7 @@ def program_folder(identity: Identity | None) -> Path:
     return tree / package.name / "pginstall" / "bin"
 
 
-class PostgresServer(Server):
+class PostgresServer(LocalServer):
     """A server with its data in `home`. An async context manager: started inside, stopped after.
 
     `home` is made if missing, belongs to the user PostgreSQL runs as, and where that user can't reach it becomes a

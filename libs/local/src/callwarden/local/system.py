@@ -22,7 +22,7 @@ from callwarden.local.postgres import PostgresServer
 from callwarden.local.process import Child, ChildFailed
 from callwarden.local.run_file import LOCK, NAME, RunFile
 from callwarden.local.services import SERVICES, Service, ServiceProcess, base_environment
-from callwarden.local.usage import Usage, usage
+from callwarden.local.usage import ProcessUsage, usage
 
 NATS = "nats"
 POSTGRES = "postgres"
@@ -173,7 +173,7 @@ class LocalSystem:
             servers[POSTGRES] = self.postgres.child
         return servers | {process.name: process.child for process in self.all_processes()}
 
-    def usage(self) -> dict[str, Usage]:
+    def usage(self) -> dict[str, ProcessUsage]:
         """CPU and memory of each running process with its descendants, since its (last) start."""
         pids = {name: child.pid for name, child in self.children().items() if child.returncode is None}
         found = usage(*pids.values())

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.errors import Invalid
 from callwarden.policy import yaml_text
 from callwarden.policy.fields import DOCUMENT, FieldFacts, leaves, walk, written
@@ -212,8 +213,8 @@ class _Stress:
     ends_s: float
     spec: PolicySpec
 
-    def holds(self, now_s: float) -> bool:
-        return self.starts_s <= now_s < self.ends_s
+    def holds(self, unix_s: UnixS) -> bool:
+        return self.starts_s <= unix_s < self.ends_s
 
 
 @dataclass(frozen=True)
@@ -258,11 +259,11 @@ class PolicySet:
         """Those that any policy names, behind "" for all others."""
         return tuple(sorted(self._by_realm))
 
-    def at(self, now_s: float) -> "PolicySet":
+    def at(self, unix_s: UnixS) -> "PolicySet":
         """The same, with profile StressTest in those realms where it holds at that Unix time."""
         if not self._stress:
             return self
-        held = {realm: stress.spec for realm, stress in self._stress.items() if stress.holds(now_s)}
+        held = {realm: stress.spec for realm, stress in self._stress.items() if stress.holds(unix_s)}
         return replace(self, _by_realm=self._usual | held)
 
     @property
@@ -270,10 +271,10 @@ class PolicySet:
         """The realms in which profile StressTest holds."""
         return frozenset(realm for realm, stress in self._stress.items() if self._by_realm[realm] is stress.spec)
 
-    def next_change_s(self, now_s: float) -> float | None:
+    def next_change_s(self, unix_s: UnixS) -> float | None:
         """The Unix time after now at which a StressTest begins or ends next; None: never."""
         moments = (moment for stress in self._stress.values() for moment in (stress.starts_s, stress.ends_s))
-        return min((moment for moment in moments if moment > now_s), default=None)
+        return min((moment for moment in moments if moment > unix_s), default=None)
 
     @property
     def warnings(self) -> tuple[Problem, ...]:

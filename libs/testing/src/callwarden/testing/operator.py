@@ -24,7 +24,7 @@ PASSWORD = "correct-horse-battery"
 FLAT_DECK = "prefix,description,rate,unit_s,first_increment_s,next_increment_s\n49,Germany,0.06,60,1,1\n"
 
 
-class System(Protocol):
+class RunningSystem(Protocol):
     """What runs, as a LocalSystem knows it."""
 
     @property
@@ -36,7 +36,7 @@ class System(Protocol):
 class Operator:
     """Clients to all services of one system. Use as `async with Operator(system) as operator`."""
 
-    def __init__(self, system: System, tls: TlsFiles | None = None) -> None:
+    def __init__(self, system: RunningSystem, tls: TlsFiles | None = None) -> None:
         self._system = system
         self._tls = tls
         self._channels: list[grpc.aio.Channel] = []
