@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from callwarden.local.system import LocalSystem
-from callwarden.testing.operator import DEFAULT_REALM, PASSWORD, Operator
+from callwarden.testing.operator import DEFAULT_REALM, PASSWORD, OperatorClient
 from callwarden.testing.phones import PhoneCall, Phones
 from callwarden.testing.waiting import eventually
 
@@ -30,7 +30,7 @@ spec:
 class EdgeSite:
     """A system with two edges, an operator, a carrier, and the callers alice and bob."""
 
-    def __init__(self, system: LocalSystem, operator: Operator, carrier: Phones) -> None:
+    def __init__(self, system: LocalSystem, operator: OperatorClient, carrier: Phones) -> None:
         self.system, self.operator, self.carrier = system, operator, carrier
 
     async def call(self, phones: Phones, to: str = "4930123456", user: str = "alice") -> PhoneCall:
@@ -63,7 +63,7 @@ async def site(state_dir: Path) -> AsyncIterator[EdgeSite]:
     async with (
         LocalSystem(state_dir, processes={"edge-proxy": EDGES}, drain_timeout_s=4.0) as system,
         Phones(system.sip_address) as carrier,
-        Operator(system) as operator,
+        OperatorClient(system) as operator,
     ):
         await operator.deck()
         await operator.carrier(carrier.address)
