@@ -106,6 +106,6 @@ def test_every_service_does_its_work_by_any_policy_that_is_taken(policies: Polic
     """One test for all: making a policy takes longer than what they do with it."""
     come = parse_bundle(encode_bundle(policies, NOW_S))  # as they get it
     assert come == policies
-    for held in (come, come.at(NOW_S)):
+    for held in (come, come.at(UnixS(NOW_S))):
         for work in BY.values():
             work(held)
