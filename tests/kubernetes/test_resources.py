@@ -318,9 +318,7 @@ async def test_a_trunk_that_is_there_already_is_taken_over_only_by_a_resource_of
         await waits(site, "cwtrunk/cologne", "Applied")
         refusals = [("Warning", "Refused")] * 2
         normal = [("Normal", reason) for reason in ("Accepted", "Applied", "TakenOver")]
-        assert "The trunk existed already. Changed: nothing." in await told(
-            site, "Trunk", "munich", *refusals, *normal
-        )
+        assert "The trunk existed already. Changed: nothing." in await told(site, "Trunk", "munich", *refusals, *normal)
         said = await told(site, "Trunk", "cologne", *normal)
         assert "The trunk existed already. Changed: address, blockPrefixes." in said
         after = await clients.trunks()
