@@ -20,12 +20,12 @@ from callwarden.policy.bundle import BadPolicy, Document, Key, PolicySet
 
 CONNECT_TIMEOUT_S: Final = 3.0
 ACKS_TIMEOUT_S: Final = 2.0  # A service takes a new bundle within one second.
-_CONFLICTS_MAX: Final = 5  # Somebody else applies at the same time; five in a row is no coincidence.
+_CONFLICTS_MAX: Final = 5  # Others apply at the same time; five in a row is no coincidence.
 _POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningRevision:
     """What one process runs."""
 
     service: str
@@ -39,8 +39,8 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """What applying or deleting did: the policies that hold now, and the names of those that changed."""
+class AppliedChange:
+    """The result of applying or deleting: the policies now in force, and the names of those that changed."""
 
     policies: PolicySet
     changed: tuple[str, ...]
@@ -56,10 +56,10 @@ class PolicyStore:
         self._live = frozenset(live)
 
     async def load(self) -> PolicySet:
-        """The policies that hold; revision 0 and no document where none was ever applied."""
+        """The policies in force; revision 0 and no document where none was ever applied."""
         return (await self._read())[0]
 
-    async def apply(self, documents: Sequence[Document]) -> Change:
+    async def apply(self, documents: Sequence[Document]) -> AppliedChange:
         """Put these documents in the place of those of the same keys. BadPolicy if the whole can't hold together."""
 
         def change(current: PolicySet) -> tuple[PolicySet, tuple[str, ...]]:
@@ -69,7 +69,7 @@ class PolicyStore:
 
         return await self._change(change)
 
-    async def delete(self, key: Key) -> Change:
+    async def delete(self, key: Key) -> AppliedChange:
         """Take a document out. Failure if it isn't there."""
 
         def change(current: PolicySet) -> tuple[PolicySet, tuple[str, ...]]:
@@ -79,7 +79,7 @@ class PolicyStore:
 
         return await self._change(change)
 
-    async def running(self) -> list[Running]:
+    async def running(self) -> list[RunningRevision]:
         """What each process last acknowledged, by service and instance. Of those that ended where it isn't known who
         lives: their acknowledgement stays for a while.
         """
@@ -89,10 +89,10 @@ class PolicyStore:
             if self._live and key not in self._live:
                 continue
             ack = Ack.FromString(entry.value)
-            found.append(Running(service, instance, ack.revision, ack.applied_at_s))
+            found.append(RunningRevision(service, instance, ack.revision, ack.applied_at_s))
         return sorted(found, key=lambda one: (one.service, one.instance))
 
-    async def await_acks(self, revision: int, *, timeout_s: float = ACKS_TIMEOUT_S) -> list[Running]:
+    async def await_acks(self, revision: int, *, timeout_s: float = ACKS_TIMEOUT_S) -> list[RunningRevision]:
         """Wait until everyone who follows policies runs this revision, or the time is up; who runs what then."""
         deadline_s = time.monotonic() + timeout_s
         while True:
@@ -101,18 +101,18 @@ class PolicyStore:
                 return running
             await asyncio.sleep(_POLL_S)
 
-    async def _change(self, change: Callable[[PolicySet], tuple[PolicySet, tuple[str, ...]]]) -> Change:
+    async def _change(self, change: Callable[[PolicySet], tuple[PolicySet, tuple[str, ...]]]) -> AppliedChange:
         for _ in range(_CONFLICTS_MAX):
             current, sequence = await self._read()
             wanted, changed = change(current)
             if not changed:
-                return Change(current, ())
+                return AppliedChange(current, ())
             try:
-                # Sequence 0: only if nobody has written the key before.
+                # Sequence 0: only if the key was never written.
                 await self._policy.put(BUNDLE_KEY, encode_bundle(wanted, time.time()), revision=sequence)
             except Conflict:
                 continue
-            return Change(wanted, changed)
+            return AppliedChange(wanted, changed)
         raise Failure("others keep changing the policies at the same time: try again")
 
     async def _read(self) -> tuple[PolicySet, int]:
@@ -125,7 +125,7 @@ class PolicyStore:
             raise Failure("the policy bundle in NATS can't be read: another version of Callwarden wrote it") from error
 
 
-def behind(revision: int, running: Iterable[Running]) -> list[str]:
+def behind(revision: int, running: Iterable[RunningRevision]) -> list[str]:
     """Who runs an older revision, as `<service>.<instance>`."""
     return [one.key for one in running if one.revision < revision]
 
@@ -143,6 +143,6 @@ async def connect(nats_url: str, live: Collection[str] = ()) -> AsyncIterator[Po
     try:
         yield PolicyStore(bus.kv(Bucket.POLICY), bus.kv(Bucket.POLICY_ACKS), live)
     except Unavailable as error:
-        raise Failure(f"{error.message}; `callwarden policy status` shows what holds now") from error
+        raise Failure(f"{error.message}; `callwarden policy status` shows what is in force") from error
     finally:
         await bus.__aexit__(None, None, None)

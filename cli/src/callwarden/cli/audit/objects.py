@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from callwarden.cli.audit.finding import Place
+from callwarden.cli.audit.finding import AuditPlace
 from callwarden.policy.crd import KINDS
 
-# Kinds that make pods, and where their template of a pod stands.
+# Kinds that make pods, and where their pod template is.
 _POD_AT: Final[Mapping[str, tuple[str, ...]]] = {
     "Deployment": ("spec", "template"),
     "DaemonSet": ("spec", "template"),
@@ -77,12 +77,12 @@ class Object:
         return bool(self.metadata.get("ownerReferences"))
 
     @property
-    def place(self) -> Place:
+    def place(self) -> AuditPlace:
         return self.within("")
 
-    def within(self, part: str) -> Place:
+    def within(self, part: str) -> AuditPlace:
         where = f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
-        return Place(f"{where} {part}".rstrip(), self.file, self.line)
+        return AuditPlace(f"{where} {part}".rstrip(), self.file, self.line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Workload:
 
     @property
     def containers(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """Each container with the list that it stands in."""
+        """Each container with the list that it is in."""
         return [
             (group, mapping(container))
             for group in ("initContainers", "containers")
@@ -129,7 +129,7 @@ class Workload:
         """What to do with a patch."""
         one = self.object
         if one.kind == "Pod" or one.kind == "Job":
-            return "write it into the manifest and make the object anew: it can't be changed in place"
+            return "write it into the manifest and recreate the object: it can't be changed in place"
         return f"into the manifest; at once: kubectl patch {one.to_kubectl} --type strategic -p 'LINE'"
 
 

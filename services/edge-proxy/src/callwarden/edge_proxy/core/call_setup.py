@@ -1,6 +1,6 @@
 """From an INVITE to its final answer: who is it, may it, to whom, and what comes back (RFC 3261 16).
 
-In: new INVITEs outside a dialog. Out: the call once it is answered (`talk`), requests inside it (`relay`).
+In: new INVITEs outside a dialog. Out: the call once it is answered (`active_call`), requests inside it (`relay`).
 """
 
 from typing import NamedTuple

@@ -6,7 +6,8 @@
     edge.handle_timers(mono_s, unix_s)                # when edge.next_timer_s() has come
     for effect in edge.take_effects(): ...            # after each of these: Send, Ask, CallStarted … in their order
 
-In: which part a message goes to. Out: what each part does with it (`registration`, `setup`, `talk`, `relay`).
+In: which part a message goes to. Out: what each part does with it (`registration`, `call_setup`, `active_call`,
+`relay`).
 """
 
 from collections.abc import Callable
