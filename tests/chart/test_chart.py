@@ -270,7 +270,7 @@ def test_edges_on_the_nodes_network_are_let_in_by_the_addresses_of_their_nodes()
 
 @pytest.mark.setting("db-roles")
 def test_the_database_is_reached_by_the_services_that_use_it_only() -> None:
-    users = {*roles.RIGHTS, "schema"}
+    users = {*roles.RIGHTS, "administration", "schema"}
     assert reaching("minimal", 5432) == users
     assert reaching("production", 26257) == users | {"backup"}
     (policy,) = (e for e in of_kind(rendered("minimal"), "NetworkPolicy") if e["metadata"]["name"].endswith("postgres"))

@@ -43,7 +43,7 @@ pytestmark = [
     kube_tools.needs_kube_tools(),
 ]
 
-SERVICES = ("rate-guard", "call-admission", "rating")
+SERVICES = ("rate-guard", "administration", "rating")
 HEAD = "prefix,description,rate\n"
 
 
@@ -130,7 +130,7 @@ class Clients:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def clients(services: Services) -> AsyncIterator[Clients]:
-    async with services.channel("call-admission") as admission, services.channel("rating") as rating:
+    async with services.channel("administration") as admission, services.channel("rating") as rating:
         connected = Clients(AccountServiceStub(admission), RatingServiceStub(rating))
         yield connected
         await connected.clear()
@@ -219,7 +219,7 @@ async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
     site: Site, services: Services, clients: Clients
 ) -> None:
     async with services.operator(site):
-        # Wrong in a way that only call-admission sees, older than the others, and in nobody's way.
+        # Wrong in a way that only administration sees, older than the others, and in nobody's way.
         await site.kubectl.apply(resource("Trunk", "astray", address="192.0.2.9:5060", account="nobody"))
         await site.kubectl.apply(
             resource("Trunk", "berlin", address="192.0.2.10:5060", blockPrefixes=["+4990", "4991"], stripDigits=1)
@@ -255,12 +255,12 @@ async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
 
         await eventually(changed, what="the edit")
 
-        # While call-admission is away nothing is claimed; afterwards it is done.
-        await services.system.stop("call-admission")
+        # While administration is away nothing is claimed; afterwards it is done.
+        await services.system.stop("administration")
         await site.kubectl.apply(resource("Trunk", "hamburg", address="192.0.2.12:5060"))
         await waits(site, "cwtrunk/hamburg", "Applied=False")
         assert conditions(await site.kubectl.get("cwtrunk", "hamburg"))["Applied"] == ("False", "Unavailable")
-        await services.system.restart("call-admission")
+        await services.system.restart("administration")
         await waits(site, "cwtrunk/hamburg", "Applied")
 
         await site.kubectl.do("delete", "cwtrunk", "berlin", "astray", "--timeout=60s")
@@ -318,9 +318,7 @@ async def test_a_trunk_that_is_there_already_is_taken_over_only_by_a_resource_of
         await waits(site, "cwtrunk/cologne", "Applied")
         refusals = [("Warning", "Refused")] * 2
         normal = [("Normal", reason) for reason in ("Accepted", "Applied", "TakenOver")]
-        assert "The trunk existed already. Changed: nothing." in await told(
-            site, "Trunk", "munich", *refusals, *normal
-        )
+        assert "The trunk existed already. Changed: nothing." in await told(site, "Trunk", "munich", *refusals, *normal)
         said = await told(site, "Trunk", "cologne", *normal)
         assert "The trunk existed already. Changed: address, blockPrefixes." in said
         after = await clients.trunks()
@@ -409,7 +407,7 @@ async def test_who_has_another_services_certificate_is_told_nothing(
     site: Site, services: Services, clients: Clients
 ) -> None:
     (stranger,) = services.system.targets("rate-guard")
-    async with services.operator(site, call_admission=stranger, rating=stranger):
+    async with services.operator(site, administration=stranger, rating=stranger):
         await site.kubectl.apply(
             config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,0.06\n"}),
             resource("Trunk", "berlin", address="192.0.2.10:5060"),
