@@ -39,7 +39,7 @@ from callwarden.edge_proxy.core.effects import CallEnded, CallStarted
 from callwarden.kernel.errors import CallwardenError
 from callwarden.limits.rendezvous import ranking
 from callwarden.local.system import LocalSystem
-from callwarden.testing.operator import DEFAULT_REALM, Operator
+from callwarden.testing.operator import DEFAULT_REALM, OperatorClient
 from callwarden.testing.waiting import eventually
 
 
@@ -139,7 +139,7 @@ class Edges:
 class Bench:
     """One running system, its accounts and the rows measured on it."""
 
-    def __init__(self, system: LocalSystem, operator: Operator, connection: Any, events: Publisher) -> None:
+    def __init__(self, system: LocalSystem, operator: OperatorClient, connection: Any, events: Publisher) -> None:
         self._system = system
         self._operator = operator
         self._connection = connection
@@ -336,7 +336,7 @@ async def run() -> list[Table]:
                 fsync=FSYNC,
             )
         )
-        operator = await stack.enter_async_context(Operator(system))
+        operator = await stack.enter_async_context(OperatorClient(system))
         bus = await stack.enter_async_context(Bus(system.nats_url, name="bench"))
         events = await stack.enter_async_context(bus.publisher())
         connection = await asyncpg.connect(system.database_url.replace("+asyncpg", ""))

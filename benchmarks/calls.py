@@ -18,7 +18,7 @@ from callwarden.local.ports import reserve
 from callwarden.local.system import LocalSystem
 from callwarden.local.usage import usage
 from callwarden.testing import sipp
-from callwarden.testing.operator import DEFAULT_REALM, PASSWORD, Operator
+from callwarden.testing.operator import DEFAULT_REALM, PASSWORD, OperatorClient
 from callwarden.testing.waiting import eventually
 
 RATES = [int(rate) for rate in os.environ.get("BENCH_RATES", "100,250,500,600,700,800").split(",")]
@@ -130,7 +130,7 @@ async def _run(folder: Path) -> list[Table]:
 
 
 async def _provision(system: LocalSystem, carrier: str, folder: Path) -> Path:
-    async with Operator(system) as operator:
+    async with OperatorClient(system) as operator:
         await operator.deck()
         await operator.apply_policy(sipp.POLICY)
         await operator.carrier(carrier)
@@ -161,7 +161,7 @@ async def _warm(system: LocalSystem, users: Path, folder: Path, port: int) -> No
 
 
 async def _settled(system: LocalSystem) -> None:
-    async with Operator(system) as operator:
+    async with OperatorClient(system) as operator:
 
         async def nothing_open() -> bool:
             return (await operator.audit()).open_holds == 0
@@ -170,7 +170,7 @@ async def _settled(system: LocalSystem) -> None:
 
 
 async def _books(system: LocalSystem) -> str:
-    async with Operator(system) as operator:
+    async with OperatorClient(system) as operator:
         audit = await operator.audit()
     right = not audit.mismatched_accounts and audit.balance_sum_micros == audit.ledger_sum_micros
     return (

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from callwarden.cli.audit import report
-from callwarden.cli.audit.finding import Finding
+from callwarden.cli.audit.finding import AuditFinding
 from callwarden.cli.audit.sources.files import evidence
 from callwarden.cli.yaml_lines import merged
 from callwarden.testing.kube_tools import needs_kube_tools, program
@@ -28,7 +28,7 @@ def preset(name: str) -> dict[str, Any]:
     return values
 
 
-def audited(values: dict[str, Any]) -> list[Finding]:
+def audited(values: dict[str, Any]) -> list[AuditFinding]:
     """Of the chart with these values, but for its images, whose digests only a release knows."""
     rendered = subprocess.run(
         [program("helm"), "template", "callwarden", CHART, "--namespace", "voip", "--values", "-"],

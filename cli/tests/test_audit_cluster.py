@@ -13,7 +13,7 @@ import yaml
 
 from callwarden.cli.audit import deployment, report
 from callwarden.cli.audit.objects import Object, Objects
-from callwarden.cli.audit.sources.cluster import Kubectl, Unreachable, evidence
+from callwarden.cli.audit.sources.cluster import ClusterUnreachable, Kubectl, evidence
 from callwarden.cli.main import kubectl_plugin, run
 from callwarden.testing.kube_tools import needs_kube_tools, program
 from cli.tests.strategic_merge import merge
@@ -144,7 +144,7 @@ def test_what_cannot_be_asked_is_one_line_with_what_to_do(
     text: str, said: str, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("callwarden.cli.audit.sources.cluster._REPLY_BYTES_MAX", 4 << 20)
-    with pytest.raises(Unreachable, match=said):
+    with pytest.raises(ClusterUnreachable, match=said):
         evidence(Kubectl(program=script(text), timeout_s=1.0 if "sleep" in text else 30.0))
 
 

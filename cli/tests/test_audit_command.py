@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from callwarden.cli.audit import report, sarif, text
-from callwarden.cli.audit.finding import Finding, Place, Rule, Severity
+from callwarden.cli.audit.finding import AuditFinding, AuditPlace, AuditRule, AuditSeverity
 from callwarden.cli.audit.sources.files import FILE_BYTES_MAX, NotAuditable, evidence
 from callwarden.cli.main import run
 from cli.tests.on_screen import STRANGE
@@ -85,13 +85,15 @@ def test_people_read_what_is_open_where_why_and_the_line_that_closes_it(
 
 
 def test_a_line_is_never_broken_so_that_it_can_be_copied() -> None:
-    rule = Rule("r", Severity.LOW, "title", "why")
-    finding = Finding(rule, Severity.LOW, Place("p"), "what", f"spec: {{a: {'x' * 300}}}")
+    rule = AuditRule("r", AuditSeverity.LOW, "title", "why")
+    finding = AuditFinding(rule, AuditSeverity.LOW, AuditPlace("p"), "what", f"spec: {{a: {'x' * 300}}}")
     assert f"{finding.fix}\n" in f"{text.rendered([finding], 's', (), 60)}\n"
 
 
 def test_what_strangers_wrote_does_not_reach_the_terminal_as_commands() -> None:
-    finding = Finding(Rule("r", Severity.LOW, "t", "w"), Severity.LOW, Place(STRANGE), STRANGE, STRANGE, STRANGE)
+    finding = AuditFinding(
+        AuditRule("r", AuditSeverity.LOW, "t", "w"), AuditSeverity.LOW, AuditPlace(STRANGE), STRANGE, STRANGE, STRANGE
+    )
     seen = str(text.rendered([finding], STRANGE, (STRANGE,), 80))
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", seen)
 
@@ -123,8 +125,8 @@ def test_code_scanning_reads_sarif_that_keeps_to_its_schema(
 
 
 def test_sarif_of_what_is_in_no_file_keeps_to_the_schema_too() -> None:
-    finding = Finding(report.RULES[0], Severity.HIGH, Place("Deployment voip/x"), "open")
-    away = Finding(report.RULES[0], Severity.HIGH, Place("x", "/tmp/a b.yaml", 3), "open", "spec: {}")
+    finding = AuditFinding(report.RULES[0], AuditSeverity.HIGH, AuditPlace("Deployment voip/x"), "open")
+    away = AuditFinding(report.RULES[0], AuditSeverity.HIGH, AuditPlace("x", "/tmp/a b.yaml", 3), "open", "spec: {}")
     jsonschema.validate(sarif.log([finding, away], report.RULES), sarif_schema())
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from callwarden.cli.audit import deployment
 from callwarden.cli.audit.deployment import FIREWALL_CONTAINER
-from callwarden.cli.audit.finding import Finding
+from callwarden.cli.audit.finding import AuditFinding
 from callwarden.cli.audit.objects import Object, Objects, selects
 from cli.tests.strategic_merge import merge
 
@@ -51,7 +51,7 @@ BESIDE = [
 ]
 
 
-def audited(*bodies: Mapping[str, Any]) -> list[Finding]:
+def audited(*bodies: Mapping[str, Any]) -> list[AuditFinding]:
     return list(deployment.findings(Objects([Object(body) for body in bodies])))
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.cli.audit import policies
-from callwarden.cli.audit.finding import Finding, Severity
+from callwarden.cli.audit.finding import AuditFinding, AuditSeverity
 from callwarden.cli.audit.report import by_file, by_name
 from callwarden.cli.yaml_lines import merged, nested
 from callwarden.policy.bundle import Document, PolicySet, facts
@@ -17,22 +17,22 @@ from callwarden.policy.fields import leaves
 from callwarden.policy.model import API_VERSION, CLUSTER_KIND, HARDENED, KIND
 
 CATALOGUE: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parents[2] / "tests/data/settings.yaml").read_text())
-WORST = (Severity.LOW, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL)
+WORST = (AuditSeverity.LOW, AuditSeverity.MEDIUM, AuditSeverity.HIGH, AuditSeverity.CRITICAL)
 
 
 def document(name: str = "main", kind: str = KIND, **spec: Any) -> Document:
     return Document.from_object({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec})
 
 
-def audited(*documents: Document) -> list[Finding]:
+def audited(*documents: Document) -> list[AuditFinding]:
     return list(policies.findings(PolicySet.build(1, documents), by_name, by_file))
 
 
 def open_rules(*documents: Document) -> set[str]:
-    return {one.rule.id for one in audited(*documents) if one.severity is not Severity.INFO}
+    return {one.rule.id for one in audited(*documents) if one.severity is not AuditSeverity.INFO}
 
 
-def closed(held: Document, finding: Finding) -> Document:
+def closed(held: Document, finding: AuditFinding) -> Document:
     """The document with the line that the finding names laid over it."""
     return document(held.name, held.kind, **merged([held.spec, yaml.safe_load(finding.fix)["spec"]]))
 
@@ -52,7 +52,7 @@ def test_profile_hardened_leaves_nothing_open_that_a_service_enforces() -> None:
 
 
 def test_what_no_service_enforces_is_told_and_no_line_pretends_to_close_it() -> None:
-    told = [one for one in audited(document(profile="Hardened")) if one.severity is Severity.INFO]
+    told = [one for one in audited(document(profile="Hardened")) if one.severity is AuditSeverity.INFO]
     unenforced = {path for path, _ in leaves(HARDENED) if not facts()[path].enforced}
     assert {one.what.split()[0].removeprefix("spec.") for one in told} <= unenforced
     assert all(one.fix == "" for one in told)
@@ -69,33 +69,33 @@ def test_each_line_named_closes_its_finding_and_opens_none() -> None:
 
 def test_all_lines_together_close_everything() -> None:
     held = document()
-    while remaining := [one for one in audited(held) if one.severity is not Severity.INFO]:
+    while remaining := [one for one in audited(held) if one.severity is not AuditSeverity.INFO]:
         held = closed(held, remaining[0])
     assert open_rules(held) == set()
 
 
-OPENED: list[tuple[dict[str, Any], str, Severity]] = [
-    ({"fraud": {"blockPremium": False}}, "policy/opened/fraud.blockPremium", Severity.HIGH),
-    ({"fraud": {"blockSatellite": False}}, "policy/opened/fraud.blockSatellite", Severity.HIGH),
-    ({"spend": {"checkPostpaid": False}}, "policy/opened/spend.checkPostpaid", Severity.HIGH),
-    ({"modes": {"credit": "Off"}}, "policy/modes", Severity.HIGH),
-    ({"modes": {"premium": "Report"}}, "policy/modes", Severity.MEDIUM),
-    ({"firewall": {"allow": ["192.0.2.0/24", "0.0.0.0/0"]}}, "policy/firewall-allow", Severity.HIGH),
-    ({"firewall": {"allow": ["2001::/16"]}}, "policy/firewall-allow", Severity.HIGH),
-    ({"authFailures": {"perAddress": {"max": 9_000}}}, "policy/maxwrongauthfromip", Severity.CRITICAL),
-    ({"authFailures": {"perAddress": {"max": 2_500}}}, "policy/maxwrongauthfromip", Severity.HIGH),
-    ({"authentication": {"digest": {"algorithms": 0}}}, "policy/useshadigestauh", Severity.HIGH),
-    ({"authentication": {"digest": {"algorithms": 1}}}, "policy/useshadigestauh", Severity.MEDIUM),
+OPENED: list[tuple[dict[str, Any], str, AuditSeverity]] = [
+    ({"fraud": {"blockPremium": False}}, "policy/opened/fraud.blockPremium", AuditSeverity.HIGH),
+    ({"fraud": {"blockSatellite": False}}, "policy/opened/fraud.blockSatellite", AuditSeverity.HIGH),
+    ({"spend": {"checkPostpaid": False}}, "policy/opened/spend.checkPostpaid", AuditSeverity.HIGH),
+    ({"modes": {"credit": "Off"}}, "policy/modes", AuditSeverity.HIGH),
+    ({"modes": {"premium": "Report"}}, "policy/modes", AuditSeverity.MEDIUM),
+    ({"firewall": {"allow": ["192.0.2.0/24", "0.0.0.0/0"]}}, "policy/firewall-allow", AuditSeverity.HIGH),
+    ({"firewall": {"allow": ["2001::/16"]}}, "policy/firewall-allow", AuditSeverity.HIGH),
+    ({"authFailures": {"perAddress": {"max": 9_000}}}, "policy/maxwrongauthfromip", AuditSeverity.CRITICAL),
+    ({"authFailures": {"perAddress": {"max": 2_500}}}, "policy/maxwrongauthfromip", AuditSeverity.HIGH),
+    ({"authentication": {"digest": {"algorithms": 0}}}, "policy/useshadigestauh", AuditSeverity.HIGH),
+    ({"authentication": {"digest": {"algorithms": 1}}}, "policy/useshadigestauh", AuditSeverity.MEDIUM),
 ]
 
 
 @pytest.mark.setting("audit-checklist")
 @pytest.mark.parametrize(("spec", "rule", "severity"), OPENED, ids=[str(case[0])[:60] for case in OPENED])
 def test_what_a_policy_opens_is_found_weighed_and_closed_by_the_line(
-    spec: dict[str, Any], rule: str, severity: Severity
+    spec: dict[str, Any], rule: str, severity: AuditSeverity
 ) -> None:
     held = document(**merged([{"profile": "Hardened"}, spec]))
-    (finding,) = [one for one in audited(held) if one.severity is not Severity.INFO]
+    (finding,) = [one for one in audited(held) if one.severity is not AuditSeverity.INFO]
     assert (finding.rule.id, finding.severity, finding.place.name) == (rule, severity, "SecurityPolicy main")
     assert open_rules(closed(held, finding)) == set()
 
@@ -103,8 +103,8 @@ def test_what_a_policy_opens_is_found_weighed_and_closed_by_the_line(
 def test_a_stress_test_is_told_and_the_line_goes_back_to_the_profile_below() -> None:
     base = document("base", CLUSTER_KIND, profile="Hardened")
     stress = document("stress", profile="StressTest", stressTest={"startsAt": "2026-12-24T20:00:00Z"})
-    (finding,) = [one for one in audited(base, stress) if one.severity is not Severity.INFO]
-    assert (finding.rule.id, finding.severity) == ("policy/stress-test", Severity.HIGH)
+    (finding,) = [one for one in audited(base, stress) if one.severity is not AuditSeverity.INFO]
+    assert (finding.rule.id, finding.severity) == ("policy/stress-test", AuditSeverity.HIGH)
     assert open_rules(base, closed(stress, finding)) == set()
 
 
@@ -130,7 +130,7 @@ def test_stricter_than_hardened_is_closed(spec: dict[str, Any]) -> None:
 
 def test_the_same_limit_within_a_shorter_period_is_open() -> None:
     held = document(**merged([{"profile": "Hardened"}, {"messages": {"perAddress": {"period": "10s"}}}]))
-    (finding,) = [one for one in audited(held) if one.severity is not Severity.INFO]
+    (finding,) = [one for one in audited(held) if one.severity is not AuditSeverity.INFO]
     assert finding.rule.id == "policy/maxsubsmsgcount"
     assert "within 3m (is 10s)" in finding.what
     assert open_rules(closed(held, finding)) == set()
@@ -180,7 +180,7 @@ def test_whatever_holds_its_lines_close_what_is_open(pairs: list[tuple[str, Any]
             assert "spec." in str(error)
             held = document()
     for _ in range(60):
-        remaining = [one for one in audited(held) if one.severity is not Severity.INFO]
+        remaining = [one for one in audited(held) if one.severity is not AuditSeverity.INFO]
         if not remaining:
             break
         held = closed(held, remaining[0])

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from callwarden.cli.audit import local
-from callwarden.cli.audit.finding import Place, Severity
-from callwarden.cli.audit.local import DatabaseRole, Listener, LocalFacts, SecretFile, Trunk
+from callwarden.cli.audit.finding import AuditPlace, AuditSeverity
+from callwarden.cli.audit.local import AuditTrunk, DatabaseRole, Listener, LocalFacts, SecretFile
 from callwarden.cli.audit.sources.running import database_role
 from callwarden.cli.main import run
 from callwarden.common.sql import Database
@@ -56,14 +56,16 @@ def test_a_database_role_with_more_than_it_needs_is_found() -> None:
     owner = DatabaseRole("callwarden", may_delete_ledger=True)
     (near,) = local.findings(LocalFacts(roles=(owner,), database_address="127.0.0.1:5432"))
     (far,) = local.findings(LocalFacts(roles=(owner,), database_address="db.example:5432", database_has_tls=True))
-    assert (near.severity, far.severity) == (Severity.LOW, Severity.MEDIUM)
+    assert (near.severity, far.severity) == (AuditSeverity.LOW, AuditSeverity.MEDIUM)
     assert "ledger" in near.what
     assert ids(LocalFacts(roles=(NOBODY,), database_address="127.0.0.1:5432")) == []
 
 
 @pytest.mark.setting("spoofing")
 def test_a_trunk_without_a_tech_prefix_is_told_with_the_command() -> None:
-    (finding,) = local.of_trunks((Trunk("pbx", "", Place("trunk pbx"), False), Trunk("b", "77", Place("b"), False)))
+    (finding,) = local.of_trunks(
+        (AuditTrunk("pbx", "", AuditPlace("trunk pbx"), False), AuditTrunk("b", "77", AuditPlace("b"), False))
+    )
     assert finding.how.startswith(f"callwarden trunk set pbx --tech-prefix {local.tech_prefix('pbx')}")
     assert local.tech_prefix("pbx") != local.tech_prefix("b")
 

@@ -14,7 +14,7 @@ import pytest
 from callwarden.cli import state
 from callwarden.cli.main import run
 from callwarden.local.system import LocalSystem
-from callwarden.testing.edges import Call, Edges
+from callwarden.testing.edges import Edges, TrackedCall
 from callwarden.testing.waiting import eventually
 
 Command = Callable[[str], Awaitable[tuple[int, str, str]]]
@@ -188,7 +188,7 @@ async def test_a_day_of_an_operator(
 async def a_call_is_corrected(system: LocalSystem, command: Command, account_id: str) -> None:
     """Half a minute at 0.60, settled; then it costs 0.10, once, and a payment is taken back."""
     async with Edges(system.targets("call-admission"), system.nats_url) as edges:
-        call = Call(account_id, "493023125042", at_s=time.time() - 50)
+        call = TrackedCall(account_id, "493023125042", at_s=time.time() - 50)
         await edges.admit(call, 0)
         assert call.is_admitted, call.refused
         call.answered_at_s, call.ended_at_s = call.at_s, call.at_s + 30

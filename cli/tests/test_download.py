@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from callwarden.cli import download
-from callwarden.cli.download import Bounds, fetch, is_public
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.download import DownloadBounds, fetch, is_public
+from callwarden.cli.failure import CliMisuse, Failure
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -63,7 +63,7 @@ def test_a_file_is_fetched_also_after_a_redirect_of_its_own_server(server: str) 
 
 
 def test_plain_http_is_taken_only_if_told_so(server: str) -> None:
-    with pytest.raises(Misuse, match="--insecure"):
+    with pytest.raises(CliMisuse, match="--insecure"):
         fetch(f"{server}/numbers.csv")
 
 
@@ -85,7 +85,7 @@ def test_a_redirect_into_a_private_network_is_not_followed(server: str, target: 
 )
 def test_what_is_wrong_with_a_download_is_said(server: str, path: str, why: str) -> None:
     with pytest.raises(Failure, match=why):
-        fetch(server + path, insecure=True, bounds=Bounds(bytes_max=1_000))
+        fetch(server + path, insecure=True, bounds=DownloadBounds(bytes_max=1_000))
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def silent() -> Iterator[str]:
 
 def test_a_server_that_says_nothing_ends_the_download_at_its_time() -> None:
     with silent() as url, pytest.raises(Failure, match="takes too long"):
-        fetch(url, insecure=True, bounds=Bounds(timeout_s=0.2))
+        fetch(url, insecure=True, bounds=DownloadBounds(timeout_s=0.2))
 
 
 def test_a_certificate_that_nobody_trusts_is_refused(server: str) -> None:

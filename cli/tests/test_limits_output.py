@@ -9,11 +9,12 @@ from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.rating.v1 import rating_pb2
 from callwarden.cli import explanation, output, values
 from callwarden.cli.commands import limits
-from callwarden.cli.failure import Misuse
+from callwarden.cli.failure import CliMisuse
 from callwarden.cli.main import run
+from callwarden.kernel.clock import UnixS
 from cli.tests.on_screen import STRANGE, shown
 
-NOW_S = datetime(2026, 11, 24, 20, 0, tzinfo=UTC).timestamp()  # 21:00 in Berlin
+NOW_S = UnixS(datetime(2026, 11, 24, 20, 0, tzinfo=UTC).timestamp())  # 21:00 in Berlin
 MIDNIGHT_S = datetime(2026, 11, 24, 23, 0, tzinfo=UTC).timestamp()  # there
 ALICE = pb.Account(name="alice", realm="example.org", type="enduser", currency="EUR", time_zone="Europe/Berlin")
 
@@ -200,7 +201,7 @@ def test_a_moment_is_read_by_the_accounts_clock(text: str, utc: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "8", "24:61", "tomorrow", "2026-13-01 08:00"])
 def test_what_is_no_moment_is_a_misuse(text: str) -> None:
-    with pytest.raises(Misuse, match="--at"):
+    with pytest.raises(CliMisuse, match="--at"):
         values.moment(text, "Europe/Berlin", NOW_S, name="--at")
 
 

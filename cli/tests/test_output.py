@@ -7,7 +7,7 @@ import pytest
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.rating.v1 import rating_pb2
 from callwarden.cli import explanation, output, values
-from callwarden.cli.failure import Misuse, of_child
+from callwarden.cli.failure import CliMisuse, of_child
 from callwarden.local.process import ChildFailed
 from cli.tests.on_screen import STRANGE, shown
 
@@ -51,7 +51,7 @@ def test_durations_are_written_as_people_do(text: str, seconds: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "h", "1.5h", "-3", "³"])
 def test_what_is_no_duration_is_a_misuse(text: str) -> None:
-    with pytest.raises(Misuse):
+    with pytest.raises(CliMisuse):
         values.seconds(text)
 
 
@@ -208,7 +208,7 @@ def test_a_stranger_does_not_command_the_terminal(capsys: pytest.CaptureFixture[
     )
     rows = output.Rows("a", right=("a",))
     rows.add(STRANGE)
-    output.say(STRANGE)
+    output.echo(STRANGE)
     for as_ in (output.Output.JSON, output.Output.CSV):
         output.emit(as_, {STRANGE: STRANGE, "list": [STRANGE], "within": {"a": STRANGE}}, lambda: None)
     text = (

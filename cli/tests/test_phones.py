@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 
 from callwarden.cli.demo.guesser import Guesser
-from callwarden.cli.demo.phones import Phone, PhoneFailed
+from callwarden.cli.demo.phones import PhoneFailed, PhoneProcess
 from callwarden.sip import digest
 from callwarden.testing.waiting import eventually
 
@@ -24,7 +24,7 @@ async def test_two_phones_call_each_other_and_know_how_it_ended(
     tmp_path: Path, free_udp_port: Callable[[], int]
 ) -> None:
     port = free_udp_port()
-    async with Phone("alice", tmp_path / "alice.log") as alice, Phone("bob", tmp_path / "bob.log") as bob:
+    async with PhoneProcess("alice", tmp_path / "alice.log") as alice, PhoneProcess("bob", tmp_path / "bob.log") as bob:
         await alice.start(domain="a.example", listen=f"127.0.0.1:{free_udp_port()}", proxy=f"sip:127.0.0.1:{port}")
         await bob.start(domain="a.example", listen=f"127.0.0.1:{port}", any_number=True)
         call = await alice.dial("sip:+493023125042@a.example")
@@ -39,7 +39,7 @@ async def test_two_phones_call_each_other_and_know_how_it_ended(
 
 async def test_a_refusal_is_told_with_its_status(tmp_path: Path, free_udp_port: Callable[[], int]) -> None:
     port = free_udp_port()
-    async with Phone("alice", tmp_path / "alice.log") as alice, Phone("bob", tmp_path / "bob.log") as bob:
+    async with PhoneProcess("alice", tmp_path / "alice.log") as alice, PhoneProcess("bob", tmp_path / "bob.log") as bob:
         await alice.start(domain="a.example", listen=f"127.0.0.1:{free_udp_port()}", proxy=f"sip:127.0.0.1:{port}")
         await bob.start(domain="a.example", listen=f"127.0.0.1:{port}")
         call = await alice.dial("sip:nobody@a.example")
@@ -53,7 +53,7 @@ async def test_a_phone_whose_process_ends_is_an_error_and_not_a_wait(
     silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with silent:
         silent.bind(("127.0.0.1", 0))
-        async with Phone("alice", tmp_path / "alice.log") as alice:
+        async with PhoneProcess("alice", tmp_path / "alice.log") as alice:
             await alice.start(
                 domain="a.example",
                 listen=f"127.0.0.1:{free_udp_port()}",
@@ -70,7 +70,7 @@ async def test_a_phone_whose_process_ends_is_an_error_and_not_a_wait(
 
 
 async def test_a_phone_that_cannot_do_it_says_why(tmp_path: Path, free_udp_port: Callable[[], int]) -> None:
-    async with Phone("alice", tmp_path / "alice.log") as alice:
+    async with PhoneProcess("alice", tmp_path / "alice.log") as alice:
         await alice.start(domain="a.example", listen=f"127.0.0.1:{free_udp_port()}")
         with pytest.raises(PhoneFailed, match="alice can't dial"):
             await alice.dial("two\nlines")
@@ -79,9 +79,9 @@ async def test_a_phone_that_cannot_do_it_says_why(tmp_path: Path, free_udp_port:
 async def test_a_phone_ends_with_whoever_started_it(tmp_path: Path) -> None:
     script = (
         "import asyncio, os, pathlib, signal, sys\n"
-        "from callwarden.cli.demo.phones import Phone\n"
+        "from callwarden.cli.demo.phones import PhoneProcess\n"
         "async def main():\n"
-        "    async with Phone('alice', pathlib.Path(sys.argv[1])) as phone:\n"
+        "    async with PhoneProcess('alice', pathlib.Path(sys.argv[1])) as phone:\n"
         "        print(phone.pid, flush=True)\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "asyncio.run(main())\n"

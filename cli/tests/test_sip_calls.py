@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from callwarden.cli.demo.phones import Phone
+from callwarden.cli.demo.phones import PhoneProcess
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
 
@@ -68,7 +68,7 @@ async def test_a_refused_call_ends_with_1_and_names_its_status_and_how_to_ask_wh
     tmp_path: Path, free_udp_port: Callable[[], int]
 ) -> None:
     port = free_udp_port()
-    async with Phone("bob", tmp_path / "bob.log") as bob:
+    async with PhoneProcess("bob", tmp_path / "bob.log") as bob:
         await bob.start(domain="callwarden.local", listen=f"127.0.0.1:{port}")
         code, printed = await sip_call(
             tmp_path, *("carol", "--user", "alice", "--password", "-", "--proxy", f"127.0.0.1:{port}")

@@ -15,12 +15,13 @@ from callwarden.api.rateguard.v1 import rateguard_pb2
 from callwarden.api.rating.v1 import rating_pb2
 from callwarden.cli import layout, output
 from callwarden.cli.commands import account, ban, calls, ledger, limits, lists, policy, rates, trunk
-from callwarden.cli.policies import Running
+from callwarden.cli.policies import RunningRevision
+from callwarden.kernel.clock import UnixS
 
 CALL_ID = "3c26a7b0e1d94f6a8e21c57bd0934f6a@pbx-frankfurt-03.customer.example"
 UUID = "5f0c6a3e-9a4b-4f3e-8f0e-3b1f4f8f7a11"
 NAME = "a-customer-with-quite-a-long-name"
-NOW_S = time.time()
+NOW_S = UnixS(time.time())
 MONEY = 123_456_789_012
 SHOWN_MONEY = "123456.789012"
 NUMBER = "442079460101"
@@ -146,7 +147,7 @@ VIEWS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "list list": (lambda: output.show(lists._table([LIST])), [NAME, DATE]),
     "list listed": (lambda: lists._show_listed([LISTED]), [f"+{NUMBER}", DATE]),
     "policy status": (
-        lambda: policy._show_status(3, [Running("call-admission", f"call-admission-{UUID}", 3, 1e9)]),
+        lambda: policy._show_status(3, [RunningRevision("call-admission", f"call-admission-{UUID}", 3, 1e9)]),
         [UUID, DATE],
     ),
     "rates simulate": (

@@ -25,7 +25,7 @@ from callwarden.local.process import Child, file_appears
 from callwarden.local.services import base_environment
 from callwarden.testing.certificates import Authority
 from callwarden.testing.kube_tools import needs_kube_tools
-from callwarden.testing.operator import PASSWORD, Operator
+from callwarden.testing.operator import PASSWORD, OperatorClient
 from callwarden.testing.phones import Phones
 from callwarden.testing.waiting import eventually
 from tests.chart.rendering import NAMESPACE, VERSIONS, Object, pods, rendered
@@ -192,7 +192,7 @@ async def test_what_production_says_is_started_and_a_call_goes_through(
     """With mutual TLS between all services, and a database role for each."""
     async with installed("production", state_dir, nats_server, database_url) as world:
         edge = world.at("edge-proxy", "sip")
-        async with Operator(world, _admin(world)) as operator, Phones(edge) as carrier, Phones(edge) as phones:
+        async with OperatorClient(world, _admin(world)) as operator, Phones(edge) as carrier, Phones(edge) as phones:
             await operator.deck()
             await operator.carrier(carrier.address)
             await operator.account("alice", realm=REALM, credit_micros=10_000_000)
@@ -207,7 +207,7 @@ async def test_what_production_says_is_started_and_a_call_goes_through(
             books = await operator.audit()
             assert books.balance_sum_micros == books.ledger_sum_micros
             assert books.held_sum_micros == 0
-        async with Operator(world, Authority(state_dir, "theirs").files("admin")) as stranger:
+        async with OperatorClient(world, Authority(state_dir, "theirs").files("admin")) as stranger:
             with pytest.raises(Unavailable):
                 await stranger.get("alice")
 
@@ -223,7 +223,7 @@ async def test_what_kubectl_applies_is_carried_out_by_the_pods_that_production_d
     async with (
         Cluster(state_dir / "kubernetes") as kubernetes,
         installed("production", state_dir, nats_server, database_url, kubernetes) as world,
-        Operator(world, _admin(world)) as operator,
+        OperatorClient(world, _admin(world)) as operator,
         Phones(world.at("edge-proxy", "sip")) as carrier,
         Phones(world.at("edge-proxy", "sip")) as phones,
     ):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from callwarden.local.system import LocalSystem
-from callwarden.testing.operator import Operator
+from callwarden.testing.operator import OperatorClient
 from callwarden.testing.phones import Phones
 
 
@@ -17,7 +17,7 @@ class Site:
     """A running system with its operator, a carrier that answers, and a deck that prices +49."""
 
     system: LocalSystem
-    operator: Operator
+    operator: OperatorClient
     carrier: Phones
 
 
@@ -35,7 +35,7 @@ def site(state_dir: Path) -> Sites:
         async with (
             LocalSystem(state_dir, processes=processes, env=env) as system,
             Phones(system.sip_address) as carrier,
-            Operator(system) as operator,
+            OperatorClient(system) as operator,
         ):
             await operator.deck()
             await operator.carrier(carrier.address)

@@ -25,8 +25,8 @@ from callwarden.common.rpc.client import unary
 from callwarden.kernel.errors import CallwardenError
 from callwarden.kernel.money import format_amount
 from callwarden.local.system import LocalSystem
-from callwarden.testing.edges import Call, Edges
-from callwarden.testing.operator import Operator
+from callwarden.testing.edges import Edges, TrackedCall
+from callwarden.testing.operator import OperatorClient
 from callwarden.testing.servers import Servers, as_roles
 from callwarden.testing.waiting import eventually
 
@@ -560,7 +560,7 @@ class Track:
     """Where races take place."""
 
     system: LocalSystem
-    operator: Operator
+    operator: OperatorClient
     edges: Edges
 
     async def audit(self, account: str = "") -> admission_pb2.AuditLedgerReply:
@@ -610,7 +610,7 @@ async def track_on(servers: Servers, policy: str) -> AsyncIterator[Track]:
                     migrate=False,
                 )
             )
-            operator = await stack.enter_async_context(Operator(system))
+            operator = await stack.enter_async_context(OperatorClient(system))
             edges = await stack.enter_async_context(
                 Edges(system.targets("call-admission"), system.nats_url, edges=EDGES)
             )
@@ -700,7 +700,9 @@ def address_of(account: str) -> str:
     return f"2001:db8::{account[:4]}:{account[4:8]}"
 
 
-async def race_for(track: Track, accounts: list[str], fits: int, race: Race, value: int, number: int = 0) -> list[Call]:
+async def race_for(
+    track: Track, accounts: list[str], fits: int, race: Race, value: int, number: int = 0
+) -> list[TrackedCall]:
     """All at once; those that were admitted, of which there are as many as fit."""
     calls = await ask_at_once(track, accounts, race, number)
     admitted = [call for call in calls if call.is_admitted]
@@ -715,14 +717,14 @@ async def race_for(track: Track, accounts: list[str], fits: int, race: Race, val
     return admitted
 
 
-async def ask_at_once(track: Track, accounts: list[str], race: Race, number: int = 0) -> list[Call]:
+async def ask_at_once(track: Track, accounts: list[str], race: Race, number: int = 0) -> list[TrackedCall]:
     """Hundreds of calls, some of them asked about at two processes; all are answered."""
     # Begun a moment ago, so that a call can have talked before it is told to have ended.
     at_s = time.time() - 2 * SLICE_S
     address = address_of(accounts[0])
     trunk, prefix = _way(race, number)
     calls = [
-        Call(
+        TrackedCall(
             accounts[index % len(accounts)],
             f"{prefix}{index:06d}",
             source_address=address,
@@ -740,7 +742,7 @@ async def ask_at_once(track: Track, accounts: list[str], race: Race, number: int
     return calls
 
 
-def _told(calls: list[Call], race: Race) -> Counter[tuple[str, str, str, int, int, str]]:
+def _told(calls: list[TrackedCall], race: Race) -> Counter[tuple[str, str, str, int, int, str]]:
     """What those are told that aren't admitted, and how often."""
     return Counter(
         (
@@ -756,7 +758,7 @@ def _told(calls: list[Call], race: Race) -> Counter[tuple[str, str, str, int, in
     )
 
 
-async def insist(edges: Edges, call: Call, turn: int) -> admission_pb2.AdmitReply:
+async def insist(edges: Edges, call: TrackedCall, turn: int) -> admission_pb2.AdmitReply:
     """Asks until there is an answer: processes that are killed give none, and those that start need a second."""
     deadline_s = time.monotonic() + INSIST_S
     while True:
@@ -768,7 +770,7 @@ async def insist(edges: Edges, call: Call, turn: int) -> admission_pb2.AdmitRepl
         await asyncio.sleep(AGAIN_S)
 
 
-async def hang_up(track: Track, accounts: list[str], calls: list[Call], *, answered: bool) -> None:
+async def hang_up(track: Track, accounts: list[str], calls: list[TrackedCall], *, answered: bool) -> None:
     """Ends the calls, each when it has talked all it was granted, or unanswered; returns when all are settled."""
     for call in calls:
         if answered:

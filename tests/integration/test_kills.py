@@ -20,7 +20,7 @@ import pytest
 from callwarden.api.admission.v1 import admission_pb2
 from callwarden.common.rpc.client import unary
 from callwarden.kernel.errors import CallwardenError
-from callwarden.testing.edges import Call, Edges
+from callwarden.testing.edges import Edges, TrackedCall
 from callwarden.testing.servers import Servers
 from callwarden.testing.waiting import eventually
 from tests.integration.racing import (
@@ -94,7 +94,7 @@ class Load:
     edges: Edges
     holders: list[Holder]
     is_over: bool = False
-    calls: list[tuple[Call, Holder]] = field(default_factory=list)
+    calls: list[tuple[TrackedCall, Holder]] = field(default_factory=list)
     told: dict[str, int] = field(default_factory=dict)
     """Talk time in seconds of the calls whose end was told, by hold."""
     unanswered: int = 0
@@ -107,7 +107,7 @@ class Load:
 
     async def _call(self, rng: random.Random) -> None:
         holder = rng.choice(self.holders)
-        call = Call(holder.id, f"4930{rng.randrange(10**6):06d}")
+        call = TrackedCall(holder.id, f"4930{rng.randrange(10**6):06d}")
         self.calls.append((call, holder))
         turn = rng.randrange(PROCESSES * EDGES)
         asked_at_s = time.time()
@@ -128,7 +128,7 @@ class Load:
         ended_s = await self._talk(call, rng)
         holder.events += [(begun_s, 1), (max(begun_s, min(ended_s or certain_until_s, certain_until_s)), -1)]
 
-    async def _talk(self, call: Call, rng: random.Random) -> float | None:
+    async def _talk(self, call: TrackedCall, rng: random.Random) -> float | None:
         """What becomes of an admitted call; the moment before its end was told, None if nobody tells it."""
         await asyncio.sleep(rng.uniform(0.0, 0.3))
         if rng.random() < 0.8:
@@ -323,6 +323,6 @@ def calls_are_right(load: Load, books: Books) -> None:
 
 
 async def every_line_is_there(track: Track, holder: Holder) -> None:
-    calls = [Call(holder.id) for _ in range(2 * LINES)]
+    calls = [TrackedCall(holder.id) for _ in range(2 * LINES)]
     await asyncio.gather(*(insist(track.edges, call, turn) for turn, call in enumerate(calls)))
     assert sum(call.is_admitted for call in calls) == LINES

@@ -6,18 +6,18 @@ from collections import Counter
 import pytest
 
 from callwarden.testing.operator import DEFAULT_REALM, PASSWORD
-from callwarden.testing.phones import Call, Phones
+from callwarden.testing.phones import PhoneCall, Phones
 from callwarden.testing.waiting import eventually
 from tests.integration.conftest import Site, Sites
 
 FIRST_SLICE_MICROS = 60_000  # 0.06 EUR a minute, slices of 60 s.
 
 
-async def statuses(calls: list[Call]) -> Counter[int]:
+async def statuses(calls: list[PhoneCall]) -> Counter[int]:
     return Counter(await asyncio.gather(*(call.status for call in calls)))
 
 
-async def hang_up_all(phones: Phones, calls: list[Call]) -> None:
+async def hang_up_all(phones: Phones, calls: list[PhoneCall]) -> None:
     await asyncio.gather(*(phones.hang_up(call) for call in calls if call.status.result() == 200))
 
 

@@ -21,8 +21,8 @@ from callwarden.api.admission.v1 import admission_pb2
 from callwarden.common.rpc.client import unary
 from callwarden.kernel.errors import Invalid, NotFound
 from callwarden.local.system import LocalSystem
-from callwarden.testing.edges import Call, Edges
-from callwarden.testing.operator import Operator
+from callwarden.testing.edges import Edges, TrackedCall
+from callwarden.testing.operator import OperatorClient
 from callwarden.testing.servers import Servers, as_roles
 from callwarden.testing.waiting import eventually
 
@@ -179,7 +179,7 @@ class Desk:
     """One system, its operator, and an edge without SIP."""
 
     system: LocalSystem
-    operator: Operator
+    operator: OperatorClient
     edges: Edges
 
     async def open(
@@ -194,12 +194,12 @@ class Desk:
         await self.operator.top_up(created.id, credit_micros, key=f"first-{created.id}")
         return str(created.id)
 
-    async def admitted(self, call: Call) -> Call:
+    async def admitted(self, call: TrackedCall) -> TrackedCall:
         await self.edges.admit(call, 0)
         assert call.is_admitted, call.refused
         return call
 
-    async def talk(self, call: Call) -> None:
+    async def talk(self, call: TrackedCall) -> None:
         """The call is over after TALK_S; returns when it is settled."""
         call.answered_at_s = call.at_s + 1
         call.ended_at_s = call.answered_at_s + TALK_S
@@ -242,7 +242,7 @@ async def desk(callwarden_servers: Servers) -> AsyncIterator[Desk]:
                     migrate=False,
                 )
             )
-            operator = await stack.enter_async_context(Operator(system))
+            operator = await stack.enter_async_context(OperatorClient(system))
             edges = await stack.enter_async_context(Edges(system.targets("call-admission"), system.nats_url))
             await operator.deck()
             await operator.carrier("127.0.0.1:9")
@@ -260,12 +260,12 @@ async def test_a_setting_holds_and_every_way_to_ask_says_the_same(desk: Desk, ro
     account = await desk.open(row.realm, credit_micros=row.credit_micros, limits=row.limits, **row.account)
     made = {"destination": "493012345", "source_address": f"192.0.2.{ROWS.index(row) + 1}"} | dict(row.call)
     for _ in range(row.fits):
-        call = await desk.admitted(Call(account, at_s=time.time() - TALK_S - 5, **made))
+        call = await desk.admitted(TrackedCall(account, at_s=time.time() - TALK_S - 5, **made))
         if row.talked:
             await desk.talk(call)
 
     simulated = await desk.simulate(account, **made)
-    call = Call(account, **made)
+    call = TrackedCall(account, **made)
     await desk.edges.admit(call, 0)
     if not row.rule:
         assert call.is_admitted, call.refused
@@ -299,7 +299,7 @@ async def test_a_setting_holds_and_every_way_to_ask_says_the_same(desk: Desk, ro
 
 async def test_limits_show_what_running_calls_hold_and_when_days_begin_anew(desk: Desk) -> None:
     account = await desk.open("shown", limits={"max_lines": 3, "daily_micros": 10 * SLICE_MICROS}, credit_micros=10**6)
-    await desk.admitted(Call(account))
+    await desk.admitted(TrackedCall(account))
     now_s = time.time()
     reply = await desk.limits(account)
     uses = {use.rule: use for use in reply.limits}
@@ -388,11 +388,11 @@ async def test_the_command_tells_a_simulated_refusal_by_its_exit_code(desk: Desk
 async def test_what_is_only_reported_lets_the_call_through_and_is_found_again(desk: Desk) -> None:
     await desk.operator.deck("premium", "prefix,description,rate\n49,Germany,0.06\n")
     account = await desk.open("reporting", deck="premium")
-    call = await desk.admitted(Call(account, "499001234567"))
+    call = await desk.admitted(TrackedCall(account, "499001234567"))
     assert call.reply is not None
     assert call.reply.admitted.max_duration_s == 600
-    await desk.admitted(Call(account))
-    refused = Call(account, "881612345678")
+    await desk.admitted(TrackedCall(account))
+    refused = TrackedCall(account, "881612345678")
     await desk.edges.admit(refused, 0)
     assert refused.refused is not None
 

@@ -3,7 +3,7 @@
 import pytest
 
 from callwarden.testing.operator import DEFAULT_REALM, PASSWORD
-from callwarden.testing.phones import Call, Phones
+from callwarden.testing.phones import PhoneCall, Phones
 from callwarden.testing.waiting import eventually
 from tests.integration.conftest import Site, Sites
 
@@ -16,7 +16,7 @@ async def command(site: Site, line: str) -> str:
     return text
 
 
-async def rule_of(site: Site, call: Call) -> str:
+async def rule_of(site: Site, call: PhoneCall) -> str:
     """The rule that refused the call, as `explain` tells it."""
 
     async def found() -> list[str]:
@@ -43,10 +43,10 @@ async def test_a_trunks_calls_reach_local_users_only_or_its_prefixes_only(site: 
             s, f"trunk add pbx --address {SWITCH}:5060 --direction traffic-sender --account {account} --only-local"
         )
 
-        def call(number: str) -> Call:
+        def call(number: str) -> PhoneCall:
             return switch.call("+4930555", "", DEFAULT_REALM, number)
 
-        async def local() -> Call | None:
+        async def local() -> PhoneCall | None:
             one = call("+4940123456")
             return one if await one.status == 200 else None
 
@@ -62,7 +62,7 @@ async def test_a_trunks_calls_reach_local_users_only_or_its_prefixes_only(site: 
         # The same trunk, changed while it runs.
         await command(s, "trunk set pbx --all-numbers --allow-prefix 4930 --block-prefix 49309")
 
-        async def outside() -> Call | None:
+        async def outside() -> PhoneCall | None:
             one = call("+493012345")
             return one if await one.status == 200 else None
 

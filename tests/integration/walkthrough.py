@@ -3,7 +3,8 @@
 Of a page these blocks count:
 
 - `sh` with a first line `# terminal N`: commands of a terminal of its own. The last one stays in the foreground, if a
-  `text` block follows; that block is what must be printed before the page goes on.
+  `text` block follows; that block is what must be printed before the page goes on. A terminal that is used again gets
+  Ctrl-C first.
 - other `sh`: commands that must succeed.
 - `console`: after each `$ ` a command, below it what it prints. It must match whole, but for `…` (anything, line breaks
   too), clock times, decimals of seconds and the width of a table's columns. An id of sixteen hexadecimal digits stands
@@ -20,10 +21,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 from types import TracebackType
 from typing import Self
 
-BLOCK = re.compile(r"^```(sh|console|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^( *)```(sh|console|text)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
+TERMINAL = re.compile(r"# terminal (\d+)\n")
 ID = re.compile(r"\b[0-9a-f]{16}\b")
 READY_TIMEOUT_S = 120.0
 COMMAND_TIMEOUT_S = 60.0
@@ -37,7 +40,7 @@ class Block:
 
 
 def blocks(page: str) -> list[Block]:
-    return [Block(kind, text) for kind, text in BLOCK.findall(page)]
+    return [Block(kind, dedent(text)) for _, kind, text in BLOCK.findall(page)]
 
 
 def commands(console: str) -> Iterator[tuple[str, str]]:
@@ -96,7 +99,7 @@ class Walkthrough:
         self._environment = environment
         self._instead = instead
         self._ids: dict[str, str] = {}
-        self._terminals: list[asyncio.subprocess.Process] = []
+        self._terminals: dict[str, asyncio.subprocess.Process] = {}
         self._reading: list[asyncio.Task[bytes]] = []
 
     async def __aenter__(self) -> Self:
@@ -106,16 +109,20 @@ class Walkthrough:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Ctrl-C in every terminal, the last one first."""
-        for process in reversed(self._terminals):
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGINT)
-            try:
-                async with asyncio.timeout(STOP_TIMEOUT_S):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        for process in reversed(self._terminals.values()):
+            await self._interrupt(process)
         await asyncio.gather(*self._reading)
+
+    @staticmethod
+    async def _interrupt(process: asyncio.subprocess.Process) -> None:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
     async def follow(self, page: str) -> None:
         """The whole page, from its first block to its last. AssertionError at the first thing that is otherwise."""
@@ -165,9 +172,13 @@ class Walkthrough:
         assert (code != 0) == expected.startswith("callwarden: "), f"exit code {code}\n{shown}"
 
     async def _terminal(self, script: str, ready: str) -> None:
+        named = TERMINAL.match(script)
+        assert named is not None, script
+        if named[1] in self._terminals:
+            await self._interrupt(self._terminals.pop(named[1]))
         *before, last = self._here(script).rstrip().splitlines()
         process = await self._start("\n".join([*before, f"exec {last}"]))
-        self._terminals.append(process)
+        self._terminals[named[1]] = process
         assert process.stdout is not None
         wanted = pattern(self._here(ready))
         printed = ""

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from callwarden.cli.audit import report
-from callwarden.cli.audit.finding import Finding
-from callwarden.cli.audit.sources.cluster import SELECTOR, Kubectl, Unreachable, evidence
+from callwarden.cli.audit.finding import AuditFinding
+from callwarden.cli.audit.sources.cluster import SELECTOR, ClusterUnreachable, Kubectl, evidence
 from callwarden.testing import kube_tools
 from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, OWN_CLUSTER, missing
 from tests.kubernetes.conftest import Site
@@ -33,7 +33,7 @@ def administrator(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(site.cluster.kubeconfig))
 
 
-async def audited() -> dict[str, Finding]:
+async def audited() -> dict[str, AuditFinding]:
     """What is to be done, by rule."""
     found = await asyncio.to_thread(evidence, Kubectl())
     return {one.rule.id: one for one in report.findings(found) if one.severity.rank}
@@ -60,7 +60,7 @@ async def test_a_weak_policy_is_found_and_its_line_closes_it(site: Site) -> None
 
 @pytest.mark.skipif(OWN_CLUSTER, reason="another cluster may have more of Callwarden")
 async def test_where_nobody_wrote_a_policy_the_defaults_are_audited(site: Site) -> None:
-    with pytest.raises(Unreachable, match="nothing of Callwarden"):
+    with pytest.raises(ClusterUnreachable, match="nothing of Callwarden"):
         await audited()
     sender = {"address": "192.0.2.7:5060", "direction": "traffic-sender", "account": "office"}
     await site.kubectl.apply(resource("Trunk", "office", **sender))

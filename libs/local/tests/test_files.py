@@ -10,12 +10,12 @@ import pytest
 
 from callwarden.local.account import reachable_home, reachable_tree, reaches
 from callwarden.local.files import AlreadyRunning, TemporaryFolder, claim, is_claimed, rotate_log, sweep, write_private
-from callwarden.local.keys import Keys, KeysUnusable
-from callwarden.local.process import Identity
+from callwarden.local.keys import KeysUnusable, LocalKeys
+from callwarden.local.process import ProcessUser
 from callwarden.local.run_file import RunFile
 from callwarden.local.usage import usage
 
-STRANGER = Identity("stranger", 64_999, 64_999)
+STRANGER = ProcessUser("stranger", 64_999, 64_999)
 
 
 def test_a_private_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -55,13 +55,13 @@ def test_a_log_is_rotated_under_a_writer_that_goes_on(tmp_path: Path) -> None:
 
 def test_keys_are_made_once_and_kept_private(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
-    keys = Keys.load_or_make(path)
-    assert Keys.load_or_make(path, must_exist=True) == keys
-    assert Keys.new() != keys
+    keys = LocalKeys.load_or_make(path)
+    assert LocalKeys.load_or_make(path, must_exist=True) == keys
+    assert LocalKeys.new() != keys
     assert path.stat().st_mode & 0o777 == 0o600
     path.chmod(0o640)
     with pytest.raises(KeysUnusable, match="can be read by others"):
-        Keys.load_or_make(path)
+        LocalKeys.load_or_make(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"nonce_key": "00"}'])
@@ -69,7 +69,7 @@ def test_keys_that_cannot_be_read_are_not_replaced(tmp_path: Path, text: str) ->
     path = tmp_path / "keys.json"
     write_private(path, text)
     with pytest.raises(KeysUnusable):
-        Keys.load_or_make(path)
+        LocalKeys.load_or_make(path)
     assert path.read_text() == text
 
 
@@ -125,7 +125,7 @@ def test_a_user_reaches_what_every_folder_above_lets_through(tmp_path: Path) -> 
     assert reaches(STRANGER, inner)
     inner.parent.chmod(0o700)
     assert not reaches(STRANGER, inner)
-    assert reaches(Identity("me", os.geteuid(), os.getegid()), inner)
+    assert reaches(ProcessUser("me", os.geteuid(), os.getegid()), inner)
     assert reaches(None, inner)
     inner.parent.chmod(0o711)
     assert reaches(STRANGER, inner)

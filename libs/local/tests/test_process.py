@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from callwarden.local.process import Child, ChildFailed, Identity, file_appears
+from callwarden.local.process import Child, ChildFailed, ProcessUser, file_appears
 from callwarden.testing.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -165,7 +165,7 @@ async def test_what_a_child_writes_is_private(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root may choose another user")
 async def test_another_identity_has_no_way_back(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    nobody = Identity("nobody", 65_534, 65_534)
+    nobody = ProcessUser("nobody", 65_534, 65_534)
     child = await Child.start("who", ["/bin/cat", "/proc/self/status"], log=log, identity=nobody)
     assert await child.wait() == 0
     status = dict(line.split(":", 1) for line in child.log_tail().splitlines() if ":" in line)

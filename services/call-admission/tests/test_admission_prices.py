@@ -17,8 +17,8 @@ from callwarden.kernel.errors import Invalid
 from callwarden.kernel.verdict import Reason
 from callwarden.limits.rendezvous import ranking
 from callwarden.local.system import LocalSystem
-from callwarden.testing.edges import Call, Edges
-from callwarden.testing.operator import Operator
+from callwarden.testing.edges import Edges, TrackedCall
+from callwarden.testing.operator import OperatorClient
 from callwarden.testing.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -34,13 +34,13 @@ spec: {billing: {exactMatch: 1}}
 
 
 @asynccontextmanager
-async def running(state_dir: Path) -> AsyncIterator[tuple[LocalSystem, Operator]]:
+async def running(state_dir: Path) -> AsyncIterator[tuple[LocalSystem, OperatorClient]]:
     services = {"rating", "call-admission", "administration", "payment", "auth"}
-    async with LocalSystem(state_dir, services=services) as system, Operator(system) as operator:
+    async with LocalSystem(state_dir, services=services) as system, OperatorClient(system) as operator:
         yield system, operator
 
 
-async def create(operator: Operator, name: str, **more: Any) -> str:
+async def create(operator: OperatorClient, name: str, **more: Any) -> str:
     account = pb.Account(**{"name": name, "realm": "north.example", "type": "enduser", "currency": "EUR"} | more)
     created = await unary(operator.accounts.CreateAccount, pb.CreateAccountRequest(account=account))
     return str(created.id)
@@ -69,7 +69,7 @@ async def test_a_resellers_accounts_are_priced_by_its_deck_and_exactly_where_pol
         async def price(who: str, number: str = "493012345") -> int | str:
             """Micros held for the first minute, or why none."""
             before = (await operator.get(members[who])).held_micros
-            call = Call(members[who], number)
+            call = TrackedCall(members[who], number)
             await edges.admit(call, 0)
             if call.refused is not None:
                 return str(call.refused.reason)

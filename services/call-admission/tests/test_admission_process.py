@@ -21,7 +21,7 @@ from callwarden.common.rpc.stream import StreamPool
 from callwarden.kernel.errors import CallwardenError, Invalid, Unavailable
 from callwarden.limits.rendezvous import ranking
 from callwarden.local.system import LocalSystem
-from callwarden.testing.operator import FLAT_DECK, Operator
+from callwarden.testing.operator import FLAT_DECK, OperatorClient
 from callwarden.testing.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -34,7 +34,9 @@ numbers = itertools.count()
 class Edge:
     """What the edge does: asks over streams, one to each process, and tells over NATS."""
 
-    def __init__(self, system: LocalSystem, operator: Operator, pools: list[StreamPool], events: Publisher) -> None:
+    def __init__(
+        self, system: LocalSystem, operator: OperatorClient, pools: list[StreamPool], events: Publisher
+    ) -> None:
         self.system = system
         self.operator = operator
         self._pools = pools
@@ -119,7 +121,7 @@ async def running(state_dir: Path, processes: int = 1) -> AsyncIterator[Edge]:
             services={"rating", "call-admission", "administration", "payment", "auth"},
             processes={"call-admission": processes},
         ) as system,
-        Operator(system) as operator,
+        OperatorClient(system) as operator,
         Bus(system.nats_url, name="edge", declare=False) as bus,
         bus.publisher() as events,
     ):

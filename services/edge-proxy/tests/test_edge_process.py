@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 
 from callwarden.local.system import LocalSystem
-from callwarden.testing.operator import DEFAULT_REALM, PASSWORD, Operator
-from callwarden.testing.phones import Call, Phones
+from callwarden.testing.operator import DEFAULT_REALM, PASSWORD, OperatorClient
+from callwarden.testing.phones import PhoneCall, Phones
 from callwarden.testing.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -30,15 +30,15 @@ spec:
 class EdgeSite:
     """A system with two edges, an operator, a carrier, and the callers alice and bob."""
 
-    def __init__(self, system: LocalSystem, operator: Operator, carrier: Phones) -> None:
+    def __init__(self, system: LocalSystem, operator: OperatorClient, carrier: Phones) -> None:
         self.system, self.operator, self.carrier = system, operator, carrier
 
-    async def call(self, phones: Phones, to: str = "4930123456", user: str = "alice") -> Call:
+    async def call(self, phones: Phones, to: str = "4930123456", user: str = "alice") -> PhoneCall:
         call = phones.call(user, PASSWORD, DEFAULT_REALM, to)
         assert await call.status == 200
         return call
 
-    async def settled(self, call: Call) -> str:
+    async def settled(self, call: PhoneCall) -> str:
         """How the call's record says that it ended."""
 
         async def record() -> str:
@@ -63,7 +63,7 @@ async def site(state_dir: Path) -> AsyncIterator[EdgeSite]:
     async with (
         LocalSystem(state_dir, processes={"edge-proxy": EDGES}, drain_timeout_s=4.0) as system,
         Phones(system.sip_address) as carrier,
-        Operator(system) as operator,
+        OperatorClient(system) as operator,
     ):
         await operator.deck()
         await operator.carrier(carrier.address)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 
 BYTES_MAX: Final = 64 * 1024 * 1024  # what call-admission takes of a list
 TIMEOUT_S: Final = 120.0  # for all of it
@@ -26,16 +26,16 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class DownloadBounds:
     """What a download may take."""
 
     bytes_max: int = BYTES_MAX
     timeout_s: float = TIMEOUT_S
 
 
-def fetch(url: str, *, insecure: bool = False, bounds: Bounds | None = None) -> bytes:
+def fetch(url: str, *, insecure: bool = False, bounds: DownloadBounds | None = None) -> bytes:
     """The file. `insecure`: plain HTTP is taken, too. Raises Misuse for a URL that isn't one, Failure otherwise."""
-    bounds = bounds or Bounds()
+    bounds = bounds or DownloadBounds()
     deadline_s = time.monotonic() + bounds.timeout_s
     is_private_ok = True
     for _ in range(REDIRECTS_MAX + 1):
@@ -75,15 +75,15 @@ def _parse(url: str, insecure: bool) -> SplitResult:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise Misuse(f"not a URL: {url[:200]!r}") from error
+        raise CliMisuse(f"not a URL: {url[:200]!r}") from error
     if not url.isascii() or not url.isprintable() or " " in url:
-        raise Misuse(f"not a URL: {url[:200]!r} (percent-encode what isn't ASCII)")
+        raise CliMisuse(f"not a URL: {url[:200]!r} (percent-encode what isn't ASCII)")
     if parts.scheme not in ("https", "http") or not parts.hostname or port == 0:
-        raise Misuse(f"not a URL: {url[:200]!r} (write https://host/file.csv)")
+        raise CliMisuse(f"not a URL: {url[:200]!r} (write https://host/file.csv)")
     if parts.scheme == "http" and not insecure:
-        raise Misuse(f"{_shown(url)}: HTTP can be changed on the way; --insecure takes it nevertheless")
+        raise CliMisuse(f"{_shown(url)}: HTTP can be changed on the way; --insecure takes it nevertheless")
     if parts.username is not None:
-        raise Misuse("credentials in a URL end up in logs: download the file yourself and give its name")
+        raise CliMisuse("credentials in a URL end up in logs: download the file yourself and give its name")
     return parts
 
 
@@ -137,7 +137,7 @@ def _read(
     connection: http.client.HTTPConnection,
     answer: http.client.HTTPResponse,
     url: str,
-    bounds: Bounds,
+    bounds: DownloadBounds,
     deadline_s: float,
 ) -> bytes:
     too_big = f"{_shown(url)}: is bigger than {bounds.bytes_max:,} bytes"

@@ -18,7 +18,7 @@ class Failure(Exception):
         self.exit_code = exit_code
 
 
-class Misuse(Failure):
+class CliMisuse(Failure):
     """What was typed can't be meant: exit code 2."""
 
     def __init__(self, message: str) -> None:

@@ -70,7 +70,7 @@ async def _run(state_dir: Path, sip_listen: str, log_level: str) -> None:
         console.print(f"[bold green]Callwarden runs[/], started in {time.monotonic() - started_s:.1f} s\n")
         console.print(_endpoints(system))
         console.print(_first_steps(system))
-        watching = asyncio.create_task(supervise(system, lambda restart: _tell(console, restart)))
+        watching = asyncio.create_task(supervise(system, lambda restart: _report_restart(console, restart)))
         await _watch(console, system, stop, watching)
     finally:
         if watching is not None:
@@ -132,7 +132,7 @@ def _line(system: "LocalSystem") -> str:
     return f"{up} of {len(children)} processes run, {memory:,.0f} MB [{output.DIM}]· Ctrl-C stops all[/]"
 
 
-def _tell(console: Console, restart: "Restart") -> None:
+def _report_restart(console: Console, restart: "Restart") -> None:
     if restart.error is None:
         console.print(f"[green]{restart.name}[/] {restart.what}")
     else:

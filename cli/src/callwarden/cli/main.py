@@ -62,7 +62,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        output.say(f"callwarden {version('callwarden')}")
+        output.echo(f"callwarden {version('callwarden')}")
         raise typer.Exit
 
 
@@ -135,10 +135,10 @@ def run(arguments: Sequence[str] | None = None, *, program: str = "callwarden") 
         result = app(args=arguments, prog_name=program, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except Failure as failure:
-        return _say(failure.message, failure.exit_code)
+        return _report(failure.message, failure.exit_code)
     except typer.TyperException as error:
         # An empty message means that the help was printed already (no_args_is_help).
-        return _say(_misused(error, program), error.exit_code) if error.format_message() else error.exit_code
+        return _report(_misused(error, program), error.exit_code) if error.format_message() else error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
@@ -149,7 +149,7 @@ def run(arguments: Sequence[str] | None = None, *, program: str = "callwarden") 
         return say_unexpected(error)
 
 
-def _say(message: str, exit_code: int) -> int:
+def _report(message: str, exit_code: int) -> int:
     typer.echo(f"callwarden: {output.clean(message)}", err=True)
     return exit_code
 
@@ -169,11 +169,11 @@ def say_unexpected(error: Exception) -> int:
 
     if isinstance(error, CallwardenError):
         where = f"{error.field}: " if error.field and error.field not in error.message else ""
-        return _say(f"{where}{error.message}", 1)
+        return _report(f"{where}{error.message}", 1)
     if os.environ.get("CALLWARDEN_DEBUG"):
         raise error
     kind = type(error).__name__
-    return _say(f"unexpected {kind}: {error} (CALLWARDEN_DEBUG=1 shows where)", 1)
+    return _report(f"unexpected {kind}: {error} (CALLWARDEN_DEBUG=1 shows where)", 1)
 
 
 def main() -> None:

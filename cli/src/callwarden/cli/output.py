@@ -15,6 +15,7 @@ import typer
 from callwarden.cli import records
 from callwarden.cli.layout import DIM, UNBOUNDED, Aligned, Rows, cell
 from callwarden.cli.records import json_text, plain
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.printable import printable
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def emit_messages(as_: Output, kind: "type[Message]", messages: "Sequence[Messag
     emit(
         as_,
         [plain(message) for message in messages],
-        view if messages else lambda: say(none),
+        view if messages else lambda: echo(none),
         columns=records.csv_columns(kind),
     )
 
@@ -116,7 +117,7 @@ def width() -> int:
     return PROSE_COLUMNS if found == UNBOUNDED else found
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """A sentence of result, or several lines of it."""
     typer.echo(clean(text))
 
@@ -156,7 +157,7 @@ def span(seconds: float) -> str:
     return f"{max(0, round(seconds))} s"
 
 
-def clock_in(at_s: float, zone: str, now_s: float) -> str:
+def clock_in(at_s: float, zone: str, unix_s: UnixS) -> str:
     """A moment ahead as clocks and calendars of that time zone show it: the hour within a day, else the date; UTC where
     this machine doesn't know the zone."""
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -165,7 +166,7 @@ def clock_in(at_s: float, zone: str, now_s: float) -> str:
         place: tzinfo = ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         place = UTC
-    return datetime.fromtimestamp(at_s, place).strftime("%H:%M" if at_s - now_s <= 86_400 else "%Y-%m-%d")
+    return datetime.fromtimestamp(at_s, place).strftime("%H:%M" if at_s - unix_s <= 86_400 else "%Y-%m-%d")
 
 
 __all__ = [
@@ -180,6 +181,7 @@ __all__ = [
     "clock_in",
     "console",
     "duration",
+    "echo",
     "emit",
     "emit_message",
     "emit_messages",
@@ -188,7 +190,6 @@ __all__ = [
     "money",
     "plain",
     "printable",
-    "say",
     "show",
     "show_lines",
     "span",

@@ -25,7 +25,7 @@ _POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningRevision:
     """What one process runs."""
 
     service: str
@@ -39,7 +39,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class AppliedChange:
     """What applying or deleting did: the policies that hold now, and the names of those that changed."""
 
     policies: PolicySet
@@ -59,7 +59,7 @@ class PolicyStore:
         """The policies that hold; revision 0 and no document where none was ever applied."""
         return (await self._read())[0]
 
-    async def apply(self, documents: Sequence[Document]) -> Change:
+    async def apply(self, documents: Sequence[Document]) -> AppliedChange:
         """Put these documents in the place of those of the same keys. BadPolicy if the whole can't hold together."""
 
         def change(current: PolicySet) -> tuple[PolicySet, tuple[str, ...]]:
@@ -69,7 +69,7 @@ class PolicyStore:
 
         return await self._change(change)
 
-    async def delete(self, key: Key) -> Change:
+    async def delete(self, key: Key) -> AppliedChange:
         """Take a document out. Failure if it isn't there."""
 
         def change(current: PolicySet) -> tuple[PolicySet, tuple[str, ...]]:
@@ -79,7 +79,7 @@ class PolicyStore:
 
         return await self._change(change)
 
-    async def running(self) -> list[Running]:
+    async def running(self) -> list[RunningRevision]:
         """What each process last acknowledged, by service and instance. Of those that ended where it isn't known who
         lives: their acknowledgement stays for a while.
         """
@@ -89,10 +89,10 @@ class PolicyStore:
             if self._live and key not in self._live:
                 continue
             ack = Ack.FromString(entry.value)
-            found.append(Running(service, instance, ack.revision, ack.applied_at_s))
+            found.append(RunningRevision(service, instance, ack.revision, ack.applied_at_s))
         return sorted(found, key=lambda one: (one.service, one.instance))
 
-    async def await_acks(self, revision: int, *, timeout_s: float = ACKS_TIMEOUT_S) -> list[Running]:
+    async def await_acks(self, revision: int, *, timeout_s: float = ACKS_TIMEOUT_S) -> list[RunningRevision]:
         """Wait until everyone who follows policies runs this revision, or the time is up; who runs what then."""
         deadline_s = time.monotonic() + timeout_s
         while True:
@@ -101,18 +101,18 @@ class PolicyStore:
                 return running
             await asyncio.sleep(_POLL_S)
 
-    async def _change(self, change: Callable[[PolicySet], tuple[PolicySet, tuple[str, ...]]]) -> Change:
+    async def _change(self, change: Callable[[PolicySet], tuple[PolicySet, tuple[str, ...]]]) -> AppliedChange:
         for _ in range(_CONFLICTS_MAX):
             current, sequence = await self._read()
             wanted, changed = change(current)
             if not changed:
-                return Change(current, ())
+                return AppliedChange(current, ())
             try:
                 # Sequence 0: only if nobody has written the key before.
                 await self._policy.put(BUNDLE_KEY, encode_bundle(wanted, time.time()), revision=sequence)
             except Conflict:
                 continue
-            return Change(wanted, changed)
+            return AppliedChange(wanted, changed)
         raise Failure("others keep changing the policies at the same time: try again")
 
     async def _read(self) -> tuple[PolicySet, int]:
@@ -125,7 +125,7 @@ class PolicyStore:
             raise Failure("the policy bundle in NATS can't be read: another version of Callwarden wrote it") from error
 
 
-def behind(revision: int, running: Iterable[Running]) -> list[str]:
+def behind(revision: int, running: Iterable[RunningRevision]) -> list[str]:
     """Who runs an older revision, as `<service>.<instance>`."""
     return [one.key for one in running if one.revision < revision]
 

@@ -40,12 +40,12 @@ def plain(message: "Message") -> dict[str, Any]:
     return result
 
 
-def moment(unix_s: float) -> str | None:
+def moment(at_s: float) -> str | None:
     """RFC 3339 in UTC, to the millisecond; None for 0, which is how services write "never"."""
-    if not unix_s:
+    if not at_s:
         return None
     try:
-        return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     except (ValueError, OverflowError, OSError):
         return None  # Beyond the year 9999: for good.
 

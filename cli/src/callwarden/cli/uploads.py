@@ -49,7 +49,7 @@ def emit_import(as_: Output, reply: "Message", done: str) -> None:
     output.emit(
         as_,
         document,
-        lambda: output.say(done) if done else None,
+        lambda: output.echo(done) if done else None,
         rows=document["errors"],
         columns=[
             name.removeprefix("errors.")

@@ -9,7 +9,8 @@ from typing import Final
 
 import typer
 
-from callwarden.cli.failure import Misuse
+from callwarden.cli.failure import CliMisuse
+from callwarden.kernel.clock import UnixS
 
 _PASSWORD_ALPHABET: Final = string.ascii_letters + string.digits
 _PASSWORD_LENGTH: Final = 20  # 119 bits: nobody guesses it, and it still fits a phone's screen.
@@ -22,7 +23,7 @@ def amount(text: str, *, name: str = "amount") -> int:
     try:
         return parse_amount(text)
     except BadAmount as error:
-        raise Misuse(f"{name}: {error}") from error
+        raise CliMisuse(f"{name}: {error}") from error
 
 
 def seconds(text: str, *, name: str = "duration") -> int:
@@ -34,10 +35,10 @@ def seconds(text: str, *, name: str = "duration") -> int:
     try:
         return int(parse_duration(text))
     except ValueError as error:
-        raise Misuse(f"{name}: {error}") from error
+        raise CliMisuse(f"{name}: {error}") from error
 
 
-def moment(text: str, zone: str, now_s: float, *, name: str) -> float:
+def moment(text: str, zone: str, unix_s: UnixS, *, name: str) -> float:
     """Seconds since 1970 of "2026-11-25 08:00" or "08:00" (today) as clocks of that zone show it, or with an offset of
     its own ("2026-11-25T08:00+01:00")."""
     from zoneinfo import ZoneInfo
@@ -45,10 +46,10 @@ def moment(text: str, zone: str, now_s: float, *, name: str) -> float:
     place = ZoneInfo(zone)
     try:
         if len(text) == len("08:00"):
-            text = f"{datetime.fromtimestamp(now_s, place).date()} {text}"
+            text = f"{datetime.fromtimestamp(unix_s, place).date()} {text}"
         at = datetime.fromisoformat(text)
     except ValueError as error:
-        raise Misuse(f"{name}: not a moment: {text[:64]!r} (write 2026-11-25 08:00, or 08:00 for today)") from error
+        raise CliMisuse(f"{name}: not a moment: {text[:64]!r} (write 2026-11-25 08:00, or 08:00 for today)") from error
     return (at if at.tzinfo is not None else at.replace(tzinfo=place)).timestamp()
 
 
@@ -59,14 +60,14 @@ def number(text: str, *, name: str = "number") -> str:
     try:
         return E164.parse(text).digits
     except BadNumber as error:
-        raise Misuse(f"{name}: {error}; write it internationally, such as +442079460101") from error
+        raise CliMisuse(f"{name}: {error}; write it internationally, such as +442079460101") from error
 
 
 def address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError as error:
-        raise Misuse(f"not an address: {text[:64]!r} (write one such as 192.0.2.7 or 2001:db8::7)") from error
+        raise CliMisuse(f"not an address: {text[:64]!r} (write one such as 192.0.2.7 or 2001:db8::7)") from error
 
 
 def limit(text: str, *, name: str) -> int | None:
@@ -74,7 +75,7 @@ def limit(text: str, *, name: str) -> int | None:
     if text == "none":
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 7):
-        raise Misuse(f"{name}: write a whole number, or `none` to go by the policy")
+        raise CliMisuse(f"{name}: write a whole number, or `none` to go by the policy")
     return int(text)
 
 
@@ -85,7 +86,7 @@ def secret(given: str | None, *, what: str) -> str:
     if given is not None:
         return given
     if not sys.stdin.isatty():
-        raise Misuse(f"{what} is needed: --password - reads it from standard input, --generate makes one")
+        raise CliMisuse(f"{what} is needed: --password - reads it from standard input, --generate makes one")
     return str(typer.prompt(what, hide_input=True, confirmation_prompt=True))
 
 
@@ -94,7 +95,7 @@ def password_of(user: str, given: str | None) -> str:
     if given is None and sys.stdin.isatty():
         return str(typer.prompt(f"SIP password of {user}", hide_input=True))
     if given is None:
-        raise Misuse(f"the SIP password of {user} is needed: --password - reads it from standard input")
+        raise CliMisuse(f"the SIP password of {user} is needed: --password - reads it from standard input")
     return secret(given, what=f"SIP password of {user}")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from callwarden.cli.audit.finding import Finding, Rule, Severity
+from callwarden.cli.audit.finding import AuditFinding, AuditRule, AuditSeverity
 from callwarden.cli.audit.objects import Object, Objects, Workload, mapping, selects, sequence
 from callwarden.cli.yaml_lines import line_of_yaml
 
@@ -33,13 +33,13 @@ _TLS_FILES: Final = ("tls.crt", "tls.key", "ca.crt")  # As cert-manager writes t
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    rule: Rule
-    find: Callable[[Rule, Objects], Iterator[Finding]]
+    rule: AuditRule
+    find: Callable[[AuditRule, Objects], Iterator[AuditFinding]]
     needs: tuple[str, ...] = ()
     """Kinds whose absence it would tell."""
 
 
-def findings(objects: Objects) -> Iterator[Finding]:
+def findings(objects: Objects) -> Iterator[AuditFinding]:
     for check in CHECKS:
         if objects.unseen.isdisjoint(check.needs):
             yield from check.find(check.rule, objects)
@@ -58,20 +58,20 @@ def _context(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return mapping(value.get("securityContext"))
 
 
-def _in_pod(rule: Rule, workload: Workload, what: str, change: Mapping[str, Any]) -> Finding:
+def _in_pod(rule: AuditRule, workload: Workload, what: str, change: Mapping[str, Any]) -> AuditFinding:
     fix = line_of_yaml(workload.patch(change))
-    return Finding(rule, rule.severity, workload.object.place, what, fix, workload.how())
+    return AuditFinding(rule, rule.severity, workload.object.place, what, fix, workload.how())
 
 
 def _in_container(
-    rule: Rule, found: tuple[Workload, str, str, Mapping[str, Any]], what: str, change: Mapping[str, Any]
-) -> Finding:
+    rule: AuditRule, found: tuple[Workload, str, str, Mapping[str, Any]], what: str, change: Mapping[str, Any]
+) -> AuditFinding:
     workload, group, name, _ = found
     fix = line_of_yaml(workload.patch_container(group, name, change))
-    return Finding(rule, rule.severity, workload.object.within(f"container {name}"), what, fix, workload.how())
+    return AuditFinding(rule, rule.severity, workload.object.within(f"container {name}"), what, fix, workload.how())
 
 
-def _by_chart(finding: Finding, one: Object, values: Mapping[str, Any] | None) -> Finding:
+def _by_chart(finding: AuditFinding, one: Object, values: Mapping[str, Any] | None) -> AuditFinding:
     """For what our chart makes, a line of its values instead of a patch."""
     if values is None or not one.is_of_chart:
         return finding
@@ -87,7 +87,7 @@ def _values_of_service(one: Object, values: Mapping[str, Any]) -> dict[str, Any]
     return {"services": {component: dict(values)}}
 
 
-def _runs_as_root(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _runs_as_root(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     for found in _containers(objects):
         workload, container = found[0], found[3]
         effective = {**_context(workload.pod), **_context(container)}
@@ -98,7 +98,7 @@ def _runs_as_root(rule: Rule, objects: Objects) -> Iterator[Finding]:
             yield _in_container(rule, found, "may run as root", {"securityContext": change})
 
 
-def _writes_to_root(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _writes_to_root(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     for found in _containers(objects):
         if _context(found[3]).get("readOnlyRootFilesystem") is not True:
             yield _in_container(
@@ -106,7 +106,7 @@ def _writes_to_root(rule: Rule, objects: Objects) -> Iterator[Finding]:
             )
 
 
-def _escalates(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _escalates(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     for found in _containers(objects):
         context = _context(found[3])
         if context.get("privileged") is True:
@@ -117,7 +117,7 @@ def _escalates(rule: Rule, objects: Objects) -> Iterator[Finding]:
             yield _in_container(rule, found, "may gain rights that it wasn't given", change)
 
 
-def _has_capabilities(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _has_capabilities(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     for found in _containers(objects):
         capabilities = mapping(_context(found[3]).get("capabilities"))
         allowed = {_FIREWALL_CAPABILITY} if found[2] == FIREWALL_CONTAINER else set()
@@ -131,7 +131,7 @@ def _has_capabilities(rule: Rule, objects: Objects) -> Iterator[Finding]:
             )
 
 
-def _is_unconfined(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _is_unconfined(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     for found in _containers(objects):
         of_pod = mapping(_context(found[0].pod).get("seccompProfile"))
         profile = mapping(_context(found[3]).get("seccompProfile")) or of_pod
@@ -140,7 +140,7 @@ def _is_unconfined(rule: Rule, objects: Objects) -> Iterator[Finding]:
             yield _in_container(rule, found, "may make every system call", change)
 
 
-def _shares_host(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _shares_host(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     for workload in objects.workloads():
         allowed = {"hostNetwork"} if _is_service(workload, _EDGE) else set()
         shared = [key for key in ("hostNetwork", "hostPID", "hostIPC") if workload.pod.get(key) is True]
@@ -161,7 +161,7 @@ def _is_service(workload: Workload, name: str) -> bool:
     return name in names or any(container.get("name") == name for _, container in workload.containers)
 
 
-def _image_by_tag(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _image_by_tag(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     running = _running_images(objects)
     for found in _containers(objects):
         image = str(found[3].get("image", ""))
@@ -204,7 +204,7 @@ def _without_tag(image: str) -> str:
     return f"{head}{slash}{tail.partition(':')[0]}"
 
 
-def _no_limits(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _no_limits(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     for workload in objects.running():
         for group, container in workload.containers:
             resources = mapping(container.get("resources"))
@@ -216,7 +216,7 @@ def _no_limits(rule: Rule, objects: Objects) -> Iterator[Finding]:
                 yield _by_chart(finding, workload.object, _values_of_service(workload.object, change))
 
 
-def _has_token(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _has_token(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     bound = {
         (str(mapping(subject).get("namespace", binding.namespace)), str(mapping(subject).get("name", "")))
         for binding in objects.of("RoleBinding", "ClusterRoleBinding")
@@ -237,7 +237,7 @@ def _has_token(rule: Rule, objects: Objects) -> Iterator[Finding]:
             )
 
 
-def _without_probes(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _without_probes(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     for workload in objects.running():
         for group, container in workload.containers:
             missing = [probe for probe in ("readinessProbe", "livenessProbe") if probe not in container]
@@ -260,7 +260,7 @@ def _without_probes(rule: Rule, objects: Objects) -> Iterator[Finding]:
 # ------------------------------------------------------------------ secrets and encryption
 
 
-def _secret_in_environment(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _secret_in_environment(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     for found in _containers(objects):
         for variable in map(mapping, sequence(found[3].get("env"))):
             name, value = str(variable.get("name", "")), str(variable.get("value", ""))
@@ -278,18 +278,18 @@ def _is_secret(name: str, value: str) -> bool:
     return bool(value and _SECRET_NAME.search(name)) and not value.startswith("/") and "://" not in value
 
 
-def _secret_in_config_map(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _secret_in_config_map(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     for one in objects.of("ConfigMap"):
         for key, value in mapping(one.body.get("data")).items():
             if _is_secret(str(key), str(value)):
                 patch = f"kubectl patch {one.to_kubectl} --type merge -p 'LINE'"
                 how = f"move it into a Secret and refer to that, then: {patch}"
-                yield Finding(
+                yield AuditFinding(
                     rule, rule.severity, one.place, f"holds a secret ({key})", line_of_yaml({"data": {key: None}}), how
                 )
 
 
-def _without_tls(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _without_tls(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     for found in _containers(objects):
         names = {str(mapping(variable).get("name", "")) for variable in sequence(found[3].get("env"))}
         if not any(name.startswith("CALLWARDEN_") and name.endswith(("_TARGETS", "GRPC_LISTEN")) for name in names):
@@ -305,7 +305,7 @@ def _without_tls(rule: Rule, objects: Objects) -> Iterator[Finding]:
                 ],
                 "volumeMounts": [{"name": "tls", "mountPath": _TLS_FOLDER, "readOnly": True}],
             }
-            finding = Finding(
+            finding = AuditFinding(
                 rule,
                 rule.severity,
                 workload.object.within(f"container {name}"),
@@ -316,7 +316,7 @@ def _without_tls(rule: Rule, objects: Objects) -> Iterator[Finding]:
             yield _by_chart(finding, workload.object, {"tls": {"enabled": True}})
 
 
-def _plain_url(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _plain_url(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     """URLs that stand in the open; those in Secrets are never read."""
     for found in _containers(objects):
         for variable in map(mapping, sequence(found[3].get("env"))):
@@ -336,7 +336,7 @@ def _plain_url(rule: Rule, objects: Objects) -> Iterator[Finding]:
 # ------------------------------------------------------------------ network
 
 
-def _without_network_policy(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _without_network_policy(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     policies = list(objects.of("NetworkPolicy"))
     for workload in objects.workloads():
         one = workload.object
@@ -351,7 +351,7 @@ def _without_network_policy(rule: Rule, objects: Objects) -> Iterator[Finding]:
         types |= {"Ingress"} if about else set()  # What is always meant.
         if missing := [kind for kind in ("Ingress", "Egress") if kind not in types]:
             what = f"no NetworkPolicy limits {' and '.join(kind.lower() for kind in missing)} of its pods"
-            finding = Finding(
+            finding = AuditFinding(
                 rule,
                 rule.severity,
                 one.place,
@@ -388,13 +388,13 @@ def _network_policy(workload: Workload) -> dict[str, Any]:
     }
 
 
-def _hides_sources(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _hides_sources(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     for one in objects.of("Service"):
         ports = [mapping(port) for port in sequence(one.spec.get("ports"))]
         speaks_sip = any("sip" in str(port.get("name", "")) or port.get("port") in (5060, 5061) for port in ports)
         is_outside = one.spec.get("type") in ("LoadBalancer", "NodePort")
         if speaks_sip and is_outside and one.spec.get("externalTrafficPolicy") != "Local":
-            yield Finding(
+            yield AuditFinding(
                 rule,
                 rule.severity,
                 one.place,
@@ -407,7 +407,7 @@ def _hides_sources(rule: Rule, objects: Objects) -> Iterator[Finding]:
 # ------------------------------------------------------------------ availability
 
 
-def _one_replica(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _one_replica(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     for workload in objects.running():
         one = workload.object
         if one.kind == "DaemonSet" or _is_service(workload, _OPERATOR):
@@ -417,7 +417,7 @@ def _one_replica(rule: Rule, objects: Objects) -> Iterator[Finding]:
         if isinstance(count, int) and count < _REPLICAS_MIN:
             target = scaler or one
             key = "minReplicas" if scaler else "replicas"
-            finding = Finding(
+            finding = AuditFinding(
                 rule,
                 rule.severity,
                 target.place,
@@ -437,7 +437,7 @@ def _scales(hpa: Object, workload: Object) -> bool:
     )
 
 
-def _without_budget(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _without_budget(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     budgets = list(objects.of("PodDisruptionBudget"))
     for workload in objects.running():
         one = workload.object
@@ -455,7 +455,7 @@ def _without_budget(rule: Rule, objects: Objects) -> Iterator[Finding]:
             "metadata": metadata,
             "spec": {"maxUnavailable": 1, "selector": {"matchLabels": dict(workload.labels)}},
         }
-        finding = Finding(
+        finding = AuditFinding(
             rule,
             rule.severity,
             one.place,
@@ -471,12 +471,12 @@ def _without_budget(rule: Rule, objects: Objects) -> Iterator[Finding]:
 # ------------------------------------------------------------------ rights and policies
 
 
-def _wildcard_rights(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _wildcard_rights(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     for one in objects.of("Role", "ClusterRole"):
         for entry in map(mapping, sequence(one.body.get("rules"))):
             wild = [key for key in ("verbs", "resources", "apiGroups") if "*" in sequence(entry.get(key))]
             if wild:
-                yield Finding(
+                yield AuditFinding(
                     rule,
                     rule.severity,
                     one.place,
@@ -487,14 +487,14 @@ def _wildcard_rights(rule: Rule, objects: Objects) -> Iterator[Finding]:
                 break
 
 
-def _admits_anything(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _admits_anything(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     label = "pod-security.kubernetes.io/enforce"
     on_host = {one.object.namespace for one in objects.workloads() if one.pod.get("hostNetwork") is True}
     for one in objects.of("Namespace"):
         labels = mapping(one.metadata.get("labels"))
         if one.name in on_host or labels.get(label) == "restricted":
             continue
-        yield Finding(
+        yield AuditFinding(
             rule,
             rule.severity,
             one.place,
@@ -504,13 +504,13 @@ def _admits_anything(rule: Rule, objects: Objects) -> Iterator[Finding]:
         )
 
 
-def _not_applied(rule: Rule, objects: Objects) -> Iterator[Finding]:
+def _not_applied(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
     for one in objects.of("SecurityPolicy", "ClusterSecurityPolicy"):
         for condition in map(mapping, sequence(mapping(one.body.get("status")).get("conditions"))):
             kind, status = condition.get("type"), condition.get("status")
             if (kind in ("Accepted", "Applied") and status == "False") or (kind == "Degraded" and status == "True"):
                 reason = condition.get("message") or condition.get("reason") or "no reason given"
-                yield Finding(
+                yield AuditFinding(
                     rule,
                     rule.severity,
                     one.place,
@@ -521,11 +521,11 @@ def _not_applied(rule: Rule, objects: Objects) -> Iterator[Finding]:
 
 
 _HARDENING: Final = ("os-hardening",)
-_LOW, _MEDIUM, _HIGH, _CRITICAL = Severity.LOW, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL
+_LOW, _MEDIUM, _HIGH, _CRITICAL = AuditSeverity.LOW, AuditSeverity.MEDIUM, AuditSeverity.HIGH, AuditSeverity.CRITICAL
 
 CHECKS: Final = (
     Check(
-        Rule(
+        AuditRule(
             "deploy/root",
             _HIGH,
             "Containers run as an ordinary user",
@@ -536,7 +536,7 @@ CHECKS: Final = (
         _runs_as_root,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/root-file-system",
             _MEDIUM,
             "Root file systems are read-only",
@@ -546,7 +546,7 @@ CHECKS: Final = (
         _writes_to_root,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/escalation",
             _CRITICAL,
             "No container is privileged or gains rights",
@@ -556,7 +556,7 @@ CHECKS: Final = (
         _escalates,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/capabilities",
             _HIGH,
             "Containers have no capability",
@@ -567,7 +567,7 @@ CHECKS: Final = (
         _has_capabilities,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/seccomp",
             _MEDIUM,
             "System calls are filtered",
@@ -577,7 +577,7 @@ CHECKS: Final = (
         _is_unconfined,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/host",
             _HIGH,
             "Pods share nothing with their node",
@@ -588,7 +588,7 @@ CHECKS: Final = (
         _shares_host,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/image-digest",
             _MEDIUM,
             "Images are named by digest",
@@ -598,7 +598,7 @@ CHECKS: Final = (
         _image_by_tag,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/resources",
             _LOW,
             "Containers have a memory limit and a CPU request",
@@ -608,7 +608,7 @@ CHECKS: Final = (
         _no_limits,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/api-token",
             _LOW,
             "Pods carry no token that they don't need",
@@ -619,7 +619,7 @@ CHECKS: Final = (
         ("rolebindings", "clusterrolebindings", "serviceaccounts"),
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/probes",
             _LOW,
             "Services have probes",
@@ -629,7 +629,7 @@ CHECKS: Final = (
         _without_probes,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/secret-in-environment",
             _HIGH,
             "Secrets are given by reference",
@@ -639,7 +639,7 @@ CHECKS: Final = (
         _secret_in_environment,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/secret-in-config-map",
             _HIGH,
             "No ConfigMap holds a secret",
@@ -649,7 +649,7 @@ CHECKS: Final = (
         _secret_in_config_map,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/tls",
             _HIGH,
             "Services talk over mutual TLS",
@@ -660,7 +660,7 @@ CHECKS: Final = (
         _without_tls,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/tls-url",
             _HIGH,
             "NATS and the database are reached over TLS",
@@ -670,7 +670,7 @@ CHECKS: Final = (
         _plain_url,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/network-policy",
             _HIGH,
             "Only what talks is let through",
@@ -681,7 +681,7 @@ CHECKS: Final = (
         ("networkpolicies",),
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/source-address",
             _HIGH,
             "The edge sees its callers' addresses",
@@ -691,7 +691,7 @@ CHECKS: Final = (
         _hides_sources,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/replicas",
             _MEDIUM,
             "Services run in more than one pod",
@@ -701,7 +701,7 @@ CHECKS: Final = (
         ("horizontalpodautoscalers",),
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/disruption-budget",
             _LOW,
             "Nodes are drained pod by pod",
@@ -711,7 +711,7 @@ CHECKS: Final = (
         ("poddisruptionbudgets",),
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/rights",
             _HIGH,
             "No role allows everything",
@@ -721,7 +721,7 @@ CHECKS: Final = (
         _wildcard_rights,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/pod-security",
             _LOW,
             "The namespace admits restricted pods only",
@@ -731,7 +731,7 @@ CHECKS: Final = (
         _admits_anything,
     ),
     Check(
-        Rule(
+        AuditRule(
             "deploy/policy-status",
             _HIGH,
             "Every policy is applied",

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 
-class Severity(StrEnum):
+class AuditSeverity(StrEnum):
     """How bad it is when it stays open, the mildest first."""
 
     INFO = "info"
@@ -18,29 +18,29 @@ class Severity(StrEnum):
     def rank(self) -> int:
         return _ORDER.index(self)
 
-    def reaches(self, other: "Severity") -> bool:
+    def reaches(self, other: "AuditSeverity") -> bool:
         return self.rank >= other.rank
 
-    def worse(self) -> "Severity":
+    def worse(self) -> "AuditSeverity":
         return _ORDER[min(self.rank + 1, len(_ORDER) - 1)]
 
 
-_ORDER: Final = tuple(Severity)
+_ORDER: Final = tuple(AuditSeverity)
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class AuditRule:
     """One row of the checklist. `rows` are its ids in the settings catalogue."""
 
     id: str
-    severity: Severity
+    severity: AuditSeverity
     title: str
     why: str
     rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AuditPlace:
     """Where it was found: a name for people, and file and line (from 1) where it came from one."""
 
     name: str
@@ -52,13 +52,13 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class AuditFinding:
     """Something open. `what` is the fact, `fix` the line of YAML that closes it (empty where no YAML can), `how` what
     to do with that line, or instead."""
 
-    rule: Rule
-    severity: Severity
-    place: Place
+    rule: AuditRule
+    severity: AuditSeverity
+    place: AuditPlace
     what: str
     fix: str = ""
     how: str = ""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from callwarden.cli.audit.finding import Finding, Place, Rule, Severity
+from callwarden.cli.audit.finding import AuditFinding, AuditPlace, AuditRule, AuditSeverity
 from callwarden.cli.yaml_lines import line_of_yaml
 
 _OTHERS: Final = 0o077  # Rights of the group and of all others.
@@ -41,12 +41,12 @@ class DatabaseRole:
 
 
 @dataclass(frozen=True, slots=True)
-class Trunk:
+class AuditTrunk:
     """A trunk that calls come in from, by API or as a resource."""
 
     name: str
     tech_prefix: str
-    place: Place
+    place: AuditPlace
     is_resource: bool
 
 
@@ -59,37 +59,37 @@ class LocalFacts:
     database_has_tls: bool = False
 
 
-LISTEN: Final = Rule(
+LISTEN: Final = AuditRule(
     "local/listen",
-    Severity.HIGH,
+    AuditSeverity.HIGH,
     "Only SIP is reached from outside",
     "Who reaches these doors admits calls, tops up accounts and reads credentials, without any password.",
     ("https", "db-roles"),
 )
-FILES: Final = Rule(
+FILES: Final = AuditRule(
     "local/secret-files",
-    Severity.HIGH,
+    AuditSeverity.HIGH,
     "Files of secrets are their owner's alone",
     "The keys in them sign nonces and open every stored password.",
     ("securepasswords",),
 )
-ROLE: Final = Rule(
+ROLE: Final = AuditRule(
     "local/database-role",
-    Severity.MEDIUM,
+    AuditSeverity.MEDIUM,
     "The services' database role has the least rights",
     "Whoever breaks into one service can change what all others keep, the ledger too.",
     ("db-roles",),
 )
-DATABASE_TLS: Final = Rule(
+DATABASE_TLS: Final = AuditRule(
     "local/database-tls",
-    Severity.HIGH,
+    AuditSeverity.HIGH,
     "The database is reached over TLS",
     "Its password and every balance go over the network.",
     ("db-roles",),
 )
-TRUNKS: Final = Rule(
+TRUNKS: Final = AuditRule(
     "trunk/address-alone",
-    Severity.MEDIUM,
+    AuditSeverity.MEDIUM,
     "No trunk is known by its address alone",
     "The source of a UDP datagram can be forged, and calls then are the trunk's to pay.",
     ("spoofing",),
@@ -97,48 +97,48 @@ TRUNKS: Final = Rule(
 RULES: Final = (LISTEN, FILES, ROLE, DATABASE_TLS, TRUNKS)
 
 
-def findings(facts: LocalFacts) -> Iterator[Finding]:
+def findings(facts: LocalFacts) -> Iterator[AuditFinding]:
     for door in facts.listeners:
         if not door.has_tls and not is_loopback(door.address):
-            yield Finding(
+            yield AuditFinding(
                 LISTEN,
                 LISTEN.severity,
-                Place(door.name),
+                AuditPlace(door.name),
                 f"listens on {door.address}, without TLS",
                 how="listen on 127.0.0.1, or set CALLWARDEN_TLS_CERT, _KEY and _CA for every service",
             )
     for file in facts.files:
         if file.mode & _OTHERS:
-            yield Finding(
+            yield AuditFinding(
                 FILES,
                 FILES.severity,
-                Place(file.path),
+                AuditPlace(file.path),
                 f"can be read or entered by others (mode {file.mode & 0o777:o})",
                 how=f"chmod go= {file.path}, and consider the secrets known",
             )
     yield from _of_database(facts)
 
 
-def _of_database(facts: LocalFacts) -> Iterator[Finding]:
+def _of_database(facts: LocalFacts) -> Iterator[AuditFinding]:
     is_near = is_loopback(facts.database_address)
     if facts.database_address and not facts.database_has_tls and not is_near:
-        yield Finding(
+        yield AuditFinding(
             DATABASE_TLS,
             DATABASE_TLS.severity,
-            Place("database"),
+            AuditPlace("database"),
             f"is reached at {facts.database_address} without TLS",
             how="append ?ssl=verify-full to CALLWARDEN_DATABASE_URL",
         )
     # On this machine alone only who has the machine reaches it.
-    severity = Severity.LOW if is_near else ROLE.severity
+    severity = AuditSeverity.LOW if is_near else ROLE.severity
     for role in facts.roles:
         if role.may_delete_ledger:
             what = "may delete from the ledger, as its owner: no service needs that"
             how = "give each service a role of its own: docs/reference/database.md, Rights"
-            yield Finding(ROLE, severity, Place(f"database role {role.name}"), what, how=how)
+            yield AuditFinding(ROLE, severity, AuditPlace(f"database role {role.name}"), what, how=how)
 
 
-def of_trunks(trunks: tuple[Trunk, ...]) -> Iterator[Finding]:
+def of_trunks(trunks: tuple[AuditTrunk, ...]) -> Iterator[AuditFinding]:
     for trunk in trunks:
         if trunk.tech_prefix:
             continue
@@ -148,7 +148,7 @@ def of_trunks(trunks: tuple[Trunk, ...]) -> Iterator[Finding]:
         else:
             fix, how = "", f"callwarden trunk set {trunk.name} --tech-prefix {digits}, and tell the customer"
         what = "calls come in by its address alone, without a tech prefix"
-        yield Finding(TRUNKS, TRUNKS.severity, trunk.place, what, fix, how)
+        yield AuditFinding(TRUNKS, TRUNKS.severity, trunk.place, what, fix, how)
 
 
 def tech_prefix(name: str) -> str:
@@ -168,9 +168,9 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def trunk_of(body: Any, place: Place) -> Trunk | None:
+def trunk_of(body: Any, place: AuditPlace) -> AuditTrunk | None:
     """A Trunk resource that calls come in from; None for any other."""
     spec = body.get("spec")
     if not isinstance(spec, dict) or spec.get("direction") != "traffic-sender" or spec.get("enabled") is False:
         return None
-    return Trunk(str(body.get("metadata", {}).get("name", "")), str(spec.get("techPrefix", "")), place, True)
+    return AuditTrunk(str(body.get("metadata", {}).get("name", "")), str(spec.get("techPrefix", "")), place, True)

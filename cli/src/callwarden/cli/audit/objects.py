@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from callwarden.cli.audit.finding import Place
+from callwarden.cli.audit.finding import AuditPlace
 from callwarden.policy.crd import KINDS
 
 # Kinds that make pods, and where their template of a pod stands.
@@ -77,12 +77,12 @@ class Object:
         return bool(self.metadata.get("ownerReferences"))
 
     @property
-    def place(self) -> Place:
+    def place(self) -> AuditPlace:
         return self.within("")
 
-    def within(self, part: str) -> Place:
+    def within(self, part: str) -> AuditPlace:
         where = f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
-        return Place(f"{where} {part}".rstrip(), self.file, self.line)
+        return AuditPlace(f"{where} {part}".rstrip(), self.file, self.line)
 
 
 @dataclass(frozen=True, slots=True)

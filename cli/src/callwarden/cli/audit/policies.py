@@ -14,22 +14,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from callwarden.cli.audit.finding import Finding, Place, Rule, Severity
+from callwarden.cli.audit.finding import AuditFinding, AuditPlace, AuditRule, AuditSeverity
 from callwarden.cli.yaml_lines import line_of_yaml, merged, nested
 from callwarden.policy.bundle import Document, PolicySet, facts, layers_of
 from callwarden.policy.fields import FieldFacts, leaves, written
 from callwarden.policy.model import HARDENED, PolicySpec
 from callwarden.policy.values import format_duration
 
-Locate = Callable[[Document, str], Place]
+Locate = Callable[[Document, str], AuditPlace]
 """Where a document says something about a field ("lines.max"), or would."""
 Remedy = Callable[[Document | None], str]
 """What to do with a line for that document; None: there is no document yet."""
 
-_LOW, _MEDIUM, _HIGH, _CRITICAL = Severity.LOW, Severity.MEDIUM, Severity.HIGH, Severity.CRITICAL
+_LOW, _MEDIUM, _HIGH, _CRITICAL = AuditSeverity.LOW, AuditSeverity.MEDIUM, AuditSeverity.HIGH, AuditSeverity.CRITICAL
 
 # By row of the catalogue, each that has a hardened value (tested): how bad it is when open, and why.
-WHY: Final[Mapping[str, tuple[Severity, str]]] = {
+WHY: Final[Mapping[str, tuple[AuditSeverity, str]]] = {
     "checkrtpaddr": (_HIGH, "Anybody who guesses a media port hears the call or speaks into it."),
     "maxsubsmsgcount": (_MEDIUM, "A flood from one address goes on for longer before the address is banned."),
     "maxwrongmsgallowed": (_MEDIUM, "Fuzzers and scanners get more attempts before their address is banned."),
@@ -77,7 +77,7 @@ _OFF: Final[Mapping[str, int]] = {"autoBan.scanningThreshold": 0}
 class _Hardened:
     """A row of the checklist that is derived from the model; `wanted` as HARDENED has it."""
 
-    rule: Rule
+    rule: AuditRule
     facts: FieldFacts
     wanted: Any
 
@@ -88,13 +88,13 @@ class _Opened:
 
     path: str
     closed: tuple[Any, ...]
-    severity: Severity
+    severity: AuditSeverity
     why: str
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> AuditRule:
         rows = facts()[self.path].catalogue
-        return Rule(f"policy/opened/{self.path}", self.severity, f"spec.{self.path} protects", self.why, rows)
+        return AuditRule(f"policy/opened/{self.path}", self.severity, f"spec.{self.path} protects", self.why, rows)
 
 
 _OPENED: Final = (
@@ -131,20 +131,20 @@ _OPENED: Final = (
     _Opened("payment.review", (True,), _HIGH, "A stolen card's money is talked away before it is taken back."),
 )
 
-_MODES: Final = Rule(
+_MODES: Final = AuditRule(
     "policy/modes",
     _HIGH,
     "Every rule is enforced",
     "A rule that only reports, or is off, lets the calls through that it was made to refuse.",
 )
-_ALLOWED: Final = Rule(
+_ALLOWED: Final = AuditRule(
     "policy/firewall-allow",
     _HIGH,
     "Only known networks are never banned",
     "An allowed address guesses passwords without end: no counter ever bans it.",
     ("firewall-static",),
 )
-_STRESS: Final = Rule(
+_STRESS: Final = AuditRule(
     "policy/stress-test",
     _HIGH,
     "No policy holds a stress test",
@@ -160,14 +160,14 @@ def _hardened() -> Iterator[_Hardened]:
         fact = facts()[path]
         severity, why = WHY[fact.catalogue[0]]
         title = f"spec.{path} is hardened: {written(wanted)}"
-        yield _Hardened(Rule(f"policy/{fact.catalogue[0]}", severity, title, why, fact.catalogue), fact, wanted)
+        yield _Hardened(AuditRule(f"policy/{fact.catalogue[0]}", severity, title, why, fact.catalogue), fact, wanted)
 
 
 _CHECKLIST: Final = tuple(_hardened())
 RULES: Final = (*(row.rule for row in _CHECKLIST), *(opened.rule for opened in _OPENED), _MODES, _ALLOWED, _STRESS)
 
 
-def findings(policies: PolicySet, locate: Locate, remedy: Remedy) -> Iterator[Finding]:
+def findings(policies: PolicySet, locate: Locate, remedy: Remedy) -> Iterator[AuditFinding]:
     """What is open, once for the policy that opens it: a realm that only inherits it isn't named again."""
     told: set[tuple[str, str, object]] = set()
     for realm in policies.realms:
@@ -198,17 +198,23 @@ class _Scope:
         return cls(policies.for_realm(realm), layers, winners, locate, remedy)
 
     def finding(
-        self, rule: Rule, severity: Severity, what: str, path: str, change: Mapping[str, Any] | None, how: str = ""
-    ) -> tuple[Finding, str]:
+        self,
+        rule: AuditRule,
+        severity: AuditSeverity,
+        what: str,
+        path: str,
+        change: Mapping[str, Any] | None,
+        how: str = "",
+    ) -> tuple[AuditFinding, str]:
         """`change`: what the spec of the named document is to say; None where no YAML closes it. The field's path goes
         with it."""
         target = self.winners.get(path) or (self.layers[-1] if self.layers else None)
-        place = self.locate(target, path) if target is not None else Place("no policy")
+        place = self.locate(target, path) if target is not None else AuditPlace("no policy")
         fix = "" if change is None else line_of_yaml({"spec": dict(change)})
-        return Finding(rule, severity, place, what, fix, how or self.remedy(target)), path
+        return AuditFinding(rule, severity, place, what, fix, how or self.remedy(target)), path
 
 
-def _of_realm(scope: _Scope) -> Iterator[tuple[Finding, str]]:
+def _of_realm(scope: _Scope) -> Iterator[tuple[AuditFinding, str]]:
     for row in _CHECKLIST:
         yield from _not_hardened(scope, row)
     for opened in _OPENED:
@@ -221,14 +227,14 @@ def _of_realm(scope: _Scope) -> Iterator[tuple[Finding, str]]:
 # ------------------------------------------------------------------ hardened values
 
 
-def _not_hardened(scope: _Scope, row: _Hardened) -> Iterator[tuple[Finding, str]]:
+def _not_hardened(scope: _Scope, row: _Hardened) -> Iterator[tuple[AuditFinding, str]]:
     path = row.facts.path
     if not row.facts.enforced:
         if not row.facts.has_always or not _as_strict(path, row.facts.always, row.wanted):
             does = f", which acts as for {written(row.facts.always)}" if row.facts.has_always else ""
             what = f"spec.{path} should be {written(row.wanted)}; no service of this version enforces it{does}"
             how = "until one does, close it by other means"
-            yield scope.finding(row.rule, Severity.INFO, what, path, None, how)
+            yield scope.finding(row.rule, AuditSeverity.INFO, what, path, None, how)
         return
     value, period = _value(scope.spec, path), _PERIOD_OF.get(path)
     if period is None:
@@ -284,29 +290,29 @@ def _as_written(path: str, value: float) -> Any:
 # ------------------------------------------------------------------ what is opened beyond the default
 
 
-def _opened(scope: _Scope, opened: _Opened) -> Iterator[tuple[Finding, str]]:
+def _opened(scope: _Scope, opened: _Opened) -> Iterator[tuple[AuditFinding, str]]:
     value, fact = _value(scope.spec, opened.path), facts()[opened.path]
     if value in opened.closed:
         return
     what = f"spec.{opened.path} is {written(value)}"
     if not fact.enforced:
         what += "; no service of this version acts on it yet"
-    severity = opened.severity if fact.enforced else Severity.INFO
+    severity = opened.severity if fact.enforced else AuditSeverity.INFO
     yield scope.finding(opened.rule, severity, what, opened.path, nested(opened.path, opened.closed[0]))
 
 
-def _lenient_modes(scope: _Scope) -> Iterator[tuple[Finding, str]]:
+def _lenient_modes(scope: _Scope) -> Iterator[tuple[AuditFinding, str]]:
     for alias, name in _names(_DEFAULT.modes).items():
         mode, usual = getattr(scope.spec.modes, name), getattr(_DEFAULT.modes, name)
         if mode in ("Enforce", usual):
             continue
-        severity = Severity.HIGH if mode == "Off" and usual == "Enforce" else Severity.MEDIUM
+        severity = AuditSeverity.HIGH if mode == "Off" and usual == "Enforce" else AuditSeverity.MEDIUM
         path = f"modes.{alias}"
         what = f"rule {alias} {'is off' if mode == 'Off' else 'only reports'} (spec.{path})"
         yield scope.finding(_MODES, severity, what, path, nested(path, usual))
 
 
-def _wide_allow(scope: _Scope) -> Iterator[tuple[Finding, str]]:
+def _wide_allow(scope: _Scope) -> Iterator[tuple[AuditFinding, str]]:
     path = "firewall.allow"
     networks = scope.spec.firewall.allow
     if wide := [one for one in networks if _is_wide(one)]:
@@ -320,7 +326,7 @@ def _is_wide(network: str) -> bool:
     return not parsed.is_private and parsed.prefixlen < _ALLOW_BITS_MIN[parsed.version]
 
 
-def _stressed(scope: _Scope) -> Iterator[tuple[Finding, str]]:
+def _stressed(scope: _Scope) -> Iterator[tuple[AuditFinding, str]]:
     said = scope.winners.get("profile")
     if said is not None and said.spec["profile"] == "StressTest":
         what = "profile StressTest turns protection off for a time"

@@ -5,22 +5,22 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from callwarden.cli.audit import deployment, local, policies
-from callwarden.cli.audit.finding import Finding, Place, Rule, Severity
-from callwarden.cli.audit.local import LocalFacts, Trunk
+from callwarden.cli.audit.finding import AuditFinding, AuditPlace, AuditRule, AuditSeverity
+from callwarden.cli.audit.local import AuditTrunk, LocalFacts
 from callwarden.cli.audit.objects import Objects
 from callwarden.cli.audit.policies import Locate, Remedy
 from callwarden.policy.bundle import Document, PolicySet
 
 # Every rule once; two rows of the model may be one row of the catalogue.
-RULES: Final[Sequence[Rule]] = tuple(
+RULES: Final[Sequence[AuditRule]] = tuple(
     {rule.id: rule for rule in (*policies.RULES, *(check.rule for check in deployment.CHECKS), *local.RULES)}.values()
 )
 
 
-def by_name(document: Document, path: str) -> Place:
+def by_name(document: Document, path: str) -> AuditPlace:
     """A policy that comes from no file."""
     within = f"{document.namespace}/" if document.namespace else ""
-    return Place(f"{document.kind} {within}{document.name}")
+    return AuditPlace(f"{document.kind} {within}{document.name}")
 
 
 def by_file(document: Document | None) -> str:
@@ -38,13 +38,13 @@ class Evidence:
     remedy: Remedy = by_file
     objects: Objects = field(default_factory=lambda: Objects(()))
     system: LocalFacts = field(default_factory=LocalFacts)
-    trunks: tuple[Trunk, ...] = ()
+    trunks: tuple[AuditTrunk, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def findings(evidence: Evidence) -> list[Finding]:
+def findings(evidence: Evidence) -> list[AuditFinding]:
     """The worst first, otherwise in the checklist's order."""
-    found: list[Finding] = []
+    found: list[AuditFinding] = []
     if evidence.policies is not None:
         found += policies.findings(evidence.policies, evidence.locate, evidence.remedy)
     found += deployment.findings(evidence.objects)
@@ -53,5 +53,5 @@ def findings(evidence: Evidence) -> list[Finding]:
     return sorted(found, key=lambda finding: -finding.severity.rank)
 
 
-def at_or_above(found: Sequence[Finding], severity: Severity) -> list[Finding]:
+def at_or_above(found: Sequence[AuditFinding], severity: AuditSeverity) -> list[AuditFinding]:
     return [finding for finding in found if finding.severity.reaches(severity)]

@@ -6,28 +6,28 @@ from importlib.metadata import version
 from pathlib import PurePath
 from typing import Any, Final
 
-from callwarden.cli.audit.finding import Finding, Rule, Severity
+from callwarden.cli.audit.finding import AuditFinding, AuditRule, AuditSeverity
 
 SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 
 # SARIF knows three levels; code scanning sorts by the number of CVSS, which stands beside it.
 _LEVEL: Final = {
-    Severity.INFO: "note",
-    Severity.LOW: "note",
-    Severity.MEDIUM: "warning",
-    Severity.HIGH: "error",
-    Severity.CRITICAL: "error",
+    AuditSeverity.INFO: "note",
+    AuditSeverity.LOW: "note",
+    AuditSeverity.MEDIUM: "warning",
+    AuditSeverity.HIGH: "error",
+    AuditSeverity.CRITICAL: "error",
 }
 _SCORE: Final = {
-    Severity.INFO: "0.0",
-    Severity.LOW: "3.0",
-    Severity.MEDIUM: "5.5",
-    Severity.HIGH: "8.0",
-    Severity.CRITICAL: "9.5",
+    AuditSeverity.INFO: "0.0",
+    AuditSeverity.LOW: "3.0",
+    AuditSeverity.MEDIUM: "5.5",
+    AuditSeverity.HIGH: "8.0",
+    AuditSeverity.CRITICAL: "9.5",
 }
 
 
-def log(findings: Sequence[Finding], rules: Sequence[Rule]) -> dict[str, Any]:
+def log(findings: Sequence[AuditFinding], rules: Sequence[AuditRule]) -> dict[str, Any]:
     """The whole log: one run, every rule that was asked, a result for each finding."""
     order = {rule.id: index for index, rule in enumerate(rules)}
     return {
@@ -49,7 +49,7 @@ def log(findings: Sequence[Finding], rules: Sequence[Rule]) -> dict[str, Any]:
     }
 
 
-def _rule(rule: Rule) -> dict[str, Any]:
+def _rule(rule: AuditRule) -> dict[str, Any]:
     return {
         "id": rule.id,
         "shortDescription": {"text": rule.title},
@@ -62,7 +62,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _result(finding: Finding, index: int) -> dict[str, Any]:
+def _result(finding: AuditFinding, index: int) -> dict[str, Any]:
     remedy = "\n".join(filter(None, (finding.fix, finding.how)))
     text = f"{finding.place.name}: {finding.what}" + (f"\nTo close it:\n{remedy}" if remedy else "")
     location: dict[str, Any] = {"logicalLocations": [{"fullyQualifiedName": finding.place.name, "kind": "resource"}]}

@@ -8,19 +8,19 @@ from typing import Final
 from rich.text import Text
 
 from callwarden.cli import output
-from callwarden.cli.audit.finding import Finding, Severity
+from callwarden.cli.audit.finding import AuditFinding, AuditSeverity
 
 _STYLE: Final = {
-    Severity.CRITICAL: "bold red",
-    Severity.HIGH: "red",
-    Severity.MEDIUM: "yellow",
-    Severity.LOW: "cyan",
-    Severity.INFO: output.DIM,
+    AuditSeverity.CRITICAL: "bold red",
+    AuditSeverity.HIGH: "red",
+    AuditSeverity.MEDIUM: "yellow",
+    AuditSeverity.LOW: "cyan",
+    AuditSeverity.INFO: output.DIM,
 }
 _INDENT: Final = 9
 
 
-def rendered(findings: Sequence[Finding], source: str, notes: Sequence[str], width: int) -> Text:
+def rendered(findings: Sequence[AuditFinding], source: str, notes: Sequence[str], width: int) -> Text:
     """Prose is wrapped to the width; a line of YAML is never broken, since it is there to be copied."""
     lines = [output.cell(f"Audit of {source}", "bold")]
     for finding in findings:
@@ -29,10 +29,10 @@ def rendered(findings: Sequence[Finding], source: str, notes: Sequence[str], wid
     return Text("\n").join(lines)
 
 
-def _finding(finding: Finding, width: int) -> Iterator[Text]:
+def _finding(finding: AuditFinding, width: int) -> Iterator[Text]:
     severity = Text(f"{finding.severity.upper():<{_INDENT}}", _STYLE[finding.severity])
     rule = output.cell(f"{finding.rule.id}  ", "bold")
-    if finding.severity is Severity.INFO:
+    if finding.severity is AuditSeverity.INFO:
         # Nothing to be done by whoever reads it: one line each.
         yield Text.assemble(severity, rule, output.cell(finding.what, output.DIM))
         return
@@ -53,8 +53,8 @@ def _prose(text: str, width: int, style: str = "") -> Iterator[Text]:
         yield output.cell(f"{' ' * _INDENT}{line}", style)
 
 
-def counted(findings: Sequence[Finding]) -> str:
+def counted(findings: Sequence[AuditFinding]) -> str:
     """ "2 high, 1 low" """
     counts = Counter(finding.severity for finding in findings)
-    told = [f"{counts[severity]} {severity}" for severity in reversed(Severity) if severity in counts]
+    told = [f"{counts[severity]} {severity}" for severity in reversed(AuditSeverity) if severity in counts]
     return ", ".join(told) if told else "nothing is open"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from callwarden.cli import output, remote, uploads, values
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.field_options import fill, fill_change, to_change, to_create
 from callwarden.cli.output import Output, OutputOption
 from callwarden.kernel.account import BY_NAME, CLEARABLE, FIELDS, LIMITS
@@ -54,7 +54,7 @@ def create(
     from callwarden.cli import operations
 
     if no_password and (generate or password is not None):
-        raise Misuse("--no-password goes with neither --password nor --generate")
+        raise CliMisuse("--no-password goes with neither --password nor --generate")
     if no_password:
         secret = ""
     else:
@@ -71,7 +71,7 @@ def create(
     def view() -> None:
         output.show(details(account))
         if generate:
-            output.say(f"\nPassword, shown only this once: {secret}")
+            output.echo(f"\nPassword, shown only this once: {secret}")
 
     output.emit(as_, output.plain(account) | made, view)
 
@@ -110,7 +110,7 @@ def list_(
     def view() -> None:
         output.show(_table(reply.accounts))
         if len(reply.accounts) == limit:
-            output.say(f"\nmore with --after {reply.accounts[-1].name}")
+            output.echo(f"\nmore with --after {reply.accounts[-1].name}")
 
     output.emit_messages(as_, pb.Account, reply.accounts, view, none=none)
 
@@ -158,7 +158,7 @@ def set_(
     request = pb.UpdateAccountRequest(account=account, clear=clear or ())
     fill_change(request, FIELDS, fields)
     if request == pb.UpdateAccountRequest(account=account):
-        raise Misuse("nothing to change: name at least one option, such as --lines 5")
+        raise CliMisuse("nothing to change: name at least one option, such as --lines 5")
     changed = remote.speak(lambda system: remote.ask(system.accounts.UpdateAccount, request))
     output.emit_message(as_, changed, lambda: output.show(details(changed)))
 
@@ -227,10 +227,10 @@ def passwd(
     from callwarden.api.auth.v1 import auth_pb2
 
     if generate and password is not None:
-        raise Misuse("either --password or --generate")
+        raise CliMisuse("either --password or --generate")
     secret = values.new_password() if generate else values.secret(password, what=f"SIP password of {account}")
     if not secret:
-        raise Misuse("the password is empty")
+        raise CliMisuse("the password is empty")
 
     async def work(system: remote.Remote) -> str:
         found = await remote.ask(system.accounts.GetAccount, pb.GetAccountRequest(account=account))
@@ -241,9 +241,9 @@ def passwd(
         )
         return f"{user}@{found.realm}"
 
-    output.say(f"password of {remote.speak(work)} set")
+    output.echo(f"password of {remote.speak(work)} set")
     if generate:
-        output.say(f"shown this once: {secret}")
+        output.echo(f"shown this once: {secret}")
 
 
 def _lines(account: "Account") -> str:

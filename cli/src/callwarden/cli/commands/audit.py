@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from callwarden.cli import output, records
-from callwarden.cli.audit.finding import Severity
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.audit.finding import AuditSeverity
+from callwarden.cli.failure import CliMisuse, Failure
 
 if TYPE_CHECKING:
-    from callwarden.cli.audit.finding import Finding
+    from callwarden.cli.audit.finding import AuditFinding
     from callwarden.cli.audit.report import Evidence
 
 _STDIN: Final = "-"
@@ -46,8 +46,8 @@ def audit(
         str | None, typer.Option(help="Labels of the objects that belong to Callwarden.", show_default=False)
     ] = None,
     fail_on: Annotated[
-        Severity, typer.Option(help="Exit code 1 for a finding at least this severe.", show_default=True)
-    ] = Severity.MEDIUM,
+        AuditSeverity, typer.Option(help="Exit code 1 for a finding at least this severe.", show_default=True)
+    ] = AuditSeverity.MEDIUM,
     as_: Annotated[
         AuditFormat,
         typer.Option(
@@ -71,7 +71,7 @@ def audit(
     is_plugin = (context.find_root().info_name or "").startswith("kubectl")
     of_cluster = cluster or bool(kube_context or namespace or selector)
     if file and of_cluster:
-        raise Misuse("--file goes without --cluster, --context, --namespace and --selector")
+        raise CliMisuse("--file goes without --cluster, --context, --namespace and --selector")
     if file:
         evidence = _of_files(file)
     elif of_cluster or is_plugin:
@@ -94,14 +94,14 @@ def _of_files(files: list[str]) -> "Evidence":
                 sys.stdin.read(source.FILE_BYTES_MAX + 1) if file == _STDIN else _head(file, source.FILE_BYTES_MAX + 1)
             )
         except OSError as error:
-            raise Misuse(f"{file}: {error.strerror}") from error
+            raise CliMisuse(f"{file}: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise Misuse(f"{file}: is not UTF-8 text") from error
+            raise CliMisuse(f"{file}: is not UTF-8 text") from error
         texts.append(("standard input" if file == _STDIN else file, text))
     try:
         return source.evidence(texts)
     except source.NotAuditable as error:
-        raise Misuse(str(error)) from error
+        raise CliMisuse(str(error)) from error
 
 
 def _head(file: str, chars_max: int) -> str:
@@ -114,7 +114,7 @@ def _of_cluster(context: str, namespace: str, selector: str | None) -> "Evidence
 
     try:
         return source.evidence(source.Kubectl(context), namespace=namespace, selector=selector or source.SELECTOR)
-    except source.Unreachable as error:
+    except source.ClusterUnreachable as error:
         raise Failure(str(error), exit_code=2) from error
 
 
@@ -127,7 +127,7 @@ def _of_system() -> "Evidence":
         raise Failure(error.message, exit_code=2) from error
 
 
-def _write(found: "list[Finding]", evidence: "Evidence", as_: AuditFormat, out: Path | None) -> None:
+def _write(found: "list[AuditFinding]", evidence: "Evidence", as_: AuditFormat, out: Path | None) -> None:
     from callwarden.cli.audit import report, sarif, text
 
     document = _plain(found, evidence)
@@ -152,7 +152,7 @@ def _write(found: "list[Finding]", evidence: "Evidence", as_: AuditFormat, out: 
         raise Failure(f"{out}: {error.strerror}", exit_code=2) from error
 
 
-def _plain(found: "list[Finding]", evidence: "Evidence") -> dict[str, Any]:
+def _plain(found: "list[AuditFinding]", evidence: "Evidence") -> dict[str, Any]:
     return {
         "source": evidence.source,
         "findings": [

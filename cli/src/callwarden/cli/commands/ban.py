@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from callwarden.cli import output, remote, values
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def add(
 
     duration_s = 0
     if for_ is not None and (duration_s := values.seconds(for_, name="--for")) < 1:
-        raise Misuse("--for: at least one second")
+        raise CliMisuse("--for: at least one second")
     request = pb.AddBanRequest(address=values.address(address), reason=reason, duration_s=duration_s)
     reply = remote.speak(lambda system: remote.ask(system.rate_guard.AddBan, request))
     output.emit_message(as_, reply.ban, lambda: _show([reply.ban]))
@@ -65,7 +65,7 @@ def remove(
     from callwarden.api.rateguard.v1 import rateguard_pb2 as pb
 
     if (address is None) is not all_:
-        raise Misuse("name one address, or --all")
+        raise CliMisuse("name one address, or --all")
     wanted = values.address(address) if address is not None else ""
     request = pb.RemoveBansRequest(address=wanted, all=all_)
     removed = remote.speak(lambda system: remote.ask(system.rate_guard.RemoveBans, request)).removed
@@ -74,9 +74,9 @@ def remove(
 
     def view() -> None:
         for address in removed:
-            output.say(f"{address} is no longer banned")
+            output.echo(f"{address} is no longer banned")
         if not removed:
-            output.say("no address was banned")
+            output.echo("no address was banned")
 
     output.emit(as_, {"removed": list(removed)}, view, rows=[{"removed": one} for one in removed], columns=["removed"])
 
@@ -92,8 +92,8 @@ def _show(bans: "Sequence[BanEntry]") -> None:
         prose=("reason", "evidence"),
         optional=("by", "evidence"),
     )
-    now_s = time.time()
+    unix_s = time.time()
     for ban in sorted(bans, key=lambda ban: ban.since_s):
-        left = output.duration(max(0.0, ban.until_s - now_s)) if ban.until_s else "never"
+        left = output.duration(max(0.0, ban.until_s - unix_s)) if ban.until_s else "never"
         table.add(ban.address, ban.reason, ban.evidence, ban.by, output.clock(ban.since_s), left)
     output.show(table)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from callwarden.cli import output, records, remote, values
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ def export(
     """
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
-    now_s = time.time()
+    unix_s = time.time()
     request = pb.ExportCallsRequest(
         account=account,
-        since_s=0.0 if since is None else now_s - values.seconds(since, name="--since"),
-        until_s=0.0 if until is None else now_s - values.seconds(until, name="--until"),
+        since_s=0.0 if since is None else unix_s - values.seconds(since, name="--since"),
+        until_s=0.0 if until is None else unix_s - values.seconds(until, name="--until"),
         format=as_.value,
     )
     remote.speak(lambda system: remote.save(system.accounts.ExportCalls, request, file, timeout_s=_EXPORT_TIMEOUT_S))
@@ -132,16 +132,16 @@ def explain(
     Example: [bold]callwarden explain --account alice --since 1h --refused[/bold]
     """
     if (call_id is None) == (not account):
-        raise Misuse("name a call by its Call-ID, or an account with --account")
+        raise CliMisuse("name a call by its Call-ID, or an account with --account")
     if call_id is None:
         if refused and reported:
-            raise Misuse("--refused and --reported exclude each other: a refused call wasn't only reported")
+            raise CliMisuse("--refused and --reported exclude each other: a refused call wasn't only reported")
         if every:
-            raise Misuse("--all needs a Call-ID: it shows rules, not calls")
+            raise CliMisuse("--all needs a Call-ID: it shows rules, not calls")
         _explain_account(account, since, limit, as_, refused=refused, reported=reported)
         return
     if refused or reported:
-        raise Misuse("--refused and --reported need --account, not a Call-ID")
+        raise CliMisuse("--refused and --reported need --account, not a Call-ID")
     _explain_call(call_id, as_, every=every)
 
 
@@ -180,9 +180,9 @@ def _explain_account(account: str, since: str, limit: int, as_: Output, *, refus
     def view() -> None:
         output.show(explanation.render_list(found))
         if more:
-            output.say(f"\nthe newest {len(found)}; more with --limit, fewer with a shorter --since")
+            output.echo(f"\nthe newest {len(found)}; more with --limit, fewer with a shorter --since")
         else:
-            output.say("\n`callwarden explain CALL-ID` shows every rule of one call")
+            output.echo("\n`callwarden explain CALL-ID` shows every rule of one call")
 
     none = f"no {kind} about {account} in the last {since}"
     output.emit_messages(as_, pb.DecisionLine, found, view, none=none)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from callwarden.cli import output
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.output import Output
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def mizu(
         parse_yaml(text)
     except BadPolicy as error:
         # The settings are valid at this point, so it is the name or realm that was typed.
-        raise Misuse(str(error.problems[0])) from error
+        raise CliMisuse(str(error.problems[0])) from error
     try:
         if out is None:
             sys.stdout.write(text)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from callwarden.cli import output, remote, retrying, values
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def topup(
 
     micros = values.amount(amount)
     if micros <= 0:
-        raise Misuse("the amount must be above zero")
+        raise CliMisuse("the amount must be above zero")
 
     used = key or retrying.new_key()
 
@@ -59,9 +59,9 @@ def topup(
     def view() -> None:
         balance = output.money(reply.balance_micros, reply.currency)
         if reply.duplicate:
-            output.say(f"this payment was credited before; nothing added. Credit: {balance}")
+            output.echo(f"this payment was credited before; nothing added. Credit: {balance}")
         else:
-            output.say(f"{account}: {output.money(micros, reply.currency)} added. Credit: {balance}")
+            output.echo(f"{account}: {output.money(micros, reply.currency)} added. Credit: {balance}")
         _show_key(key, used)
 
     output.emit(as_, output.plain(reply) | {"key": used}, view)
@@ -95,7 +95,7 @@ def check(
             )
         )
         if right:
-            output.say("The books are right: every balance is the sum of its entries.")
+            output.echo("The books are right: every balance is the sum of its entries.")
 
     output.emit(as_, output.plain(books) | {"right": right}, view)
     if not right:
@@ -125,7 +125,7 @@ def list_(
     def view() -> None:
         output.show(_table(found))
         if more:
-            output.say(f"\nthe newest {len(found)}; more with --limit")
+            output.echo(f"\nthe newest {len(found)}; more with --limit")
 
     none = "nothing was booked" + (f" in the last {since}" if since else "")
     output.emit_messages(as_, pb.LedgerEntry, found, view, none=none)
@@ -223,7 +223,7 @@ def _corrected(done: "Correction", as_: Output, key: str | None, used: str) -> N
         said = f"{done.account}: {output.money(done.amount_micros, done.currency)} booked"
 
     def view() -> None:
-        output.say(f"{said}. Credit: {balance}")
+        output.echo(f"{said}. Credit: {balance}")
         _show_key(key, used)
 
     output.emit(as_, output.plain(done) | {"key": used}, view)
@@ -232,7 +232,7 @@ def _corrected(done: "Correction", as_: Output, key: str | None, used: str) -> N
 def _show_key(key: str | None, used: str) -> None:
     """A key that nobody typed is shown, for whoever has to repeat the command."""
     if key is None:
-        output.say(f"key: {used} (repeating the command with --key {used} books nothing more)")
+        output.echo(f"key: {used} (repeating the command with --key {used} books nothing more)")
 
 
 def is_right(books: object) -> bool:

@@ -7,6 +7,7 @@ import typer
 
 from callwarden.cli import output, records, remote, values
 from callwarden.cli.output import Output, OutputOption
+from callwarden.kernel.clock import UnixS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,7 +37,7 @@ def show(account: AccountArgument, as_: OutputOption = Output.TABLE) -> None:
     output.emit(
         as_,
         output.plain(reply),
-        lambda: output.show(render(reply, time.time())),
+        lambda: output.show(render(reply, UnixS(time.time()))),
         rows=output.plain(reply)["limits"],
         columns=records.csv_columns(pb.LimitUse),
     )
@@ -73,7 +74,7 @@ def simulate(
     async def work(system: remote.Remote) -> pb.SimulateCallReply:
         if at:
             found = await remote.ask(system.accounts.GetAccount, pb.GetAccountRequest(account=account))
-            request.at_s = values.moment(at, found.time_zone, time.time(), name="--at")
+            request.at_s = values.moment(at, found.time_zone, UnixS(time.time()), name="--at")
         reply: pb.SimulateCallReply = await remote.ask(system.accounts.Simulate, request)
         return reply
 
@@ -87,7 +88,7 @@ def simulate(
 # ------------------------------------------------------------------ limits
 
 
-def render(reply: "ShowLimitsReply", now_s: float) -> "RenderableType":
+def render(reply: "ShowLimitsReply", unix_s: UnixS) -> "RenderableType":
     """One line a limit; what is near its limit, or over it, is coloured."""
     from rich.console import Group
     from rich.text import Text
@@ -102,12 +103,12 @@ def render(reply: "ShowLimitsReply", now_s: float) -> "RenderableType":
         "limit", "used", "left", "", "window", "set by", right=("left",), optional=("", "set by", "window")
     )
     for use in reply.limits:
-        table.add(*_row(use, account.time_zone, now_s))
+        table.add(*_row(use, account.time_zone, unix_s))
     none = Text("No limit applies to it.")
     return Group(output.Aligned([[head], [output.cell(facts, output.DIM)]]), Text(), table if len(table) else none)
 
 
-def _row(use: "LimitUse", zone: str, now_s: float) -> "tuple[str | Text, ...]":
+def _row(use: "LimitUse", zone: str, unix_s: UnixS) -> "tuple[str | Text, ...]":
     """Amounts are in the account's currency, which stands above for all, as its time zone does."""
     style = _style(use)
     mode = "" if use.mode in ("", "enforce") else f" ({use.mode} only)" if use.mode == "report" else f" ({use.mode})"
@@ -118,7 +119,7 @@ def _row(use: "LimitUse", zone: str, now_s: float) -> "tuple[str | Text, ...]":
         output.cell(f"{_amount(use.used, use.unit)}{of} {use.counter}", style),
         output.cell(_amount(use.remaining, use.unit) if use.HasField("remaining") else "", style),
         _bar(use, style),
-        _window(use, zone, now_s),
+        _window(use, zone, unix_s),
         output.cell(use.source, output.DIM),
     )
 
@@ -153,13 +154,13 @@ def _amount(number: int, unit: str) -> str:
     return output.duration(number) if unit == "s" else f"{number:,}"
 
 
-def _window(use: "LimitUse", zone: str, now_s: float) -> str:
+def _window(use: "LimitUse", zone: str, unix_s: UnixS) -> str:
     """ "day to 00:00 (3 h)"; a sliding window and a count of now have no end."""
     if not use.resets_at_s:
         return use.window
     kind = use.window.partition(" ")[0]
-    ends = output.clock_in(use.resets_at_s, zone, now_s)
-    return f"{kind} to {ends} ({output.span(use.resets_at_s - now_s)})"
+    ends = output.clock_in(use.resets_at_s, zone, unix_s)
+    return f"{kind} to {ends} ({output.span(use.resets_at_s - unix_s)})"
 
 
 # ------------------------------------------------------------------ simulations

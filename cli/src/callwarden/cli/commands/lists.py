@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from callwarden.cli import output, records, remote, uploads, values
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ app = typer.Typer(no_args_is_help=True, help="Number lists: numbers that must no
 _SOURCE_CHARS = 1_024
 
 
-class ListKind(StrEnum):
+class ListKindOption(StrEnum):
     BLOCK = "block"
     ALLOW = "allow"
 
 
-class ListSide(StrEnum):
+class ListSideOption(StrEnum):
     CALLED = "called"
     CALLING = "calling"
     BOTH = "both"
@@ -42,8 +42,12 @@ def import_(
     column: Annotated[
         str, typer.Option(help="CSV column with the numbers: its name, or its number from 1. Default: detected.")
     ] = "",
-    kind: Annotated[ListKind, typer.Option(help="Whether its numbers are always refused or never.")] = ListKind.BLOCK,
-    side: Annotated[ListSide, typer.Option(help="Which number of a call it is compared with.")] = ListSide.CALLED,
+    kind: Annotated[
+        ListKindOption, typer.Option(help="Whether its numbers are always refused or never.")
+    ] = ListKindOption.BLOCK,
+    side: Annotated[
+        ListSideOption, typer.Option(help="Which number of a call it is compared with.")
+    ] = ListSideOption.CALLED,
     prefixes: Annotated[bool, typer.Option("--prefixes", help="Entries without * are prefixes, too.")] = False,
     trunk: Annotated[
         list[str] | None,
@@ -89,7 +93,7 @@ def import_(
 def _content(file: Path | None, url: str | None, *, insecure: bool) -> tuple[bytes, str]:
     """What is to be imported, and where it is from."""
     if (file is None) is (url is None):
-        raise Misuse("name a file, or give --url")
+        raise CliMisuse("name a file, or give --url")
     if url is not None:
         from callwarden.cli.download import fetch
 
@@ -176,7 +180,7 @@ def show(
             table.add(entry.pattern, entry.note)
         output.show(table)
         if len(reply.entries) == limit:
-            output.say(f"more with --after {reply.entries[-1].pattern}")
+            output.echo(f"more with --after {reply.entries[-1].pattern}")
 
     entries = output.plain(reply)["entries"]
     output.emit(as_, output.plain(reply), view, rows=entries, columns=records.csv_columns(pb.ListEntry))
@@ -193,7 +197,7 @@ def delete(name: Annotated[str, typer.Argument(help="Name of the list.")]) -> No
     reply = remote.speak(lambda system: remote.ask(system.lists.DeleteList, pb.DeleteListRequest(name=name)))
     if not reply.deleted:
         raise Failure(f"there is no list {name}: `callwarden list list` shows them")
-    output.say(f"list {name} deleted")
+    output.echo(f"list {name} deleted")
 
 
 @app.command()
@@ -212,7 +216,7 @@ def check(
 
     def view() -> None:
         if not reply.hits and not reply.listed:
-            output.say(f"+{request.number} is on no list")
+            output.echo(f"+{request.number} is on no list")
         if reply.hits:
             table = output.Rows("list", "kind", "side", "entry", "note", prose=("note",), optional=("note", "side"))
             for hit in reply.hits:
@@ -264,7 +268,7 @@ def lift(
     from callwarden.api.admission.v1 import lists_pb2 as pb
 
     if (number is None) is not all_:
-        raise Misuse("name one number, or --all")
+        raise CliMisuse("name one number, or --all")
     wanted = values.number(number) if number is not None else ""
     request = pb.RemoveListedRequest(number=wanted, all=all_)
     removed = remote.speak(lambda system: remote.ask(system.lists.RemoveListed, request)).removed
@@ -273,7 +277,7 @@ def lift(
 
     def view() -> None:
         for lifted in removed:
-            output.say(f"+{lifted.number} is no longer on list {lifted.list}")
+            output.echo(f"+{lifted.number} is no longer on list {lifted.list}")
 
     output.emit_messages(as_, pb.ListedNumber, removed, view, none="no number was listed")
 
@@ -291,7 +295,7 @@ def _show_listed(numbers: "Sequence[ListedNumber]") -> None:
         prose=("reason", "evidence"),
         optional=("evidence", "side", "list", "reason"),
     )
-    now_s = time.time()
+    unix_s = time.time()
     for one in numbers:
         table.add(
             f"+{one.number}",
@@ -301,6 +305,6 @@ def _show_listed(numbers: "Sequence[ListedNumber]") -> None:
             one.reason,
             one.evidence,
             output.clock(one.since_s),
-            output.duration(max(0.0, one.until_s - now_s)),
+            output.duration(max(0.0, one.until_s - unix_s)),
         )
     output.show(table)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 
 from callwarden.cli import output, records, state
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
-    from callwarden.cli.policies import Change, PolicyStore, Running
+    from callwarden.cli.policies import AppliedChange, PolicyStore, RunningRevision
     from callwarden.policy.bundle import BadPolicy, Document, Key, PolicySet
 
 Result = TypeVar("Result")
@@ -51,7 +51,7 @@ def apply(
     documents = [document for file in files for document in read(file)]
     endpoints = state.find()
 
-    async def work(store: "PolicyStore") -> "tuple[Change, list[Running]]":
+    async def work(store: "PolicyStore") -> "tuple[AppliedChange, list[RunningRevision]]":
         change = await store.apply(documents)
         return change, await store.await_acks(change.policies.revision)
 
@@ -59,7 +59,7 @@ def apply(
 
     def view() -> None:
         for document in documents:
-            output.say(f"policy {document.name} {'applied' if document.name in change.changed else 'unchanged'}")
+            output.echo(f"policy {document.name} {'applied' if document.name in change.changed else 'unchanged'}")
         warn(change.policies)
         _show_status(change.policies.revision, running)
 
@@ -89,14 +89,14 @@ def delete(
     """
     endpoints = state.find()
 
-    async def work(store: "PolicyStore") -> "tuple[Change, list[Running]]":
+    async def work(store: "PolicyStore") -> "tuple[AppliedChange, list[RunningRevision]]":
         change = await store.delete(_key(name, cluster, namespace))
         return change, await store.await_acks(change.policies.revision)
 
     change, running = _speak(endpoints, work)
 
     def view() -> None:
-        output.say(f"policy {name} deleted")
+        output.echo(f"policy {name} deleted")
         _show_status(change.policies.revision, running)
 
     _emit_status(as_, change.policies.revision, running, view, {"changed": list(change.changed)})
@@ -139,7 +139,7 @@ def _row(document: "Document") -> dict[str, Any]:
 
 def _show_policies(revision: int, documents: "list[Document]") -> None:
     if not documents:
-        output.say(
+        output.echo(
             "no policy is applied, so profile Default is in force: `callwarden policy apply -f FILE` applies one"
         )
         return
@@ -163,7 +163,7 @@ def _show_policies(revision: int, documents: "list[Document]") -> None:
             ", ".join(row["sets"]) or "nothing",
         )
     output.show(table)
-    output.say(f"\nrevision {revision}")
+    output.echo(f"\nrevision {revision}")
 
 
 @app.command()
@@ -193,7 +193,7 @@ def show(
     output.emit(
         as_,
         body,
-        lambda: output.say(yaml.safe_dump(body, sort_keys=False, allow_unicode=True).rstrip()),
+        lambda: output.echo(yaml.safe_dump(body, sort_keys=False, allow_unicode=True).rstrip()),
         rows=[{"field": path, "value": value} for path, value in leaves(body)],
         columns=["field", "value"],
     )
@@ -207,7 +207,7 @@ def status(as_: OutputOption = Output.TABLE) -> None:
     """
     endpoints = state.find()
 
-    async def work(store: "PolicyStore") -> "tuple[PolicySet, list[Running]]":
+    async def work(store: "PolicyStore") -> "tuple[PolicySet, list[RunningRevision]]":
         return await store.load(), await store.running()
 
     policies, running = _speak(endpoints, work)
@@ -239,7 +239,7 @@ def read_text(file: str) -> str:
 def warn(policies: "PolicySet") -> None:
     """Settings that are in force but may not be intended."""
     for warning in policies.warnings:
-        output.say(f"warning: {warning}")
+        output.echo(f"warning: {warning}")
 
 
 def refused(file: str, error: "BadPolicy") -> Failure:
@@ -255,7 +255,7 @@ def _key(name: str, cluster: bool, namespace: str) -> "Key":
     from callwarden.policy.model import CLUSTER_KIND, KIND
 
     if cluster and namespace:
-        raise Misuse("--cluster and --namespace: a ClusterSecurityPolicy is in no namespace")
+        raise CliMisuse("--cluster and --namespace: a ClusterSecurityPolicy is in no namespace")
     return Key(CLUSTER_KIND if cluster else KIND, namespace, name)
 
 
@@ -288,7 +288,7 @@ def _speak(endpoints: state.Endpoints, work: "Callable[[PolicyStore], Awaitable[
 
 
 def _emit_status(
-    as_: Output, revision: int, running: "list[Running]", view: output.View, more: dict[str, Any] | None = None
+    as_: Output, revision: int, running: "list[RunningRevision]", view: output.View, more: dict[str, Any] | None = None
 ) -> None:
     """Which process runs which revision; `more` is what JSON says in addition."""
     from callwarden.cli.policies import behind
@@ -306,7 +306,7 @@ def _emit_status(
     output.emit(as_, document, view, rows=rows, columns=["service", "instance", "revision", "applied_at"])
 
 
-def _show_status(revision: int, running: "list[Running]") -> None:
+def _show_status(revision: int, running: "list[RunningRevision]") -> None:
     table = output.Rows(
         "service", "instance", "runs revision", "since", right=("runs revision",), optional=("service",)
     )
@@ -317,12 +317,12 @@ def _show_status(revision: int, running: "list[Running]") -> None:
             output.cell(str(one.revision), "yellow" if one.revision < revision else "green"),
             output.clock(one.applied_at_s),
         )
-    output.say(f"revision {revision}")
+    output.echo(f"revision {revision}")
     if len(table):
         output.show(table)
 
 
-def _fail_if_behind(revision: int, running: "list[Running]") -> None:
+def _fail_if_behind(revision: int, running: "list[RunningRevision]") -> None:
     from callwarden.cli.policies import behind
 
     if late := behind(revision, running):

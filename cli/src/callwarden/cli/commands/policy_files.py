@@ -10,7 +10,7 @@ import typer
 
 from callwarden.cli import output
 from callwarden.cli.commands import policy
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ def lint(
     def view() -> None:
         for file, finding in found:
             named = f"{finding.resource}: " if finding.resource else ""
-            output.say(f"{file}: {named}{finding.severity}: {finding.field}: {finding.reason}")
+            output.echo(f"{file}: {named}{finding.severity}: {finding.field}: {finding.reason}")
         numbers = {"problem": len(problems), "warning": len(found) - len(problems)}
         counts = [_many(number, severity) for severity, number in numbers.items() if number]
-        output.say(", ".join([f"{_many(count, 'resource')} OK", *counts]))
+        output.echo(", ".join([f"{_many(count, 'resource')} OK", *counts]))
 
     output.emit(
         as_,
@@ -122,7 +122,7 @@ def explain(
     def view() -> None:
         for number, one in enumerate(explained):
             if number:
-                output.say("")
+                output.echo("")
             _show_field(one)
 
     output.emit(as_, explained, view)
@@ -174,7 +174,7 @@ def _of_field(name: str) -> "Iterator[dict[str, Any]]":
         near = difflib.get_close_matches(path, plain.values(), _GUESSES, cutoff=0.5)
         near += [one for one in plain.values() if one.split(".")[-1] == path.split(".")[-1] and one not in near]
         meant = f": did you mean {' or '.join(near[:_GUESSES])}?" if near else ""
-        raise Misuse(f"{name} is neither a file nor a field of a policy{meant}")
+        raise CliMisuse(f"{name} is neither a file nor a field of a policy{meant}")
     yield from found
 
 
@@ -207,7 +207,7 @@ def _show_field(one: dict[str, Any]) -> None:
 
     value = f" = {_short(one['value'])}" if "value" in one else ""
     of = f"{one['resource']}  " if "resource" in one else ""
-    output.say(f"{of}spec.{one['field']}{value}")
+    output.echo(f"{of}spec.{one['field']}{value}")
     facts = [one["type"], f"default {shown(one['default'])}"]
     if "hardened" in one and one["hardened"] != one["default"]:
         facts.append(f"Hardened {shown(one['hardened'])}")
@@ -233,7 +233,7 @@ def _by(change: "Change") -> tuple[str, ...]:
 
 def _show_changes(found: "list[Change]") -> None:
     if not found:
-        output.say("nothing would change")
+        output.echo("nothing would change")
         return
     table = output.Rows(
         "realm", "setting", "now", "then", "enforced by", prose=("now", "then"), optional=("enforced by",)

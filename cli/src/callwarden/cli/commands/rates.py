@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from callwarden.cli import output, remote, uploads, values
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
@@ -144,4 +144,4 @@ def _moment(text: str | None) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError as error:
-        raise Misuse(f"--at: {text[:40]!r} is not a time (write 2026-12-24T20:00+01:00)") from error
+        raise CliMisuse(f"--at: {text[:40]!r} is not a time (write 2026-12-24T20:00+01:00)") from error

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from callwarden.cli import output, remote
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.output import Output, OutputOption
 
 app = typer.Typer(no_args_is_help=True, help="Routes: which carrier gets the calls to a prefix.")
@@ -32,7 +32,7 @@ def set_(
     except NotFound as error:
         shown_by = "rates list" if error.field == "cost_deck" else "trunk list"
         raise Failure(f"{error.message}: `callwarden {shown_by}` shows what there is") from error
-    output.say(f"calls to {_numbers(digits)} go to {trunk}")
+    output.echo(f"calls to {_numbers(digits)} go to {trunk}")
 
 
 @app.command()
@@ -50,7 +50,7 @@ def remove(
     request = pb.DeleteRouteRequest(prefix=digits, trunk=trunk)
     if not remote.speak(lambda system: remote.ask(system.rating.DeleteRoute, request)).deleted:
         raise Failure(f"no route leads calls to {_numbers(digits)} to {trunk}: `callwarden route list` shows them")
-    output.say(f"calls to {_numbers(digits)} no longer go to {trunk}")
+    output.echo(f"calls to {_numbers(digits)} no longer go to {trunk}")
 
 
 @app.command("list")
@@ -77,7 +77,7 @@ def _digits(prefix: str) -> str:
     """Of a prefix as it is typed; none for all numbers, which an empty argument doesn't mean."""
     digits = "" if prefix == "all" else prefix.removeprefix("+")
     if prefix != "all" and not (digits.isascii() and digits.isdigit() and len(digits) <= 15):
-        raise Misuse("the prefix is 1 to 15 digits, or `all`")
+        raise CliMisuse("the prefix is 1 to 15 digits, or `all`")
     return digits
 
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from callwarden.cli import output, state, values
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 
 if TYPE_CHECKING:
-    from callwarden.cli.demo.phones import Call, Phone
+    from callwarden.cli.demo.phones import BaresipCall, PhoneProcess
 
 _REALM: Final = "callwarden.local"
 _ANSWER_TIMEOUT_S: Final = 180.0  # A far end may ring for as long as `spec.session.ringTimeout` lets it.
@@ -47,7 +47,7 @@ def call(
     """
     talk_s = values.seconds(talk, name="--for")
     if not 0 < talk_s <= _CALL_MAX_S:
-        raise Misuse("--for: write a time of up to 24h, such as 3s")
+        raise CliMisuse("--for: write a time of up to 24h, such as 3s")
     uri = f"sip:+{values.number(to, name='number')}@{realm}" if to.startswith("+") else f"sip:{to}@{realm}"
     edge = _edge() if proxy is None else _address(proxy, name="--proxy")
     secret = values.password_of(user, password)
@@ -80,12 +80,14 @@ async def _place(uri: str, *, user: str, password: str, realm: str, edge: tuple[
             status = await placed.outcome(_ANSWER_TIMEOUT_S)
             if status != 200:
                 raise Failure(f"{placed.closing or 'no answer'}; `callwarden explain {placed.call_id}` shows why")
-            output.say(f"200 OK from {placed.peer}")
+            output.echo(f"200 OK from {placed.peer}")
             ended = "ended by the other side"
             if not await placed.ends_within(talk_s):
                 await placed.hang_up()
                 ended = "hung up"
-            output.say(f"{ended} after {placed.talked_s:.1f} s; `callwarden explain {placed.call_id}` shows the record")
+            output.echo(
+                f"{ended} after {placed.talked_s:.1f} s; `callwarden explain {placed.call_id}` shows the record"
+            )
         finally:
             mine.release()
 
@@ -96,7 +98,7 @@ async def _answer(host: str, port: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with _phone("carrier") as phone:
         await phone.start(domain="carrier.example", listen=f"{host}:{port}", any_number=True, address=host)
-        output.say(f"answering every number on {host}:{port} (UDP); Ctrl-C ends it")
+        output.echo(f"answering every number on {host}:{port} (UDP); Ctrl-C ends it")
         taking = asyncio.create_task(_take_calls(phone))
         waiting = asyncio.create_task(stopped.wait())
         try:
@@ -109,27 +111,27 @@ async def _answer(host: str, port: int) -> None:
             await asyncio.gather(taking, waiting, return_exceptions=True)
 
 
-async def _take_calls(phone: "Phone") -> None:
+async def _take_calls(phone: "PhoneProcess") -> None:
     """One line at the start of each call and one at its end."""
     async with asyncio.TaskGroup() as group:
         while True:
             group.create_task(_follow(await phone.incoming.get()))
 
 
-async def _follow(taken: "Call") -> None:
-    output.say(f"answered a call from {taken.peer}")
+async def _follow(taken: "BaresipCall") -> None:
+    output.echo(f"answered a call from {taken.peer}")
     await taken.closed(float(_CALL_MAX_S))
-    output.say(f"the call from {taken.peer} ended after {taken.talked_s:.1f} s")
+    output.echo(f"the call from {taken.peer} ended after {taken.talked_s:.1f} s")
 
 
 @contextlib.asynccontextmanager
-async def _phone(user: str) -> "AsyncIterator[Phone]":
+async def _phone(user: str) -> "AsyncIterator[PhoneProcess]":
     """A running phone; its log is gone with it. Failure with its own words where it can't."""
-    from callwarden.cli.demo.phones import Phone, PhoneFailed
+    from callwarden.cli.demo.phones import PhoneFailed, PhoneProcess
 
     with tempfile.TemporaryDirectory(prefix="callwarden-phone-") as folder:
         try:
-            async with Phone(user, Path(folder) / "phone.log") as phone:
+            async with PhoneProcess(user, Path(folder) / "phone.log") as phone:
                 yield phone
         except PhoneFailed as error:
             raise Failure(str(error)) from error
@@ -163,5 +165,5 @@ def _edge() -> tuple[str, int]:
 def _address(text: str, *, name: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not (port.isascii() and port.isdigit() and 0 < int(port) <= 65_535):
-        raise Misuse(f"{name}: {text[:64]!r} is not host:port, such as 127.0.0.1:5060")
+        raise CliMisuse(f"{name}: {text[:64]!r} is not host:port, such as 127.0.0.1:5060")
     return host, int(port)

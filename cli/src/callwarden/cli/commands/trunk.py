@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from callwarden.cli import output, remote
-from callwarden.cli.failure import Failure, Misuse
+from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.field_options import fill, fill_change, to_change, to_create
 from callwarden.cli.output import Output, OutputOption
 from callwarden.kernel.trunk import TRUNK_FIELDS
@@ -62,7 +62,7 @@ def set_(
     request = pb.UpdateTrunkRequest(name=name)
     fill_change(request, TRUNK_FIELDS, fields)
     if request == pb.UpdateTrunkRequest(name=name):
-        raise Misuse("nothing to change: name at least one option, such as --only-local")
+        raise CliMisuse("nothing to change: name at least one option, such as --only-local")
     changed = remote.speak(lambda system: remote.ask(system.accounts.UpdateTrunk, request))
     output.emit_message(as_, changed, lambda: _show([changed]))
 
@@ -95,7 +95,7 @@ def remove(name: Annotated[str, typer.Argument(help="Name of the trunk.")]) -> N
         raise Failure(f"{error.message}: take that away first, with `callwarden route remove`") from error
     if not reply.deleted:
         raise Failure(f"no trunk is called {name}: `callwarden trunk list` shows them")
-    output.say(f"trunk {name} removed")
+    output.echo(f"trunk {name} removed")
 
 
 def _show(trunks: "Sequence[Trunk]") -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from callwarden.cli import state
-from callwarden.cli.failure import Misuse
+from callwarden.cli.failure import CliMisuse
 
 
 def up(
@@ -27,9 +27,9 @@ def up(
 
     host, _, port = sip.rpartition(":")
     if not host or not (port.isascii() and port.isdigit() and 0 <= int(port) <= 65_535):
-        raise Misuse(f"--sip: {sip[:64]!r} is not host:port, such as 127.0.0.1:5060")
+        raise CliMisuse(f"--sip: {sip[:64]!r} is not host:port, such as 127.0.0.1:5060")
     if log_level not in ("debug", "info", "warning", "error"):
-        raise Misuse("--log-level: write debug, info, warning or error")
+        raise CliMisuse("--log-level: write debug, info, warning or error")
     if state_dir is not None:
         state.choose(state_dir)
     foreground.run(state.directory(), sip, log_level)

@@ -16,7 +16,7 @@ from rich.text import Text
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.cli import output, state
 from callwarden.cli.demo import story
-from callwarden.cli.demo.phones import Phone, PhoneFailed
+from callwarden.cli.demo.phones import PhoneFailed, PhoneProcess
 from callwarden.cli.demo.stage import Stage, recorder, svg
 from callwarden.cli.failure import Failure, of_child
 from callwarden.cli.remote import Remote, ask
@@ -67,7 +67,7 @@ def run(*, keep: Path | None, plain: bool, record: Path | None = None) -> int:
 
 async def _play(folder: Path, stage: Stage) -> int:
     """The story, ended by its end, its failure or a signal; everything is stopped when this returns."""
-    telling = asyncio.create_task(_tell(folder, stage))
+    telling = asyncio.create_task(_run_story(folder, stage))
     stopped = False
 
     def stop() -> None:
@@ -84,7 +84,7 @@ async def _play(folder: Path, stage: Stage) -> int:
         return INTERRUPTED
 
 
-async def _tell(folder: Path, stage: Stage) -> int:
+async def _run_story(folder: Path, stage: Stage) -> int:
     stage.heading(
         "Callwarden: the way of a call",
         "Real SIP over UDP on this machine's loopback; the phones are baresip. Every step is checked.",
@@ -99,7 +99,7 @@ async def _tell(folder: Path, stage: Stage) -> int:
                     world = await _build(folder, stage, stack)
                     watching: asyncio.Task[Any] = asyncio.create_task(_watch(world))
                     stack.push_async_callback(_end, watching)
-                    await story.tell(world)
+                    await story.play(world)
                 except (*_FAILURES, BaseExceptionGroup) as error:
                     failure = _first(error)
                     stage.broken(_said(failure))
@@ -129,7 +129,7 @@ async def _build(folder: Path, stage: Stage, stack: contextlib.AsyncExitStack) -
     """Everything started: servers, services, phones."""
     stage.step("Starting NATS, PostgreSQL and six services")
     system = LocalSystem(folder)
-    phones = {name: Phone(name, folder / "log" / f"phone-{name}.log") for name in PHONES}
+    phones = {name: PhoneProcess(name, folder / "log" / f"phone-{name}.log") for name in PHONES}
     await stack.enter_async_context(system)
     for phone in phones.values():
         await stack.enter_async_context(phone)

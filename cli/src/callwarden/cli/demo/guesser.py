@@ -19,7 +19,7 @@ _PARAMETER = re.compile(r'(\w+)="?([^",]*)"?')
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GuessAnswer:
     """Status of a response, and the challenge in it."""
 
     status: int
@@ -52,7 +52,7 @@ class Guesser(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: object) -> None:
         self._answers.put_nowait(data)
 
-    async def guess(self, user: str, password: str) -> Answer | None:
+    async def guess(self, user: str, password: str) -> GuessAnswer | None:
         """One guess: ask for a challenge, answer it with `password`. The final answer, None for silence."""
         first = await self.knock(user)
         if first is None or first.status not in (401, 407):
@@ -60,11 +60,11 @@ class Guesser(asyncio.DatagramProtocol):
         kind = "Authorization" if first.status == 401 else "Proxy-Authorization"
         return await self._ask(user, f"{kind}: {self._credentials(user, password, first.challenge)}\r\n")
 
-    async def knock(self, user: str) -> Answer | None:
+    async def knock(self, user: str) -> GuessAnswer | None:
         """A REGISTER without credentials; None if nobody answers."""
         return await self._ask(user, "")
 
-    async def _ask(self, user: str, authorization: str) -> Answer | None:
+    async def _ask(self, user: str, authorization: str) -> GuessAnswer | None:
         assert self._transport is not None
         self._sequence += 1
         branch = f"z9hG4bK{secrets.token_hex(8)}"
@@ -113,7 +113,7 @@ class Guesser(asyncio.DatagramProtocol):
         return f'Digest {", ".join(parts)}, response="{response}"'
 
 
-def _read(data: bytes, branch: str) -> Answer | None:
+def _read(data: bytes, branch: str) -> GuessAnswer | None:
     """The response to the request with that branch; None for anything else."""
     lines = data.decode("latin-1").split("\r\n")
     words = lines[0].split(" ", 2)
@@ -125,5 +125,5 @@ def _read(data: bytes, branch: str) -> Answer | None:
             scheme, _, rest = value.strip().partition(" ")
             found = {key.lower(): text for key, text in _PARAMETER.findall(rest)}
             if scheme.lower() == "digest" and found.get("algorithm", "MD5").upper() in ("MD5", "SHA-256"):
-                return Answer(int(words[1]), found)
-    return Answer(int(words[1]), {})
+                return GuessAnswer(int(words[1]), found)
+    return GuessAnswer(int(words[1]), {})

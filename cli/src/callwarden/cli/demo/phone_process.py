@@ -20,7 +20,7 @@ import baresip
 _CALLS_MAX = 16  # Calls a request may name; the demo makes seven.
 
 
-class Phone:
+class BaresipPhone:
     """Accounts and calls of this process."""
 
     def __init__(self, out: TextIO) -> None:
@@ -148,7 +148,7 @@ class Phone:
 
 
 async def serve(out: TextIO) -> None:
-    phone = Phone(out)
+    phone = BaresipPhone(out)
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     actions: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {

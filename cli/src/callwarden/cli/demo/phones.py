@@ -25,7 +25,7 @@ class PhoneFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
+class PhoneRegistration:
     """The registrar's final answer."""
 
     registered: bool
@@ -34,10 +34,10 @@ class Registration:
 
 
 @dataclass(eq=False)
-class Call:
+class BaresipCall:
     """One call as a phone sees it. Times are seconds of the machine's monotonic clock."""
 
-    phone: "Phone"
+    phone: "PhoneProcess"
     name: str
     call_id: str = ""
     peer: str = ""
@@ -111,17 +111,17 @@ class Call:
             self._closed.set()
 
 
-class Phone:
+class PhoneProcess:
     """A running phone inside `async with`."""
 
     def __init__(self, user: str, log: Path) -> None:
         self.user = user
-        self.incoming: asyncio.Queue[Call] = asyncio.Queue()
+        self.incoming: asyncio.Queue[BaresipCall] = asyncio.Queue()
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, BaresipCall] = {}
         self._requests = 0
         self._dialled = 0
 
@@ -196,15 +196,15 @@ class Phone:
             address=address,
         )
 
-    async def register(self) -> Registration:
+    async def register(self) -> PhoneRegistration:
         """Register and stay registered."""
         reply = await self.ask("register")
-        return Registration(reply["registered"], reply["status"], reply["reason"])
+        return PhoneRegistration(reply["registered"], reply["status"], reply["reason"])
 
-    async def dial(self, uri: str) -> Call:
+    async def dial(self, uri: str) -> BaresipCall:
         """Send an INVITE; the call to wait for."""
         self._dialled += 1
-        call = Call(self, f"dialled-{self._dialled}", peer=uri)
+        call = BaresipCall(self, f"dialled-{self._dialled}", peer=uri)
         self._calls[call.name] = call
         reply = await self.ask("dial", uri=uri, call=call.name)
         call.call_id = call.call_id or reply["call_id"]
@@ -250,7 +250,7 @@ class Phone:
     def _take_event(self, event: dict[str, Any]) -> None:
         call = self._calls.get(event["call"])
         if call is None:
-            call = self._calls[event["call"]] = Call(self, event["call"])
+            call = self._calls[event["call"]] = BaresipCall(self, event["call"])
         call.take(event)
         if event["event"] == "incoming":
             self.incoming.put_nowait(call)

@@ -18,7 +18,7 @@ from callwarden.api.rating.v1 import rating_pb2
 from callwarden.cli import operations, policies, values
 from callwarden.cli.demo import command
 from callwarden.cli.demo.guesser import Guesser
-from callwarden.cli.demo.phones import Call, Phone
+from callwarden.cli.demo.phones import BaresipCall, PhoneProcess
 from callwarden.cli.output import money
 from callwarden.cli.remote import Remote, ask
 from callwarden.policy.bundle import parse_yaml
@@ -71,7 +71,7 @@ class World:
     state_dir: Path
     sip: str
     nats_url: str
-    phones: dict[str, Phone]
+    phones: dict[str, PhoneProcess]
     ports: dict[str, int]
     refused_call: str = field(default="")
     """Call-ID of the call that the changed policy refused."""
@@ -80,7 +80,7 @@ class World:
 Step = Callable[[World], Awaitable[None]]
 
 
-async def tell(world: World) -> None:
+async def play(world: World) -> None:
     """The whole story. Raises Broken (or what the services and phones raise) at the first step that doesn't hold."""
     for title, step in STEPS:
         world.stage.step(title)
@@ -315,7 +315,7 @@ STEPS: Final[tuple[tuple[str, Step], ...]] = (
 )
 
 
-async def _answered(world: World, caller: str, called: str) -> Call:
+async def _answered(world: World, caller: str, called: str) -> BaresipCall:
     """Dial and wait for the answer; Broken if it is refused."""
     user = f"+{called}" if called.isdigit() else called
     call = await world.phones[caller].dial(f"sip:{user}@{REALM}")
@@ -324,7 +324,7 @@ async def _answered(world: World, caller: str, called: str) -> Call:
     return call
 
 
-async def _picked_up(world: World, phone: str, call: Call) -> Call:
+async def _picked_up(world: World, phone: str, call: BaresipCall) -> BaresipCall:
     """The same call as the called phone sees it."""
     try:
         async with asyncio.timeout(5.0):
@@ -335,7 +335,7 @@ async def _picked_up(world: World, phone: str, call: Call) -> Call:
     return other
 
 
-async def _settled(world: World, call: Call) -> pb.Call:
+async def _settled(world: World, call: BaresipCall) -> pb.Call:
     """The call's record, once it is settled."""
     deadline_s = time.monotonic() + SETTLED_WITHIN_S
     while True:

@@ -85,6 +85,8 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "nonstandard-ports": f"{_PLATFORM}the chart's ports, or CALLWARDEN_SIP_LISTEN",
     "ftpdbuser": "has nothing to stand for: there is no file-transfer service",
     "db-roles": f"{_PLATFORM}docs/reference/database.md",
+    "db-password": f"{_PLATFORM}the Secret that the chart's value secrets.database names",
+    "admin-tunnel": f"{_PLATFORM}the chart's certificates: administration is gRPC over mutual TLS",
     "db-backup": f"{_PLATFORM}the chart's values under backup, docs/reference/database.md",
     "os-hardening": f"{_PLATFORM}the chart's pods are restricted as they are",
     "delbanned": f"{_ADMIN}callwarden ban remove ADDRESS, or --all",

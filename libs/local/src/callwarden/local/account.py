@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from callwarden.local.process import Identity
+from callwarden.local.process import ProcessUser
 
 USER = "callwarden-pg"
 # Asked in this order when USER is not there and can't be made: PostgreSQL's own packages make the first, every image
@@ -32,12 +32,12 @@ class NoOrdinaryUser(Exception):
     """We are root, and there is no user that PostgreSQL could run as."""
 
 
-def _find(name: str) -> Identity | None:
+def _find(name: str) -> ProcessUser | None:
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
         return None
-    return Identity(name, entry.pw_uid, entry.pw_gid) if entry.pw_uid != 0 else None
+    return ProcessUser(name, entry.pw_uid, entry.pw_gid) if entry.pw_uid != 0 else None
 
 
 def _make() -> None:
@@ -50,7 +50,7 @@ def _make() -> None:
 
 
 @functools.cache
-def ordinary_user() -> Identity | None:
+def ordinary_user() -> ProcessUser | None:
     """Who PostgreSQL runs as: None when we are not root (it runs as us), else USER, found or made, else one of the
     fallbacks.
 
@@ -70,7 +70,7 @@ def ordinary_user() -> Identity | None:
     )
 
 
-def _may(entry: os.stat_result, identity: Identity, bits: int) -> bool:
+def _may(entry: os.stat_result, identity: ProcessUser, bits: int) -> bool:
     """Whether the mode gives `bits` (of rwx, as 0..7) to the user. Access lists are not looked at."""
     mode = stat.S_IMODE(entry.st_mode)
     if entry.st_uid == identity.uid:
@@ -80,7 +80,7 @@ def _may(entry: os.stat_result, identity: Identity, bits: int) -> bool:
     return mode & bits == bits
 
 
-def reaches(identity: Identity | None, path: Path) -> bool:
+def reaches(identity: ProcessUser | None, path: Path) -> bool:
     """Whether the user can enter every folder above `path` (that need not exist) and read it."""
     if identity is None:
         return True
@@ -91,7 +91,7 @@ def reaches(identity: Identity | None, path: Path) -> bool:
     return not resolved.exists() or _may(resolved.stat(), identity, 0o5 if resolved.is_dir() else 0o4)
 
 
-def reachable_home(identity: Identity | None, wanted: Path) -> Path:
+def reachable_home(identity: ProcessUser | None, wanted: Path) -> Path:
     """A folder owned by the user, 0700: `wanted` itself, or where its parents can't be entered (a root's home) a
     folder of SHARED_ROOT that a symbolic link at `wanted` leads to. The same `wanted` always gives the same folder.
     """
@@ -111,7 +111,7 @@ def reachable_home(identity: Identity | None, wanted: Path) -> Path:
     return home
 
 
-def reachable_tree(identity: Identity | None, folders: tuple[Path, ...], version: str) -> Path:
+def reachable_tree(identity: ProcessUser | None, folders: tuple[Path, ...], version: str) -> Path:
     """Where the user can run programs of `folders` (siblings): their own parent, or a copy of them in CACHE_ROOT.
 
     A virtual environment under /root is the case for the copy. It is made once for a version, whole or not at all.

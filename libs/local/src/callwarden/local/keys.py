@@ -17,7 +17,7 @@ class KeysUnusable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class LocalKeys:
     """All are hexadecimal or URL-safe text. Never printed: `repr` hides them."""
 
     nonce_key: str = field(repr=False)  # Signs nonces and Record-Route cookies (HMAC-SHA256).

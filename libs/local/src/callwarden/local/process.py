@@ -22,7 +22,7 @@ _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="callwarden-spaw
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ProcessUser:
     """The user a child runs as; only root can choose one."""
 
     name: str
@@ -66,7 +66,7 @@ class Child:
         log: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        identity: Identity | None = None,
+        identity: ProcessUser | None = None,
         death_signal: signal.Signals = signal.SIGKILL,
     ) -> "Child":
         """Start `argv` (an absolute path first) in a session of its own, output appended to `log`.

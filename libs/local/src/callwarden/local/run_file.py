@@ -20,7 +20,7 @@ class NotRunning(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ServiceEndpoint:
     """One process of a service. Addresses are `host:port`; empty where it has none."""
 
     index: int
@@ -40,7 +40,7 @@ class RunFile:
     database_url: str = field(repr=False)  # As the owner of the tables.
     role_urls: dict[str, str] = field(repr=False)  # As the services have it, by service.
     sip: list[str]
-    services: dict[str, list[Endpoint]]
+    services: dict[str, list[ServiceEndpoint]]
     version: int = _VERSION
 
     def targets(self, service: str) -> list[str]:
@@ -61,5 +61,7 @@ class RunFile:
             raise NotRunning(f"the system in {state_dir} is still starting") from None
         if stored.get("version") != _VERSION:
             raise NotRunning(f"the system in {state_dir} was started by another version of Callwarden")
-        services = {name: [Endpoint(**entry) for entry in entries] for name, entries in stored.pop("services").items()}
+        services = {
+            name: [ServiceEndpoint(**entry) for entry in entries] for name, entries in stored.pop("services").items()
+        }
         return cls(services=services, **stored)

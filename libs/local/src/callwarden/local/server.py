@@ -9,7 +9,7 @@ from callwarden.local.ports import Port
 from callwarden.local.process import Child
 
 
-class Server(ABC):
+class LocalServer(ABC):
     """One server of our own. `port` 0 chooses one, and keeps it over restarts of this object."""
 
     def __init__(self, name: str, port: int, reserve: Callable[[], Port]) -> None:

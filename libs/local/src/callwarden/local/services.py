@@ -14,7 +14,7 @@ from pathlib import Path
 from callwarden.local.files import rotate_log
 from callwarden.local.ports import LOOPBACK, Port
 from callwarden.local.process import Child, ChildFailed, describe_exit, file_appears
-from callwarden.local.run_file import Endpoint
+from callwarden.local.run_file import ServiceEndpoint
 
 START_TIMEOUT_S = 60.0  # Imports take about a second of CPU a process, and eight start at once on two cores.
 STOP_MARGIN_S = 10.0  # After the drain: resources are closed, each within five seconds, and telemetry is flushed.
@@ -119,8 +119,8 @@ class ServiceProcess:
         return self._child is not None and self._child.returncode is None
 
     @property
-    def endpoint(self) -> Endpoint:
-        return Endpoint(self.index, self.child.pid, self.address, self._metrics_address, self.sip_address)
+    def endpoint(self) -> ServiceEndpoint:
+        return ServiceEndpoint(self.index, self.child.pid, self.address, self._metrics_address, self.sip_address)
 
     async def start(self) -> None:
         """Start it and wait until it says that it is ready; ChildFailed, with the log's tail, if that fails."""

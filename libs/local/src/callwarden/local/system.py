@@ -15,14 +15,14 @@ from typing import Any, Self
 
 from callwarden.local import account, ports
 from callwarden.local.files import TemporaryFolder, claim
-from callwarden.local.keys import Keys
+from callwarden.local.keys import LocalKeys
 from callwarden.local.nats import NatsServer
 from callwarden.local.ports import LOOPBACK, Port
 from callwarden.local.postgres import PostgresServer
 from callwarden.local.process import Child, ChildFailed
 from callwarden.local.run_file import LOCK, NAME, RunFile
 from callwarden.local.services import SERVICES, Service, ServiceProcess, base_environment
-from callwarden.local.usage import Usage, usage
+from callwarden.local.usage import ProcessUsage, usage
 
 NATS = "nats"
 POSTGRES = "postgres"
@@ -133,9 +133,9 @@ class LocalSystem:
         return self.postgres.url()
 
     @property
-    def keys(self) -> Keys:
+    def keys(self) -> LocalKeys:
         """The secrets the services were given."""
-        return Keys.load_or_make(self.state_dir / "keys.json", must_exist=True)
+        return LocalKeys.load_or_make(self.state_dir / "keys.json", must_exist=True)
 
     @property
     def sip_address(self) -> str:
@@ -173,7 +173,7 @@ class LocalSystem:
             servers[POSTGRES] = self.postgres.child
         return servers | {process.name: process.child for process in self.all_processes()}
 
-    def usage(self) -> dict[str, Usage]:
+    def usage(self) -> dict[str, ProcessUsage]:
         """CPU and memory of each running process with its descendants, since its (last) start."""
         pids = {name: child.pid for name, child in self.children().items() if child.returncode is None}
         found = usage(*pids.values())
@@ -219,17 +219,17 @@ class LocalSystem:
         self._state_dir.chmod(0o711 if identity else 0o700)
         self._lock = claim(self._state_dir / LOCK)
         home = self._state_dir / POSTGRES
-        keys = Keys.load_or_make(self._state_dir / "keys.json", must_exist=home.exists())
+        keys = LocalKeys.load_or_make(self._state_dir / "keys.json", must_exist=home.exists())
         await _together([self._open_nats(keys), self._open_database(home, keys)])
         await self._open_services(keys)
         self._write_run_file()
 
-    async def _open_nats(self, keys: Keys) -> None:
+    async def _open_nats(self, keys: LocalKeys) -> None:
         if self._nats_url_given is None:
             self.nats = NatsServer(self.state_dir / NATS, password=keys.nats_password, fsync=self._fsync)
             await self.nats.start()
 
-    async def _open_database(self, home: Path, keys: Keys) -> None:
+    async def _open_database(self, home: Path, keys: LocalKeys) -> None:
         if self._database_url_given is None:
             log = self.state_dir / "log" / "postgres.log"
             log.parent.mkdir(mode=0o700, exist_ok=True)
@@ -242,14 +242,14 @@ class LocalSystem:
             if self.postgres is not None:
                 await self._make_roles(self.postgres, keys)
 
-    async def _make_roles(self, postgres: PostgresServer, keys: Keys) -> None:
+    async def _make_roles(self, postgres: PostgresServer, keys: LocalKeys) -> None:
         from callwarden.schema import job, roles
 
         logins = {service: (service, keys.role_password(service)) for service in roles.RIGHTS}
         await job.make_roles(self.database_url, logins)
         self._role_urls = {service: postgres.url(login=login) for service, login in logins.items()}
 
-    async def _open_services(self, keys: Keys) -> None:
+    async def _open_services(self, keys: LocalKeys) -> None:
         """Start all at once. Each must know the others' ports, so one taken meanwhile means all new ones."""
         for attempt in range(1, _PORT_ATTEMPTS + 1):
             self._release_ports()
@@ -264,7 +264,7 @@ class LocalSystem:
                 if not taken or attempt == _PORT_ATTEMPTS:
                     raise failed from None
 
-    def _plan(self, keys: Keys) -> dict[str, list[ServiceProcess]]:
+    def _plan(self, keys: LocalKeys) -> dict[str, list[ServiceProcess]]:
         listen = {
             service.name: [self._reserve() for _ in range(self._counts[service.name])] for service in self._services
         }
@@ -292,7 +292,7 @@ class LocalSystem:
             for service in self._services
         }
 
-    def _own_environment(self, service: Service, index: int, keys: Keys) -> dict[str, str]:
+    def _own_environment(self, service: Service, index: int, keys: LocalKeys) -> dict[str, str]:
         env = {f"CALLWARDEN_{name.upper()}": str(getattr(keys, name)) for name in service.secrets}
         if service.speaks_sip:
             host, _, port = self._sip_listen.rpartition(":")

@@ -12,7 +12,7 @@ _PPID, _UTIME, _CSTIME, _RSS = 1, 11, 14, 21
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class ProcessUsage:
     """`cpu_s` counts ended children that were waited for, too. `rss_bytes` counts shared pages once per process."""
 
     cpu_s: float
@@ -40,7 +40,7 @@ def _read(pid: int) -> _Stat | None:
     )
 
 
-def usage(*pids: int) -> dict[int, Usage]:
+def usage(*pids: int) -> dict[int, ProcessUsage]:
     """For each process that runs, the sum over it and all its descendants; those that have ended are left out."""
     stats = {int(name): stat for name in os.listdir("/proc") if name.isdigit() and (stat := _read(int(name)))}
     children: dict[int, list[int]] = defaultdict(list)
@@ -52,7 +52,7 @@ def usage(*pids: int) -> dict[int, Usage]:
         for pid in family:  # Grows while it is read, generation by generation.
             family.extend(children[pid])
         if family:
-            result[root] = Usage(
+            result[root] = ProcessUsage(
                 cpu_s=sum(stats[pid].cpu_s for pid in family),
                 rss_bytes=sum(stats[pid].rss_bytes for pid in family),
                 processes=len(family),

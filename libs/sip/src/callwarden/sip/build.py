@@ -139,7 +139,7 @@ def request(
     headers: Headers = (),
     body: bytes = b"",
 ) -> Request:
-    """A request from nothing; the arguments are header values as they stand on the wire.
+    """A request from nothing; the arguments are header values as on the wire.
 
     ``from_`` carries its tag.  Raises ValueError for line breaks in a value.
     """

@@ -80,7 +80,7 @@ def response_for(
 
 
 def userhash(algorithm: Algorithm, username: str, realm: str) -> str:
-    """What stands for the user name where userhash=true (RFC 7616 3.4.4)."""
+    """What replaces the user name where userhash=true (RFC 7616 3.4.4)."""
     return _hash(algorithm, f"{username}:{realm}")
 
 
@@ -249,7 +249,7 @@ class Freshness(StrEnum):
 
     FRESH = "fresh"
     STALE = "stale"  # ours, but too old: challenge again with stale=true; counts as nothing
-    FORGED = "forged"  # never issued by us, or to somebody else
+    FORGED = "forged"  # never issued by us, or issued to another address
 
 
 _MAC_BYTES = 16

@@ -16,7 +16,7 @@ from callwarden.sip.malformed import Malformed
 PARAMS_MAX = 64  # A Contact of an IMS phone carries about twenty.
 LIST_MAX = 70  # As many Vias as Max-Forwards lets a request pass (RFC 3261 8.1.1.6); other lists are shorter.
 
-# Values read are remembered: a call says the same few in all its messages.  What comes from strangers fills the caches,
+# Values read are remembered: the messages of a call repeat the same few.  What comes from strangers fills the caches,
 # so both their places and what one may hold are bounded: about 5 MB each at worst.
 CACHED_MAX = 4096
 CACHED_CHARS_MAX = 256

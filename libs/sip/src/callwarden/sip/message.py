@@ -44,7 +44,7 @@ SHAPE_HEADERS_MAX = 32
 
 
 class _HeaderShape(NamedTuple):
-    """All that is needed is there, and nothing twice that may stand once."""
+    """Every required header is there, and no header twice that may occur once."""
 
     keys: list[str]
     via_at: int
@@ -115,7 +115,7 @@ class Request(SipMessage):
             at = self._keys.index("via")
             line = self._lines[at]
             if line.endswith(";rport") and "," not in line and len(via.params) == len(before.params) + 1:
-                # Nearly always: nothing else is touched, and nothing is written anew.
+                # Nearly always: the line is extended, and nothing else is touched.
                 self._lines[at] = f"{line}={port};received={host}"
                 self._read["via"] = via
             else:
@@ -211,7 +211,7 @@ def parse(data: bytes) -> Request | Response:
 
 
 def _check_controls(head: str) -> None:
-    """Control characters may stand behind a backslash in a quoted string (RFC 3261 25.1); CR and LF only as CRLF."""
+    """Control characters are allowed after a backslash in a quoted string (RFC 3261 25.1); CR and LF only as CRLF."""
     if head.count("\r\n") != head.count("\n") or head.count("\n") != head.count("\r"):
         raise Malformed("Bad Line End")
     if _bare_control(head):

@@ -33,7 +33,7 @@ COMPACT = {
     "y": "identity",  # RFC 8224
 }
 
-# May stand once only: a second one would let two readers see two different messages.  Of those that nobody acts on
+# May occur only once: a second one would let two readers see two different messages.  Of those that nobody acts on
 # (Subject, User-Agent …) the RFC says the same, but a call needn't fail for them.
 SINGLE = frozenset(
     {

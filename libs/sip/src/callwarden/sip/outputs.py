@@ -1,6 +1,6 @@
-"""What the transaction layer says: bytes to send, messages to hand on, ends to note.  And to whom: ``Peer``.
+"""The outputs of the transaction layer: bytes to send, messages to hand on, ends.  And where to: ``Peer``.
 
-In: plain values, NamedTuples because a few are made for each datagram.  Out: when each is said (``transaction``).
+In: plain values, NamedTuples because a few are made for each datagram.  Out: when each arises (``transaction``).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Cancelled(NamedTuple):
 
 
 class TransactionTimedOut(NamedTuple):
-    """Nobody answered (client: take it for a 408), or nobody acknowledged our failure (server: nothing to do)."""
+    """No answer came (client: take it for a 408), or no ACK to our failure (server: nothing to do)."""
 
     transaction: Transaction
 

@@ -58,8 +58,8 @@ class Action(StrEnum):
     STOP_EXPIRING = "stop timer B"
     SEND_ACK = "build the ACK, send it, remember it"
     DELIVER = "hand the message to the user"
-    TIME_OUT = "tell the user that nobody answered"
-    FAIL = "tell the user that the transport failed"
+    TIME_OUT = "notify the user that no answer came"
+    FAIL = "notify the user that the transport failed"
     START_D = "wait for retransmitted answers (D, 32 s)"
     START_H = "send again until the ACK comes (G), give up after 64 T1 (H)"
     START_I = "absorb further ACKs (I, T4)"
@@ -97,7 +97,7 @@ INVITE_CLIENT: Table = {
         _E.PROVISIONAL: (_P, (_DO.DELIVER,)),
         _E.SUCCESS: (_A, (_DO.START_M, _DO.DELIVER)),
         _E.FAILURE: (_D, (_DO.SEND_ACK, _DO.START_D, _DO.DELIVER)),
-        # No timer runs here, but a proxy gives up by timer C or after a CANCEL that nobody answers (9.1).
+        # No timer runs here, but a proxy gives up by timer C or after a CANCEL without an answer (9.1).
         _E.EXPIRE: (_X, (_DO.TIME_OUT,)),
         _E.TRANSPORT_ERROR: (_X, (_DO.FAIL,)),
     },

@@ -172,7 +172,7 @@ class ServerTransaction(_Transaction):
         silent: bool = False,
     ) -> None:
         super().__init__(kind, state, key, request, peer, silent)
-        self._cancelled = False  # told
+        self._cancelled = False  # the user knows
 
 
 class ClientTransaction(_Transaction):
@@ -447,7 +447,7 @@ class TransactionLayer:
             out.append(Cancelled(invite))
 
 
-# The method and the top Via's branch of a request as we send it; what stands behind the branch shows that it is whole.
+# The method and the top Via's branch of a request as we send it; what follows the branch shows that it is complete.
 _request_sent = re.compile(
     rb"([A-Z]+) [^\r\n]+ SIP/2\.0\r\n(?:(?!Via:)[^\r\n]+\r\n)*+Via:[^\r\n]*?;branch=([^;,\r\n]+)[;,\r]"
 ).match

@@ -55,7 +55,7 @@ class Uri(NamedTuple):
     host: str
     port: int | None
     params: Mapping[str, str | None]
-    headers: str  # what stands behind '?', not taken apart
+    headers: str  # what follows '?', not taken apart
     opaque: str = ""
 
     @property
@@ -63,7 +63,7 @@ class Uri(NamedTuple):
         """The user part with %-escapes undone; '' where there is none.
 
         Raises Malformed if that is not UTF-8 text or has control characters: such URIs are legal (RFC 4475 3.1.1.4),
-        but nobody is called so, and databases and logs choke on it.
+        but no user has such a name, and databases and logs choke on it.
         """
         user = self.user or ""
         if "%" not in user:
@@ -197,5 +197,5 @@ def _parse(text: str) -> Uri:
     return Uri(scheme, None, None, "", None, {}, "", rest)
 
 
-# The nine messages of a call say the same few URIs over and over.
+# The messages of a call repeat the same few URIs.
 _parse_short = lru_cache(CACHED_MAX)(_parse)

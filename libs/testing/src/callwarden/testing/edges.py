@@ -23,7 +23,7 @@ CONNECT_TIMEOUT_S: Final = 30.0
 
 
 @dataclass(slots=True, eq=False)
-class Call:
+class TrackedCall:
     """One call as its edge knows it."""
 
     account_id: str
@@ -110,7 +110,7 @@ class Edges:
         # All processes from the first edge, then all from the next one: turns 0 … n visit every connection.
         return self._pools[turn // self.processes % len(self._pools)]
 
-    async def admit(self, call: Call, turn: int, *, timeout_s: float = 10.0) -> admission_pb2.AdmitReply:
+    async def admit(self, call: TrackedCall, turn: int, *, timeout_s: float = 10.0) -> admission_pb2.AdmitReply:
         """Asks, and asks elsewhere if a process is gone; the answer is kept in the call, too."""
         reply = await self._pool(turn).call(
             str(turn), "Admit", call.request(), admission_pb2.AdmitReply, timeout_s=timeout_s, idempotent=True
@@ -120,7 +120,7 @@ class Edges:
             call.granted_s = max(call.granted_s, reply.admitted.granted_s)
         return reply
 
-    async def extend(self, call: Call, turn: int, *, timeout_s: float = 10.0) -> admission_pb2.ExtendReply:
+    async def extend(self, call: TrackedCall, turn: int, *, timeout_s: float = 10.0) -> admission_pb2.ExtendReply:
         """Asks for the next slice of an answered call; what is granted is kept in the call, too."""
         request = admission_pb2.ExtendRequest(
             hold_id=call.hold_id,
@@ -136,7 +136,7 @@ class Edges:
             call.granted_s = max(call.granted_s, reply.extended.granted_s)
         return reply
 
-    def started(self, call: Call, *, message_id: str = "") -> None:
+    def started(self, call: TrackedCall, *, message_id: str = "") -> None:
         """Tells that the call was answered."""
         event = events_pb2.CallStarted(
             hold_id=call.hold_id,
@@ -149,7 +149,7 @@ class Edges:
             "calls.started", event.SerializeToString(), message_id=message_id or f"{call.hold_id}.started"
         )
 
-    def ended(self, call: Call, reason: str = "caller-bye", *, message_id: str = "") -> None:
+    def ended(self, call: TrackedCall, reason: str = "caller-bye", *, message_id: str = "") -> None:
         """Tells that the call is over; a `message_id` of its own makes it a second telling of the same."""
         event = events_pb2.CallEnded(
             hold_id=call.hold_id,

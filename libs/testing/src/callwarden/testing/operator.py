@@ -24,7 +24,7 @@ PASSWORD = "correct-horse-battery"
 FLAT_DECK = "prefix,description,rate,unit_s,first_increment_s,next_increment_s\n49,Germany,0.06,60,1,1\n"
 
 
-class System(Protocol):
+class SystemUnderTest(Protocol):
     """What runs, as a LocalSystem knows it."""
 
     @property
@@ -33,10 +33,10 @@ class System(Protocol):
     def targets(self, service: str) -> list[str]: ...
 
 
-class Operator:
+class OperatorClient:
     """Clients to all services of one system. Use as `async with Operator(system) as operator`."""
 
-    def __init__(self, system: System, tls: TlsFiles | None = None) -> None:
+    def __init__(self, system: SystemUnderTest, tls: TlsFiles | None = None) -> None:
         self._system = system
         self._tls = tls
         self._channels: list[grpc.aio.Channel] = []

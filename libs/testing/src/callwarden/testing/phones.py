@@ -24,7 +24,7 @@ SDP = b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\
 
 
 @dataclass(eq=False)
-class Call:
+class PhoneCall:
     """One call as its caller sees it. `status` becomes the final status of the INVITE; `ended` is set by either BYE."""
 
     user: str
@@ -55,7 +55,7 @@ class Phones:
         self._bind = (host, port)
         self._answer = answer
         self._pending: dict[tuple[str, str], asyncio.Future[Response]] = {}
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, PhoneCall] = {}
         self._answered: dict[str, Response] = {}
         self._retransmit: dict[str, asyncio.Task[None]] = {}
         self.incoming = 0
@@ -90,16 +90,16 @@ class Phones:
         )
         return status
 
-    def call(self, user: str, password: str, realm: str, to: str) -> Call:
+    def call(self, user: str, password: str, realm: str, to: str) -> PhoneCall:
         """Starts a call to a user or number of the realm; await its `status`."""
         loop = asyncio.get_running_loop()
-        call = Call(user, password, realm, to, _token(), _token(), loop.create_future())
+        call = PhoneCall(user, password, realm, to, _token(), _token(), loop.create_future())
         self._calls[call.call_id] = call
         task = loop.create_task(self._place(call))
         self._retransmit[call.call_id] = task
         return call
 
-    async def hang_up(self, call: Call) -> int:
+    async def hang_up(self, call: PhoneCall) -> int:
         """Sends BYE; its status."""
         call.cseq += 1
         request = self._build("BYE", call.target, call, [], b"")
@@ -113,7 +113,7 @@ class Phones:
 
     # The caller's side.
 
-    async def _place(self, call: Call) -> None:
+    async def _place(self, call: PhoneCall) -> None:
         uri = f"sip:{call.to}@{call.realm}"
         headers = [("Contact", f"<sip:{call.user}@{self.address}>"), ("Content-Type", "application/sdp")]
         try:
@@ -133,7 +133,7 @@ class Phones:
         if not call.status.done():
             call.status.set_result(status)
 
-    def _build(self, method: str, uri: str, call: Call, headers: list[tuple[str, str]], body: bytes) -> Request:
+    def _build(self, method: str, uri: str, call: PhoneCall, headers: list[tuple[str, str]], body: bytes) -> Request:
         to = call.response.get("to") if call.response is not None else f"<sip:{call.to}@{call.realm}>"
         return build.request(
             method,

@@ -246,7 +246,7 @@ class EdgeApp:
         if not self._scanners.full():
             self._scanners.put_nowait(scanner)
 
-    # Beside.
+    # In the background.
 
     async def report_counts(self) -> None:
         """Give rate-guard the sums, each FLUSH_S; for ever."""
@@ -266,7 +266,7 @@ class EdgeApp:
                 log.warning("scanner.not_banned", error=error, source=scanner.source)
 
     async def drain(self, stopping: asyncio.Event, timeout_s: float) -> None:
-        """When told to stop: no new calls; running ones may end by themselves, those that don't are cut."""
+        """Once stopping: refuse new calls, let running ones end by themselves, and cut those that don't."""
         await stopping.wait()
         self.edge.drain()
         self._is_draining = True

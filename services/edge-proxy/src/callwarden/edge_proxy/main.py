@@ -49,7 +49,7 @@ async def wire(settings: EdgeSettings, runtime: Runtime) -> None:
     admission = await runtime.open(
         pool("call-admission", admission_grpc.SERVICE, settings.admission_targets, rendezvous.ranking)
     )
-    # Its members tell their addresses themselves; a name stands in for all of them until then.
+    # Its members publish their own addresses; until they have, the settings name all of them.
     guards = await runtime.open(
         pool(
             rate_guard_grpc.PEER,

@@ -1,4 +1,4 @@
-"""What a process of the edge is told: where it listens, what it serves, whom it asks."""
+"""The settings of an edge process: where it listens, which domains it serves, which services it asks."""
 
 from pathlib import Path
 from typing import Annotated, Final, Self
@@ -37,7 +37,7 @@ class EdgeSettings(CommonSettings):
     auth_targets: str = "127.0.0.1:0"
     admission_targets: str = "127.0.0.1:0"
     rate_guard_targets: str = ""
-    """host:port of the services asked, with commas. rate-guard's members are found in NATS; these stand in for them."""
+    """host:port of each service, with commas. rate-guard's members are found in NATS; these are used until then."""
 
     auth_timeout_s: Annotated[float, Field(gt=0, le=10)] = 1.0
     admission_timeout_s: Annotated[float, Field(gt=0, le=10)] = 3.0

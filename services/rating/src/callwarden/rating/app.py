@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from callwarden.common.follower import Follower
 from callwarden.common.logs import get_logger
 from callwarden.kernel import csv_rows
 from callwarden.kernel.clock import Clock, UnixS
@@ -76,9 +77,9 @@ class Rating:
         self._policies = policies
         self._clock = clock
         self._quote_valid_s = quote_valid_s
-        self._refresh_every_s = refresh_every_s
         self._catalogue = Catalogue()
-        self._stale = asyncio.Event()
+        # The last good catalogue stays while it can't be read.
+        self._follower = Follower(self.refresh, lambda: refresh_every_s, self._failed)
         self._refreshing = asyncio.Lock()
         self._importing = asyncio.Lock()
         self._unbilled = UnbilledCounts()
@@ -227,21 +228,11 @@ class Rating:
 
     def changed(self) -> None:
         """Decks, routes or carriers changed: have `follow` refresh."""
-        self._stale.set()
+        self._follower.changed()
 
     async def follow(self) -> None:
         """Refresh after each change, and periodically because notifications may be lost. Runs until it is cancelled."""
-        while True:
-            try:
-                async with asyncio.timeout(self._refresh_every_s):
-                    await self._stale.wait()
-            except TimeoutError:
-                pass
-            self._stale.clear()
-            try:
-                await self.refresh()
-            except CallwardenError as error:  # The last good catalogue stays; the next round retries.
-                self._failed(error)
+        await self._follower.run()
 
     def _failed(self, error: CallwardenError) -> None:
         self.refresh_failures += 1
@@ -264,7 +255,7 @@ class Rating:
                 if heads == before:
                     break
             else:
-                self._stale.set()
+                self._follower.changed()
             names = {head.name for head in heads}
             routes = RouteTable(await self._store.routes())
             self._catalogue = Catalogue({name: deck for name, deck in decks.items() if name in names}, routes)

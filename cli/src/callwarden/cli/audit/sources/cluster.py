@@ -36,11 +36,11 @@ _BESIDE: Final = (
 _CLUSTER_WIDE: Final = ("clusterroles.rbac.authorization.k8s.io", "clusterrolebindings.rbac.authorization.k8s.io")
 
 
-class Unreachable(Exception):
+class ClusterUnreachable(Exception):
     """The cluster can't be asked; the message says why and what to do."""
 
 
-class UnknownKind(Unreachable):
+class UnknownKind(ClusterUnreachable):
     """The cluster serves no such objects."""
 
 
@@ -55,7 +55,7 @@ class Kubectl:
     def get(self, kinds: Sequence[str], *arguments: str) -> list[Mapping[str, Any]]:
         """The objects of those kinds. Raises Unreachable, with what kubectl said."""
         if not self.program:
-            raise Unreachable("kubectl is not in PATH: install it, or audit a file with --file")
+            raise ClusterUnreachable("kubectl is not in PATH: install it, or audit a file with --file")
         context = (f"--context={self.context}",) if self.context else ()
         command = (
             *(self.program, "get", ",".join(kinds), "--output=json", f"--request-timeout={_REQUEST_TIMEOUT_S}s"),
@@ -67,7 +67,7 @@ class Kubectl:
         try:
             body = json.loads(reply)
         except ValueError as error:
-            raise Unreachable("kubectl answered something that isn't JSON") from error
+            raise ClusterUnreachable("kubectl answered something that isn't JSON") from error
         return list(body["items"]) if "items" in body else [body]
 
     def _run(self, command: Sequence[str]) -> bytes:
@@ -80,7 +80,7 @@ class Kubectl:
                 finally:
                     child.kill()
         except OSError as error:
-            raise Unreachable(f"{self.program} can't be run: {error.strerror}") from error
+            raise ClusterUnreachable(f"{self.program} can't be run: {error.strerror}") from error
 
 
 def _bounded(child: "subprocess.Popen[bytes]", timeout_s: float) -> bytes:
@@ -97,17 +97,19 @@ def _bounded(child: "subprocess.Popen[bytes]", timeout_s: float) -> bytes:
         try:
             reply = out.result(timeout_s)
             if len(reply) > _REPLY_BYTES_MAX:
-                raise Unreachable(f"kubectl writes more than {_REPLY_BYTES_MAX >> 20} MiB: name one --namespace")
+                raise ClusterUnreachable(f"kubectl writes more than {_REPLY_BYTES_MAX >> 20} MiB: name one --namespace")
             said = errors.result(timeout_s)
             code = child.wait(timeout_s)
         except (TooLate, subprocess.TimeoutExpired) as error:
-            raise Unreachable(f"kubectl gave no answer within {timeout_s:g} s: is the cluster reachable?") from error
+            raise ClusterUnreachable(
+                f"kubectl gave no answer within {timeout_s:g} s: is the cluster reachable?"
+            ) from error
         finally:
             child.kill()
     if code != 0:
         lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
         message = (lines[-1] if lines else f"exit code {code}")[:_ERROR_CHARS_MAX]
-        raise (UnknownKind if "resource type" in message else Unreachable)(f"kubectl: {message}")
+        raise (UnknownKind if "resource type" in message else ClusterUnreachable)(f"kubectl: {message}")
     return reply
 
 
@@ -124,11 +126,13 @@ def evidence(kubectl: Kubectl, *, namespace: str = "", selector: str = SELECTOR)
         objects += [one for one in found if one.name in spaces]
     policies = [body for body in resources if body.get("kind") in (KIND, CLUSTER_KIND)]
     if not resources and not spaces:
-        raise Unreachable(f"nothing of Callwarden is in this cluster ({selector}): name --namespace, or --selector")
+        raise ClusterUnreachable(
+            f"nothing of Callwarden is in this cluster ({selector}): name --namespace, or --selector"
+        )
     try:
         held = PolicySet.build(1, list(_documents(policies)))
     except BadPolicy as error:
-        raise Unreachable(f"the policies can't hold together: {error.message}") from error
+        raise ClusterUnreachable(f"the policies can't hold together: {error.message}") from error
     trunks = [trunk_of(body, Object(body).place) for body in resources if body.get("kind") == "Trunk"]
     return Evidence(
         f"cluster{f' {kubectl.context}' if kubectl.context else ''}",
@@ -163,7 +167,7 @@ def _optional(
     """The same where we may not look at some of them."""
     try:
         return _known(kubectl, unseen, kinds, *arguments)
-    except Unreachable as error:
+    except ClusterUnreachable as error:
         if len(kinds) > 1:
             return [body for kind in kinds for body in _optional(kubectl, unseen, (kind,), *arguments)]
         unseen[kinds[0].partition(".")[0]] = str(error)

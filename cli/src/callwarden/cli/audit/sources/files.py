@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import yaml
 
-from callwarden.cli.audit.finding import Place
+from callwarden.cli.audit.finding import AuditPlace
 from callwarden.cli.audit.local import trunk_of
 from callwarden.cli.audit.objects import Object, Objects
 from callwarden.cli.audit.report import Evidence
@@ -57,7 +57,7 @@ def evidence(texts: Iterable[tuple[str, str]]) -> Evidence:
     except BadPolicy as error:
         raise NotAuditable(error.message) from error
 
-    def locate(document: Document, path: str) -> Place:
+    def locate(document: Document, path: str) -> AuditPlace:
         return _place(document, documents[document.key][1], path)
 
     files = tuple(dict.fromkeys(one.file for one in placed))
@@ -92,7 +92,7 @@ def _below(node: yaml.Node, key: str) -> yaml.Node | None:
     return None
 
 
-def _place(document: Document, placed: _Placed, path: str) -> Place:
+def _place(document: Document, placed: _Placed, path: str) -> AuditPlace:
     """The line of the field, or of the innermost group of it that is written."""
     node, line = placed.node, placed.node.start_mark.line
     for key in ("spec", *path.split(".")):
@@ -101,4 +101,4 @@ def _place(document: Document, placed: _Placed, path: str) -> Place:
             break
         line = next(name.start_mark.line for name, value in node.value if value is below)
         node = below
-    return Place(f"{document.kind} {document.name}", placed.file, line + 1)
+    return AuditPlace(f"{document.kind} {document.name}", placed.file, line + 1)

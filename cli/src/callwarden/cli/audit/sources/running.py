@@ -11,8 +11,8 @@ from sqlalchemy import column, exists, func, select, table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.cli import policies, remote, state
-from callwarden.cli.audit.finding import Place
-from callwarden.cli.audit.local import DatabaseRole, Listener, LocalFacts, SecretFile, Trunk
+from callwarden.cli.audit.finding import AuditPlace
+from callwarden.cli.audit.local import AuditTrunk, DatabaseRole, Listener, LocalFacts, SecretFile
 from callwarden.cli.audit.report import Evidence
 from callwarden.common.settings import redact_url
 from callwarden.common.sql import Database
@@ -56,13 +56,13 @@ async def _evidence(endpoints: state.Endpoints) -> Evidence:
     return Evidence(f"system in {run_file.state_dir}", held, system=facts, trunks=trunks, notes=tuple(notes))
 
 
-async def _trunks(endpoints: state.Endpoints) -> tuple[Trunk, ...]:
+async def _trunks(endpoints: state.Endpoints) -> tuple[AuditTrunk, ...]:
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
     async with remote.Remote(endpoints) as system:
         found = (await remote.ask(system.accounts.ListTrunks, pb.ListTrunksRequest())).trunks
     return tuple(
-        Trunk(one.name, one.tech_prefix, Place(f"trunk {one.name}"), False)
+        AuditTrunk(one.name, one.tech_prefix, AuditPlace(f"trunk {one.name}"), False)
         for one in found
         if one.direction == "traffic-sender" and one.enabled
     )

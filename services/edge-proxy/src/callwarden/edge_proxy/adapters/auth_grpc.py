@@ -66,5 +66,5 @@ _REASONS = {reason.value: reason for reason in Reason}
 
 
 def reason_of(text: str) -> Reason:
-    """The reason that a text means; a newer one than we know is UNAVAILABLE: refused, and nobody's fault."""
+    """The reason that a text means; a newer one than we know is UNAVAILABLE: refused, and held against no one."""
     return _REASONS.get(text, Reason.UNAVAILABLE)

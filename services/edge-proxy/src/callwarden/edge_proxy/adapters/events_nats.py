@@ -23,7 +23,7 @@ from callwarden.kernel.verdict import RuleResult
 log = get_logger(__name__)
 
 SERVICE = "edge-proxy"
-GATHER_S: Final = 0.02  # A line is free this much later; an edge that dies has as much more that it couldn't tell.
+GATHER_S: Final = 0.02  # A line is free this much later; an edge that dies loses the events of as long a time more.
 BATCH_MAX: Final = 64  # 20 KB; a consumer retries a batch whole
 BATCH_CHARS_MAX: Final = 32 * 1024  # of Call-IDs, which callers choose, up to 8 KiB each
 LOST = Metric("callwarden_edge_events_lost_total", "counter", "{events}", "Events for which the spool had no room.")
@@ -98,7 +98,7 @@ class EventsNats:
         if not self._count:
             return
         batch, self._batch, self._count, self._chars = self._batch, events_pb2.CallEvents(), 0, 0
-        with trace.scope():  # each event says whose it is; the batch is nobody's
+        with trace.scope():  # each event has a trace of its own, the batch has none
             self._publish("calls.batch", batch.SerializeToString(), self._random_bytes(16).hex())
 
     def decided(self, event: EdgeDecision) -> None:

@@ -1,7 +1,7 @@
 """Locations in NATS KV: what this edge registers goes there, what others register comes from there.
 
 See `ports.Directory`. A location is stored whole, so what counts is the order of writes to one user: one at a time, the
-newest next, and what the watch tells of a user meanwhile waits for the revision of our own write.
+newest next, and what the watch reports of a user meanwhile waits for the revision of our own write.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class LocationsNats:
         self._wanted: dict[Key, StoreLocation] = {}  # newest change of each user that is not stored yet
         self._writing: set[Key] = set()
         self._revisions: dict[Key, int] = {}
-        self._late: dict[Key, Put | Deleted] = {}  # told by the watch while we wrote
+        self._late: dict[Key, Put | Deleted] = {}  # reported by the watch while we wrote
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.synced = asyncio.Event()
@@ -68,7 +68,7 @@ class LocationsNats:
                 revision = 0
             self._revisions[key] = revision
         except Unavailable:
-            self._wanted.setdefault(key, change)  # a newer one goes before
+            self._wanted.setdefault(key, change)  # unless there is a newer one
             await asyncio.sleep(RETRY_S)
         except CallwardenError as error:
             log.error("location.not_stored", error=error)

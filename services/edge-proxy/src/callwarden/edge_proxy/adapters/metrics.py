@@ -1,4 +1,4 @@
-"""The edge's numbers for whoever scrapes: read from the core when asked."""
+"""The edge's metrics: read from the core at each scrape."""
 
 from callwarden.common.metrics import Metric, Metrics
 from callwarden.edge_proxy.core.edge import Edge

@@ -1,6 +1,6 @@
 """rate-guard over streams: each address's sums to the member that owns its shard (DESIGN D4). See `ports.Guard`.
 
-Who the members are is in NATS KV; until somebody is there, the targets of the settings are asked by their own names.
+Who the members are is in NATS KV; until there are any, the targets of the settings are asked by their own names.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ log = get_logger(__name__)
 
 SERVICE = "callwarden.api.rateguard.v1.RateGuardService"
 PEER: Final = "rate-guard"  # its name among the members, and in its certificate
-TIMEOUT_S: Final = 0.5  # Sums are worth nothing when they are old.
+TIMEOUT_S: Final = 0.5  # Stale reports are dropped.
 ADDRESSES_MAX: Final = 2_000  # In one request: 100 KB.
 
 REPORTED = Metric(
@@ -35,7 +35,7 @@ REPORTED = Metric(
 
 
 def only(key: str, targets: object) -> tuple[str, ...]:
-    """The ranking of a pool whose key is the target itself: nobody else may count."""
+    """The ranking of a pool whose key is the target itself: no other member may count."""
     return (key,)
 
 
@@ -52,8 +52,9 @@ class GrpcGuard:
         tls: TlsFiles | None,
         first_sequence: int = 0,
     ) -> None:
-        """`pool` ranks by `only`; `targets` stand in for members. Reports are numbered from `first_sequence` on, which
-        must be above all numbers of an earlier process of this name: else its first reports pass for repetitions.
+        """`pool` ranks by `only`; `targets` are used while there are no members. Reports are numbered from
+        `first_sequence`, which must be above all numbers of an earlier process of this name: else the first reports
+        count as repetitions.
         """
         self._pool = pool
         self._members_bucket = members

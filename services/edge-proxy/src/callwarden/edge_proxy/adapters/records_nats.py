@@ -1,6 +1,6 @@
 """Running calls in NATS KV `dialogs`, and the taking over of a dead edge's (DESIGN D6). See `ports.Records`.
 
-Each edge says in KV `members` that it lives. Where one's word has run out, the others look up its records, and each
+Each edge renews its entry in KV `members`. Where one has expired, the others look up its records, and each
 takes those that fall to it by rendezvous hashing. An edge that starts takes back what it had under its own name. A
 record is taken by rewriting it at the revision that was read, so that of two who try one gets it.
 """
@@ -28,11 +28,11 @@ SERVICE: Final = "edge-proxy"
 ALIVE_EVERY_S: Final = 2.0
 # An edge that is too busy, or whose NATS restarts, isn't dead yet; a call runs on for its slice meanwhile.
 ALIVE_TTL_S: Final = 10.0
-# After a restart of NATS everybody's word has run out; whoever lives says so again before this is over.
+# After a restart of NATS all entries have expired; living edges renew theirs within this time.
 PATIENCE_S: Final = 5.0
 WRITES_MAX: Final = 32
 WAITING_MAX: Final = 50_000  # As many as there can be calls.
-TAKEN_TTL_S: Final = 3_600.0  # Of a record that was taken over; its owner writes it anew while the call runs.
+TAKEN_TTL_S: Final = 3_600.0  # Of a record that was taken over; its owner rewrites it while the call runs.
 
 
 class RecordsNats:
@@ -110,7 +110,7 @@ class RecordsNats:
             await asyncio.sleep(min(ALIVE_EVERY_S, self._alive_ttl_s / 3))
 
     async def say_goodbye(self) -> None:
-        """A stopped edge has cut its calls: nobody need look for them."""
+        """A stopped edge has cut its calls: the others need not look for them."""
         self._leaving = True
         try:
             await self._members.delete(key_of(SERVICE, self._edge))
@@ -150,7 +150,7 @@ class RecordsNats:
         task.add_done_callback(self._tasks.discard)
 
     async def _take_orphans(self) -> None:
-        """Of edges that died while nobody looked, all of us included."""
+        """Of edges that died while none was watching, this one included."""
         living = set(self._alive.values()) | {self._edge}
         await self._take(lambda edge: edge not in living)
 

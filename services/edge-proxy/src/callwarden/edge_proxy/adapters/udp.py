@@ -1,7 +1,7 @@
 """The UDP socket: datagrams in, a bounded number in each turn of the loop; datagrams out, and reports of failed ones.
 
 A bare socket and `add_reader` instead of a datagram transport: measured here, receiving and sending one datagram takes
-7.5 µs this way against 11 through uvloop's transport, and how many are read in one turn of the loop is ours to say.
+7.5 µs this way against 11 through uvloop's transport, and how many are read in one turn of the loop is up to us.
 
 What could not be sent is reported as RFC 3261 18.4 wants it: errors of the system at once, ICMP errors through Linux's
 error queue (IP_RECVERR, ip(7)), which quotes the datagram that caused them.
@@ -50,7 +50,7 @@ LOST = Metric(
 
 
 class UdpSocket:
-    """`async with UdpSocket(host, port, receive, failed, …) as udp`; `port` says which it is.
+    """`async with UdpSocket(host, port, receive, failed, …) as udp`; `port` is the one that was bound.
 
     `receive` gets each datagram and where it came from; `failed` gets a datagram that did not arrive, or its beginning
     as an ICMP error quotes it. Neither is called from within `send`.
@@ -72,7 +72,7 @@ class UdpSocket:
         self._failed = failed
         self._receive_buffer_bytes = receive_buffer_bytes
         self._socket: socket.socket | None = None
-        # libuv stops to poll a descriptor whose error queue holds something; one around it stays readable.
+        # libuv stops polling a descriptor that has an error pending; an epoll around it stays readable.
         self._poll: select.epoll | None = None
         self._names: dict[str, tuple[str, float]] = {}
         self._waiting: dict[str, list[tuple[bytes, int]]] = {}
@@ -103,7 +103,7 @@ class UdpSocket:
         self._poll.register(opened.fileno(), select.EPOLLIN)
         self.port = opened.getsockname()[1]
         self._loop = asyncio.get_running_loop()
-        got = opened.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # Linux tells twice what it gives
+        got = opened.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # Linux reports twice the usable size
         if got < self._receive_buffer_bytes:
             log.info(
                 "udp.small_buffer", wanted_bytes=self._receive_buffer_bytes, bytes=got, raise_it="net.core.rmem_max"
@@ -240,4 +240,4 @@ def _is_failure(about: list[tuple[int, int, bytes]]) -> bool:
                 return (icmp_type, code) in _ICMP_FAILURES
             if origin == _FROM_ICMP6:
                 return (icmp_type, code) in _ICMP6_FAILURES
-    return False  # of this host's own making: `send` has heard of it
+    return False  # of this host's own making: `send` has seen it

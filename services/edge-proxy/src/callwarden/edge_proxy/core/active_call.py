@@ -1,6 +1,6 @@
-"""An answered call: slices of talk time are asked for ahead, the call is cut when no more is granted, its end is told.
+"""An answered call: talk time is asked for ahead in slices, the call is cut when no more is granted.
 
-In: the clock of a call. Out: how it came about (`setup`), requests that pass inside it (`relay`), the BYEs (`ending`).
+In: the clock of a call. Out: how it is set up (`call_setup`), requests inside it (`relay`), the BYEs (`termination`).
 """
 
 from typing import NamedTuple
@@ -79,7 +79,7 @@ class ActiveCalls:
             context.respond(server, response)
 
     def _find_trunk_hops(self, call: EdgeCall, response: Response) -> None:
-        """A switch may want the rest of a dialog elsewhere than its INVITE went: its route or Contact says so."""
+        """A switch may want the rest of a dialog at another address than its INVITE: that of its route or Contact."""
         assert call.caller is not None
         assert call.callee is not None
         assert call.server is not None
@@ -97,7 +97,7 @@ class ActiveCalls:
             return  # where the INVITE went, or came from, is as good a guess
 
     def refuse_late(self, call: EdgeCall, branch: ClientTransaction, response: Response) -> None:
-        """A 2xx of a branch that was given up: nobody would ever end that call but we."""
+        """A 2xx of a branch that was given up: no one but the edge can end that call."""
         context = self._context
         if isinstance(branch.context, termination.LateAnswer):
             branch.context.again(context)
@@ -175,7 +175,7 @@ class ActiveCalls:
         self._calls.add(call)
         context.stats.calls_adopted += 1
         if self._wants_more(call):
-            # Its slice may have ended while nobody watched: the question decides, and the grace runs from now.
+            # Its slice may have ended while no edge watched: the question decides, and the grace runs from now.
             call.granted_s = max(call.granted_s, int(context.mono_s - call.answered_mono_s))
             self._extend(call, record.granted_s)
         self._set_alarm(call)
@@ -190,7 +190,7 @@ class ActiveCalls:
 
     def _cut_at_s(self, call: EdgeCall) -> float:
         granted_s = min(call.granted_s, call.max_s)
-        # While nobody answers the call goes on for the policy's grace; it is never charged for that.
+        # While call-admission is unreachable, the call goes on for the policy's grace, which is never charged.
         grace_s = call.rules.grace_s if self._wants_more(call) else 0
         return call.answered_mono_s + granted_s + grace_s
 

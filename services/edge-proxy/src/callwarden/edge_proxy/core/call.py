@@ -43,7 +43,7 @@ class CallSide:
 
     def __init__(self, address: Endpoint, is_phone: bool, cseq: int) -> None:
         self.address = address  # where requests to it go
-        self.is_phone = is_phone  # then what it sends says where it is, and its Contact does not
+        self.is_phone = is_phone  # then it is where its packets come from, whatever its Contact is
         self.cseq = cseq  # the highest that this side has used
         self.target: str | None = None  # its Contact, where a request changed it (RFC 3261 12.2)
 
@@ -200,7 +200,7 @@ class EdgeCalls:
         self._by_cookie[text] = call
 
     def find_cookie(self, text: str) -> EdgeCall | None:
-        """The call with this cookie. As nobody can guess one, having it is as good as its signature (20 µs less)."""
+        """The call with this cookie. A cookie can't be guessed: knowing it is as good as its signature (20 µs less)."""
         return self._by_cookie.get(text)
 
     def all(self) -> list[EdgeCall]:

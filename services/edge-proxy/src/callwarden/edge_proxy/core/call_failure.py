@@ -1,6 +1,6 @@
 """The end of a call that was not answered: the caller's final failure, and the notice that frees its hold.
 
-In: refusals and failures, and what each side is told of them. Out: when a call fails (`call_setup`), which status a
+In: refusals and failures, and how each side hears of them. Out: when a call fails (`call_setup`), which status a
 refusal has (`statuses`).
 """
 
@@ -58,7 +58,7 @@ class CallFailures:
         if answer.retry_after_s:
             more.append(("Retry-After", str(answer.retry_after_s)))
         if call.is_trunk:
-            # RFC 3326, to trusted peers only: which limit it was is nobody else's business.
+            # RFC 3326, to trusted peers only: others must not learn which limit it was.
             text = f"{refuse.reason.value}: {refuse.rule} {refuse.window}".strip()
             more.append(("Reason", f'SIP;cause={answer.status};text="{_quotable(text)}"'))
         if decided_here:

@@ -1,6 +1,6 @@
 """From an INVITE to its final answer: who is it, may it, to whom, and what comes back (RFC 3261 16).
 
-In: new INVITEs outside a dialog. Out: the call once it is answered (`talk`), requests inside it (`relay`).
+In: new INVITEs outside a dialog. Out: the call once it is answered (`active_call`), requests inside it (`relay`).
 """
 
 from typing import NamedTuple
@@ -122,7 +122,7 @@ class CallSetup:
         context.answer_stateless(request, source, 407, None, headers)
 
     def _accept(self, request: Request, source: SocketAddress, realm: str) -> EdgeCall | None:
-        """Make a transaction and a call of the INVITE, and say that we try."""
+        """Make a transaction and a call of the INVITE, and answer 100."""
         context = self._context
         peer = context.reply_peer(request, source)
         try:
@@ -183,7 +183,7 @@ class CallSetup:
         return self._sources.may_ask(source.host, self._context.mono_s)
 
     def _ask_source(self, request: Request, source: SocketAddress) -> None:
-        """Whose address is it? Strangers are asked about once a while; until then they have no transaction."""
+        """Ask auth whose address it is: of strangers only now and then; until the answer they have no transaction."""
         context = self._context
         match self._sources.begin(source.host, (request, source), context.mono_s):
             case SourceStep.ASK:
@@ -313,7 +313,7 @@ class CallSetup:
         )
         self._calls.give_cookie(call, text)
         copy = forwarding.forward(context, call.request, uri=target.uri, cookie=text)
-        copy.remove("route")  # where a new call goes is ours to say (no open relay)
+        copy.remove("route")  # the edge decides where a new call goes (no open relay)
         if not call.is_trunk:
             forwarding.clean_identity(copy)
         try:
@@ -327,7 +327,7 @@ class CallSetup:
         self._calls.wheel.set(call, context.mono_s + rules.call_init_timeout_s)
 
     def alarm(self, call: EdgeCall) -> None:
-        """Nothing was heard for the initial time-out, or it rang too long."""
+        """No provisional answer within the initial time-out, or it rang too long."""
         context = self._context
         branch = call.branch
         if branch is None:
@@ -365,7 +365,7 @@ class CallSetup:
             self._branch_failed(call, response)
 
     def timed_out(self, call: EdgeCall, branch: ClientTransaction) -> None:
-        """Nobody answered a branch (timer B, or a CANCEL that nobody answered)."""
+        """A branch had no answer (timer B), or its CANCEL had none."""
         if branch is not call.branch or call.state not in IN_SETUP:
             return
         self._leave_branch(call)
@@ -399,7 +399,7 @@ class CallSetup:
         if call.state is CallState.CANCELLING:
             self._failures.fail(call, 487, "cancelled")
         elif status >= 600:
-            self._remember(call, response)  # 16.7 step 5: nobody else is to be tried
+            self._remember(call, response)  # 16.7 step 5: no other target is tried
             call.targets = []
             self._give_up(call)
         elif is_phone or status >= 500 or status in (401, 407, 408, 430) or status < 400:

@@ -17,7 +17,7 @@ class CallState(StrEnum):
     IDENTIFYING = "identifying"  # auth is asked who calls
     ADMITTING = "admitting"  # call-admission is asked: from now on a hold may exist
     ABANDONED = "abandoned"  # the caller gave up while call-admission was asked; its answer is awaited to end the hold
-    CALLING = "calling"  # a target has the INVITE and has said nothing
+    CALLING = "calling"  # a target has the INVITE and has not answered
     RINGING = "ringing"  # a target has answered provisionally
     CANCELLING = "cancelling"  # the caller gave up; the target has the CANCEL and owes its final answer
     ANSWERED = "answered"  # both sides talk
@@ -68,7 +68,7 @@ CALL: Final[dict[CallState, dict[CallEvent, CallState]]] = {
         _E.ANSWERED: _S.ANSWERED,
         _E.FAILED: _S.ENDED,
         _E.HUNG_UP: _S.CALLING,  # a BYE inside an early dialog: the answer to the INVITE decides
-        _E.CANCELLED: _S.ENDED,  # a CANCEL waits for the target's first word (RFC 3261 9.1), the caller need not
+        _E.CANCELLED: _S.ENDED,  # the CANCEL waits for a provisional answer (RFC 3261 9.1), the caller's 487 doesn't
     },
     _S.RINGING: {
         _E.RETARGETED: _S.CALLING,
@@ -119,7 +119,7 @@ class GrantEvent(StrEnum):
     ASK = "ask"
     GRANTED = "granted"
     UNANSWERED = "unanswered"  # no answer, or one that grants nothing new
-    LAST = "last"  # the answer says that no more can be had
+    LAST = "last"  # no more can be had
 
 
 _G, _H = GrantState, GrantEvent

@@ -63,10 +63,10 @@ def called_party(
         return Refuse(Reason.MALFORMED, "called", text="the Request-URI can't be read")
     realm = proxy.realm_of(uri)
     if realm is None:
-        # No open relay, for nobody (spec.routing.blockOtherDomains, forwardToOtherDomains).
+        # No open relay, for any caller (spec.routing.blockOtherDomains, forwardToOtherDomains).
         return Refuse(Reason.FOREIGN_DOMAIN, "foreign-domain", text="the called domain isn't ours")
     if not user or len(user) > DIALLED_MAX:
-        return Refuse(Reason.NOT_FOUND, "called", text="nobody is called")
+        return Refuse(Reason.NOT_FOUND, "called", text="the Request-URI names no user")
     dialled = user
     if identity.tech_prefix:
         user = user.removeprefix(identity.tech_prefix)

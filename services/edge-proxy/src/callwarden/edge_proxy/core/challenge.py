@@ -40,8 +40,8 @@ class Challenger:
         self, name: str, realm: str, rules: Rules, host: str, unix_s: UnixS, *, stale: bool
     ) -> list[tuple[str, str]]:
         """The challenges as headers called `name` (WWW-Authenticate or Proxy-Authenticate), best first. 8 µs."""
-        # Bound to the address: a nonce seen on the wire is worth nothing elsewhere, and whoever answers a challenge
-        # has shown that packets reach him there.
+        # Bound to the address: a nonce seen on the wire is worth nothing elsewhere, and a client that
+        # answers a challenge has shown that packets reach it there.
         nonce = self._keys.issue(unix_s, self._random_bytes(_SALT_BYTES), host)
         more = ", stale=true" if stale else ""
         # As str(Challenge) has it; the realm is ours and needs no escapes. 3 µs less for each.
@@ -78,7 +78,7 @@ class Challenger:
 
 
 class Uses:
-    """Which nonce was used with which count: a request that is sent again by somebody else is not let in again.
+    """Which nonce was used with which count: a request that is replayed by another sender is refused.
 
     Kept in two generations of hashes, so that it is bounded and old ones go without being looked for. What falls out
     early under load can be replayed for the rest of its nonce's life, from the address the nonce is bound to.

@@ -67,7 +67,7 @@ class NotAsked(RuntimeError):
 class Context:
     """Mutable: `now_s` (monotonic) and `wall_s` are those of the datagram, answer or timer being worked on.
 
-    They are set at each door of `Edge` from its arguments; nobody else sets them. Handing both through every call below
+    Each input of `Edge` sets them from its arguments; nothing else does. Handing both through every call below
     would make each signature longer and nothing clearer.
     """
 
@@ -96,7 +96,7 @@ class Context:
         layer: TransactionLayer,
         random_bytes: Callable[[int], bytes],
     ) -> None:
-        """`random_bytes(n)` gives n random bytes that nobody can foretell."""
+        """`random_bytes(n)` gives n unpredictable random bytes."""
         self.proxy = proxy
         self.keys = keys
         self.book = book
@@ -193,7 +193,7 @@ class Context:
         passed: tuple[str, ...] = (),
         rules: Rules | None = None,
     ) -> None:
-        """Tell of a refusal with its chain: `passed` are the rules that let it through before."""
+        """Report a refusal with its chain of rules: `passed` are the rules that let it through before."""
         self.stats.refused += 1
         if self._decisions.take(DECISIONS, self.mono_s):
             self.stats.decisions_dropped += 1
@@ -225,6 +225,6 @@ class Context:
 
 
 def unavailable(what: str, *, overloaded: bool = False) -> Refuse:
-    """The refusal for a question that nobody answered."""
+    """The refusal for a question that had no answer."""
     reason = Reason.OVERLOAD if overloaded else Reason.UNAVAILABLE
     return Refuse(reason, what, text=f"{what} can't be asked")

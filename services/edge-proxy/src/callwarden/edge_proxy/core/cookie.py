@@ -1,10 +1,10 @@
 """The route cookie: what the edge must know of a call when it knows nothing else of it.
 
-It stands as a parameter in our Record-Route URI, comes back in the Route of every request of the dialog, and lets any
+It is a parameter of our Record-Route URI, comes back in the Route of every request of the dialog, and lets any
 edge pod pass that request on and settle a BYE (DESIGN D6). In: the hold and its account, when the cookie ends, and
-where each side really is (behind a NAT its Contact does not say). Signed together with the Call-ID and the caller's
-tag: so it is good for this one dialog, and the tag in From or To says who is speaking. Account and addresses are hidden
-from both sides.
+where each side really is (behind a NAT its Contact does not tell). Signed together with the Call-ID and the caller's
+tag: so it is good for this one dialog, and the tag in From or To shows which side is speaking. Account and addresses
+are hidden from both sides.
 
 Out: Record-Route itself (`forwarding`), and what a request with a cookie may do (`relay`).
 """
@@ -41,7 +41,7 @@ class CookieFault(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Cookie:
-    """What a genuine cookie says. `target` is where the other side is; None: it is known by name only."""
+    """The content of a genuine cookie. `target` is where the other side is; None: it is known by name only."""
 
     hold_id: UUID
     from_caller: bool
@@ -89,7 +89,7 @@ def issue(
 def read(
     keys: EdgeKeys, text: str, call_id: str, from_tag: str | None, to_tag: str | None, unix_s: UnixS
 ) -> Cookie | CookieFault:
-    """What the cookie of a request says, given the request's Call-ID and tags."""
+    """The content of a request's cookie, given the request's Call-ID and tags."""
     if len(text) > _TEXT_MAX:
         return CookieFault.FORGED
     try:
@@ -115,7 +115,7 @@ def read(
 
 
 def _mac(key: bytes, body: bytes, call_id: str, caller_tag: str) -> bytes:
-    # The Call-ID's length stands in front, so that no piece of it can move into the tag.
+    # The Call-ID's length goes first, so that no piece of it can move into the tag.
     dialog = call_id.encode()
     return blake2s(
         body + len(dialog).to_bytes(4, "big") + dialog + caller_tag.encode(),

@@ -63,7 +63,7 @@ class AddressSum(Entry):
     def endpoint(self, port: int, username: str) -> EndpointSum:
         found = self.endpoints.get((port, username))
         if found is None:
-            # Beyond the bound names are not told apart any more, so that none is counted as innocent.
+            # Beyond the bound names are not distinguished any more, so that none is counted as innocent.
             key = (port, username) if len(self.endpoints) < ENDPOINTS_MAX else (0, "")
             found = self.endpoints.setdefault(key, EndpointSum())
         return found
@@ -122,7 +122,7 @@ class EdgeCounters:
         self._unreported.pop(host, None)
 
     def take_report(self, mono_s: MonoS) -> list[EdgeAddressReport]:
-        """The sums since the last time; they begin anew."""
+        """The sums since the last report; they restart from zero."""
         if not self._unreported:
             self._table.expire(mono_s)
             return []

@@ -1,7 +1,7 @@
 """What is kept of a call's INVITE and its 200, and the two dialogs that can be made of it (RFC 3261 12).
 
-In: the lines that count, read when somebody must speak in the call. Out: speaking (`ending`), keeping it beyond this
-process (`records`).
+In: the lines that count, read when the edge must send in the dialog. Out: sending (`termination`), keeping it beyond
+this process (`records`).
 """
 
 from callwarden.edge_proxy.core.call import EdgeCall
@@ -22,7 +22,7 @@ def skeleton(start: str, message: SipMessage) -> bytes:
 
 
 def is_ours(uri: Uri) -> bool:
-    """A Record-Route of an edge: nobody else's has the parameter."""
+    """A Record-Route of an edge: only those have the parameter."""
     return PARAMETER in uri.params
 
 

@@ -6,7 +6,8 @@
     edge.handle_timers(mono_s, unix_s)                # when edge.next_timer_s() has come
     for effect in edge.take_effects(): ...            # after each of these: Send, Ask, CallStarted … in their order
 
-In: which part a message goes to. Out: what each part does with it (`registration`, `setup`, `talk`, `relay`).
+In: which part a message goes to. Out: what each part does with it (`registration`, `call_setup`, `active_call`,
+`relay`).
 """
 
 from collections.abc import Callable
@@ -82,7 +83,7 @@ class Edge:
         self._relay = Relay(self.context, self.calls, self._active_calls)
         self._registration = EdgeRegistration(self.context, self.locations, challenger)
 
-    # Doors.
+    # Inputs.
 
     def receive(self, data: bytes, source: SocketAddress, mono_s: MonoS, unix_s: UnixS) -> None:
         """A datagram."""
@@ -98,7 +99,7 @@ class Edge:
                 stats.denied_dropped += 1
             return
         # An answer is most likely one that we asked for, and a carrier's answers must not ban it: it is counted when it
-        # turns out that nobody asked (`_take_stray`), or that it isn't SIP.
+        # turns out to belong to no request (`_take_stray`), or not to be SIP.
         if not data.startswith(_ANSWER) and not self._counted(host):
             return
         if data in _KEEPALIVES:
@@ -150,7 +151,7 @@ class Edge:
         self.context.draining = True
 
     def cut_all(self, why: str, mono_s: MonoS, unix_s: UnixS) -> None:
-        """End every call that runs: nobody would watch its clock any more."""
+        """End every running call: after this no edge would watch its clock."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         for call in self.calls.all():
             if call.state in TALKING:
@@ -226,7 +227,7 @@ class Edge:
         self._counted(output.source.address.host)
 
     def _counted(self, host: str) -> bool:
-        """Counts a message that nobody asked for; whether it is to be served."""
+        """Counts an unsolicited message; whether it is to be served."""
         if self.counters.message(host, self.context.mono_s) or self.source_filter.is_allowed(host):
             return True
         self.stats.rate_dropped += 1
@@ -258,7 +259,7 @@ class Edge:
             context.answer_stateless(request, source, 501)
 
     def _options(self, request: Request, source: SocketAddress) -> None:
-        """A ping, or the question what we can do (RFC 3261 11). Who is registered is nobody's business: 404 for all."""
+        """A ping, or a query of capabilities (RFC 3261 11). 404 for every user: it must not tell who is registered."""
         context = self.context
         fault = validation.check(request, context.proxy.address)
         if fault is not None and fault.status != 483:  # 16.3 step 3: an OPTIONS that ends here may be answered
@@ -295,7 +296,7 @@ class Edge:
             context.effects.append(ScannerSeen(source.host, "User-Agent of a known scanner", ban_s))
 
     def _malformed(self, error: Malformed, source: SocketAddress) -> None:
-        """Not SIP: counted, and answered only where RFC 3261 wants it and the request says where to."""
+        """Not SIP: counted, and answered only where RFC 3261 asks for it and its Via can be read."""
         context = self.context
         self.stats.malformed += 1
         context.counters.wrong(source.host, context.mono_s)

@@ -117,7 +117,7 @@ class CallExtended(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CallRefused:
-    """call-admission says no. `sip_status` is what policy wants for it, 0: the edge's table decides."""
+    """call-admission refuses. `sip_status` is the policy's status for it, 0: that of the edge's table."""
 
     refuse: Refuse
     sip_status: int = 0

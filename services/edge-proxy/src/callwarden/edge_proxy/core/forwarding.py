@@ -9,7 +9,7 @@ from callwarden.edge_proxy.core.validation import fingerprint
 from callwarden.sip.message import Request
 from callwarden.sip.via import MAGIC_COOKIE, Via
 
-_BRANCH_BYTES = 8  # Nobody can guess a branch and answer in the callee's place.
+_BRANCH_BYTES = 8  # Too long to guess: nobody else can answer in the callee's place.
 
 
 def forward(

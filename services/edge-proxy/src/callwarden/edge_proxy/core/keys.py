@@ -13,7 +13,7 @@ MASTER_BYTES_MIN = 16
 
 
 class BadKeys(ValueError):
-    """The master keys can't be used; the text says why and holds nothing of them."""
+    """The master keys can't be used; the text gives the reason and nothing of the keys."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

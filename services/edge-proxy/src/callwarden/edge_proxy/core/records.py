@@ -16,7 +16,7 @@ from callwarden.sip.dialog import Dialog
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.uri import parse_uri
 
-# A record isn't written anew for each request of a call. Numbers must grow and need not follow each other (RFC 3261
+# A record isn't rewritten for each request of a call. Numbers must grow and need not follow each other (RFC 3261
 # 12.2.2), so the BYE of who takes over jumps ahead of all that may have been used.
 CSEQ_AHEAD = 1_000
 
@@ -46,7 +46,7 @@ class DialogRecord:
 
 
 def record_of(call: EdgeCall) -> DialogRecord | None:
-    """The record of a running call; None where its sides gave no Contact, so that nobody could cut it anyway."""
+    """The record of a running call; None where its sides gave no Contact, so that no edge could cut it anyway."""
     assert call.caller is not None
     assert call.callee is not None
     try:
@@ -69,7 +69,7 @@ def _leg(header: str, towards: Dialog, side: CallSide) -> Leg:
 
 
 def call_of(record: DialogRecord, rules: Rules, traceparent: str, mono_s: MonoS, unix_s: UnixS) -> EdgeCall:
-    """The call as whoever takes it over runs it. Its limits beyond what is granted are asked for at once (`talk`)."""
+    """The call as the edge that adopts it runs it. It asks for more talk time at once (`ActiveCalls.adopt`)."""
     call = EdgeCall(record.hold_id, record.call_id, traceparent, None, record.caller.address, rules, CallState.RECORDED)
     call.account_id = record.account_id
     call.answered_unix_s = record.answered_at_s
@@ -96,7 +96,7 @@ def call_of(record: DialogRecord, rules: Rules, traceparent: str, mono_s: MonoS,
 
 
 def _side(leg: Leg) -> CallSide:
-    # A phone behind a NAT is where its packets come from and not where its Contact says.
+    # A phone behind a NAT is where its packets come from, whatever its Contact is.
     return CallSide(leg.address, not _leads_to(leg.target, leg.address), leg.cseq + CSEQ_AHEAD)
 
 

@@ -17,7 +17,7 @@ from callwarden.sip.uri import parse_uri
 EXPIRES_DEFAULT_S = 3_600  # RFC 3261 10.2
 EXPIRES_MAX_S = 7_200  # A phone that was unplugged is called for that long at most.
 EXPIRES_MIN_S = 60  # What keeps a NAT open over UDP; less is only load.
-BINDINGS_MAX = 10  # Phones of one user; nobody rings more at once.
+BINDINGS_MAX = 10  # Phones of one user; no user needs more to ring at once.
 NUMBERS_MAX = 100  # Of one user in the location's value (16 KiB).
 URI_MAX = 512
 TEXT_MAX = 128

@@ -1,8 +1,8 @@
 """Requests inside a call, both ways: ACK, BYE, re-INVITE, UPDATE, INFO, PRACK … (RFC 3261 16, 12.2).
 
-The signed cookie of our Record-Route says that the call is ours and who is speaking; it is enough even where this edge
-knows nothing else of the call (DESIGN D6). A request goes to where the other side is known to be, never to an address
-that the sender chose. In: passing on. Out: the call's clock (`talk`).
+The signed cookie of our Record-Route shows that the call is ours and which side is speaking; it is enough even where
+this edge knows nothing else of the call (DESIGN D6). A request goes to where the other side is known to be, never to an
+address that the sender chose. In: passing on. Out: the call's clock (`active_call`).
 """
 
 from dataclasses import dataclass
@@ -234,7 +234,7 @@ class Relay:
             self._bye_done(forwarded)
 
     def timed_out(self, forwarded: InDialogRequest) -> None:
-        """Nobody answered."""
+        """No answer came (timer B or F)."""
         context = self._context
         if forwarded.method == "BYE":
             self._bye_done(forwarded)

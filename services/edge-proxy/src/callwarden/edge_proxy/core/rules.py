@@ -86,7 +86,7 @@ class RuleBook:
     __slots__ = ("_by_realm", "_policies", "default", "revision")
 
     def __init__(self, policies: PolicySet, realms: tuple[str, ...]) -> None:
-        """`realms`: those served; the first one's rules hold for what can't be told yet (who sends, and to whom)."""
+        """`realms`: those served; the first one's rules apply while sender and target are unknown."""
         self.revision = policies.revision
         self._policies = policies
         self._by_realm: dict[str, Rules | None] = dict.fromkeys(realms)

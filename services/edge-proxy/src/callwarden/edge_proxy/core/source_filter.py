@@ -1,4 +1,4 @@
-"""Whether a datagram is looked at at all: static lists, bans, own limits, and what a request says of its maker.
+"""Which datagrams are dropped unread: by static lists, bans and own limits; and which requests, by their User-Agent.
 
 In: the order (allow before deny before ban before limit) and the verdicts. Out: who bans (rate-guard), counting
 (`counters`), policy (`rules`).
@@ -10,7 +10,7 @@ from callwarden.edge_proxy.core.rules import Rules, contains
 from callwarden.kernel.clock import UnixS
 from callwarden.sip.message import SipMessage
 
-_CACHED_MAX = 65_536  # Classified addresses; spoofed ones come by the million, then the cache starts anew.
+_CACHED_MAX = 65_536  # Classified addresses; spoofed ones come by the million, then the cache is emptied.
 BANS_MAX = 1_000_000  # rate-guard's own bound; an entry takes 200 bytes.
 
 

@@ -1,4 +1,4 @@
-"""Which addresses may be trunks': what auth said of them lately, so that a stranger's INVITE asks nobody.
+"""Which addresses may be trunks': auth's recent answers, so that a stranger's INVITE causes no question.
 
 In: the memory of answers, and a bound on questions. Out: who the trunk is (auth is asked each time it calls).
 """
@@ -17,7 +17,7 @@ Waiting = tuple[Request, SocketAddress]
 UNKNOWN_S = 10.0  # A new trunk may call that long after it was made known; an event forgets sooner.
 KNOWN_MAX = 20_000  # Addresses; spoofed ones push each other out.
 WAITING_MAX = 2_000  # INVITEs of 3 KB that wait a millisecond; more are challenged at once.
-# Questions about addresses nobody has heard of: a flood of spoofed ones must not reach auth.
+# Questions about unknown addresses: a flood of spoofed ones must not reach auth.
 QUESTIONS = Rate(per_second=100, burst=200)
 
 
@@ -48,7 +48,7 @@ class Sources:
     def begin(self, host: str, waiting: Waiting, mono_s: MonoS) -> SourceStep:
         """About to ask for this INVITE."""
         if host in self._trunks:
-            return SourceStep.ASK  # each call of a trunk is asked about by itself: its tech prefix tells whose it is
+            return SourceStep.ASK  # each call of a trunk is asked about by itself: its tech prefix decides the account
         asked = self._asked.get(host)
         if asked is not None:
             if self._waiting >= WAITING_MAX:
@@ -62,7 +62,7 @@ class Sources:
         return SourceStep.ASK
 
     def end(self, host: str, is_trunk: bool | None, mono_s: MonoS) -> list[Waiting]:
-        """What auth said, None: nothing; the INVITEs that waited for it."""
+        """auth's answer, None: there was none. Returns the INVITEs that waited for it."""
         waiting = self._asked.pop(host, [])
         self._waiting -= len(waiting)
         if is_trunk:

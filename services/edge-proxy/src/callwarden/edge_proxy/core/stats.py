@@ -1,4 +1,4 @@
-"""What the edge counts for its metrics: plain integers, read when somebody scrapes."""
+"""What the edge counts for its metrics: plain integers, read at each scrape."""
 
 
 class EdgeStats:

@@ -1,6 +1,6 @@
-"""Reasons to SIP statuses: the one table of the edge. Nobody else sets a status for a refusal.
+"""Reasons to SIP statuses: the one table of the edge. No other module sets a status for a refusal.
 
-In: every Reason, by who is refused. Out: statuses that SIP itself asks for (400, 420, 482, 483 …), which stand with the
+In: every Reason, by who is refused. Out: statuses that SIP itself asks for (400, 420, 482, 483 …), which are in the
 check that finds the fault, and answers of others that are passed on.
 """
 
@@ -79,7 +79,7 @@ def answer_for(
 ) -> RefusalAnswer:
     """The answer to a refused call. `wanted` is the status that call-admission asks for, 0: none.
 
-    `quota_status` is policy's for refusals for money and quotas. `retry_after_s` goes before the table's where a
+    `quota_status` is policy's for refusals for money and quotas. `retry_after_s` replaces the table's where a
     Retry-After is sent at all (5xx and 486).
     """
     answer = TRUNK_ANSWERS.get(reason, ANSWERS[reason]) if is_trunk else ANSWERS[reason]
@@ -88,6 +88,6 @@ def answer_for(
         status = wanted
     elif reason in QUOTAS:
         status = quota_status
-    if status not in (486, 503):  # RFC 3261 20.33: others don't say when to come back
+    if status not in (486, 503):  # RFC 3261 20.33: others carry no Retry-After
         return RefusalAnswer(status, 0, answer.text if status == answer.status else "")
     return RefusalAnswer(status, retry_after_s or answer.retry_after_s, answer.text if status == answer.status else "")

@@ -1,7 +1,7 @@
 """Requests of our own in a dialog that isn't ours: the BYEs that cut a call, the ACK and BYE that an answer gets which
 comes too late (RFC 3261 12, 15; callwarden.sip.dialog).
 
-In: what to send. Out: when and why (`talk`), what dialogs are made of (`dialogs`).
+In: what to send. Out: when and why (`active_call`), what dialogs are made of (`dialogs`).
 """
 
 from dataclasses import replace
@@ -25,7 +25,7 @@ def send_byes(context: Context, call: EdgeCall) -> None:
     try:
         as_caller, as_callee = dialogs_of(call)
     except Malformed:
-        return  # It had no Contact: nobody can be told, and the sides can't tell each other either.
+        return  # It had no Contact: neither we nor the sides can send a BYE.
     _bye(context, as_caller, call.caller, call.callee)
     _bye(context, as_callee, call.callee, call.caller)
 
@@ -48,7 +48,7 @@ class LateAnswer:
     __slots__ = ("_ack", "_peer")
 
     def __init__(self, context: Context, response: Response, peer: Peer) -> None:
-        """Sends ACK and BYE. Raises Malformed if the answer can't be told where it came from."""
+        """Sends ACK and BYE. Raises Malformed if the answer has no Contact or can't be read."""
         contacts = response.contacts
         if not contacts:
             raise Malformed("Missing Contact")

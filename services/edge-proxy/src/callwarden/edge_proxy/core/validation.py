@@ -40,8 +40,8 @@ class RequestFault(NamedTuple):
 def check(request: Request, sent_by: str, *, inside: bool = False) -> RequestFault | None:
     """The checks of RFC 3261 16.3 but for authentication; None: it may go on. `sent_by` is how we name ourselves.
 
-    Of a request `inside` a call only the tags count; of another one From and To are read whole, for what is decided
-    about it later has no place to say that they can't be.
+    Of a request `inside` a call only the tags count; of another one From and To are read whole, because nothing later
+    can report that they are unreadable.
     """
     try:
         uri = request.uri

@@ -1,6 +1,5 @@
 """Trunks by which calls come in, kept in memory: looked up for each call, read again when one changes."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -12,9 +11,10 @@ from callwarden.api.events.v1 import events_pb2
 from callwarden.call_admission.admission.adapters.events_nats import ACCOUNT_CHANGED
 from callwarden.call_admission.admission.core.snapshot import SourceTrunk
 from callwarden.common.bus import Bus
+from callwarden.common.follower import Follower
 from callwarden.common.logs import get_logger
 from callwarden.common.sql import Database
-from callwarden.kernel.errors import CallwardenError
+from callwarden.kernel.errors import CallwardenError, Unavailable
 from callwarden.schema.tables import trunk
 
 log = get_logger(__name__)
@@ -29,7 +29,7 @@ class SqlSourceTrunks:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._trunks: Mapping[str, SourceTrunk] = {}
-        self._changed = asyncio.Event()
+        self._follower = Follower(self._refresh_again, lambda: REFRESH_S, self._failed)
 
     def get(self, name: str) -> SourceTrunk | None:
         return self._trunks.get(name)
@@ -56,20 +56,19 @@ class SqlSourceTrunks:
 
         async def account_changed(message: Msg) -> None:
             if events_pb2.AccountChanged.FromString(message.data).what == "trunk":
-                self._changed.set()
+                self._follower.changed()
 
         await bus.subscribe(ACCOUNT_CHANGED, account_changed)
-        while True:
-            try:
-                async with asyncio.timeout(REFRESH_S):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-            self._changed.clear()
-            try:
-                await self.refresh()
-            except (CallwardenError, SQLAlchemyError, OSError) as error:
-                log.warning("trunks.not_read", error=error)
+        await self._follower.run()
+
+    async def _refresh_again(self) -> None:
+        try:
+            await self.refresh()
+        except (SQLAlchemyError, OSError) as error:
+            raise Unavailable("the trunks can't be read") from error
+
+    def _failed(self, error: CallwardenError) -> None:
+        log.warning("trunks.not_read", error=error.__cause__ or error)
 
 
 def _prefixes(text: str) -> frozenset[str]:

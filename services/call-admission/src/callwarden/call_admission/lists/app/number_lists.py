@@ -30,6 +30,7 @@ from callwarden.call_admission.model.lists import (
     digits_of,
     is_name,
 )
+from callwarden.common.follower import Follower
 from callwarden.common.logs import get_logger
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Invalid, NotFound
@@ -82,7 +83,8 @@ class NumberLists:
         self._clock = clock
         self.listings = Listings()
         self._lists = Lists({}, self.listings)
-        self._stale = asyncio.Event()
+        # The last good lists stay while they can't be read.
+        self._follower = Follower(self.refresh, lambda: REFRESH_EVERY_S, self._failed)
         self._refreshing = asyncio.Lock()
         self._importing = asyncio.Lock()
         self.counts = NumberListStats()
@@ -187,21 +189,11 @@ class NumberLists:
 
     def changed(self) -> None:
         """Somebody said that lists are not what they were."""
-        self._stale.set()
+        self._follower.changed()
 
     async def follow(self) -> None:
         """Refreshes whenever something changed, and every now and then because news may be lost. Runs for ever."""
-        while True:
-            try:
-                async with asyncio.timeout(REFRESH_EVERY_S):
-                    await self._stale.wait()
-            except TimeoutError:
-                pass
-            self._stale.clear()
-            try:
-                await self.refresh()
-            except CallwardenError as error:  # The last good lists stay; the next turn tries again.
-                self._failed(error)
+        await self._follower.run()
 
     def _failed(self, error: CallwardenError) -> None:
         self.counts.load_failures += 1
@@ -224,7 +216,7 @@ class NumberLists:
                 if heads == before:
                     break
             else:
-                self._stale.set()
+                self._follower.changed()
             names = {head.name for head in heads}
             fixed = {name: one for name, one in known.items() if name in names}
             if fixed != self._lists.fixed:
