@@ -16,7 +16,7 @@ from callwarden.call_admission.model.calls import Hold
 from callwarden.call_admission.model.policy import AdmissionPolicies
 from callwarden.common.policy import encode_bundle, parse_bundle
 from callwarden.edge_proxy.core.rules import RuleBook
-from callwarden.kernel.clock import MonoS
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.local.services import SERVICES
 from callwarden.policy.bundle import PolicySet
 from callwarden.rate_guard.core.counters import AddressCounters, AddressReport, EndpointReport
@@ -106,6 +106,6 @@ def test_every_service_does_its_work_by_any_policy_that_is_taken(policies: Polic
     """One test for all: making a policy takes longer than what they do with it."""
     come = parse_bundle(encode_bundle(policies, NOW_S))  # as they get it
     assert come == policies
-    for held in (come, come.at(NOW_S)):
+    for held in (come, come.at(UnixS(NOW_S))):
         for work in BY.values():
             work(held)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callwarden.kernel.clock import UnixS
 from callwarden.policy.bundle import BadPolicy, Document, PolicySet, default_set, finish, parse_yaml
 from callwarden.policy.changes import changes
 from callwarden.policy.values import DURATION_S_MAX, format_duration, parse_duration
@@ -179,7 +180,7 @@ def test_a_set_is_built_in_one_step_for_each_realm() -> None:
     assert finish(PolicySet.build_in_steps(1, documents)) == PolicySet.build(1, documents)
 
 
-NOON_S = 1_767_614_400.0  # 2026-01-05T12:00:00Z
+NOON_S = UnixS(1_767_614_400.0)  # 2026-01-05T12:00:00Z
 TEST = {"profile": "StressTest", "stressTest": {"startsAt": "2026-01-05T12:00:00Z", "duration": "10m"}}
 
 
@@ -198,8 +199,8 @@ def test_a_stress_test_turns_off_exactly_four_settings_for_its_time_and_falls_ba
     ]
     assert during != usual
     for moment in (NOON_S - 1, NOON_S + 600):
-        assert policies.at(moment).for_realm("").model_dump(mode="json", by_alias=True) == usual
-    assert [policies.next_change_s(NOON_S + after) for after in (-1, 0, 600)] == [NOON_S, NOON_S + 600, None]
+        assert policies.at(UnixS(moment)).for_realm("").model_dump(mode="json", by_alias=True) == usual
+    assert [policies.next_change_s(UnixS(NOON_S + after)) for after in (-1, 0, 600)] == [NOON_S, NOON_S + 600, None]
     assert any("StressTest turns off" in warning.reason for warning in policies.warnings)
 
 

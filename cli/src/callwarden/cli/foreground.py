@@ -1,6 +1,6 @@
-"""`callwarden up`: starts the local system, says what runs where, keeps it going, stops it.
+"""`callwarden up`: starts the local system, reports what runs where, restarts what ends, stops it.
 
-What a local system is stands in callwarden.local; here is only what a person sees of it.
+The local system itself is callwarden.local; this module is what a person sees of it.
 """
 
 import asyncio

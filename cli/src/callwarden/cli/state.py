@@ -38,7 +38,7 @@ def directory() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Addresses of a running system; `targets` holds `host:port` by service."""
+    """Addresses of a running system; `targets` has `host:port` by service."""
 
     targets: Mapping[str, tuple[str, ...]]
     nats_url: str = field(default="", repr=False)

@@ -183,11 +183,12 @@ def show(
     """
     import yaml
 
+    from callwarden.kernel.clock import UnixS
     from callwarden.policy.fields import leaves
 
     policies = load()
     if name is None:
-        body: Any = policies.at(time.time()).for_realm(realm).model_dump(mode="json", by_alias=True)
+        body: Any = policies.at(UnixS(time.time())).for_realm(realm).model_dump(mode="json", by_alias=True)
     else:
         body = json.loads(_named(policies, _key(name, cluster, namespace)).to_json())
     output.emit(

@@ -256,7 +256,7 @@ async def guess_passwords(world: World) -> None:
         holds(0 < wrong < GUESSES_MAX, f"{wrong} wrong passwords, and still an answer")
         bans = (await ask(world.system.rate_guard.ListBans, rateguard_pb2.ListBansRequest())).bans
         holds(any(ban.address == GUESSER for ban in bans), f"{GUESSER} isn't banned")
-        holds(all(ban.address == GUESSER for ban in bans), "somebody else is banned, too")
+        holds(all(ban.address == GUESSER for ban in bans), "another address is banned, too")
         world.stage.fact(f"{GUESSER} sent {wrong} wrong passwords, then heard nothing more")
         answer_to_alice = await world.phones["alice"].register()
         holds(answer_to_alice.registered, "alice isn't heard any more")

@@ -1,8 +1,8 @@
-"""The policy that holds now: follows the bundle in NATS KV, swaps it whole, acknowledges its revision.
+"""The policy in force: follows the bundle in NATS KV, swaps it whole, acknowledges its revision.
 
-Parsing and merging are in callwarden.policy; here is only how a process hears of a new bundle, and that profile
-StressTest begins and ends at its time. A bundle that does not parse is told to the log and counted, and the last good
-one stays (DESIGN.md D7).
+Parsing and merging are in callwarden.policy; this module is about how a process notices a new bundle, and that profile
+StressTest begins and ends at its time. A bundle that does not parse is logged and counted, and the last good one stays
+in force (DESIGN.md D7).
 """
 
 import asyncio
@@ -25,10 +25,10 @@ from callwarden.policy.model import PolicySpec
 log = get_logger(__name__)
 
 BUNDLE_KEY: Final = "bundle"
-# For what stands in the bucket at start; NATS is connected by then, and a machine may be busy.
+# For reading the bucket at start; NATS is connected by then, but the machine may be busy.
 FIRST_TIMEOUT_S: Final = 60.0
-# An acknowledgement is repeated while the process lives and vanishes after it, so that `status` shows only the living:
-# one that is killed counts for up to ACK_TTL_S. Three repetitions may fail before, as NATS elects a new leader in
+# An acknowledgement is repeated while the process lives and expires after it, so that `status` shows live processes
+# only: a killed one counts for up to ACK_TTL_S. Three repetitions may fail before that, as NATS elects a new leader in
 # seconds; those of a hundred processes are 20 small messages a second.
 ACK_EVERY_S: Final = 5.0
 ACK_TTL_S: Final = 20.0
@@ -67,10 +67,12 @@ def parse_in_steps(value: bytes) -> Steps[PolicySet]:
     return (yield from PolicySet.build_in_steps(bundle.revision, documents))
 
 
-def encode_bundle(policies: PolicySet, now_s: float) -> bytes:
-    """The bundle as services read it; `now_s`: Unix time."""
+def encode_bundle(policies: PolicySet, written_s: float) -> bytes:
+    """The bundle as services read it; `written_s`: Unix time."""
     documents = [policy_pb2.Document(name=document.name, json=document.to_json()) for document in policies.documents]
-    return policy_pb2.Bundle(revision=policies.revision, created_at_s=now_s, documents=documents).SerializeToString()
+    return policy_pb2.Bundle(
+        revision=policies.revision, created_at_s=written_s, documents=documents
+    ).SerializeToString()
 
 
 async def in_slices(steps: Steps[Result], clock: Clock) -> Result:
@@ -88,11 +90,11 @@ async def in_slices(steps: Steps[Result], clock: Clock) -> Result:
 
 
 class Policies:
-    """`policies = await runtime.policies()`; ask `policies.for_realm(realm)` anew for each decision."""
+    """`policies = await runtime.policies()`; call `policies.for_realm(realm)` again for each decision."""
 
     def __init__(self, bus: Bus, service: str, instance: str, clock: Clock, metrics: Metrics) -> None:
         self.current: PolicySet = default_set()
-        self._received = self.current  # as it came; what of it is in force depends on the time
+        self._received = self.current  # as received; what of it is in force depends on the time
         self._received_value: bytes | None = None
         self._enforced = self.current.revision
         self._kv = bus.kv(Bucket.POLICY)
@@ -111,12 +113,12 @@ class Policies:
         return self.current.for_realm(realm)
 
     def on_change(self, listener: Callable[[PolicySet], None]) -> None:
-        """Have `listener` called after each swap, for what is compiled from the policy."""
+        """Call `listener` after each swap, for what is compiled from the policy. It runs in the event loop."""
         self._listeners.append(listener)
 
     async def wait_synced(self) -> None:
-        """Return when what stood in the bucket is in force. Raises Unavailable after FIRST_TIMEOUT_S: a process that
-        knows no policy doesn't start, since the defaults may allow what the operator has forbidden."""
+        """Return when the bucket's bundle is in force. Raises Unavailable after FIRST_TIMEOUT_S: a process that
+        knows no policy doesn't start, since the defaults may allow what an operator has forbidden."""
         try:
             async with asyncio.timeout(FIRST_TIMEOUT_S):
                 await self._synced.wait()
@@ -149,17 +151,17 @@ class Policies:
         self._swap(policies.at(self._applied_at_s))
 
     def _keep_time(self) -> None:
-        """Swap where a StressTest has begun or ended meanwhile."""
+        """Swap where a StressTest has begun or ended."""
         policies = self._received.at(self._clock.unix_s())
         if policies.stressed != self.current.stressed:
             log.warning("policy.stress_test", realms=sorted(policies.stressed), revision=policies.revision)
             self._swap(policies)
 
     def _pause_s(self) -> float:
-        """Until there is something to say or to do without anything new."""
-        now_s = self._clock.unix_s()
-        next_s = self._received.next_change_s(now_s)
-        return ACK_EVERY_S if next_s is None else min(ACK_EVERY_S, next_s - now_s)
+        """Until the next acknowledgement, or the next begin or end of a StressTest."""
+        unix_s = self._clock.unix_s()
+        next_s = self._received.next_change_s(unix_s)
+        return ACK_EVERY_S if next_s is None else min(ACK_EVERY_S, next_s - unix_s)
 
     def _swap(self, policies: PolicySet) -> None:
         self.current = policies
@@ -167,16 +169,16 @@ class Policies:
         for listener in self._listeners:
             try:
                 listener(policies)
-            except Exception as error:  # the boundary: the others, and the next bundle, are to be told as well
+            except Exception as error:  # the boundary: the other listeners, and later ones, must be called, too
                 log.error("policy.listener_failed", error=error, revision=policies.revision)
                 is_enforced = False
-        # Else the revision before is acknowledged on: nobody may believe in a protection that isn't there.
+        # Otherwise the previous revision remains acknowledged: status must never report a policy that is not enforced.
         if is_enforced:
             self._enforced = policies.revision
 
     async def acknowledge(self) -> None:
-        """Say which revision is in force: at once after a swap, and again every ACK_EVERY_S; for ever. StressTests
-        begin and end in between. When it is cancelled the process is about to end, and enforces nothing more."""
+        """Report which revision is in force: at once after a swap, and again every ACK_EVERY_S; for ever. StressTests
+        begin and end in between. It is cancelled when the process is about to end, and retracts the report."""
         try:
             while True:
                 with suppress(TimeoutError):
@@ -197,7 +199,7 @@ class Policies:
         )
         try:
             await self._acks.put(ack_key(self._service, self._instance), ack.SerializeToString(), ttl_s=ACK_TTL_S)
-        except CallwardenError as error:  # NATS is away: said when it is back, by the next round
+        except CallwardenError as error:  # NATS is away: the next round tries again
             log.debug("policy.ack_failed", error=repr(error))
 
     async def _retract_ack(self) -> None:

@@ -1,6 +1,6 @@
-"""Fields about who somebody is: digest authentication, passwords, trusted addresses, caller ids, and the API's doors.
+"""Fields about identity: digest authentication, passwords, trusted addresses, caller ids, and access to the APIs.
 
-Enforced by auth, edge-proxy and, to come, the console. Out: how often one may fail (traffic).
+Enforced by auth, edge-proxy and, to come, the console. Out: how often authentication may fail (traffic).
 """
 
 from typing import Annotated, Literal
@@ -16,31 +16,32 @@ class Digest(FieldGroup):
 
     algorithms: Level[Literal[0, 1, 2]] = Field(
         default=1,
-        description="0: MD5 only. 1: SHA-256 offered first, MD5 behind it. 2: SHA-256 or better only.",
+        description="0: MD5 only. 1: SHA-256 first, then MD5. 2: SHA-256 or better only.",
         json_schema_extra=row("useshadigestauh", by=(AUTH, EDGE)),
     )
     nonce_lifetime: Duration = Field(
         default=300,
         ge=10,
         le=86_400,
-        description="After this a nonce is answered with stale=true, which counts as nothing.",
+        description="An older nonce is answered with stale=true, which doesn't count as a failure.",
         json_schema_extra=row(by=(EDGE,)),
     )
     strictness: Level[Literal[0, 1, 2, 3]] = Field(
         default=1,
-        description="0: any nonce of ours. 1: its lifetime. 2: also its count, so that a replay is refused by every "
-        "process. 3: also binds it to the source address and requires qop. Today a nonce is always bound to its "
-        "address, and a replay refused by the process that it was used with.",
+        description="What is checked of a nonce. 0: that it was issued here. 1: its lifetime. 2: also its count, so "
+        "that every process refuses a replay. 3: also the source address; and qop is required. Today a nonce is always "
+        "bound to its address, and the process that it was used with refuses a replay.",
         json_schema_extra=row("strongdigestauth"),
     )
 
 
 class Passwords(FieldGroup):
-    """Which passwords are good enough, and how they are kept."""
+    """Which passwords are accepted, and how they are stored."""
 
     enforce_strong: bool = Field(
         default=True,
-        description="Whether weak passwords are looked for and replaced by random ones, with an event and a notice.",
+        description="Whether weak passwords are detected and replaced by random ones, with an event and a "
+        "notification.",
         json_schema_extra=row("enforcestrongauth"),
     )
     min_length: int = Field(
@@ -52,24 +53,24 @@ class Passwords(FieldGroup):
     )
     check: Level[Literal[0, 1, 2]] = Field(
         default=2,
-        description="0: none. 1: length. 2: also a list of common passwords, and the user name. Today: length and the "
+        description="0: none. 1: length. 2: also a list of common passwords, and the user name. Today: length and "
         "user name.",
         json_schema_extra=row("validatepassword", enforced=False, always=1),
     )
     storage: Level[Literal[1]] = Field(
         default=1,
-        description="1: no password is kept in clear text: digest secrets are sealed (AES-GCM), web passwords and keys "
-        "hashed (Argon2id). There is no other way.",
+        description="1: no password is stored in clear text: digest secrets are encrypted (AES-GCM), web passwords and "
+        "keys hashed (Argon2id). There is no other value.",
         json_schema_extra=row("securepasswords", by=(AUTH,)),
     )
 
 
 class TrustedAddresses(FieldGroup):
-    """Addresses whose requests are taken without credentials."""
+    """Addresses whose requests are accepted without credentials."""
 
     mode: Level[Literal[0, 1, 2, 3, 4]] = Field(
         default=3,
-        description="0: none. 1: the system's own. 2: private networks. 3: those of `addresses`. 4: also for "
+        description="0: none. 1: the system's own. 2: private networks. 3: those in `addresses`. 4: also for "
         "administration.",
         json_schema_extra=row("allowtrustedip", enforced=False, always=0),
     )
@@ -86,7 +87,7 @@ class TrustedAddresses(FieldGroup):
     )
     local_networks: bool = Field(
         default=False,
-        description="Whether our own local networks are trusted (trustlanip).",
+        description="Whether local networks are trusted (trustlanip).",
         json_schema_extra=row("trustsubnet", enforced=False, always=False),
     )
     authenticated: bool = Field(
@@ -107,20 +108,20 @@ class Authentication(FieldGroup):
     digest: Digest = Field(default=Digest(), description="Digest authentication (RFC 7616, RFC 8760).")
     registration_cache: Level[Literal[0, 1]] = Field(
         default=1,
-        description="0: every request is challenged. 1: refreshes and requests inside a call aren't, from the same "
+        description="0: every request is challenged. 1: all but refreshes and requests within a call, from the same "
         "address within the lifetime.",
         json_schema_extra=row("cacheregistrations", enforced=False, always=0),
     )
-    passwords: Passwords = Field(default=Passwords(), description="Which passwords are good enough.")
+    passwords: Passwords = Field(default=Passwords(), description="Which passwords are accepted.")
     pin: Level[Literal[0, 5, 9]] = Field(
         default=5,
-        description="Callers of an IVR. 0: no PIN. 5: PIN and a known calling number. 9: the PIN alone is proof, with "
-        "attempt limits of its own.",
+        description="Callers of an IVR. 0: no PIN. 5: PIN and a known calling number. 9: the PIN alone, with its own "
+        "limit of attempts.",
         json_schema_extra=row("callingcardauth"),
     )
     calling_number: bool = Field(
         default=False,
-        description="Whether the calling number alone can be proof, where a trunk allows it.",
+        description="Whether the calling number alone authenticates a call, where a trunk allows it.",
         json_schema_extra=row("anumberhandling", enforced=False, always=False),
     )
     self_service_password_check: Level[Literal[0, 1]] = Field(
@@ -130,17 +131,17 @@ class Authentication(FieldGroup):
     )
     challenge_known: Level[Literal[0, 1]] = Field(
         default=1,
-        description="1: known users are challenged as all others. 0: they are waved through.",
+        description="1: known users are challenged like all others. 0: they aren't challenged.",
         json_schema_extra=row("authfastusers", enforced=False, always=1),
     )
     auto_create: bool = Field(
         default=False,
-        description="Whether a registration of an unknown user makes an account (autocreatereguserstrict = 0); only "
-        "with a strong password.",
+        description="Whether the registration of an unknown user creates an account (autocreatereguserstrict = 0); "
+        "only with a strong password.",
         json_schema_extra=row("autocreatereguserstrict", enforced=False, always=False),
     )
     trusted_addresses: TrustedAddresses = Field(
-        default=TrustedAddresses(), description="Addresses taken without credentials."
+        default=TrustedAddresses(), description="Addresses accepted without credentials."
     )
     allow_unauthenticated_calls: Level[Literal[0, 1]] = Field(
         default=0,
@@ -149,39 +150,39 @@ class Authentication(FieldGroup):
     )
     allow_anonymous_caller: Level[Literal[0, 1]] = Field(
         default=0,
-        description="0: an anonymous caller is refused, unless a trusted peer asserts who it is. 1: let through.",
+        description="0: an anonymous caller is refused, unless a trusted peer asserts its identity. 1: allowed.",
         json_schema_extra=row("allowanonymouscaller", enforced=False, always=0),
     )
     caller_id: Literal["Rewrite", "Refuse", "Any"] = Field(
         default="Refuse",
-        description="A subscriber's call that shows a number which isn't its own (allowcalleridchange = 0) gets one "
-        "that is, is refused, or is let through.",
+        description="What happens to a subscriber's call with a caller id that isn't its own (allowcalleridchange = "
+        "0): the caller id is replaced, the call is refused, or it is allowed.",
         json_schema_extra=row("allowcalleridchange", enforced=False, always="Refuse"),
     )
     fork_without_auth: Level[Literal[0, 1, 2, 3, 4]] = Field(
         default=3,
-        description="Whether a call may be forked or forwarded without credentials: 0 to anybody … 3 to local users "
+        description="Whether a call may be forked or forwarded without credentials: 0 to anyone … 3 to local users "
         "only, 4 never.",
         json_schema_extra=row("allownoauthfork"),
     )
     anti_spoofing: bool = Field(
         default=True,
-        description="Whether a trunk that its address alone authenticates needs a tech prefix or TLS, in profile "
-        "Hardened.",
+        description="Whether a trunk that is authenticated by its address alone needs a tech prefix or TLS, in "
+        "profile Hardened.",
         json_schema_extra=row("spoofing"),
     )
 
 
 class ApiKeys(FieldGroup):
-    """Random keys of the HTTP interfaces, kept hashed, with roles."""
+    """Random keys of the HTTP interfaces, stored as hashes, with roles."""
 
     generated: bool = Field(
         default=True,
-        description="Whether a first key is made where there is none.",
+        description="Whether a first key is created where there is none.",
         json_schema_extra=row("httpapikey"),
     )
     expire_after: Duration | None = Field(
-        default=None, description="How long a key is good for; null: until it is taken back."
+        default=None, description="How long a key is valid; null: until it is revoked."
     )
 
 
@@ -194,7 +195,7 @@ Origin = Annotated[
 
 
 class Api(FieldGroup):
-    """The doors of the HTTP interfaces: the console, and the services' APIs for administration."""
+    """Access to the HTTP interfaces: the console, and the services' APIs for administration."""
 
     strict_input: bool = Field(
         default=True,
@@ -212,24 +213,24 @@ class Api(FieldGroup):
     allowed_addresses: Many[Network] = Field(
         default=(),
         max_length=1_000,
-        description="When not empty, only these addresses and networks reach the API.",
+        description="When not empty, only these addresses and networks can use the API.",
         json_schema_extra=row("apiv2ipauth"),
     )
     login: Level[Literal[0, 1, 2, 3]] = Field(
         default=1,
         description="0: open, for development on one machine. 1: key. 2: key and login. 3: also a nonce on each "
-        "request, so that a replayed one is refused.",
+        "request, so that replays are refused.",
         json_schema_extra=row("apidefneedlogin"),
     )
     admin_trust: Level[Literal[0, 1, 2, 3, 4]] = Field(
         default=1,
-        description="Who administers over the API. 0: nobody. 1: an administrator at a trusted address. 2: the address "
-        "alone. 3: the password alone. 4: both.",
+        description="What authenticates an administrator of the API. 0: nothing. 1: an administrator at a trusted "
+        "address. 2: the address alone. 3: the password alone. 4: both.",
         json_schema_extra=row("apideftrustadmin"),
     )
     sip_auth: Level[Literal[0, 1]] = Field(
         default=0,
-        description="1: a subscriber's own calls of the API need its SIP credentials.",
+        description="1: a subscriber's own API requests need its SIP credentials.",
         json_schema_extra=row("apisipauth"),
     )
     cross_origin: Many[Origin] = Field(
@@ -245,12 +246,12 @@ class Api(FieldGroup):
     )
     remote_admin: Level[Literal[0, 1, 2, 3, 4]] = Field(
         default=3,
-        description="From where administration is reached, each with those before. 0: nowhere. 1: loopback. 2: private "
-        "networks. 3: allowedAddresses. 4: anywhere.",
+        description="Where administration can be reached from; each value includes those before. 0: nowhere. 1: "
+        "loopback. 2: private networks. 3: allowedAddresses. 4: anywhere.",
         json_schema_extra=row("remoteadmin"),
     )
     session_limits: bool = Field(
         default=True,
-        description="Whether idle time-outs and limits of requests and failures hold for the web and the API.",
+        description="Whether idle time-outs and limits of requests and failures apply to the web and the API.",
         json_schema_extra=row("session-level-web"),
     )

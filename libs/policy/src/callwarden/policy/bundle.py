@@ -5,8 +5,8 @@ services hear of them (callwarden.common.policy), and what each field means (cal
 
 The order in which fields are laid over each other: the profile's values, the ClusterSecurityPolicies, the policies for
 all realms, the policies for the realm; within each step by priority, and by name where priorities are equal. Lists are
-replaced, not joined. What profile StressTest turns off is off whatever the policies say, but only for its time, of
-which a set without a clock knows nothing: `PolicySet.at` says what holds at a moment.
+replaced, not joined. What profile StressTest turns off is off whatever the policies set, but only for its time, of
+which a set without a clock knows nothing: `PolicySet.at` gives the set in force at a moment.
 """
 
 import ipaddress
@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.errors import Invalid
 from callwarden.policy import yaml_text
 from callwarden.policy.fields import DOCUMENT, FieldFacts, leaves, walk, written
@@ -55,7 +56,7 @@ def finish(steps: Steps[Result]) -> Result:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a policy: the field as the user wrote it ("spec.lines.max") and why."""
+    """One thing that is invalid in a policy: the field as the user wrote it ("spec.lines.max") and why."""
 
     field: str
     reason: str
@@ -65,7 +66,7 @@ class Problem:
 
 
 class BadPolicy(Invalid):
-    """A policy can't be taken. `problems` is never empty; nothing was changed."""
+    """A policy is invalid. `problems` is never empty; nothing was changed."""
 
     def __init__(self, name: str, problems: Iterable[Problem]) -> None:
         self.name = name
@@ -75,7 +76,7 @@ class BadPolicy(Invalid):
 
 
 class Key(NamedTuple):
-    """What a policy is found by. The two kinds, and on Kubernetes two namespaces, may use the same name."""
+    """Identifies a policy. The two kinds, and on Kubernetes two namespaces, may use the same name."""
 
     kind: str
     namespace: str
@@ -111,7 +112,7 @@ class Document:
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """What it sets without effect."""
+        """Settings without effect."""
         return tuple(_without_effect(self.spec))
 
     def to_json(self) -> str:
@@ -142,7 +143,7 @@ def name_of(value: object) -> str:
 def open_resource(
     value: object, kinds: Iterable[str]
 ) -> tuple[str, Metadata | None, dict[str, Any] | None, list[Problem]]:
-    """Kind, metadata and spec of a resource of one of these kinds, as far as they are right, and what isn't."""
+    """Kind, metadata and spec of a resource of one of these kinds, as far as they are valid, and the problems."""
     kinds = tuple(kinds)
     if not isinstance(value, dict):
         return "", None, None, [Problem("(document)", "is not a mapping")]
@@ -161,7 +162,11 @@ def open_resource(
         problems.append(Problem("spec", "is not a mapping"))
         spec = None
     elif not _is_plain(spec):
-        problems.append(Problem("spec", "has something that isn't plain YAML: a time, a set, or nested too deeply"))
+        problems.append(
+            Problem(
+                "spec", "contains something other than plain YAML (such as a time or a set), or is nested too deeply"
+            )
+        )
         spec = None
     problems += [Problem(str(key), f"is not a field of a {kinds[0]}") for key in value if key not in _TOP_FIELDS]
     return str(kind), metadata, spec, problems
@@ -206,25 +211,25 @@ def load_yaml(text: str) -> list[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Stress:
-    """What holds in a realm while profile StressTest does."""
+    """The settings of a realm while profile StressTest applies."""
 
     starts_s: float
     ends_s: float
     spec: PolicySpec
 
-    def holds(self, now_s: float) -> bool:
-        return self.starts_s <= now_s < self.ends_s
+    def applies_at(self, unix_s: UnixS) -> bool:
+        return self.starts_s <= unix_s < self.ends_s
 
 
 @dataclass(frozen=True)
 class PolicySet:
-    """All policies that hold, with their revision: the snapshot that a service swaps whole."""
+    """All policies in force, with their revision: the snapshot that a service swaps whole."""
 
     revision: int
     documents: tuple[Document, ...] = ()
     _by_realm: dict[str, PolicySpec] = field(default_factory=dict, repr=False, compare=False)
     _usual: dict[str, PolicySpec] = field(default_factory=dict, repr=False, compare=False)
-    """What holds outside StressTest, which is the same where there is none."""
+    """The settings outside StressTest, which are the same where there is none."""
     _stress: dict[str, _Stress] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -238,7 +243,7 @@ class PolicySet:
         """`build` for an event loop: yields after each realm, which takes some 30 µs, and returns the set."""
         ordered = tuple(sorted(documents, key=lambda document: document.key))
         if len(ordered) > DOCUMENTS_MAX:
-            raise BadPolicy("", [Problem("(bundle)", f"holds more than {DOCUMENTS_MAX} policies")])
+            raise BadPolicy("", [Problem("(bundle)", f"has more than {DOCUMENTS_MAX} policies")])
         merger = _Merger(ordered)
         usual, stress = {}, {}
         for realm in merger.realms:
@@ -255,29 +260,29 @@ class PolicySet:
 
     @property
     def realms(self) -> tuple[str, ...]:
-        """Those that any policy names, behind "" for all others."""
+        """Those that any policy names, after "" for all others."""
         return tuple(sorted(self._by_realm))
 
-    def at(self, now_s: float) -> "PolicySet":
-        """The same, with profile StressTest in those realms where it holds at that Unix time."""
+    def at(self, unix_s: UnixS) -> "PolicySet":
+        """The same, with profile StressTest in those realms where it applies at that Unix time."""
         if not self._stress:
             return self
-        held = {realm: stress.spec for realm, stress in self._stress.items() if stress.holds(now_s)}
+        held = {realm: stress.spec for realm, stress in self._stress.items() if stress.applies_at(unix_s)}
         return replace(self, _by_realm=self._usual | held)
 
     @property
     def stressed(self) -> frozenset[str]:
-        """The realms in which profile StressTest holds."""
+        """The realms in which profile StressTest applies."""
         return frozenset(realm for realm, stress in self._stress.items() if self._by_realm[realm] is stress.spec)
 
-    def next_change_s(self, now_s: float) -> float | None:
-        """The Unix time after now at which a StressTest begins or ends next; None: never."""
+    def next_change_s(self, unix_s: UnixS) -> float | None:
+        """The Unix time after this one at which a StressTest begins or ends next; None: never."""
         moments = (moment for stress in self._stress.values() for moment in (stress.starts_s, stress.ends_s))
-        return min((moment for moment in moments if moment > now_s), default=None)
+        return min((moment for moment in moments if moment > unix_s), default=None)
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """What is taken, but may not be meant; each once, whatever the number of realms and policies that have it."""
+        """Settings that may not be intended; each once, whatever the number of realms and policies that have it."""
         found = [problem for document in self.documents for problem in document.warnings]
         found += [problem for spec in self._usual.values() for problem in _doubts(spec)]
         return tuple(dict.fromkeys(found))
@@ -294,12 +299,12 @@ class PolicySet:
 
 
 def default_set() -> PolicySet:
-    """What holds before any policy is applied: profile Default, revision 0."""
+    """The policies in force before any is applied: profile Default, revision 0."""
     return PolicySet.build(0, ())
 
 
 def layers_of(realm: str, documents: Iterable[Document]) -> list[Document]:
-    """Those that hold for a realm, in the order in which they are laid over each other."""
+    """Those that apply to a realm, in the order in which they are laid over each other."""
 
     def step(document: Document) -> int:
         return 0 if document.is_cluster else 2 if document.realm else 1
@@ -382,7 +387,7 @@ MULTIPLIER_MIN: Final = 4  # Below it a good day after a quiet week is blocked.
 
 
 def _doubts(spec: PolicySpec) -> Iterator[Problem]:
-    """What may not be meant in the settings that hold."""
+    """Effective settings that may not be intended."""
     dynamic = spec.spend.dynamic_daily
     if dynamic.mode and dynamic.multiplier < MULTIPLIER_MIN:
         yield Problem(
@@ -390,7 +395,7 @@ def _doubts(spec: PolicySpec) -> Iterator[Problem]:
             f"is {dynamic.multiplier}, and below {MULTIPLIER_MIN} accounts are blocked by ordinary growth",
         )
     if spec.lines.max_off_peak is not None and not spec.lines.peak_hours:
-        yield Problem("spec.lines.maxOffPeak", "holds at no time: without peakHours it is always peak")
+        yield Problem("spec.lines.maxOffPeak", "never applies: without peakHours all hours are peak")
     for version in _all_of(map(str, spec.firewall.deny)):
         yield Problem(
             "spec.firewall.deny", f"drops every IPv{version} address except those in allow: nobody else can register"
@@ -429,9 +434,9 @@ def without_effect(settings: Mapping[str, Any]) -> list[tuple[FieldFacts, Any]]:
 
 def _without_effect(spec: Mapping[str, Any]) -> Iterator[Problem]:
     for fact, _ in without_effect(spec):
-        reason = "is not enforced by any service yet: so far it protects from nothing"
+        reason = "is not enforced by any service yet: it has no effect"
         if fact.has_always:
-            reason = f"has no effect yet: services act as for {written(fact.always)}, whatever is written"
+            reason = f"has no effect yet: services behave as for {written(fact.always)}, whatever is set"
         yield Problem(f"spec.{fact.path}", reason)
     if spec.get("profile") == "Hardened" and (idle := without_effect(HARDENED)):
         names = ", ".join(fact.path for fact, _ in idle)

@@ -3,8 +3,8 @@
 In: structural schemas with descriptions, bounds and CEL rules, status and printer columns of each kind. Out: the files
 (libs/policy/generate.py writes deploy/helm/callwarden/crds), what a schema can't check (callwarden.policy.bundle).
 
-Policies have no `default:` in their schemas. A default that the API server fills in can't be told from what somebody
-wrote, and would lie over every policy below (docs/decisions/0007). Descriptions name the defaults instead.
+Policies have no `default:` in their schemas. A default that the API server fills in can't be told from what a user
+wrote, and would override every policy below (docs/decisions/0007). Descriptions name the defaults instead.
 """
 
 from collections.abc import Iterable, Mapping
@@ -53,7 +53,7 @@ class Kind:
     without: frozenset[str] = frozenset()
     """Fields of the spec that this kind lacks."""
     name_max: int | None = None
-    """Longest name, where what it stands for can't be called by a longer one."""
+    """Longest name of what the resource declares."""
 
     @property
     def file(self) -> str:
@@ -82,8 +82,8 @@ KINDS: Final = (
         "securitypolicies",
         "cwsp",
         PolicySpec,
-        "What Callwarden protects from, and what accounts may do: for one realm or all. Fields that aren't written are "
-        "left to the policies below and the profile.",
+        "What Callwarden protects against, and what accounts may do: for one realm or all. Fields that aren't set "
+        "are inherited from the policies below and the profile.",
         (Column("Realm", ".spec.realm"), *_POLICY),
         layers=True,
     ),
@@ -92,7 +92,7 @@ KINDS: Final = (
         "clustersecuritypolicies",
         "cwcsp",
         PolicySpec,
-        "The base for all realms: as a SecurityPolicy, and below all of them.",
+        "The base for all realms: like a SecurityPolicy, and below all of them.",
         _POLICY,
         namespaced=False,
         layers=True,
@@ -202,7 +202,9 @@ def spec_schema(kind: Kind) -> Schema:
     """The structural schema of a kind's spec."""
     facts = {fact.path: fact for fact in walk(kind.spec)}
     schema = _group(kind.spec, "", facts, with_defaults=not kind.layers, without=kind.without)
-    schema["description"] = kind.spec.__doc__ if not kind.layers else "The settings; what isn't written is inherited."
+    schema["description"] = (
+        kind.spec.__doc__ if not kind.layers else "The settings; fields that aren't set are inherited."
+    )
     return schema
 
 
@@ -248,7 +250,7 @@ def _fixed(name: str) -> Schema:
     path = camel(name)
     unset = f"has(self.{path}) == has(oldSelf.{path})"
     same = f"{unset} && (!has(self.{path}) || self.{path} == oldSelf.{path})"
-    return _rule(same, "can't change: delete the resource and make another", name)
+    return _rule(same, "is immutable: delete the resource and create another", name)
 
 
 def _value(
@@ -371,36 +373,42 @@ def _integer(description: str) -> Schema:
 
 
 def _status(kind: Kind) -> Schema:
-    """What the operator says of a resource: standard conditions, and what of it runs where."""
+    """What the operator reports of a resource: standard conditions, and which pods enforce it."""
     condition = {
         "type": "object",
         "required": ["type", "status", "lastTransitionTime", "reason", "message"],
         "properties": {
-            "type": _text("Accepted: it is right. Applied: it is enforced. Degraded: not everywhere.", 316),
-            "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it is so."},
-            "observedGeneration": _integer("The metadata.generation that this was said of."),
+            "type": _text(
+                "Accepted: it is valid. Applied: it is enforced. Degraded: less than it specifies is in force.", 316
+            ),
+            "status": {
+                "type": "string",
+                "enum": ["True", "False", "Unknown"],
+                "description": "Whether the condition is met.",
+            },
+            "observedGeneration": _integer("The metadata.generation that this is about."),
             "lastTransitionTime": {"type": "string", "format": "date-time", "description": "When status changed."},
-            "reason": _text("Why, in one word.", 1_024, pattern="^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"),
-            "message": _text("Why, in words.", 32_768),
+            "reason": _text("The reason, in one word.", 1_024, pattern="^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"),
+            "message": _text("The reason, in words.", 32_768),
         },
     }
     properties: Schema = {
         "conditions": {
             "type": "array",
-            "description": "What can be waited for: Accepted, Applied, Degraded.",
+            "description": "Conditions to wait for: Accepted, Applied, Degraded.",
             "maxItems": 16,
             "items": condition,
             "x-kubernetes-list-type": "map",
             "x-kubernetes-list-map-keys": ["type"],
         },
-        "observedGeneration": _integer("The metadata.generation that the operator saw last."),
+        "observedGeneration": _integer("The metadata.generation that the operator reconciled last."),
     }
     if kind.layers:
         properties |= {
-            "revision": _integer("The revision of all policies together that has this one's present form."),
+            "revision": _integer("The revision of the bundle since which this form is in force."),
             "services": {
                 "type": "array",
-                "description": "Which services run that revision.",
+                "description": "Services and how many of their pods enforce that revision.",
                 "maxItems": 32,
                 "items": {
                     "type": "object",
@@ -408,7 +416,7 @@ def _status(kind: Kind) -> Schema:
                     "properties": {
                         "name": _text("The service.", 63),
                         "pods": _integer("Its pods that follow policies."),
-                        "running": _integer("Those of them that run the revision."),
+                        "running": _integer("Those of them that enforce the revision."),
                     },
                 },
                 "x-kubernetes-list-type": "map",
@@ -416,23 +424,23 @@ def _status(kind: Kind) -> Schema:
             },
             "warnings": {
                 "type": "array",
-                "description": "What is taken, but may not be meant, and fields that no service enforces yet.",
+                "description": "Settings that may not be intended, and fields that no service enforces yet.",
                 "maxItems": 256,
                 "items": {"type": "string", "maxLength": 2_048},
             },
         }
     elif kind.kind == "Ban":
-        properties["until"] = {"type": "string", "format": "date-time", "description": "When it ends; unset: never."}
+        properties["until"] = {"type": "string", "format": "date-time", "description": "When it ends; not set: never."}
     elif kind.kind == "RateDeck":
         properties |= {
             "rates": _integer("Rates that were imported."),
-            "version": _integer("The version of the price list that holds."),
+            "version": _integer("The version of the price list in force."),
             "digest": _text("SHA-256 of what was imported, in hex.", 64),
             "errors": {
                 "type": "array",
-                "description": "The first lines of the CSV that are wrong.",
+                "description": "The first invalid lines of the CSV.",
                 "maxItems": 32,
                 "items": {"type": "string", "maxLength": 512},
             },
         }
-    return {"type": "object", "description": "What has come of it; written by the operator.", "properties": properties}
+    return {"type": "object", "description": "Written by the operator.", "properties": properties}

@@ -1,5 +1,5 @@
-"""What every group of policy fields has in common: how a field names its catalogue row and who enforces it, the rules
-across fields, and a walk over all fields for whoever documents or generates from them.
+"""What every group of policy fields has in common: how a field names its catalogue row and the services that
+enforce it, the rules across fields, and a walk over all fields to document them or generate from them.
 
 In: the words that the model is written in. Out: the fields themselves (traffic, access, limits, fraud, operation), what
 is made of them (bundle, crd, reference).
@@ -180,7 +180,7 @@ class FieldFacts:
         if self.enforced or not self.is_leaf:
             return text
         if self.has_always:
-            return f"{text} Not enforced yet: whatever is written, services act as for {written(self.always)}."
+            return f"{text} Not enforced yet: services behave as for {written(self.always)}, whatever is set."
         return f"{text} Not enforced yet."
 
 

@@ -1,4 +1,4 @@
-"""Fields about where calls may not go, how quickly, and which numbers are listed.
+"""Fields about where calls must not go, how fast, and which numbers are listed.
 
 Enforced by call-admission. Out: what accounts may spend (limits).
 """
@@ -19,7 +19,7 @@ class Destinations(FieldGroup):
     block: Many[NumberPrefix] = Field(
         default=(),
         max_length=10_000,
-        description="Prefixes that may not be called.",
+        description="Prefixes that must not be called.",
         json_schema_extra=row("blocked-destinations"),
     )
     allow_countries: Many[Country] = Field(
@@ -31,25 +31,25 @@ class Destinations(FieldGroup):
     block_countries: Many[Country] = Field(
         default=(),
         max_length=300,
-        description="Countries that may not be called.",
+        description="Countries that must not be called.",
         json_schema_extra=row("blocked-destinations"),
     )
     home_only: bool = Field(
         default=False,
-        description="Only the account's own country (its profile's) may be called; without one, none is home.",
+        description="Only the account's own country (of its profile) may be called; without one, none.",
         json_schema_extra=row("blocked-destinations"),
     )
 
 
 class VelocityLevel(FieldGroup):
-    """Limits of one velocity rule; null: not counted. `inSequence` is calls one after another to one prefix."""
+    """Limits of one velocity rule; null: not counted. `inSequence` counts consecutive calls to one prefix."""
 
-    per_second: int | None = Field(default=None, ge=1, le=1_000_000, description="New calls within a second.")
-    per_minute: int | None = Field(default=None, ge=1, le=1_000_000, description="New calls within 60 s.")
+    per_second: int | None = Field(default=None, ge=1, le=1_000_000, description="New calls per second.")
+    per_minute: int | None = Field(default=None, ge=1, le=1_000_000, description="New calls per minute.")
     total: int | None = Field(default=None, ge=1, le=100_000_000, description="New calls within the rule's period.")
-    at_once: int | None = Field(default=None, ge=1, le=1_000_000, description="Calls at the same time.")
+    at_once: int | None = Field(default=None, ge=1, le=1_000_000, description="Concurrent calls.")
     in_sequence: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Calls in a row with no other destination between them."
+        default=None, ge=1, le=1_000_000, description="Consecutive calls with no other destination in between."
     )
     duration: Duration | None = Field(default=None, ge=1, description="Talk time of one call.")
     spend: Amount | None = Field(default=None, description="Spend within the rule's period.")
@@ -66,13 +66,13 @@ def _warning_below_critical(name: str) -> Rule:
     return Rule(
         ("warning", "critical"),
         f"!({given(one)} && {given(other)}) || {one} <= {other}",
-        f"{written} is above that of critical: nobody would ever be warned",
+        f"{written} is above that of critical: there would never be a warning",
         holds,
     )
 
 
 class VelocityRule(FieldGroup):
-    """How quickly one account may call one group of destinations."""
+    """How fast one account may call one group of destinations."""
 
     RULES = tuple(
         _warning_below_critical(name) for name in ("per_second", "per_minute", "total", "at_once", "in_sequence")
@@ -80,38 +80,38 @@ class VelocityRule(FieldGroup):
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$", description="Shown in refusals.")
     prefixes: Many[NumberPrefix] = Field(
-        default=(), max_length=1_000, description="Destinations that are counted together; empty: all."
+        default=(), max_length=1_000, description="Destinations counted together; empty: all."
     )
     hours: PeakHours = Field(
-        default="", description='When the rule holds, such as "Mon-Fri 22:00-24:00"; empty: always.'
+        default="", description='When the rule applies, such as "Mon-Fri 22:00-24:00"; empty: always.'
     )
     period: Duration = Field(default=3_600, ge=60, le=86_400, description="Sliding period of `total` and `spend`.")
-    warning: VelocityLevel = Field(default=VelocityLevel(), description="Above this a warning is raised.")
-    critical: VelocityLevel = Field(default=VelocityLevel(), description="A call above this is refused.")
+    warning: VelocityLevel = Field(default=VelocityLevel(), description="Above these a warning is raised.")
+    critical: VelocityLevel = Field(default=VelocityLevel(), description="A call above these is refused.")
 
 
 class Baseline(FieldGroup):
-    """What an account usually does, learnt and slowly forgotten: destinations, hours, spend of a day."""
+    """An account's usual behaviour, learned and slowly forgotten: destinations, hours, daily spend."""
 
     enabled: bool = Field(
-        default=False, description="Whether calls out of line with the account's history are flagged."
+        default=False, description="Whether calls that deviate from the account's history are flagged."
     )
     learn: Duration = Field(
-        default=7 * 86_400, ge=86_400, description="History that an account needs before anything is out of line."
+        default=7 * 86_400, ge=86_400, description="History that an account needs before deviations are flagged."
     )
-    half_life: Duration = Field(default=14 * 86_400, ge=86_400, description="After this a memory has half its weight.")
+    half_life: Duration = Field(
+        default=14 * 86_400, ge=86_400, description="After this time an observation has half its weight."
+    )
     spend_factor: int = Field(
-        default=5, ge=2, le=1_000, description="Spend of a day above so many times the usual is out of line."
+        default=5, ge=2, le=1_000, description="Daily spend above this multiple of the usual is a deviation."
     )
 
 
 class NewDestination(FieldGroup):
     """Calls to a country that the account hasn't called before."""
 
-    enabled: bool = Field(default=False, description="Whether first calls to a country are limited.")
-    max_per_day: int = Field(
-        default=3, ge=0, le=1_000_000, description="Countries that are new to an account, in one day."
-    )
+    enabled: bool = Field(default=False, description="Whether calls to new countries are limited.")
+    max_per_day: int = Field(default=3, ge=0, le=1_000_000, description="New countries of an account in one day.")
     remember: Duration = Field(
         default=90 * 86_400, ge=86_400, description="A country not called for this long is new again."
     )
@@ -121,13 +121,13 @@ class DynamicList(FieldGroup):
     """Called numbers that keep failing, or were part of a detected attack, are listed for a time."""
 
     enabled: bool = Field(
-        default=True, description="Whether such numbers are listed.", json_schema_extra=row("blacklist-dynamic")
+        default=True, description="Whether these numbers are listed.", json_schema_extra=row("blacklist-dynamic")
     )
     failures: int = Field(
         default=50,
         ge=1,
         le=1_000_000,
-        description="More failed calls to one number within the period list it.",
+        description="A number with more failed calls within the period is listed.",
         json_schema_extra=row("blacklist-dynamic"),
     )
     period: Duration = Field(default=600, ge=1, le=86_400, description="Sliding period of `failures`.")
@@ -135,55 +135,62 @@ class DynamicList(FieldGroup):
 
 
 class SmartList(FieldGroup):
-    """Callers and targets whose call statistics fall out of line are listed for a time."""
+    """Callers and targets with abnormal call statistics are listed for a time."""
 
     enabled: bool = Field(
         default=True, description="Whether statistics are scored.", json_schema_extra=row("blacklist-smart")
     )
-    min_calls: int = Field(default=200, ge=10, le=1_000_000, description="Calls before anything is scored.")
+    min_calls: int = Field(default=200, ge=10, le=1_000_000, description="Calls needed before anything is scored.")
     min_answered_percent: int = Field(
-        default=5, ge=0, le=100, description="Answered calls of 100 (answer-seizure ratio) below this add to the score."
+        default=5,
+        ge=0,
+        le=100,
+        description="An answer-seizure ratio (answered calls in percent) below this adds to the score.",
     )
-    min_average: Duration = Field(default=5, description="Average talk time of a call below this adds to the score.")
+    min_average: Duration = Field(default=5, description="An average talk time below this adds to the score.")
     max_short_percent: int = Field(
-        default=80, ge=0, le=100, description="Answered calls under 6 s of 100 above this add to the score."
+        default=80, ge=0, le=100, description="A share of answered calls under 6 s above this adds to the score."
     )
     listed: Duration = Field(default=3_600, ge=1, description="How long a caller or target stays listed.")
 
 
 class Fraud(FieldGroup):
-    """Where calls may not go, how quickly they may come, which numbers are listed."""
+    """Where calls must not go, how fast they may come, which numbers are listed."""
 
     RULES = (
         Rule(
             ("velocity",),
             "!has(self.velocity) || self.velocity.all(a, self.velocity.exists_one(b, b.name == a.name))",
-            "has two rules of the same name",
+            "has two rules with the same name",
             lambda fraud: len({rule.name for rule in fraud.velocity}) == len(fraud.velocity),
         ),
     )
 
     block_premium: bool = Field(
         default=True,
-        description="Refuse premium-rate and shared-cost numbers of any country, by number-plan data.",
+        description="Whether premium-rate and shared-cost numbers of all countries are refused, by number-plan data.",
         json_schema_extra=row("blockpremiumnumbers"),
     )
     block_satellite: bool = Field(
         default=True,
-        description="Refuse satellite networks (+870, +881, +882, +883).",
+        description="Whether satellite networks (+870, +881, +882, +883) are refused.",
         json_schema_extra=row("blocksatellitecalls"),
     )
     destinations: Destinations = Field(default=Destinations(), description="Prefixes and countries allowed or blocked.")
     lists: Many[ListName] = Field(
         default=(),
         max_length=64,
-        description="Number lists (`callwarden list import`) whose numbers may neither call nor be called.",
+        description="Number lists (`callwarden list import`) whose numbers must neither call nor be called.",
         json_schema_extra=row("blacklist-fixed"),
     )
     velocity: Many[VelocityRule] = Field(
-        default=(), max_length=32, description="How quickly accounts may call groups of destinations."
+        default=(), max_length=32, description="How fast accounts may call groups of destinations."
     )
-    baseline: Baseline = Field(default=Baseline(), description="What is new for an account.")
-    new_destination: NewDestination = Field(default=NewDestination(), description="Countries new to an account.")
-    dynamic_list: DynamicList = Field(default=DynamicList(), description="Numbers listed because calls to them fail.")
-    smart_list: SmartList = Field(default=SmartList(), description="Callers and targets out of line.")
+    baseline: Baseline = Field(default=Baseline(), description="Deviations from an account's usual behaviour.")
+    new_destination: NewDestination = Field(
+        default=NewDestination(), description="Countries that are new to an account."
+    )
+    dynamic_list: DynamicList = Field(
+        default=DynamicList(), description="Numbers that are listed because calls to them fail."
+    )
+    smart_list: SmartList = Field(default=SmartList(), description="Callers and targets with abnormal statistics.")

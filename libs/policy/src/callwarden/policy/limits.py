@@ -1,6 +1,6 @@
 """Fields about what accounts and addresses may use: lines, money, talk time, and the ceilings of a whole system.
 
-Enforced by call-admission, in part by rating. Out: where calls may go and how quickly (fraud).
+Enforced by call-admission, in part by rating. Out: where calls may go, and how fast (fraud).
 """
 
 from typing import Annotated, Any, Literal
@@ -22,20 +22,20 @@ from callwarden.policy.values import (
 
 
 class Lines(FieldGroup):
-    """Calls at the same time, and how quickly new ones may come."""
+    """Concurrent calls, and the rate of new ones."""
 
     max: int = Field(
         default=5,
         ge=0,
         le=1_000_000,
-        description="Calls at the same time for an account that has no limit of its own.",
+        description="Concurrent calls of an account that has no limit of its own.",
         json_schema_extra=row("maxlines"),
     )
     max_off_peak: int | None = Field(
         default=None,
         ge=0,
         le=1_000_000,
-        description="The same outside peak hours; null: as in them.",
+        description="The same outside peak hours; null: as in peak hours.",
         json_schema_extra=row("maxlinesoffpeak"),
     )
     peak_hours: PeakHours = Field(
@@ -48,12 +48,12 @@ class Lines(FieldGroup):
         default=None,
         ge=0,
         le=1_000_000,
-        description="New calls of one account within any second, where it has no limit of its own; null: no limit.",
+        description="New calls per second of an account that has no limit of its own; null: no limit.",
     )
 
 
 class Slice(FieldGroup):
-    """Credit is taken slice by slice while a call runs."""
+    """Credit is reserved slice by slice during a call."""
 
     RULES = (
         Rule(
@@ -64,44 +64,42 @@ class Slice(FieldGroup):
         ),
     )
 
-    first: Duration = Field(default=60, ge=1, le=3_600, description="Talk time that is paid for before a call goes on.")
-    next: Duration = Field(default=60, ge=1, le=3_600, description="Talk time that each extension pays for.")
+    first: Duration = Field(default=60, ge=1, le=3_600, description="Talk time reserved when a call is admitted.")
+    next: Duration = Field(default=60, ge=1, le=3_600, description="Talk time that each extension reserves.")
     minimum: Duration = Field(
-        default=1, ge=1, le=3_600, description="A call that credit allows less than this is refused."
+        default=1, ge=1, le=3_600, description="A call is refused when the credit allows less talk time than this."
     )
     low_below: Amount | None = Field(
         default=None,
-        description="Below this free credit slices are those of `low`, so that several calls can share what is left; "
-        "null: never.",
+        description="Accounts with less free credit use slices of length `low`, so that several calls can share the "
+        "rest; null: never.",
         json_schema_extra=row("credit", unit="currency"),
     )
-    low: Duration = Field(
-        default=10, ge=1, le=3_600, description="First and further slices of an account with little credit."
-    )
+    low: Duration = Field(default=10, ge=1, le=3_600, description="Slice length for accounts with little credit.")
 
 
 class DailySpend(FieldGroup):
-    """Spend allowed in one calendar day, in the account's time zone; an account's own limit goes before these."""
+    """Spend allowed in one calendar day, in the account's time zone; an account's own limit takes precedence."""
 
     end_user: Amount | None = Field(
         default=None,
-        description="For every enduser; null: no limit.",
+        description="For each enduser; null: no limit.",
         json_schema_extra=row("maxdailycreditforenduser", unit="currency"),
     )
     traffic_sender: Amount | None = Field(
         default=None,
-        description="For every traffic sender; null: no limit.",
+        description="For each traffic sender; null: no limit.",
         json_schema_extra=row("maxdailycreditforts", unit="currency"),
     )
     per_account: bool | None = Field(
         default=None,
-        description="Whether an account's own daily limit holds; null: it does as soon as one account has one.",
+        description="Whether accounts' own daily limits apply; null: as soon as one account has one.",
         json_schema_extra=row("maxdailycreditperuser"),
     )
 
 
 class DynamicDaily(FieldGroup):
-    """Today's spend may not exceed a multiple of the largest daily spend so far."""
+    """Today's spend must not exceed a multiple of the largest daily spend so far."""
 
     mode: Level[Literal[0, 1, 2]] = Field(
         default=0,
@@ -110,30 +108,32 @@ class DynamicDaily(FieldGroup):
     )
     floor_end_user: Amount = Field(
         default=10_000_000,
-        description="No block of an enduser below this spend.",
+        description="An enduser is never blocked below this spend.",
         json_schema_extra=row("maxdyndailycreditforenduser_min", unit="currency"),
     )
     floor_traffic_sender: Amount = Field(
         default=100_000_000,
-        description="No block of a traffic sender below this spend.",
+        description="A traffic sender is never blocked below this spend.",
         json_schema_extra=row("maxdynmaxdailycreditforts_min", unit="currency"),
     )
     multiplier: int = Field(
         default=7,
         ge=1,
         le=1_000,
-        description="The growth allowed within one day; below 4 the policy is taken with a warning.",
+        description="The growth allowed within one day; below 4 the policy gets a warning.",
         json_schema_extra=row("maxdyndailycredit_multiplier"),
     )
 
 
 class Spend(FieldGroup):
     slice: Slice = Field(
-        default=Slice(), description="Size of the slices in which credit is held.", json_schema_extra=row("credit")
+        default=Slice(),
+        description="Length of the slices in which credit is reserved.",
+        json_schema_extra=row("credit"),
     )
     check_postpaid: bool = Field(
         default=True,
-        description="Whether postpaid accounts are held to their monthly limits.",
+        description="Whether monthly limits of postpaid accounts are enforced.",
         json_schema_extra=row("creditcheckforpostp"),
     )
     daily: DailySpend = Field(default=DailySpend(), description="Daily limits by type of account.")
@@ -144,13 +144,13 @@ class Spend(FieldGroup):
         default=403,
         ge=400,
         le=699,
-        description="SIP status of a call that is refused for credit or a quota.",
+        description="SIP status for calls refused for credit or a quota.",
         json_schema_extra=row("quotadiscreason", by=(EDGE,)),
     )
     grace: Duration = Field(
         default=5,
         le=60,
-        description="How long a call goes on past its slice while call-admission can't be reached.",
+        description="How long a call continues past its slice while call-admission can't be reached.",
         json_schema_extra=row(by=(ADMISSION, EDGE)),
     )
 
@@ -164,7 +164,7 @@ def _no_limit_text(value: Any) -> Any:
 
 
 class CallsPerAddress(FieldGroup):
-    """What calls from one source address may come to within a sliding period; null or -1: no limit."""
+    """Limits of the calls from one source address within a sliding period; null or -1: no limit."""
 
     max_calls: Annotated[
         Annotated[int, Field(ge=0, le=100_000_000)] | None,
@@ -184,7 +184,7 @@ class CallsPerAddress(FieldGroup):
         Annotated[str, Field(max_length=255)] | None, BeforeValidator(_no_limit_text), or_minus_one(text(255))
     ] = Field(
         default=None,
-        description="The limits hold for this account's calls only (its name); null or -1: for all.",
+        description="The limits apply to this account's calls only (its name); null or -1: to all.",
         json_schema_extra=row("maxcallperuserid"),
     )
 
@@ -200,16 +200,16 @@ class TalkTime(FieldGroup):
 
 
 class Ceilings(FieldGroup):
-    """Most that a whole system or realm may have; null: no ceiling."""
+    """Ceilings of the whole system or a realm; null: no ceiling."""
 
     max_calls: int | None = Field(
-        default=None, ge=0, le=10_000_000, description="Calls at the same time.", json_schema_extra=row("licensecfg")
+        default=None, ge=0, le=10_000_000, description="Concurrent calls.", json_schema_extra=row("licensecfg")
     )
     max_accounts: int | None = Field(
         default=None, ge=0, le=100_000_000, description="Accounts.", json_schema_extra=row("licensecfg")
     )
     max_calls_per_second: int | None = Field(
-        default=None, ge=0, le=1_000_000, description="New calls within a second.", json_schema_extra=row("licensecfg")
+        default=None, ge=0, le=1_000_000, description="New calls per second.", json_schema_extra=row("licensecfg")
     )
 
 
@@ -223,40 +223,43 @@ def _realm_within_system(name: str) -> Rule:
     return Rule(
         ("per_realm", name),
         f"!({given(one)} && {given(other)}) || {one} <= {other}",
-        f"{camel(name)} is above that of the whole system, and could never be reached",
+        f"{camel(name)} is above that of the whole system: it could never be reached",
         holds,
     )
 
 
 class System(Ceilings):
-    """Ceilings over all realms (taken from policies that name no realm), and over each."""
+    """Ceilings over all realms (from policies without a realm), and over each."""
 
     RULES = tuple(map(_realm_within_system, Ceilings.model_fields))
 
     per_realm: Ceilings = Field(
         default=Ceilings(),
-        description="Ceilings of the policy's realm, or of each.",
+        description="Ceilings of the policy's realm, or of each realm.",
         json_schema_extra=row("licensecfg"),
     )
 
 
 class Billing(FieldGroup):
-    """Calls that nobody would pay, or that cost more than they bring."""
+    """Calls without a price, or that cost more than they earn."""
 
     block_not_billed: Level[Literal[0, 1, 2, 3, 4, 5]] = Field(
         default=0,
-        description="0: no. 1: no price in the account's list. 2: no rate for the very prefix that the call is routed "
-        "by. 3: a price list that isn't its own. 4: checks the list's prefix, too. 5: the reseller's, too.",
+        description="Calls that are refused. 0: none. 1: without a price in the account's list. 2: without a rate for "
+        "exactly the route's prefix. 3: priced by a list that isn't the account's. 4: also checks the list's "
+        "prefix. 5: also the reseller's.",
         json_schema_extra=row("blocknotbilledcalls"),
     )
     block_not_profitable: Level[Literal[0, 1, 2, 3]] = Field(
         default=0,
-        description="No route that costs: 1 more than the price, 2 as much, 3 nobody knows how much.",
+        description="Routes that aren't used. 0: none. 1: those that cost more than the price. 2: also those that cost "
+        "as much. 3: also those without a known cost.",
         json_schema_extra=row("blocknotprofitablecalls"),
     )
     exact_match: Level[Literal[0, 1, 2]] = Field(
         default=0,
-        description="0: the longest prefix prices a call. 1: the exact prefix for accounts of resellers. 2: for all.",
+        description="How the rate of a call is found. 0: by the longest prefix. 1: by the exact prefix, for accounts "
+        "of resellers. 2: for all.",
         json_schema_extra=row("vgetpriceexactmatch", by=(RATING,)),
     )
     not_billed_severity: Level[Literal[0, 1, 2]] = Field(
@@ -266,6 +269,6 @@ class Billing(FieldGroup):
     )
     max_cost_per_minute: Amount = Field(
         default=0,
-        description="No route that costs more a minute; 0: no limit.",
+        description="Routes that cost more per minute aren't used; 0: no limit.",
         json_schema_extra=row("blockhighcostcalls", unit="currency"),
     )

@@ -1,4 +1,4 @@
-"""What is wrong or doubtful in a text with resources, all of it at once, without a running system."""
+"""All problems and warnings of a text with resources, without a running system."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Finding:
 
 
 def lint(text: str) -> tuple[list[Document | Resource], list[Finding]]:
-    """The resources of a YAML text that are right on their own, and what is to be said about all of them."""
+    """The resources of a YAML text that are valid on their own, and the findings about all of them."""
     right: list[Document | Resource] = []
     findings: list[Finding] = []
     try:
@@ -41,10 +41,10 @@ def lint(text: str) -> tuple[list[Document | Resource], list[Finding]]:
 
 
 def lint_together(documents: Iterable[Document]) -> list[Finding]:
-    """What is to be said about policies once they lie over each other, beyond what was said about each."""
+    """Findings about policies that are laid over each other, beyond those about each."""
     documents = list(documents)
     found = [
-        Finding("problem", document.name, "metadata.name", f"there is another {document.kind} of this name")
+        Finding("problem", document.name, "metadata.name", f"there is another {document.kind} with this name")
         for number, document in enumerate(documents)
         if document.key in {other.key for other in documents[:number]}
     ]

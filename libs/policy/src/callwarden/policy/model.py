@@ -2,7 +2,7 @@
 
 In: every field of the settings catalogue, each with the ids of its rows and the services that enforce it, and what the
 profiles set. A field that no service enforces yet says so (callwarden.policy.fields.row), and setting it gives a
-warning: nobody may believe in a protection that isn't there. The groups of fields stand in traffic, access, limits,
+warning: no one must rely on a protection that isn't enforced. The groups of fields are in traffic, access, limits,
 fraud and operation. Out: how several policies become one (callwarden.policy.bundle), how they travel
 (callwarden.common.policy), the other resources (callwarden.policy.resources).
 """
@@ -50,11 +50,11 @@ __all__ = [
 API_VERSION: Final = "callwarden.io/v1"
 KIND: Final = "SecurityPolicy"
 CLUSTER_KIND: Final = "ClusterSecurityPolicy"
-"""The base for all realms: as a SecurityPolicy, but below all of them and without a realm."""
+"""The base for all realms: like a SecurityPolicy, but below all of them and without a realm."""
 
 
 class StressTest(FieldGroup):
-    """When profile StressTest holds; outside this time the profile below it does."""
+    """When profile StressTest applies; outside this time the profile below it does."""
 
     starts_at: Moment | None = Field(
         default=None, description="When it begins (RFC 3339), such as 2026-12-24T20:00:00Z."
@@ -70,39 +70,41 @@ class PolicySpec(FieldGroup):
             ("profile",),
             "!has(self.profile) || self.profile != 'StressTest' || "
             "(has(self.stressTest) && has(self.stressTest.startsAt) && dyn(self.stressTest.startsAt) != null)",
-            "StressTest needs stressTest.startsAt: it ends by itself",
+            "StressTest needs stressTest.startsAt, from which it is limited in time",
             lambda spec: spec.profile != "StressTest" or spec.stress_test.starts_at is not None,
         ),
     )
 
     profile: Literal["Default", "Hardened", "StressTest"] = Field(
         default="Default",
-        description="The values that hold where the policy says nothing. StressTest turns off firewall.level, "
-        "autoBan.mode, autoBan.scanningThreshold and session.maxPendingPerAddress, whatever policies say of them, from "
-        "stressTest.startsAt for stressTest.duration; under it and after it the profile of the policies below holds.",
+        description="The values that apply where no policy sets a field. StressTest turns off firewall.level, "
+        "autoBan.mode, autoBan.scanningThreshold and session.maxPendingPerAddress, whatever policies set, from "
+        "stressTest.startsAt for stressTest.duration; below and after it the profile of the policies below applies.",
         json_schema_extra=row("stress-test", by=(EDGE, "auth", GUARD, ADMISSION, "rating", "payment")),
     )
     stress_test: StressTest = Field(
         default=StressTest(),
-        description="When profile StressTest holds.",
+        description="When profile StressTest applies.",
         json_schema_extra=row("stress-test", by=(EDGE, "auth", GUARD, ADMISSION, "rating", "payment")),
     )
     realm: str = Field(
         default="",
         max_length=255,
         pattern=r"^[A-Za-z0-9._-]*$",
-        description="The SIP domain that this policy is for; empty: all.",
+        description="The SIP domain that this policy applies to; empty: all.",
         json_schema_extra=row(by=(EDGE, "auth", GUARD, ADMISSION, "rating")),
     )
     priority: int = Field(
         default=0,
         ge=-1_000_000,
         le=1_000_000,
-        description="Of several policies for one realm the higher one's fields win.",
+        description="Where several policies of a realm set a field, the one with the highest priority wins.",
         json_schema_extra=row(by=(EDGE, "auth", GUARD, ADMISSION, "rating")),
     )
     network: Traffic = Field(
-        default=Traffic(), description="How much may come in, and whose media.", json_schema_extra=row(enforced=False)
+        default=Traffic(),
+        description="How much traffic is accepted, and whose media.",
+        json_schema_extra=row(enforced=False),
     )
     messages: Messages = Field(
         default=Messages(), description="Message counters per address.", json_schema_extra=row(by=(EDGE, GUARD))
@@ -119,24 +121,24 @@ class PolicySpec(FieldGroup):
         default=AutoBan(), description="Callers that are rejected for a time.", json_schema_extra=row(enforced=False)
     )
     authentication: Authentication = Field(
-        default=Authentication(), description="How callers prove who they are.", json_schema_extra=row(enforced=False)
+        default=Authentication(), description="How callers authenticate.", json_schema_extra=row(enforced=False)
     )
     registrar: Registrations = Field(
-        default=Registrations(), description="What a registration is good for.", json_schema_extra=row(enforced=False)
+        default=Registrations(), description="How registrations may be used.", json_schema_extra=row(enforced=False)
     )
     sip: Sip = Field(default=Sip(), description="Screening of messages.", json_schema_extra=row(by=(EDGE,)))
     transport: Transport = Field(
-        default=Transport(), description="What signalling and media travel over.", json_schema_extra=row(enforced=False)
+        default=Transport(), description="Transports of signalling and media.", json_schema_extra=row(enforced=False)
     )
     session: Session = Field(
         default=Session(), description="The course of a call.", json_schema_extra=row(by=(EDGE, ADMISSION))
     )
     routing: Routing = Field(
         default=Routing(),
-        description="Where requests may go, and what the other side learns.",
+        description="Where requests may go, and what they reveal to the other side.",
         json_schema_extra=row(enforced=False),
     )
-    lines: Lines = Field(default=Lines(), description="Calls at the same time.", json_schema_extra=row(by=(ADMISSION,)))
+    lines: Lines = Field(default=Lines(), description="Concurrent calls.", json_schema_extra=row(by=(ADMISSION,)))
     spend: Spend = Field(
         default=Spend(), description="What accounts may spend.", json_schema_extra=row(by=(ADMISSION,))
     )
@@ -145,37 +147,35 @@ class PolicySpec(FieldGroup):
     )
     calls_per_address: CallsPerAddress = Field(
         default=CallsPerAddress(),
-        description="What calls from one source address may come to.",
+        description="Limits of the calls from one source address.",
         json_schema_extra=row(by=(ADMISSION,)),
     )
     system: System = Field(
-        default=System(), description="Ceilings over the system and its realms.", json_schema_extra=row(by=(ADMISSION,))
+        default=System(), description="Ceilings of the system and its realms.", json_schema_extra=row(by=(ADMISSION,))
     )
     billing: Billing = Field(default=Billing(), description="Price and profit.", json_schema_extra=row(by=(ADMISSION,)))
     fraud: Fraud = Field(
-        default=Fraud(), description="Where calls may not go, and how quickly.", json_schema_extra=row(by=(ADMISSION,))
+        default=Fraud(), description="Where calls must not go, and how fast.", json_schema_extra=row(by=(ADMISSION,))
     )
     payment: Payment = Field(
         default=Payment(), description="Payments by a gateway.", json_schema_extra=row(enforced=False)
     )
     notifications: Notices = Field(
-        default=Notices(), description="Who is told what.", json_schema_extra=row(enforced=False)
+        default=Notices(), description="Who is notified of what.", json_schema_extra=row(enforced=False)
     )
-    api: Api = Field(
-        default=Api(), description="The doors of the HTTP interfaces.", json_schema_extra=row(enforced=False)
-    )
+    api: Api = Field(default=Api(), description="Access to the HTTP interfaces.", json_schema_extra=row(enforced=False))
     modes: Modes = Field(
         default=Modes(), description="What each rule's verdict does.", json_schema_extra=row(by=(ADMISSION,))
     )
     auto_tune: Level[Literal[0, 1]] = Field(
         default=1,
-        description="1: limits that are derived from load may adapt. 0: the service level stays constant.",
+        description="1: limits derived from load adapt to it. 0: they stay constant.",
         json_schema_extra=row("autofinetune", enforced=False, always=0),
     )
 
 
 class Metadata(BaseModel):
-    """Kubernetes object metadata; what we don't read is let through."""
+    """Kubernetes object metadata; fields that aren't read are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -213,7 +213,7 @@ HARDENED: Final[dict[str, Any]] = {
     "autoTune": 0,
 }
 
-# What profile StressTest turns off, over everything that policies say.
+# What profile StressTest turns off, whatever policies set.
 STRESS_TEST: Final[dict[str, Any]] = {
     "firewall": {"level": 0},
     "autoBan": {"mode": 0, "scanningThreshold": 0},

@@ -1,4 +1,4 @@
-"""docs/reference/policy-reference.md, made from the model: every field with its type, values and who enforces it."""
+"""docs/reference/policy-reference.md, made from the model: every field with its type, values and services."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -89,7 +89,7 @@ def by_whom(fact: FieldFacts) -> str:
 
 def _policy() -> Iterator[str]:
     schema = crd.spec_schema(crd.KINDS[0])
-    yield from _section("spec", "Which realm the policy is for, and what lies below it.")
+    yield from _section("spec", "Which realm the policy applies to, and its priority.")
     facts = list(walk(PolicySpec))
     yield from (_field(fact, schema) for fact in facts if "." not in fact.path and fact.group is None)
     for group in facts:
@@ -128,7 +128,7 @@ def _rules() -> str:
     head = """
 ## Rules across fields
 
-Checked in each document as far as it says both sides, and in what holds in the end. A policy is refused where
+Checked in each document as far as it sets both fields, and in the effective settings. A policy is refused where
 """
     broken = (
         f"- `{path}{camel(rule.fields[0])}` {rule.reason}" for group, path in groups.items() for rule in group.RULES

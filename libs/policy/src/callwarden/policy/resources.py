@@ -1,7 +1,7 @@
-"""The resources beside policies: bans, trunks and price lists that somebody would rather declare than call for.
+"""The resources next to policies: bans, trunks and price lists, declared instead of created by a command.
 
-In: their fields, as `callwarden ban`, `trunk` and `rates` have them. Out: what comes of them (the operator), how they
-look to Kubernetes (callwarden.policy.crd). They don't layer: what isn't written is the default.
+In: their fields, as `callwarden ban`, `trunk` and `rates` have them. Out: what becomes of them (the operator), their
+schemas (callwarden.policy.crd). They aren't layered: fields that aren't written have their defaults.
 """
 
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from callwarden.policy.fields import FieldGroup, Many, Rule
 from callwarden.policy.values import Address, Duration, Moment, NumberPrefix, PeakHours, TimeZone, text
 
 NAME_MAX: Final = 64
-"""Of a trunk, an account and a price list, and so of the resource that is called as they are."""
+"""Of a trunk, an account and a price list, and so of the resource with the same name."""
 
 Name = Annotated[str, Field(max_length=NAME_MAX, pattern=r"^[A-Za-z0-9._-]+$")]
 _TARGET = r"^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253}):[0-9]{1,5}$"
 
 
 class BanSpec(FieldGroup):
-    """An address that every edge drops, for as long as the resource is there and its time isn't up."""
+    """An address that every edge drops, as long as the resource exists and hasn't expired."""
 
     RULES = (
         Rule(
             ("duration", "until"),
             "!has(self.duration) || !has(self.until) || dyn(self.duration) == null || dyn(self.until) == null",
-            "is given besides until: say one of them",
+            "is set as well as until: set only one of them",
             lambda ban: ban.duration is None or ban.until is None,
         ),
     )
@@ -45,7 +45,7 @@ class BanSpec(FieldGroup):
 
 
 class TrunkSpec(FieldGroup):
-    """A peer that calls go out to, or come in from. The trunk is called as the resource."""
+    """A peer that calls go out to, or come in from. The trunk has the resource's name."""
 
     RULES = (
         Rule(
@@ -64,25 +64,25 @@ class TrunkSpec(FieldGroup):
         default="carrier", description="Calls go out to a carrier, and come in from a traffic sender."
     )
     account: Annotated[str, Field(max_length=320), text(320)] = Field(
-        default="", description="The account it belongs to, as name or name@realm; empty: one of its name is made."
+        default="", description="The account it belongs to, as name or name@realm; empty: one with its name is created."
     )
     realm: Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z0-9._-]*$")] = Field(
-        default="callwarden.local", description="Realm of the account made for it."
+        default="callwarden.local", description="Realm of the account created for it."
     )
     currency: Annotated[str, Field(max_length=3, pattern=r"^[A-Z]{3}$")] = Field(
-        default="EUR", description="Currency of the account made for it (ISO 4217)."
+        default="EUR", description="Currency of the account created for it (ISO 4217)."
     )
     deck: Annotated[str, Field(max_length=NAME_MAX, pattern=r"^[A-Za-z0-9._-]*$")] = Field(
-        default="", description="Price list of the account made for it."
+        default="", description="Price list of the account created for it."
     )
     tech_prefix: Annotated[str, Field(max_length=16, pattern=r"^[0-9*#]*$")] = Field(
-        default="", description="Digits before the number that name this peer."
+        default="", description="Digits before the number that identify this peer."
     )
-    strip_digits: int = Field(default=0, ge=0, le=15, description="Digits taken off the number's front.")
+    strip_digits: int = Field(default=0, ge=0, le=15, description="Digits removed from the front of the number.")
     add_prefix: Annotated[str, Field(max_length=15, pattern=r"^[0-9]*$")] = Field(
-        default="", description="Digits then put before it."
+        default="", description="Digits then added in front of it."
     )
-    enabled: bool = Field(default=True, description="Whether calls pass.")
+    enabled: bool = Field(default=True, description="Whether the trunk is used.")
     only_local: bool = Field(
         default=False, description="A traffic sender's calls reach local users only, never a carrier."
     )
@@ -101,19 +101,19 @@ class ConfigMapKey(FieldGroup):
         description="Name of the ConfigMap."
     )
     key: Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9._-]+$")] = Field(
-        default="rates.csv", description="Which of its files."
+        default="rates.csv", description="Name of the file in it."
     )
 
 
 class Rounding(FieldGroup):
     """How the cost of a call is rounded, once."""
 
-    method: Literal["up", "middle", "down"] = Field(default="up", description="Which way.")
-    decimals: int = Field(default=6, ge=0, le=6, description="Decimals that it is rounded to.")
+    method: Literal["up", "middle", "down"] = Field(default="up", description="Direction of rounding.")
+    decimals: int = Field(default=6, ge=0, le=6, description="Decimals that are kept.")
 
 
 class RateDeckSpec(FieldGroup):
-    """A price list, imported whole whenever it or its CSV changes. It is called as the resource."""
+    """A price list, imported as a whole whenever it or its CSV changes. It has the resource's name."""
 
     config_map: ConfigMapKey = Field(
         description="The CSV, with the columns of deploy/examples/rates.csv, in data or binaryData of a ConfigMap."
@@ -122,20 +122,20 @@ class RateDeckSpec(FieldGroup):
         default="EUR", description="Currency of its prices (ISO 4217)."
     )
     peak_hours: PeakHours = Field(
-        default="", description='Peak hours, such as "Mon-Fri 08:00-20:00"; empty: prices are the same at all times.'
+        default="", description='Peak hours, such as "Mon-Fri 08:00-20:00"; empty: the same prices at all times.'
     )
-    time_zone: TimeZone = Field(default="UTC", description="Where the peak hours are meant (IANA name).")
+    time_zone: TimeZone = Field(default="UTC", description="Time zone of the peak hours (IANA name).")
     rounding: Rounding = Field(default=Rounding(), description="How the cost of a call is rounded, once.")
 
 
 SPECS: Final[dict[str, type[FieldGroup]]] = {"Ban": BanSpec, "Trunk": TrunkSpec, "RateDeck": RateDeckSpec}
 NAMED: Final = frozenset({"Trunk", "RateDeck"})
-"""Kinds that stand for something of the resource's own name."""
+"""Kinds that declare something with the resource's own name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One of them, checked."""
+    """One of them, validated."""
 
     kind: str
     name: str

@@ -1,7 +1,7 @@
-"""Fields about what reaches the system: addresses, messages, transports, media, the course of a call, where to.
+"""Fields about traffic: addresses, messages, transports, media, the course of a call, routing.
 
-Enforced by edge-proxy and rate-guard. Out: who callers are (access), what they may spend (limits), and whom they may
-call (fraud).
+Enforced by edge-proxy and rate-guard. Out: who callers are (access), what they may spend (limits), whom they may call
+(fraud).
 """
 
 from typing import Annotated, Literal
@@ -23,7 +23,7 @@ class Media(FieldGroup):
 
     source_check: Level[Literal[0, 1, 2]] = Field(
         default=0,
-        description="Whose packets pass. 0: anybody's. 1: those of the first source that is seen. 2: those of the "
+        description="Whose packets are relayed. 0: any source's. 1: those of the first source. 2: those of the "
         "addresses that signalling announced.",
         json_schema_extra=row("checkrtpaddr"),
     )
@@ -36,31 +36,31 @@ class Media(FieldGroup):
         json_schema_extra=row("rtp-flood"),
     )
     rate_factor: int = Field(
-        default=3, ge=1, le=100, description="What maxPacketsPerSecond is with auto, in rates of the codec."
+        default=3, ge=1, le=100, description="maxPacketsPerSecond with auto, as a multiple of the codec's rate."
     )
 
 
 class Traffic(FieldGroup):
-    """How much may come in."""
+    """How much traffic is accepted."""
 
     max_kbps: int = Field(
         default=800_000,
         ge=64,
         le=100_000_000,
-        description="Signalling above so many kbit/s of a whole edge process is dropped and counted.",
+        description="Signalling of one edge process above this rate is dropped and counted.",
         json_schema_extra=row("maxnetworkspeed", unit="kbit/s"),
     )
     max_source_percent: int = Field(
-        default=25, ge=1, le=100, description="Of maxKbps, what one source address can take at most."
+        default=25, ge=1, le=100, description="The share of maxKbps that one source address can use."
     )
-    media: Media = Field(default=Media(), description="RTP and RTCP that we relay.")
+    media: Media = Field(default=Media(), description="Relayed RTP and RTCP.")
 
 
 # ------------------------------------------------------------------ messages and addresses
 
 
 class MessageWindow(FieldGroup):
-    """So many messages from one address within a sliding period."""
+    """Messages from one address within a sliding period."""
 
     max: int = Field(
         default=39_000,
@@ -75,7 +75,7 @@ class MessageWindow(FieldGroup):
 
 
 class WrongWindow(FieldGroup):
-    """So many wrong messages from one address within a sliding period."""
+    """Invalid messages from one address within a sliding period."""
 
     max: int = Field(
         default=4_000,
@@ -99,7 +99,7 @@ class Messages(FieldGroup):
     reset_after: Duration = Field(
         default=21_600,
         ge=1,
-        description="How long a ban that a counter caused lasts, and what a counter remembers at most.",
+        description="How long a ban by a counter lasts, and the longest that a counter remembers.",
         json_schema_extra=row("reenabledosblocked"),
     )
 
@@ -109,7 +109,7 @@ class FailuresOfAddress(FieldGroup):
         default=2_500,
         ge=1,
         le=10_000_000,
-        description="More failures than this within the period ban.",
+        description="More failures than this within the period cause a ban.",
         json_schema_extra=row("maxwrongauthfromip"),
     )
 
@@ -119,7 +119,7 @@ class FailuresOfKnownAddress(FieldGroup):
         default=800,
         ge=1,
         le=10_000_000,
-        description="More failures than this within the period ban.",
+        description="More failures than this within the period cause a ban.",
         json_schema_extra=row("maxfailedauthenabledip"),
     )
 
@@ -129,7 +129,7 @@ class FailuresOfKnownEndpoint(FieldGroup):
         default=50,
         ge=1,
         le=10_000_000,
-        description="More failures than this within the period ban.",
+        description="More failures than this within the period cause a ban.",
         json_schema_extra=row("maxfailedauthenabledipport"),
     )
 
@@ -140,7 +140,7 @@ class Registrar(FieldGroup):
         ge=1,
         le=10_000_000,
         description="Requests without credentials in 90 s from one address, and ten times as many from all together; "
-        "those beyond are shed at the edge before any credential is looked up.",
+        "the edge drops those beyond before it looks up any credential.",
         json_schema_extra=row("fastauthsubswrongusermsg"),
     )
 
@@ -168,8 +168,8 @@ class AuthFailures(FieldGroup):
         default=-1,
         ge=-1,
         le=10_000_000,
-        description="Challenges in a row to one address with no success among them; more ban it. -1: derived from the "
-        "present load, less under much load.",
+        description="An address that gets more challenges in a row without a success is banned. -1: derived from the "
+        "load; the higher the load, the lower the limit.",
         json_schema_extra=row("maxsubsipauthrequest", enforced=False),
     )
     registrar: Registrar = Field(
@@ -178,7 +178,7 @@ class AuthFailures(FieldGroup):
 
 
 class Firewall(FieldGroup):
-    """Which addresses are dropped. Allow goes before deny, and an allowed address is never banned by a counter."""
+    """Which addresses are dropped. Allow takes precedence over deny, and counters never ban an allowed address."""
 
     level: Level[Literal[0, 1, 2, 3, 4, 5]] = Field(
         default=3,
@@ -205,24 +205,24 @@ class AutoBan(FieldGroup):
 
     mode: Level[Literal[0, 1, 2]] = Field(
         default=1,
-        description="Who is rejected. 0: nobody. 1: the caller's number. 2: number and address.",
+        description="Who is rejected. 0: no one. 1: the caller's number. 2: number and address.",
         json_schema_extra=row("autoban"),
     )
     scanning_threshold: Auto = Field(
         default=None,
         ge=0,
         le=100_000,
-        description="An address that tries so many different users or extensions without a success is banned. 0: "
-        "never. auto: by what is usual.",
+        description="An address that tries more different users or extensions without a success is banned. 0: "
+        "never. auto: derived from usual traffic.",
         json_schema_extra=row("blockscanning_treshold"),
     )
 
 
-# ------------------------------------------------------------------ messages by what they say, transports
+# ------------------------------------------------------------------ content of messages, transports
 
 
 class Sip(FieldGroup):
-    """Screening of messages by what they say of themselves."""
+    """Screening of messages by their content."""
 
     drop_malformed: bool = Field(
         default=True,
@@ -244,20 +244,20 @@ class Sip(FieldGroup):
             "eyeBeam-scan",
         ),
         max_length=256,
-        description="Parts of a User-Agent (any case) whose requests are dropped unanswered; the source is banned.",
+        description="Requests whose User-Agent contains one of these (in any case) are dropped; the source is banned.",
         json_schema_extra=row("scanner-agents"),
     )
     blocked_user_agents: Many[AgentPart] = Field(
         default=(),
         max_length=256,
-        description="Parts of a User-Agent (any case) whose requests are dropped without an answer.",
+        description="Requests whose User-Agent contains one of these (in any case) are dropped without an answer.",
         json_schema_extra=row("blockua"),
     )
     allowed_user_agents: Many[AgentPart] = Field(
         default=(),
         max_length=256,
-        description="When not empty, only peers whose User-Agent or Server has one of these parts (any case) are "
-        "served.",
+        description="When not empty, only peers whose User-Agent or Server contains one of these (in any case) "
+        "are served.",
         json_schema_extra=row("allowua", enforced=False),
     )
 
@@ -269,14 +269,14 @@ class Tls(FieldGroup):
         default=5061,
         ge=0,
         le=65_535,
-        description="Where SIP over TLS is served; 0: nowhere.",
+        description="Port of SIP over TLS; 0: off.",
         json_schema_extra=row("sips"),
     )
     min_version: Literal["TLSv1.2", "TLSv1.3"] = Field(
-        default="TLSv1.2", description="The oldest version of TLS that is spoken."
+        default="TLSv1.2", description="The oldest version of TLS that is accepted."
     )
     client_certificates: Literal["None", "Trunks", "Required"] = Field(
-        default="None", description="Who has to show a certificate: nobody, trunks, or everybody."
+        default="None", description="Which peers must present a certificate: none, trunks, or all."
     )
 
 
@@ -287,25 +287,25 @@ class Wss(FieldGroup):
         default=5443,
         ge=0,
         le=65_535,
-        description="Where SIP over secure WebSocket is served; 0: nowhere.",
+        description="Port of SIP over secure WebSocket; 0: off.",
         json_schema_extra=row("wss"),
     )
 
 
 class Transport(FieldGroup):
-    """What signalling and media travel over."""
+    """Transports of signalling and media."""
 
     tls: Tls = Field(default=Tls(), description="SIP over TLS.")
     wss: Wss = Field(default=Wss(), description="SIP over secure WebSocket, for WebRTC.")
     media: Literal["PassThrough", "Bridge", "Required"] = Field(
         default="PassThrough",
-        description="SRTP (SDES and DTLS): passed as it is, bridged to what the other side speaks, or "
-        "required of both.",
+        description="SRTP (SDES and DTLS): passed through, bridged to what the other side supports, or "
+        "required on both sides.",
         json_schema_extra=row("srtp"),
     )
     strict: Level[Literal[0, 1, 2, 3]] = Field(
         default=0,
-        description="0: any transport. 1: the one that the account registered with. 2: encrypted signalling only. 3: "
+        description="0: any transport. 1: the one the account registered with. 2: encrypted signalling only. 3: "
         "encrypted signalling and media only.",
         json_schema_extra=row("stricttransport"),
     )
@@ -315,7 +315,7 @@ class Transport(FieldGroup):
 
 
 class Session(FieldGroup):
-    """How long a call may take to come about and to last, and how much may be said about it."""
+    """How long a call may take to set up and to last, and how many messages it may have."""
 
     RULES = (
         Rule(
@@ -331,12 +331,15 @@ class Session(FieldGroup):
         default=1,
         ge=0,
         le=1_000_000,
-        description="An address with too many calls in set-up that never complete gets 503. 0: never. 1: by what is "
-        "usual. More: beyond so many.",
+        description="An address with too many calls that stay in set-up gets 503. 0: never. 1: derived from usual "
+        "traffic. Above 1: the limit.",
         json_schema_extra=row("blocktoomuchpendingsession", enforced=False),
     )
     absolute_timeout: Duration = Field(
-        default=14_400, ge=60, description="No call outlives this.", json_schema_extra=row("absolute-timeout")
+        default=14_400,
+        ge=60,
+        description="Every call ends after this time at the latest.",
+        json_schema_extra=row("absolute-timeout"),
     )
     call_timeout: Duration = Field(
         default=7_200, ge=1, description="Longest talk time of one call.", json_schema_extra=row("call-timeout")
@@ -372,28 +375,28 @@ class Session(FieldGroup):
         default=90,
         ge=90,  # RFC 4028 section 5
         le=86_400,
-        description="Min-SE: shorter ones are answered 422.",
+        description="Min-SE: shorter session timers are answered with 422.",
         json_schema_extra=row("session-timers", enforced=False),
     )
     max_messages_per_call: Auto = Field(
         default=None,
         ge=1,
         le=1_000_000,
-        description="A dialog with more messages than this is closed; auto: by rate and count.",
+        description="A dialog with more messages than this is closed; auto: derived from rate and count.",
         json_schema_extra=row("session-message-rate", enforced=False),
     )
     max_invalid_per_call: Auto = Field(
         default=None,
         ge=1,
         le=1_000_000,
-        description="A dialog with more invalid messages in a row than this is closed, its source counted; auto: by "
-        "what is usual.",
+        description="A dialog with more invalid messages in a row than this is closed, and its source counted; auto: "
+        "derived from usual traffic.",
         json_schema_extra=row("session-invalid-signalling", enforced=False),
     )
 
 
 class Registrations(FieldGroup):
-    """What a registration is good for."""
+    """How registrations may be used."""
 
     reuse: Level[Literal[0, 1]] = Field(
         default=0,
@@ -402,7 +405,7 @@ class Registrations(FieldGroup):
     )
 
 
-# ------------------------------------------------------------------ where to
+# ------------------------------------------------------------------ routing
 
 
 class EarlyMedia(FieldGroup):
@@ -421,27 +424,28 @@ class EarlyMedia(FieldGroup):
 
 
 class Routing(FieldGroup):
-    """Where requests may go, and what the other side learns."""
+    """Where requests may go, and what they reveal to the other side."""
 
     forward_to_other_domains: Level[Literal[0, 1]] = Field(
         default=0,
-        description="Requests for a domain that isn't ours. 0: refused. 1: passed on, as an open relay does.",
+        description="Requests for other domains. 0: refused. 1: forwarded, as an open relay does.",
         json_schema_extra=row("fwdtootherdomains", enforced=False, always=0),
     )
     block_other_domains: Level[Literal[0, 1]] = Field(
         default=1,
-        description="Requests of subscribers from or for foreign domains. 1: refused. 0: let through.",
+        description="Subscribers' requests from or for other domains. 1: refused. 0: allowed.",
         json_schema_extra=row("blockotherdomains", enforced=False, always=1),
     )
     restrict_to_local: Level[Literal[0, 1, 2, 3]] = Field(
         default=3,
-        description="SIP URIs that point into our own networks are refused as targets: 0 none, 1 loopback, 2 also "
+        description="SIP URIs that point into local networks are refused as targets: 0 none, 1 loopback, 2 also "
         "link-local, 3 also private networks.",
         json_schema_extra=row("fs_restrictsiptolocal"),
     )
     topology_hiding: bool = Field(
         default=True,
-        description="Whether neither side learns the other's address or any inside one (forwardclientaddress = 0).",
+        description="Whether the other side's address and internal addresses are hidden from each side "
+        "(forwardclientaddress = 0).",
         json_schema_extra=row("forwardclientaddress"),
     )
     redirects: Level[Literal[0, 1, 2]] = Field(

@@ -28,7 +28,7 @@ class NumberListsRule(AdmissionRule):
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         listing = snapshot.listing
         if listing is None:
-            return skipped(self.name, mode, "a call that runs")
+            return skipped(self.name, mode, "running call")
         lists = listing.lists
         names = policy.lists + snapshot.account.lists if snapshot.account.lists else policy.lists
         if lists.of_trunk and snapshot.trunk is not None:
