@@ -118,7 +118,7 @@ async def running(state_dir: Path, processes: int = 1) -> AsyncIterator[Edge]:
     async with (
         LocalSystem(
             state_dir,
-            services={"rating", "call-admission", "payment", "auth"},
+            services={"rating", "call-admission", "administration", "payment", "auth"},
             processes={"call-admission": processes},
         ) as system,
         OperatorClient(system) as operator,
