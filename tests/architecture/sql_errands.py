@@ -30,7 +30,8 @@ from callwarden.call_admission.model.codecs.hold_bytes import scopes_bytes_of
 from callwarden.call_admission.model.codecs.usage_bytes import grants_bytes, usage_bytes
 from callwarden.call_admission.model.days import day_of
 from callwarden.call_admission.model.lists import ListEntry, ListHead
-from callwarden.call_admission.model.usage import CalendarSpan, Usage, day_spend
+from callwarden.call_admission.model.spans import CalendarSpan, day_spend
+from callwarden.call_admission.model.usage import Usage
 from callwarden.call_admission.records.adapters import records_sql
 from callwarden.call_admission.records.core.records import RecordPlace
 from callwarden.cli.audit.sources.running import database_role

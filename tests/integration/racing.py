@@ -20,7 +20,8 @@ import asyncpg
 
 from callwarden.api.admission.v1 import admission_pb2
 from callwarden.call_admission.model.codecs.usage_bytes import usage_bytes
-from callwarden.call_admission.model.usage import CalendarSpan, Usage
+from callwarden.call_admission.model.spans import CalendarSpan
+from callwarden.call_admission.model.usage import Usage
 from callwarden.common.rpc.client import unary
 from callwarden.kernel.errors import CallwardenError
 from callwarden.kernel.money import format_amount

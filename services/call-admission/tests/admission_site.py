@@ -9,14 +9,19 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
+from sqlalchemy import func, select
+
 from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
-from callwarden.call_admission.accounts.core.accounts import Audit, NewAccount, check_account
+from callwarden.call_admission.accounts.core.accounts import (
+    AccountView,
+    Audit,
+    NewAccount,
+    check_account,
+)
 from callwarden.call_admission.admission.adapters.store_sql import SESSION, SqlAdmissionStore
 from callwarden.call_admission.admission.app.calls import CallAdmission
 from callwarden.call_admission.admission.attempts import AdmissionAttempts
-from callwarden.call_admission.admission.core.commands import (
-    Admitted,
-)
+from callwarden.call_admission.admission.core.commands import Admitted
 from callwarden.call_admission.admission.core.notices import Notice
 from callwarden.call_admission.admission.core.state import Changes, CounterKey, Loaded, ReadSet
 from callwarden.call_admission.admission.ports import AdmissionStore, WriteConflict, Written
@@ -35,6 +40,7 @@ from callwarden.common.sql import Database, HotPool
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import Document, PolicySet, default_set
+from callwarden.schema.tables import metadata
 from callwarden.testing.clock import FakeClock
 from callwarden.testing.servers import as_owner
 
@@ -220,3 +226,36 @@ class PassingStore:
 
     async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
         return await self._store.expired(now_s, limit)
+
+
+SLICE_MICROS = 60_000  # the first 60 s of a call at 0.06 EUR a minute
+
+
+async def settled(site: Site, account_id: UUID, talked_s: float = 60) -> UUID:
+    """A call that began, was answered and ended within this moment of the fake clock."""
+    hold_id = await site.admit(account_id)
+    await site.app.ended(site.ended(hold_id, account_id, talked_s))
+    return hold_id
+
+
+async def view_of(site: Site, account_id: UUID) -> AccountView:
+    return await site.accounts.get(account_id, site.clock.unix_s())
+
+
+async def rows_of(site: Site, table: Any) -> int:
+    async with site.owner.engine.connect() as connection:
+        return int((await connection.execute(select(func.count()).select_from(table))).scalar_one())
+
+
+async def contents(site: Site) -> dict[str, list[Any]]:
+    """All that is in the database: what must be the same when nothing was to change."""
+    async with site.owner.engine.connect() as connection:
+        return {
+            table.name: sorted(map(repr, (await connection.execute(select(table))).all()))
+            for table in metadata.sorted_tables
+        }
+
+
+def set_apart(site: Site) -> None:
+    """Has the process count in other shards than its neighbour, as chance does."""
+    site.app._slot = 1

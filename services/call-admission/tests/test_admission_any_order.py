@@ -29,7 +29,8 @@ from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.calls import Expired, Pricing, Started
 from callwarden.call_admission.model.policy import AddressPolicy, Ceiling
 from callwarden.call_admission.model.scopes import scope_of
-from callwarden.call_admission.model.usage import Usage, merged
+from callwarden.call_admission.model.usage import Usage
+from callwarden.call_admission.model.usage_shards import merged
 from callwarden.kernel.tariff import Price, RateGroup, Window
 
 RESELLER = UUID(int=9)

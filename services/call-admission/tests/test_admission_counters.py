@@ -15,7 +15,8 @@ from callwarden.call_admission.admission.core.commands import (
     Refused,
 )
 from callwarden.call_admission.admission.core.decide import Admit
-from callwarden.call_admission.model.usage import ADDRESS, REALM, RESELLER, SYSTEM, Usage
+from callwarden.call_admission.model.scopes import ADDRESS, REALM, RESELLER, SYSTEM
+from callwarden.call_admission.model.usage import Usage
 from callwarden.kernel.errors import NotFound
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.testing.clock import FakeClock

@@ -10,22 +10,13 @@ from hypothesis import strategies as st
 from callwarden.call_admission.admission.core.rules.velocity import marks
 from callwarden.call_admission.model.calls import Ended, Hold
 from callwarden.call_admission.model.days import day_of
+from callwarden.call_admission.model.habits import COUNTRIES_MAX, Country
+from callwarden.call_admission.model.leases import LEASE_STEP_S, LEASES_MAX, Leases
+from callwarden.call_admission.model.scopes import ACCOUNT, SYSTEM
 from callwarden.call_admission.model.settle import settle
-from callwarden.call_admission.model.usage import (
-    ACCOUNT,
-    COUNTRIES_MAX,
-    LEASE_STEP_S,
-    LEASES_MAX,
-    SPANS_MAX,
-    SYSTEM,
-    WINDOW_BUCKETS,
-    Country,
-    Leases,
-    SlidingWindow,
-    TransitionContext,
-    Usage,
-    fitted,
-)
+from callwarden.call_admission.model.usage import SPANS_MAX, TransitionContext, Usage
+from callwarden.call_admission.model.usage_shards import merged
+from callwarden.call_admission.model.windows import WINDOW_BUCKETS, SlidingWindow, fitted
 
 DAY_S = 86_400
 ALL = policy(
@@ -121,6 +112,16 @@ def test_calls_at_once_are_those_that_began_less_those_that_ended(calls: list[tu
     count = leases.count(NOW_S)
     assert sum(lasts_s > LEASE_STEP_S for lasts_s in left) <= count <= len(left)
     assert leases.count(NOW_S + 500) == 0
+
+
+def test_a_call_that_begins_after_the_clock_has_stepped_back_is_counted() -> None:
+    leases = Leases()
+    leases.begin(NOW_S + 100, NOW_S)
+    earlier_s = NOW_S - 3_600
+    leases.begin(earlier_s + 100, earlier_s)
+    assert leases.count(earlier_s) == 2, "the one of before has not expired yet, either"
+    leases.end(earlier_s + 100, earlier_s + 50)
+    assert leases.count(earlier_s + 50) == 1
 
 
 # ------------------------------------------------------------------ days and months
@@ -221,3 +222,16 @@ def test_what_calls_have_reserved_is_given_back_and_what_they_cost_is_added_once
     assert usage.used("calls", now_s) == whole.used("calls", now_s) == 0
     assert all(not (span.held_micros or span.granted_s or span.running) for span in (*usage.days, *usage.months))
     assert usage.copy() == usage
+
+
+# ------------------------------------------------------------------ several rows
+
+
+def test_countries_of_several_rows_are_those_of_one_account() -> None:
+    one = Usage(countries={"FR": Country(5, 9, 2_000), "DE": Country(1, 2, 1_000)})
+    other = Usage(countries={"FR": Country(3, 7, 500), "DE": Country(4, 6, 10), "IT": Country(8, 8, 250)})
+    wanted = {"FR": Country(3, 9, 2_500), "DE": Country(1, 6, 1_010), "IT": Country(8, 8, 250)}
+    assert merged([one, other]).countries == wanted
+    assert merged([other, one]).countries == wanted
+    merged([other]).countries["IT"].weight = 0
+    assert other.countries["IT"].weight == 250, "what is merged is a copy"

@@ -71,7 +71,8 @@ class MemoryAdmissionStore:
             self.counters[key] = replace(_copied(row), version=row.version + 1)
         for day, micros in changes.spent.items():
             self.spent[day] = self.spent.get(day, 0) + micros
-        self.decisions = {record.id: record for record in changes.decisions} | self.decisions
+        for record in changes.decisions:
+            self.decisions.setdefault(record.id, record)
         return Written()
 
     def _conflict(self, changes: Changes) -> WriteConflict | None:

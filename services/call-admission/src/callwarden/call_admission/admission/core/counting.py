@@ -13,8 +13,7 @@ from callwarden.call_admission.admission.core.state import CounterKey, Loaded
 from callwarden.call_admission.model.account import Account, AccountType, shards_of
 from callwarden.call_admission.model.calls import Hold, LimitScope, Quote, RouteCost
 from callwarden.call_admission.model.policy import AdmissionPolicy
-from callwarden.call_admission.model.scopes import scope_of
-from callwarden.call_admission.model.usage import ACCOUNT, ADDRESS, CARRIER, REALM, RESELLER, SYSTEM
+from callwarden.call_admission.model.scopes import ACCOUNT, ADDRESS, CARRIER, REALM, RESELLER, SYSTEM, scope_of
 
 # Rows over which the calls of one realm, or of the whole system, are spread: so many processes don't collide there.
 WIDE_SHARDS: Final = 8

@@ -11,8 +11,9 @@ from callwarden.call_admission.admission.core.counting import Counting, carrier_
 from callwarden.call_admission.admission.core.state import AccountState, Changes, CounterRow, Loaded
 from callwarden.call_admission.model.calls import CallRequest, Hold, LimitScope
 from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.call_admission.model.scopes import ACCOUNT, CARRIER, RESELLER
 from callwarden.call_admission.model.settle import Settlement
-from callwarden.call_admission.model.usage import ACCOUNT, CARRIER, RESELLER, TransitionContext
+from callwarden.call_admission.model.usage import TransitionContext
 
 
 class Movement:

@@ -9,7 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from callwarden.call_admission.model.calls import LimitScope
-from callwarden.call_admission.model.usage import ACCOUNT, Leases, Usage, merged
+from callwarden.call_admission.model.leases import Leases
+from callwarden.call_admission.model.scopes import ACCOUNT
+from callwarden.call_admission.model.usage import Usage
+from callwarden.call_admission.model.usage_shards import merged
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from uuid import UUID
 from callwarden.call_admission.admission.core.rules.rule import ShardDemand
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.admission.core.state import CounterKey, CounterRow
-from callwarden.call_admission.model.usage import ACCOUNT, merged
+from callwarden.call_admission.model.scopes import ACCOUNT
+from callwarden.call_admission.model.usage_shards import merged
 from callwarden.limits.shards import Shard, shared
 
 # How often a call is decided again with more room from other shards: once to share out a limit, once to lend.

@@ -12,8 +12,8 @@ from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import Hold, LimitScope, Pricing, Quote, pricing_of
 from callwarden.call_admission.model.days import day_of
 from callwarden.call_admission.model.lists import Listing, Lists
-from callwarden.call_admission.model.scopes import scope_of
-from callwarden.call_admission.model.usage import ACCOUNT, CARRIER, RESELLER, merged
+from callwarden.call_admission.model.scopes import ACCOUNT, CARRIER, RESELLER, scope_of
+from callwarden.call_admission.model.usage_shards import merged
 from callwarden.limits.shards import Shard
 
 

@@ -60,8 +60,8 @@ from callwarden.call_admission.model.calls import (
 )
 from callwarden.call_admission.model.lists import Lists
 from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.call_admission.model.scopes import CARRIER
 from callwarden.call_admission.model.settle import settle, settle_expired
-from callwarden.call_admission.model.usage import CARRIER
 from callwarden.kernel.verdict import Reason, Refuse
 
 _NEGATIVE: Final = (Refused, NeedsQuote, Ignored, NoHold)

@@ -32,16 +32,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.call_admission.model.codecs.usage_bytes import grants_bytes, grants_from, usage_bytes, usage_from
 from callwarden.call_admission.model.days import day_of
-from callwarden.call_admission.model.scopes import scope_of
-from callwarden.call_admission.model.usage import (
-    ADDRESS,
-    Usage,
-    correct,
-    correct_in_all,
-    correct_period,
-    day_spend,
-    month_spend,
-)
+from callwarden.call_admission.model.scopes import ADDRESS, scope_of
+from callwarden.call_admission.model.spans import day_spend, month_spend
+from callwarden.call_admission.model.usage import Usage
+from callwarden.call_admission.model.usage_shards import correct, correct_in_all, correct_period
 from callwarden.call_admission.records.core.corrections import AccountFunds, Corrected, LedgerLine, Reversal, reversal
 from callwarden.call_admission.records.core.records import (
     CallRecord,

@@ -21,7 +21,7 @@ from callwarden.call_admission.admission.core.rules.tally import (
 )
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.policy import AddressPolicy, AdmissionPolicy
-from callwarden.call_admission.model.usage import ADDRESS
+from callwarden.call_admission.model.scopes import ADDRESS
 from callwarden.kernel.verdict import Mode, Reason
 
 

@@ -12,7 +12,7 @@ from callwarden.call_admission.admission.core.rules.rule import (
 from callwarden.call_admission.admission.core.rules.tally import CALLS, CountedLimit, counts, tally
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.policy import AdmissionPolicy
-from callwarden.call_admission.model.usage import ACCOUNT
+from callwarden.call_admission.model.scopes import ACCOUNT
 from callwarden.kernel.verdict import Mode, Reason
 
 RETRY_AFTER_S = 1

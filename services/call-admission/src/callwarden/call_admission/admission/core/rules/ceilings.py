@@ -11,7 +11,7 @@ from callwarden.call_admission.admission.core.rules.rule import (
 from callwarden.call_admission.admission.core.rules.tally import CALLS, CountedLimit, counts, tally
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.policy import AdmissionPolicy, Ceiling
-from callwarden.call_admission.model.usage import SYSTEM
+from callwarden.call_admission.model.scopes import SYSTEM
 from callwarden.kernel.verdict import Mode, Reason
 
 RETRY_AFTER_S = 1

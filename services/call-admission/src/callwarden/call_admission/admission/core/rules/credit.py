@@ -14,7 +14,7 @@ from callwarden.call_admission.admission.core.rules.tally import MICROS, needs_m
 from callwarden.call_admission.admission.core.slices import cost_max
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.policy import AdmissionPolicy
-from callwarden.call_admission.model.usage import ACCOUNT
+from callwarden.call_admission.model.scopes import ACCOUNT
 from callwarden.kernel.money import format_amount
 from callwarden.kernel.verdict import Mode, Reason, RuleResult
 

@@ -7,7 +7,7 @@ from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.days import is_within
 from callwarden.call_admission.model.policy import AdmissionPolicy
-from callwarden.call_admission.model.usage import ACCOUNT
+from callwarden.call_admission.model.scopes import ACCOUNT
 from callwarden.kernel.verdict import Mode, Reason
 
 

@@ -13,7 +13,7 @@ from callwarden.call_admission.admission.core.rules.tally import CountedLimit, c
 from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot
 from callwarden.call_admission.model.number_plan import country_of
 from callwarden.call_admission.model.policy import AdmissionPolicy
-from callwarden.call_admission.model.usage import ACCOUNT
+from callwarden.call_admission.model.scopes import ACCOUNT
 from callwarden.kernel.verdict import Mode, Reason
 
 

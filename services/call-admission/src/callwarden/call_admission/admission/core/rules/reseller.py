@@ -25,7 +25,8 @@ from callwarden.call_admission.admission.core.snapshot import CounterView, Snaps
 from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.days import end_of_day, end_of_month
 from callwarden.call_admission.model.policy import AdmissionPolicy
-from callwarden.call_admission.model.usage import RESELLER, day_spend
+from callwarden.call_admission.model.scopes import RESELLER
+from callwarden.call_admission.model.spans import day_spend
 from callwarden.kernel.verdict import Mode, Reason
 
 

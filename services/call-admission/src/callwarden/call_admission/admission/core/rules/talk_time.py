@@ -15,7 +15,8 @@ from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import Quote
 from callwarden.call_admission.model.days import end_of_day, end_of_month
 from callwarden.call_admission.model.policy import AdmissionPolicy
-from callwarden.call_admission.model.usage import ACCOUNT, day_talk, month_talk
+from callwarden.call_admission.model.scopes import ACCOUNT
+from callwarden.call_admission.model.spans import day_talk, month_talk
 from callwarden.kernel.verdict import Mode, Reason, RuleResult
 
 

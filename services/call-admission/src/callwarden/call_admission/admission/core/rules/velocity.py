@@ -24,8 +24,9 @@ from callwarden.call_admission.admission.core.snapshot import CounterView, Snaps
 from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import CallRequest
 from callwarden.call_admission.model.days import is_within
+from callwarden.call_admission.model.habits import VelocityCounts, in_sequence
 from callwarden.call_admission.model.policy import AdmissionPolicy, VelocityLimits, VelocityPolicy
-from callwarden.call_admission.model.usage import ACCOUNT, VelocityCounts, in_sequence
+from callwarden.call_admission.model.scopes import ACCOUNT
 from callwarden.kernel.money import format_amount
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 

@@ -24,7 +24,9 @@ from admission_line import (
 from callwarden.call_admission.admission.core.decide import Admit, decide
 from callwarden.call_admission.admission.core.rules import RULES
 from callwarden.call_admission.admission.core.rules.velocity import marks
-from callwarden.call_admission.model.usage import WEIGHT, AccountBaseline, CalendarSpan, Country, Usage
+from callwarden.call_admission.model.habits import WEIGHT, AccountBaseline, Country
+from callwarden.call_admission.model.spans import CalendarSpan
+from callwarden.call_admission.model.usage import Usage
 from callwarden.kernel.verdict import Mode, Reason
 
 CUBA, PARIS, BERLIN = "5371234567", "33142345678", "493012345678"
