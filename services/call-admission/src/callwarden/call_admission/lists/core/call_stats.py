@@ -15,7 +15,7 @@ from uuid import UUID
 from callwarden.call_admission.model.lists import DYNAMIC, SMART, Listed, ListSide
 from callwarden.call_admission.model.number_plan import country_of
 from callwarden.limits.table import Entry, Table
-from callwarden.limits.windows import SlidingCounter, Window
+from callwarden.limits.windows import SlidingCounter, WindowShape
 from callwarden.policy.model import DynamicList, SmartList
 
 SHORT_S: Final = 6.0  # an answered call below it is a short one
@@ -270,8 +270,8 @@ class CallStats:
 
 
 @lru_cache(64)  # one for each realm's policy; making one takes as long as counting
-def _window(period_s: int) -> Window:
-    return Window(period_s)
+def _window(period_s: int) -> WindowShape:
+    return WindowShape(period_s)
 
 
 def judge(tally: NumberStats, policy: SmartList) -> str:
