@@ -19,6 +19,7 @@ from callwarden.kernel.csv_rows import BadCell, LineError, Row
 from callwarden.kernel.errors import Invalid
 from callwarden.kernel.fields import DataField, FieldKind
 from callwarden.kernel.money import BadAmount, format_amount, parse_amount
+from callwarden.kernel.printable import csv_cell, csv_value
 from callwarden.policy.values import parse_duration
 
 BYTES_MAX: Final = 64 * 1024 * 1024  # kept whole while it is read; 100,000 accounts take 10 MiB
@@ -84,9 +85,9 @@ def _cell(field: DataField, value: Any) -> object:
         case FieldKind.PHONES:
             return " ".join(value)
         case FieldKind.NAMES:
-            return csv_text.text(" ".join(value))
+            return csv_cell(" ".join(value))
         case FieldKind.TEXT:
-            return csv_text.text(value)
+            return csv_cell(value)
 
 
 def _once(line: Line, names: dict[tuple[str, str], int], numbers: dict[str, int]) -> Line | LineError:
@@ -105,7 +106,7 @@ def _account(row: Row, realm: str, currency: str) -> Line | LineError:
     given: dict[str, Any] = _PRESETS | {"realm": realm, "currency": currency}
     try:
         for header, cell in row.cells.items():
-            if text := csv_text.untext(cell.strip()):
+            if text := csv_value(cell.strip()):
                 wire, read = _READ[header]
                 given[wire] = text if read is None else read(header, text)
         account = check_account(given)
