@@ -176,7 +176,7 @@ async def test_a_day_of_an_operator(
         }
         _, out, _ = await command("policy status -o json")
         services = {one["service"] for one in json.loads(out)["running"]}
-        assert services == {"edge-proxy", "auth", "rate-guard", "call-admission", "rating", "payment"}
+        assert services == {"edge-proxy", "auth", "rate-guard", "call-admission", "administration", "rating", "payment"}
         await a_call_is_corrected(system, command, alice["id"])
         _, out, _ = await command("ledger check -o json")
         assert json.loads(out)["right"] is True

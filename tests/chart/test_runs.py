@@ -51,7 +51,10 @@ class World:
     def __init__(self, folder: Path, secrets: Mapping[str, Mapping[str, str]]) -> None:
         self.state_dir = folder
         self.secrets = secrets
-        self._ports = {name: {"grpc": reserve(), "metrics": reserve()} for name in (*DATABASE_USERS, "rate-guard")}
+        self._ports = {
+            name: {"grpc": reserve(), "metrics": reserve()}
+            for name in (*DATABASE_USERS, "administration", "rate-guard")
+        }
         self._ports["edge-proxy"] = {"sip": reserve(), "metrics": reserve()}
         self._ports["security-policy"] = {"metrics": reserve()}
 

@@ -604,7 +604,7 @@ async def track_on(servers: Servers, policy: str) -> AsyncIterator[Track]:
         async with AsyncExitStack() as stack:
             system = await stack.enter_async_context(
                 LocalSystem(
-                    services={"call-admission", "rating", "payment", "auth"},
+                    services={"call-admission", "administration", "rating", "payment", "auth"},
                     processes={"call-admission": PROCESSES},
                     database_url=database_url,
                     role_urls=as_roles(database_url),

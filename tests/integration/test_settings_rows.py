@@ -236,7 +236,7 @@ async def desk(callwarden_servers: Servers) -> AsyncIterator[AdmissionSite]:
         async with AsyncExitStack() as stack:
             system = await stack.enter_async_context(
                 LocalSystem(
-                    services={"call-admission", "rating", "payment", "auth"},
+                    services={"call-admission", "administration", "rating", "payment", "auth"},
                     database_url=database_url,
                     role_urls=as_roles(database_url),
                     migrate=False,

@@ -32,7 +32,7 @@ async def test_the_charts_rights_are_sufficient_and_all_are_used(site: OperatorS
     }
     assert {namespace for namespace, (code, _, _) in readable.items() if code == 0} == {NAMESPACE, "default"}
     # Nobody answers there: what the operator asks of the API server is the same.
-    away = {"rate_guard": "127.0.0.1:1", "call_admission": "127.0.0.1:1", "rating": "127.0.0.1:1"}
+    away = {"rate_guard": "127.0.0.1:1", "administration": "127.0.0.1:1", "rating": "127.0.0.1:1"}
     async with site.pods(2), site.operator(kubeconfig, lease_namespace=NAMESPACE, **away) as operator:
         house = {
             "apiVersion": "callwarden.io/v1",

@@ -43,7 +43,7 @@ pytestmark = [
     kube_tools.needs_kube_tools(),
 ]
 
-SERVICES = ("rate-guard", "call-admission", "rating")
+SERVICES = ("rate-guard", "administration", "rating")
 HEAD = "prefix,description,rate\n"
 
 
@@ -130,7 +130,7 @@ class ServiceClients:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def clients(services: Services) -> AsyncIterator[ServiceClients]:
-    async with services.channel("call-admission") as admission, services.channel("rating") as rating:
+    async with services.channel("administration") as admission, services.channel("rating") as rating:
         connected = ServiceClients(AccountServiceStub(admission), RatingServiceStub(rating))
         yield connected
         await connected.clear()
@@ -221,7 +221,7 @@ async def test_a_trunk_resource_creates_changes_and_deletes_a_trunk(
     site: OperatorSite, services: Services, clients: ServiceClients
 ) -> None:
     async with services.operator(site):
-        # Wrong in a way that only call-admission sees, older than the others, and in nobody's way.
+        # Wrong in a way that only administration sees, older than the others, and in nobody's way.
         await site.kubectl.apply(resource("Trunk", "astray", address="192.0.2.9:5060", account="nobody"))
         await site.kubectl.apply(
             resource("Trunk", "berlin", address="192.0.2.10:5060", blockPrefixes=["+4990", "4991"], stripDigits=1)
@@ -257,12 +257,12 @@ async def test_a_trunk_resource_creates_changes_and_deletes_a_trunk(
 
         await eventually(changed, what="the edit")
 
-        # While call-admission is away nothing is claimed; afterwards it is done.
-        await services.system.stop("call-admission")
+        # While administration is away nothing is claimed; afterwards it is done.
+        await services.system.stop("administration")
         await site.kubectl.apply(resource("Trunk", "hamburg", address="192.0.2.12:5060"))
         await waits(site, "cwtrunk/hamburg", "Applied=False")
         assert conditions(await site.kubectl.get("cwtrunk", "hamburg"))["Applied"] == ("False", "Unavailable")
-        await services.system.restart("call-admission")
+        await services.system.restart("administration")
         await waits(site, "cwtrunk/hamburg", "Applied")
 
         await site.kubectl.do("delete", "cwtrunk", "berlin", "astray", "--timeout=60s")
@@ -411,7 +411,7 @@ async def test_a_service_with_anothers_certificate_gets_no_request(
     site: OperatorSite, services: Services, clients: ServiceClients
 ) -> None:
     (stranger,) = services.system.targets("rate-guard")
-    async with services.operator(site, call_admission=stranger, rating=stranger):
+    async with services.operator(site, administration=stranger, rating=stranger):
         await site.kubectl.apply(
             config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,0.06\n"}),
             resource("Trunk", "berlin", address="192.0.2.10:5060"),

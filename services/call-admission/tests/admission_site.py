@@ -152,9 +152,9 @@ class Site:
         return outcome.hold.price
 
     def ended(self, hold_id: UUID, account_id: UUID, talked_s: float | None) -> Ended:
-        now_s = self.clock.unix_s()
-        answered_at_s = None if talked_s is None else now_s - talked_s
-        return Ended(hold_id, account_id, answered_at_s, now_s, "caller-bye", 200, "carrier")
+        unix_s = self.clock.unix_s()
+        answered_at_s = None if talked_s is None else unix_s - talked_s
+        return Ended(hold_id, account_id, answered_at_s, unix_s, "caller-bye", 200, "carrier")
 
 
 class running:  # noqa: N801 - reads as a function
@@ -224,8 +224,8 @@ class PassingStore:
     async def write(self, changes: Changes) -> Written | WriteConflict:
         return await self._store.write(changes)
 
-    async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
-        return await self._store.expired(now_s, limit)
+    async def expired(self, unix_s: float, limit: int) -> Sequence[Expired]:
+        return await self._store.expired(unix_s, limit)
 
 
 SLICE_MICROS = 60_000  # the first 60 s of a call at 0.06 EUR a minute

@@ -69,7 +69,7 @@ class Tables(MemoryAdmissionStore):
     def transact(
         self,
         commands: Sequence[Command],
-        now_s: float,
+        unix_s: float,
         policy: AdmissionPolicy = POLICY,
         process: AdmissionAttempts | None = None,
         slot: int = 0,
@@ -77,13 +77,13 @@ class Tables(MemoryAdmissionStore):
         """Decides the commands in one batch; in a process that was just started, if none is given."""
 
         def work(loaded: Loaded) -> tuple[Changes, tuple[list[Outcome], Changes]]:
-            transaction = AdmissionTransaction(loaded, lambda realm: policy, now_s, slot)
+            transaction = AdmissionTransaction(loaded, lambda realm: policy, unix_s, slot)
             if transaction.missing_counters(commands):
                 return transaction.changes, ([], transaction.changes)
             outcomes = [transaction.apply(command) for command in commands]
             return transaction.changes, (outcomes, transaction.changes)
 
-        update = (process or self.process()).update(ReadSet.of(commands, now_s), work)
+        update = (process or self.process()).update(ReadSet.of(commands, unix_s), work)
         outcomes, changes = asyncio.run(update)
         self.notices += changes.notices
         return outcomes

@@ -280,8 +280,8 @@ async def test_an_extension_between_the_reapers_look_and_its_commit_saves_the_ca
 class LateLook(PassingStore):
     """The store as a reaper sees it whose look was a while ago: it finds holds that expire within the hour."""
 
-    async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
-        return await super().expired(now_s + 3_600, limit)
+    async def expired(self, unix_s: float, limit: int) -> Sequence[Expired]:
+        return await super().expired(unix_s + 3_600, limit)
 
 
 async def test_a_clock_that_is_ahead_makes_no_hold_last_for_ever(site: Site) -> None:

@@ -66,13 +66,13 @@ async def test_realm_system_and_address_are_counted_where_policy_limits_them(
         calls = [await site.admit(account_id) for _ in range(3)]
         request = site.request(account_id)
         _, snapshot = await site.app.simulate(request)
-        now_s = fake_clock.unix_s()
-        assert {kind: snapshot.counted[kind].usage.used("calls", now_s) for kind in (REALM, SYSTEM)} == {
+        unix_s = fake_clock.unix_s()
+        assert {kind: snapshot.counted[kind].usage.used("calls", unix_s) for kind in (REALM, SYSTEM)} == {
             REALM: 3, SYSTEM: 3,
         }  # fmt: skip
-        assert snapshot.counted[ADDRESS].usage.used("period_calls", now_s) == 3
+        assert snapshot.counted[ADDRESS].usage.used("period_calls", unix_s) == 3
         await site.app.ended(site.ended(calls[0], account_id, None))
-        assert (await counted(site, account_id, SYSTEM)).used("calls", now_s) == 2
+        assert (await counted(site, account_id, SYSTEM)).used("calls", unix_s) == 2
         # In the usual run of things what this process alone has counted needn't be read.
         assert site.attempts.unread > 0
 

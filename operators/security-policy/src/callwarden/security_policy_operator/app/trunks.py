@@ -21,7 +21,7 @@ log = get_logger(__name__)
 
 PLURAL: Final = "trunks"
 FINALIZER: Final = "callwarden.io/trunk"
-SERVICE: Final = "call-admission"
+SERVICE: Final = "administration"
 _FINAL: Final = (Invalid, NotFound, Conflict, Denied, Exhausted)
 """An early retry is of no use; the next resync tries again."""
 

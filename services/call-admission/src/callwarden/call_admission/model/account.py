@@ -36,7 +36,7 @@ class Account:
     max_lines: int | None
     daily_micros: int | None
     lists: tuple[str, ...] = ()
-    """Number lists that hold for its calls beside the policy's."""
+    """Number lists that apply to its calls in addition to the policy's."""
     parent: UUID | None = None
     """Its reseller."""
     shards: int = 0

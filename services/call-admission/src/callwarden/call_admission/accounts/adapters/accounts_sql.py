@@ -187,7 +187,6 @@ class SqlAccounts:
                     more[new.realm] += 1
                 if len(accounts) >= IMPORT_WRITE:
                     await _insert(connection, accounts, numbers)
-                await asyncio.sleep(0)  # calls have their turn
             await _insert(connection, accounts, numbers)
             await self._bear(connection, more, ceilings)
             return more.total()

@@ -3,7 +3,6 @@
 Out: deciding calls (app), what an account may be (core.accounts), how it is kept (ports).
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -37,7 +36,7 @@ from callwarden.kernel.csv_rows import LineError
 
 log = get_logger(__name__)
 
-# Accounts read, checked and written together: 2 ms of work before somebody else has a turn, calls among them.
+# Accounts read, checked and written together: 2 ms of work, then the database is waited for.
 IMPORT_PAGE: Final = 64
 ERRORS_MAX: Final = 1_000  # nobody corrects more at a time
 _NOBODY: Final = UUID(int=0)
@@ -147,7 +146,6 @@ class AccountDesk:
                 errors.add(wrong)
                 good += len(lines) - len(wrong)
                 self._forget_resellers(resellers, lines, {error.line for error in wrong})
-            await asyncio.sleep(0)  # calls have their turn
         if wish.dry_run or not good or (errors.total and not wish.keep_going):
             return Imported(good if wish.dry_run else 0, tuple(errors.first), errors.total)
         created = await self._accounts.create_all(

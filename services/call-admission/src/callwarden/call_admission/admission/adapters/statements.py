@@ -104,7 +104,7 @@ MOVED = CteClause(
 )
 
 
-# Accounts that don't change, but on which the change of others stands.
+# Accounts that don't change, but that the changes of others depend on.
 CHECKED = CteClause(
     "checked",
     "id uuid, version int8",

@@ -41,7 +41,7 @@ class CallRecord:
     corrected_micros: int
     """What corrections have added to the price, or (below 0) given back."""
     cost_micros: int | None
-    """What the carrier takes; None: nobody knows."""
+    """What the carrier charges; None: unknown."""
     margin_micros: int | None
     currency: str
     prefix: str
