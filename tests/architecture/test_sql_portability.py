@@ -118,7 +118,7 @@ def test_two_kinds_of_change_in_one_statement_would_be_found() -> None:
 
 def test_settings_of_the_planner_go_to_postgresql_only() -> None:
     """CockroachDB knows none of them."""
-    wiring = Path(statements.__file__).parents[2] / "main.py"
+    wiring = Path(statements.__file__).parents[2] / "wiring.py"
     assert 'session = SESSION if database.dialect == "postgresql" else None' in wiring.read_text()
 
 
