@@ -18,6 +18,7 @@ from callwarden.kernel import csv_rows
 from callwarden.kernel.csv_rows import BadCell, LineError, Row
 from callwarden.kernel.errors import Invalid
 from callwarden.kernel.money import BadAmount, format_amount, parse_amount
+from callwarden.kernel.printable import csv_cell, csv_value
 from callwarden.policy.values import parse_duration
 
 BYTES_MAX: Final = 64 * 1024 * 1024  # kept whole while it is read; 100,000 accounts take 10 MiB
@@ -75,7 +76,7 @@ def _cells(account: NewAccount) -> list[object]:
     limits = account.limits
     amounts: Callable[[str], object] = lambda name: "" if (v := limits[name]) is None else format_amount(v)  # noqa: E731
     counts: Callable[[str], object] = lambda name: "" if (v := limits[name]) is None else v  # noqa: E731
-    text = csv_text.text
+    text = csv_cell
     return [
         text(account.name), text(account.realm), account.type.value, "active" if account.active else "disabled",
         account.currency, account.time_zone, _yes_or_no(account.prepaid), text(account.deck), text(account.parent),
@@ -99,7 +100,7 @@ def _once(line: Line, names: dict[tuple[str, str], int], numbers: dict[str, int]
 
 
 def _account(row: Row, realm: str, currency: str) -> Line | LineError:
-    values = {column: csv_text.untext(cell.strip()) for column, cell in row.cells.items()}
+    values = {column: csv_value(cell.strip()) for column, cell in row.cells.items()}
     try:
         account = check_account(
             realm=values.get("realm") or realm,
