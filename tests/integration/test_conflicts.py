@@ -77,7 +77,7 @@ class Two:
     async def ask(self, query: Any) -> Any:
         return await self.other.transaction("ask", lambda connection: connection.scalar(query))
 
-    async def tell(self, *statements: Any) -> None:
+    async def run_in_between(self, *statements: Any) -> None:
         async def work(connection: Any) -> None:
             for statement in statements:
                 await connection.execute(statement)
@@ -93,7 +93,7 @@ class Two:
         """A settled one, as call-admission leaves it."""
         call_id = uuid.uuid4()
         texts = ("call_id", "destination", "dialled", "caller_number", "source_address", "edge", "prefix", "trunk")
-        await self.tell(
+        await self.run_in_between(
             insert(ledger_entry).values(
                 id=call_id, account_id=account_id, kind="call", reference=str(call_id), amount_micros=-price_micros
             ),
@@ -272,7 +272,7 @@ async def test_of_two_imports_of_one_list_at_once_one_holds_whole(two: Two) -> N
 async def test_an_import_of_a_deck_goes_on_when_its_row_was_touched(two: Two) -> None:
     rows = [DeckRow(prefix, "", Tariff(1)) for prefix in ("49", "491")]
     await SqlDeckStore(two.other).replace(DeckHead("retail", "EUR"), pages(rows[0]))
-    two.interrupt("FOR UPDATE", lambda: two.tell(update(deck).values(updated_at=func.now())))
+    two.interrupt("FOR UPDATE", lambda: two.run_in_between(update(deck).values(updated_at=func.now())))
     version = await SqlDeckStore(two.one).replace(DeckHead("retail", "USD"), pages(*rows))
     assert two.retried("deck point") == 1
     assert await two.ask(select(deck.c.version)) == version
