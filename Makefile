@@ -16,7 +16,7 @@ XDIST ?= auto
 .PHONY: help setup man demo recording up clean
 .PHONY: test test-long test-soak test-cluster test-unit apiserver
 .PHONY: check lint types layers layers-graph layers-graph-check proto proto-check crds crds-check fields fields-check
-.PHONY: format lock checkov chart-audit chart-docs sbom sbom-tools docs bench mutants fuzz
+.PHONY: format lock checkov chart-audit chart-docs sbom sbom-tools docs release bench mutants fuzz
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -157,6 +157,17 @@ $(DOCS)/.ready: requirements/docs.txt | setup
 docs: $(DOCS)/.ready ## The documentation as a site: build/docs/index.html; warnings and broken links are errors
 	$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going -c docs -b html . build/docs
 
+# What a release consists of, but for images. Packages built twice from one commit are the same, byte for byte.
+RELEASE := build/release
+release: setup sbom ## sdists, wheels, chart, bills of materials and checksums: build/release/
+	@rm -rf $(RELEASE) && mkdir -p $(RELEASE)
+	@export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); for member in $(MEMBERS); do \
+	  VIRTUAL_ENV=$(abspath $(VENV)) $(UV) build --quiet --offline --no-build-isolation $$member --out-dir $(RELEASE); done
+	@$$($(BIN)/python -c 'from callwarden.testing.kube_tools import program; print(program("helm"))') \
+	  package deploy/helm/callwarden --destination $(RELEASE) > /dev/null
+	@cp build/sbom/*.cdx.json $(RELEASE)/ && rm -f $(RELEASE)/.gitignore
+	@cd $(RELEASE) && sha256sum -- * > SHA256SUMS && echo "$(RELEASE): $$(wc -l < SHA256SUMS) files, SHA256SUMS"
+
 bench: setup ## SIPp against the running system; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
@@ -169,4 +180,4 @@ fuzz: setup ## The parser under atheris; FUZZ_SECONDS=600 for the long run
 	$(BIN)/python libs/sip/fuzz/fuzz_message.py -max_total_time=$${FUZZ_SECONDS:-60}
 
 clean: ## Remove the environment and all caches
-	rm -rf $(VENV) $(CHECKOV) $(SBOM) $(DOCS) build/sbom build/docs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(CHECKOV) $(SBOM) $(DOCS) build/sbom build/docs build/release .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

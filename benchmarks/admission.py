@@ -331,7 +331,7 @@ async def run() -> list[Table]:
     async with AsyncExitStack() as stack:
         system = await stack.enter_async_context(
             LocalSystem(
-                services={"call-admission", "rating", "payment", "auth"},
+                services={"call-admission", "administration", "rating", "payment", "auth"},
                 processes={"call-admission": max(PROCESSES)},
                 fsync=FSYNC,
             )

@@ -17,8 +17,8 @@ from benchmarks.report import Table
 from callwarden.local.nats import NatsServer
 from callwarden.local.usage import usage
 from callwarden.testing.waiting import eventually
-from tests.kubernetes.cluster import Cluster, missing
-from tests.kubernetes.conftest import Site
+from tests.kubernetes.cluster import KubernetesCluster, missing
+from tests.kubernetes.conftest import OperatorSite
 
 PODS: Final = int(os.environ.get("BENCH_POLICIES_PODS", "100"))
 CHANGES: Final = int(os.environ.get("BENCH_POLICIES_CHANGES", "20"))
@@ -31,8 +31,8 @@ async def run() -> list[Table]:
         raise SystemExit(f"benchmarks: policies {why}")
     with tempfile.TemporaryDirectory(prefix="callwarden-bench-") as name:
         folder = Path(name)
-        async with NatsServer(folder / "nats") as nats, Cluster(folder / "cluster") as cluster:
-            return await _measure(Site(folder, cluster, nats))
+        async with NatsServer(folder / "nats") as nats, KubernetesCluster(folder / "cluster") as cluster:
+            return await _measure(OperatorSite(folder, cluster, nats))
 
 
 def _policy(name: str, realm: str, lines: int) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def _policy(name: str, realm: str, lines: int) -> dict[str, Any]:
     }
 
 
-async def _measure(site: Site) -> list[Table]:
+async def _measure(site: OperatorSite) -> list[Table]:
     async with site.pods(PODS) as pods, site.operator() as operator:
         await site.kubectl.apply(*(_policy(f"other-{n}", f"r{n}.example", 5) for n in range(OTHERS)))
         await site.kubectl.apply(_policy("changed", "a.example", 1))

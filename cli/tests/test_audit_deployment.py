@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from callwarden.cli.audit import deployment
-from callwarden.cli.audit.deployment import FIREWALL_CONTAINER
+from callwarden.cli.audit.checks.pods import FIREWALL_CONTAINER
 from callwarden.cli.audit.finding import AuditFinding
 from callwarden.cli.audit.objects import Object, Objects, selects
 from cli.tests.strategic_merge import merge

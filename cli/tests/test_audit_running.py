@@ -88,7 +88,9 @@ async def test_a_running_system_is_audited_and_what_its_lines_say_closes_it(
     for name in [name for name in os.environ if name.startswith("CALLWARDEN_")]:
         monkeypatch.delenv(name)
     folder = state_dir / "audited"
-    await local_system(state_dir=folder, services={"call-admission", "rating", "auth", "payment", "rate-guard"})
+    await local_system(
+        state_dir=folder, services={"call-admission", "administration", "rating", "auth", "payment", "rate-guard"}
+    )
 
     async def command(line: str) -> tuple[int, str]:
         code = await asyncio.to_thread(run, ["--state-dir", str(folder), *line.split()])

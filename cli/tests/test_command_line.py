@@ -176,15 +176,15 @@ def test_the_release_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_dead_address_says_that_nobody_answers(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CALLWARDEN_ADMISSION_TARGETS", "127.0.0.1:1")
+    monkeypatch.setenv("CALLWARDEN_ADMINISTRATION_TARGETS", "127.0.0.1:1")
     assert run(["account", "list"]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("callwarden: call-admission (127.0.0.1:1) doesn't answer")
+    assert said.startswith("callwarden: administration (127.0.0.1:1) doesn't answer")
     assert said.count("\n") == 1
 
 
 def test_half_of_mutual_tls_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CALLWARDEN_ADMISSION_TARGETS", "127.0.0.1:1")
+    monkeypatch.setenv("CALLWARDEN_ADMINISTRATION_TARGETS", "127.0.0.1:1")
     monkeypatch.setenv("CALLWARDEN_TLS_CERT", "cert.pem")
     assert run(["account", "list"]) == 1
     assert "set all or none" in capsys.readouterr().err
@@ -197,7 +197,7 @@ def test_half_of_mutual_tls_is_refused(capsys: pytest.CaptureFixture[str], monke
 def test_an_unknown_service_is_named_with_its_variable(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CALLWARDEN_ADMISSION_TARGETS", "127.0.0.1:1")
+    monkeypatch.setenv("CALLWARDEN_ADMINISTRATION_TARGETS", "127.0.0.1:1")
     assert run(["ban", "list"]) == 1
     assert "CALLWARDEN_RATE_GUARD_TARGETS" in capsys.readouterr().err
 

@@ -100,8 +100,8 @@ def test_what_is_no_setting_is_told_by_its_line() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "holds no line"),
-        (b"# nothing\n\n", "holds no line"),
+        (b"", "contains no line"),
+        (b"# nothing\n\n", "contains no line"),
         (b"PK\x03\x04\0\0 = 1", "is not text"),
         (b"a=1\n" * (LINES_MAX + 1), "lines"),
         (b"#" * (LIST_BYTES_MAX + 1), "larger"),
@@ -349,7 +349,7 @@ def test_the_report_is_json_for_programs(tmp_path: Path, capsys: pytest.CaptureF
     ("arguments", "code", "said"),
     [
         (["missing.txt"], 1, "missing.txt: No such file"),
-        (["empty.txt"], 1, "empty.txt: holds no line"),
+        (["empty.txt"], 1, "empty.txt: contains no line"),
         (["plain.txt", "--name", "Not A Name"], 2, "metadata.name"),
         (["plain.txt", "--realm", "not a realm"], 2, "spec.realm"),
         (["plain.txt", "--to", "missing/policy.yaml"], 1, "missing/policy.yaml: No such file"),

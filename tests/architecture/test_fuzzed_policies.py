@@ -24,7 +24,7 @@ from callwarden.rate_guard.core.limits import compile_limits
 from callwarden.rating.core.unbilled import UnbilledSeverity
 from callwarden.sip.message import Response
 
-NOW_S: Final = 1_767_614_400.0
+NOW_S: Final = UnixS(1_767_614_400.0)
 REALMS: Final = (REALM, "example.org")
 
 

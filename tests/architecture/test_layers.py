@@ -31,7 +31,9 @@ STACK: Final = [
 SERVICES: Final = STACK[3]
 PURE_LIBRARIES: Final = {"kernel", "sip", "limits", "policy"}
 # From the lowest up, in every service and in every capability of a service.
-LAYERS: Final = ["core", "ports", "app", "adapters", "settings", "main"]
+LAYERS: Final = ["core", "ports", "app", "adapters", "settings", "wiring", "main"]
+# A second process of a service's image is in the layer of its main module.
+MAINS: Final = {"administration": "main"}
 # call-admission's packages, from the lowest up; those in one line do not import each other.
 CAPABILITIES: Final = [{"model"}, {"admission", "lists", "records"}, {"accounts"}]
 
@@ -61,13 +63,13 @@ def layer_of(module: str) -> str | None:
     parts = module.split(".")
     if member_of(module) not in SERVICES:
         return None
-    return next((part for part in parts[2:4] if part in LAYERS), None)
+    return next((name for part in parts[2:4] if (name := MAINS.get(part, part)) in LAYERS), None)
 
 
 def capability_of(module: str) -> str | None:
     """The package of a service that holds layers of its own, or the model that they stand on."""
     parts = module.split(".")
-    if member_of(module) not in SERVICES or len(parts) < 3 or parts[2] in LAYERS:
+    if member_of(module) not in SERVICES or len(parts) < 3 or MAINS.get(parts[2], parts[2]) in LAYERS:
         return None
     return parts[2]
 

@@ -20,13 +20,20 @@ def packages_of_layers(service: Path) -> list[Path]:
     return [path.parent for path in service.glob("*/ports.py")] or [service]
 
 
+# A process of the same image that isn't the service's own.
+PROCESSES_BESIDES_MAIN = {"call-admission": ("administration",)}
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_is_named_once_and_has_the_same_layers(service: str) -> None:
     folder = ROOT / "services" / service
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     package = service.replace("-", "_")
     assert project["name"] == f"callwarden-{service}"
-    assert project["scripts"] == {f"callwarden-{service}": f"callwarden.{package}.main:main"}
+    scripts = {f"callwarden-{service}": f"callwarden.{package}.main:main"}
+    for process in PROCESSES_BESIDES_MAIN.get(service, ()):
+        scripts[f"callwarden-{service}-{process}"] = f"callwarden.{package}.{process}:main"
+    assert project["scripts"] == scripts
     for file in PROCESS:
         assert (folder / "src" / "callwarden" / package / file).is_file(), file
     for layers in packages_of_layers(folder / "src" / "callwarden" / package):

@@ -18,6 +18,7 @@ import yaml
 
 import callwarden
 from callwarden.common.metrics import CATALOGUE
+from callwarden.common.settings import Settings
 from callwarden.schema import job, roles
 from callwarden.security_policy_operator.app import bans, decks, trunks
 from callwarden.security_policy_operator.app.policies import PLURALS as POLICIES
@@ -52,8 +53,9 @@ FOREIGN: Final = {
 # Of others: their probes, commands and environment are their images' own.
 THEIRS: Final = {"nats", "postgres", "backup"}
 # Members whose package isn't called as they are.
-PACKAGES: Final = {"security-policy": "security_policy_operator"}
+PACKAGES: Final = {"security-policy": "security_policy_operator", "administration": "call_admission"}
 SERVICES: Final = sorted(path.parent.name for path in ROOT.glob("services/*/pyproject.toml"))
+OTHER_PROCESSES: Final = ("security-policy", "administration")
 
 
 # ------------------------------------------------------------------ valid
@@ -270,7 +272,7 @@ def test_edges_on_the_nodes_network_are_let_in_by_the_addresses_of_their_nodes()
 
 @pytest.mark.setting("db-roles")
 def test_the_database_is_reached_by_the_services_that_use_it_only() -> None:
-    users = {*roles.RIGHTS, "schema"}
+    users = {*roles.RIGHTS, "administration", "schema"}
     assert reaching("minimal", 5432) == users
     assert reaching("production", 26257) == users | {"backup"}
     (policy,) = (e for e in of_kind(rendered("minimal"), "NetworkPolicy") if e["metadata"]["name"].endswith("postgres"))
@@ -321,7 +323,7 @@ def test_production_scales_and_survives_maintenance() -> None:
     assert scaled == {f"cw-callwarden-{service}" for service in SERVICES}
     for each in of_kind(rendered("production"), "Deployment"):
         assert ("replicas" in each["spec"]) is (each["metadata"]["name"] not in scaled)
-    assert len(list(of_kind(rendered("production"), "PodDisruptionBudget"))) == len(SERVICES) + 1
+    assert len(list(of_kind(rendered("production"), "PodDisruptionBudget"))) == len(SERVICES) + len(OTHER_PROCESSES)
 
 
 @pytest.mark.setting("nonstandard-ports")
@@ -329,7 +331,7 @@ def test_every_port_can_be_chosen() -> None:
     more = [
         f"--set=services.{name}.{key}={n}"
         for n, (name, key) in enumerate(
-            ((name, key) for name in SERVICES for key in ("grpcPort", "metricsPort")), 20_001
+            ((name, key) for name in (*SERVICES, "administration") for key in ("grpcPort", "metricsPort")), 20_001
         )
     ]
     objects = rendered("everything", VERSIONS[-1], *more)
@@ -347,12 +349,19 @@ def environment(container: Object) -> dict[str, str]:
     return {each["name"]: each.get("value", "") for each in container.get("env", ())}
 
 
-@pytest.mark.parametrize("service", [*SERVICES, "security-policy"])
+def settings_of(service: str) -> type[Settings]:
+    """The class of the process's settings."""
+    package = PACKAGES.get(service, service.replace("-", "_"))
+    names = {"administration": "Administration", "call-admission": "Admission", "security-policy": "Operator"}
+    name = names.get(service) or "".join(part.capitalize() for part in service.removesuffix("-proxy").split("-"))
+    found: type[Settings] = getattr(importlib.import_module(f"callwarden.{package}.settings"), f"{name}Settings")
+    return found
+
+
+@pytest.mark.parametrize("service", [*SERVICES, *OTHER_PROCESSES])
 @pytest.mark.parametrize("case", CASES)
 def test_the_chart_tells_a_service_only_what_its_settings_know(case: str, service: str) -> None:
-    settings = importlib.import_module(
-        f"callwarden.{PACKAGES.get(service, service.replace('-', '_'))}.settings"
-    ).Settings
+    settings = settings_of(service)
     for name, container in containers(rendered(case)):
         if not name.endswith(f"/{service}"):
             continue
@@ -379,8 +388,7 @@ def test_pods_with_ipv6_addresses_only_understand_where_they_are(case: str, monk
             for variable, value in environment(container).items()
             if "$(POD_IP)" in value
         }
-        module = importlib.import_module(f"callwarden.{service.replace('-', '_')}.settings")
-        settings = module.Settings(**texts)
+        settings = settings_of(service).model_validate(texts)
         told |= {(service, setting): getattr(settings, setting) for setting in texts}
     assert told[("rate-guard", "advertise")] == "[fd00:10::5]:7000"
     assert told[("edge-proxy", "sip_advertised")] == "[fd00:10::5]:5060"
@@ -392,7 +400,9 @@ def test_each_service_is_in_the_chart_and_started_by_its_own_command() -> None:
     for service in (*SERVICES, "schema", "security-policy"):
         folder = {"schema": "libs", "security-policy": "operators"}.get(service, "services")
         project = tomllib.loads((ROOT / folder / service / "pyproject.toml").read_text())["project"]
-        assert commands[service] == list(project["scripts"])
+        assert commands[service] == [next(iter(project["scripts"]))]
+    scripts = tomllib.loads((ROOT / "services" / "call-admission" / "pyproject.toml").read_text())["project"]["scripts"]
+    assert [commands["call-admission"], commands["administration"]] == [[name] for name in scripts]
 
 
 def test_the_job_gives_roles_to_the_services_that_have_rights() -> None:
@@ -439,12 +449,8 @@ def skaffold() -> Any:
 def test_skaffold_is_valid_and_builds_every_image_of_the_chart(skaffold: Any) -> None:
     jsonschema.validate(skaffold, json.loads((ROOT / "tests/data/skaffold-v4beta14.schema.json").read_text()))
     built = {each["image"]: each["docker"]["buildArgs"]["MEMBER"] for each in skaffold["build"]["artifacts"]}
-    ours = {
-        name.partition("/")[2]
-        for name, each in containers(rendered("default"))
-        if each["image"].startswith("callwarden/")
-    }
-    assert set(built) == {f"callwarden/{name}" for name in ours}
+    images = (each["image"].partition(":")[0] for _, each in containers(rendered("default")))
+    assert set(built) == {image for image in images if image.startswith("callwarden/")}
     for member in built.values():
         assert (ROOT / member / "pyproject.toml").exists()
     for profile in skaffold["profiles"]:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.chart.rendering import CHART, ROOT
 
 SBOM_PYTHON = Path(os.environ.get("CALLWARDEN_SBOM", ROOT / ".venv-sbom" / "bin" / "python"))
 MEMBER = "services/payment"
+VERSION = tomllib.loads((ROOT / MEMBER / "pyproject.toml").read_text())["project"]["version"]
 
 
 def script(path: str) -> ModuleType:
@@ -111,7 +113,7 @@ def test_the_bill_of_materials_names_all_that_ships_with_its_version_and_a_licen
     named = {(normal(each["name"]), each["version"]) for each in bom["components"]}
     (libraries,) = app.glob("lib/python3*/site-packages")
     installed = {(normal(each.name), each.version) for each in distributions(path=[str(libraries)])}
-    assert named | {("callwarden-payment", "0.1.0")} == installed
+    assert named | {("callwarden-payment", VERSION)} == installed
     assert bom["metadata"]["component"]["name"] == "callwarden-payment"
     foreign = {f"{name}=={version}" for name, version in named if not name.startswith("callwarden-")}
     assert len(foreign) > 20

@@ -29,7 +29,7 @@ from callwarden.testing.operator import PASSWORD, OperatorClient
 from callwarden.testing.phones import Phones
 from callwarden.testing.waiting import eventually
 from tests.chart.rendering import NAMESPACE, VERSIONS, Object, pods, rendered
-from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, OWN_CLUSTER, Cluster, missing
+from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, OWN_CLUSTER, KubernetesCluster, missing
 
 pytestmark = [pytest.mark.integration, needs_kube_tools()]
 
@@ -51,7 +51,10 @@ class World:
     def __init__(self, folder: Path, secrets: Mapping[str, Mapping[str, str]]) -> None:
         self.state_dir = folder
         self.secrets = secrets
-        self._ports = {name: {"grpc": reserve(), "metrics": reserve()} for name in (*DATABASE_USERS, "rate-guard")}
+        self._ports = {
+            name: {"grpc": reserve(), "metrics": reserve()}
+            for name in (*DATABASE_USERS, "administration", "rate-guard")
+        }
         self._ports["edge-proxy"] = {"sip": reserve(), "metrics": reserve()}
         self._ports["security-policy"] = {"metrics": reserve()}
 
@@ -109,7 +112,7 @@ def command_of(container: Object) -> list[str]:
 
 @asynccontextmanager
 async def installed(
-    case: str, folder: Path, nats: NatsServer, database_url: str, kubernetes: Cluster | None = None
+    case: str, folder: Path, nats: NatsServer, database_url: str, kubernetes: KubernetesCluster | None = None
 ) -> AsyncIterator[World]:
     """The migrations Job of a preset, then every service of it, as processes. The operator's pod, too, where there is
     a Kubernetes for it: with the account and the rights that the chart gives it.
@@ -218,7 +221,7 @@ async def test_what_kubectl_applies_is_carried_out_by_the_pods_that_production_d
 ) -> None:
     """The operator's pod among them: with its own account, over mutual TLS, to the addresses that it is told."""
     async with (
-        Cluster(state_dir / "kubernetes") as kubernetes,
+        KubernetesCluster(state_dir / "kubernetes") as kubernetes,
         installed("production", state_dir, nats_server, database_url, kubernetes) as world,
         OperatorClient(world, _admin(world)) as operator,
         Phones(world.at("edge-proxy", "sip")) as carrier,

@@ -11,7 +11,17 @@ from tests.integration.conftest import Sites
 from tests.integration.test_limits import books_are_right
 
 CALLS = 100
-SERVICES = ["edge-proxy", "auth", "rate-guard", "call-admission", "rating", "payment", "nats", "postgres"]
+SERVICES = [
+    "edge-proxy",
+    "auth",
+    "rate-guard",
+    "call-admission",
+    "administration",
+    "rating",
+    "payment",
+    "nats",
+    "postgres",
+]
 # Slices are short so that holds, extensions and expiry all happen within the test.
 POLICY = """
 apiVersion: callwarden.io/v1

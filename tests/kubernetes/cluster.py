@@ -51,7 +51,7 @@ def missing() -> str:
     return f"needs {' and '.join(wanted)}, or CALLWARDEN_TEST_CLUSTER=1 and KUBECONFIG" if wanted else ""
 
 
-class Kubectl:
+class ClusterKubectl:
     """The real kubectl against one cluster."""
 
     def __init__(self, kubeconfig: Path) -> None:
@@ -95,13 +95,13 @@ def _together(objects: Sequence[dict[str, Any]]) -> str:
     return "\n---\n".join(json.dumps(each) for each in objects)
 
 
-class Cluster:
-    """`async with Cluster(folder) as cluster`: a running API with our kinds; `kubectl`, `kubeconfig`."""
+class KubernetesCluster:
+    """`async with KubernetesCluster(folder) as cluster`: a running API with our kinds; `kubectl`, `kubeconfig`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.kubeconfig = folder / "kubeconfig"
-        self.kubectl = Kubectl(self.kubeconfig)
+        self.kubectl = ClusterKubectl(self.kubeconfig)
         self._children: list[Child] = []
         self._ports: list[ports.Port] = []
 
@@ -109,7 +109,7 @@ class Cluster:
         try:
             if OWN_CLUSTER:
                 self.kubeconfig = Path(os.environ["KUBECONFIG"])
-                self.kubectl = Kubectl(self.kubeconfig)
+                self.kubectl = ClusterKubectl(self.kubeconfig)
             else:
                 await self._start(build.binary())
             await self.kubectl.do("apply", "--server-side", "-f", str(CRDS))

@@ -19,24 +19,24 @@ from callwarden.common.metrics import Metrics
 from callwarden.common.policy import Policies
 from callwarden.local.nats import NatsServer
 from callwarden.local.process import Child, file_appears
-from tests.kubernetes.cluster import Cluster, Kubectl
+from tests.kubernetes.cluster import ClusterKubectl, KubernetesCluster
 
 START_TIMEOUT_S = 40.0
 SERVICES = ("edge-proxy", "auth", "rate-guard", "call-admission", "rating", "payment")
 
 
 @dataclass(slots=True)
-class Site:
+class OperatorSite:
     """One cluster, one bus."""
 
     folder: Path
-    cluster: Cluster
+    cluster: KubernetesCluster
     nats: NatsServer
     members: list[Policies] = field(default_factory=list)
     _count: int = 0
 
     @property
-    def kubectl(self) -> Kubectl:
+    def kubectl(self) -> ClusterKubectl:
         return self.cluster.kubectl
 
     async def start_operator(self, kubeconfig: Path | None = None, **settings: str) -> Child:
@@ -108,19 +108,19 @@ class Site:
                 await asyncio.wait(tasks)
 
 
-Sites = Callable[[], AbstractAsyncContextManager[Site]]
+OperatorSites = Callable[[], AbstractAsyncContextManager[OperatorSite]]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[KubernetesCluster]:
     """One for all tests of this worker: its start takes ten seconds."""
-    async with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+    async with KubernetesCluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
 
 
 @pytest_asyncio.fixture
-async def site(cluster: Cluster, state_dir: Path) -> AsyncIterator[Site]:
+async def site(cluster: KubernetesCluster, state_dir: Path) -> AsyncIterator[OperatorSite]:
     """The cluster without resources of ours, and an empty bus."""
     async with NatsServer(state_dir / "nats") as nats:
-        yield Site(state_dir, cluster, nats)
+        yield OperatorSite(state_dir, cluster, nats)
     await cluster.clear()

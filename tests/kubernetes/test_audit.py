@@ -12,7 +12,7 @@ from callwarden.cli.audit.finding import AuditFinding
 from callwarden.cli.audit.sources.cluster import SELECTOR, ClusterUnreachable, Kubectl, evidence
 from callwarden.testing import kube_tools
 from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, OWN_CLUSTER, missing
-from tests.kubernetes.conftest import Site
+from tests.kubernetes.conftest import OperatorSite
 from tests.kubernetes.test_resources import resource
 
 pytestmark = [
@@ -26,7 +26,7 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def administrator(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def administrator(site: OperatorSite, monkeypatch: pytest.MonkeyPatch) -> None:
     """kubectl in PATH, with the cluster in its configuration."""
     folder = kube_tools.program("kubectl").parent
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
@@ -45,7 +45,7 @@ def labelled(kind: str, version: str, name: str, **content: Any) -> dict[str, An
     return {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
 
 
-async def test_a_weak_policy_is_found_and_its_line_closes_it(site: Site) -> None:
+async def test_a_weak_policy_is_found_and_its_line_closes_it(site: OperatorSite) -> None:
     weak = {"profile": "Hardened", "fraud": {"blockPremium": False}, "modes": {"lines": "Report"}}
     await site.kubectl.apply(resource("SecurityPolicy", "main", **weak))
     before = await audited()
@@ -59,7 +59,7 @@ async def test_a_weak_policy_is_found_and_its_line_closes_it(site: Site) -> None
 
 
 @pytest.mark.skipif(OWN_CLUSTER, reason="another cluster may have more of Callwarden")
-async def test_where_nobody_wrote_a_policy_the_defaults_are_audited(site: Site) -> None:
+async def test_without_any_policy_the_defaults_are_audited(site: OperatorSite) -> None:
     with pytest.raises(ClusterUnreachable, match="nothing of Callwarden"):
         await audited()
     sender = {"address": "192.0.2.7:5060", "direction": "traffic-sender", "account": "office"}
@@ -70,7 +70,9 @@ async def test_where_nobody_wrote_a_policy_the_defaults_are_audited(site: Site) 
     assert "techPrefix" in found["trunk/address-alone"].fix
 
 
-async def test_rights_and_secrets_of_a_deployment_are_found_and_what_the_cluster_lacks_is_told(site: Site) -> None:
+async def test_rights_secrets_and_what_the_cluster_lacks_are_found(
+    site: OperatorSite,
+) -> None:
     every = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
     weak = (
         labelled("Role", "rbac.authorization.k8s.io/v1", "auditee", rules=[every]),

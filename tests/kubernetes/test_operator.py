@@ -14,7 +14,7 @@ from callwarden.policy.bundle import PolicySet
 from callwarden.testing import kube_tools
 from callwarden.testing.waiting import eventually
 from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, missing
-from tests.kubernetes.conftest import Site
+from tests.kubernetes.conftest import OperatorSite
 
 pytestmark = [
     pytest.mark.integration,
@@ -39,17 +39,17 @@ def message(resource: dict[str, Any], kind: str) -> str:
     return next(str(one["message"]) for one in resource["status"]["conditions"] if one["type"] == kind)
 
 
-async def bundle(site: Site) -> PolicySet:
+async def bundle(site: OperatorSite) -> PolicySet:
     async with Bus(site.nats.url, name="test", declare=False) as bus:
         entry = await bus.kv(Bucket.POLICY).get(BUNDLE_KEY)
         return parse_bundle(entry.value) if entry is not None else PolicySet.build(0, ())
 
 
-async def waits(site: Site, what: str, condition: str) -> None:
+async def waits(site: OperatorSite, what: str, condition: str) -> None:
     await site.kubectl.do("wait", f"--for=condition={condition}", what, "--timeout=60s")
 
 
-async def test_a_policy_is_applied_edited_and_deleted_and_every_pod_follows(site: Site) -> None:
+async def test_a_policy_is_applied_edited_and_deleted_and_every_pod_follows(site: OperatorSite) -> None:
     async with site.pods(6) as pods, site.operator():
         await site.kubectl.apply(
             policy("base", kind="ClusterSecurityPolicy", lines={"max": 7}), policy("house", lines={"max": 3})
@@ -90,7 +90,7 @@ async def test_a_policy_is_applied_edited_and_deleted_and_every_pod_follows(site
         assert {"Accepted", "Applied"} <= {one["reason"] for one in events["items"]}
 
 
-async def test_what_is_wrong_is_refused_with_the_field_named(site: Site) -> None:
+async def test_an_invalid_policy_is_refused_and_names_the_field(site: OperatorSite) -> None:
     async with site.operator():
         # By the schema.
         assert "spec.lines.max" in await site.kubectl.refused(policy("bad", lines={"max": "many"}))
@@ -110,7 +110,9 @@ async def test_what_is_wrong_is_refused_with_the_field_named(site: Site) -> None
         assert (await bundle(site)).documents == ()
 
 
-async def test_a_policy_that_becomes_bad_leaves_its_last_good_version_and_all_others_in_force(site: Site) -> None:
+async def test_an_invalid_edit_leaves_the_last_good_version_and_all_others_in_force(
+    site: OperatorSite,
+) -> None:
     async with site.pods(2) as pods, site.operator():
         await site.kubectl.apply(
             policy("one", realm="a.example", lines={"max": 3}), policy("two", realm="b.example", lines={"max": 4})
@@ -125,7 +127,9 @@ async def test_a_policy_that_becomes_bad_leaves_its_last_good_version_and_all_ot
         assert conditions(one)["Degraded"] == ("True", "LastGoodInForce")
 
 
-async def test_two_policies_that_contradict_each_other_in_one_place_are_a_conflict_of_the_younger(site: Site) -> None:
+async def test_of_two_conflicting_policies_the_younger_is_refused(
+    site: OperatorSite,
+) -> None:
     async with site.operator():
         await site.kubectl.apply(policy("elder", priority=1, lines={"max": 3}))
         await waits(site, "cwsp/elder", "Accepted")
@@ -143,7 +147,7 @@ async def test_two_policies_that_contradict_each_other_in_one_place_are_a_confli
         await waits(site, "cwsp/younger", "Accepted")  # the conflict is over
 
 
-async def test_two_managers_by_server_side_apply_are_told_of_each_other(site: Site) -> None:
+async def test_two_managers_that_use_server_side_apply_get_a_conflict(site: OperatorSite) -> None:
     async with site.operator():
         ours, theirs = ("--server-side", "--field-manager=ours"), ("--server-side", "--field-manager=theirs")
         await site.kubectl.apply(policy("shared", lines={"max": 3}), options=ours)
@@ -162,7 +166,7 @@ async def test_two_managers_by_server_side_apply_are_told_of_each_other(site: Si
         await eventually(both, what="both managers' fields")
 
 
-async def test_killed_in_the_middle_of_two_hundred_policies_it_goes_on_where_it_was(site: Site) -> None:
+async def test_an_operator_killed_amid_two_hundred_policies_continues(site: OperatorSite) -> None:
     wanted = [policy(f"realm-{n}", realm=f"r{n}.example", lines={"max": n + 1}) for n in range(200)]
     async with site.pods(6) as pods:
         first = await site.start_operator()
@@ -187,18 +191,18 @@ async def test_killed_in_the_middle_of_two_hundred_policies_it_goes_on_where_it_
             assert (await bundle(site)).revision == before
 
 
-async def test_of_two_operators_one_leads_and_the_other_takes_over(site: Site) -> None:
+async def test_of_two_operators_one_leads_and_the_other_takes_over(site: OperatorSite) -> None:
     async def holder() -> str:
         lease = await site.kubectl.get("lease", "callwarden-security-policy")
         return str(lease["spec"].get("holderIdentity", ""))
 
     first = await site.start_operator()
-    await eventually(lambda: _told(first.log, "leader.elected"), what="a leader")
+    await eventually(lambda: _is_logged(first.log, "leader.elected"), what="a leader")
     async with site.operator() as second:
         await site.kubectl.apply(policy("house", lines={"max": 3}))
         await waits(site, "cwsp/house", "Accepted")
         assert await holder() == first.name
-        assert not _told(second.log, "leader.elected")
+        assert not _is_logged(second.log, "leader.elected")
         await first.kill()
         await site.kubectl.apply(policy("house", lines={"max": 4}))
 
@@ -210,7 +214,7 @@ async def test_of_two_operators_one_leads_and_the_other_takes_over(site: Site) -
         assert await holder() == second.name
 
 
-async def test_a_hundred_pods_enforce_a_change(site: Site) -> None:
+async def test_a_hundred_pods_enforce_a_change(site: OperatorSite) -> None:
     async with site.pods(100) as pods, site.operator():
         await site.kubectl.apply(policy("house", lines={"max": 3}))
         await waits(site, "cwsp/house", "Applied")
@@ -219,7 +223,7 @@ async def test_a_hundred_pods_enforce_a_change(site: Site) -> None:
         assert sum(one["running"] for one in services) == 100
 
 
-async def test_pods_that_end_in_order_are_waited_for_no_more(site: Site) -> None:
+async def test_pods_that_shut_down_in_order_no_longer_count(site: OperatorSite) -> None:
     async with site.operator():
         async with site.pods(2):
             await site.kubectl.apply(policy("house", lines={"max": 3}))
@@ -230,7 +234,7 @@ async def test_pods_that_end_in_order_are_waited_for_no_more(site: Site) -> None
         assert conditions(house)["Applied"] == ("Unknown", "NoPods")
 
 
-async def test_while_nats_is_away_nothing_is_claimed_and_afterwards_all_is_done(site: Site) -> None:
+async def test_while_nats_is_away_nothing_is_reported_as_applied(site: OperatorSite) -> None:
     async with site.operator():
         await site.kubectl.apply(policy("house", lines={"max": 3}))
         await waits(site, "cwsp/house", "Accepted")
@@ -245,7 +249,7 @@ async def test_while_nats_is_away_nothing_is_claimed_and_afterwards_all_is_done(
         await eventually(written, timeout_s=60.0, what="the bundle")
 
 
-async def test_a_ban_resource_bans_for_as_long_as_it_is_there(site: Site) -> None:
+async def test_a_ban_resource_bans_as_long_as_it_exists(site: OperatorSite) -> None:
     async def banned() -> dict[str, str]:
         async with Bus(site.nats.url, name="test", declare=False) as bus:
             entries = (await bus.kv(Bucket.BANS).items()).values()
@@ -278,5 +282,5 @@ async def test_a_ban_resource_bans_for_as_long_as_it_is_there(site: Site) -> Non
         assert await banned() == {}
 
 
-def _told(log: Path, event: str) -> bool:
+def _is_logged(log: Path, event: str) -> bool:
     return log.exists() and event in log.read_text()

@@ -18,7 +18,7 @@ from callwarden.policy import crd
 from callwarden.testing import kube_tools
 from callwarden.testing.waiting import eventually
 from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, missing
-from tests.kubernetes.conftest import Site
+from tests.kubernetes.conftest import OperatorSite
 from tests.kubernetes.test_operator import bundle, conditions, message, policy
 
 pytestmark = [
@@ -48,7 +48,7 @@ SPECS = st.one_of(RIGHT, RIGHT, JUNK).filter(travels)
 
 
 @pytest_asyncio.fixture
-async def running(site: Site) -> AsyncIterator[tuple[Site, Child]]:
+async def running(site: OperatorSite) -> AsyncIterator[tuple[OperatorSite, Child]]:
     async with site.operator() as operator:
         yield site, operator
 
@@ -60,8 +60,8 @@ async def running(site: Site) -> AsyncIterator[tuple[Site, Child]]:
     suppress_health_check=list(HealthCheck),
 )
 @given(specs=st.lists(SPECS, min_size=8, max_size=12))
-async def test_whatever_the_schema_lets_through_gets_its_verdict(
-    running: tuple[Site, Child], specs: list[dict[str, Any]]
+async def test_everything_that_the_schema_allows_gets_a_verdict(
+    running: tuple[OperatorSite, Child], specs: list[dict[str, Any]]
 ) -> None:
     site, operator = running
     gate = asyncio.Semaphore(KUBECTLS)

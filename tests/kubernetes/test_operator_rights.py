@@ -8,7 +8,7 @@ from callwarden.testing import kube_tools
 from callwarden.testing.waiting import eventually
 from tests.chart.rendering import NAMESPACE, VERSIONS, rendered
 from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, OWN_CLUSTER, missing
-from tests.kubernetes.conftest import Site
+from tests.kubernetes.conftest import OperatorSite
 
 pytestmark = [
     pytest.mark.integration,
@@ -23,7 +23,7 @@ AS_OPERATOR = ("--as", f"system:serviceaccount:{NAMESPACE}:cw-callwarden-securit
 OTHERS = ("Ban", "Trunk", "RateDeck")
 
 
-async def test_the_charts_rights_are_enough_and_nothing_else_is_asked_for(site: Site) -> None:
+async def test_the_charts_rights_are_sufficient_and_all_are_used(site: OperatorSite) -> None:
     chosen = rendered("default", VERSIONS[-1], "--set", "rateDecks.namespaces={default}")
     kubeconfig = await site.cluster.account(chosen)
     readable = {
@@ -32,7 +32,7 @@ async def test_the_charts_rights_are_enough_and_nothing_else_is_asked_for(site: 
     }
     assert {namespace for namespace, (code, _, _) in readable.items() if code == 0} == {NAMESPACE, "default"}
     # Nobody answers there: what the operator asks of the API server is the same.
-    away = {"rate_guard": "127.0.0.1:1", "call_admission": "127.0.0.1:1", "rating": "127.0.0.1:1"}
+    away = {"rate_guard": "127.0.0.1:1", "administration": "127.0.0.1:1", "rating": "127.0.0.1:1"}
     async with site.pods(2), site.operator(kubeconfig, lease_namespace=NAMESPACE, **away) as operator:
         house = {
             "apiVersion": "callwarden.io/v1",
@@ -50,12 +50,12 @@ async def test_the_charts_rights_are_enough_and_nothing_else_is_asked_for(site: 
         for what in ("cwban/house", "cwtrunk/house", "cwdeck/house"):
             await site.kubectl.do("wait", "--for=condition=Accepted", what, "--timeout=60s")
 
-        async def told() -> bool:
+        async def are_reported() -> bool:
             events = (await site.kubectl.get("events"))["items"]
             found = {(each["involvedObject"]["kind"], each["reason"]) for each in events}
             return found >= {("SecurityPolicy", "Applied"), *((kind, "Unavailable") for kind in OTHERS)}
 
-        await eventually(told, what="an event about each")
+        await eventually(are_reported, what="an event about each")
         await site.kubectl.do("delete", "configmap", "house")
         await site.kubectl.do("delete", "cwsp", "house", "--timeout=60s")
         said = operator.log.read_text()

@@ -26,8 +26,8 @@ from callwarden.testing import kube_tools
 from callwarden.testing.certificates import Authority
 from callwarden.testing.servers import Servers
 from callwarden.testing.waiting import eventually
-from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, Cluster, missing
-from tests.kubernetes.conftest import Site
+from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, KubernetesCluster, missing
+from tests.kubernetes.conftest import OperatorSite
 from tests.kubernetes.test_operator import conditions, message, waits
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ pytestmark = [
     kube_tools.needs_kube_tools(),
 ]
 
-SERVICES = ("rate-guard", "call-admission", "rating")
+SERVICES = ("rate-guard", "administration", "rating")
 HEAD = "prefix,description,rate\n"
 
 
@@ -68,7 +68,7 @@ class Services:
         return channel(self.system.targets(name)[0], self.authority.files("test"), peer=name)
 
     @asynccontextmanager
-    async def operator(self, site: Site, **settings: str) -> AsyncIterator[Child]:
+    async def operator(self, site: OperatorSite, **settings: str) -> AsyncIterator[Child]:
         """One that is told where they are, unless `settings` say otherwise."""
         targets = {name.replace("-", "_"): self.system.targets(name)[0] for name in SERVICES}
         tls = tls_settings(self.authority, "security-policy")
@@ -98,7 +98,7 @@ async def services(callwarden_servers: Servers, tmp_path_factory: pytest.TempPat
 
 
 @dataclass(frozen=True, slots=True)
-class Clients:
+class ServiceClients:
     """The test's own, to look at what the services have."""
 
     accounts: "AccountServiceAsyncStub"
@@ -129,24 +129,24 @@ class Clients:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def clients(services: Services) -> AsyncIterator[Clients]:
-    async with services.channel("call-admission") as admission, services.channel("rating") as rating:
-        connected = Clients(AccountServiceStub(admission), RatingServiceStub(rating))
+async def clients(services: Services) -> AsyncIterator[ServiceClients]:
+    async with services.channel("administration") as admission, services.channel("rating") as rating:
+        connected = ServiceClients(AccountServiceStub(admission), RatingServiceStub(rating))
         yield connected
         await connected.clear()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def site(cluster: Cluster, services: Services, state_dir: Path) -> AsyncIterator[Site]:
+async def site(cluster: KubernetesCluster, services: Services, state_dir: Path) -> AsyncIterator[OperatorSite]:
     """The cluster without resources of ours, and the system's bus."""
     assert services.system.nats is not None
-    yield Site(state_dir, cluster, services.system.nats)
+    yield OperatorSite(state_dir, cluster, services.system.nats)
     await cluster.clear()
     await cluster.kubectl.do("delete", "configmap", "prices", "--ignore-not-found")
 
 
-async def told(site: Site, kind: str, name: str, *wanted: tuple[str, str]) -> list[str]:
-    """Just these Events (type, reason) are told, in any order, since their time has whole seconds. Their messages."""
+async def events_of(site: OperatorSite, kind: str, name: str, *wanted: tuple[str, str]) -> list[str]:
+    """The messages of exactly these Events (type, reason), in any order: their times are whole seconds. Waits."""
     which = f"involvedObject.kind={kind},involvedObject.name={name}"
 
     async def are_there() -> list[str]:
@@ -158,7 +158,7 @@ async def told(site: Site, kind: str, name: str, *wanted: tuple[str, str]) -> li
     return await eventually(are_there, interval_s=0.5, what=f"what is told of {kind} {name}")
 
 
-async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: Site, services: Services) -> None:
+async def test_a_bans_reason_can_be_edited_and_an_expired_ban_is_lifted(site: OperatorSite, services: Services) -> None:
     async def banned() -> dict[str, str]:
         async with Bus(site.nats.url, name="test", declare=False) as bus:
             entries = (await bus.kv(Bucket.BANS).items()).values()
@@ -185,7 +185,9 @@ async def test_a_bans_reason_is_edited_and_a_ban_whose_time_is_up_is_over(site: 
         assert await banned() == {}
 
 
-async def test_what_becomes_of_a_resource_is_told_once(site: Site, services: Services, clients: Clients) -> None:
+async def test_each_outcome_of_a_resource_is_one_event(
+    site: OperatorSite, services: Services, clients: ServiceClients
+) -> None:
     accepted, applied = ("Normal", "Accepted"), ("Normal", "Applied")
     async with services.operator(site, resync_s="1"):
         await site.kubectl.apply(
@@ -194,32 +196,32 @@ async def test_what_becomes_of_a_resource_is_told_once(site: Site, services: Ser
             config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,dear\n"}),
             resource("RateDeck", "told", configMap={"name": "prices"}),
         )
-        await told(site, "Ban", "guest", accepted, applied)
-        await told(site, "Trunk", "berlin", accepted, applied)
-        await told(site, "RateDeck", "told", ("Warning", "BadLines"))
+        await events_of(site, "Ban", "guest", accepted, applied)
+        await events_of(site, "Trunk", "berlin", accepted, applied)
+        await events_of(site, "RateDeck", "told", ("Warning", "BadLines"))
         await site.kubectl.apply(
             resource("Ban", "later", address="192.0.2.7"),
             resource("Trunk", "berlin", address="192.0.2.11:5060"),
             config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,0.06\n"}),
         )
-        await told(site, "Ban", "later", ("Warning", "Conflict"))
-        await told(site, "RateDeck", "told", ("Warning", "BadLines"), accepted, applied)
-        await told(site, "Trunk", "berlin", accepted, applied, applied)  # the edit
+        await events_of(site, "Ban", "later", ("Warning", "Conflict"))
+        await events_of(site, "RateDeck", "told", ("Warning", "BadLines"), accepted, applied)
+        await events_of(site, "Trunk", "berlin", accepted, applied, applied)  # the edit
 
         await site.kubectl.do("delete", "cwban", "guest", "--timeout=60s")
         await site.kubectl.do("delete", "cwtrunk", "berlin", "--timeout=60s")
-        await told(site, "Trunk", "berlin", accepted, applied, applied, ("Normal", "Deleted"))
-        await told(site, "Ban", "later", ("Warning", "Conflict"), accepted, applied)
-        await told(site, "Ban", "guest", accepted, applied)  # not lifted: the other one bans the address now
+        await events_of(site, "Trunk", "berlin", accepted, applied, applied, ("Normal", "Deleted"))
+        await events_of(site, "Ban", "later", ("Warning", "Conflict"), accepted, applied)
+        await events_of(site, "Ban", "guest", accepted, applied)  # not lifted: the other one bans the address now
         await site.kubectl.do("delete", "cwban", "later", "--timeout=60s")
-        await told(site, "Ban", "later", ("Warning", "Conflict"), accepted, applied, ("Normal", "Lifted"))
+        await events_of(site, "Ban", "later", ("Warning", "Conflict"), accepted, applied, ("Normal", "Lifted"))
 
 
-async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
-    site: Site, services: Services, clients: Clients
+async def test_a_trunk_resource_creates_changes_and_deletes_a_trunk(
+    site: OperatorSite, services: Services, clients: ServiceClients
 ) -> None:
     async with services.operator(site):
-        # Wrong in a way that only call-admission sees, older than the others, and in nobody's way.
+        # Wrong in a way that only administration sees, older than the others, and in nobody's way.
         await site.kubectl.apply(resource("Trunk", "astray", address="192.0.2.9:5060", account="nobody"))
         await site.kubectl.apply(
             resource("Trunk", "berlin", address="192.0.2.10:5060", blockPrefixes=["+4990", "4991"], stripDigits=1)
@@ -255,20 +257,20 @@ async def test_a_trunk_resource_makes_changes_and_takes_away_a_trunk(
 
         await eventually(changed, what="the edit")
 
-        # While call-admission is away nothing is claimed; afterwards it is done.
-        await services.system.stop("call-admission")
+        # While administration is away nothing is claimed; afterwards it is done.
+        await services.system.stop("administration")
         await site.kubectl.apply(resource("Trunk", "hamburg", address="192.0.2.12:5060"))
         await waits(site, "cwtrunk/hamburg", "Applied=False")
         assert conditions(await site.kubectl.get("cwtrunk", "hamburg"))["Applied"] == ("False", "Unavailable")
-        await services.system.restart("call-admission")
+        await services.system.restart("administration")
         await waits(site, "cwtrunk/hamburg", "Applied")
 
         await site.kubectl.do("delete", "cwtrunk", "berlin", "astray", "--timeout=60s")
         assert set(await clients.trunks()) == {"hamburg"}
 
 
-async def test_a_trunk_that_is_somebody_elses_is_neither_taken_nor_deleted_and_a_routed_one_is_disabled(
-    site: Site, services: Services, clients: Clients
+async def test_a_foreign_trunk_is_left_alone_and_a_routed_one_is_disabled(
+    site: OperatorSite, services: Services, clients: ServiceClients
 ) -> None:
     async with services.operator(site, resync_s="2"):
         name = "frankfurt"
@@ -290,8 +292,8 @@ async def test_a_trunk_that_is_somebody_elses_is_neither_taken_nor_deleted_and_a
         assert set(await clients.trunks()) == {name}
 
 
-async def test_a_trunk_that_is_there_already_is_taken_over_only_by_a_resource_of_its_own_account(
-    site: Site, services: Services, clients: Clients
+async def test_an_existing_trunk_is_taken_over_only_for_its_own_account(
+    site: OperatorSite, services: Services, clients: ServiceClients
 ) -> None:
     await clients.carrier("munich", "192.0.2.1:5060")
     await clients.carrier("cologne", "192.0.2.1:5060")
@@ -318,8 +320,10 @@ async def test_a_trunk_that_is_there_already_is_taken_over_only_by_a_resource_of
         await waits(site, "cwtrunk/cologne", "Applied")
         refusals = [("Warning", "Refused")] * 2
         normal = [("Normal", reason) for reason in ("Accepted", "Applied", "TakenOver")]
-        assert "The trunk existed already. Changed: nothing." in await told(site, "Trunk", "munich", *refusals, *normal)
-        said = await told(site, "Trunk", "cologne", *normal)
+        assert "The trunk existed already. Changed: nothing." in await events_of(
+            site, "Trunk", "munich", *refusals, *normal
+        )
+        said = await events_of(site, "Trunk", "cologne", *normal)
         assert "The trunk existed already. Changed: address, blockPrefixes." in said
         after = await clients.trunks()
         assert after["munich"] == before["munich"]
@@ -328,8 +332,8 @@ async def test_a_trunk_that_is_there_already_is_taken_over_only_by_a_resource_of
         assert await clients.trunks() == {}
 
 
-async def test_of_two_trunks_of_one_name_the_younger_gets_it_when_the_older_is_gone(
-    site: Site, services: Services, clients: Clients
+async def test_of_two_resources_with_one_name_the_younger_gets_the_trunk_after_the_older(
+    site: OperatorSite, services: Services, clients: ServiceClients
 ) -> None:
     async def owner() -> str:
         trunk = (await clients.trunks())["bremen"]
@@ -351,8 +355,8 @@ async def test_of_two_trunks_of_one_name_the_younger_gets_it_when_the_older_is_g
         assert await clients.trunks() == {}
 
 
-async def test_a_rate_deck_is_imported_again_when_its_config_map_or_spec_changes_and_bad_lines_are_named(
-    site: Site, services: Services, clients: Clients
+async def test_a_rate_deck_is_imported_again_after_each_change_and_names_invalid_lines(
+    site: OperatorSite, services: Services, clients: ServiceClients
 ) -> None:
     async with services.operator(site):
 
@@ -403,11 +407,11 @@ async def test_a_rate_deck_is_imported_again_when_its_config_map_or_spec_changes
         assert (await clients.decks())["retail"] == ("USD", 1)  # rating forgets no price list
 
 
-async def test_who_has_another_services_certificate_is_told_nothing(
-    site: Site, services: Services, clients: Clients
+async def test_a_service_with_anothers_certificate_gets_no_request(
+    site: OperatorSite, services: Services, clients: ServiceClients
 ) -> None:
     (stranger,) = services.system.targets("rate-guard")
-    async with services.operator(site, call_admission=stranger, rating=stranger):
+    async with services.operator(site, administration=stranger, rating=stranger):
         await site.kubectl.apply(
             config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,0.06\n"}),
             resource("Trunk", "berlin", address="192.0.2.10:5060"),

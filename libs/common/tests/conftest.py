@@ -37,7 +37,7 @@ async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
             tracer: Tracer | None = None,
             **options: Any,
         ) -> Served:
-            serving = Serving(asyncio.Event(), tracer or Tracer(None, 0.0), Metrics())
+            serving = Serving(asyncio.Event(), tracer or Tracer(None), Metrics())
             server = Server(f"{host}:{port}", serving, direct=request.param == "direct")
             servicer = ExampleServicer(handlers, **options)
             rateguard_pb2_grpc.add_RateGuardServiceServicer_to_server(servicer, server)

@@ -293,15 +293,6 @@ async def test_a_consumer_survives_the_death_of_the_server(bus: Bus, nats_server
         await consumer
 
 
-async def test_an_event_is_acknowledged_or_refused_for_who_waits(bus: Bus) -> None:
-    async with bus.publisher() as events:
-        await events.publish_acknowledged("payments.done", b"x", message_id="1")
-        assert await messages_in(bus, Stream.PAYMENTS) == 1
-        await bus.jetstream.delete_stream("PAYMENTS")
-        with pytest.raises(Unavailable):
-            await events.publish_acknowledged("payments.done", b"x", message_id="2")
-
-
 @pytest.mark.parametrize(
     ("subject", "payload", "message_id"),
     [
@@ -320,8 +311,6 @@ async def test_what_could_never_be_sent_is_refused_at_once(
     async with bus.publisher(spool) as events:
         with pytest.raises(Invalid):
             events.publish(subject, payload, message_id=message_id)
-        with pytest.raises(Invalid):
-            await events.publish_acknowledged(subject, payload, message_id=message_id)
         assert len(spool) == 0
 
 
@@ -464,8 +453,6 @@ async def test_without_a_spool_events_wait_in_memory_within_bounds(
             events.publish("calls.ended", b"", message_id=str(number))
         with pytest.raises(Exhausted):
             events.publish("calls.ended", b"", message_id="one too many")
-        with pytest.raises(Unavailable):
-            await events.publish_acknowledged("calls.ended", b"", message_id="at once")
         await nats_server.restart()
         await events.flush()
         assert await messages_in(bus, Stream.CALLS) == 10

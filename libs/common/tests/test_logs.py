@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +64,7 @@ def test_a_line_says_when_who_what(lines: Lines) -> None:
 
 
 def test_every_line_of_a_call_carries_trace_and_call_id(lines: Lines) -> None:
-    traceparent = trace.new_traceparent(random.Random(1), sampled=True)
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with trace.scope(traceparent=traceparent, call_id="a84b4c76e66710"):
         log.info("one")
         logging.getLogger("some.library").warning("two %s", "words")

@@ -56,7 +56,7 @@ def test_an_empty_bundle_is_the_default() -> None:
         policy_pb2.Bundle(revision=1, documents=[policy_pb2.Document(json='{"kind": "x"}')]).SerializeToString(),
     ],
 )
-def test_what_is_no_bundle_is_an_error(value: bytes) -> None:
+def test_something_other_than_a_bundle_is_an_error(value: bytes) -> None:
     with pytest.raises((ValueError, Invalid)):
         parse_bundle(value)
 
@@ -97,7 +97,7 @@ async def acknowledged(bus: Bus, instance: str) -> int:
 
 
 @pytest.mark.integration
-async def test_what_stands_in_the_bucket_is_in_force_from_the_start(bus: Bus) -> None:
+async def test_the_stored_bundle_is_in_force_from_the_start(bus: Bus) -> None:
     await bus.kv(Bucket.POLICY).put(BUNDLE_KEY, bundle(3, lines=4))
     async with Process(bus, "auth-0") as process:
         assert process.policies.current.revision == 3
@@ -115,7 +115,7 @@ async def test_a_process_that_knows_no_policy_does_not_start_with_the_defaults(
 
 
 @pytest.mark.integration
-async def test_without_a_bundle_the_defaults_hold_and_are_acknowledged(bus: Bus) -> None:
+async def test_without_a_bundle_the_defaults_apply_and_are_acknowledged(bus: Bus) -> None:
     async with Process(bus, "auth-0") as process:
         assert process.policies.current == default_set()
 
@@ -199,7 +199,7 @@ async def test_a_bad_bundle_is_counted_and_the_last_good_one_stays(bus: Bus) -> 
 
 
 @pytest.mark.integration
-async def test_what_a_listener_could_not_take_is_not_acknowledged_and_the_next_bundle_is(bus: Bus) -> None:
+async def test_a_bundle_that_a_listener_rejects_is_not_acknowledged_and_the_next_one_is(bus: Bus) -> None:
     async with Process(bus, "auth-0") as process:
 
         def fail(policies: PolicySet) -> None:
@@ -226,7 +226,9 @@ async def test_what_a_listener_could_not_take_is_not_acknowledged_and_the_next_b
 
 
 @pytest.mark.integration
-async def test_the_last_policy_stays_while_nats_is_away_and_news_come_after(bus: Bus, nats_server: NatsServer) -> None:
+async def test_the_last_policy_stays_while_nats_is_away_and_a_new_one_follows(
+    bus: Bus, nats_server: NatsServer
+) -> None:
     await bus.kv(Bucket.POLICY).put(BUNDLE_KEY, bundle(1, lines=1))
     async with Process(bus, "auth-0") as process:
         await nats_server.kill()
@@ -240,7 +242,7 @@ async def test_the_last_policy_stays_while_nats_is_away_and_news_come_after(bus:
 
 
 @pytest.mark.integration
-async def test_an_acknowledgement_is_repeated_and_taken_back_when_the_process_ends(
+async def test_an_acknowledgement_is_repeated_and_retracted_when_the_process_ends(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ACK_EVERY_S", 0.1)
@@ -257,7 +259,7 @@ async def test_an_acknowledgement_is_repeated_and_taken_back_when_the_process_en
 
 
 @pytest.mark.integration
-async def test_the_acknowledgement_of_a_process_that_is_killed_vanishes_by_itself(
+async def test_the_acknowledgement_of_a_killed_process_expires(
     bus: Bus, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ACK_TTL_S", 1)
@@ -274,9 +276,7 @@ async def test_the_acknowledgement_of_a_process_that_is_killed_vanishes_by_itsel
 
 @pytest.mark.integration
 @pytest.mark.setting("stress-test")
-async def test_a_stress_test_begins_and_ends_by_itself_in_a_process_that_hears_nothing(
-    bus: Bus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_stress_test_begins_and_ends_without_a_new_bundle(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ACK_EVERY_S", 0.01)
     clock = FakeClock()
     starts = (datetime.fromtimestamp(NOON_S, UTC) + timedelta(minutes=1)).isoformat()

@@ -316,7 +316,7 @@ async def test_trace_call_id_and_deadline_reach_the_handler(serve: Serve, client
         seen.append((trace.traceparent(), trace.call_id(), trace.deadline_remaining_s()))
         return handler(request)
 
-    traceparent = trace.new_traceparent(random.Random(1), sampled=False)
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
     client = await clients.to((await serve({"Count": note})).target)
     with trace.scope(traceparent=traceparent, call_id="a84b4c76e66710@pc33"):
         await count(client, timeout_s=20)
@@ -389,12 +389,12 @@ async def test_the_deadline_is_never_later_than_that_of_the_request_being_served
         return pb.CountReply()
 
     client = await clients.to((await serve({"Count": note})).target)
-    now_s = asyncio.get_running_loop().time()
-    with trace.scope(deadline_s=now_s + 10):
+    mono_s = asyncio.get_running_loop().time()
+    with trace.scope(deadline_s=mono_s + 10):
         await count(client, timeout_s=1000)
     assert remaining[0] is not None
     assert remaining[0] <= 10
-    with trace.scope(deadline_s=now_s - 1), pytest.raises(TimedOut):
+    with trace.scope(deadline_s=mono_s - 1), pytest.raises(TimedOut):
         await count(client, timeout_s=1000)
     assert len(remaining) == 1
 

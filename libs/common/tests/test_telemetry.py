@@ -1,7 +1,6 @@
 """Spans and metrics at a real collector's endpoint (its service in this process), and no cost without one."""
 
 import asyncio
-import random
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,7 +17,7 @@ from callwarden.common import trace
 from callwarden.common.metrics import Metric, Metrics
 from callwarden.common.rpc.client import channel, unary
 from callwarden.common.rpc.stream import StreamClient
-from callwarden.common.telemetry import Telemetry, Tracer
+from callwarden.common.telemetry import Telemetry
 
 from .example_server import Serve
 
@@ -73,7 +72,7 @@ async def collector() -> AsyncIterator[Collector]:
 
 
 def telemetry_to(collector: Collector, metrics: Metrics | None = None) -> Telemetry:
-    return Telemetry("auth", "auth-0", collector.endpoint, 1.0, metrics or Metrics())
+    return Telemetry("auth", "auth-0", collector.endpoint, metrics or Metrics())
 
 
 async def test_a_span_is_a_child_of_the_call_and_what_is_inside_is_its_child(collector: Collector) -> None:
@@ -160,18 +159,16 @@ async def test_metrics_arrive_with_their_numbers(collector: Collector) -> None:
 
 async def test_a_collector_that_is_away_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("callwarden.common.telemetry.FLUSH_TIMEOUT_S", 0.2)
-    telemetry = Telemetry("auth", "auth-0", "http://127.0.0.1:1", 1.0, Metrics())
+    telemetry = Telemetry("auth", "auth-0", "http://127.0.0.1:1", Metrics())
     telemetry.start()
     with trace.scope(traceparent=SAMPLED), telemetry.tracer.span("lost"):
         pass
     await telemetry.stop()
 
 
-def test_without_an_endpoint_nothing_is_sampled_or_recorded() -> None:
-    telemetry = Telemetry("auth", "auth-0", "", 1.0, Metrics())
-    context = trace.TraceContext.parse(telemetry.tracer.new_root())
-    assert context is not None
-    assert not context.sampled
+def test_without_an_endpoint_nothing_is_recorded() -> None:
+    telemetry = Telemetry("auth", "auth-0", "", Metrics())
+    assert not telemetry.tracer.enabled
     with trace.scope(traceparent=SAMPLED), telemetry.tracer.span("quiet") as span:
         span.set("any", 1)
         assert trace.traceparent() == SAMPLED
@@ -180,18 +177,9 @@ def test_without_an_endpoint_nothing_is_sampled_or_recorded() -> None:
 async def test_without_an_endpoint_the_sdk_is_not_even_imported() -> None:
     code = (
         "import sys; from callwarden.common.metrics import Metrics; from callwarden.common.telemetry import Telemetry;"
-        "import callwarden.common.runtime; Telemetry('a', 'b', '', 1.0, Metrics());"
+        "import callwarden.common.runtime; Telemetry('a', 'b', '', Metrics());"
         "print([name for name in sys.modules if name.startswith(('opentelemetry', 'sqlalchemy'))])"
     )
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     output, _ = await child.communicate()
     assert output.decode().strip() == "[]"
-
-
-@pytest.mark.parametrize(("ratio", "low", "high"), [(0.0, 0, 0), (0.25, 180, 320), (1.0, 1000, 1000)])
-async def test_the_share_of_sampled_calls_is_as_set(collector: Collector, ratio: float, low: int, high: int) -> None:
-    telemetry = Telemetry("auth", "auth-0", collector.endpoint, ratio, Metrics())
-    tracer = Tracer(telemetry._provider, ratio, random.Random(9))
-    sampled = sum(tracer.new_root().endswith("01") for _ in range(1000))
-    await telemetry.stop()
-    assert low <= sampled <= high

@@ -25,23 +25,23 @@ operations = st.lists(
 
 @given(operations, st.integers(2, 12))
 def test_never_more_than_its_capacity_and_every_loss_is_counted(steps: list[tuple[str, int]], capacity: int) -> None:
-    some, now_s, made, removed = table(capacity, ttl_s=20.0), 0.0, 0, 0
+    some, mono_s, made, removed = table(capacity, ttl_s=20.0), 0.0, 0, 0
     for step, number in steps:
         key = str(number)
         match step:
             case "use":
                 made += key not in some
-                assert some.use(key, now_s) is some.peek(key)
+                assert some.use(key, mono_s) is some.peek(key)
             case "heat":
                 some.heat(key)
             case "remove":
                 removed += some.remove(key) is not None
             case "expire":
-                some.expire(now_s)
+                some.expire(mono_s)
             case "wait":
-                now_s += number
+                mono_s += number
             case "back":
-                now_s -= number
+                mono_s -= number
         assert len(some) <= capacity
         assert len(some) == made - removed - some.expired - some.evicted == len(list(some))
 

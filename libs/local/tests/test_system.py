@@ -214,7 +214,7 @@ def test_a_name_that_no_service_has_is_refused(options: dict[str, object]) -> No
 
 def test_every_service_of_the_product_is_known() -> None:
     names = {service.name for service in SERVICES}
-    assert names == {"rating", "auth", "rate-guard", "call-admission", "payment", "edge-proxy"}
+    assert names == {"rating", "auth", "rate-guard", "call-admission", "administration", "payment", "edge-proxy"}
 
 
 async def test_a_folder_holds_one_system_at_a_time(make: Make) -> None:

@@ -72,7 +72,7 @@ def stands(value: Any, path: str) -> bool:
 @each(KINDS)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_what_the_schema_allows_is_taken_or_refused_with_its_field(kind: Kind, data: st.DataObject) -> None:
+def test_what_the_schema_allows_is_accepted_or_refused_with_its_field(kind: Kind, data: st.DataObject) -> None:
     spec = data.draw(values(SCHEMAS[kind.kind]))
     for field in refused(kind, spec):
         assert field.startswith("spec.")
@@ -82,7 +82,7 @@ def test_what_the_schema_allows_is_taken_or_refused_with_its_field(kind: Kind, d
 @each(KINDS)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_what_the_model_takes_the_schema_allows(kind: Kind, data: st.DataObject) -> None:
+def test_the_schema_allows_what_the_model_accepts(kind: Kind, data: st.DataObject) -> None:
     spec = data.draw(values(SCHEMAS[kind.kind], junk=True))
     if not refused(kind, spec):
         assert satisfies(kind, spec) == []
@@ -95,7 +95,7 @@ def leaf_facts() -> list[FieldFacts]:
 
 @settings(max_examples=400, deadline=None)
 @given(data=st.data())
-def test_no_field_takes_what_its_schema_forbids(data: st.DataObject) -> None:
+def test_no_field_accepts_what_its_schema_forbids(data: st.DataObject) -> None:
     fact = data.draw(st.sampled_from(leaf_facts()))
     value = data.draw(values(schema_at(SCHEMAS["SecurityPolicy"], fact.path), junk=True))
     for step in reversed(fact.path.split(".")):
@@ -105,7 +105,7 @@ def test_no_field_takes_what_its_schema_forbids(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("spec", [HARDENED, STRESS_TEST, PolicySpec().model_dump(mode="json", by_alias=True)])
-def test_what_we_write_ourselves_is_a_policy(spec: dict[str, Any]) -> None:
+def test_what_the_model_writes_is_a_policy(spec: dict[str, Any]) -> None:
     kind = BY_NAME["SecurityPolicy"]
     assert (refused(kind, spec), satisfies(kind, spec)) == ([], [])
     again = PolicySpec.model_validate(spec)
@@ -113,7 +113,7 @@ def test_what_we_write_ourselves_is_a_policy(spec: dict[str, Any]) -> None:
 
 
 @each([kind for kind in KINDS if not kind.layers])
-def test_the_defaults_that_the_api_server_fills_in_are_right(kind: Kind) -> None:
+def test_the_defaults_that_the_api_server_fills_in_are_those_of_the_model(kind: Kind) -> None:
     schema = SCHEMAS[kind.kind]
     filled = {name: below["default"] for name, below in schema["properties"].items() if "default" in below}
     given_ = {"Ban": {"address": "192.0.2.1"}, "Trunk": {"address": "192.0.2.1:5060"}}
@@ -155,7 +155,7 @@ def ruled() -> Iterator[tuple[type[FieldGroup], Rule, bool]]:
     pytest.param(model, rule, layers, id=f"{model.__name__}-{rule.fields[0]}-{number}")
     for number, (model, rule, layers) in enumerate(ruled())
 ])  # fmt: skip
-def test_a_rule_says_in_cel_what_it_says_in_python(model: type[FieldGroup], rule: Rule, layers: bool) -> None:
+def test_a_rule_means_the_same_in_cel_and_in_python(model: type[FieldGroup], rule: Rule, layers: bool) -> None:
     seen: set[bool] = set()
 
     @settings(max_examples=100, deadline=None)
@@ -277,7 +277,7 @@ def test_a_definition_is_structural_bounded_and_described(kind: Kind) -> None:
 
 
 @each([kind for kind in KINDS if kind.layers])
-def test_a_policy_has_no_defaults_that_would_lie_over_the_policies_below(kind: Kind) -> None:
+def test_a_policy_has_no_defaults_that_would_override_the_policies_below(kind: Kind) -> None:
     assert [path for path, node in nodes(SCHEMAS[kind.kind]) if "default" in node] == []
     described = SCHEMAS[kind.kind]["properties"]["lines"]["properties"]["max"]["description"]
     assert described.endswith("Default: 5.")
@@ -296,7 +296,7 @@ def test_a_cluster_policy_is_a_policy_without_a_realm() -> None:
 
 
 @each(KINDS)
-def test_every_rule_is_cel_and_names_a_field_that_is_there(kind: Kind) -> None:
+def test_every_rule_is_cel_and_names_an_existing_field(kind: Kind) -> None:
     (version,) = crd.definition(kind)["spec"]["versions"]
     for path, node in nodes(version["schema"]["openAPIV3Schema"]):
         for rule in node.get("x-kubernetes-validations", []):

@@ -16,7 +16,7 @@ def policy(name: str = "p", **spec: object) -> Document:
     )
 
 
-def test_what_is_not_written_has_the_catalogues_default() -> None:
+def test_a_field_that_is_not_set_has_the_catalogues_default() -> None:
     spec = default_set().for_realm("anything.example")
     assert spec.lines.max == 5
     assert spec.messages.per_address.max == 39_000
@@ -24,7 +24,7 @@ def test_what_is_not_written_has_the_catalogues_default() -> None:
     assert spec.fraud.block_premium
 
 
-def test_profile_hardened_changes_what_the_catalogue_says_and_the_user_still_wins() -> None:
+def test_profile_hardened_changes_what_the_catalogue_says_and_the_user_can_override_it() -> None:
     merged = PolicySet.build(1, [policy(profile="Hardened", authFailures={"perAddress": {"max": 7}})]).for_realm("")
     assert merged.messages.per_address.max == 6_000
     assert merged.authentication.digest.algorithms == 2
@@ -32,7 +32,7 @@ def test_profile_hardened_changes_what_the_catalogue_says_and_the_user_still_win
     assert merged.auth_failures.per_known_endpoint.max == 20
 
 
-def test_a_realms_policy_goes_over_the_general_one_and_priority_decides_between_equals() -> None:
+def test_a_realms_policy_overrides_the_general_one_and_priority_decides_between_equals() -> None:
     policies = PolicySet.build(
         1,
         [
@@ -60,7 +60,7 @@ def test_a_realms_policy_goes_over_the_general_one_and_priority_decides_between_
         ("profile: Soft", "spec.profile"),
     ],
 )
-def test_a_bad_field_is_refused_by_its_path(spec: str, field: str) -> None:
+def test_an_invalid_field_is_refused_by_its_path(spec: str, field: str) -> None:
     with pytest.raises(BadPolicy) as caught:
         parse_yaml(f"apiVersion: callwarden.io/v1\nkind: SecurityPolicy\nmetadata: {{name: p}}\nspec: {{{spec}}}")
     assert [problem.field for problem in caught.value.problems] == [field]
@@ -82,7 +82,7 @@ def test_every_problem_of_a_document_is_named_at_once() -> None:
 @pytest.mark.parametrize(
     "text", ["", "---", "a: [", "- 1", "just text", "a: &x 1\nb: *x", "\x00", "!!python/object:os.system {}"]
 )
-def test_what_is_no_policy_is_refused_in_our_words(text: str) -> None:
+def test_something_other_than_a_policy_is_refused_in_our_own_words(text: str) -> None:
     with pytest.raises(BadPolicy):
         parse_yaml(text)
 
@@ -95,7 +95,7 @@ def test_any_text_is_policies_or_a_bad_policy(text: str) -> None:
         assert error.problems
 
 
-def test_applying_replaces_by_name_and_counts_the_revision_on() -> None:
+def test_applying_replaces_by_name_and_raises_the_revision() -> None:
     first = default_set().with_applied([policy("p", lines={"max": 1})])
     second = first.with_applied([policy("p", lines={"max": 2})])
     assert (second.revision, len(second.documents), second.for_realm("").lines.max) == (2, 1, 2)
@@ -117,7 +117,7 @@ def test_a_duration_survives_being_written(seconds: int) -> None:
 
 @pytest.mark.setting("maxdyndailycredit_multiplier")
 @pytest.mark.parametrize(("mode", "multiplier", "warned"), [(1, 3, True), (2, 1, True), (1, 4, False), (0, 3, False)])
-def test_a_multiplier_below_four_is_taken_with_a_warning(mode: int, multiplier: int, warned: bool) -> None:
+def test_a_multiplier_below_four_gets_a_warning(mode: int, multiplier: int, warned: bool) -> None:
     spec = {"spend": {"dynamicDaily": {"mode": mode, "multiplier": multiplier}}}
     policies = PolicySet.build(1, [Document("base", spec), Document("customers", {"realm": "example.org"})])
     assert policies.for_realm("").spend.dynamic_daily.multiplier == multiplier
@@ -152,7 +152,7 @@ def test_both_kinds_and_two_namespaces_may_use_one_name() -> None:
     assert [parse_yaml(document.to_json()) for document in again.documents] == [[one] for one in again.documents]
 
 
-def test_a_rule_across_fields_waits_for_what_other_policies_say_and_then_holds() -> None:
+def test_a_rule_across_fields_applies_to_the_merged_settings() -> None:
     minimum = policy("b", spend={"slice": {"minimum": "90s"}})
     assert PolicySet.build(1, [policy("a", spend={"slice": {"first": "2m"}}), minimum]).for_realm("")
     with pytest.raises(BadPolicy) as caught:
@@ -185,7 +185,7 @@ TEST = {"profile": "StressTest", "stressTest": {"startsAt": "2026-01-05T12:00:00
 
 
 @pytest.mark.setting("stress-test")
-def test_a_stress_test_turns_off_exactly_four_settings_for_its_time_and_falls_back_to_what_lies_below() -> None:
+def test_a_stress_test_turns_off_exactly_four_settings_for_its_time() -> None:
     base = cluster(profile="Hardened", autoBan={"mode": 1}, session={"maxPendingPerAddress": 20})
     policies = PolicySet.build(1, [base, policy("test", **TEST)])
     usual = policies.for_realm("").model_dump(mode="json", by_alias=True)

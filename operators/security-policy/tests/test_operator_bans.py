@@ -21,8 +21,8 @@ def ban(name: str, *, age: int = 0, leaving: bool = False, **spec: Any) -> Manag
     return ManagedResource({"apiVersion": "callwarden.io/v1", "kind": "Ban", "metadata": metadata, "spec": spec})
 
 
-def decided(*sources: ManagedResource, now_s: float = MADE_S) -> dict[str, BanOrder | Refusal]:
-    return {source.key.name: decision for source, decision in decide(sources, UnixS(now_s))}
+def decided(*sources: ManagedResource, unix_s: float = MADE_S) -> dict[str, BanOrder | Refusal]:
+    return {source.key.name: decision for source, decision in decide(sources, UnixS(unix_s))}
 
 
 @pytest.mark.parametrize(
@@ -34,19 +34,19 @@ def decided(*sources: ManagedResource, now_s: float = MADE_S) -> dict[str, BanOr
         ({"until": "2026-01-01T02:00:00+01:00"}, MADE_S + 3_600),
     ],
 )
-def test_a_ban_ends_when_it_says_counted_from_when_it_was_made(ends: dict[str, Any], until_s: float | None) -> None:
+def test_a_ban_ends_at_its_time_or_its_duration_after_its_creation(ends: dict[str, Any], until_s: float | None) -> None:
     assert decided(ban("a", address="192.0.2.7", reason="abuse", **ends)) == {
         "a": BanOrder("192.0.2.7", "abuse", until_s)
     }
 
 
 def test_an_expired_ban_is_valid_and_bans_no_one() -> None:
-    decision = decided(ban("a", address="192.0.2.7", duration="1m"), now_s=MADE_S + 60)["a"]
+    decision = decided(ban("a", address="192.0.2.7", duration="1m"), unix_s=MADE_S + 60)["a"]
     assert isinstance(decision, Refusal)
     assert (decision.reason, decision.accepted) == ("Expired", True)
 
 
-def test_of_two_that_name_one_address_the_older_one_counts_however_it_is_written() -> None:
+def test_of_two_bans_of_one_address_the_older_counts_in_any_spelling() -> None:
     decisions = decided(
         ban("younger", address="2001:DB8:0::7", age=1), ban("older", address="2001:db8::7"), ban("c", address="::1")
     )
@@ -59,16 +59,16 @@ def test_of_two_that_name_one_address_the_older_one_counts_however_it_is_written
     assert "spec.address" in refused.message
 
 
-def test_one_that_is_up_or_leaving_makes_room_for_the_next() -> None:
+def test_an_expired_or_deleted_ban_makes_room_for_the_next() -> None:
     up = ban("up", address="192.0.2.7", duration="1m")
     leaving = ban("leaving", address="192.0.2.7", age=1, leaving=True)
-    decisions = decided(up, leaving, ban("next", address="192.0.2.7", age=2), now_s=MADE_S + 61)
+    decisions = decided(up, leaving, ban("next", address="192.0.2.7", age=2), unix_s=MADE_S + 61)
     assert set(decisions) == {"up", "next"}
     assert isinstance(decisions["next"], BanOrder)
 
 
 @pytest.mark.parametrize("address", ["1.2.3", "::::", "fe80::1%eth0", "", "192.0.2.0/24"])
-def test_what_is_no_address_is_refused_with_the_field(address: str) -> None:
+def test_an_invalid_address_is_refused_and_names_the_field(address: str) -> None:
     source = ban("a", address=address)
     decision = decided(source)["a"]
     assert isinstance(decision, Refusal)
@@ -77,7 +77,7 @@ def test_what_is_no_address_is_refused_with_the_field(address: str) -> None:
     assert address_of(source) == ""
 
 
-def test_an_ipv4_address_in_ipv6_clothes_is_the_ipv4_address() -> None:
+def test_an_ipv4_mapped_address_is_the_ipv4_address() -> None:
     assert decided(ban("a", address="::ffff:192.0.2.7"))["a"] == BanOrder("192.0.2.7", "operator", None)
 
 
@@ -92,7 +92,7 @@ def test_an_ipv4_address_in_ipv6_clothes_is_the_ipv4_address() -> None:
         (BanOrder("192.0.2.7", "abuse", None), "rate", 0.0, False),
     ],
 )
-def test_a_ban_in_force_is_written_again_only_if_it_says_something_else(
+def test_a_ban_in_force_is_written_again_only_if_it_differs(
     order: BanOrder, reason: str, until_s: float, is_met: bool
 ) -> None:
     assert order.is_met_by(AppliedBan(reason, until_s)) is is_met

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from callwarden.policy.resources import RateDeckSpec
-from callwarden.security_policy_operator.core.decks import CSV_BYTES_MAX, LineError, csv_of, digest_of, shown
+from callwarden.security_policy_operator.core.decks import CSV_BYTES_MAX, DeckLineError, csv_of, digest_of, shown
 from callwarden.security_policy_operator.core.resource import Refusal
 
 
@@ -28,13 +28,13 @@ def test_a_file_is_found_in_data_and_in_binary_data() -> None:
         ({"data": {"rates.csv": "x" * (CSV_BYTES_MAX + 1)}}, "TooLarge"),
     ],
 )
-def test_a_file_that_cant_be_imported_is_refused_with_the_field(config_map: dict[str, Any], reason: str) -> None:
+def test_a_file_that_cant_be_imported_is_refused_and_names_the_field(config_map: dict[str, Any], reason: str) -> None:
     found = csv_of(config_map, "rates.csv")
     assert isinstance(found, Refusal)
     assert (found.reason, "spec.configMap.key" in found.message) == (reason, True)
 
 
-def test_a_list_is_another_when_file_name_or_terms_are_and_the_same_wherever_the_file_is_kept() -> None:
+def test_the_digest_depends_on_file_name_and_terms_but_not_on_the_place_of_the_file() -> None:
     same = digest_of("retail", deck(), b"csv")
     assert same == digest_of("retail", deck(configMap={"name": "other", "key": "b.csv"}), b"csv")
     others = [
@@ -47,7 +47,7 @@ def test_a_list_is_another_when_file_name_or_terms_are_and_the_same_wherever_the
     assert len(same) == 64
 
 
-def test_of_many_wrong_lines_the_first_are_shown_and_none_at_any_length() -> None:
-    texts = shown(LineError(line, "rate", "x" * 1_000) for line in range(2, 100))
+def test_of_many_invalid_lines_the_first_are_shown_and_cut() -> None:
+    texts = shown(DeckLineError(line, "rate", "x" * 1_000) for line in range(2, 100))
     assert (len(texts), max(map(len, texts))) == (32, 512)
     assert texts[0].startswith("line 2: rate: ")

@@ -20,7 +20,7 @@ def trunk(
     return ManagedResource({"apiVersion": "callwarden.io/v1", "kind": "Trunk", "metadata": metadata, "spec": spec})
 
 
-def test_a_name_is_the_systems_so_of_two_namespaces_the_older_resource_has_it() -> None:
+def test_of_two_namespaces_the_older_resource_has_the_name() -> None:
     decisions = decide(
         [trunk("berlin", "b", age=1), trunk("berlin", "a", age=2), trunk("hamburg", "a", age=3)], TrunkSpec
     )
@@ -32,7 +32,7 @@ def test_a_name_is_the_systems_so_of_two_namespaces_the_older_resource_has_it() 
     assert (refused.reason, "b/berlin" in refused.message) == ("Conflict", True)
 
 
-def test_one_that_is_leaving_makes_room_and_a_wrong_one_keeps_its_name() -> None:
+def test_a_deleted_resource_frees_its_name_and_an_invalid_one_keeps_it() -> None:
     left = decide([trunk("berlin", "a", leaving=True), trunk("berlin", "b", age=1)], TrunkSpec)
     assert [type(decision) for _, decision in left] == [TrunkSpec]
     wrong = decide([trunk("berlin", "a", stripDigits=99), trunk("berlin", "b", age=1)], TrunkSpec)

@@ -46,12 +46,12 @@ def specs(made: PolicyPlan) -> dict[str, Any]:
     return {document.name: document.spec for document in made.documents}
 
 
-def test_policies_that_say_different_things_all_hold() -> None:
+def test_policies_that_set_different_fields_all_apply() -> None:
     made = plan([source("a", {"lines": {"max": 3}}), source("b", {"spend": {"daily": {"endUser": 5}}})], default_set())
     assert verdicts(made) == {"a": (True, "Valid"), "b": (True, "Valid")}
 
 
-def test_a_policy_that_is_wrong_names_its_field_and_takes_nothing_with_it() -> None:
+def test_an_invalid_policy_names_its_field_and_affects_no_other() -> None:
     made = plan([source("bad", NOWHERE), source("good", {"lines": {"max": 3}}, age=1)], default_set())
     assert verdicts(made) == {"bad": (False, "Invalid"), "good": (True, "Valid")}
     (key,) = (key for key in made.verdicts if key.name == "bad")
@@ -60,7 +60,7 @@ def test_a_policy_that_is_wrong_names_its_field_and_takes_nothing_with_it() -> N
     assert list(specs(made)) == ["good"]
 
 
-def test_what_became_wrong_holds_in_its_last_good_form() -> None:
+def test_a_policy_that_became_invalid_stays_in_force_in_its_last_good_form() -> None:
     before = held(source("a", {"lines": {"max": 3}}))
     made = plan([source("a", NOWHERE)], before)
     assert verdicts(made) == {"a": (False, "Invalid")}
@@ -70,7 +70,7 @@ def test_what_became_wrong_holds_in_its_last_good_form() -> None:
     assert "last good version stays" in verdict.message
 
 
-def test_of_two_that_contradict_each_other_the_older_one_holds_and_is_named_to_the_other() -> None:
+def test_of_two_conflicting_policies_the_older_applies_and_the_other_names_it() -> None:
     elder, younger = source("z", {"lines": {"max": 3}}), source("a", {"lines": {"max": 4}}, age=1)
     for order in ([elder, younger], [younger, elder]):
         made = plan(order, default_set())
@@ -95,7 +95,7 @@ def test_in_another_place_or_with_the_same_value_there_is_no_conflict(other: Man
     assert verdicts(made) == {"a": (True, "Valid"), "b": (True, "Valid")}
 
 
-def test_who_edits_a_policy_into_a_conflict_keeps_its_last_good_form_where_that_is_none() -> None:
+def test_a_policy_edited_into_a_conflict_keeps_its_last_good_form_unless_that_conflicts() -> None:
     elder = source("a", {"lines": {"max": 3}})
     before = held(elder, source("b", {"spend": {"daily": {"endUser": 5}}}, age=1))
     made = plan([elder, source("b", {"lines": {"max": 4}}, age=1)], before)
@@ -103,7 +103,7 @@ def test_who_edits_a_policy_into_a_conflict_keeps_its_last_good_form_where_that_
     assert specs(made)["b"] == {"spend": {"daily": {"endUser": 5}}}
 
 
-def test_what_is_wrong_only_together_is_refused_to_who_is_new() -> None:
+def test_of_policies_invalid_only_together_the_new_one_is_refused() -> None:
     realm = {"realm": "a.example"}
     base = source("base", {"spend": {"slice": {"first": 60}}}, age=1)
     new = source("new", realm | {"spend": {"slice": {"minimum": 90}}})  # older, but not in force yet
@@ -114,7 +114,7 @@ def test_what_is_wrong_only_together_is_refused_to_who_is_new() -> None:
     )
 
 
-def test_a_policy_that_needs_another_holds_with_it_whatever_else_is_wrong() -> None:
+def test_a_policy_that_needs_another_applies_with_it_whatever_else_is_invalid() -> None:
     # Alone `needs` is wrong: the least talk time would be above the first slice.
     needs = source("needs", {"spend": {"slice": {"minimum": 90}}})
     gives = source("gives", {"spend": {"slice": {"first": 120}}, "priority": 1}, age=1)
@@ -124,7 +124,7 @@ def test_a_policy_that_needs_another_holds_with_it_whatever_else_is_wrong() -> N
     assert verdicts(made) == {"needs": (True, "Valid"), "gives": (True, "Valid"), "wrong": (False, "Invalid")}
 
 
-def test_what_another_needs_stays_in_its_last_good_form() -> None:
+def test_a_policy_that_another_needs_stays_in_its_last_good_form() -> None:
     needs = source("needs", {"spend": {"slice": {"minimum": 90}}})
     gives = source("gives", {"spend": {"slice": {"first": 120}}, "priority": 1}, age=1)
     before = held(needs, gives)
@@ -134,14 +134,14 @@ def test_what_another_needs_stays_in_its_last_good_form() -> None:
     assert not made.differs(before)
 
 
-def test_what_is_being_deleted_has_no_part() -> None:
+def test_a_policy_that_is_being_deleted_does_not_count() -> None:
     leaving = source("a", {"lines": {"max": 3}}, deletionTimestamp="2026-01-02T00:00:00Z")
     made = plan([leaving, source("b", {"lines": {"max": 4}}, age=1)], held(source("a", {"lines": {"max": 3}})))
     assert verdicts(made) == {"b": (True, "Valid")}
     assert list(specs(made)) == ["b"]
 
 
-def test_more_than_fits_into_a_bundle_is_refused_to_the_younger(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_the_bundle_is_full_the_younger_policies_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "DOCUMENTS_MAX", 2)
     made = plan([source(str(n), {"realm": f"{n}.example"}, age=n) for n in range(3)], default_set())
     assert verdicts(made) == {"0": (True, "Valid"), "1": (True, "Valid"), "2": (False, "TooMany")}
@@ -157,7 +157,7 @@ def test_a_full_bundle_fits_into_its_bucket() -> None:
     assert BUCKETS[Bucket.POLICY].value_bytes_max > BUNDLE_BYTES_MAX + DOCUMENTS_MAX * (1 + 4) + 200
 
 
-def test_what_no_resource_stands_for_is_told() -> None:
+def test_policies_without_a_resource_are_reported() -> None:
     before = PolicySet.build(1, [Document("by-hand", {"lines": {"max": 1}}, namespace="default")])
     assert unknown(before, set()) == ["SecurityPolicy default/by-hand"]
     assert unknown(before, {before.documents[0].key}) == []
@@ -184,7 +184,7 @@ def sources_of(cluster: dict[str, tuple[dict[str, Any], int]]) -> list[ManagedRe
 
 @settings(max_examples=80, deadline=None)
 @given(CLUSTERS, CLUSTERS, st.randoms(use_true_random=False))
-def test_whatever_there_is_a_set_that_is_right_comes_out_and_stays(
+def test_any_resources_give_a_valid_set_that_stays_the_same(
     first: dict[str, tuple[dict[str, Any], int]], second: dict[str, tuple[dict[str, Any], int]], random: Any
 ) -> None:
     before = PolicySet.build(1, plan(sources_of(first), default_set()).documents)
@@ -216,7 +216,7 @@ def test_whatever_there_is_a_set_that_is_right_comes_out_and_stays(
 
 @settings(max_examples=60, deadline=None)
 @given(CLUSTERS)
-def test_one_that_is_wrong_by_itself_changes_nothing_for_the_others(
+def test_an_invalid_policy_changes_nothing_for_the_others(
     cluster: dict[str, tuple[dict[str, Any], int]],
 ) -> None:
     alone = plan(sources_of(cluster), default_set())

@@ -37,7 +37,7 @@ def test_a_change_turns_the_existing_trunk_into_the_wanted_one_and_then_there_is
     assert change_of(wanted, wanted) is None
 
 
-def test_what_goes_back_to_its_default_is_a_change_too() -> None:
+def test_a_field_set_back_to_its_default_is_a_change() -> None:
     spec = TrunkSpec.model_validate({"address": "192.0.2.10:5060"})
     existing = carrier(address="192.0.2.10:5060", strip_digits=3, add_prefix="00")
     found = change_of(existing, trunk_of("berlin", spec))

@@ -146,17 +146,17 @@ async def an_import_that_is_killed_leaves_the_version_before(edge: Edge, account
         lists_pb2.ImportListRequest(content=content[start : start + 1_000_000])
         for start in range(1_000_000, len(content), 1_000_000)
     ]
-    target = edge.system.targets("call-admission")[0]
+    target = edge.system.targets("administration")[0]
     async with channel(target) as opened:
         stub = lists_pb2_grpc.ListServiceStub(opened)
         before = (await unary(stub.ListLists, lists_pb2.ListListsRequest())).lists[0]
         importing = asyncio.ensure_future(unary(stub.ImportList, iter(parts), timeout_s=60))
         await entries_are_being_written(edge, before.version)
         assert not importing.done()
-        await edge.system.kill("call-admission", 0)
+        await edge.system.kill("administration")
         with pytest.raises(CallwardenError):
             await importing
-    await edge.system.restart("call-admission", 0)
+    await edge.system.restart("administration")
     code, output = await edge.operator.command("list", "list", "-o", "json")
     assert code == 0, output
     (now,) = json.loads(output)

@@ -35,7 +35,7 @@ spec: {billing: {exactMatch: 1}}
 
 @asynccontextmanager
 async def running(state_dir: Path) -> AsyncIterator[tuple[LocalSystem, OperatorClient]]:
-    services = {"rating", "call-admission", "payment", "auth"}
+    services = {"rating", "call-admission", "administration", "payment", "auth"}
     async with LocalSystem(state_dir, services=services) as system, OperatorClient(system) as operator:
         yield system, operator
 

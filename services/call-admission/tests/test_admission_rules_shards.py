@@ -22,26 +22,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.call_admission.admission.core.decide import Evaluation, decide
+from callwarden.call_admission.admission.core.rules.counted_limit import part_of
 from callwarden.call_admission.admission.core.rules.rule import ShardDemand
-from callwarden.call_admission.admission.core.rules.tally import part_of
 from callwarden.call_admission.admission.core.snapshot import CounterView
 from callwarden.call_admission.model.account import Account
+from callwarden.call_admission.model.habits import Country, VelocityCounts
+from callwarden.call_admission.model.leases import Leases
 from callwarden.call_admission.model.policy import AdmissionPolicy
-from callwarden.call_admission.model.usage import (
-    MINUTE_MS,
-    REALM,
-    RESELLER,
-    SYSTEM,
-    CalendarSpan,
-    Country,
-    Leases,
-    SlidingWindow,
-    Usage,
-    VelocityCounts,
-    day_spend,
-    day_talk,
-    month_spend,
-)
+from callwarden.call_admission.model.scopes import REALM, RESELLER, SYSTEM
+from callwarden.call_admission.model.spans import CalendarSpan, day_spend, day_talk, month_spend
+from callwarden.call_admission.model.usage import Usage
+from callwarden.call_admission.model.windows import MINUTE_MS, SlidingWindow
 from callwarden.kernel.verdict import Reason
 from callwarden.limits.shards import Shard
 

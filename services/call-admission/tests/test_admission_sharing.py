@@ -25,7 +25,7 @@ from callwarden.call_admission.admission.core.commands import Admitted, Refused
 from callwarden.call_admission.model.calls import Started
 from callwarden.call_admission.model.days import day_of
 from callwarden.call_admission.model.scopes import scope_of
-from callwarden.call_admission.model.usage import merged
+from callwarden.call_admission.model.usage_shards import merged
 from callwarden.kernel.verdict import Reason
 
 
@@ -124,5 +124,20 @@ def test_a_carrier_that_is_ruled_out_counts_nothing_and_what_is_remembered_of_it
     # Another process settles the first one: this one remembers that the carrier is full.
     tables.transact([ended(1, None, NOW_S)], NOW_S)
     (third,) = tables.transact([admission(3, routes=BOTH_ROUTES)], NOW_S, POLICY, process)
+    assert isinstance(third, Admitted)
+    assert [route.trunk for route in third.routes] == ["carrier", "other"]
+
+
+@pytest.mark.setting("maxslperday")
+def test_no_route_is_excluded_for_what_was_only_remembered_of_its_carrier() -> None:
+    carriers = carrier("carrier", talk_day_s=120), carrier("other", talk_day_s=1_000)
+    tables = tables_of(account(1, balance_micros=10_000_000), account(2), *carriers)
+    process = tables.process()
+    calls = [admission(1, 1, routes=BOTH_ROUTES), admission(2, 2, routes=BOTH_ROUTES[:1])]
+    tables.transact(calls, NOW_S, POLICY, process)
+    # Another process ends the second account's call. Of what the third call writes nothing has moved: neither its
+    # account nor the carrier that has room for it.
+    tables.transact([ended(2, None, NOW_S, key=2)], NOW_S)
+    (third,) = tables.transact([admission(3, 1, routes=BOTH_ROUTES)], NOW_S, POLICY, process)
     assert isinstance(third, Admitted)
     assert [route.trunk for route in third.routes] == ["carrier", "other"]

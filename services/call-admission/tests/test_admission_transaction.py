@@ -69,6 +69,14 @@ def test_a_refusal_asked_again_is_answered_alike_even_when_a_line_is_free_by_the
     assert tables.recorded == ["refuse"]
 
 
+def test_a_refusal_repeated_in_its_batch_is_answered_alike_though_the_line_was_freed_in_between() -> None:
+    tables = tables_of(account(max_lines=1))
+    outcomes = tables.transact([admission(1), admission(2), ended(1, None, NOW_S), admission(2)], NOW_S)
+    assert [type(outcome) for outcome in outcomes] == [Admitted, Refused, Done, Refused]
+    assert outcomes[3] == outcomes[1]
+    assert tables.holds == {}
+
+
 def test_an_admission_repeated_after_its_call_is_over_brings_nothing_back() -> None:
     tables = tables_of()
     outcomes = tables.transact([admission(1), ended(1, None, NOW_S), admission(1)], NOW_S)
@@ -123,6 +131,22 @@ def test_a_call_is_extended_until_the_credit_is_used_up_and_no_second_more() -> 
     tables.transact([ended(1, NOW_S, NOW_S + 150.2)], NOW_S + 151)
     assert tables.accounts[UUID(int=1)].balance_micros == 0
     assert tables.records[UUID(int=1)].billed_s == 150
+
+
+def test_each_cut_is_recorded_once_however_often_its_edge_asks() -> None:
+    tables = tables_of(account(1, balance_micros=60_000), account(2, balance_micros=60_000))
+    tables.transact([admission(1, 1), admission(2, 2)], NOW_S)
+    cuts = [extension(1, 60), extension(2, 60, key=2)]
+    for _ in range(2):
+        assert [reason(outcome) for outcome in tables.transact([*cuts, *cuts], NOW_S + 55)] == [Reason.CREDIT] * 4
+    assert [decision.call_id for decision in tables.decisions.values()] == ["call-1", "call-2"]
+    tables.accounts[UUID(int=1)] = replace(tables.accounts[UUID(int=1)], balance_micros=90_000)
+    tables.transact([extension(1, 60)], NOW_S + 56)
+    tables.transact([extension(1, 90)], NOW_S + 85)
+    found = [decision for decision in tables.decisions.values() if decision.call_id == "call-1"]
+    # The last slice was short under the id of the first cut, which stays as it is; the next cut has another one.
+    assert [decision.at_s for decision in found] == [NOW_S + 55, NOW_S + 85]
+    assert not {decision.id for decision in found} & {UUID(int=1), UUID(int=2)}
 
 
 @pytest.mark.setting("call-timeout")

@@ -1,6 +1,6 @@
-"""`callwarden up`: starts the local system, says what runs where, keeps it going, stops it.
+"""`callwarden up`: starts the local system, reports what runs where, restarts what ends, stops it.
 
-What a local system is stands in callwarden.local; here is only what a person sees of it.
+The local system itself is callwarden.local; this module is what a person sees of it.
 """
 
 import asyncio
@@ -143,7 +143,7 @@ def _report_restart(console: Console, restart: "Restart") -> None:
 def _endpoints(system: "LocalSystem") -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_row(f"[{output.DIM}]SIP (UDP)[/]", f"[bold]{', '.join(system.sip_addresses)}[/]")
-    for service in ("call-admission", "auth", "rating", "rate-guard", "payment"):
+    for service in ("administration", "call-admission", "auth", "rating", "rate-guard", "payment"):
         grid.add_row(f"[{output.DIM}]{service}[/]", ", ".join(system.targets(service)))
     grid.add_row(f"[{output.DIM}]state, logs[/]", escape(str(system_folder(system.state_dir))))
     return grid

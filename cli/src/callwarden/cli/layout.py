@@ -1,6 +1,6 @@
 """Tables and paragraphs that never break an id, an amount or a moment, however narrow the terminal is.
 
-In: how columns share a line, where a paragraph may break. Out: what stands in the cells (commands), where it is
+In: how columns share a line, where a paragraph may break. Out: what is in the cells (commands), where it is
 printed and in which format (output).
 """
 
@@ -20,7 +20,7 @@ UNBOUNDED: Final = 1_000_000
 
 _GAP: Final = 2  # between columns
 _PROSE_MIN: Final = 20  # A reason with less than this says nothing.
-_PARAGRAPH_MIN: Final = 24  # Narrower than this, a paragraph goes below its label and not beside it.
+_PARAGRAPH_MIN: Final = 24  # Narrower than this, a paragraph goes below its label and not next to it.
 _HANG: Final = 4  # how far lines after the first are indented there
 # A space between a number and its unit or currency, or between date and time, is no place to break a line.
 _GLUE: Final = re.compile(
@@ -93,7 +93,7 @@ class Rows:
         inline, below, dropped = self._fit(width)
         widths = self._widths(inline, width)
         yield self._line({name: Text(name, style="bold") for name in inline}, widths)
-        yield Text("─" * (sum(widths.values()) + _GAP * (len(widths) - 1)), style=DIM)
+        yield Text("─" * min(width, sum(widths.values()) + _GAP * (len(widths) - 1)), style=DIM)
         for row in self._rows:
             cells = dict(zip(self._columns, row, strict=True))
             yield self._line(cells, widths)
@@ -102,7 +102,8 @@ class Rows:
                     yield Text.assemble(" " * _GAP, (f"{name} ", DIM), cells[name])
         if dropped:
             left_out = ", ".join(name or "bar" for name in dropped)
-            yield Text(f"left out for want of width: {left_out} (all with `| less -S` or --output json)", style=DIM)
+            notice = f"left out for want of width: {left_out} (all with `| less -S` or --output json)"
+            yield from wrapped(Text(notice, style=DIM), width)
 
     def _fit(self, width: int) -> tuple[list[str], list[str], list[str]]:
         """Which columns are in the line, beneath it, and left out."""
@@ -112,7 +113,7 @@ class Rows:
         for name in self._columns:
             if self._fits(inline, width):
                 return inline, below, dropped
-            if not self._natural(name, header=False):  # An empty column is missed by nobody.
+            if not self._natural(name, header=False):  # Nothing is lost with an empty column.
                 inline.remove(name)
         for name in self._below:
             if self._fits(inline, width):

@@ -40,7 +40,7 @@ Interrupted.
 .B CALLWARDEN_STATE
 The folder of the system that \fBcallwarden up\fP started. Default: .callwarden in the current folder.
 .TP
-.BR CALLWARDEN_ADMISSION_TARGETS ", " CALLWARDEN_AUTH_TARGETS ", " CALLWARDEN_RATING_TARGETS ", " \
+.BR CALLWARDEN_ADMINISTRATION_TARGETS ", " CALLWARDEN_AUTH_TARGETS ", " CALLWARDEN_RATING_TARGETS ", " \
 CALLWARDEN_RATE_GUARD_TARGETS ", " CALLWARDEN_PAYMENT_TARGETS
 host:port of each service, instead of those in the state folder; several are separated by commas.
 .TP

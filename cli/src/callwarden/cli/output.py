@@ -87,7 +87,7 @@ def clean(text: str) -> str:
 
 def console(*, stderr: bool = False) -> "Console":
     """A console on the standard output (or error) of this moment; colours only on a terminal, NO_COLOR is honoured.
-    Lines are as long as they are where nobody's terminal ends them."""
+    Where there is no terminal, lines have any length."""
     from rich.console import Console
 
     found = Console(stderr=stderr, highlight=False)

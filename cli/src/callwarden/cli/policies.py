@@ -20,7 +20,7 @@ from callwarden.policy.bundle import BadPolicy, Document, Key, PolicySet
 
 CONNECT_TIMEOUT_S: Final = 3.0
 ACKS_TIMEOUT_S: Final = 2.0  # A service takes a new bundle within one second.
-_CONFLICTS_MAX: Final = 5  # Somebody else applies at the same time; five in a row is no coincidence.
+_CONFLICTS_MAX: Final = 5  # Others apply at the same time; five in a row is no coincidence.
 _POLL_S: Final = 0.05
 
 
@@ -40,7 +40,7 @@ class RunningRevision:
 
 @dataclass(frozen=True, slots=True)
 class AppliedChange:
-    """What applying or deleting did: the policies that hold now, and the names of those that changed."""
+    """The result of applying or deleting: the policies now in force, and the names of those that changed."""
 
     policies: PolicySet
     changed: tuple[str, ...]
@@ -56,7 +56,7 @@ class PolicyStore:
         self._live = frozenset(live)
 
     async def load(self) -> PolicySet:
-        """The policies that hold; revision 0 and no document where none was ever applied."""
+        """The policies in force; revision 0 and no document where none was ever applied."""
         return (await self._read())[0]
 
     async def apply(self, documents: Sequence[Document]) -> AppliedChange:
@@ -108,7 +108,7 @@ class PolicyStore:
             if not changed:
                 return AppliedChange(current, ())
             try:
-                # Sequence 0: only if nobody has written the key before.
+                # Sequence 0: only if the key was never written.
                 await self._policy.put(BUNDLE_KEY, encode_bundle(wanted, time.time()), revision=sequence)
             except Conflict:
                 continue
@@ -143,6 +143,6 @@ async def connect(nats_url: str, live: Collection[str] = ()) -> AsyncIterator[Po
     try:
         yield PolicyStore(bus.kv(Bucket.POLICY), bus.kv(Bucket.POLICY_ACKS), live)
     except Unavailable as error:
-        raise Failure(f"{error.message}; `callwarden policy status` shows what holds now") from error
+        raise Failure(f"{error.message}; `callwarden policy status` shows what is in force") from error
     finally:
         await bus.__aexit__(None, None, None)

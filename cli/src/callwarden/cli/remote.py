@@ -65,13 +65,13 @@ class Remote:
     def accounts(self) -> "AccountServiceAsyncStub":
         from callwarden.api.admission.v1.admission_pb2_grpc import AccountServiceStub
 
-        return AccountServiceStub(self._channel("call-admission"))
+        return AccountServiceStub(self._channel("administration"))
 
     @property
     def lists(self) -> "ListServiceAsyncStub":
         from callwarden.api.admission.v1.lists_pb2_grpc import ListServiceStub
 
-        return ListServiceStub(self._channel("call-admission"))
+        return ListServiceStub(self._channel("administration"))
 
     @property
     def auth(self) -> "AuthServiceAsyncStub":

@@ -1,6 +1,6 @@
 """Bookings that can be repeated: each has a key, and a service that was asked twice with one key books once.
 
-In: the key, and the advice to repeat with it where nobody knows whether the booking was made. Out: asking (remote).
+In: the key, and the advice to repeat with it where it is unknown whether the booking was made. Out: asking (remote).
 """
 
 import asyncio

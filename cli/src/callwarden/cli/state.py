@@ -15,7 +15,7 @@ STATE_VARIABLE: Final = "CALLWARDEN_STATE"
 NATS_VARIABLE: Final = "CALLWARDEN_NATS_URL"
 # The same variables by which the services find each other.
 TARGETS_VARIABLE: Final = {
-    "call-admission": "CALLWARDEN_ADMISSION_TARGETS",
+    "administration": "CALLWARDEN_ADMINISTRATION_TARGETS",
     "auth": "CALLWARDEN_AUTH_TARGETS",
     "rate-guard": "CALLWARDEN_RATE_GUARD_TARGETS",
     "rating": "CALLWARDEN_RATING_TARGETS",
@@ -38,7 +38,7 @@ def directory() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Addresses of a running system; `targets` holds `host:port` by service."""
+    """Addresses of a running system; `targets` has `host:port` by service."""
 
     targets: Mapping[str, tuple[str, ...]]
     nats_url: str = field(default="", repr=False)
@@ -84,7 +84,7 @@ def find(environment: Mapping[str, str] | None = None) -> Endpoints:
         reason = f" ({error.strerror})" if isinstance(error, PermissionError) else ""
         raise Failure(
             f"no running system found in {directory()}{reason}: start one with `callwarden up`, name its folder with"
-            f" --state-dir, or set {TARGETS_VARIABLE['call-admission']} and the like"
+            f" --state-dir, or set {TARGETS_VARIABLE['administration']} and the like"
         ) from error
     found = of_run_file(running)
     return Endpoints(

@@ -13,7 +13,7 @@ from callwarden.cli.failure import CliMisuse
 from callwarden.kernel.clock import UnixS
 
 _PASSWORD_ALPHABET: Final = string.ascii_letters + string.digits
-_PASSWORD_LENGTH: Final = 20  # 119 bits: nobody guesses it, and it still fits a phone's screen.
+_PASSWORD_LENGTH: Final = 20  # 119 bits: not guessable, and it still fits a phone's screen.
 
 
 def amount(text: str, *, name: str = "amount") -> int:

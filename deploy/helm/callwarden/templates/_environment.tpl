@@ -33,7 +33,7 @@
 {{- end }}
 {{- if $svc.database }}
 - name: CALLWARDEN_DATABASE_URL
-  valueFrom: {secretKeyRef: {name: {{ $values.secrets.database }}, key: {{ .name }}}}
+  valueFrom: {secretKeyRef: {name: {{ $values.secrets.database }}, key: {{ default .name $svc.member }}}}
 - name: CALLWARDEN_DATABASE_CONNECTIONS_MAX
   value: {{ $svc.databaseConnections | quote }}
 {{- end }}

@@ -63,7 +63,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{/* What the services are: facts of the code, not choices of whoever installs them. NetworkPolicies, environment and
      Services follow from this table.
      serves: others call its gRPC. database, nats: what it keeps and hears. calls: whom it asks, by the variable that
-     names their addresses. kubernetes: it talks to the API server. */}}
+     names their addresses. kubernetes: it talks to the API server. member: whose image and database role it has, if
+     not its own. */}}
 {{- define "callwarden.catalogue" -}}
 edge-proxy:
   command: callwarden-edge-proxy
@@ -93,6 +94,14 @@ call-admission:
   nats: true
   calls: {rating: RATING_TARGETS}
   kubernetes: false
+administration:
+  command: callwarden-call-admission-administration
+  member: call-admission
+  serves: true
+  database: true
+  nats: true
+  calls: {rating: RATING_TARGETS}
+  kubernetes: false
 rating:
   command: callwarden-rating
   serves: true
@@ -112,7 +121,7 @@ security-policy:
   serves: false
   database: false
   nats: true
-  calls: {call-admission: CALL_ADMISSION, rate-guard: RATE_GUARD, rating: RATING}
+  calls: {administration: ADMINISTRATION, rate-guard: RATE_GUARD, rating: RATING}
   kubernetes: true
 {{- end -}}
 

@@ -12,7 +12,7 @@ from callwarden.cli.audit.finding import AuditFinding, AuditPlace, AuditRule, Au
 from callwarden.cli.yaml_lines import line_of_yaml
 
 _OTHERS: Final = 0o077  # Rights of the group and of all others.
-_PREFIX_DIGITS: Final = 6  # A million: nobody guesses it before the limits of wrong messages stop them.
+_PREFIX_DIGITS: Final = 6  # A million: the limits on wrong messages stop a guesser long before.
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class SecretFile:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseRole:
-    """What a role that services use may do. Deleting from the ledger stands for all that no service does: only
+    """What a role that services use may do. Deleting from the ledger represents everything that no service does: only
     the owner of the tables may.
     """
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from callwarden.cli.audit.finding import AuditPlace
 from callwarden.policy.crd import KINDS
 
-# Kinds that make pods, and where their template of a pod stands.
+# Kinds that make pods, and where their pod template is.
 _POD_AT: Final[Mapping[str, tuple[str, ...]]] = {
     "Deployment": ("spec", "template"),
     "DaemonSet": ("spec", "template"),
@@ -108,7 +108,7 @@ class Workload:
 
     @property
     def containers(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """Each container with the list that it stands in."""
+        """Each container with the list that it is in."""
         return [
             (group, mapping(container))
             for group in ("initContainers", "containers")
@@ -129,7 +129,7 @@ class Workload:
         """What to do with a patch."""
         one = self.object
         if one.kind == "Pod" or one.kind == "Job":
-            return "write it into the manifest and make the object anew: it can't be changed in place"
+            return "write it into the manifest and recreate the object: it can't be changed in place"
         return f"into the manifest; at once: kubectl patch {one.to_kubectl} --type strategic -p 'LINE'"
 
 

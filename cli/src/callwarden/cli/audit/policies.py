@@ -1,11 +1,7 @@
 """The policy's part of the checklist: every field with a hardened value, and what may be opened beyond the default.
 
-Which fields have a hardened value, and which, is said by the policy model alone. Here stand why each matters, how bad
-it is, and what else can be opened. Checks are pure functions of the policies that hold.
-
-A field is closed at its hardened value and beyond it: "beyond" is the direction in which that value lies from the
-default. A limit within a period is looked at as a rate. What no service enforces yet is told, too, but as information:
-no line of YAML closes it.
+The policy model alone says which fields have a hardened value, and which. This module says why each matters, how severe
+a finding is, and what else can be opened. Checks are pure functions of the policies in force.
 """
 
 import ipaddress
@@ -56,7 +52,7 @@ WHY: Final[Mapping[str, tuple[AuditSeverity, str]]] = {
     "autoban": (_MEDIUM, "A caller with bad statistics goes on with another number from the same address."),
     "blocknotbilledcalls": (_MEDIUM, "Calls without a price are given away."),
     "blocknotprofitablecalls": (_MEDIUM, "Calls are sold under cost."),
-    "blockearlymedia": (_LOW, "Sound before the answer is a conversation that nobody pays."),
+    "blockearlymedia": (_LOW, "Sound before the answer is a conversation that is never charged."),
     "autofinetune": (_LOW, "Limits move with the load, so an attacker who makes load moves limits."),
 }
 
@@ -101,7 +97,7 @@ _OPENED: Final = (
     _Opened("fraud.blockPremium", (True,), _HIGH, "Premium numbers are how stolen accounts are turned into money."),
     _Opened("fraud.blockSatellite", (True,), _HIGH, "A minute to a satellite network costs several euros."),
     _Opened("fraud.dynamicList.enabled", (True,), _LOW, "Numbers of a running attack go on being called."),
-    _Opened("fraud.smartList.enabled", (True,), _LOW, "Callers out of line are noticed by nobody."),
+    _Opened("fraud.smartList.enabled", (True,), _LOW, "Callers with unusual statistics go unnoticed."),
     _Opened("spend.checkPostpaid", (True,), _HIGH, "Postpaid accounts may spend without any limit."),
     _Opened("sip.dropMalformed", (True,), _MEDIUM, "Malformed messages are how parsers are broken into."),
     _Opened("authentication.allowUnauthenticatedCalls", (0,), _CRITICAL, "Anybody calls at your cost."),
@@ -147,7 +143,7 @@ _ALLOWED: Final = AuditRule(
 _STRESS: Final = AuditRule(
     "policy/stress-test",
     _HIGH,
-    "No policy holds a stress test",
+    "No policy contains a stress test",
     "While it lasts the firewall, automatic bans and the limits of pending calls are off.",
     ("stress-test",),
 )
@@ -182,7 +178,7 @@ def findings(policies: PolicySet, locate: Locate, remedy: Remedy) -> Iterator[Au
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What holds for one realm, and who says so."""
+    """The settings in force for one realm, and which policy sets each."""
 
     spec: PolicySpec
     layers: Sequence[Document]
@@ -317,7 +313,7 @@ def _wide_allow(scope: _Scope) -> Iterator[tuple[AuditFinding, str]]:
     networks = scope.spec.firewall.allow
     if wide := [one for one in networks if _is_wide(one)]:
         keep = [one for one in networks if one not in wide]
-        what = f"spec.{path} holds {', '.join(wide)}: most of those addresses are strangers'"
+        what = f"spec.{path} contains {', '.join(wide)}: most of those addresses belong to strangers"
         yield scope.finding(_ALLOWED, _ALLOWED.severity, what, path, nested(path, keep))
 
 

@@ -10,7 +10,7 @@ from callwarden.cli.audit.finding import AuditFinding, AuditRule, AuditSeverity
 
 SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
 
-# SARIF knows three levels; code scanning sorts by the number of CVSS, which stands beside it.
+# SARIF knows three levels; code scanning sorts by the number of CVSS, which is next to it.
 _LEVEL: Final = {
     AuditSeverity.INFO: "note",
     AuditSeverity.LOW: "note",

@@ -33,7 +33,7 @@ def _finding(finding: AuditFinding, width: int) -> Iterator[Text]:
     severity = Text(f"{finding.severity.upper():<{_INDENT}}", _STYLE[finding.severity])
     rule = output.cell(f"{finding.rule.id}  ", "bold")
     if finding.severity is AuditSeverity.INFO:
-        # Nothing to be done by whoever reads it: one line each.
+        # Nothing to do about it: one line each.
         yield Text.assemble(severity, rule, output.cell(finding.what, output.DIM))
         return
     yield Text("")

@@ -78,7 +78,7 @@ def create(
 
 @app.command()
 def show(account: NameArgument, as_: OutputOption = Output.TABLE) -> None:
-    """One account: credit, limits, lines in use.
+    """Show an account: credit, limits, lines in use.
 
     Example: [bold]callwarden account show alice[/bold]
     """
@@ -90,14 +90,14 @@ def show(account: NameArgument, as_: OutputOption = Output.TABLE) -> None:
 
 @app.command("list")
 def list_(
-    after: Annotated[str, typer.Option(help="Go on after this name.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 100,
+    after: Annotated[str, typer.Option(help="Continue after this name.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 100,
     kind: Annotated[str, typer.Option("--type", help="Only of this type.")] = "",
     realm: Annotated[str, typer.Option(help="Only of this realm.")] = "",
     parent: Annotated[str, typer.Option(help="Only of this reseller.")] = "",
     as_: OutputOption = Output.TABLE,
 ) -> None:
-    """All accounts by name.
+    """List all accounts by name.
 
     Example: [bold]callwarden account list --output json[/bold]
     """

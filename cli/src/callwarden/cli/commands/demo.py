@@ -10,7 +10,7 @@ def demo(
     keep: Annotated[
         Path | None,
         typer.Option(
-            "--keep", help="Leave the services' logs in this folder; without it nothing is left.", show_default=False
+            "--keep", help="Keep the services' logs in this folder. Default: nothing is kept.", show_default=False
         ),
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Lines only, no live table.")] = False,

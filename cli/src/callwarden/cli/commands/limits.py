@@ -109,7 +109,7 @@ def render(reply: "ShowLimitsReply", unix_s: UnixS) -> "RenderableType":
 
 
 def _row(use: "LimitUse", zone: str, unix_s: UnixS) -> "tuple[str | Text, ...]":
-    """Amounts are in the account's currency, which stands above for all, as its time zone does."""
+    """Amounts are in the account's currency, which is shown above for all, as its time zone is."""
     style = _style(use)
     mode = "" if use.mode in ("", "enforce") else f" ({use.mode} only)" if use.mode == "report" else f" ({use.mode})"
     # A rule may have several limits, of which the counter then tells what each is of.

@@ -163,7 +163,7 @@ def _of_field(name: str) -> "Iterator[dict[str, Any]]":
 
     path = name.removeprefix("spec.")
     fields = list(_fields(PolicySpec))
-    # A group stands for what is in it; nobody has to know where lists need brackets.
+    # A group means everything in it; the brackets of lists are optional.
     plain = {one["field"]: one["field"].replace("[]", "") for one in fields}
     found = [
         one

@@ -10,11 +10,13 @@ from callwarden.cli.failure import CliMisuse
 
 
 def up(
-    sip: Annotated[str, typer.Option(help="Where phones and trunks come in, host:port (UDP).")] = "127.0.0.1:5060",
+    sip: Annotated[str, typer.Option(help="Where phones and trunks connect, host:port (UDP).")] = "127.0.0.1:5060",
     state_dir: Annotated[
         Path | None,
         typer.Option(
-            "--state-dir", help="Keeps data, secrets and logs for the next start.", show_default=".callwarden"
+            "--state-dir",
+            help="Folder with data, secrets and logs, kept for the next start.",
+            show_default=".callwarden",
         ),
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",

@@ -53,7 +53,7 @@ def canonical(key: str) -> str:
 
 
 def parse(content: bytes) -> SettingsList:
-    """Raises NotAList for what is too large, no text, or holds no setting at all."""
+    """Raises NotAList for what is too large, no text, or contains no setting at all."""
     if len(content) > LIST_BYTES_MAX:
         raise NotAList(f"is larger than {LIST_BYTES_MAX:,} bytes")
     lines = _text(content).splitlines()
@@ -74,7 +74,7 @@ def parse(content: bytes) -> SettingsList:
             replaced.append(earlier)
         last[setting.id] = setting
     if not last:
-        raise NotAList("holds no line such as maxcallperip = 500")
+        raise NotAList("contains no line such as maxcallperip = 500")
     return SettingsList(tuple(last.values()), tuple(replaced), tuple(unread))
 
 

@@ -65,7 +65,7 @@ _ACCOUNT: Final = "belongs to each account: "
 _TRUNK: Final = "belongs to each trunk: "
 _PLATFORM: Final = "belongs to how the system is deployed: "
 _ADMIN: Final = "is a command, no setting: "
-_KEYS: Final = "is a secret and can't stand in a policy: make new keys, and give them as a Kubernetes Secret"
+_KEYS: Final = "is a secret and can't be in a policy: make new keys, and give them as a Kubernetes Secret"
 _REUSE: Final = "is part of spec.registrar.reuse: write reuseep"
 
 # Keys that are no field of a policy, and what to do instead. A test holds this against the catalogue.
@@ -83,7 +83,7 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "onlylocalaccess": f"{_TRUNK}callwarden trunk set NAME --only-local",
     "https": f"{_PLATFORM}the chart's certificates",
     "nonstandard-ports": f"{_PLATFORM}the chart's ports, or CALLWARDEN_SIP_LISTEN",
-    "ftpdbuser": "has nothing to stand for: there is no file-transfer service",
+    "ftpdbuser": "has no counterpart: there is no file-transfer service",
     "db-roles": f"{_PLATFORM}docs/reference/database.md",
     "db-password": f"{_PLATFORM}the Secret that the chart's value secrets.database names",
     "admin-tunnel": f"{_PLATFORM}the chart's certificates: administration is gRPC over mutual TLS",
@@ -145,9 +145,7 @@ def translate(listed: SettingsList) -> Translation:
     """Never raises: what can't be carried over is in the answer."""
     targets = _targets()
     carried: list[Carried] = []
-    left = [
-        Left(setting, Why.REPLACED, "a later line sets it again, and that one holds") for setting in listed.replaced
-    ]
+    left = [Left(setting, Why.REPLACED, "a later line sets it again and wins") for setting in listed.replaced]
     waiting: list[tuple[Setting, FieldFacts]] = []
     for setting in listed.settings:
         match targets.get(setting.id):

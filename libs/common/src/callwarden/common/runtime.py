@@ -64,9 +64,7 @@ class Runtime:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self.metrics = Metrics()
-        self.telemetry = Telemetry(
-            name, settings.instance, settings.otlp_endpoint, settings.trace_sample_ratio, self.metrics
-        )
+        self.telemetry = Telemetry(name, settings.instance, settings.otlp_endpoint, self.metrics)
         self.tracer = self.telemetry.tracer
         self.stopping = asyncio.Event()
         """Set when the process begins to stop; what takes messages ends then by itself."""

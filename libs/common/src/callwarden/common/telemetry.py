@@ -5,7 +5,6 @@ endpoint: it costs 0.3 s of start-up and 20 MB, and without a collector nobody r
 """
 
 import asyncio
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,20 +52,14 @@ _NO_SPAN: Final[AbstractContextManager[Span]] = nullcontext(_NoSpan())
 class Tracer:
     """Starts traces and spans. Disabled (no endpoint) or not sampled, a span is one comparison."""
 
-    def __init__(self, provider: "TracerProvider | None", ratio: float, rng: random.Random | None = None) -> None:
+    def __init__(self, provider: "TracerProvider | None") -> None:
         self._provider = provider
         self._tracer = provider.get_tracer("callwarden") if provider else None
-        self._ratio = ratio if provider else 0.0
-        self._rng = rng or random.Random()  # noqa: S311 - ids are names, not secrets
 
     @property
     def enabled(self) -> bool:
         """Whether any span can be recorded."""
         return self._tracer is not None
-
-    def new_root(self) -> str:
-        """A traceparent for a call that comes from outside; whether it is recorded is decided here, once."""
-        return trace.new_traceparent(self._rng, sampled=self._rng.random() < self._ratio)
 
     def span(self, name: str, /, **attributes: str | int | float | bool) -> AbstractContextManager[Span]:
         """A child of the current scope's trace for the block; what is called inside becomes its child."""
@@ -203,8 +196,8 @@ def otlp_metrics(metrics: Metrics, started_ns: int, now_ns: int) -> "list[OtlpMe
 class Telemetry:
     """The exporters of one process. `start` once the loop runs, `stop` as the last thing of a shutdown."""
 
-    def __init__(self, service: str, instance: str, endpoint: str, ratio: float, metrics: Metrics) -> None:
-        self.tracer = Tracer(None, 0.0)
+    def __init__(self, service: str, instance: str, endpoint: str, metrics: Metrics) -> None:
+        self.tracer = Tracer(None)
         self._metrics = metrics
         self._endpoint = endpoint
         self._task: asyncio.Task[None] | None = None
@@ -213,7 +206,7 @@ class Telemetry:
         self._started_ns = time.time_ns()
         if endpoint:
             self._provider, self._resource = _provider(service, instance, endpoint)
-            self.tracer = Tracer(self._provider, ratio)
+            self.tracer = Tracer(self._provider)
 
     def start(self) -> None:
         """Begin exporting metrics (spans go by themselves). Nothing without an endpoint."""

@@ -5,7 +5,6 @@ the hot path and they always change together. Parsing is done when somebody look
 https://www.w3.org/TR/trace-context/
 """
 
-import random
 import re
 import time
 from contextlib import contextmanager
@@ -44,11 +43,6 @@ class TraceContext(NamedTuple):
 
     def __str__(self) -> str:
         return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
-
-
-def new_traceparent(rng: random.Random, *, sampled: bool) -> str:
-    """A new root. `rng` need not be a cryptographic one: the ids are names, not secrets."""
-    return f"00-{rng.getrandbits(128) | 1:032x}-{rng.getrandbits(64) | 1:016x}-{'01' if sampled else '00'}"
 
 
 class Scope:

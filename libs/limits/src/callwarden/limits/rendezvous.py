@@ -5,11 +5,10 @@ targets in the settings).
 
 A key falls into one of a few hundred shards; for each shard every member has a pseudo-random weight, and the members in
 order of weight are its owner, its first stand-in, and so on. A member that leaves gives up only its own shards, spread
-over all others; a member that joins takes only what is now its own (Thaler and Ravishankar, 1998). Everybody who knows
-the members computes the same map, so nobody has to agree on one.
+over all others; a member that joins takes only what is now its own (Thaler and Ravishankar, 1998). All processes that
+know the members compute the same map, so they need not agree on one.
 
-The weights have no key and an attacker can compute them. He gains no count by it: an address belongs to one owner
-whichever that is.
+The weights use no secret, so an attacker can compute them. That gains nothing: each address has exactly one owner.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +17,7 @@ from hashlib import blake2b, blake2s
 from typing import Final
 
 SHARDS: Final = 256  # 5 % imbalance at 8 members; a table of all preferences of 64 members takes 130 kB.
-MEMBERS_MAX: Final = 1_024  # Nobody runs so many; a table costs members × shards.
+MEMBERS_MAX: Final = 1_024  # No deployment has so many; a table costs members × shards.
 
 _WEIGHT_BYTES: Final = 8
 _WEIGHTS_A_DIGEST: Final = blake2b.MAX_DIGEST_SIZE // _WEIGHT_BYTES
@@ -54,7 +53,7 @@ class ShardMap:
             raise TooManyMembers(len(self.members))
         weights = [_weights(member, shards) for member in self.members]
         order = range(len(self.members))
-        # Sorting is stable and the members are sorted, so equal weights fall to the first name everywhere.
+        # Sorting is stable and the members are sorted, so equal weights go to the first name in every process.
         self._preferences: tuple[tuple[str, ...], ...] = tuple(
             tuple(self.members[index] for index in sorted(order, key=lambda index: -weights[index][shard]))
             for shard in range(shards)
@@ -67,7 +66,7 @@ class ShardMap:
         return self._preferences[shard_of(key, self.shards)][0]
 
     def preference_of(self, key: str) -> Sequence[str]:
-        """All members, the owner first, then who stands in for it should it not answer, in order."""
+        """All members in order of preference: the owner, then those that replace it when it does not answer."""
         return self._preferences[shard_of(key, self.shards)]
 
     def owner(self, shard: int) -> str | None:
@@ -86,12 +85,6 @@ class ShardMap:
 
     def __repr__(self) -> str:
         return f"ShardMap({list(self.members)}, shards={self.shards})"
-
-
-def owner(shard: int, members: Iterable[str], shards: int = SHARDS) -> str | None:
-    """The member that owns a shard. For a single question; who asks often keeps a ShardMap."""
-    ordered = sorted(set(members))
-    return max(ordered, key=lambda member: _weights(member, shards)[shard], default=None)
 
 
 def ranking(key: str, members: Sequence[str]) -> Sequence[str]:

@@ -4,13 +4,13 @@ In: what each shard may use, how room is shared out and lent. Out: what is count
 (callwarden.call_admission.admission.core.sharing).
 
 For one quantity (lines, credit, the spend of a day) every shard holds a grant: the limit it was made for, and the part
-that this shard may use. The law: the parts of one limit sum to it, and a shard without a grant for just this limit (and
-number of shards) may use nothing until all were looked at. So a limit or a number of shards that changes needs no
-message: the grants of before are void, and whoever comes first shares out anew. While more is used than the limit
-allows (it was lowered) no shard has a grant, and each asks for all to be looked at.
+that this shard may use. The invariant: the parts of one limit add up to it, and a shard without a grant for exactly
+this limit and number of shards must use nothing until all shards have been read. So a change of the limit or of the
+number of shards needs no message: earlier grants are void, and the first process to need one shares out again. While
+more is used than the limit allows (it was lowered), no shard has a grant, and each request reads all shards.
 
-Whoever changes grants writes all rows whose grants differ in one transaction, or none. What a shard has used may fall
-at any time; it may rise within its grant without looking at the others.
+A process that changes grants writes all rows whose grants differ in one transaction, or none. What a shard has used may
+fall at any time; it may rise within its grant without reading the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ Grant: TypeAlias = tuple[int, int, int]
 """The limit and the number of shards that it was made for, and what may be used here."""
 
 Grants: TypeAlias = Mapping[str, Grant]
-"""By quantity: "calls", "day_spend.739576" (what stands behind the point grows; older ones are dropped)."""
+"""By quantity: "calls", "day_spend.739576" (the number after the point grows; older ones are dropped)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Shard:
         return grant is not None and grant[0] == limit and grant[1] == self.count
 
     def allowance(self, quantity: str, limit: int) -> int:
-        """How much may be used here without looking at the other shards."""
+        """How much may be used here without reading the other shards."""
         grant = self.grants.get(quantity)
         return grant[2] if grant is not None and grant[0] == limit and grant[1] == self.count else 0
 

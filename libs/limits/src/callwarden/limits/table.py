@@ -2,13 +2,13 @@
 
 In: which keys are kept. Out: what is counted about a key (`windows`, and the services' entries).
 
-Who floods a table with new keys (spoofed sources cost an attacker nothing) wants to push out the counters of the
-addresses that he really works from. So a table has two queues. A new key waits in the outer one, which is ordered by
+An attacker who floods a table with new keys (spoofed sources cost nothing) wants to evict the counters of the addresses
+that the real attack comes from. So a table has two queues. A new key waits in the outer one, which is ordered by
 use; a key that its owner calls *hot* (it has failures to its name, or a good part of a limit) moves to the inner one,
 which takes up to `hot_share` of the places. What is evicted is always the longest unused key of the outer queue, and
 only a key that is hot itself can push a hot one out of the inner queue, into the outer one. To make the table forget an
-offender, an attacker has to offend from as many other addresses as the inner queue has places, with as many messages
-each as make an address hot, and all that within the offender's pause.
+offender, an attacker must offend from as many other addresses as the inner queue has places, each with enough messages
+to become hot, all before the offender's next message.
 """
 
 from collections import OrderedDict
@@ -19,7 +19,7 @@ HOT_SHARE: Final = 0.75  # The rest is room for addresses to become hot in, and 
 
 
 class Entry:
-    """What a table keeps of a key. Subclass it, with `__slots__`."""
+    """What a table keeps for a key. Subclass it, with `__slots__`."""
 
     __slots__ = ("hot", "used_s")
 
@@ -36,7 +36,7 @@ class Table(Generic[E]):
 
     One look-up takes 0.15 µs, a new key that evicts another 1.1.
     `expired` and `evicted` count what went: by time, and for want of room. `evicted_hot` says how many of those were
-    hot: above zero, somebody pushes, or the capacity is too small.
+    hot: above zero, the table is under attack or too small.
     """
 
     # Mutable: on the way of every counted message.
@@ -85,13 +85,13 @@ class Table(Generic[E]):
         entry = self._hot.get(key)
         return entry if entry is not None else self._cold.get(key)
 
-    def use(self, key: str, now_s: float) -> E:
+    def use(self, key: str, mono_s: float) -> E:
         """The key's entry, made if need be, and used now. May evict another one."""
         # A clock that steps back must not age entries, nor break the order of use that expire() relies on.
-        if now_s < self._newest_s:
-            now_s = self._newest_s
+        if mono_s < self._newest_s:
+            mono_s = self._newest_s
         else:
-            self._newest_s = now_s
+            self._newest_s = mono_s
         entry = self._hot.get(key)
         if entry is not None:
             self._hot.move_to_end(key)
@@ -104,13 +104,13 @@ class Table(Generic[E]):
                     self._cold.move_to_end(key)
             else:
                 if len(self._cold) + len(self._hot) >= self.capacity:
-                    self._make_room(now_s)
+                    self._make_room(mono_s)
                 entry = self._cold[key] = self._make()
-        entry.used_s = now_s
+        entry.used_s = mono_s
         return entry
 
     def heat(self, key: str) -> None:
-        """Calls the key hot, and used now; nothing if it isn't there or is hot already. Where the inner queue is full,
+        """Marks the key as hot and used now. Does nothing if it is absent or hot already. If the inner queue is full,
         its longest unused key goes back to the outer one."""
         entry = self._cold.pop(key, None)
         if entry is None:
@@ -136,14 +136,14 @@ class Table(Generic[E]):
         entry = self._hot.pop(key, None)
         return entry if entry is not None else self._cold.pop(key, None)
 
-    def expire(self, now_s: float, limit: int = 1_000) -> int:
+    def expire(self, mono_s: float, limit: int = 1_000) -> int:
         """Removes at most `limit` keys that weren't used for ttl_s, and returns how many. Call it often: no call takes
         long."""
         before = self.expired
         for queue in (self._cold, self._hot):
             while queue and self.expired - before < limit:
                 key, entry = next(iter(queue.items()))
-                if now_s - entry.used_s < self.ttl_s:
+                if mono_s - entry.used_s < self.ttl_s:
                     break
                 del queue[key]
                 self.expired += 1
@@ -153,10 +153,10 @@ class Table(Generic[E]):
         self._cold.clear()
         self._hot.clear()
 
-    def _make_room(self, now_s: float) -> None:
+    def _make_room(self, mono_s: float) -> None:
         # The inner queue never takes all places, so the outer one has an entry whenever the table is full.
         _, entry = self._cold.popitem(last=False)
-        if now_s - entry.used_s >= self.ttl_s:
+        if mono_s - entry.used_s >= self.ttl_s:
             self.expired += 1
             return
         self.evicted += 1

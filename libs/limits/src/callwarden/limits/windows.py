@@ -7,9 +7,9 @@ the period, so that the error has one side only and a bound:
 
     events in the last period_s  ≤  count  ≤  events in the last period_s + width_s
 
-It never counts less than a true sliding window, so no more than the limit passes in any period, wherever it begins (a
-fixed window lets through twice the limit around its edge; an interpolated pair of windows has no bound against bursts).
-It may count events that are up to one part too old: with 16 buckets, 6.25 % of the period.
+It never counts less than a true sliding window, so no more than the limit passes in any period, wherever the period
+begins (a fixed window passes twice the limit around its edge; an interpolated pair of windows has no bound against
+bursts). It may count events that are up to one part too old: with 16 buckets, 6.25 % of the period.
 
 Memory: one pair of integers for each part in which anything was counted, at most buckets + 1 of them, so that the many
 addresses with a few messages cost little.
@@ -24,7 +24,7 @@ BUCKETS: Final = 16  # An error of 6.25 % of the period's length, for at most 34
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class WindowShape:
     """The shape of a sliding window: what all counters of one kind have in common."""
 
     period_s: float
@@ -55,15 +55,15 @@ class SlidingCounter:
         self.total = 0
         """What the last add() or count() found. Not aged."""
 
-    def add(self, window: Window, now_s: float, amount: int = 1) -> int:
-        """Counts `amount` at `now_s` and returns the count of the window that ends now.
+    def add(self, window: WindowShape, mono_s: float, amount: int = 1) -> int:
+        """Counts `amount` at `mono_s` and returns the count of the window that ends now.
 
         A clock that stepped back counts into the newest part there is: nothing is forgotten early.
         """
         width_s = window.period_s / window.buckets
         if width_s != self._width_s:
             self._rescale(width_s)
-        part = int(now_s // width_s)
+        part = int(mono_s // width_s)
         parts = self._parts
         if parts and parts[0] < part - window.buckets:
             self._forget(part - window.buckets)
@@ -75,11 +75,11 @@ class SlidingCounter:
         self.total += amount
         return self.total
 
-    def count(self, window: Window, now_s: float) -> int:
+    def count(self, window: WindowShape, mono_s: float) -> int:
         """The count of the window that ends now."""
-        return self.add(window, now_s, 0)
+        return self.add(window, mono_s, 0)
 
-    def take_back(self, amount: int) -> None:
+    def forgive(self, amount: int) -> None:
         """Removes up to `amount`, the oldest first: a success earns back what was counted as failures."""
         while amount > 0 and self._counts:
             taken = min(amount, self._counts[0])
@@ -95,18 +95,18 @@ class SlidingCounter:
         self._counts.clear()
         self.total = 0
 
-    def dump(self, now_s: float) -> list[tuple[float, int]]:
+    def dump(self, mono_s: float) -> list[tuple[float, int]]:
         """What is counted, as (least age in seconds, count), for a snapshot; `load` reads it back."""
         return [
-            (max(0.0, now_s - (part + 1) * self._width_s), count)
+            (max(0.0, mono_s - (part + 1) * self._width_s), count)
             for part, count in zip(self._parts, self._counts, strict=True)
         ]
 
-    def load(self, window: Window, now_s: float, dumped: Iterable[tuple[float, int]]) -> None:
-        """Adds the counts of a `dump`, as young as they can have been: restoring mints nothing. What was counted here
-        before makes the older ones of them as young as its own newest."""
+    def load(self, window: WindowShape, mono_s: float, dumped: Iterable[tuple[float, int]]) -> None:
+        """Adds the counts of a `dump`, as young as they can have been: restoring never lowers a count. Counts that are
+        older than the newest count here become as young as that one."""
         for age_s, count in sorted(dumped, reverse=True):
-            self.add(window, now_s - max(0.0, age_s), count)
+            self.add(window, mono_s - max(0.0, age_s), count)
 
     def _forget(self, oldest: int) -> None:
         kept = 0

@@ -30,10 +30,16 @@ class Service:
     secrets: tuple[str, ...] = ()
     speaks_sip: bool = False
     module: str = ""
+    database_role: str = ""
+    """Whose role in the database it has; empty: one of its own name, where there is such a role."""
 
     @property
     def module_name(self) -> str:
         return self.module or f"callwarden.{self.name.replace('-', '_')}.main"
+
+    @property
+    def role(self) -> str:
+        return self.database_role or self.name
 
 
 # In the order in which each finds those it calls; all are started at once and wait for each other by themselves.
@@ -42,6 +48,12 @@ SERVICES = (
     Service("auth", "CALLWARDEN_AUTH_TARGETS", secrets=("credential_key",)),
     Service("rate-guard", "CALLWARDEN_RATE_GUARD_TARGETS"),
     Service("call-admission", "CALLWARDEN_ADMISSION_TARGETS"),
+    Service(
+        "administration",
+        "CALLWARDEN_ADMINISTRATION_TARGETS",
+        module="callwarden.call_admission.administration",
+        database_role="call-admission",
+    ),
     Service("payment", "CALLWARDEN_PAYMENT_TARGETS"),
     Service("edge-proxy", secrets=("nonce_key",), speaks_sip=True),
 )

@@ -302,8 +302,8 @@ class LocalSystem:
             env |= {"CALLWARDEN_SIP_LISTEN": f"{host}:{number}", "CALLWARDEN_SPOOL_DIR": str(spool)}
         if not self._role_urls:
             env["CALLWARDEN_DATABASE_URL"] = self.database_url
-        elif service.name in self._role_urls:  # The others have no business there.
-            env["CALLWARDEN_DATABASE_URL"] = self._role_urls[service.name]
+        elif service.role in self._role_urls:  # The others have no business there.
+            env["CALLWARDEN_DATABASE_URL"] = self._role_urls[service.role]
         return env | dict(self._env.get("*", {})) | dict(self._env.get(service.name, {}))
 
     async def _close(self) -> list[ChildFailed]:

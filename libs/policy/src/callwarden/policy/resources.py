@@ -105,7 +105,7 @@ class ConfigMapKey(FieldGroup):
     )
 
 
-class Rounding(FieldGroup):
+class DeckRounding(FieldGroup):
     """How the cost of a call is rounded, once."""
 
     method: Literal["up", "middle", "down"] = Field(default="up", description="Direction of rounding.")
@@ -125,7 +125,7 @@ class RateDeckSpec(FieldGroup):
         default="", description='Peak hours, such as "Mon-Fri 08:00-20:00"; empty: the same prices at all times.'
     )
     time_zone: TimeZone = Field(default="UTC", description="Time zone of the peak hours (IANA name).")
-    rounding: Rounding = Field(default=Rounding(), description="How the cost of a call is rounded, once.")
+    rounding: DeckRounding = Field(default=DeckRounding(), description="How the cost of a call is rounded, once.")
 
 
 SPECS: Final[dict[str, type[FieldGroup]]] = {"Ban": BanSpec, "Trunk": TrunkSpec, "RateDeck": RateDeckSpec}

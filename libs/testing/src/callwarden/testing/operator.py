@@ -42,7 +42,7 @@ class OperatorClient:
         self._channels: list[grpc.aio.Channel] = []
 
     async def __aenter__(self) -> Self:
-        self.accounts = admission_pb2_grpc.AccountServiceStub(self._channel("call-admission"))
+        self.accounts = admission_pb2_grpc.AccountServiceStub(self._channel("administration"))
         self.auth = auth_pb2_grpc.AuthServiceStub(self._channel("auth"))
         self.rating = rating_pb2_grpc.RatingServiceStub(self._channel("rating"))
         self.payment = payment_pb2_grpc.PaymentServiceStub(self._channel("payment"))

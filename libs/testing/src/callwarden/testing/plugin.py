@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 import pytest_asyncio
 
@@ -38,7 +39,12 @@ def _local_servers(config: pytest.Config) -> "LocalServers":
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A shell's background job ignores SIGINT, and so would every process that the run's tests start and interrupt."""
+    """No deadline for hypothesis: how long an example takes says more of the machine than of the code.
+
+    A shell's background job ignores SIGINT, and so would every process that the run's tests start and interrupt.
+    """
+    hypothesis.settings.register_profile("callwarden", deadline=None)
+    hypothesis.settings.load_profile("callwarden")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -32,8 +32,8 @@ async def wire(settings: OperatorSettings, runtime: Runtime) -> None:
         peer = await runtime.open(channel(settings.rate_guard, runtime.tls, peer="rate-guard"))
         bans = RateGuardBans(RateGuardServiceStub(peer), bus.kv(Bucket.BANS))
         resources.append(BanReconciler(cluster, bans, clock, me))
-    if settings.call_admission is not None:
-        peer = await runtime.open(channel(settings.call_admission, runtime.tls, peer="call-admission"))
+    if settings.administration is not None:
+        peer = await runtime.open(channel(settings.administration, runtime.tls, peer="administration"))
         resources.append(TrunkReconciler(cluster, AccountServiceTrunks(AccountServiceStub(peer)), clock, me))
     if settings.rating is not None:
         peer = await runtime.open(channel(settings.rating, runtime.tls, peer="rating"))

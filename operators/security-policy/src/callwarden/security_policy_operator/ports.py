@@ -7,9 +7,9 @@ from callwarden.kernel.clock import UnixS
 from callwarden.policy.bundle import PolicySet
 from callwarden.policy.resources import RateDeckSpec, TrunkSpec
 from callwarden.security_policy_operator.core.bans import AppliedBan, BanOrder
-from callwarden.security_policy_operator.core.decks import DeckImport, LineError
+from callwarden.security_policy_operator.core.decks import DeckImport, DeckLineError
 from callwarden.security_policy_operator.core.status import Ack, ResourceEvent
-from callwarden.security_policy_operator.core.trunks import TrunkAccount, TrunkChange, TrunkState
+from callwarden.security_policy_operator.core.trunks import TrunkAccount, TrunkDifference, TrunkState
 
 
 class AppliedBundle(NamedTuple):
@@ -111,7 +111,7 @@ class TrunkRegistry(Protocol):
 
     async def create(self, trunk: TrunkState) -> None: ...
 
-    async def update(self, change: TrunkChange) -> None: ...
+    async def update(self, change: TrunkDifference) -> None: ...
 
     async def delete(self, name: str) -> bool:
         """Whether there was one. Conflict while a route leads to it."""
@@ -121,7 +121,7 @@ class TrunkRegistry(Protocol):
 class DeckRegistry(Protocol):
     """rating's price lists."""
 
-    async def import_deck(self, name: str, spec: RateDeckSpec, csv: bytes) -> DeckImport | list[LineError]:
+    async def import_deck(self, name: str, spec: RateDeckSpec, csv: bytes) -> DeckImport | list[DeckLineError]:
         """All or nothing: the lines that are wrong, if any. Invalid, Denied: rating refuses the terms. Conflict:
         another import came in between. Raises Unavailable."""
         ...

@@ -30,8 +30,8 @@ class OperatorSettings(settings.Settings):
     rate_guard: Listen | None = None
     """host:port of rate-guard's gRPC, which carries out Ban resources; without it the operator ignores them."""
 
-    call_admission: Listen | None = None
-    """host:port of call-admission's gRPC, which carries out Trunk resources; without it the operator ignores them."""
+    administration: Listen | None = None
+    """host:port of administration, which carries out Trunk resources; without it the operator ignores them."""
 
     rating: Listen | None = None
     """host:port of rating's gRPC, which carries out RateDeck resources; without it the operator ignores them."""

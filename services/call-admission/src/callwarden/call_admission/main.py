@@ -1,101 +1,62 @@
-"""The process: `callwarden-call-admission`, or `python -m callwarden.call_admission.main`."""
+"""The process of calls: `callwarden-call-admission`, or `python -m callwarden.call_admission.main`.
 
-import os
-import random
-from uuid import UUID
+In: AdmissionService, the group commit, how calls end, the reaper. Out: everything that operators ask for, which has a
+process of its own (`administration`) and never shares this event loop.
+"""
 
-from callwarden.api.admission.v1 import admission_pb2_grpc, lists_pb2_grpc
-from callwarden.call_admission.accounts.adapters.accounts_grpc import AccountGrpc
-from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
-from callwarden.call_admission.accounts.adapters.events_nats import NatsNews
-from callwarden.call_admission.accounts.app.account_service import AccountDesk
-from callwarden.call_admission.accounts.app.limit_queries import LimitDesk
+from typing import Final
+
+from callwarden.api.admission.v1 import admission_pb2_grpc
 from callwarden.call_admission.admission.adapters import events_nats, metrics
 from callwarden.call_admission.admission.adapters.admission_grpc import AdmissionGrpc
 from callwarden.call_admission.admission.adapters.policy_source import CompiledPolicies
-from callwarden.call_admission.admission.adapters.quotes_grpc import SERVICE as RATING
-from callwarden.call_admission.admission.adapters.quotes_grpc import GrpcQuotes
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
-from callwarden.call_admission.admission.adapters.source_trunks_sql import SqlSourceTrunks
-from callwarden.call_admission.admission.adapters.store_sql import SESSION, SqlAdmissionStore
-from callwarden.call_admission.admission.app.calls import CallAdmission
-from callwarden.call_admission.admission.attempts import AdmissionAttempts
 from callwarden.call_admission.lists.adapters import lists_nats
 from callwarden.call_admission.lists.adapters import metrics as list_metrics
-from callwarden.call_admission.lists.adapters.lists_grpc import ListGrpc
-from callwarden.call_admission.lists.adapters.lists_nats import NatsCountPublisher, NatsListed, NatsListPublisher
-from callwarden.call_admission.lists.adapters.lists_sql import SqlLists
+from callwarden.call_admission.lists.adapters.lists_nats import NatsCountPublisher
 from callwarden.call_admission.lists.app.call_watch import CallWatch
-from callwarden.call_admission.lists.app.number_lists import NumberLists
-from callwarden.call_admission.records.adapters.records_sql import SqlRecords
-from callwarden.call_admission.records.app.retention import Retention
 from callwarden.call_admission.settings import AdmissionSettings
-from callwarden.common.bus import Bucket
-from callwarden.common.rpc.stream import StreamPool
+from callwarden.call_admission.wiring import open_calls, open_lists
 from callwarden.common.runtime import Runtime, run_service
-from callwarden.kernel import ids
-from callwarden.limits.rendezvous import ranking
 
 # One for the group commit, one for the reaper's look; a third in case one of them is being given up.
-HOT_CONNECTIONS = 3
-# For rating at start: started together, it may be ready a moment later. Without it cached prices go on.
-PEERS_TIMEOUT_S = 15.0
+HOT_CONNECTIONS: Final = 3
 
 
 async def wire(settings: AdmissionSettings, runtime: Runtime) -> None:
     bus = await runtime.bus()
     database = await runtime.database()
-    session = SESSION if database.dialect == "postgresql" else None
-    hot = await runtime.open(await database.hot(connections=HOT_CONNECTIONS, session=session))
-    attempts = AdmissionAttempts(SqlAdmissionStore(hot), random.random)
-    rating = StreamPool(RATING, settings.targets(), ranking, tls=runtime.tls, peer="rating", metrics=runtime.metrics)
-    quotes = GrpcQuotes(await runtime.open(rating), settings.quotes_cached_max)
-    await rating.wait_up(PEERS_TIMEOUT_S)
-    source_trunks = SqlSourceTrunks(database)
-    await source_trunks.refresh()
-    followed = await runtime.policies()
-    policies = CompiledPolicies(followed)
-    followed.on_change(lambda _: events_nats.forget_quotes(quotes))  # spec.billing.exactMatch is rating's
-    list_store, listed_kv = SqlLists(database), bus.kv(Bucket.LISTED)
-    listed = NatsListed(listed_kv, runtime.clock)
-    lists = NumberLists(list_store, NatsListPublisher(bus), listed, runtime.clock)
-    await lists_nats.follow_changes(bus, lists)
-    await lists.refresh()
-    counted = NatsCountPublisher(bus, settings.instance)
-    watch = CallWatch(list_store, counted, listed, lists, policies, runtime.clock)
+    policies = CompiledPolicies(await runtime.policies())
+    lists = await open_lists(runtime, bus, database)
+    numbers = lists.numbers
     publisher = await runtime.open(bus.publisher())
-    notifier = events_nats.NatsNotifier(publisher)
-    app = CallAdmission(
-        attempts, quotes, policies, runtime.clock, random.random, lists=lists, trunks=source_trunks, notifier=notifier
+    calls = await open_calls(
+        settings,
+        runtime,
+        bus,
+        database,
+        policies,
+        numbers,
+        hot_connections=HOT_CONNECTIONS,
+        notifier=events_nats.NatsNotifier(publisher),
     )
-    news = NatsNews(publisher, new_id)
-    records = SqlRecords(database)
-    accounts = SqlAccounts(database)
-    desk = AccountDesk(accounts, records, news, policies, runtime.clock, new_id)
-    retention = Retention(records, settings.kept_days(), runtime.clock, random.random)
-    metrics.register(runtime.metrics, app, attempts, quotes)
-    list_metrics.register_lists(runtime.metrics, lists, watch)
+    app, attempts = calls.app, calls.attempts
+    counted = NatsCountPublisher(bus, settings.instance)
+    watch = CallWatch(lists.store, counted, lists.listed, numbers, policies, runtime.clock)
+    metrics.register(runtime.metrics, app, attempts, calls.quotes)
+    list_metrics.register_lists(runtime.metrics, numbers)
+    list_metrics.register_watch(runtime.metrics, watch)
     admission_pb2_grpc.add_AdmissionServiceServicer_to_server(AdmissionGrpc(app, watch), runtime.server)
-    limits = LimitDesk(app, accounts, policies, runtime.clock)
-    admission_pb2_grpc.add_AccountServiceServicer_to_server(AccountGrpc(desk, limits), runtime.server)
-    lists_pb2_grpc.add_ListServiceServicer_to_server(ListGrpc(lists), runtime.server)
     runtime.ready_when("database", lambda: app.is_up)
     runtime.spawn("group-commit", app.run())
     runtime.spawn("reaper", app.reap())
-    runtime.spawn("source-trunks", source_trunks.follow(bus))
+    runtime.spawn("source-trunks", calls.source_trunks.follow(bus))
     runtime.spawn("shards", app.grow(attempts.contended.take, SqlShards(database)))
-    if retention.forgets:
-        runtime.spawn("retention", retention.run())
-    runtime.spawn("lists-follow", lists.follow())
-    runtime.spawn("listed-follow", lists_nats.follow_listed(listed_kv, lists, watch.gone))
+    runtime.spawn("lists-follow", numbers.follow())
+    runtime.spawn("listed-follow", lists_nats.follow_listed(lists.listed_kv, numbers, watch.gone))
     runtime.spawn("call-watch", watch.run())
     await lists_nats.follow_counts(bus, settings.instance, watch)
-    await events_nats.follow_rating(bus, quotes)
     events_nats.consume(runtime, bus, app, watch)
-
-
-def new_id() -> UUID:
-    return ids.from_bytes(os.urandom(16))
 
 
 def main() -> None:

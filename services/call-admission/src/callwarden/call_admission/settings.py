@@ -1,4 +1,4 @@
-"""What call-admission is told by its environment."""
+"""What the two processes of call-admission read from their environment."""
 
 from typing import Annotated
 
@@ -7,14 +7,25 @@ from pydantic import Field
 from callwarden.common import settings
 
 
-class AdmissionSettings(settings.Settings):
-    """The process's settings and these; every name gets the prefix CALLWARDEN_."""
+class ProcessSettings(settings.Settings):
+    """What both processes read, besides what every process does; every name gets the prefix CALLWARDEN_."""
 
     rating_targets: Annotated[str, Field(pattern=r"^\S+$")] = "127.0.0.1:7003"
     """host:port of rating, several with commas."""
 
     quotes_cached_max: Annotated[int, Field(ge=1_000, le=1_000_000)] = 50_000
     """Prices kept in memory, by price list and called number, 0.4 KB each."""
+
+    def targets(self) -> tuple[str, ...]:
+        return tuple(part for part in self.rating_targets.split(",") if part)
+
+
+class AdmissionSettings(ProcessSettings):
+    """Of the process that calls are decided in."""
+
+
+class AdministrationSettings(ProcessSettings):
+    """Of the process that serves operators."""
 
     keep_cdr_days: Annotated[int, Field(ge=0, le=100_000)] = 400
     """Call records are kept so many days; 0: for ever. Ledger entries always stay."""
@@ -36,6 +47,3 @@ class AdmissionSettings(settings.Settings):
             "counter": self.keep_counter_days,
             "spend_day": self.keep_spend_day_days,
         }
-
-    def targets(self) -> tuple[str, ...]:
-        return tuple(part for part in self.rating_targets.split(",") if part)

@@ -38,7 +38,7 @@ from callwarden.edge_proxy.ports import (
 )
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Exhausted
-from callwarden.limits.bucket import Bucket, Rate
+from callwarden.limits.bucket import Rate, TokenBucket
 from callwarden.sip.address import SocketAddress
 from callwarden.sip.transaction import Send
 
@@ -84,7 +84,7 @@ class EdgeApp:
         self._ticking = False
         self._is_draining = False
         self._idle = asyncio.Event()
-        self._complaints = Bucket()
+        self._complaints = TokenBucket()
 
     def attach(self, transport: DatagramTransport) -> None:
         """Where datagrams leave from now on."""

@@ -79,6 +79,7 @@ async def wire(settings: EdgeSettings, runtime: Runtime) -> None:
         derive(parse_masters(settings.nonce_key.get_secret_value())),
         RuleBook(policies.current, realms),
         os.urandom,
+        settings.trace_sample_ratio if runtime.tracer.enabled else 0.0,
     )
     policies.on_change(lambda current: edge.apply(RuleBook(current, realms)))
     edge_metrics.observe(runtime.metrics, edge)

@@ -24,7 +24,7 @@ _REPLY_BYTES_MAX: Final = 256 * 1024 * 1024  # 10,000 pods of 6 KiB, with their 
 _ERROR_CHARS_MAX: Final = 400
 
 _POLICIES: Final = ("securitypolicies.callwarden.io", "clustersecuritypolicies.callwarden.io", "trunks.callwarden.io")
-# What the chart labels, and what an administrator may have made beside it, without our labels.
+# What the chart labels, and what an administrator may have added without our labels.
 _LABELLED: Final = (
     *("deployments.apps", "daemonsets.apps", "statefulsets.apps", "cronjobs.batch", "jobs.batch", "pods"),
     *("services", "configmaps", "roles.rbac.authorization.k8s.io"),
@@ -175,7 +175,7 @@ def _optional(
 
 
 def _documents(bodies: Sequence[Mapping[str, Any]]) -> Iterator[Document]:
-    """What is valid: what was refused protects nobody, and its status says so."""
+    """The valid policies: a refused one protects nothing, and its status says so."""
     for body in bodies:
         known = {key: value for key, value in body.items() if key in ("apiVersion", "kind", "metadata", "spec")}
         try:

@@ -34,7 +34,7 @@ ACK_TIMEOUT_S: Final = 5.0
 CLOSE_WAIT_S: Final = 2.0
 SPOOL_BATCH: Final = 256
 CHECK_EVERY_S: Final = 0.5
-# Events that nobody waits for go together: at 500 calls/s this halves the CPU of the server (250 to 130 µs a call) and
+# Events go together: at 500 calls/s this halves the CPU of the server (250 to 130 µs a call) and
 # takes off some of its consumer's, for a line that is free 10 ms later.
 GATHER_S: Final = 0.01
 
@@ -151,22 +151,6 @@ class Publisher:
         self._spooled.value += 1
         return True
 
-    async def publish_acknowledged(
-        self, subject: str, payload: bytes, *, message_id: str, timeout_s: float = ACK_TIMEOUT_S
-    ) -> None:
-        """Send an event now and return when JetStream has it. Raises Unavailable; then it may have it nevertheless."""
-        if not self._client.is_connected:
-            raise Unavailable("NATS is not available")
-        event = self._event(subject, payload, message_id)
-        event.done = asyncio.get_running_loop().create_future()
-        self._waiting.append(event)
-        self._wake.set()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await event.done
-        except TimeoutError:
-            raise Unavailable("NATS has not acknowledged in time") from None
-
     async def flush(self) -> None:
         """Return when everything published so far is acknowledged or on disk because NATS is away."""
         while self._waiting or self._unacked or (self._spool is not None and len(self._spool)):
@@ -182,8 +166,7 @@ class Publisher:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CHECK_EVERY_S):
                     await self._wake.wait()
-            if not any(event.done is not None for event in self._waiting):
-                await asyncio.sleep(GATHER_S)
+            await asyncio.sleep(GATHER_S)
             self._wake.clear()
             try:
                 self._check()

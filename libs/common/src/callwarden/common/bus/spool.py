@@ -172,10 +172,10 @@ class Spool:
         beside.replace(self._offset_path)
 
     def _sync_soon(self) -> None:
-        now_s = time.monotonic()
-        if now_s - self._synced_s < FSYNC_INTERVAL_S or (self._fsync is not None and not self._fsync.done()):
+        mono_s = time.monotonic()
+        if mono_s - self._synced_s < FSYNC_INTERVAL_S or (self._fsync is not None and not self._fsync.done()):
             return
-        self._synced_s = now_s
+        self._synced_s = mono_s
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:

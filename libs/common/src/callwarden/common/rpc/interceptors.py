@@ -38,7 +38,7 @@ class Serving:
     """What a handler below may need of the server it runs in."""
 
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    tracer: Tracer = field(default_factory=lambda: Tracer(None, 0.0))
+    tracer: Tracer = field(default_factory=lambda: Tracer(None))
     metrics: Metrics = field(default_factory=Metrics)
     direct: DirectListener = field(default_factory=DirectListener)
     """Where streams may go on beside gRPC; offered once the server has started it."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 from callwarden.api.rating.v1 import rating_pb2 as pb
 from callwarden.common.rpc.client import unary
 from callwarden.policy.resources import RateDeckSpec
-from callwarden.security_policy_operator.core.decks import DeckImport, LineError
+from callwarden.security_policy_operator.core.decks import DeckImport, DeckLineError
 
 if TYPE_CHECKING:
     from callwarden.api.rating.v1.rating_pb2_grpc import RatingServiceAsyncStub
@@ -20,7 +20,7 @@ class RatingDecks:
     def __init__(self, rating: "RatingServiceAsyncStub") -> None:
         self._rating = rating
 
-    async def import_deck(self, name: str, spec: RateDeckSpec, csv: bytes) -> DeckImport | list[LineError]:
+    async def import_deck(self, name: str, spec: RateDeckSpec, csv: bytes) -> DeckImport | list[DeckLineError]:
         request = pb.ImportDeckRequest(
             name=name,
             currency=spec.currency,
@@ -31,5 +31,5 @@ class RatingDecks:
         )
         reply = await unary(self._rating.ImportDeck, request, timeout_s=IMPORT_TIMEOUT_S)
         if reply.errors:
-            return [LineError(error.line, error.field, error.reason) for error in reply.errors]
+            return [DeckLineError(error.line, error.field, error.reason) for error in reply.errors]
         return DeckImport(reply.version, reply.rows)

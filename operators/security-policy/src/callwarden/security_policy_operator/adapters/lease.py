@@ -34,14 +34,14 @@ class LeaderElection:
         held_s = 0.0
         try:
             while True:
-                now_s = self._clock.mono_s()
+                mono_s = self._clock.mono_s()
                 try:
                     self.leads = await self._take()
-                    held_s = now_s if self.leads else 0.0
+                    held_s = mono_s if self.leads else 0.0
                 except CallwardenError as error:
                     log.warning("lease.failed", error=error)
                     # Another process may take it a lease's duration after our last renewal: stop before that.
-                    self.leads = self.leads and now_s - held_s < self._lease_s * (_ROUNDS - 1) / _ROUNDS
+                    self.leads = self.leads and mono_s - held_s < self._lease_s * (_ROUNDS - 1) / _ROUNDS
                 if self.leads and work is None:
                     log.info("leader.elected", lease=self._name)
                     work = asyncio.ensure_future(lead())
@@ -106,11 +106,11 @@ class LeaderElection:
 
     def _is_gone(self, found: dict[str, Any], spec: dict[str, Any]) -> bool:
         version = str(found.get("metadata", {}).get("resourceVersion", ""))
-        now_s = self._clock.mono_s()
+        mono_s = self._clock.mono_s()
         if self._seen[0] != version:
-            self._seen = version, now_s
+            self._seen = version, mono_s
             return False
-        return now_s - self._seen[1] > float(spec.get("leaseDurationSeconds") or self._lease_s)
+        return mono_s - self._seen[1] > float(spec.get("leaseDurationSeconds") or self._lease_s)
 
     def _spec(self, changes: int) -> dict[str, Any]:
         now = datetime.fromtimestamp(self._clock.unix_s(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -6,7 +6,7 @@ from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.common.rpc.client import unary
 from callwarden.kernel.errors import NotFound
 from callwarden.policy.resources import TrunkSpec
-from callwarden.security_policy_operator.core.trunks import TrunkAccount, TrunkChange, TrunkState
+from callwarden.security_policy_operator.core.trunks import TrunkAccount, TrunkDifference, TrunkState
 
 if TYPE_CHECKING:
     from callwarden.api.admission.v1.admission_pb2_grpc import AccountServiceAsyncStub
@@ -39,7 +39,7 @@ class AccountServiceTrunks:
     async def create(self, trunk: TrunkState) -> None:
         await unary(self._accounts.CreateTrunk, message_of(trunk))
 
-    async def update(self, change: TrunkChange) -> None:
+    async def update(self, change: TrunkDifference) -> None:
         await unary(self._accounts.UpdateTrunk, update_of(change))
 
     async def delete(self, name: str) -> bool:
@@ -79,7 +79,7 @@ def message_of(trunk: TrunkState) -> pb.Trunk:
     )
 
 
-def update_of(change: TrunkChange) -> pb.UpdateTrunkRequest:
+def update_of(change: TrunkDifference) -> pb.UpdateTrunkRequest:
     """Only what is different: call-admission leaves the rest alone."""
     request = pb.UpdateTrunkRequest(name=change.after.name)
     for name in change.fields:

@@ -14,14 +14,14 @@ from callwarden.security_policy_operator.app.managed import ManagedResources, ea
 from callwarden.security_policy_operator.core.names import decide
 from callwarden.security_policy_operator.core.resource import ManagedResource, Refusal
 from callwarden.security_policy_operator.core.status import unavailable
-from callwarden.security_policy_operator.core.trunks import TrunkChange, TrunkState, change_of, trunk_of
+from callwarden.security_policy_operator.core.trunks import TrunkDifference, TrunkState, change_of, trunk_of
 from callwarden.security_policy_operator.ports import ClusterApi, TrunkRegistry
 
 log = get_logger(__name__)
 
 PLURAL: Final = "trunks"
 FINALIZER: Final = "callwarden.io/trunk"
-SERVICE: Final = "call-admission"
+SERVICE: Final = "administration"
 _FINAL: Final = (Invalid, NotFound, Conflict, Denied, Exhausted)
 """An early retry is of no use; the next resync tries again."""
 
@@ -124,7 +124,7 @@ class TrunkReconciler:
         assert account is not None
         return account.id
 
-    async def _write(self, wanted: TrunkState, existing: TrunkState | None, change: TrunkChange | None) -> None:
+    async def _write(self, wanted: TrunkState, existing: TrunkState | None, change: TrunkDifference | None) -> None:
         if existing is None:
             await self._trunks.create(wanted)
             log.info("trunk.created", name=wanted.name)

@@ -17,7 +17,7 @@ ERRORS_MAX: Final = 32  # as the schema has it
 _ERROR_CHARS_MAX: Final = 512
 
 
-class LineError(NamedTuple):
+class DeckLineError(NamedTuple):
     """A line of a CSV that rating refuses."""
 
     line: int
@@ -74,7 +74,7 @@ def digest_of(name: str, spec: RateDeckSpec, content: bytes) -> str:
     return found.hexdigest()
 
 
-def shown(errors: Iterable[LineError]) -> list[str]:
+def shown(errors: Iterable[DeckLineError]) -> list[str]:
     """Wrong lines as the status has them: the first few, each of bounded length."""
     texts = [f"line {error.line}: {error.field}: {error.reason}" for error in errors]
     return [text[:_ERROR_CHARS_MAX] for text in texts[:ERRORS_MAX]]

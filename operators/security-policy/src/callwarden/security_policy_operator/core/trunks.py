@@ -37,7 +37,7 @@ class TrunkState:
 
 
 @dataclass(frozen=True, slots=True)
-class TrunkChange:
+class TrunkDifference:
     """What makes one trunk the other."""
 
     before: TrunkState
@@ -83,7 +83,7 @@ def trunk_of(name: str, spec: TrunkSpec) -> TrunkState:
     )
 
 
-def change_of(existing: TrunkState, wanted: TrunkState) -> TrunkChange | None:
+def change_of(existing: TrunkState, wanted: TrunkState) -> TrunkDifference | None:
     """None: nothing to do."""
-    change = TrunkChange(existing, replace(wanted, account=existing.account, realm=existing.realm))
+    change = TrunkDifference(existing, replace(wanted, account=existing.account, realm=existing.realm))
     return change if change.fields else None

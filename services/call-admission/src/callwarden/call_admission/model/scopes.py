@@ -1,8 +1,17 @@
-"""Scopes of counters that belong to no account: a realm, the system, a source address, a carrier."""
+"""Who has counters: the kinds of scopes, and the ids of those that belong to no account (a realm, the system, a source
+address, a carrier)."""
 
 from functools import lru_cache
 from typing import Final
 from uuid import UUID, uuid5
+
+ACCOUNT: Final = "account"
+RESELLER: Final = "reseller"
+REALM: Final = "realm"
+SYSTEM: Final = "system"
+ADDRESS: Final = "address"
+CARRIER: Final = "carrier"
+OWNERS: Final = (ACCOUNT, RESELLER, REALM, SYSTEM, ADDRESS, CARRIER)
 
 _SCOPES: Final = UUID("b7a8d1a4-6f5e-4a53-9d2c-0a0b5e6a9f31")
 

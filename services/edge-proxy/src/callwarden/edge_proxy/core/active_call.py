@@ -20,7 +20,7 @@ from callwarden.edge_proxy.core.effects import (
     Unanswered,
 )
 from callwarden.edge_proxy.core.records import DialogRecord, call_of, record_of
-from callwarden.limits.bucket import Bucket, Rate
+from callwarden.limits.bucket import Rate, TokenBucket
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Response
 from callwarden.sip.transaction import ClientTransaction, TooManyTransactions
@@ -47,7 +47,7 @@ class ActiveCalls:
     def __init__(self, context: Context, calls: EdgeCalls) -> None:
         self._context = context
         self._calls = calls
-        self._records = Bucket()
+        self._records = TokenBucket()
 
     # Begin.
 

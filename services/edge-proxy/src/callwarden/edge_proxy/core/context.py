@@ -14,7 +14,7 @@ from callwarden.edge_proxy.core.rules import RuleBook, Rules
 from callwarden.edge_proxy.core.stats import EdgeStats
 from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
-from callwarden.limits.bucket import Bucket, Rate
+from callwarden.limits.bucket import Rate, TokenBucket
 from callwarden.sip import build
 from callwarden.sip.address import BadAddress, Endpoint, SocketAddress, endpoint
 from callwarden.sip.message import Request, Response
@@ -84,6 +84,7 @@ class Context:
         "mono_s",
         "proxy",
         "random_bytes",
+        "sampled_share",
         "stats",
         "unix_s",
     )
@@ -95,6 +96,7 @@ class Context:
         book: RuleBook,
         layer: TransactionLayer,
         random_bytes: Callable[[int], bytes],
+        sampled_share: float = 0.0,
     ) -> None:
         """`random_bytes(n)` gives n unpredictable random bytes."""
         self.proxy = proxy
@@ -102,13 +104,14 @@ class Context:
         self.book = book
         self.layer = layer
         self.random_bytes = random_bytes
+        self.sampled_share = sampled_share
         self.counters = EdgeCounters(book.default)
         self.stats = EdgeStats()
         self.effects: list[object] = []
         self.draining = False
         self.mono_s = MonoS(0.0)
         self.unix_s = UnixS(0.0)
-        self._decisions = Bucket()
+        self._decisions = TokenBucket()
         self._asked = 0
         self._waiting: dict[int, object] = {}  # by the number of the question; the app bounds how many
 
@@ -175,9 +178,10 @@ class Context:
         return UUID(bytes=self.random_bytes(16), version=4)
 
     def new_traceparent(self) -> str:
-        """A new trace (W3C trace context), not sampled: whether spans are recorded is the adapters' business."""
-        ids = self.random_bytes(24).hex()
-        return f"00-{ids[:32]}-{ids[32:]}-00"
+        """The root of a new trace (W3C trace context). Every hop records spans of it if it is sampled."""
+        ids = self.random_bytes(24)
+        is_sampled = int.from_bytes(ids[8:16], "big") < self.sampled_share * 2**64
+        return f"00-{ids[:16].hex()}-{ids[16:].hex()}-{'01' if is_sampled else '00'}"
 
     # Refusals.
 

@@ -65,10 +65,15 @@ class Edge:
     """One edge: everything behind one socket. Mutable: it is the state."""
 
     def __init__(
-        self, proxy: ProxyIdentity, keys: EdgeKeys, book: RuleBook, random_bytes: Callable[[int], bytes]
+        self,
+        proxy: ProxyIdentity,
+        keys: EdgeKeys,
+        book: RuleBook,
+        random_bytes: Callable[[int], bytes],
+        sampled_share: float = 0.0,
     ) -> None:
         self.layer = TransactionLayer(tag_secret=keys.tags[:32])
-        self.context = Context(proxy, keys, book, self.layer, random_bytes)
+        self.context = Context(proxy, keys, book, self.layer, random_bytes, sampled_share)
         self.stats = self.context.stats
         self.counters = self.context.counters
         self.source_filter = SourceFilter(book.default)

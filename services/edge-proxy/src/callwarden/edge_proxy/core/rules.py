@@ -6,7 +6,7 @@ In: what the edge enforces. Out: what fields mean and how policies merge (callwa
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from callwarden.limits.windows import Window
+from callwarden.limits.windows import WindowShape
 from callwarden.policy.bundle import PolicySet
 from callwarden.policy.model import PolicySpec
 from callwarden.sip.digest import Algorithm
@@ -35,11 +35,11 @@ class Rules:
     deny: tuple[Network, ...]
     scanners: tuple[str, ...]  # lower case
     blocked_agents: tuple[str, ...]  # lower case
-    messages: Window
+    messages: WindowShape
     messages_max: int
-    wrong: Window
+    wrong: WindowShape
     wrong_max: int
-    failures: Window
+    failures: WindowShape
     failures_max: int
     ban_s: int
     offered: tuple[Algorithm, ...]
@@ -60,11 +60,11 @@ class Rules:
             deny=tuple(ip_network(network) for network in spec.firewall.deny),
             scanners=tuple(part.lower() for part in spec.sip.scanners),
             blocked_agents=tuple(part.lower() for part in spec.sip.blocked_user_agents),
-            messages=Window(spec.messages.per_address.period),
+            messages=WindowShape(spec.messages.per_address.period),
             messages_max=spec.messages.per_address.max,
-            wrong=Window(spec.messages.wrong_per_address.period),
+            wrong=WindowShape(spec.messages.wrong_per_address.period),
             wrong_max=spec.messages.wrong_per_address.max,
-            failures=Window(spec.auth_failures.period),
+            failures=WindowShape(spec.auth_failures.period),
             failures_max=spec.auth_failures.per_address.max,
             ban_s=spec.messages.reset_after,
             offered=_OFFERED[spec.authentication.digest.algorithms],

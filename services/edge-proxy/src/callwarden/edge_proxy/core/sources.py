@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TypeVar
 
 from callwarden.kernel.clock import MonoS
-from callwarden.limits.bucket import Bucket, Rate
+from callwarden.limits.bucket import Rate, TokenBucket
 from callwarden.sip.address import SocketAddress
 from callwarden.sip.message import Request
 
@@ -39,7 +39,7 @@ class Sources:
         self._strangers: dict[str, float] = {}  # address → when to ask again
         self._asked: dict[str, list[Waiting]] = {}
         self._waiting = 0
-        self._bucket = Bucket()
+        self._bucket = TokenBucket()
 
     def may_ask(self, host: str, mono_s: MonoS) -> bool:
         """Whether an INVITE without credentials from there may be a trunk's."""

@@ -19,7 +19,7 @@ from typing import Final
 from callwarden.kernel.clock import MonoS
 from callwarden.kernel.verdict import Reason
 from callwarden.limits.table import Entry, Table
-from callwarden.limits.windows import SlidingCounter, Window
+from callwarden.limits.windows import SlidingCounter, WindowShape
 from callwarden.policy.values import format_duration
 from callwarden.rate_guard.core.addresses import address_of, endpoint
 from callwarden.rate_guard.core.limits import AddressLimits
@@ -225,7 +225,13 @@ class AddressCounters:
         counter.add(self.limits.failures, mono_s, failed)
 
     def _forgive(
-        self, address: AddressEntry, entry: EndpointEntry, username: str, window: Window, mono_s: MonoS, spare: int = 0
+        self,
+        address: AddressEntry,
+        entry: EndpointEntry,
+        username: str,
+        window: WindowShape,
+        mono_s: MonoS,
+        spare: int = 0,
     ) -> int:
         """Takes the user's failures at this endpoint off the counts of endpoint and address; returns their number."""
         counter = entry.by_name.pop(username, None) if entry.by_name is not None else None
@@ -235,9 +241,9 @@ class AddressCounters:
             return 0
         forgiven = counter.count(window, mono_s)
         if entry.failures is not None:
-            entry.failures.take_back(forgiven)
+            entry.failures.forgive(forgiven)
         if address.failures is not None:
-            address.failures.take_back(max(0, forgiven - spare))
+            address.failures.forgive(max(0, forgiven - spare))
         return forgiven
 
     def _add_failures(self, name: str, address: AddressEntry, failed: int, mono_s: MonoS) -> Excess | None:
@@ -251,6 +257,6 @@ class AddressCounters:
         return _excess(name, Reason.CREDENTIALS, count, "authentication failures", limits.failures, limit)
 
 
-def _excess(target: str, reason: Reason, count: int, what: str, window: Window, limit: int) -> Excess:
+def _excess(target: str, reason: Reason, count: int, what: str, window: WindowShape, limit: int) -> Excess:
     period = format_duration(int(window.period_s))
     return Excess(target, reason, f"{count} {what} in {period}, limit {limit}")

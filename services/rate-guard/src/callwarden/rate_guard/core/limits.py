@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from callwarden.limits.windows import Window
+from callwarden.limits.windows import WindowShape
 from callwarden.policy.model import PolicySpec
 from callwarden.rate_guard.core.addresses import Networks
 
@@ -12,11 +12,11 @@ from callwarden.rate_guard.core.addresses import Networks
 class AddressLimits:
     """The most of each kind within its window; one more bans."""
 
-    messages: Window
+    messages: WindowShape
     messages_max: int
-    wrong: Window
+    wrong: WindowShape
     wrong_max: int
-    failures: Window
+    failures: WindowShape
     failures_address_max: int
     failures_known_address_max: int
     failures_known_endpoint_max: int
@@ -36,11 +36,11 @@ def compile_limits(spec: PolicySpec, own: Iterable[str] = ()) -> AddressLimits:
     # reenabledosblocked: counters end after that time, too, so no window is longer.
     end_s = spec.messages.reset_after
     return AddressLimits(
-        messages=Window(min(spec.messages.per_address.period, end_s)),
+        messages=WindowShape(min(spec.messages.per_address.period, end_s)),
         messages_max=spec.messages.per_address.max,
-        wrong=Window(min(spec.messages.wrong_per_address.period, end_s)),
+        wrong=WindowShape(min(spec.messages.wrong_per_address.period, end_s)),
         wrong_max=spec.messages.wrong_per_address.max,
-        failures=Window(min(spec.auth_failures.period, end_s)),
+        failures=WindowShape(min(spec.auth_failures.period, end_s)),
         failures_address_max=spec.auth_failures.per_address.max,
         failures_known_address_max=spec.auth_failures.per_known_address.max,
         failures_known_endpoint_max=spec.auth_failures.per_known_endpoint.max,

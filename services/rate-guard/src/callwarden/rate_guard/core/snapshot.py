@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.limits.rendezvous import shard_of
-from callwarden.limits.windows import SlidingCounter, Window
+from callwarden.limits.windows import SlidingCounter, WindowShape
 from callwarden.rate_guard.core.addresses import address_of
 from callwarden.rate_guard.core.counters import AddressCounters, AddressEntry, EndpointEntry
 
@@ -105,7 +105,7 @@ def _read(dump: Any, since_s: float) -> _Dump:
     return [(float(age_s) + since_s, int(count)) for age_s, count in dump]
 
 
-def _restore(counter: SlidingCounter | None, window: Window, mono_s: MonoS, dump: _Dump) -> SlidingCounter | None:
+def _restore(counter: SlidingCounter | None, window: WindowShape, mono_s: MonoS, dump: _Dump) -> SlidingCounter | None:
     if not dump:
         return counter
     counter = counter or SlidingCounter()

@@ -387,7 +387,7 @@ class _Connection:
         frame = stream_pb2.Frame()
         add = frame.items.add
         queue, pending = self.queue, self.pending
-        now_s = time.monotonic()
+        mono_s = time.monotonic()
         frame_bytes = items = 0
         while queue and items < FRAME_ITEMS_MAX and frame_bytes < FRAME_BYTES_MAX:
             item_id, method, payload, deadline_s, scope = queue.popleft()
@@ -398,7 +398,7 @@ class _Connection:
                     del pending[item_id]
                     continue
                 item = add(
-                    id=item_id, method=method, timeout_ms=max(1, int((deadline_s - now_s) * 1000)), payload=payload
+                    id=item_id, method=method, timeout_ms=max(1, int((deadline_s - mono_s) * 1000)), payload=payload
                 )
                 # Whoever chose them may have put in what is no Unicode (a lone surrogate): then it goes without.
                 with suppress(ValueError):
@@ -433,8 +433,8 @@ class _Connection:
 
     def _sweep(self) -> None:
         """Tell those whose time has passed. One timer for all: see SWEEP_S."""
-        now_s = time.monotonic()
-        late = [item_id for item_id, (_, deadline_s) in self.pending.items() if deadline_s <= now_s]
+        mono_s = time.monotonic()
+        late = [item_id for item_id, (_, deadline_s) in self.pending.items() if deadline_s <= mono_s]
         for item_id in late:
             waiter, _ = self.pending.pop(item_id)
             if not waiter.done():

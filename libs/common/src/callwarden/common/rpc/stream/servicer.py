@@ -41,6 +41,7 @@ from callwarden.common.rpc.stream.bounds import (
     STREAMS_WORTH,
     SWEEP_S,
 )
+from callwarden.kernel.clock import MonoS
 from callwarden.kernel.errors import Exhausted, Internal, Invalid
 
 log = get_logger(__name__)
@@ -192,11 +193,11 @@ class _ServedStream:
             self._wake.set()
 
     def _take_frame(self, frame: stream_pb2.Frame) -> None:
-        now_s = time.monotonic()
+        mono_s = MonoS(time.monotonic())
         for item in frame.items:
             method = item.method  # reading a field costs 0.15 µs: none is read twice
             if method or not item.cancel:
-                self._begin(item, method, now_s)
+                self._begin(item, method, mono_s)
             else:
                 self._give_up(item.id, "cancelled")
 
@@ -242,18 +243,18 @@ class _ServedStream:
         if len(self._replies) < self._in_flight_max:
             link.hold_reading(False)
 
-    def _begin(self, item: stream_pb2.Item, method: str, now_s: float) -> None:
+    def _begin(self, item: stream_pb2.Item, method: str, mono_s: MonoS) -> None:
         item_id = item.id
         found = self._methods.get(method)
         if found is None:
-            self._reply(item_id, b"", grpc.StatusCode.UNIMPLEMENTED.value[0], "no such method", None, now_s)
+            self._reply(item_id, b"", grpc.StatusCode.UNIMPLEMENTED.value[0], "no such method", None, mono_s)
             return
         request_type, handler, meter = found
         running = self.running
         if len(running) >= self._in_flight_max or self._load.running >= self._load.most or item_id in running:
-            self._fail(item_id, Exhausted("too many requests are under way"), meter, now_s)
+            self._fail(item_id, Exhausted("too many requests are under way"), meter, mono_s)
             return
-        deadline_s = now_s + (item.timeout_ms or TIMEOUT_DEFAULT_MS) / 1000
+        deadline_s = mono_s + (item.timeout_ms or TIMEOUT_DEFAULT_MS) / 1000
         # Set in the reader's own context: a plain function sees it, a Task copies it.
         traceparent = item.traceparent
         trace.set_scope(trace.Scope(traceparent, item.call_id, deadline_s))
@@ -262,7 +263,7 @@ class _ServedStream:
         try:
             request = request_type.FromString(item.payload)
         except DecodeError:
-            self._fail(item_id, Invalid("the request doesn't parse"), meter, now_s)
+            self._fail(item_id, Invalid("the request doesn't parse"), meter, mono_s)
             return
         try:
             result: Any
@@ -272,16 +273,16 @@ class _ServedStream:
                 result = handler(request)
             serialise = getattr(result, "SerializeToString", None)
             if serialise is not None:
-                self._succeed(item_id, serialise(), meter, now_s)
+                self._succeed(item_id, serialise(), meter, mono_s)
                 return
             work: asyncio.Future[Any]
             if isinstance(result, asyncio.Future):
                 work = result
-                work.add_done_callback(lambda done: self._done(item_id, done, meter, now_s))
+                work.add_done_callback(lambda done: self._done(item_id, done, meter, mono_s))
             else:
-                work = self._loop.create_task(self._finish(item_id, result, meter, now_s))
+                work = self._loop.create_task(self._finish(item_id, result, meter, mono_s))
         except Exception as error:
-            self._fail(item_id, error, meter, now_s)
+            self._fail(item_id, error, meter, mono_s)
             return
         self.running[item_id] = work, deadline_s, result
         self._load.running += 1
@@ -363,7 +364,7 @@ class _ServedStream:
     def _pack(self) -> stream_pb2.Frame:
         frame = stream_pb2.Frame()
         add = frame.items.add
-        now_s = time.monotonic()
+        mono_s = MonoS(time.monotonic())
         frame_bytes = items = 0
         while self._replies and items < FRAME_ITEMS_MAX and frame_bytes < FRAME_BYTES_MAX:
             item_id, payload, status, text, meter, began_s = self._replies.popleft()
@@ -374,7 +375,7 @@ class _ServedStream:
                 if meter is not None:
                     meter.ok.value += 1
             if meter is not None:
-                meter.seconds.record(now_s - began_s)
+                meter.seconds.record(mono_s - began_s)
             items += 1
             frame_bytes += len(payload)
         self._written.set()
@@ -387,8 +388,8 @@ class _ServedStream:
         self._wake.set()
 
     def _sweep(self) -> None:
-        now_s = time.monotonic()
-        for item_id in [item_id for item_id, (_, deadline_s, _) in self.running.items() if deadline_s <= now_s]:
+        mono_s = MonoS(time.monotonic())
+        for item_id in [item_id for item_id, (_, deadline_s, _) in self.running.items() if deadline_s <= mono_s]:
             self._give_up(item_id, "expired")
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep) if self.running else None
 

@@ -44,14 +44,18 @@ WATCH_DROPPED = Metric(
 )
 
 
-def register_lists(metrics: Metrics, lists: NumberLists, watch: CallWatch) -> None:
-    """Likewise, of number lists and statistics."""
-    stats = watch.stats
+def register_lists(metrics: Metrics, lists: NumberLists) -> None:
+    """Of number lists, as any process that follows them has them."""
     metrics.observe(LIST_ENTRIES, lambda: sum(one.head.entries for one in lists.current.fixed.values()))
     metrics.observe(LIST_BYTES, lambda: sum(one.size_bytes for one in lists.current.fixed.values()))
     metrics.observe(LIST_LOADS, lambda: lists.counts.loads)
     metrics.observe(LIST_FAILURES, lambda: lists.counts.load_failures)
     metrics.observe(LISTED, lambda: len(lists.listings))
+
+
+def register_watch(metrics: Metrics, watch: CallWatch) -> None:
+    """Of the statistics of numbers, which only processes that see calls keep."""
+    stats = watch.stats
     metrics.observe(LISTED_HERE, lambda: {(name,): n for name, n in watch.counts.listed.items()})
     metrics.observe(WATCHED, lambda: {("called",): len(stats.targets), ("calling",): len(stats.callers)})
     metrics.observe(WATCH_EVICTED, lambda: stats.evicted)

@@ -32,16 +32,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.call_admission.model.codecs.usage_bytes import grants_bytes, grants_from, usage_bytes, usage_from
 from callwarden.call_admission.model.days import day_of
-from callwarden.call_admission.model.scopes import scope_of
-from callwarden.call_admission.model.usage import (
-    ADDRESS,
-    Usage,
-    correct,
-    correct_in_all,
-    correct_period,
-    day_spend,
-    month_spend,
-)
+from callwarden.call_admission.model.scopes import ADDRESS, scope_of
+from callwarden.call_admission.model.spans import day_spend, month_spend
+from callwarden.call_admission.model.usage import Usage
+from callwarden.call_admission.model.usage_shards import correct, correct_in_all, correct_period
 from callwarden.call_admission.records.core.corrections import AccountFunds, Corrected, LedgerLine, Reversal, reversal
 from callwarden.call_admission.records.core.records import (
     CallRecord,
@@ -221,7 +215,7 @@ class SqlRecords:
         try:
             return await self._database.transaction("reverse", work)
         except IntegrityError:
-            # The same key for another account at the same moment: no common row to wait for. It stands now.
+            # The same key for another account at the same moment: no common row to wait for. It exists now.
             try:
                 return await self._database.transaction("reverse", work)
             except IntegrityError as error:
@@ -308,7 +302,7 @@ class _Call(NamedTuple):
 
     started_at: datetime
     source_address: str
-    """Empty: nobody knows any more."""
+    """Empty: no longer known."""
 
 
 async def _counters(connection: AsyncConnection, scope: UUID) -> Sequence[Row[Any]]:

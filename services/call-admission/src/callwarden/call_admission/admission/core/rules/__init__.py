@@ -34,7 +34,7 @@ from callwarden.call_admission.admission.core.rules.rule import AdmissionRule, L
 from callwarden.call_admission.admission.core.rules.satellite import SatelliteRule
 from callwarden.call_admission.admission.core.rules.talk_time import CarrierTalkTimeRule, TalkTimeRule
 from callwarden.call_admission.admission.core.rules.velocity import VelocityRules
-from callwarden.call_admission.model.usage import REALM, SYSTEM
+from callwarden.call_admission.model.scopes import REALM, SYSTEM
 
 RULES: Final[tuple[AdmissionRule, ...]] = (
     AccountStatusRule(),

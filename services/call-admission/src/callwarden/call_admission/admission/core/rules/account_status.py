@@ -3,7 +3,7 @@
 from callwarden.call_admission.admission.core.rules.rule import AdmissionRule, Question, RuleFinding, passed, refused
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.policy import AdmissionPolicy
-from callwarden.call_admission.model.usage import RESELLER
+from callwarden.call_admission.model.scopes import RESELLER
 from callwarden.kernel.verdict import Mode, Reason
 
 

@@ -10,9 +10,12 @@ from callwarden.call_admission.admission.core.rules.rule import (
 )
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.days import hour_of
+from callwarden.call_admission.model.habits import AccountBaseline
 from callwarden.call_admission.model.number_plan import country_of
 from callwarden.call_admission.model.policy import AdmissionPolicy
-from callwarden.call_admission.model.usage import ACCOUNT, AccountBaseline, Usage, day_spend
+from callwarden.call_admission.model.scopes import ACCOUNT
+from callwarden.call_admission.model.spans import day_spend
+from callwarden.call_admission.model.usage import Usage
 from callwarden.kernel.money import format_amount
 from callwarden.kernel.verdict import Mode, Reason
 
@@ -74,7 +77,7 @@ class BaselineRule(AdmissionRule):
             return None
         usual = learnt.spent_micros // learnt.days
         limit = usual * factor
-        spent = usage.used(day_spend(snapshot.day.toordinal()), snapshot.now_s)
+        spent = usage.used(day_spend(snapshot.day.toordinal()), snapshot.unix_s)
         if not usual or spent <= limit:
             return None
         currency = snapshot.account.currency

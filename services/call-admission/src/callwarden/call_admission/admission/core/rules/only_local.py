@@ -21,7 +21,7 @@ class OnlyLocalRule(AdmissionRule):
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         trunk = snapshot.trunk
         if trunk is None:
-            return skipped(self.name, mode, "by no trunk")
+            return skipped(self.name, mode, "no trunk")
         if not trunk.only_local:
             return skipped(self.name, mode, "not only local")
         if question.local:
