@@ -34,7 +34,7 @@ def run_job(job: Job) -> Iterator[tuple[str, Any]]:
 def _run_core(core: Core, arguments: argparse.Namespace, told: reasons.Reasons) -> CoreResult:
     job = Job(
         {name: str(file) for name, file in core.modules().items()},
-        ["-m", "not integration", str(ROOT / core.tests)],
+        ["-m", "not integration and not long", str(ROOT / core.tests)],
         [str(ROOT / "services")],
         arguments.jobs,
         arguments.sample,

@@ -8,8 +8,6 @@ import pytest
 from tests.mutation.__main__ import run_job
 from tests.mutation.server import Job
 
-pytestmark = pytest.mark.long
-
 CODE = '''
 """A planted core."""
 
