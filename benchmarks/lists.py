@@ -18,6 +18,7 @@ from callwarden.call_admission.lists.core import list_file
 from callwarden.call_admission.lists.core.call_stats import CallStats, Pending
 from callwarden.call_admission.model.lists import ListBuilder, ListHead, Listings, Lists, ListSide, NumberList
 from callwarden.common.runtime import tune_garbage_collection
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.policy.model import DynamicList, SmartList
 
 SIZES: Final = (1_000, 10_000, 100_000, 1_000_000)
@@ -119,12 +120,12 @@ def watch_row(name: str, numbers: int) -> list[str | int | float]:
     for start in range(0, CALLS, 500):
         began_s = time.perf_counter()
         for calling, called, talk_s in calls[start : start + 500]:
-            fresh = stats.is_fresh(account, called, start / 500)
+            fresh = stats.is_fresh(account, called, MonoS(start / 500))
             pending.ended(account, called, calling, talk_s, 404, fresh=fresh)
         middle_s = time.perf_counter()
         counts = pending.take({account: realm})
         for count in counts:
-            stats.add(count, dynamic, smart, start / 500, start / 500)
+            stats.add(count, dynamic, smart, MonoS(start / 500), UnixS(start / 500))
         counted_s += middle_s - began_s
         added_s += time.perf_counter() - middle_s
         told += len(counts)

@@ -212,9 +212,9 @@ async def _watch_turns(turns: list[float]) -> None:
     last_s = time.thread_time()
     while True:
         await asyncio.sleep(0)
-        now_s = time.thread_time()
-        turns.append(now_s - last_s)
-        last_s = now_s
+        unix_s = time.thread_time()
+        turns.append(unix_s - last_s)
+        last_s = unix_s
 
 
 def _table(outside: dict[str, tuple[list[float], list[float]]], inside: list[float], size: int) -> Table:

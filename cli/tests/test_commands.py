@@ -4,6 +4,7 @@ import asyncio
 import csv
 import json
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -177,12 +178,31 @@ async def test_a_day_of_an_operator(
         _, out, _ = await command("policy status -o json")
         services = {one["service"] for one in json.loads(out)["running"]}
         assert services == {"edge-proxy", "auth", "rate-guard", "call-admission", "administration", "rating", "payment"}
+        await a_payment_is_repeated(command)
         await a_call_is_corrected(system, command, alice["id"])
         _, out, _ = await command("ledger check -o json")
         assert json.loads(out)["right"] is True
         _, out, _ = await command("rates simulate retail +493023125042 90s -o json")
         assert json.loads(out)["simulation"]["cost_micros"] == 900_000
     state.choose(None)
+
+
+async def a_payment_is_repeated(command: Command) -> None:
+    """Without a key the command makes one, shows it, and books nothing more when it is used again."""
+    code, out, _ = await command("topup carol 1")
+    (key,) = re.findall(r"^key: (\S+) ", out, re.MULTILINE)
+    assert (code, "1.00 EUR added. Credit: 1.00 EUR" in out) == (0, True), out
+    code, out, _ = await command(f"topup carol 1 --key {key}")
+    assert (code, "credited before" in out, "Credit: 1.00 EUR" in out, "key:" in out) == (0, True, True, False), out
+    _, out, _ = await command("topup carol 0.25 -o json")
+    made = json.loads(out)
+    assert (made["balance"], made["duplicate"]) == ("1.25", False)
+    _, out, _ = await command(f"topup carol 0.25 -o csv --key {made['key']}")
+    (row,) = csv.DictReader(out.splitlines())
+    assert (row["balance"], row["duplicate"], row["key"]) == ("1.25", "true", made["key"])
+    _, out, _ = await command(f"ledger reverse {made['entry_id']} --reason test")
+    assert "Credit: 1.00 EUR" in out
+    assert "key: " in out
 
 
 async def a_call_is_corrected(system: LocalSystem, command: Command, account_id: str) -> None:

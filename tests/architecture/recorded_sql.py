@@ -1,7 +1,7 @@
 """Which statements our services run, and from which line: recorded while their adapters run on a database.
 
 In: what an engine and a hot pool execute, and the calls in the source that execute something. Out: what is done with
-the adapters (sql_errands), what is right (portable_sql).
+the adapters (statement_coverage), what is right (portable_sql).
 """
 
 import ast
@@ -35,7 +35,7 @@ LOCAL: Final = ("libs/local/", "libs/testing/")
 
 
 @dataclass(frozen=True, order=True)
-class Site:
+class CallSite:
     """A call that executes something: the file below the root and its lines."""
 
     path: str
@@ -46,7 +46,7 @@ class Site:
         return f"{self.path}:{self.first}"
 
 
-def sites() -> Iterator[Site]:
+def sites() -> Iterator[CallSite]:
     """All of them in the product."""
     for path in sorted(ROOT.glob("*/src/**/*.py")) + sorted(ROOT.glob("*/*/src/**/*.py")):
         name = path.relative_to(ROOT).as_posix()
@@ -54,7 +54,7 @@ def sites() -> Iterator[Site]:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in EXECUTING:
-                yield Site(name, node.lineno, node.end_lineno or node.lineno)
+                yield CallSite(name, node.lineno, node.end_lineno or node.lineno)
 
 
 def dialects() -> dict[str, Dialect]:
@@ -83,7 +83,7 @@ class Recorder:
         async with await database.hot(connections=2) as pool:
             yield _RecordedPool(pool, self)
 
-    def is_run(self, site: Site) -> bool:
+    def is_run(self, site: CallSite) -> bool:
         return any(path == site.path and site.first <= line <= site.last for path, line in self.places)
 
     def _core(self, _: Any, clause: ClauseElement, many: Any, one: Any, __: Any) -> None:

@@ -18,7 +18,7 @@ from callwarden.call_admission.admission.adapters import statements
 from callwarden.common.sql import Database
 from callwarden.schema.roles import RIGHTS
 from callwarden.testing.servers import as_roles
-from tests.architecture import sql_errands
+from tests.architecture import statement_coverage
 from tests.architecture.portable_sql import LACKS, Lack, found_in, rights_for
 from tests.architecture.recorded_sql import Recorder, dialects, sites
 
@@ -52,12 +52,14 @@ def recorder() -> Recorder:
 @pytest_asyncio.fixture
 async def recorded(recorder: Recorder, database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Recorder]:
     async with AsyncExitStack() as stack:
-        owner, furnish = [await stack.enter_async_context(Database(database_url)) for _ in range(2)]
-        ways = {}
+        owner, seed = [await stack.enter_async_context(Database(database_url)) for _ in range(2)]
+        connections = {}
         for service, url in as_roles(database_url).items():
             database = recorder.watch(await stack.enter_async_context(Database(url)))
-            ways[service] = sql_errands.Way(database, await stack.enter_async_context(recorder.hot(database)))
-        await sql_errands.run_all(ways, recorder.watch(owner), furnish, monkeypatch)
+            connections[service] = statement_coverage.RoleConnection(
+                database, await stack.enter_async_context(recorder.hot(database))
+            )
+        await statement_coverage.run_all(connections, recorder.watch(owner), seed, monkeypatch)
         yield recorder
 
 
@@ -68,12 +70,12 @@ async def test_what_adapters_run_is_portable_allowed_to_their_role_and_none_of_i
 ) -> None:
     """One test: recording takes longer than looking."""
     forgotten = [str(site) for site in sites() if not recorded.is_run(site)]
-    assert not forgotten, f"no errand leads there, add one to sql_errands: {chr(10).join(forgotten)}"
+    assert not forgotten, f"nothing runs it: add a call to statement_coverage: {chr(10).join(forgotten)}"
     assert not_portable(recorded.texts) == []
-    data = sql_errands.MARK, sql_errands.DIGITS, str(sql_errands.AMOUNT)
+    data = statement_coverage.MARK, statement_coverage.DIGITS, str(statement_coverage.AMOUNT)
     written_into = [text for text in recorded.texts if any(piece in text for piece in data)]
     assert written_into == [], "data belongs into parameters"
-    # Of these the errands run a few only; admission's own tests run them all.
+    # Of these statement_coverage runs a few only; admission's own tests run them all.
     recorded.of_service["call-admission"] |= {statements.statement(1, *names) for names in writes()}
     for service, texts in recorded.of_service.items():
         needed = {right for text in texts for right in rights_for(text)}
@@ -116,7 +118,7 @@ def test_two_kinds_of_change_in_one_statement_would_be_found() -> None:
 
 def test_settings_of_the_planner_go_to_postgresql_only() -> None:
     """CockroachDB knows none of them."""
-    wiring = Path(statements.__file__).parents[2] / "main.py"
+    wiring = Path(statements.__file__).parents[2] / "wiring.py"
     assert 'session = SESSION if database.dialect == "postgresql" else None' in wiring.read_text()
 
 

@@ -707,7 +707,7 @@ async def race_for(
     """All at once; those that were admitted, of which there are as many as fit."""
     calls = await ask_at_once(track, accounts, race, number)
     admitted = [call for call in calls if call.is_admitted]
-    told = _told(calls, race)
+    told = _refusals(calls, race)
     if race.seconds is None or not fits:
         assert len(admitted) == fits, told
     else:
@@ -743,7 +743,7 @@ async def ask_at_once(track: Track, accounts: list[str], race: Race, number: int
     return calls
 
 
-def _told(calls: list[TrackedCall], race: Race) -> Counter[tuple[str, str, str, int, int, str]]:
+def _refusals(calls: list[TrackedCall], race: Race) -> Counter[tuple[str, str, str, int, int, str]]:
     """What those are told that aren't admitted, and how often."""
     return Counter(
         (
@@ -812,7 +812,7 @@ async def run_for_seconds(track: Track, accounts: list[str], race: Race) -> None
     since_s = time.time() - 60  # calls are listed by when they began
     for _ in range(2):
         calls = await ask_at_once(track, accounts, race)
-        told = _told(calls, race)
+        told = _refusals(calls, race)
         assert {(*told_of[:3], *told_of[4:]) for told_of in told} == {
             (race.reason, race.rule, race.counter, race.limit, race.window)
         }

@@ -143,18 +143,18 @@ class Load:
                 await asyncio.sleep(rng.uniform(0.0, 1.0) if number else 0.0)
         if rng.random() < 0.1:
             return None  # its edge died
-        now_s = time.time()
-        call.ended_at_s = now_s
+        unix_s = time.time()
+        call.ended_at_s = unix_s
         if call.answered_at_s:
             # Edges cut a call at the end of what they know to be granted.
-            call.ended_at_s = min(now_s, call.answered_at_s + call.granted_s)
+            call.ended_at_s = min(unix_s, call.answered_at_s + call.granted_s)
             self.told[call.hold_id] = -(-round((call.ended_at_s - call.answered_at_s) * 1_000) // 1_000)
         else:
             self.told[call.hold_id] = 0
         self.edges.ended(call)
         if rng.random() < 0.2:
             self.edges.ended(call, message_id=f"{call.hold_id}.again")
-        return now_s
+        return unix_s
 
 
 async def open_holders(track: Track) -> list[Holder]:
@@ -242,7 +242,7 @@ async def test_kills_lose_no_money_no_call_and_no_line_and_every_limit_stays_exa
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class Written:
     """All that was written."""
 
     accounts: Mapping[str, Mapping[str, Any]]
@@ -256,7 +256,7 @@ class Books:
     """The days' counters by account."""
 
 
-async def read_books(database_url: str) -> Books:
+async def read_books(database_url: str) -> Written:
     connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
     try:
         accounts = await connection.fetch("SELECT id::text, balance_micros, held_micros FROM account")
@@ -267,7 +267,7 @@ async def read_books(database_url: str) -> Books:
         days = await connection.fetch("SELECT account_id::text, spent_micros FROM spend_day")
     finally:
         await connection.close()
-    books = Books({row["id"]: row for row in accounts}, {}, {}, Counter(), Counter())
+    books = Written({row["id"]: row for row in accounts}, {}, {}, Counter(), Counter())
     for row in records:
         books.records.setdefault(row["id"], []).append(row)  # type: ignore[attr-defined]
     for row in entries:
@@ -279,7 +279,7 @@ async def read_books(database_url: str) -> Books:
     return books
 
 
-def sums_are_right(load: Load, books: Books, audit: admission_pb2.AuditLedgerReply) -> None:
+def sums_are_right(load: Load, books: Written, audit: admission_pb2.AuditLedgerReply) -> None:
     """Every account's balance is what was paid in less what its calls cost, and no bound was passed."""
     assert list(audit.mismatched_accounts) == []
     assert audit.held_sum_micros == audit.hold_rows_sum_micros == 0
@@ -299,7 +299,7 @@ def sums_are_right(load: Load, books: Books, audit: admission_pb2.AuditLedgerRep
             assert cost <= holder.daily_micros
 
 
-def calls_are_right(load: Load, books: Books) -> None:
+def calls_are_right(load: Load, books: Written) -> None:
     """Every admitted call has one record and one charge, for as long as it talked; no other call has any."""
     for call, _ in load.calls:
         records = books.records.get(call.hold_id, [])

@@ -175,7 +175,7 @@ spec: {realm: reporting, modes: {premium: Report}, session: {callTimeout: 10m}}
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class AdmissionSite:
     """One system, its operator, and an edge without SIP."""
 
     system: LocalSystem
@@ -229,7 +229,7 @@ def noon_zone() -> str:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def desk(callwarden_servers: Servers) -> AsyncIterator[Desk]:
+async def desk(callwarden_servers: Servers) -> AsyncIterator[AdmissionSite]:
     """One system for all rows, with every row's policy in force."""
     database_url = await asyncio.to_thread(callwarden_servers.ask, "database")
     try:
@@ -248,7 +248,7 @@ async def desk(callwarden_servers: Servers) -> AsyncIterator[Desk]:
             await operator.carrier("127.0.0.1:9")
             await operator.apply_policy("\n---\n".join([REPORTING, *map(policy_of, ROWS)]))
             await edges.connected()
-            yield Desk(system, operator, edges)
+            yield AdmissionSite(system, operator, edges)
     finally:
         await asyncio.to_thread(callwarden_servers.ask, "drop", database_url)
 
@@ -256,7 +256,7 @@ async def desk(callwarden_servers: Servers) -> AsyncIterator[Desk]:
 @pytest.mark.parametrize(
     "row", [pytest.param(row, id=row.realm, marks=[pytest.mark.setting(id_) for id_ in row.settings]) for row in ROWS]
 )
-async def test_a_setting_holds_and_every_way_to_ask_says_the_same(desk: Desk, row: Row) -> None:
+async def test_a_setting_holds_and_every_way_to_ask_says_the_same(desk: AdmissionSite, row: Row) -> None:
     account = await desk.open(row.realm, credit_micros=row.credit_micros, limits=row.limits, **row.account)
     made = {"destination": "493012345", "source_address": f"192.0.2.{ROWS.index(row) + 1}"} | dict(row.call)
     for _ in range(row.fits):
@@ -297,10 +297,10 @@ async def test_a_setting_holds_and_every_way_to_ask_says_the_same(desk: Desk, ro
 # ------------------------------------------------------------------ what is shown of limits
 
 
-async def test_limits_show_what_running_calls_hold_and_when_days_begin_anew(desk: Desk) -> None:
+async def test_limits_show_what_running_calls_hold_and_when_days_begin_anew(desk: AdmissionSite) -> None:
     account = await desk.open("shown", limits={"max_lines": 3, "daily_micros": 10 * SLICE_MICROS}, credit_micros=10**6)
     await desk.admitted(TrackedCall(account))
-    now_s = time.time()
+    unix_s = time.time()
     reply = await desk.limits(account)
     uses = {use.rule: use for use in reply.limits}
     lines, day, credit = uses["lines"], uses["daily_spend"], uses["credit"]
@@ -311,7 +311,7 @@ async def test_limits_show_what_running_calls_hold_and_when_days_begin_anew(desk
         9 * SLICE_MICROS,
         "micros",
     )
-    assert now_s < day.resets_at_s <= now_s + 86_400
+    assert unix_s < day.resets_at_s <= unix_s + 86_400
     assert (credit.used, credit.limit, credit.remaining) == (SLICE_MICROS, 10**6, 10**6 - SLICE_MICROS)
     assert reply.account.id == account
     assert reply.policy_revision > 0
@@ -326,7 +326,7 @@ async def test_limits_show_what_running_calls_hold_and_when_days_begin_anew(desk
 # ------------------------------------------------------------------ simulation
 
 
-async def test_a_simulated_call_gets_what_a_call_would_and_leaves_no_trace(desk: Desk) -> None:
+async def test_a_simulated_call_gets_what_a_call_would_and_leaves_no_trace(desk: AdmissionSite) -> None:
     account = await desk.open("simulated", limits={"max_lines": 1})
     for _ in range(2):  # The first hasn't taken the only line.
         reply = await desk.simulate(account)
@@ -359,7 +359,7 @@ async def test_a_simulated_call_gets_what_a_call_would_and_leaves_no_trace(desk:
     ],
 )
 async def test_what_can_not_be_simulated_is_refused_with_its_field(
-    desk: Desk, field: str, wrong: dict[str, Any]
+    desk: AdmissionSite, field: str, wrong: dict[str, Any]
 ) -> None:
     account = await desk.open(f"wrong-{abs(hash(str(wrong)))}")
     with pytest.raises(Invalid) as caught:
@@ -369,7 +369,7 @@ async def test_what_can_not_be_simulated_is_refused_with_its_field(
         await desk.simulate("nobody-at-all")
 
 
-async def test_the_command_tells_a_simulated_refusal_by_its_exit_code(desk: Desk) -> None:
+async def test_the_command_tells_a_simulated_refusal_by_its_exit_code(desk: AdmissionSite) -> None:
     account = await desk.open("command")
     code, text = await desk.operator.command("limits", "simulate", account, "+49 30 12345", "--at", "23:59")
     assert (code, "would be admitted" in text) == (0, True), text
@@ -385,7 +385,7 @@ async def test_the_command_tells_a_simulated_refusal_by_its_exit_code(desk: Desk
 
 
 @pytest.mark.setting("call-timeout")
-async def test_what_is_only_reported_lets_the_call_through_and_is_found_again(desk: Desk) -> None:
+async def test_what_is_only_reported_lets_the_call_through_and_is_found_again(desk: AdmissionSite) -> None:
     await desk.operator.deck("premium", "prefix,description,rate\n49,Germany,0.06\n")
     account = await desk.open("reporting", deck="premium")
     call = await desk.admitted(TrackedCall(account, "499001234567"))

@@ -197,12 +197,12 @@ async def test_of_two_operators_one_leads_and_the_other_takes_over(site: Operato
         return str(lease["spec"].get("holderIdentity", ""))
 
     first = await site.start_operator()
-    await eventually(lambda: _told(first.log, "leader.elected"), what="a leader")
+    await eventually(lambda: _is_logged(first.log, "leader.elected"), what="a leader")
     async with site.operator() as second:
         await site.kubectl.apply(policy("house", lines={"max": 3}))
         await waits(site, "cwsp/house", "Accepted")
         assert await holder() == first.name
-        assert not _told(second.log, "leader.elected")
+        assert not _is_logged(second.log, "leader.elected")
         await first.kill()
         await site.kubectl.apply(policy("house", lines={"max": 4}))
 
@@ -282,5 +282,5 @@ async def test_a_ban_resource_bans_as_long_as_it_exists(site: OperatorSite) -> N
         assert await banned() == {}
 
 
-def _told(log: Path, event: str) -> bool:
+def _is_logged(log: Path, event: str) -> bool:
     return log.exists() and event in log.read_text()

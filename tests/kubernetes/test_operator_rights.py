@@ -50,12 +50,12 @@ async def test_the_charts_rights_are_sufficient_and_all_are_used(site: OperatorS
         for what in ("cwban/house", "cwtrunk/house", "cwdeck/house"):
             await site.kubectl.do("wait", "--for=condition=Accepted", what, "--timeout=60s")
 
-        async def told() -> bool:
+        async def are_reported() -> bool:
             events = (await site.kubectl.get("events"))["items"]
             found = {(each["involvedObject"]["kind"], each["reason"]) for each in events}
             return found >= {("SecurityPolicy", "Applied"), *((kind, "Unavailable") for kind in OTHERS)}
 
-        await eventually(told, what="an event about each")
+        await eventually(are_reported, what="an event about each")
         await site.kubectl.do("delete", "configmap", "house")
         await site.kubectl.do("delete", "cwsp", "house", "--timeout=60s")
         said = operator.log.read_text()

@@ -145,8 +145,8 @@ async def site(cluster: KubernetesCluster, services: Services, state_dir: Path) 
     await cluster.kubectl.do("delete", "configmap", "prices", "--ignore-not-found")
 
 
-async def told(site: OperatorSite, kind: str, name: str, *wanted: tuple[str, str]) -> list[str]:
-    """Just these Events (type, reason) are told, in any order, since their time has whole seconds. Their messages."""
+async def events_of(site: OperatorSite, kind: str, name: str, *wanted: tuple[str, str]) -> list[str]:
+    """The messages of exactly these Events (type, reason), in any order: their times are whole seconds. Waits."""
     which = f"involvedObject.kind={kind},involvedObject.name={name}"
 
     async def are_there() -> list[str]:
@@ -196,25 +196,25 @@ async def test_each_outcome_of_a_resource_is_one_event(
             config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,dear\n"}),
             resource("RateDeck", "told", configMap={"name": "prices"}),
         )
-        await told(site, "Ban", "guest", accepted, applied)
-        await told(site, "Trunk", "berlin", accepted, applied)
-        await told(site, "RateDeck", "told", ("Warning", "BadLines"))
+        await events_of(site, "Ban", "guest", accepted, applied)
+        await events_of(site, "Trunk", "berlin", accepted, applied)
+        await events_of(site, "RateDeck", "told", ("Warning", "BadLines"))
         await site.kubectl.apply(
             resource("Ban", "later", address="192.0.2.7"),
             resource("Trunk", "berlin", address="192.0.2.11:5060"),
             config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,0.06\n"}),
         )
-        await told(site, "Ban", "later", ("Warning", "Conflict"))
-        await told(site, "RateDeck", "told", ("Warning", "BadLines"), accepted, applied)
-        await told(site, "Trunk", "berlin", accepted, applied, applied)  # the edit
+        await events_of(site, "Ban", "later", ("Warning", "Conflict"))
+        await events_of(site, "RateDeck", "told", ("Warning", "BadLines"), accepted, applied)
+        await events_of(site, "Trunk", "berlin", accepted, applied, applied)  # the edit
 
         await site.kubectl.do("delete", "cwban", "guest", "--timeout=60s")
         await site.kubectl.do("delete", "cwtrunk", "berlin", "--timeout=60s")
-        await told(site, "Trunk", "berlin", accepted, applied, applied, ("Normal", "Deleted"))
-        await told(site, "Ban", "later", ("Warning", "Conflict"), accepted, applied)
-        await told(site, "Ban", "guest", accepted, applied)  # not lifted: the other one bans the address now
+        await events_of(site, "Trunk", "berlin", accepted, applied, applied, ("Normal", "Deleted"))
+        await events_of(site, "Ban", "later", ("Warning", "Conflict"), accepted, applied)
+        await events_of(site, "Ban", "guest", accepted, applied)  # not lifted: the other one bans the address now
         await site.kubectl.do("delete", "cwban", "later", "--timeout=60s")
-        await told(site, "Ban", "later", ("Warning", "Conflict"), accepted, applied, ("Normal", "Lifted"))
+        await events_of(site, "Ban", "later", ("Warning", "Conflict"), accepted, applied, ("Normal", "Lifted"))
 
 
 async def test_a_trunk_resource_creates_changes_and_deletes_a_trunk(
@@ -320,8 +320,10 @@ async def test_an_existing_trunk_is_taken_over_only_for_its_own_account(
         await waits(site, "cwtrunk/cologne", "Applied")
         refusals = [("Warning", "Refused")] * 2
         normal = [("Normal", reason) for reason in ("Accepted", "Applied", "TakenOver")]
-        assert "The trunk existed already. Changed: nothing." in await told(site, "Trunk", "munich", *refusals, *normal)
-        said = await told(site, "Trunk", "cologne", *normal)
+        assert "The trunk existed already. Changed: nothing." in await events_of(
+            site, "Trunk", "munich", *refusals, *normal
+        )
+        said = await events_of(site, "Trunk", "cologne", *normal)
         assert "The trunk existed already. Changed: address, blockPrefixes." in said
         after = await clients.trunks()
         assert after["munich"] == before["munich"]

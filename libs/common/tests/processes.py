@@ -17,7 +17,7 @@ from callwarden.common.settings import Settings
 from callwarden.kernel.errors import Unavailable
 
 
-def say(words: str) -> None:
+def print_line(words: str) -> None:
     sys.stdout.write(f"{words}\n")
     sys.stdout.flush()
 
@@ -25,7 +25,7 @@ def say(words: str) -> None:
 @asynccontextmanager
 async def resource(name: str, fails: bool = False) -> AsyncIterator[None]:
     yield
-    say(f"closed {name}")
+    print_line(f"closed {name}")
     if fails:
         raise RuntimeError(f"{name} does not close")
 
@@ -45,7 +45,7 @@ class Slow(StreamServicer, rateguard_pb2_grpc.RateGuardServiceServicer):
         self._ever = ever
 
     async def count(self, request: pb.CountRequest) -> pb.CountReply:
-        say("working")
+        print_line("working")
         await self._runtime.stopping.wait()
         if not self._ever:
             await asyncio.Event().wait()
@@ -69,11 +69,11 @@ async def works(settings: Settings, runtime: Runtime) -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            say("cancelled background")
+            print_line("cancelled background")
 
     async def consumer() -> None:
         await runtime.stopping.wait()
-        say("consumer done")
+        print_line("consumer done")
 
     await runtime.open(resource("first"))
     await runtime.open(resource("second", fails=True))
@@ -108,7 +108,7 @@ async def lacks_something(settings: Settings, runtime: Runtime) -> None:
 
 async def never_starts(settings: Settings, runtime: Runtime) -> None:
     await runtime.open(resource("first"))
-    say("starting")
+    print_line("starting")
     await asyncio.Event().wait()
 
 
@@ -118,9 +118,9 @@ async def uses_nats(settings: Settings, runtime: Runtime) -> None:
     assert await runtime.policies() is await runtime.policies()
 
     async def handle(delivery: Delivery) -> None:
-        say("working")
+        print_line("working")
         await runtime.stopping.wait()
-        say(f"handled {delivery.message_id}")
+        print_line(f"handled {delivery.message_id}")
 
     runtime.spawn("settle", bus.consume(Stream.CALLS, "settle", "calls.ended", handle), drains=True)
 
@@ -128,7 +128,7 @@ async def uses_nats(settings: Settings, runtime: Runtime) -> None:
 async def uses_database(settings: Settings, runtime: Runtime) -> None:
     database = await runtime.database()
     hot = await runtime.open(await database.hot())
-    say(f"selected {await hot.run('one', lambda connection: connection.fetchval('SELECT 1'))}")
+    print_line(f"selected {await hot.run('one', lambda connection: connection.fetchval('SELECT 1'))}")
 
 
 BEHAVIOURS: dict[str, Callable[[Settings, Runtime], Awaitable[None]]] = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callwarden.kernel.printable import csv_cell, csv_text, printable, printable_json
+from callwarden.kernel.printable import csv_cell, csv_value, printable, printable_json
 
 OBEYED = [
     chr(code)
@@ -57,11 +57,11 @@ def test_a_number_gets_no_apostrophe(number: str) -> None:
 @pytest.mark.parametrize("formula", ["=1", "+1+1", "-cmd", "@x", "+49 30 a", "＝1", "+", "-1e"])
 def test_a_formula_begins_with_an_apostrophe_that_goes_again(formula: str) -> None:
     assert csv_cell(formula) == f"'{formula}"
-    assert csv_text(csv_cell(formula)) == formula
+    assert csv_value(csv_cell(formula)) == formula
 
 
 @given(
     st.text(alphabet=st.characters(codec="ascii", categories=["L", "N", "P", "S"])).filter(lambda text: text[:1] != "'")
 )
 def test_a_cell_is_read_back_as_it_was(text: str) -> None:
-    assert csv_text(csv_cell(text)) == text
+    assert csv_value(csv_cell(text)) == text

@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from callwarden.limits.shards import KEYS_MAX, Shard, shared
 
 
-class Owner:
+class SharedLimits:
     """Rows of shards, and processes that read and write them in transactions which may never happen."""
 
     def __init__(self, count: int) -> None:
@@ -46,20 +46,20 @@ class Interleaved(RuleBasedStateMachine):
 
     @initialize(count=st.integers(2, 8), limit=st.integers(0, 40))
     def begin(self, count: int, limit: int) -> None:
-        self.owner = Owner(count)
+        self.limits = SharedLimits(count)
         self.limit = limit
 
     @rule(at=st.integers(0, 63), needed=st.integers(1, 4), dies=st.sampled_from([False, False, False, True]))
     def take(self, at: int, needed: int, dies: bool) -> None:
-        room = self.limit - sum(self.owner.used)
-        admitted = self.owner.take(at, needed, self.limit, dies=dies)
+        room = self.limit - sum(self.limits.used)
+        admitted = self.limits.take(at, needed, self.limit, dies=dies)
         if not dies:
             assert admitted == (room >= needed), "neither over the limit nor refused while there is room"
 
     @rule(at=st.integers(0, 63), share=st.integers(1, 4))
     def give_back(self, at: int, share: int) -> None:
-        at %= self.owner.count
-        self.owner.used[at] -= min(share, self.owner.used[at])
+        at %= self.limits.count
+        self.limits.used[at] -= min(share, self.limits.used[at])
 
     @rule(limit=st.integers(0, 40))
     def change_limit(self, limit: int) -> None:
@@ -67,13 +67,13 @@ class Interleaved(RuleBasedStateMachine):
 
     @rule(more=st.integers(0, 8))
     def grow(self, more: int) -> None:
-        self.owner.count = min(self.owner.count + more, 64)
+        self.limits.count = min(self.limits.count + more, 64)
 
     @invariant()
     def parts_sum_to_the_limit(self) -> None:
         if not hasattr(self, "owner"):
             return
-        shards = self.owner.shards()
+        shards = self.limits.shards()
         if all(shard.is_granted("calls", self.limit) for shard in shards):
             assert sum(shard.allowance("calls", self.limit) for shard in shards) == self.limit
         else:

@@ -9,13 +9,14 @@ from zoneinfo import ZoneInfo
 from callwarden.call_admission.admission.core.decide import Admit, Evaluation, decide, decide_extension
 from callwarden.call_admission.admission.core.rules import velocity
 from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot, SourceTrunk
-from callwarden.call_admission.model.account import Account, AccountType
+from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import CallRequest, Ended, ExtendRequest, Hold, Pricing, Quote, Route
 from callwarden.call_admission.model.days import day_of
 from callwarden.call_admission.model.policy import AdmissionPolicies, AdmissionPolicy
 from callwarden.call_admission.model.scopes import ACCOUNT, ADDRESS, REALM, RESELLER, SYSTEM
 from callwarden.call_admission.model.settle import settle
 from callwarden.call_admission.model.usage import TransitionContext, Usage
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Refuse, RuleResult
 from callwarden.limits.shards import Shard
@@ -90,7 +91,7 @@ def snapshot(of: Account | None = None, *owners: CounterView, **changes: object)
     """Of an account that has counted nothing, but for what is said."""
     of = of or account()
     day = day_of(NOW_S, of.time_zone)
-    base = Snapshot(of, of.balance_micros, of.held_micros, 0, day, 0, 0, quote(), now_s=NOW_S)
+    base = Snapshot(of, of.balance_micros, of.held_micros, 0, day, 0, 0, quote(), unix_s=NOW_S)
     base.counted = {ACCOUNT: counted()} | {owner.owner: owner for owner in owners}
     return replace(base, **changes)  # type: ignore[arg-type]
 
@@ -128,7 +129,7 @@ class Line:
 
     account: Account
     policy: AdmissionPolicy
-    now_s: float = NOW_S
+    unix_s: float = NOW_S
     reseller: Account | None = None
     trunk: SourceTrunk | None = None
     usages: dict[str, Usage] = field(
@@ -150,29 +151,29 @@ class Line:
             if kind != RESELLER or self.reseller is not None
         }  # fmt: skip
         own = self.usages[ACCOUNT]
-        on = day or day_of(self.now_s, of.time_zone)
+        on = day or day_of(self.unix_s, of.time_zone)
         span = own.day(on.toordinal())
-        lines = sum(hold.expires_at_s > self.now_s for hold in self.holds.values())
+        lines = sum(hold.expires_at_s > self.unix_s for hold in self.holds.values())
         return Snapshot(
             of, of.balance_micros - self.spent_micros, own.held_micros, lines, on, span.spent_micros,
-            span.held_micros, quoted, now_s=self.now_s, counted=owners, trunk=self.trunk,
+            span.held_micros, quoted, unix_s=self.unix_s, counted=owners, trunk=self.trunk,
         )  # fmt: skip
 
     def ask(self, destination: str = "493012345678", quoted: Quote | None = None, *, local: bool = False) -> Evaluation:
         of = self.snapshot(quoted=None if local else quoted or quote())
-        return decide(of, request(destination, local=local, at_s=self.now_s), self.policy)
+        return decide(of, request(destination, local=local, at_s=self.unix_s), self.policy)
 
     def call(self, destination: str = "493012345678", quoted: Quote | None = None) -> Hold | Refuse:
         """The call's hold, counted everywhere, or why there is none."""
         verdict = self.ask(destination, quoted).verdict
         if isinstance(verdict, Refuse):
             return verdict
-        asked = request(destination, at_s=self.now_s)
+        asked = request(destination, at_s=self.unix_s)
         hold = Hold(
-            UUID(int=1_000 + len(self.holds) + len(self.expired)), self.account.id, self.now_s, None,
-            self.now_s + self.policy.setup_s_max + verdict.granted_s + 10, verdict.granted_s, verdict.max_duration_s,
-            verdict.final, verdict.held_micros, day_of(self.now_s, self.account.time_zone), verdict.price, "carrier",
-            velocity.marks(asked, self.policy, self.account, self.now_s),
+            UUID(int=1_000 + len(self.holds) + len(self.expired)), self.account.id, self.unix_s, None,
+            self.unix_s + self.policy.setup_s_max + verdict.granted_s + 10, verdict.granted_s, verdict.max_duration_s,
+            verdict.final, verdict.held_micros, day_of(self.unix_s, self.account.time_zone), verdict.price, "carrier",
+            velocity.marks(asked, self.policy, self.account, self.unix_s),
         )  # fmt: skip
         for kind, usage in self.usages.items():
             usage.begin(asked, hold, self._facts(kind))
@@ -214,7 +215,7 @@ class Line:
 
     def _facts(self, kind: str) -> TransitionContext:
         of = self.reseller if kind == RESELLER and self.reseller is not None else self.account
-        return TransitionContext(kind, self.policy, of, self.now_s, leases=True)
+        return TransitionContext(kind, self.policy, of, self.unix_s, leases=True)
 
 
 def granted(hold: Hold | Refuse) -> Hold:

@@ -23,10 +23,11 @@ from callwarden.call_admission.admission.core.resharding import AccountCounts, m
 from callwarden.call_admission.admission.core.state import Changes, CounterRow, Loaded, ReadSet
 from callwarden.call_admission.admission.core.transaction import AdmissionTransaction
 from callwarden.call_admission.admission.ports import WriteConflict, Written
-from callwarden.call_admission.model.account import Account, AccountType
+from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import CallRequest, Ended, ExtendRequest, Hold, Pricing, Quote, Route
 from callwarden.call_admission.model.policy import AdmissionPolicies, AdmissionPolicy
 from callwarden.call_admission.model.usage import Usage
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import default_set
@@ -69,7 +70,7 @@ class Tables(MemoryAdmissionStore):
     def transact(
         self,
         commands: Sequence[Command],
-        now_s: float,
+        unix_s: float,
         policy: AdmissionPolicy = POLICY,
         process: AdmissionAttempts | None = None,
         slot: int = 0,
@@ -77,13 +78,13 @@ class Tables(MemoryAdmissionStore):
         """Decides the commands in one batch; in a process that was just started, if none is given."""
 
         def work(loaded: Loaded) -> tuple[Changes, tuple[list[Outcome], Changes]]:
-            transaction = AdmissionTransaction(loaded, lambda realm: policy, now_s, slot)
+            transaction = AdmissionTransaction(loaded, lambda realm: policy, unix_s, slot)
             if transaction.missing_counters(commands):
                 return transaction.changes, ([], transaction.changes)
             outcomes = [transaction.apply(command) for command in commands]
             return transaction.changes, (outcomes, transaction.changes)
 
-        update = (process or self.process()).update(ReadSet.of(commands, now_s), work)
+        update = (process or self.process()).update(ReadSet.of(commands, unix_s), work)
         outcomes, changes = asyncio.run(update)
         self.notices += changes.notices
         return outcomes

@@ -25,12 +25,12 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from callwarden.call_admission.admission.core.cache import AccountCache
 from callwarden.call_admission.admission.core.commands import Command
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.calls import Expired, Pricing, Started
 from callwarden.call_admission.model.policy import AddressPolicy, Ceiling
 from callwarden.call_admission.model.scopes import scope_of
 from callwarden.call_admission.model.usage import Usage
 from callwarden.call_admission.model.usage_shards import merged
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.tariff import Price, RateGroup, Window
 
 RESELLER = UUID(int=9)
@@ -84,7 +84,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.credited = {first.id: balance, UUID(int=2): 100_000, third.id: balance, RESELLER: 600_000}
         self.credited |= dict.fromkeys(CARRIERS.values(), 0)
         self.limits = {first.id: lines, UUID(int=2): 2, third.id: 3}
-        self.now_s = NOW_S
+        self.unix_s = NOW_S
         self.last = 0
         self.batch: list[Command] = []
         self.revived = False
@@ -98,42 +98,42 @@ class AnyOrder(RuleBasedStateMachine):
     def call(self, key: int, price: Price) -> tuple[int, int]:
         self.last += 1
         self.batch.append(
-            admission(self.last, key, at_s=self.now_s, price=price, pricing=priced(key), routes=BOTH_ROUTES)
+            admission(self.last, key, at_s=self.unix_s, price=price, pricing=priced(key), routes=BOTH_ROUTES)
         )
         return self.last, key
 
     @rule(call=calls)
     def call_again(self, call: tuple[int, int]) -> None:
-        again = admission(call[0], call[1], at_s=self.now_s, pricing=priced(call[1]), routes=BOTH_ROUTES)
+        again = admission(call[0], call[1], at_s=self.unix_s, pricing=priced(call[1]), routes=BOTH_ROUTES)
         self.batch.append(again)
 
     @rule(call=calls, ago_s=st.integers(0, 200))
     def answer(self, call: tuple[int, int], ago_s: int) -> None:
         hold = self.tables.holds.get(UUID(int=call[0]))
-        self.revived |= hold is not None and hold.expires_at_s <= self.now_s
-        self.batch.append(Started(UUID(int=call[0]), UUID(int=call[1]), self.now_s - ago_s, _taken_by(call[0])))
+        self.revived |= hold is not None and hold.expires_at_s <= self.unix_s
+        self.batch.append(Started(UUID(int=call[0]), UUID(int=call[1]), self.unix_s - ago_s, _taken_by(call[0])))
 
     @rule(call=calls, ago_s=st.integers(0, 100), stale=st.booleans())
     def extend(self, call: tuple[int, int], ago_s: int, stale: bool) -> None:
         hold = self.tables.holds.get(UUID(int=call[0]))
         granted_s = 0 if stale or hold is None else hold.granted_s
-        self.batch.append(extension(call[0], granted_s, self.now_s - ago_s, call[1]))
+        self.batch.append(extension(call[0], granted_s, self.unix_s - ago_s, call[1]))
 
     @rule(call=calls, answered=st.none() | st.integers(0, 200))
     def end(self, call: tuple[int, int], answered: int | None) -> None:
-        answered_at_s = None if answered is None else self.now_s - answered
-        self.batch.append(ended(call[0], answered_at_s, self.now_s, call[1], _taken_by(call[0])))
+        answered_at_s = None if answered is None else self.unix_s - answered
+        self.batch.append(ended(call[0], answered_at_s, self.unix_s, call[1], _taken_by(call[0])))
 
     @rule()
     def reap(self) -> None:
         for hold in list(self.tables.holds.values()):
-            if hold.expires_at_s <= self.now_s:
+            if hold.expires_at_s <= self.unix_s:
                 self.batch.append(Expired(hold.id, hold.account_id))
 
     @rule(seconds=st.sampled_from([1, 30, 70, 300]))
     def wait(self, seconds: int) -> None:
         self.commit()
-        self.now_s += seconds
+        self.unix_s += seconds
 
     @rule(key=st.sampled_from([1, 2, 3, 9]), micros=st.integers(1, 100_000))
     def top_up(self, key: int, micros: int) -> None:
@@ -159,7 +159,7 @@ class AnyOrder(RuleBasedStateMachine):
         before = {key: self.lines_in_use(key) for key in self.tables.accounts}
         self.tables.dies = dies
         try:
-            self.tables.transact(self.batch, self.now_s, WIDE, self.processes[process], slot=process)
+            self.tables.transact(self.batch, self.unix_s, WIDE, self.processes[process], slot=process)
         except ProcessDied:
             # Another process takes its place with an empty cache; every caller repeats its command.
             self.processes[process] = self.tables.process(AccountCache(accounts_max=2, holds_max=3))
@@ -172,7 +172,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert self.revived or self.lines_in_use(key) <= max(limit, before[key])
 
     def lines_in_use(self, key: UUID) -> int:
-        return sum(h.account_id == key and h.expires_at_s > self.now_s for h in self.tables.holds.values())
+        return sum(h.account_id == key and h.expires_at_s > self.unix_s for h in self.tables.holds.values())
 
     @invariant()
     def the_books_are_right(self) -> None:
@@ -209,10 +209,10 @@ class AnyOrder(RuleBasedStateMachine):
         spent = sum(amount for owner, amount in self.tables.entries.values() if self.tables.accounts[owner].parent)
         assert reseller.spent_micros == -spent
         for scope in (scope_of("realm", "example.org"), scope_of("system", "")):
-            counted = merged(self.tables.usages_of(scope)).used("calls", self.now_s)
-            running = sum(hold.expires_at_s > self.now_s for hold in self.tables.holds.values())
+            counted = merged(self.tables.usages_of(scope)).used("calls", self.unix_s)
+            running = sum(hold.expires_at_s > self.unix_s for hold in self.tables.holds.values())
             assert self.revived or counted >= running
-            if not any(self.now_s - 8 < hold.expires_at_s <= self.now_s for hold in self.tables.holds.values()):
+            if not any(self.unix_s - 8 < hold.expires_at_s <= self.unix_s for hold in self.tables.holds.values()):
                 assert self.revived or counted == running
 
     @invariant()

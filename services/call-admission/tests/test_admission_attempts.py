@@ -84,23 +84,23 @@ async def test_a_batch_of_all_kinds_is_written_whole_or_not_at_all(site: Site) -
     account_id = await site.account()
     first, second = await site.admit(account_id), await site.admit(account_id)
     new = site.request(account_id)
-    now_s = site.clock.unix_s()
+    unix_s = site.clock.unix_s()
     commands: list[Command] = [
-        Admission(new, Quote(RETAIL, "49", PRICE, (Route("carrier", "192.0.2.1:5060"),), now_s)),
-        Extension(ExtendRequest(first, "call", account_id, now_s, 60)),
+        Admission(new, Quote(RETAIL, "49", PRICE, (Route("carrier", "192.0.2.1:5060"),), unix_s)),
+        Extension(ExtendRequest(first, "call", account_id, unix_s, 60)),
         site.ended(second, account_id, 10),
-        DecisionRecord(uuid.uuid4(), "noted", None, now_s, "refuse", None, b""),
+        DecisionRecord(uuid.uuid4(), "noted", None, unix_s, "refuse", None, b""),
     ]
 
     def work(loaded: Loaded) -> tuple[Changes, None]:
-        transaction = AdmissionTransaction(loaded, AdmissionPolicies(default_set()).for_realm, now_s)
+        transaction = AdmissionTransaction(loaded, AdmissionPolicies(default_set()).for_realm, unix_s)
         for command in commands:
             transaction.apply(command)
         if broken:
             transaction.changes.settled[0].currency = "a\0b"
         return transaction.changes, None
 
-    read = ReadSet.of(commands, now_s)
+    read = ReadSet.of(commands, unix_s)
     broken = True
     with pytest.raises(Exception, match="0x00"):
         await site.attempts.update(read, work)

@@ -38,7 +38,7 @@ async def test_a_resellers_accounts_are_counted_together_by_all_processes(
 ) -> None:
     async with running(database_url, fake_clock) as one, running(database_url, fake_clock) as other:
         number = next(numbers)
-        await one.account(type_="reseller", name=f"reseller-{number}", max_lines=8)
+        await one.account(type="reseller", name=f"reseller-{number}", max_lines=8)
         first = await one.account(parent=f"reseller-{number}")
         second = await one.account(parent=f"reseller-{number}")
         calls = await asyncio.gather(*(site.admit(each) for each in (first, second) for site in (one, other) * 2))
@@ -66,13 +66,13 @@ async def test_realm_system_and_address_are_counted_where_policy_limits_them(
         calls = [await site.admit(account_id) for _ in range(3)]
         request = site.request(account_id)
         _, snapshot = await site.app.simulate(request)
-        now_s = fake_clock.unix_s()
-        assert {kind: snapshot.counted[kind].usage.used("calls", now_s) for kind in (REALM, SYSTEM)} == {
+        unix_s = fake_clock.unix_s()
+        assert {kind: snapshot.counted[kind].usage.used("calls", unix_s) for kind in (REALM, SYSTEM)} == {
             REALM: 3, SYSTEM: 3,
         }  # fmt: skip
-        assert snapshot.counted[ADDRESS].usage.used("period_calls", now_s) == 3
+        assert snapshot.counted[ADDRESS].usage.used("period_calls", unix_s) == 3
         await site.app.ended(site.ended(calls[0], account_id, None))
-        assert (await counted(site, account_id, SYSTEM)).used("calls", now_s) == 2
+        assert (await counted(site, account_id, SYSTEM)).used("calls", unix_s) == 2
         # In the usual run of things what this process alone has counted needn't be read.
         assert site.attempts.unread > 0
 
@@ -105,11 +105,11 @@ async def test_calls_that_run_while_their_account_is_sharded_and_joined_again_en
     assert (view.balance_micros, view.held_micros) == (1_000_000 - 10_000, 3 * 60_000)
     assert await shards.grow(account_id, 4, 8)
     await site.app.ended(site.ended(calls[1], account_id, 10))
-    await site.accounts.update(account_id, AccountChange(shards=0))
+    await site.accounts.update(account_id, AccountChange({"shards": 0}))
     await site.app.ended(site.ended(calls[2], account_id, 10))
     audit = await site.audit(account_id)
     assert (audit.balance_sum_micros, audit.held_sum_micros) == (1_000_000 - 30_000, 60_000)
-    await site.accounts.update(account_id, AccountChange(shards=3))
+    await site.accounts.update(account_id, AccountChange({"shards": 3}))
     await site.app.ended(site.ended(calls[3], account_id, None))
     audit = await site.audit(account_id)
     assert (audit.balance_sum_micros, audit.held_sum_micros, audit.open_holds) == (1_000_000 - 30_000, 0, 0)

@@ -60,8 +60,8 @@ def lists_of(*lists: NumberList) -> Lists:
     return Lists.of(lists, Listings())
 
 
-def verdict(lists: Lists, called: str, calling: str = "", *, account: UUID = ALICE, now_s: float = 0.0) -> Hit | None:
-    return lists.verdict(lists.fixed, OWN, REALM, account, called, calling, now_s)
+def verdict(lists: Lists, called: str, calling: str = "", *, account: UUID = ALICE, unix_s: float = 0.0) -> Hit | None:
+    return lists.verdict(lists.fixed, OWN, REALM, account, called, calling, unix_s)
 
 
 # ------------------------------------------------------------------ entries
@@ -204,10 +204,10 @@ def test_only_named_lists_hold() -> None:
 def test_a_called_number_is_listed_for_its_realm_until_its_time_is_over() -> None:
     lists = lists_of()
     assert lists.listings.put(listed("49301234"))
-    hit = verdict(lists, "49301234", now_s=99.0)
+    hit = verdict(lists, "49301234", unix_s=99.0)
     assert hit is not None
     assert (hit.list, hit.evidence, hit.until_s) == (DYNAMIC, "60 failed calls", 100.0)
-    assert verdict(lists, "49301234", now_s=100.0) is None
+    assert verdict(lists, "49301234", unix_s=100.0) is None
     assert lists.verdict((), OWN, "other.org", ALICE, "49301234", "", 0.0) is None
     assert lists.verdict((), frozenset({SMART}), REALM, ALICE, "49301234", "", 0.0) is None
 

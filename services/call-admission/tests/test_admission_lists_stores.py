@@ -130,15 +130,15 @@ def listed(number: str, until_s: float, *, account: uuid.UUID | None = None) -> 
 
 class ListedStoreContract(ContractSuite[ListedStore]):
     async def test_the_first_to_list_a_number_has_listed_it(self, subject: ListedStore) -> None:
-        now_s = SystemClock().unix_s()
-        first, second = listed("4930", now_s + 60), listed("4930", now_s + 600)
+        unix_s = SystemClock().unix_s()
+        first, second = listed("4930", unix_s + 60), listed("4930", unix_s + 600)
         assert await subject.put(first)
         assert not await subject.put(second)
         assert list(await subject.all()) == [first]
 
     async def test_a_number_may_be_listed_for_several_owners_and_lifted_for_one(self, subject: ListedStore) -> None:
-        now_s = SystemClock().unix_s()
-        of_realm, of_account = listed("4930", now_s + 60), listed("4930", now_s + 60, account=uuid.uuid4())
+        unix_s = SystemClock().unix_s()
+        of_realm, of_account = listed("4930", unix_s + 60), listed("4930", unix_s + 60, account=uuid.uuid4())
         assert await subject.put(of_realm)
         assert await subject.put(of_account)
         await subject.delete(of_realm)

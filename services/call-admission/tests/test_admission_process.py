@@ -102,12 +102,12 @@ class Edge:
 
 
 def _end(hold_id: str, account_id: str, talked_s: float) -> events_pb2.CallEnded:
-    now_s = time.time()
+    unix_s = time.time()
     return events_pb2.CallEnded(
         hold_id=hold_id,
         account_id=account_id,
-        answered_at_s=now_s - talked_s,
-        ended_at_s=now_s,
+        answered_at_s=unix_s - talked_s,
+        ended_at_s=unix_s,
         reason="caller-bye",
         trunk="carrier",
     )

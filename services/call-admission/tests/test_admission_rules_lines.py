@@ -29,10 +29,10 @@ from callwarden.call_admission.admission.core.decide import decide
 from callwarden.call_admission.admission.core.rules import RULES
 from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
 from callwarden.call_admission.admission.core.snapshot import CounterView, SourceTrunk
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.scopes import CARRIER
 from callwarden.call_admission.model.spans import CalendarSpan
 from callwarden.call_admission.model.usage import Usage
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.verdict import Reason
 
 PEAK = {"max": 4, "maxOffPeak": 2, "peakHours": "Mon-Fri 08:00-20:00", "timeZone": "Europe/Berlin"}
@@ -63,7 +63,7 @@ def uses(line: Line, name: str) -> tuple[int, int | None]:
     ],
 )
 def test_lines_change_at_the_second_at_which_peak_hours_do(moment: str, limit: int) -> None:
-    of = snapshot(now_s=at(moment, "Europe/Berlin"), lines=limit)
+    of = snapshot(unix_s=at(moment, "Europe/Berlin"), lines=limit)
     assert refusal(decide(of, request(), policy(lines=PEAK))).limit == limit
     admission(decide(replace(of, lines=limit - 1), request(), policy(lines=PEAK)))
 
@@ -76,7 +76,7 @@ def test_an_accounts_own_lines_go_before_policys_off_peak_too(
     own: int | None, own_off_peak: int | None, limit: int
 ) -> None:
     of = account(max_lines=own, max_lines_off_peak=own_off_peak)
-    night = snapshot(of, now_s=at("2026-01-05 23:00", "Europe/Berlin"), lines=limit)
+    night = snapshot(of, unix_s=at("2026-01-05 23:00", "Europe/Berlin"), lines=limit)
     assert refusal(decide(night, request(), policy(lines=PEAK))).limit == limit
 
 
@@ -84,9 +84,9 @@ def test_an_accounts_own_lines_go_before_policys_off_peak_too(
 def test_peak_hours_without_a_zone_are_those_of_the_account() -> None:
     lines = policy(lines=PEAK | {"timeZone": ""})
     morning_s = at("2026-01-05 08:00", "Europe/Berlin")  # two at night in New York
-    assert refusal(decide(snapshot(account(), now_s=morning_s, lines=9), request(), lines)).limit == 4
+    assert refusal(decide(snapshot(account(), unix_s=morning_s, lines=9), request(), lines)).limit == 4
     new_york = account(time_zone="America/New_York")
-    assert refusal(decide(snapshot(new_york, now_s=morning_s, lines=9), request(), lines)).limit == 2
+    assert refusal(decide(snapshot(new_york, unix_s=morning_s, lines=9), request(), lines)).limit == 2
 
 
 # ------------------------------------------------------------------ a second
@@ -96,11 +96,11 @@ def test_peak_hours_without_a_zone_are_those_of_the_account() -> None:
 def test_calls_of_a_second_slide(own: int | None) -> None:
     line = Line(postpaid(max_per_second=own), policy(lines={"max": 99, "maxPerSecond": 5 if own else 2}))
     granted(line.call())
-    line.now_s += 0.5
+    line.unix_s += 0.5
     line.end(granted(line.call()), 0)
     refuse = refused(line.call())  # one that is over counts, too
     assert (refuse.reason, refuse.value, refuse.limit, refuse.retry_after_s) == (Reason.RATE, 2, 2, 1)
-    line.now_s += 0.52  # the first is more than a second ago
+    line.unix_s += 0.52  # the first is more than a second ago
     granted(line.call())
     refused(line.call())
 
@@ -108,7 +108,7 @@ def test_calls_of_a_second_slide(own: int | None) -> None:
 def test_calls_of_a_second_that_a_clock_has_stepped_back_from_hold_nobody_up_for_long() -> None:
     line = Line(postpaid(), policy(lines={"max": 99, "maxPerSecond": 1}))
     granted(line.call())
-    line.now_s -= 3_600
+    line.unix_s -= 3_600
     granted(line.call())
 
 
@@ -141,7 +141,7 @@ def test_calls_of_a_second_of_the_system_and_a_realm_stop_at_their_ceiling(spec:
     granted(line.call())
     refuse = refused(line.call())
     assert (refuse.reason, refuse.rule, refuse.retry_after_s) == (Reason.RATE, rule, 1)
-    line.now_s += 1.02
+    line.unix_s += 1.02
     granted(line.call())
 
 
@@ -179,13 +179,13 @@ def test_the_accounts_of_a_disabled_reseller_do_not_call() -> None:
 def test_calls_of_an_address_slide_over_the_period() -> None:
     line = Line(postpaid(), policy(callsPerAddress={"maxCalls": 2, "period": 0.5}))
     line.end(granted(line.call()), 0)
-    line.now_s += 3_600
+    line.unix_s += 3_600
     line.end(granted(line.call()), 0)
     refuse = refused(line.call())
     assert (refuse.reason, refuse.value, refuse.limit, refuse.window) == (Reason.ADDRESS_QUOTA, 2, 2, "12 h")
-    line.now_s += 11 * 3_600 - 1
+    line.unix_s += 11 * 3_600 - 1
     refused(line.call())
-    line.now_s += 500  # a bucket's width longer at most
+    line.unix_s += 500  # a bucket's width longer at most
     granted(line.call())
 
 
@@ -248,7 +248,7 @@ def test_a_days_talk_ends_at_its_limit(talked: int, admitted: bool) -> None:
         return
     refuse = refused(line.call())
     assert (refuse.reason, refuse.value, refuse.limit) == (Reason.TALK_TIME, talked, 60)
-    line.now_s += 86_400
+    line.unix_s += 86_400
     granted(line.call())
 
 
@@ -265,10 +265,10 @@ def test_a_running_call_is_not_cut_by_the_days_talk() -> None:
 def test_a_months_talk_begins_anew_with_the_month() -> None:
     line = Line(postpaid(talk_month_s=60, talk_day_s=3_600), policy(), at("2026-01-30 12:00"))
     line.end(granted(line.call()), 60)
-    line.now_s += 86_400
+    line.unix_s += 86_400
     refuse = refused(line.call())
     assert (refuse.window, refuse.value) == ("month 2026-01 Europe/Berlin", 60)
-    line.now_s = at("2026-02-01 00:00", "Europe/Berlin")
+    line.unix_s = at("2026-02-01 00:00", "Europe/Berlin")
     granted(line.call())
 
 
@@ -330,5 +330,5 @@ def test_a_limit_tells_who_has_set_it() -> None:
 
 
 def test_an_account_that_counts_nothing_uses_nothing() -> None:
-    used = {use.used for rule in RULES for use in rule.uses(snapshot(None, counted(), now_s=NOW_S), policy())}
+    used = {use.used for rule in RULES for use in rule.uses(snapshot(None, counted(), unix_s=NOW_S), policy())}
     assert used == {0}

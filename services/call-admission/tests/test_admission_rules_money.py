@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from callwarden.call_admission.admission.core.decide import decide
 from callwarden.call_admission.admission.core.rules import RULES, LimitUsage
 from callwarden.call_admission.admission.core.rules.rule import AdmissionRule
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.calls import Hold
 from callwarden.call_admission.model.days import day_of, end_of_day, end_of_month
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.verdict import Reason, Refuse
 
 MONDAY = at("2026-01-05 12:00", "Europe/Berlin")
@@ -141,13 +141,13 @@ def test_a_day_lasts_from_midnight_to_midnight_whatever_clocks_do(zone: str, day
     end_s = begin_s + hours * 3_600
     line = Line(postpaid(daily_micros=60_000, time_zone=zone), policy(), begin_s - 1)
     assert line.spend(60_000) == 60_000  # the day before
-    line.now_s = begin_s
+    line.unix_s = begin_s
     assert line.spend(60_000) == 60_000
     assert use(line, "daily_spend").resets_at_s == end_s == end_of_day(date.fromisoformat(day), zone)
     for second in (begin_s + 2 * 3_600 + 1_800, begin_s + 3 * 3_600, end_s - 1):
-        line.now_s = second
+        line.unix_s = second
         assert refused(line.call()).reason is Reason.DAILY_SPEND
-    line.now_s = end_s
+    line.unix_s = end_s
     assert line.spend(60_000) == 60_000
 
 
@@ -155,7 +155,7 @@ def test_a_day_lasts_from_midnight_to_midnight_whatever_clocks_do(zone: str, day
 def test_a_call_over_midnight_counts_on_the_day_on_which_it_began() -> None:
     line = Line(postpaid(daily_micros=90_000), policy(), at("2026-01-05 23:59", "Europe/Berlin"))
     hold = granted(line.call())
-    line.now_s += 60
+    line.unix_s += 60
     hold = granted(line.extend(hold))
     assert (hold.granted_s, hold.final) == (90, True)
     line.end(hold, 90)
@@ -166,11 +166,11 @@ def test_a_call_over_midnight_counts_on_the_day_on_which_it_began() -> None:
 def test_a_clock_that_steps_back_over_midnight_gives_no_second_day() -> None:
     line = Line(postpaid(daily_micros=60_000), policy(), at("2026-01-05 23:59:59", "Europe/Berlin"))
     assert line.spend(60_000) == 60_000
-    line.now_s += 2
+    line.unix_s += 2
     assert line.spend(60_000) == 60_000
-    line.now_s -= 2
+    line.unix_s -= 2
     assert refused(line.call()).window == "day 2026-01-05 Europe/Berlin"
-    line.now_s += 2
+    line.unix_s += 2
     assert refused(line.call()).window == "day 2026-01-06 Europe/Berlin"
 
 
@@ -182,13 +182,13 @@ def test_a_clock_that_steps_back_over_midnight_gives_no_second_day() -> None:
 def test_the_worked_example_ten_nothing_five_thirty_and_blocked_at_210() -> None:
     line = Line(postpaid(), policy(spend={"dynamicDaily": {"mode": 1}}), MONDAY)
     assert line.spend(10 * UNIT) == 10 * UNIT
-    line.now_s += 2 * DAY_S  # nothing on Tuesday
+    line.unix_s += 2 * DAY_S  # nothing on Tuesday
     assert use(line, "dynamic_daily").limit == 70 * UNIT
     assert line.spend(5 * UNIT) == 5 * UNIT
-    line.now_s += DAY_S
+    line.unix_s += DAY_S
     assert use(line, "dynamic_daily").limit == 70 * UNIT  # Monday's ten is still the largest
     assert line.spend(30 * UNIT) == 30 * UNIT
-    line.now_s += DAY_S
+    line.unix_s += DAY_S
     assert use(line, "dynamic_daily").limit == 210 * UNIT
     assert line.spend(200 * UNIT) == 200 * UNIT
     assert line.spend(60 * UNIT) == 10 * UNIT  # cut at the second
@@ -223,7 +223,7 @@ def test_each_type_has_a_floor_below_which_nothing_is_blocked(kind: AccountType,
 def test_the_hardened_multiplier_is_four() -> None:
     line = Line(postpaid(), policy(profile="Hardened"), MONDAY)
     line.spend(10 * UNIT)
-    line.now_s += DAY_S
+    line.unix_s += DAY_S
     assert use(line, "dynamic_daily").limit == 40 * UNIT
 
 
@@ -240,7 +240,7 @@ def test_a_month_is_spent_to_the_micro_and_the_next_begins_at_midnight_in_the_ac
     assert (refuse.reason, refuse.value, refuse.limit) == (Reason.MONTHLY_SPEND, 60_000, 60_000)
     assert refuse.window == f"month 2026-01 {zone}"
     assert use(line, "monthly_spend").resets_at_s == begin_s
-    line.now_s = begin_s
+    line.unix_s = begin_s
     assert line.spend(60_000) == 60_000
 
 
@@ -275,7 +275,7 @@ def test_the_month_grows_after_each_active_one_up_to_the_ceiling() -> None:
     line = Line(of, policy())
     limits = []
     for month, active in ((1, True), (2, True), (3, False), (4, False), (5, True), (6, True), (7, True)):
-        line.now_s = at(f"2026-{month:02}-10 12:00")
+        line.unix_s = at(f"2026-{month:02}-10 12:00")
         limits.append(use(line, "monthly_spend").limit)
         if active:
             line.spend(UNIT)
@@ -289,10 +289,10 @@ def test_no_month_grows_after_one_without_a_call() -> None:
     line = Line(of, policy(), at("2026-01-10 12:00"))
     line.spend(UNIT)
     for month, limit in ((2, 15), (3, 15), (4, 15)):  # January was active; February and March aren't
-        line.now_s = at(f"2026-{month:02}-10 12:00")
+        line.unix_s = at(f"2026-{month:02}-10 12:00")
         assert use(line, "monthly_spend").limit == limit * UNIT
     line.spend(UNIT)
-    line.now_s = at("2026-05-10 12:00")
+    line.unix_s = at("2026-05-10 12:00")
     assert use(line, "monthly_spend").limit == 20 * UNIT
 
 
@@ -319,7 +319,7 @@ def test_a_resellers_month_holds_if_it_is_postpaid_and_its_credit_if_it_is_not()
     credit = Line(postpaid(), policy(), reseller=prepaid)
     credit.spend(60_000)
     assert (refused(credit.call()).counter, refused(credit.call()).limit) == ("credit", 60_000)
-    credit.now_s += 40 * DAY_S
+    credit.unix_s += 40 * DAY_S
     assert refused(credit.call()).reason is Reason.RESELLER_QUOTA  # a credit doesn't begin anew
 
 
@@ -358,13 +358,13 @@ def test_what_is_granted_never_exceeds_any_limit_that_holds(
             day = holds[0].spend_day
             spent[day] = spent.get(day, 0) + line.end(holds[0], holds[0].granted_s)
         elif step == "hour":
-            line.now_s += 3_600
+            line.unix_s += 3_600
         held = [hold.held_micros for hold in line.holds.values()]
         assert line.spent_micros + sum(held) <= balance
-        for day in {day_of(line.now_s, "Europe/Berlin"), *spent}:
+        for day in {day_of(line.unix_s, "Europe/Berlin"), *spent}:
             held_then = sum(hold.held_micros for hold in line.holds.values() if hold.spend_day == day)
             assert spent.get(day, 0) + held_then <= daily
             if of_reseller is not None:
                 assert spent.get(day, 0) + held_then <= of_reseller
-        if address is not None and line.now_s - at("2026-01-05 12:00") < DAY_S:
+        if address is not None and line.unix_s - at("2026-01-05 12:00") < DAY_S:
             assert line.spent_micros + sum(held) <= address

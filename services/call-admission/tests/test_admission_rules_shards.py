@@ -22,8 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.call_admission.admission.core.decide import Evaluation, decide
+from callwarden.call_admission.admission.core.rules.counted_limit import part_of
 from callwarden.call_admission.admission.core.rules.rule import ShardDemand
-from callwarden.call_admission.admission.core.rules.tally import part_of
 from callwarden.call_admission.admission.core.snapshot import CounterView
 from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.habits import Country, VelocityCounts

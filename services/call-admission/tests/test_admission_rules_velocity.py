@@ -69,9 +69,9 @@ def test_the_call_above_a_critical_level_is_refused(limit: dict[str, int], count
 def test_a_group_may_be_called_again_when_its_window_has_passed(limit: dict[str, int], wait_s: float) -> None:
     line = with_rule(critical=limit)
     granted(line.call(CUBA))
-    line.now_s += wait_s * 0.9
+    line.unix_s += wait_s * 0.9
     refused(line.call(CUBA))
-    line.now_s += wait_s * 0.1
+    line.unix_s += wait_s * 0.1
     granted(line.call(CUBA))
 
 
@@ -108,7 +108,7 @@ def test_spend_of_a_group_within_its_period_cuts_running_calls() -> None:
     assert (refuse.reason, refuse.counter, refuse.value, refuse.limit) == (Reason.VELOCITY, "spend", 90_000, 90_000)
     granted(line.call(BERLIN))
     line.end(line.holds[hold.id], 90)
-    line.now_s += 304
+    line.unix_s += 304
     granted(line.call(CUBA))
 
 
@@ -134,10 +134,10 @@ def test_above_a_warning_level_calls_go_on_and_that_is_told(warning: dict[str, o
 
 def test_a_rule_holds_in_its_hours_in_the_accounts_zone() -> None:
     line = with_rule(hours="Mon-Fri 22:00-24:00", critical={"perMinute": 1})
-    line.now_s = at("2026-01-05 21:59:50", "Europe/Berlin")
+    line.unix_s = at("2026-01-05 21:59:50", "Europe/Berlin")
     granted(line.call(CUBA))
     granted(line.call(CUBA))
-    line.now_s = at("2026-01-05 22:00", "Europe/Berlin")
+    line.unix_s = at("2026-01-05 22:00", "Europe/Berlin")
     granted(line.call(CUBA))  # what came before wasn't counted
     refused(line.call(CUBA))
 
@@ -178,17 +178,17 @@ def test_so_many_countries_may_be_new_in_a_day() -> None:
     assert (refuse.reason, refuse.value, refuse.limit) == (Reason.NEW_DESTINATION, 2, 2)
     assert refuse.text == "CU is new to the account, which may call 2 new countries in a day."
     granted(line.call(PARIS))  # known now
-    line.now_s += DAY_S
+    line.unix_s += DAY_S
     granted(line.call(CUBA))
 
 
 def test_a_country_not_called_for_long_is_new_again() -> None:
     line = new_countries(1, "10d")
     granted(line.call(PARIS))
-    line.now_s += 10 * DAY_S
+    line.unix_s += 10 * DAY_S
     granted(line.call(CUBA))  # new; uses the day's one
     granted(line.call(PARIS))  # on its last day
-    line.now_s += 11 * DAY_S
+    line.unix_s += 11 * DAY_S
     granted(line.call(BERLIN))
     assert refused(line.call(PARIS)).reason is Reason.NEW_DESTINATION
 
@@ -266,7 +266,7 @@ def test_an_account_is_learnt_from_its_own_calls() -> None:
     line = Line(postpaid(max_lines=100), policy(**MODES))
     for _ in range(8):
         line.spend(1_000_000)
-        line.now_s += DAY_S
+        line.unix_s += DAY_S
     assert line.ask().warnings == ()
     (told,) = line.ask(CUBA).warnings
     assert told.counter == "country"

@@ -138,18 +138,18 @@ async def _open_all(subject: Subject) -> None:
     await subject.open(carrier("carrier", talk_day_s=1_000))
 
 
-async def load(subject: Subject, commands: Sequence[Command], now_s: float = NOW_S) -> Loaded:
-    return await subject.store.load(ReadSet.of(commands, now_s), ())
+async def load(subject: Subject, commands: Sequence[Command], unix_s: float = NOW_S) -> Loaded:
+    return await subject.store.load(ReadSet.of(commands, unix_s), ())
 
 
-def decide(loaded: Loaded, commands: Sequence[Command], now_s: float = NOW_S) -> tuple[Changes, list[Outcome]]:
-    transaction = AdmissionTransaction(loaded, lambda realm: POLICY, now_s)
+def decide(loaded: Loaded, commands: Sequence[Command], unix_s: float = NOW_S) -> tuple[Changes, list[Outcome]]:
+    transaction = AdmissionTransaction(loaded, lambda realm: POLICY, unix_s)
     assert not transaction.missing_counters(commands)
     return transaction.changes, [transaction.apply(command) for command in commands]
 
 
-async def commit(subject: Subject, *commands: Command, now_s: float = NOW_S) -> list[Outcome]:
-    changes, outcomes = decide(await load(subject, commands, now_s), commands, now_s)
+async def commit(subject: Subject, *commands: Command, unix_s: float = NOW_S) -> list[Outcome]:
+    changes, outcomes = decide(await load(subject, commands, unix_s), commands, unix_s)
     assert await subject.store.write(changes) == Written()
     return outcomes
 
@@ -229,7 +229,7 @@ async def test_a_new_hold_is_read_as_it_was_written(subject: Subject) -> None:
 
 async def test_a_settled_call_is_charged_and_its_hold_gone(subject: Subject) -> None:
     await admit(subject, 1)
-    await commit(subject, ended(1, NOW_S, NOW_S + 10), now_s=NOW_S + 10)
+    await commit(subject, ended(1, NOW_S, NOW_S + 10), unix_s=NOW_S + 10)
     loaded = await load(subject, [admission(1)])
     assert (loaded.holds, loaded.settled) == ({}, {UUID(int=1)})
     assert await subject.money(FIRST) == (1_000_000 - 10_000, 0)
@@ -239,7 +239,7 @@ async def test_a_settled_call_is_charged_and_its_hold_gone(subject: Subject) -> 
 async def test_calls_of_several_accounts_that_begin_go_on_and_end_are_written_together(subject: Subject) -> None:
     await admit(subject, 1)
     await admit(subject, 2, 2)
-    await commit(subject, admission(3), extension(1, 60), ended(2, NOW_S, NOW_S + 10, 2), now_s=NOW_S + 10)
+    await commit(subject, admission(3), extension(1, 60), ended(2, NOW_S, NOW_S + 10, 2), unix_s=NOW_S + 10)
     assert (await subject.money(FIRST), await subject.money(SECOND)) == ((1_000_000, 180_000), (990_000, 0))
 
 

@@ -31,8 +31,8 @@ ALL = policy(
 )  # fmt: skip
 
 
-def context(now_s: float) -> TransitionContext:
-    return TransitionContext(ACCOUNT, ALL, account(), now_s, leases=True)
+def context(unix_s: float) -> TransitionContext:
+    return TransitionContext(ACCOUNT, ALL, account(), unix_s, leases=True)
 
 
 def hold_at(at_s: float, number: int = 0, lasts_s: float = 200.0) -> Hold:
@@ -130,11 +130,13 @@ def test_a_call_that_begins_after_the_clock_has_stepped_back_is_counted() -> Non
 def test_days_in_which_no_call_runs_are_dropped_and_leave_the_largest_spend() -> None:
     usage = Usage()
     for day in range(50):
-        now_s = NOW_S + day * DAY_S
-        hold = hold_at(now_s)
-        usage.begin(request(at_s=now_s), hold, context(now_s))
+        unix_s = NOW_S + day * DAY_S
+        hold = hold_at(unix_s)
+        usage.begin(request(at_s=unix_s), hold, context(unix_s))
         usage.end(
-            hold, settle(hold, Ended(hold.id, hold.account_id, now_s, now_s + 50 - day, "bye", 200, "")), context(now_s)
+            hold,
+            settle(hold, Ended(hold.id, hold.account_id, unix_s, unix_s + 50 - day, "bye", 200, "")),
+            context(unix_s),
         )
         assert len(usage.days) <= 3
     assert usage.peak_before(hold_at(NOW_S + 50 * DAY_S).spend_day.toordinal()) == 50_000
@@ -144,8 +146,8 @@ def test_days_in_which_no_call_runs_are_dropped_and_leave_the_largest_spend() ->
 def test_days_of_running_calls_are_kept_up_to_their_bound() -> None:
     usage = Usage()
     for day in range(SPANS_MAX + 50):
-        now_s = NOW_S + day * DAY_S
-        usage.begin(request(at_s=now_s), hold_at(now_s, lasts_s=500 * DAY_S), context(now_s))
+        unix_s = NOW_S + day * DAY_S
+        usage.begin(request(at_s=unix_s), hold_at(unix_s, lasts_s=500 * DAY_S), context(unix_s))
     assert len(usage.days) == SPANS_MAX
     assert usage.days[-1].key == hold_at(NOW_S + (SPANS_MAX + 49) * DAY_S).spend_day.toordinal()
 
@@ -182,9 +184,9 @@ def test_what_calls_have_reserved_is_given_back_and_what_they_cost_is_added_once
     steps: list[tuple[str, int, int]],
 ) -> None:
     usage, whole = Usage(), Usage()
-    owners = ((usage, context), (whole, lambda now_s: TransitionContext(SYSTEM, ALL, account(), now_s)))
+    owners = ((usage, context), (whole, lambda unix_s: TransitionContext(SYSTEM, ALL, account(), unix_s)))
     holds: dict[int, Hold] = {}
-    now_s, cost = NOW_S, 0
+    unix_s, cost = NOW_S, 0
 
     def over(slot: int, talk_s: int) -> None:
         nonlocal cost
@@ -192,22 +194,22 @@ def test_what_calls_have_reserved_is_given_back_and_what_they_cost_is_added_once
         ended = Ended(hold.id, hold.account_id, hold.created_at_s, hold.created_at_s + talk_s, "bye", 200, "")
         settlement = settle(hold, ended)
         for owner, of in owners:
-            owner.end(hold, settlement, of(now_s))
+            owner.end(hold, settlement, of(unix_s))
         cost += settlement.price_micros
 
     for step, slot, wait_s in steps:
-        now_s += wait_s
+        unix_s += wait_s
         if step == "begin" and slot not in holds:
-            holds[slot] = hold_at(now_s, slot, 7_200)
+            holds[slot] = hold_at(unix_s, slot, 7_200)
             for owner, of in owners:
-                owner.begin(request(at_s=now_s), holds[slot], of(now_s))
+                owner.begin(request(at_s=unix_s), holds[slot], of(unix_s))
         elif step == "extend" and slot in holds:
             before = holds[slot]
             after = before.granted(
                 before.created_at_s, before.granted_s + 60, before.held_micros + 60_000, "", 5, final=False
             )
             for owner, of in owners:
-                owner.extend(before, after, of(now_s))
+                owner.extend(before, after, of(unix_s))
             holds[slot] = after
         elif step == "end" and slot in holds:
             over(slot, min(wait_s, holds[slot].granted_s))
@@ -219,7 +221,7 @@ def test_what_calls_have_reserved_is_given_back_and_what_they_cost_is_added_once
     for slot in list(holds):
         over(slot, 1)
     assert usage.held_micros == 0
-    assert usage.used("calls", now_s) == whole.used("calls", now_s) == 0
+    assert usage.used("calls", unix_s) == whole.used("calls", unix_s) == 0
     assert all(not (span.held_micros or span.granted_s or span.running) for span in (*usage.days, *usage.months))
     assert usage.copy() == usage
 

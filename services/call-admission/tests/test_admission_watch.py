@@ -25,6 +25,7 @@ from callwarden.call_admission.lists.core.call_stats import (
 )
 from callwarden.call_admission.model.lists import DYNAMIC, SMART, Listed, ListHead, ListKind, ListSide
 from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.errors import Unavailable
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.model import DynamicList, PolicySpec, SmartList
@@ -92,10 +93,10 @@ async def test_a_number_that_keeps_failing_is_listed_with_its_evidence(fake_cloc
     listed = MemoryListed()
     process = Process(fake_clock, listed)
     process.calls(5)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == []
     process.calls(1)
-    await process.watch.tell()
+    await process.watch.publish()
     (one,) = listed.kept.values()
     assert (one.list, one.side, one.number, one.realm) == (DYNAMIC, ListSide.CALLED, TARGET, REALM)
     assert one.evidence == "6 failed calls within 600 s (limit 5)"
@@ -109,8 +110,8 @@ async def test_failures_of_all_processes_count_together_and_the_number_is_listed
     one.wire.others, two.wire.others = [two.watch], [one.watch]
     one.calls(3)
     two.calls(3)
-    await one.watch.tell()
-    await two.watch.tell()
+    await one.watch.publish()
+    await two.watch.publish()
     assert kept(listed) == [(DYNAMIC, ListSide.CALLED, TARGET)]
 
 
@@ -118,10 +119,10 @@ async def test_failures_that_are_older_than_the_period_do_not_count(fake_clock: 
     listed = MemoryListed()
     process = Process(fake_clock, listed)
     process.calls(5)
-    await process.watch.tell()
+    await process.watch.publish()
     fake_clock.advance(700)
     process.calls(5)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == []
 
 
@@ -141,7 +142,7 @@ async def test_calls_that_we_cut_and_local_ones_do_not_count_against_a_number(fa
     process.calls(50, talk_s=1.0, reason="cut-credit", calling=CALLER)
     process.calls(50, reason="edge-drain", calling=CALLER)
     process.calls(50, local=True)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == []
     assert len(process.watch.stats.targets) == len(process.watch.stats.callers) == 0
 
@@ -153,7 +154,7 @@ async def test_numbers_that_an_attack_is_after_are_listed_and_the_refused_caller
         process.watch.refused(ALICE, TARGET, Reason.VELOCITY, local=False)
     for _ in range(100):
         process.watch.refused(ALICE, "4930999", Reason.CREDIT, local=False)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == [(DYNAMIC, ListSide.CALLED, TARGET)]
 
 
@@ -162,7 +163,7 @@ async def test_an_allowed_number_is_never_listed(fake_clock: FakeClock) -> None:
     process = Process(fake_clock, listed, Policies(lists=("friends",)))
     await process.lists.import_list(ListHead("friends", kind=ListKind.ALLOW), [TARGET.encode()])
     process.calls(50)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == []
 
 
@@ -170,14 +171,14 @@ async def test_a_lifted_number_begins_anew(fake_clock: FakeClock) -> None:
     listed = MemoryListed()
     process = Process(fake_clock, listed)
     process.calls(6)
-    await process.watch.tell()
+    await process.watch.publish()
     for one in await process.lists.lift(TARGET):
         process.watch.gone(one)
     process.calls(5)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == []
     process.calls(1)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == [(DYNAMIC, ListSide.CALLED, TARGET)]
 
 
@@ -187,7 +188,7 @@ async def test_a_caller_of_short_calls_is_listed_and_an_ordinary_one_is_not(fake
     for number in range(30):
         process.calls(1, talk_s=1.5, status=0, reason="caller-bye", called=f"37128{number:06}", calling=CALLER)
         process.calls(1, talk_s=90, status=0, reason="caller-bye", called=f"37129{number:06}", calling="4930999")
-    await process.watch.tell()
+    await process.watch.publish()
     (one,) = listed.kept.values()
     assert (one.list, one.side, one.number, one.account_id) == (SMART, ListSide.CALLING, CALLER, ALICE)
     assert one.evidence == ("of 30 calls 1.5 s on average (at least 5 s), 100 % shorter than 6 s (at most 80 %)")
@@ -205,11 +206,11 @@ async def test_while_the_store_is_away_counts_go_on_and_the_number_is_listed_lat
     listed = Away()
     process = Process(fake_clock, listed)
     process.calls(10)
-    await process.watch.tell()
+    await process.watch.publish()
     assert process.watch.counts.not_listed == 1
     listed.is_away = False
     process.calls(1)
-    await process.watch.tell()
+    await process.watch.publish()
     assert kept(listed) == [(DYNAMIC, ListSide.CALLED, TARGET)]
 
 
@@ -235,25 +236,29 @@ def test_the_score_needs_more_than_one_statistic_that_is_just_out_of_line(tally:
 def test_what_was_long_ago_is_forgiven() -> None:
     stats, key = CallStats(), StatsKey(ALICE, CALLER, True)
     silent = CallCount(REALM, key, NumberStats(calls=19))
-    assert stats.add(silent, DYNAMIC_POLICY, SMART_POLICY, 0.0, 0.0) == []
-    later = stats.add(silent, DYNAMIC_POLICY, SMART_POLICY, 2 * GENERATION_S, 0.0)
+    assert stats.add(silent, DYNAMIC_POLICY, SMART_POLICY, MonoS(0.0), UnixS(0.0)) == []
+    later = stats.add(silent, DYNAMIC_POLICY, SMART_POLICY, MonoS(2 * GENERATION_S), UnixS(0.0))
     assert later == []
-    soon = stats.add(silent, DYNAMIC_POLICY, SMART_POLICY, 2.5 * GENERATION_S, 0.0)
+    soon = stats.add(silent, DYNAMIC_POLICY, SMART_POLICY, MonoS(2.5 * GENERATION_S), UnixS(0.0))
     assert [one.number for one in soon] == [CALLER]
 
 
 def test_a_country_is_new_to_an_account_whose_calls_are_known_for_a_day() -> None:
     stats = CallStats()
-    assert not stats.is_fresh(ALICE, TARGET, 0.0)
+    assert not stats.is_fresh(ALICE, TARGET, MonoS(0.0))
     home = CallCount(REALM, StatsKey(ALICE, "4930123", False), NumberStats(calls=LEARNT_CALLS))
-    stats.add(home, DYNAMIC_POLICY, SMART_POLICY, 0.0, 0.0)
-    assert stats.is_fresh(ALICE, TARGET, 1.0)
-    assert not stats.is_fresh(ALICE, "4989123", 1.0)
+    stats.add(home, DYNAMIC_POLICY, SMART_POLICY, MonoS(0.0), UnixS(0.0))
+    assert stats.is_fresh(ALICE, TARGET, MonoS(1.0))
+    assert not stats.is_fresh(ALICE, "4989123", MonoS(1.0))
     stats.add(
-        CallCount(REALM, StatsKey(ALICE, TARGET, False), NumberStats(calls=1)), DYNAMIC_POLICY, SMART_POLICY, 1.0, 0.0
+        CallCount(REALM, StatsKey(ALICE, TARGET, False), NumberStats(calls=1)),
+        DYNAMIC_POLICY,
+        SMART_POLICY,
+        MonoS(1.0),
+        UnixS(0.0),
     )
-    assert stats.is_fresh(ALICE, TARGET, 3_600.0)
-    assert not stats.is_fresh(ALICE, TARGET, 90_000.0)
+    assert stats.is_fresh(ALICE, TARGET, MonoS(3_600.0))
+    assert not stats.is_fresh(ALICE, TARGET, MonoS(90_000.0))
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3), st.booleans()), max_size=60), st.integers(1, 4))
@@ -269,7 +274,7 @@ def test_the_sum_is_the_same_however_calls_are_shared_out_to_processes(
             pending[process % share].ended(ALICE, f"4930{number}", CALLER, talk_s, 404, fresh=False)
         for one in pending:
             for count in one.take({ALICE: REALM}):
-                stats.add(count, DYNAMIC_POLICY, SMART_POLICY, 10.0, 0.0)
+                stats.add(count, DYNAMIC_POLICY, SMART_POLICY, MonoS(10.0), UnixS(0.0))
     assert {key: entry.now for key, entry in alone.targets} == {key: entry.now for key, entry in together.targets}
     assert {key: entry.now for key, entry in alone.callers} == {key: entry.now for key, entry in together.callers}
 
@@ -280,7 +285,7 @@ def test_memory_is_bounded_and_what_goes_is_counted() -> None:
         pending.ended(ALICE, f"49{number:09}", "", None, 404, fresh=False)
     assert (len(pending), pending.dropped) == (PENDING_MAX, 10)
     for count in pending.take({ALICE: REALM}):
-        stats.add(count, DYNAMIC_POLICY, SMART_POLICY, 0.0, 0.0)
+        stats.add(count, DYNAMIC_POLICY, SMART_POLICY, MonoS(0.0), UnixS(0.0))
     assert (len(stats.targets), stats.evicted) == (100, PENDING_MAX - 100)
-    stats.expire(100_000.0)
+    stats.expire(MonoS(100_000.0))
     assert len(stats.targets) == 0

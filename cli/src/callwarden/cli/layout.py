@@ -93,7 +93,7 @@ class Rows:
         inline, below, dropped = self._fit(width)
         widths = self._widths(inline, width)
         yield self._line({name: Text(name, style="bold") for name in inline}, widths)
-        yield Text("─" * (sum(widths.values()) + _GAP * (len(widths) - 1)), style=DIM)
+        yield Text("─" * min(width, sum(widths.values()) + _GAP * (len(widths) - 1)), style=DIM)
         for row in self._rows:
             cells = dict(zip(self._columns, row, strict=True))
             yield self._line(cells, widths)
@@ -102,7 +102,8 @@ class Rows:
                     yield Text.assemble(" " * _GAP, (f"{name} ", DIM), cells[name])
         if dropped:
             left_out = ", ".join(name or "bar" for name in dropped)
-            yield Text(f"left out for want of width: {left_out} (all with `| less -S` or --output json)", style=DIM)
+            notice = f"left out for want of width: {left_out} (all with `| less -S` or --output json)"
+            yield from wrapped(Text(notice, style=DIM), width)
 
     def _fit(self, width: int) -> tuple[list[str], list[str], list[str]]:
         """Which columns are in the line, beneath it, and left out."""

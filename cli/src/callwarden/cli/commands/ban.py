@@ -90,7 +90,7 @@ def _show(bans: "Sequence[BanEntry]") -> None:
         "since",
         "expires in",
         prose=("reason", "evidence"),
-        optional=("by", "evidence"),
+        optional=("by", "evidence", "reason"),
     )
     unix_s = time.time()
     for ban in sorted(bans, key=lambda ban: ban.since_s):

@@ -232,7 +232,7 @@ def _corrected(done: "Correction", as_: Output, key: str | None, used: str) -> N
 def _show_key(key: str | None, used: str) -> None:
     """A key that the command made is shown, so that the command can be repeated with it."""
     if key is None:
-        output.echo(f"key: {used} (repeating the command with --key {used} books nothing more)")
+        output.echo(f"key: {used} (the same command with this --key books nothing more)")
 
 
 def is_right(books: object) -> bool:

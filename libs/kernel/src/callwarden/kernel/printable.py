@@ -34,7 +34,7 @@ def csv_cell(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) and not _NUMBERS.fullmatch(text) else text
 
 
-def csv_text(cell: str) -> str:
+def csv_value(cell: str) -> str:
     """The other way: the text without the apostrophe that `csv_cell` put before a formula."""
     return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULA) else cell
 

@@ -15,7 +15,7 @@ from callwarden.policy.access import Api, Authentication
 from callwarden.policy.fields import ADMISSION, EDGE, GUARD, FieldGroup, Level, Rule, row
 from callwarden.policy.fraud import DynamicList, Fraud, SmartList, VelocityLevel, VelocityRule
 from callwarden.policy.limits import Billing, CallsPerAddress, Lines, Spend, System, TalkTime
-from callwarden.policy.operation import Mode, Modes, Notices, Payment
+from callwarden.policy.operation import Mode, Modes, Notifications, Payment
 from callwarden.policy.traffic import (
     AuthFailures,
     AutoBan,
@@ -160,8 +160,8 @@ class PolicySpec(FieldGroup):
     payment: Payment = Field(
         default=Payment(), description="Payments by a gateway.", json_schema_extra=row(enforced=False)
     )
-    notifications: Notices = Field(
-        default=Notices(), description="Who is notified of what.", json_schema_extra=row(enforced=False)
+    notifications: Notifications = Field(
+        default=Notifications(), description="Who is notified of what.", json_schema_extra=row(enforced=False)
     )
     api: Api = Field(default=Api(), description="Access to the HTTP interfaces.", json_schema_extra=row(enforced=False))
     modes: Modes = Field(

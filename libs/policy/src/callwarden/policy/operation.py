@@ -44,7 +44,7 @@ class Email(FieldGroup):
     )
 
 
-class Notices(FieldGroup):
+class Notifications(FieldGroup):
     """Events about limits before and when they are reached, and who is notified."""
 
     thresholds: Many[Annotated[int, Field(ge=1, le=100)]] = Field(

@@ -74,7 +74,7 @@ class AdmissionAttempts:
         for _ in range(ROUNDS_MAX):
             if loaded is None:
                 loaded = await self._store.load(read, wanted)
-                self.contended.compare(lost, loaded, read.now_s)
+                self.contended.compare(lost, loaded, read.unix_s)
                 is_read = True
             attempt, loaded = loaded, None
             changes, result = work(attempt)
@@ -82,7 +82,7 @@ class AdmissionAttempts:
             if changes.missing_counters and not changes.is_applied:
                 # Read at another moment than the rest: nothing may be refused on the two together.
                 is_stale = True
-                await self._add_counters(attempt, changes.missing_counters, read.now_s, from_cache=not failures)
+                await self._add_counters(attempt, changes.missing_counters, read.unix_s, from_cache=not failures)
                 wanted |= changes.missing_counters
                 changes, result = work(attempt)
             if changes.missing_counters:
@@ -111,9 +111,9 @@ class AdmissionAttempts:
         # The store refused what no other process explains: our own mistake, or the outcome isn't known.
         raise conflict.error
 
-    async def _add_counters(self, loaded: Loaded, missing: set[CounterKey], now_s: float, *, from_cache: bool) -> None:
+    async def _add_counters(self, loaded: Loaded, missing: set[CounterKey], unix_s: float, *, from_cache: bool) -> None:
         """Adds counters to what was read, from the cache where they are known."""
-        known = self._cache.checkout_counters(missing, now_s) if from_cache else {}
+        known = self._cache.checkout_counters(missing, unix_s) if from_cache else {}
         if rest := missing - known.keys():
             loaded.counters.update((await self._store.load(ReadSet(), rest)).counters)
         loaded.counters.update(known)
@@ -132,11 +132,11 @@ class AdmissionAttempts:
             raise Unavailable("the database doesn't answer") from error
         raise Conflict("what is looked at changes too often")
 
-    async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
+    async def expired(self, unix_s: float, limit: int) -> Sequence[Expired]:
         """Holds whose time has passed (Unix time), at most so many. Raises Unavailable."""
         try:
             async with asyncio.timeout(UPDATE_TIMEOUT_S):
-                return await self._store.expired(now_s, limit)
+                return await self._store.expired(unix_s, limit)
         except TimeoutError as error:
             raise Unavailable("the database doesn't answer") from error
 

@@ -50,7 +50,7 @@ class AdmissionStore(Protocol):
         """
         ...
 
-    async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
+    async def expired(self, unix_s: float, limit: int) -> Sequence[Expired]:
         """Holds whose time has passed (Unix time), at most so many, in any order."""
         ...
 

@@ -59,7 +59,7 @@ class ListStore(Protocol):
 
 
 class ListPublisher(Protocol):
-    """Tells all processes."""
+    """Notifies all processes."""
 
     async def changed(self, name: str, version: int) -> None:
         """A list has this version now; 0: it is gone. May be lost, never raises."""
@@ -67,10 +67,10 @@ class ListPublisher(Protocol):
 
 
 class CountPublisher(Protocol):
-    """Tells all other processes how calls ended."""
+    """Publishes to all other processes how calls ended."""
 
     async def counted(self, counts: Sequence[CallCount]) -> None:
-        """This process counted so much since it told last. May be lost, never raises."""
+        """This process counted so much since it published last. May be lost, never raises."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What is asked and told about a call, and the hold that stands for it while it runs.
+"""Requests and events of a call, and the hold that represents it while it runs.
 
 Out: deciding (decide), slicing (slices), settling (settle), and how these values travel (adapters).
 """
@@ -66,7 +66,7 @@ class Quote:
     is_free: bool = field(init=False)
     """Known once for all calls that the quote serves, as what follows."""
     costs: "tuple[RouteCost, ...]" = field(init=False)
-    """Of each route; none, if nobody knows a carrier or a cost."""
+    """Of each route; none, if no carrier and no cost is known."""
     carriers: tuple[UUID, ...] = field(init=False)
 
     @property
@@ -172,7 +172,7 @@ class Expired:
 
 
 class LimitScope(NamedTuple):
-    """A counter that a call is counted in, beside its account's own row."""
+    """A counter that a call is counted in, in addition to its account's own row."""
 
     kind: str
     """See usage.OWNERS; "account": the account is sharded."""
@@ -216,7 +216,7 @@ class Hold:
     scopes: tuple[LimitScope, ...] = ()
     """Where else it is counted: it ends where it began, whatever policy says then."""
     costs: tuple[RouteCost, ...] = ()
-    """By trunk; not of routes of which nobody knows carrier or cost."""
+    """By trunk; none of routes whose carrier and cost are unknown."""
     limits_hit: tuple[str, ...] = ()
     """Rules that have left less than a whole slice, refused it more time, or would have if they were enforced."""
 
@@ -243,7 +243,7 @@ class Hold:
         )  # fmt: skip
 
     def without(self) -> "Hold":
-        """The same call with nothing granted or held: what it leaves to be asked for while it is decided anew."""
+        """The same call with nothing granted or held: what it leaves to be asked for while it is decided again."""
         return Hold(
             self.id, self.account_id, self.created_at_s, self.answered_at_s, self.expires_at_s, 0, self.max_duration_s,
             self.final, 0, self.spend_day, self.price, self.trunk, self.marks, self.scopes, self.costs, self.limits_hit,

@@ -54,31 +54,31 @@ class Country(msgspec.Struct, array_like=True, gc=False):
     weight: int = 0
 
 
-def begin_velocity(group: VelocityCounts, rule: VelocityPolicy, call: CallRequest, hold: Hold, now_s: float) -> None:
+def begin_velocity(group: VelocityCounts, rule: VelocityPolicy, call: CallRequest, hold: Hold, unix_s: float) -> None:
     if rule.counts_second:
         group.second = fitted(group.second, SECOND_MS)
-        group.second.begin(now_s, 0, 0)
+        group.second.begin(unix_s, 0, 0)
     if rule.counts_minute:
         group.minute = fitted(group.minute, MINUTE_MS)
-        group.minute.begin(now_s, 0, 0)
+        group.minute.begin(unix_s, 0, 0)
     if rule.counts_period:
         group.period = fitted(group.period, rule.period_ms)
         group.period.begin(hold.created_at_s, hold.held_micros, 0)
     if rule.counts_leases:
         if group.leases is None:
             group.leases = Leases()
-        group.leases.begin(hold.expires_at_s, now_s)
+        group.leases.begin(hold.expires_at_s, unix_s)
     if rule.counts_sequence:
         called = rule.matched(call.destination) or call.destination
-        group.in_sequence = in_sequence(group, called, rule, now_s)
+        group.in_sequence = in_sequence(group, called, rule, unix_s)
         group.last = called
-        group.last_at_s = int(now_s)
+        group.last_at_s = int(unix_s)
 
 
-def in_sequence(group: VelocityCounts | None, called: str, rule: VelocityPolicy, now_s: float) -> int:
+def in_sequence(group: VelocityCounts | None, called: str, rule: VelocityPolicy, unix_s: float) -> int:
     """Which call in a row it is: 1 where another destination was called last, or this one longer ago than the
     period."""
-    if group is None or group.last != called or now_s - group.last_at_s > rule.period_ms / 1_000:
+    if group is None or group.last != called or unix_s - group.last_at_s > rule.period_ms / 1_000:
         return 1
     return group.in_sequence + 1
 

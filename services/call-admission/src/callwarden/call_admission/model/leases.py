@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-LEASE_STEP_S: Final = 8  # A hold that nobody ends counts so much longer at most; the reaper is quicker (2 s).
+LEASE_STEP_S: Final = 8  # An expired hold counts so much longer at most; the reaper is quicker (2 s).
 
 
 LEASES_MAX: Final = 4_096  # 9 h ahead in steps of 8 s; holds are extended slice by slice, an hour at most.
@@ -20,30 +20,30 @@ class Leases(msgspec.Struct, array_like=True):
     swept: int = -1
     """Everything up to this step has expired and is gone."""
 
-    def begin(self, expires_at_s: float, now_s: float) -> None:
-        now = int(now_s) // LEASE_STEP_S
+    def begin(self, expires_at_s: float, unix_s: float) -> None:
+        now = int(unix_s) // LEASE_STEP_S
         if now < self.swept:
             self.swept = now  # The clock has stepped back: new calls are to count all the same.
-        self._sweep(now_s)
+        self._sweep(unix_s)
         self._add(_step(expires_at_s), 1)
 
-    def extend(self, before_s: float, after_s: float, now_s: float) -> None:
+    def extend(self, before_s: float, after_s: float, unix_s: float) -> None:
         before, after = _step(before_s), _step(after_s)
         if before != after:
             self._add(before, -1)
-            self._sweep(now_s)
+            self._sweep(unix_s)
             self._add(after, 1)
 
-    def end(self, expires_at_s: float, now_s: float) -> None:
+    def end(self, expires_at_s: float, unix_s: float) -> None:
         self._add(_step(expires_at_s), -1)
-        self._sweep(now_s)
+        self._sweep(unix_s)
 
-    def count(self, now_s: float) -> int:
-        now = int(now_s) // LEASE_STEP_S
+    def count(self, unix_s: float) -> int:
+        now = int(unix_s) // LEASE_STEP_S
         return sum([calls for step, calls in self.steps if step > now])
 
-    def _sweep(self, now_s: float) -> None:
-        now = int(now_s) // LEASE_STEP_S
+    def _sweep(self, unix_s: float) -> None:
+        now = int(unix_s) // LEASE_STEP_S
         steps = self.steps
         gone = 0
         while gone < len(steps) and steps[gone][0] <= now:

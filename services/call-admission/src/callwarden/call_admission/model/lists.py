@@ -334,21 +334,21 @@ class Listings:
             self._count -= 1
         self._store(listed, of_number)
 
-    def all(self, now_s: float) -> list[Listed]:
+    def all(self, unix_s: float) -> list[Listed]:
         """Those that hold, the oldest first."""
         found = [
             listed
             for of_number in (*self._called.values(), *self._calling.values())
             for listed in of_number.values()
-            if now_s < listed.until_s
+            if unix_s < listed.until_s
         ]
         return sorted(found, key=lambda listed: (listed.since_s, listed.key))
 
-    def called(self, realm: str, digits: str, lists: Collection[str], now_s: float) -> Listed | None:
-        return _first(self._called.get((realm, digits)), lists, now_s) if self._called else None
+    def called(self, realm: str, digits: str, lists: Collection[str], unix_s: float) -> Listed | None:
+        return _first(self._called.get((realm, digits)), lists, unix_s) if self._called else None
 
-    def calling(self, account_id: UUID, digits: str, lists: Collection[str], now_s: float) -> Listed | None:
-        return _first(self._calling.get((account_id, digits)), lists, now_s) if self._calling else None
+    def calling(self, account_id: UUID, digits: str, lists: Collection[str], unix_s: float) -> Listed | None:
+        return _first(self._calling.get((account_id, digits)), lists, unix_s) if self._calling else None
 
     def _of(self, listed: Listed) -> dict[str, Listed]:
         if listed.account_id is None:
@@ -370,10 +370,10 @@ class Listings:
                 self._calling.pop(calling, None)
 
 
-def _first(of_number: Mapping[str, Listed] | None, lists: Collection[str], now_s: float) -> Listed | None:
+def _first(of_number: Mapping[str, Listed] | None, lists: Collection[str], unix_s: float) -> Listed | None:
     if of_number:
         for listed in of_number.values():
-            if now_s < listed.until_s and listed.list in lists:
+            if unix_s < listed.until_s and listed.list in lists:
                 return listed
     return None
 
@@ -440,21 +440,21 @@ class Lists:
         account_id: UUID,
         called: str,
         calling: str,
-        now_s: float,
+        unix_s: float,
     ) -> Hit | None:
         """The hit that refuses a call between these numbers (digits_of), or None. `own`: which of DYNAMIC and SMART
         hold."""
         names = tuple(names)
         hit = self.find(names, called, _CALLED)
         if hit is None:
-            listed = self.listings.called(realm, called, own, now_s)
+            listed = self.listings.called(realm, called, own, unix_s)
             if listed is not None:
                 return _hit_of(listed)
         elif hit.kind is not _ALLOW:
             return hit
         hit = self.find(names, calling, _CALLING)
         if hit is None:
-            listed = self.listings.calling(account_id, calling, own, now_s)
+            listed = self.listings.calling(account_id, calling, own, unix_s)
             if listed is not None:
                 return _hit_of(listed)
         elif hit.kind is not _ALLOW:

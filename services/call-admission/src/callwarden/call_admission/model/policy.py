@@ -170,7 +170,7 @@ class AdmissionPolicy:
     thresholds: tuple[int, ...]
     """Percents of a limit at which there are notices, falling."""
     owners: frozenset[str]
-    """Kinds of owners beside accounts and resellers that some limit needs."""
+    """Kinds of scopes, other than accounts and resellers, that some limit needs."""
     lists: tuple[str, ...]
     """Number lists that hold for all calls."""
     own_lists: frozenset[str]

@@ -31,7 +31,7 @@ class Settlement:
     reason: str
     sip_status: int
     cost_micros: int | None = None
-    """What the carrier charges; None: nobody knows, or it is in another currency."""
+    """What the carrier charges; None: unknown, or in another currency."""
     carrier_account_id: UUID | None = None
     limits_hit: tuple[str, ...] = ()
 
@@ -52,7 +52,7 @@ def settle(hold: Hold, ended: Ended) -> Settlement:
 
 
 def settle_expired(hold: Hold) -> Settlement:
-    """The record of a call whose end nobody told: what it was granted, if it was answered; nothing, if not."""
+    """The record of a call whose end was never reported: what it was granted, if it was answered; nothing, if not."""
     if hold.answered_at_s is None:
         return _record(hold, None, hold.expires_at_s, 0, "", EXPIRED, 0)
     ended_at_s = hold.answered_at_s + hold.granted_s

@@ -49,19 +49,19 @@ if TYPE_CHECKING:
 
 
 SPANS_MAX: Final = 400  # A call may run a year (policy's longest timeout), and each day have one that began then.
-BLOCKED: Final = 102  # the level of a notice that tells of a block: above every percent
+BLOCKED: Final = 102  # the level of a notice about a blocked call: above every percentage
 WARNED: Final = 101  # of a velocity rule's warning
 
 
 @dataclass(slots=True)
 class TransitionContext:
-    """What a transition needs to know besides the call. `account`: the owner's own, if it is an account, a reseller or
+    """What a transition needs in addition to the call. `account`: the owner's own, if it is an account, a reseller or
     a carrier; the paying account otherwise."""
 
     owner: str
     policy: AdmissionPolicy
     account: "Account"
-    now_s: float
+    unix_s: float
     leases: bool = False
     """Whether an account's calls at once are counted here: only where it is sharded. Other owners' always are."""
 
@@ -83,13 +83,13 @@ class Usage(msgspec.Struct, omit_defaults=True):
     countries: dict[str, Country] = msgspec.field(default_factory=dict)
     baseline: AccountBaseline | None = None
     month_base_micros: int | None = None
-    """The monthly limit that has grown by `month_grown_micros`; another one begins anew."""
+    """The monthly limit that has grown by `month_grown_micros`; another limit restarts the growth."""
     month_grown_micros: int = 0
     month_grown: int = 0
     """Month up to whose start growth is counted."""
     notice_day: int = 0
     notices: dict[str, int] = msgspec.field(default_factory=dict)
-    """By rule: the highest level told on that day."""
+    """By rule: the highest level that was published on that day."""
 
     def copy(self) -> "Usage":
         return _DECODER.decode(_ENCODER.encode(self))
@@ -98,7 +98,7 @@ class Usage(msgspec.Struct, omit_defaults=True):
 
     def begin(self, call: CallRequest, hold: Hold, context: TransitionContext) -> None:
         """An admission is placed. It counts for every carrier that it may go by: which one takes it isn't known yet."""
-        owner, policy, now_s = context.owner, context.policy, context.now_s
+        owner, policy, unix_s = context.owner, context.policy, context.unix_s
         if owner == CARRIER:
             self._reserve(hold, 1, hold.granted_s)
             return
@@ -119,11 +119,11 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 span.held_micros += micros
                 span.granted_s += granted_s
         if owner != ACCOUNT or context.leases:
-            self._leases().begin(hold.expires_at_s, now_s)
+            self._leases().begin(hold.expires_at_s, unix_s)
         if owner != ACCOUNT or policy.counts_seconds or context.account.max_per_second is not None:
             if self.second is None:
                 self.second = SlidingWindow(SlidingWindow.width(SECOND_MS))
-            self.second.begin(now_s, 0, 0)
+            self.second.begin(unix_s, 0, 0)
         if owner == ACCOUNT:
             if policy.velocity or self.groups:
                 self._begin_groups(call, hold, context)
@@ -149,13 +149,13 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 span.held_micros += micros
                 span.granted_s += granted_s
         if self.leases is not None:
-            self.leases.extend(before.expires_at_s, after.expires_at_s, context.now_s)
+            self.leases.extend(before.expires_at_s, after.expires_at_s, context.unix_s)
         for mark in before.marks:
             group = self.groups.get(mark)
             if group is None:
                 continue
             if group.leases is not None:
-                group.leases.extend(before.expires_at_s, after.expires_at_s, context.now_s)
+                group.leases.extend(before.expires_at_s, after.expires_at_s, context.unix_s)
             if group.period is not None:
                 group.period.move(before.created_at_s, micros, 0)
 
@@ -185,13 +185,13 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 span.spent_micros += micros
                 span.talk_s += settlement.duration_s
         if self.leases is not None:
-            self.leases.end(hold.expires_at_s, context.now_s)
+            self.leases.end(hold.expires_at_s, context.unix_s)
         for mark in hold.marks:
             group = self.groups.get(mark)
             if group is None:
                 continue
             if group.leases is not None:
-                group.leases.end(hold.expires_at_s, context.now_s)
+                group.leases.end(hold.expires_at_s, context.unix_s)
             if group.period is not None:
                 group.period.move(hold.created_at_s, micros - hold.held_micros, 0)
 
@@ -201,14 +201,14 @@ class Usage(msgspec.Struct, omit_defaults=True):
 
     # ------------------------------------------------------------------ what it comes to
 
-    def used(self, quantity: str, now_s: float) -> int:
+    def used(self, quantity: str, unix_s: float) -> int:
         """What counts against a bounded quantity (see `day_spend` and its neighbours for their names)."""
         name, _, key = quantity.partition(".")
         match name:
             case "calls":
-                return self.leases.count(now_s) if self.leases is not None else 0
+                return self.leases.count(unix_s) if self.leases is not None else 0
             case "calls_per_second":
-                return self.second.calls(now_s) if self.second is not None else 0
+                return self.second.calls(unix_s) if self.second is not None else 0
             case "credit":
                 return self.held_micros + self.spent_micros
             case "day_spend" | "day_talk":
@@ -218,10 +218,10 @@ class Usage(msgspec.Struct, omit_defaults=True):
             case "period_calls" | "period_talk" | "period_cost":
                 if self.period is None:
                     return 0
-                sums = self.period.sums(now_s)
+                sums = self.period.sums(unix_s)
                 return sums.calls if name == "period_calls" else sums.talk_s if name == "period_talk" else sums.micros
             case _:
-                raise ValueError(f"nobody counts {quantity!r}")
+                raise ValueError(f"unknown quantity {quantity!r}")
         return span.spent_micros + span.held_micros if name.endswith("spend") else span.talk_s + span.granted_s
 
     def day(self, key: int) -> CalendarSpan:
@@ -261,7 +261,7 @@ class Usage(msgspec.Struct, omit_defaults=True):
     # ------------------------------------------------------------------ notices
 
     def is_notice_due(self, rule: str, level: int, day: int) -> bool:
-        """Whether that level (percent, or BLOCKED) of a rule is still to be told on this day."""
+        """Whether that level (percent, or BLOCKED) of a rule is still to be published on this day."""
         return day > self.notice_day or (day == self.notice_day and self.notices.get(rule, 0) < level)
 
     def record_notice(self, rule: str, level: int, day: int) -> None:
@@ -329,7 +329,7 @@ class Usage(msgspec.Struct, omit_defaults=True):
             self.month_grown = month
 
     def _begin_groups(self, call: CallRequest, hold: Hold, context: TransitionContext) -> None:
-        rules, now_s = context.policy.velocity, context.now_s
+        rules, unix_s = context.policy.velocity, context.unix_s
         if len(self.groups) > len(rules) or any(name not in context.policy.velocity_names for name in self.groups):
             names = context.policy.velocity_names
             self.groups = {name: group for name, group in self.groups.items() if name in names}
@@ -342,7 +342,7 @@ class Usage(msgspec.Struct, omit_defaults=True):
                 continue
             if group is None:
                 group = self.groups[rule.name] = VelocityCounts()
-            begin_velocity(group, rule, call, hold, now_s)
+            begin_velocity(group, rule, call, hold, unix_s)
 
     def _learn(self, country: str, hold: Hold, context: TransitionContext) -> None:
         policy, day = context.policy, keys_of(hold)[0]

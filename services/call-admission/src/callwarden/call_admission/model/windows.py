@@ -63,9 +63,9 @@ class SlidingWindow(msgspec.Struct, array_like=True):
         """What a call that began then is counted in; None: it counts no more."""
         return self._bucket(int(began_s * 1_000) // self.width_ms, make=False)
 
-    def sums(self, now_s: float) -> WindowBucket:
+    def sums(self, unix_s: float) -> WindowBucket:
         """All that began within the span before now; its index says nothing."""
-        now = int(now_s * 1_000) // self.width_ms
+        now = int(unix_s * 1_000) // self.width_ms
         total = WindowBucket(0)
         for bucket in reversed(self.buckets):
             if bucket.index < now - WINDOW_BUCKETS:
@@ -77,8 +77,8 @@ class SlidingWindow(msgspec.Struct, array_like=True):
             total.talk_s += bucket.talk_s
         return total
 
-    def calls(self, now_s: float) -> int:
-        now = int(now_s * 1_000) // self.width_ms
+    def calls(self, unix_s: float) -> int:
+        now = int(unix_s * 1_000) // self.width_ms
         calls = 0
         for bucket in reversed(self.buckets):
             if bucket.index < now - WINDOW_BUCKETS:

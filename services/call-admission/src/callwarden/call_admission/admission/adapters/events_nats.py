@@ -62,7 +62,7 @@ class CallEvents:
         elif delivery.subject == ENDED:
             await self._ended(_call_ended(delivery.payload))
         else:
-            raise Poison(f"nobody knows {delivery.subject}")
+            raise Poison(f"unknown subject {delivery.subject}")
 
     async def _ended(self, event: events_pb2.CallEnded) -> None:
         ended = _ended(event)
@@ -204,13 +204,14 @@ class NatsNotifier:
                 event.warning = True
             case percent:
                 event.percent = percent
-        # Its transaction tells each once; named, so that what is sent again after a reconnect is one, too.
+        # Its transaction creates each notice once; the message id makes one that is sent again after a reconnect count
+        # once, too.
         message_id = f"{notice.account_id}.{notice.rule}.{notice.level}.{notice.at_s}"
         self._publisher.publish(LIMIT, event.SerializeToString(), message_id=message_id)
 
 
 # Of an account's changes, those that move routes; rating hears of them, as of a policy, at the same moment, and what it
-# says until it has read them anew is forgotten once more.
+# says until it has read them again is dropped once more.
 _MOVES_ROUTES: Final = frozenset({"trunk", "status"})
 _RATING_RELOADS_S: Final = 2.0
 

@@ -18,12 +18,14 @@ REPORTED = Metric(
 )
 EXTENDED = Metric("callwarden_admission_extended_total", "counter", "{slices}", "Further slices granted.")
 SETTLED = Metric("callwarden_admission_settled_total", "counter", "{calls}", "Calls settled when they ended.")
-EXPIRED = Metric("callwarden_admission_expired_total", "counter", "{calls}", "Calls settled because nobody ended them.")
+EXPIRED = Metric(
+    "callwarden_admission_expired_total", "counter", "{calls}", "Calls settled because their hold expired."
+)
 IGNORED = Metric(
     "callwarden_admission_ignored_total",
     "counter",
     "{events}",
-    "Events that changed nothing: repeated or late (settled), or of a call nobody knows.",
+    "Events that changed nothing: repeated or late (settled), or of an unknown call.",
     labels=("why",),
 )
 BATCHES = Metric("callwarden_admission_batches_total", "counter", "{transactions}", "Group commits begun.")
@@ -52,7 +54,7 @@ GROWN = Metric(
 
 
 def register(metrics: Metrics, app: CallAdmission, attempts: AdmissionAttempts, quotes: GrpcQuotes) -> None:
-    """Has what is counted anyway read when somebody scrapes."""
+    """Registers the metrics; they are read when they are scraped."""
     stats, commits = app.stats, app.commit_stats
     metrics.observe(ADMITTED, lambda: stats.admitted)
     metrics.observe(REFUSED, lambda: {(rule, reason): n for (rule, reason), n in stats.refused.items()})

@@ -48,7 +48,7 @@ class MemoryAdmissionStore:
             state = loaded.accounts[account.id] = AccountState.of(account, self.versions.get(account.id, 0), 0, usage)
             if account.id in read.counted and account.shards <= 1:
                 holds = (hold for hold in self.holds.values() if hold.account_id == account.id)
-                alive = [hold.expires_at_s for hold in holds if hold.expires_at_s > read.now_s]
+                alive = [hold.expires_at_s for hold in holds if hold.expires_at_s > read.unix_s]
                 state.lines, state.lines_until_s = len(alive), min([state.lines_until_s, *alive])
         parents = {state.account.parent for state in loaded.accounts.values()}
         for id_ in self.accounts.keys() & {*parents, *read.referenced}:
@@ -107,8 +107,8 @@ class MemoryAdmissionStore:
             account, balance_micros=balance_micros, held_micros=account.held_micros + changes.held.get(id_, 0)
         )
 
-    async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
-        found = [hold for hold in self.holds.values() if hold.expires_at_s <= now_s]
+    async def expired(self, unix_s: float, limit: int) -> Sequence[Expired]:
+        found = [hold for hold in self.holds.values() if hold.expires_at_s <= unix_s]
         return [Expired(hold.id, hold.account_id) for hold in found[:limit]]
 
 

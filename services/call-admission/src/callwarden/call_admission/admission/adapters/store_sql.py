@@ -92,9 +92,9 @@ class SqlAdmissionStore:
             return WriteConflict(error)
         return _WRITTEN
 
-    async def expired(self, now_s: float, limit: int) -> Sequence[Expired]:
+    async def expired(self, unix_s: float, limit: int) -> Sequence[Expired]:
         async def attempt(connection: Any) -> list[Expired]:
-            rows = await connection.fetch(READ_EXPIRED, time_of(now_s), limit, _DIGITS)
+            rows = await connection.fetch(READ_EXPIRED, time_of(unix_s), limit, _DIGITS)
             return [Expired(row["id"], row["account_id"]) for row in rows]
 
         return await self._pool.run("expired", attempt)
@@ -104,7 +104,7 @@ async def _load(connection: Any, read: ReadSet) -> Loaded:
     loaded = Loaded({}, {})
     arguments: tuple[Any, ...] = (read.accounts, read.holds, read.referenced)
     if read.counted:
-        rows = await connection.fetch(READ_COUNTED, *arguments, time_of(read.now_s), read.counted)
+        rows = await connection.fetch(READ_COUNTED, *arguments, time_of(read.unix_s), read.counted)
     else:
         rows = await connection.fetch(READ_UNCOUNTED, *arguments)
     for row in rows:

@@ -52,7 +52,7 @@ REAP_BATCH: Final = 200
 GROW_EVERY_S: Final = 1.0
 SHARDS_FIRST: Final = 4  # of an account on which several processes keep colliding
 SHARDS_GROWN_MAX: Final = 16  # More are set by an operator only.
-_NOBODY: Final = UUID(int=0)
+_NO_HOLD: Final = UUID(int=0)
 
 
 @dataclass(slots=True)
@@ -119,9 +119,9 @@ class CallAdmission:
         """Decides batch after batch, for ever."""
         await self._commit.run()
 
-    def _begin(self, loaded: Loaded, now_s: float) -> AdmissionTransaction:
+    def _begin(self, loaded: Loaded, unix_s: float) -> AdmissionTransaction:
         lists = self._lists.current if self._lists is not None else None
-        return AdmissionTransaction(loaded, self._policies.for_realm, now_s, self._slot, lists, self._trunk_of)
+        return AdmissionTransaction(loaded, self._policies.for_realm, unix_s, self._slot, lists, self._trunk_of)
 
     # ------------------------------------------------------------------ requests
 
@@ -198,7 +198,7 @@ class CallAdmission:
     async def snapshot_of(self, account_id: UUID, at_s: float) -> Snapshot:
         """What a call of the account would be decided on at that moment, without a price: everything that is counted
         for the account and what it belongs to. Raises as `simulate`."""
-        request = CallRequest(_NOBODY, "", account_id, "", "", "", "", "", True, at_s)
+        request = CallRequest(_NO_HOLD, "", account_id, "", "", "", "", "", True, at_s)
         return await self._look(Admission(request), AdmissionQuery.snapshot_of, referenced=(account_id,))
 
     async def _look(
@@ -207,14 +207,14 @@ class CallAdmission:
         ask: Callable[[AdmissionQuery, Admission], T | None],
         referenced: Sequence[UUID] = (),
     ) -> T:
-        now_s = command.request.start_s
-        read = ReadSet.of([command], now_s)
+        unix_s = command.request.start_s
+        read = ReadSet.of([command], unix_s)
         if referenced:
             read = replace(read, referenced=referenced)
         lists = self._lists.current if self._lists is not None else None
 
         def work(loaded: Loaded) -> tuple[Changes, T | None]:
-            query = AdmissionQuery(loaded, self._policies.for_realm, now_s, lists, self._trunk_of)
+            query = AdmissionQuery(loaded, self._policies.for_realm, unix_s, lists, self._trunk_of)
             if query.missing_counters(command):
                 return query.changes, None
             return query.changes, ask(query, command)

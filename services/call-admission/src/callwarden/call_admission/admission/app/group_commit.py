@@ -182,16 +182,16 @@ class GroupCommit:
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         commands = [waiting.command for waiting in batch]
-        now_s = self._clock.unix_s()
+        unix_s = self._clock.unix_s()
 
         def work(loaded: Loaded) -> tuple[Changes, tuple[list[Outcome | CallwardenError], Changes]]:
-            transaction = self._begin(loaded, now_s)
+            transaction = self._begin(loaded, unix_s)
             changes = transaction.changes
             if transaction.missing_counters(commands):
                 return changes, ([], changes)
             return changes, ([_apply(transaction, command) for command in commands], changes)
 
-        outcomes, changes = await self._attempts.update(ReadSet.of(commands, now_s), work)
+        outcomes, changes = await self._attempts.update(ReadSet.of(commands, unix_s), work)
         for rule in changes.reported:
             self.stats.reported[rule] = self.stats.reported.get(rule, 0) + 1
         if self._notifier is not None:

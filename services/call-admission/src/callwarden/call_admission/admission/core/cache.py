@@ -68,7 +68,7 @@ class AccountCache:
         """
         if not read.accounts:
             return None
-        now_s = read.now_s
+        unix_s = read.unix_s
         states: dict[UUID, AccountState] = {}
         for account_id in read.accounts:
             cached = self._accounts.get(account_id)
@@ -76,8 +76,8 @@ class AccountCache:
             if (
                 cached is None
                 or state is None
-                or state.lines_until_s <= now_s
-                or not 0 <= now_s - cached.at_s <= AGE_S_MAX
+                or state.lines_until_s <= unix_s
+                or not 0 <= unix_s - cached.at_s <= AGE_S_MAX
             ):
                 return None
             states[account_id] = state
@@ -85,7 +85,7 @@ class AccountCache:
         referenced: dict[UUID, ReferencedAccount] = {}
         for account_id in (*parents, *read.referenced):
             known_other = self._referenced.get(account_id)
-            if known_other is None or not 0 <= now_s - known_other[1] <= AGE_S_MAX:
+            if known_other is None or not 0 <= unix_s - known_other[1] <= AGE_S_MAX:
                 return None
             referenced[account_id] = known_other[0]
         holds: dict[UUID, Hold] = {}
@@ -104,12 +104,12 @@ class AccountCache:
             del self._holds[hold_id]
         return Loaded(states, holds, referenced=referenced)
 
-    def checkout_counters(self, keys: Collection[CounterKey], now_s: float) -> dict[CounterKey, CounterRow]:
+    def checkout_counters(self, keys: Collection[CounterKey], unix_s: float) -> dict[CounterKey, CounterRow]:
         """Those of the counters that are cached; they leave the cache likewise."""
         found: dict[CounterKey, CounterRow] = {}
         for key in keys:
             known = self._counters.pop(key, None)
-            if known is not None and 0 <= now_s - known[1] <= AGE_S_MAX:
+            if known is not None and 0 <= unix_s - known[1] <= AGE_S_MAX:
                 found[key] = known[0]
         return found
 
@@ -130,7 +130,7 @@ class AccountCache:
             if account_id in changes.versions:
                 state.version += 1
             is_known = is_whole and account_id not in changes.must_revalidate
-            self._accounts[account_id] = _CachedAccount(state.version, since, state if is_known else None, read.now_s)
+            self._accounts[account_id] = _CachedAccount(state.version, since, state if is_known else None, read.unix_s)
         for hold_id in read.holds:
             # After the batch `loaded.holds` are those that run; what the batch has settled is no longer among them.
             hold = loaded.holds.get(hold_id)
@@ -142,13 +142,13 @@ class AccountCache:
         for key, counter in changes.counters.items():
             counter.version += 1
             self._counters.pop(key, None)
-            self._counters[key] = counter, read.now_s
+            self._counters[key] = counter, read.unix_s
         for account_id, referenced in loaded.referenced.items():
             known_other = self._referenced.pop(account_id, None)
             # What came from the cache keeps its age.
             is_same = known_other is not None and known_other[0] is referenced
             self._referenced[account_id] = (
-                known_other if known_other is not None and is_same else (referenced, read.now_s)
+                known_other if known_other is not None and is_same else (referenced, read.unix_s)
             )  # fmt: skip
         while len(self._counters) > COUNTERS_MAX:
             self._counters.popitem(last=False)

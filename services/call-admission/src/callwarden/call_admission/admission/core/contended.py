@@ -20,7 +20,7 @@ class Contended:
         self._conflicts: OrderedDict[UUID, tuple[int, int]] = OrderedDict()
         self._hot: dict[UUID, int] = {}
 
-    def compare(self, lost: Mapping[UUID, int], loaded: Loaded, now_s: float) -> None:
+    def compare(self, lost: Mapping[UUID, int], loaded: Loaded, unix_s: float) -> None:
         """Compares what is true now with the versions of a write that failed (versions_of): accounts that have moved
         caused the conflict."""
         for account_id, version in lost.items():
@@ -32,7 +32,7 @@ class Contended:
             if count > 1:
                 now = sum(row.version for (scope, _), row in loaded.counters.items() if scope == account_id)
             if now != version:
-                self._count(account_id, count, int(now_s))
+                self._count(account_id, count, int(unix_s))
 
     def _count(self, account_id: UUID, shards: int, second: int) -> None:
         since, conflicts = self._conflicts.pop(account_id, (second, 0))

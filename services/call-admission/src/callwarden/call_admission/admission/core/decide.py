@@ -48,7 +48,7 @@ class Evaluation:
     bounded: tuple[ShardDemand, ...] = ()
     """Limits of which a shard was short, or that have cut the slice: with room from other shards it may be more."""
     warnings: tuple[Refuse, ...] = ()
-    """What is to be told of a call that goes on."""
+    """Notices about a call that may go on."""
     cut_by: str = ""
     """The rule that has left less talk time than a whole slice; empty: none, or there is no talk time at all."""
 
@@ -102,7 +102,7 @@ def decide_extension(
     """May this running call go on? `snapshot` is without what the call itself holds and counts.
 
     Granted are seconds in total. Only the rules that extend are asked; the call's own longest duration, fixed at its
-    admission, bounds it besides.
+    admission, bounds it in addition.
     """
     answered_at_s = request.answered_at_s if hold.answered_at_s is None else hold.answered_at_s
     answers = (answered_at_s,)
@@ -148,7 +148,7 @@ _DURATION: Final = "duration"
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The rules that have something to say under one policy, and what stands for the others in every decision."""
+    """The rules that have something to say under one policy, and the fixed results of the others."""
 
     rules: Sequence[AdmissionRule]
     results: tuple[RuleResult, ...]
@@ -184,7 +184,7 @@ class _Asked:
     bounded: tuple[ShardDemand, ...]
     warnings: tuple[Refuse, ...]
     budget_rule: str
-    """Whose the bounds are; empty: nobody's."""
+    """The rules that set the bounds; empty: none did."""
     talk_rule: str
 
 

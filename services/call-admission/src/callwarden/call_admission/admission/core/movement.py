@@ -19,7 +19,7 @@ from callwarden.call_admission.model.usage import TransitionContext
 class Movement:
     """One for each attempt at a transaction: changes what was read, and notes in `changes` what has to be written."""
 
-    __slots__ = ("_changes", "_counters", "_counting", "_holds", "_now_s", "_policy_for", "_referenced", "_settled")
+    __slots__ = ("_changes", "_counters", "_counting", "_holds", "_policy_for", "_referenced", "_settled", "_unix_s")
 
     def __init__(
         self,
@@ -27,35 +27,35 @@ class Movement:
         changes: Changes,
         counting: Counting,
         policy_for: Callable[[str], AdmissionPolicy],
-        now_s: float,
+        unix_s: float,
     ) -> None:
         self._changes = changes
         self._counting = counting
         self._counters = loaded.counters
         self._holds = loaded.holds
-        self._now_s = now_s
+        self._unix_s = unix_s
         self._policy_for = policy_for
         self._referenced = loaded.referenced
         self._settled = loaded.settled
 
     def begin(self, state: AccountState, request: CallRequest, hold: Hold, policy: AdmissionPolicy) -> None:
         """A call was admitted: `hold` is counted everywhere that it names."""
-        account, now_s = state.account, self._now_s
+        account, unix_s = state.account, self._unix_s
         is_own = True
         for scope in hold.scopes:
             kind = scope.kind
             usage = self.touch(scope).usage
             if kind == ACCOUNT:
                 is_own = False
-                usage.begin(request, hold, TransitionContext(kind, policy, account, now_s, leases=True))
+                usage.begin(request, hold, TransitionContext(kind, policy, account, unix_s, leases=True))
             elif kind == RESELLER:
                 reseller = self._referenced[scope.scope]
-                usage.begin(request, hold, TransitionContext(kind, policy, reseller.account, now_s))
+                usage.begin(request, hold, TransitionContext(kind, policy, reseller.account, unix_s))
                 self._check(scope.scope, reseller.version)
             else:
-                usage.begin(request, hold, TransitionContext(kind, policy, account, now_s))
+                usage.begin(request, hold, TransitionContext(kind, policy, account, unix_s))
         if is_own:
-            state.usage.begin(request, hold, TransitionContext(ACCOUNT, policy, account, now_s))
+            state.usage.begin(request, hold, TransitionContext(ACCOUNT, policy, account, unix_s))
             self._hold_money(state, hold.held_micros)
             self.move(state)
         else:
@@ -64,7 +64,7 @@ class Movement:
     def update(self, state: AccountState, before: Hold, hold: Hold, policy: AdmissionPolicy) -> None:
         """A running call changes from one state to another."""
         # A late event of an answer brings back a call whose hold had expired.
-        state.lines += (hold.expires_at_s > self._now_s) - (before.expires_at_s > self._now_s)
+        state.lines += (hold.expires_at_s > self._unix_s) - (before.expires_at_s > self._unix_s)
         state.lines_until_s = min(state.lines_until_s, hold.expires_at_s)
         self._holds[hold.id] = hold
         new = self._changes.new_holds.get(hold.id)
@@ -94,7 +94,7 @@ class Movement:
         self._settled.add(hold.id)
         changes.settled.append(settlement)
         changes.expiries.setdefault(hold.id, hold.expires_at_s)
-        if hold.expires_at_s > self._now_s:
+        if hold.expires_at_s > self._unix_s:
             state.lines -= 1  # An expired hold wasn't counted any more.
         policy = self._policy_for(account.realm)
         price_micros = settlement.price_micros
@@ -107,13 +107,13 @@ class Movement:
                 if scope.kind == CARRIER and scope.scope != carrier_scope(hold.of_trunk(settlement.trunk)):
                     usage.leave(hold)
                     continue
-                usage.end(hold, settlement, TransitionContext(scope.kind, policy, account, self._now_s))
+                usage.end(hold, settlement, TransitionContext(scope.kind, policy, account, self._unix_s))
                 if scope.kind == ACCOUNT:
                     is_own = False
         if not is_own:
             self._check(account_id, state.version)
             return
-        state.usage.end(hold, settlement, TransitionContext(ACCOUNT, policy, account, self._now_s))
+        state.usage.end(hold, settlement, TransitionContext(ACCOUNT, policy, account, self._unix_s))
         self._hold_money(state, -hold.held_micros)
         if price_micros:
             state.balance_micros -= price_micros
@@ -131,11 +131,11 @@ class Movement:
                 if scope.kind == CARRIER and before.granted_s == after.granted_s:
                     continue  # It counts nothing else, and all calls that it takes meet in its row.
                 counter = self.touch(scope) if writes else self._counters[scope.scope, scope.shard]
-                counter.usage.extend(before, after, TransitionContext(scope.kind, policy, account, self._now_s))
+                counter.usage.extend(before, after, TransitionContext(scope.kind, policy, account, self._unix_s))
                 if scope.kind == ACCOUNT:
                     is_own = False
         if is_own:
-            state.usage.extend(before, after, TransitionContext(ACCOUNT, policy, account, self._now_s))
+            state.usage.extend(before, after, TransitionContext(ACCOUNT, policy, account, self._unix_s))
         return is_own
 
     def touch(self, scope: LimitScope) -> CounterRow:

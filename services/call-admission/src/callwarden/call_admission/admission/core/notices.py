@@ -16,7 +16,7 @@ from callwarden.kernel.verdict import Mode, Refuse, RuleResult
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One limit of one account: told once for each rule, level and day."""
+    """One limit of one account: published once for each rule, level and day."""
 
     account_id: UUID
     account: str
@@ -33,7 +33,7 @@ class Notice:
 
 
 def levels(decided: Evaluation, policy: AdmissionPolicy) -> Iterator[tuple[RuleResult, int]]:
-    """The results that are worth telling, each with its highest percentage, and the block beside it."""
+    """The results that are worth a notice, each with its highest percentage, and a block in addition."""
     blocked = decided.verdict.rule if isinstance(decided.verdict, Refuse) else ""
     thresholds = policy.thresholds
     for result in decided.rules:

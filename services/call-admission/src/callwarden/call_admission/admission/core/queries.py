@@ -11,26 +11,26 @@ from callwarden.call_admission.admission.core.decide import Evaluation, decide
 from callwarden.call_admission.admission.core.snapshot import Snapshot, SourceTrunk
 from callwarden.call_admission.admission.core.snapshots import SnapshotBuilder
 from callwarden.call_admission.admission.core.state import Changes, Loaded
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.lists import Lists
 from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.kernel.account import AccountType
 
 
 class AdmissionQuery:
-    """One question about one account. `now_s`: Unix time."""
+    """One question about one account. `unix_s`: Unix time."""
 
     def __init__(
         self,
         loaded: Loaded,
         policy_for: Callable[[str], AdmissionPolicy],
-        now_s: float,
+        unix_s: float,
         lists: Lists | None = None,
         trunk_of: Callable[[str], SourceTrunk | None] | None = None,
     ) -> None:
         self._accounts = loaded.accounts
         self._policy_for = policy_for
         self._counting = Counting(loaded, policy_for, is_whole=True)
-        self._snapshots = SnapshotBuilder(loaded, self._counting, now_s, lists, trunk_of)
+        self._snapshots = SnapshotBuilder(loaded, self._counting, unix_s, lists, trunk_of)
         self.changes = Changes()
         """Only names counters that have to be read; nothing else of it is ever filled."""
 

@@ -36,7 +36,7 @@ def resharded(counts: AccountCounts, before: int, after: int, expire_at_s: Itera
     if not moves(before, after):
         return counts
     own = counts.own
-    told = Usage(notice_day=own.notice_day, notices=dict(own.notices))
+    notified = Usage(notice_day=own.notice_day, notices=dict(own.notices))
     if before == 1:
         first = own.copy()
         first.notice_day, first.notices = 0, {}
@@ -44,14 +44,14 @@ def resharded(counts: AccountCounts, before: int, after: int, expire_at_s: Itera
         first.leases = Leases()
         for at_s in expire_at_s:
             first.leases.begin(at_s, 0.0)
-        return AccountCounts(counts.balance_micros, 0, told, {0: first})
+        return AccountCounts(counts.balance_micros, 0, notified, {0: first})
     total = merged([usage for index, usage in counts.shards.items() if index == 0 or index >= after])
     kept = {index: usage for index, usage in counts.shards.items() if 0 < index < after}
     if after > 1:
         return AccountCounts(counts.balance_micros, counts.held_micros, own, {0: total, **kept})
     total = merged([total, *kept.values()])
     total.leases = None
-    total.notice_day, total.notices = told.notice_day, told.notices
+    total.notice_day, total.notices = notified.notice_day, notified.notices
     return AccountCounts(
         counts.balance_micros - total.spent_micros, counts.held_micros + total.held_micros, total, {}
     )  # fmt: skip

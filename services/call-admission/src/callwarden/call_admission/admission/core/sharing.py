@@ -1,6 +1,6 @@
 """How a shard that is short of room gets some from the other shards of its scope, within one transaction.
 
-Out: the arithmetic (callwarden.limits.shards), which rules are short (rules.tally).
+Out: the arithmetic (callwarden.limits.shards), which rules are short (rules.counted_limit).
 """
 
 from collections.abc import Iterable, MutableMapping
@@ -22,18 +22,18 @@ class Sharing:
     """One for each attempt at a transaction. `missing` and `touched` are the transaction's: rows that have to be read,
     and rows that change."""
 
-    __slots__ = ("_counters", "_missing", "_now_s", "_own_shards", "_touched")
+    __slots__ = ("_counters", "_missing", "_own_shards", "_touched", "_unix_s")
 
     def __init__(
         self,
         counters: MutableMapping[CounterKey, CounterRow],
-        now_s: float,
+        unix_s: float,
         missing: set[CounterKey],
         touched: MutableMapping[CounterKey, CounterRow],
         own_shards: set[UUID],
     ) -> None:
         self._counters = counters
-        self._now_s = now_s
+        self._unix_s = unix_s
         self._missing = missing
         self._touched = touched
         self._own_shards = own_shards
@@ -57,7 +57,7 @@ class Sharing:
             before = [Shard(shard.count, index, row.grants) for index, row in enumerate(rows)]
             if view.total is None:
                 has_more = True  # Nothing may be lent, but a refusal then shows the numbers of the whole scope.
-            used = [row.usage.used(demand.quantity, self._now_s) for row in rows]
+            used = [row.usage.used(demand.quantity, self._unix_s) for row in rows]
             after = shared(before, demand.quantity, demand.limit, used, shard.index, demand.needed)
             view.total = merged([row.usage for row in rows])
             for key, row, old, new in zip(keys, rows, before, after, strict=True):

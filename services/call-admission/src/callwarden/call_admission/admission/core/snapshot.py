@@ -89,7 +89,7 @@ class Snapshot:
     """None: a local call, which costs nothing."""
     listing: Listing | None = None
     """Number lists; None: of a call that runs already."""
-    now_s: float = 0.0
+    unix_s: float = 0.0
     counted: Mapping[str, CounterView] = field(default_factory=_nothing)
     """By kind of owner; the account's own is always there. Another that is absent: no limit needs it."""
     carriers: Mapping[str, CounterView] = field(default_factory=_nothing)
@@ -103,5 +103,5 @@ class Snapshot:
         own = self.counted.get("account")
         if own is not None and own.is_sharded:
             credit_micros = self.account.balance_micros + self.account.overdraft_micros
-            return own.allowance("credit", credit_micros) - own.usage.used("credit", self.now_s)
+            return own.allowance("credit", credit_micros) - own.usage.used("credit", self.unix_s)
         return self.balance_micros + self.account.overdraft_micros - self.held_micros

@@ -18,15 +18,15 @@ from callwarden.limits.shards import Shard
 
 
 class SnapshotBuilder:
-    """One for each attempt at a transaction. `now_s`: Unix time."""
+    """One for each attempt at a transaction. `unix_s`: Unix time."""
 
-    __slots__ = ("_counters", "_counting", "_holds", "_lists", "_now_s", "_referenced", "_trunk_of")
+    __slots__ = ("_counters", "_counting", "_holds", "_lists", "_referenced", "_trunk_of", "_unix_s")
 
     def __init__(
         self,
         loaded: Loaded,
         counting: Counting,
-        now_s: float,
+        unix_s: float,
         lists: Lists | None = None,
         trunk_of: Callable[[str], SourceTrunk | None] | None = None,
     ) -> None:
@@ -34,7 +34,7 @@ class SnapshotBuilder:
         self._referenced = loaded.referenced
         self._counters = loaded.counters
         self._counting = counting
-        self._now_s = now_s
+        self._unix_s = unix_s
         self._lists = lists
         self._trunk_of = trunk_of
 
@@ -88,8 +88,8 @@ class SnapshotBuilder:
         balance_micros, held_micros, lines = state.balance_micros, state.held_micros, state.lines
         if own.is_sharded or own.usage is not state.usage:
             # The charges of a sharded account stay in its shards: what they hold and have spent uses up the balance.
-            held_micros = own.usage.used("credit", self._now_s)
-            lines = own.usage.used("calls", self._now_s)
+            held_micros = own.usage.used("credit", self._unix_s)
+            lines = own.usage.used("calls", self._unix_s)
             balance_micros = own.allowance("credit", account.balance_micros + account.overdraft_micros)
             balance_micros -= account.overdraft_micros
         return Snapshot(
@@ -101,7 +101,7 @@ class SnapshotBuilder:
             spent_micros=span.spent_micros,
             held_day_micros=span.held_micros,
             quote=None,
-            now_s=self._now_s,
+            unix_s=self._unix_s,
             counted=counted,
         )
 

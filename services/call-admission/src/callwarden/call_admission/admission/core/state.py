@@ -42,16 +42,16 @@ class ReadSet:
     """Those of them whose running lines have to be counted."""
     holds: Sequence[UUID] = ()
     """The holds of the batch and, by the same ids, call records and refusals."""
-    now_s: float = 0.0
+    unix_s: float = 0.0
     """Unix time. Holds that expire later count as lines."""
     referenced: Sequence[UUID] = ()
     """Accounts that are only referenced, in addition to the resellers of `accounts`: carriers."""
 
     @classmethod
-    def of(cls, commands: Sequence[Command], now_s: float) -> "ReadSet":
+    def of(cls, commands: Sequence[Command], unix_s: float) -> "ReadSet":
         """What these commands need."""
         asked = [command for command in commands if isinstance(command, Admission | Extension)]
-        return cls(accounts_of(commands), accounts_of(asked), holds_of(commands), now_s, carriers_of(commands))
+        return cls(accounts_of(commands), accounts_of(asked), holds_of(commands), unix_s, carriers_of(commands))
 
 
 # ------------------------------------------------------------------ what was read

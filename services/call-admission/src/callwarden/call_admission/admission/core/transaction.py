@@ -72,14 +72,14 @@ _EVENTS: Final = (Started, Ended, Expired)
 class AdmissionTransaction:
     """Applies commands in order. One for each attempt; it is thrown away when the write fails.
 
-    `now_s`: Unix time. `slot`: see Counting.
+    `unix_s`: Unix time. `slot`: see Counting.
     """
 
     def __init__(
         self,
         loaded: Loaded,
         policy_for: Callable[[str], AdmissionPolicy],
-        now_s: float,
+        unix_s: float,
         slot: int = 0,
         lists: Lists | None = None,
         trunk_of: Callable[[str], SourceTrunk | None] | None = None,
@@ -91,10 +91,10 @@ class AdmissionTransaction:
         self._refused = loaded.refused
         self._counters = loaded.counters
         self._policy_for = policy_for
-        self._now_s = now_s
+        self._unix_s = unix_s
         self._counting = Counting(loaded, policy_for, slot)
-        self._snapshots = SnapshotBuilder(loaded, self._counting, now_s, lists, trunk_of)
-        self._movement = Movement(loaded, changes, self._counting, policy_for, now_s)
+        self._snapshots = SnapshotBuilder(loaded, self._counting, unix_s, lists, trunk_of)
+        self._movement = Movement(loaded, changes, self._counting, policy_for, unix_s)
 
     def missing_counters(self, commands: Sequence[Command]) -> bool:
         """Whether counters have to be read before the commands can be applied; `changes.missing_counters` then names
@@ -201,7 +201,7 @@ class AdmissionTransaction:
             answered_at_s=None,
             # The first slice is included: an extension that comes in time then finds the hold even if the event of the
             # answer is late or lost.
-            expires_at_s=self._now_s + policy.setup_s_max + admit.granted_s + EXPIRY_MARGIN_S,
+            expires_at_s=self._unix_s + policy.setup_s_max + admit.granted_s + EXPIRY_MARGIN_S,
             granted_s=admit.granted_s,
             max_duration_s=admit.max_duration_s,
             final=admit.final,
@@ -209,7 +209,7 @@ class AdmissionTransaction:
             spend_day=snapshot.day,
             price=admit.price,
             trunk=routes[0].trunk if routes else "",
-            marks=marks(request, policy, account, self._now_s) if policy.velocity else (),
+            marks=marks(request, policy, account, self._unix_s) if policy.velocity else (),
             scopes=scopes,
             costs=_costs_of(quote, routes) if isinstance(quote, Quote) else (),
             limits_hit=_hits(decided, policy),
@@ -241,7 +241,7 @@ class AdmissionTransaction:
         request = command.request
         hold = self._running(request.hold_id, request.account_id)
         state = self._accounts.get(request.account_id)
-        if hold is None or state is None or hold.expires_at_s <= self._now_s:
+        if hold is None or state is None or hold.expires_at_s <= self._unix_s:
             return NoHold()  # The line of an expired hold may be another call's by now: the reaper settles it.
         if request.granted_s < hold.granted_s:
             return Extended(hold)  # The answer to an earlier request was lost; that grant is still in force.
@@ -291,7 +291,7 @@ class AdmissionTransaction:
         record_id = uuid5(request.hold_id, f"cut.{request.granted_s}")
         refused = verdict if isinstance(verdict, Refuse) else None
         decision = Decision(
-            self._now_s, "cut", refused, decided.rules, revision, account, trace_id=request.trace_id,
+            self._unix_s, "cut", refused, decided.rules, revision, account, trace_id=request.trace_id,
             cut_by=decided.cut_by,
         )  # fmt: skip
         self.changes.must_revalidate.add(request.account_id)
@@ -349,7 +349,7 @@ class AdmissionTransaction:
         state = self._accounts.get(command.account_id)
         if hold is None or state is None:
             return self._not_running(command.hold_id)
-        if hold.expires_at_s > self._now_s:
+        if hold.expires_at_s > self._unix_s:
             return Ignored("not-expired")  # Extended between the reaper's look and this transaction.
         self._movement.settle(state, hold, settle_expired(hold))
         return Done()
@@ -369,7 +369,7 @@ class AdmissionTransaction:
             self.changes.notices.append(
                 Notice(
                     account.id, account.name, account.realm, result.rule, level, result.counter, result.value,
-                    result.limit or 0, result.window, self._now_s, call_id,
+                    result.limit or 0, result.window, self._unix_s, call_id,
                 )
             )  # fmt: skip
             self._movement.move(state)
@@ -377,7 +377,7 @@ class AdmissionTransaction:
     def _share(self, decided: Evaluation, snapshot: Snapshot) -> bool:
         changes = self.changes
         sharing = Sharing(
-            self._counters, self._now_s, changes.missing_counters, changes.counters, changes.own_shards
+            self._counters, self._unix_s, changes.missing_counters, changes.counters, changes.own_shards
         )  # fmt: skip
         return sharing.share(decided.bounded, snapshot)
 
@@ -393,7 +393,7 @@ class AdmissionTransaction:
         request: CallRequest, sip_status: int = 0,
     ) -> Decision:  # fmt: skip
         return Decision(
-            self._now_s, outcome, refuse, decided.rules, revision, account, request.source_address, request.trace_id,
+            self._unix_s, outcome, refuse, decided.rules, revision, account, request.source_address, request.trace_id,
             sip_status, decided.cut_by,
         )  # fmt: skip
 

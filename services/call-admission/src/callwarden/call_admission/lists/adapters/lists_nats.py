@@ -139,7 +139,7 @@ class NatsListed:
 
 
 async def follow_listed(kv: KeyValue, lists: NumberLists, gone: Callable[[Listed], None]) -> None:
-    """Tells the lists what is listed, and `gone` what is no more. Runs until it is cancelled."""
+    """Passes on to the lists what is listed, and to `gone` what no longer is. Runs until it is cancelled."""
     known: dict[str, Listed] = {}
     async for change in kv.watch():
         match change:

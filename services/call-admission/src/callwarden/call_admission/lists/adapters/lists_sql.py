@@ -126,7 +126,7 @@ class SqlLists:
 
         try:
             before, version = await self._database.transaction("list begin", work)
-        except IntegrityError as error:  # Somebody took the same version at the same moment.
+        except IntegrityError as error:  # Another process took the same version at the same moment.
             raise Conflict("another import of this list is under way", field="name") from error
         return before, version, len(once)
 

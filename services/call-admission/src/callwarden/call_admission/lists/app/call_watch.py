@@ -1,8 +1,8 @@
 """Watching how calls end: numbers that keep failing or fall out of line are listed for a time.
 
-Every process counts the calls that it settles itself, and once a second tells all others what it counted; so each has
-the counts of all, and whoever sees a number out of line lists it (the store takes the first). Nobody owns a number, and
-a process that dies takes one second of its counts with it (docs/decisions/0006).
+Every process counts the calls that it settles itself and publishes the counts once a second; so each process has the
+counts of all, and the first that sees a number out of line lists it (the store takes the first). No process owns a
+number, and a process that dies takes one second of its counts with it (docs/decisions/0006).
 
 In: the order of things. Out: what is counted and judged (core.call_stats), how it travels (adapters).
 """
@@ -24,7 +24,7 @@ from callwarden.kernel.verdict import Reason
 
 log = get_logger(__name__)
 
-TELL_EVERY_S: Final = 1.0  # A number is listed at most about so long after the call that was one too many.
+PUBLISH_EVERY_S: Final = 1.0  # A number is listed at most about so long after the call that was one too many.
 REALMS_MAX: Final = 100_000  # accounts whose realm is remembered: 150 bytes each
 REALMS_ASKED_MAX: Final = 1_000  # at once
 ADD_AT_ONCE: Final = 250  # counts added before others get their turn: 1 ms
@@ -38,17 +38,17 @@ _LISTS: Final = (DYNAMIC, SMART)
 class CallWatchStats:
     """What happened, for the metrics."""
 
-    __slots__ = ("listed", "not_listed", "told")
+    __slots__ = ("listed", "not_listed", "published")
 
     def __init__(self) -> None:
         self.listed: dict[str, int] = {}
         """By list."""
         self.not_listed = 0
-        self.told = 0
+        self.published = 0
 
 
 class CallWatch:
-    """One process's view of how calls end. `run` has to run for anything to be told or listed."""
+    """One process's view of how calls end. `run` has to run for anything to be published or listed."""
 
     def __init__(
         self,
@@ -101,38 +101,38 @@ class CallWatch:
     # ------------------------------------------------------------------ telling, adding, listing
 
     async def run(self) -> None:
-        """Tells what was counted, every TELL_EVERY_S. Runs until it is cancelled."""
+        """Publishes what was counted, every PUBLISH_EVERY_S. Runs until it is cancelled."""
         while True:
-            await asyncio.sleep(TELL_EVERY_S)
+            await asyncio.sleep(PUBLISH_EVERY_S)
             try:
-                await self.tell()
+                await self.publish()
             except CallwardenError as error:  # What was counted waits, bounded, for the next time.
-                log.warning("call_watch.not_told", error=error, waiting=len(self.pending))
+                log.warning("call_watch.not_published", error=error, waiting=len(self.pending))
             self.stats.expire(self._clock.mono_s())
 
-    async def tell(self) -> None:
-        """Tells the others what was counted here since the last time, and adds it. Raises Unavailable; then nothing
+    async def publish(self) -> None:
+        """Publishes what was counted here since the last time, and adds it. Raises Unavailable; then nothing
         was told."""
         if not len(self.pending):
             return
         await self._know_realms(self.pending.accounts())
         counts = self.pending.take(self._realms)
-        self.counts.told += len(counts)
+        self.counts.published += len(counts)
         await self._news.counted(counts)
         await self.add(counts)
 
     async def add(self, counts: Sequence[CallCount]) -> None:
         """Adds what a process counted, and lists who is out of line."""
         for start in range(0, len(counts), ADD_AT_ONCE):
-            now_s, wall_s = self._clock.mono_s(), self._clock.unix_s()
+            mono_s, unix_s = self._clock.mono_s(), self._clock.unix_s()
             for count in counts[start : start + ADD_AT_ONCE]:
                 policy = self._policies.for_realm(count.realm)
-                for listed in self.stats.add(count, policy.dynamic_list, policy.smart_list, now_s, wall_s):
+                for listed in self.stats.add(count, policy.dynamic_list, policy.smart_list, mono_s, unix_s):
                     await self._list(listed, policy.lists)
             await asyncio.sleep(0)
 
     def gone(self, listed: Listed) -> None:
-        """A number isn't listed any more: its time is over, or somebody lifted it."""
+        """A number isn't listed any more: its time is over, or an operator lifted it."""
         self.stats.forget(listed)
 
     async def _list(self, listed: Listed, names: Iterable[str]) -> None:

@@ -74,7 +74,7 @@ class NumberListStats:
 
 
 class NumberLists:
-    """One process's lists. `refresh` once before calls are decided; `follow` beside."""
+    """One process's lists. Call `refresh` once before calls are decided; run `follow` in the background."""
 
     def __init__(self, store: ListStore, news: ListPublisher, listed: ListedStore, clock: Clock) -> None:
         self._store = store
@@ -158,7 +158,7 @@ class NumberLists:
         return self.listings.all(self._clock.unix_s())
 
     async def lift(self, number: str) -> list[Listed]:
-        """Lifts every listing of a number ("": of all); what was lifted. Its statistics begin anew. Raises Invalid,
+        """Lifts every listing of a number ("": of all); what was lifted. Its statistics restart. Raises Invalid,
         Unavailable."""
         digits = digits_of(number)
         if number and not digits:
@@ -188,7 +188,7 @@ class NumberLists:
     # ------------------------------------------------------------------ following the store
 
     def changed(self) -> None:
-        """Somebody said that lists are not what they were."""
+        """Another process has changed lists."""
         self._follower.changed()
 
     async def follow(self) -> None:

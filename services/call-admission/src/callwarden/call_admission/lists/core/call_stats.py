@@ -1,7 +1,7 @@
 """Statistics of callers and targets: how calls with each number ended, and which numbers are out of line.
 
 In: counting ended calls, adding up what several processes counted, the dynamic list's and the smart list's judgement.
-Out: what an event says and who is told (adapters), when and what is then listed (call_watch).
+Out: what an event says and who is notified (adapters), when and what is then listed (call_watch).
 
 A number's counts are bounded by TABLE_MAX keys of each kind, each with a time to live; what is evicted for want of
 room is counted.
@@ -14,6 +14,7 @@ from uuid import UUID
 
 from callwarden.call_admission.model.lists import DYNAMIC, SMART, Listed, ListSide
 from callwarden.call_admission.model.number_plan import country_of
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.limits.table import Entry, Table
 from callwarden.limits.windows import SlidingCounter, WindowShape
 from callwarden.policy.model import DynamicList, SmartList
@@ -76,7 +77,7 @@ class StatsKey(NamedTuple):
 
 
 class CallCount(NamedTuple):
-    """What one process counted of a number since it told last."""
+    """What one process counted of a number since it published last."""
 
     realm: str
     key: StatsKey
@@ -89,7 +90,7 @@ def is_failure(sip_status: int) -> bool:
 
 
 class Pending:
-    """What this process has counted and not told yet. 1 to 2 µs a call."""
+    """What this process has counted and not published yet. 1 to 2 µs a call."""
 
     def __init__(self) -> None:
         self._tallies: dict[StatsKey, NumberStats] = {}
@@ -137,7 +138,7 @@ class Pending:
         return {key.account_id for key in self._tallies}
 
     def take(self, realms: dict[UUID, str]) -> list[CallCount]:
-        """All of it, and begins anew. What is of an account without a realm was of one that is gone."""
+        """All of it; counting restarts. What is of an account without a realm was of one that is gone."""
         taken, self._tallies = self._tallies, {}
         return [
             CallCount(realm, key, tally)
@@ -159,12 +160,12 @@ class _Numbers(Entry):
         self.before: NumberStats | None = None
         self.failures: SlidingCounter | None = None
 
-    def add(self, tally: NumberStats, now_s: float) -> NumberStats:
+    def add(self, tally: NumberStats, mono_s: MonoS) -> NumberStats:
         """Adds, and gives all that is of the last one to two generations."""
         now = self.now
-        if now is None or now_s - self.began_s >= GENERATION_S:
-            self.before = now if now_s - self.began_s < 2 * GENERATION_S else None
-            self.now, self.began_s = tally.copy(), now_s
+        if now is None or mono_s - self.began_s >= GENERATION_S:
+            self.before = now if mono_s - self.began_s < 2 * GENERATION_S else None
+            self.now, self.began_s = tally.copy(), mono_s
             now = self.now
         else:
             now.add(tally)
@@ -198,50 +199,50 @@ class CallStats:
     def evicted(self) -> int:
         return self.targets.evicted + self.callers.evicted + self.accounts.evicted
 
-    def is_fresh(self, account_id: UUID, called: str, now_s: float) -> bool:
+    def is_fresh(self, account_id: UUID, called: str, mono_s: MonoS) -> bool:
         """Whether a number is in a country that is new to an account whose calls we know."""
         account = self.accounts.peek(account_id.hex)
         if account is None or account.calls < LEARNT_CALLS or len(account.countries) >= COUNTRIES_MAX:
             return False
         known = account.countries.get(_country(called))
-        return known is None or (known[1] >= LEARNT_CALLS and now_s - known[0] < FRESH_S)
+        return known is None or (known[1] >= LEARNT_CALLS and mono_s - known[0] < FRESH_S)
 
     def add(
-        self, count: CallCount, dynamic: DynamicList, smart: SmartList, now_s: float, wall_s: float
+        self, count: CallCount, dynamic: DynamicList, smart: SmartList, mono_s: MonoS, unix_s: UnixS
     ) -> list[Listed]:
         """Adds what a process counted; what is to be listed now (again and again, as long as it is out of line)."""
         key, tally = count.key, count.tally
         if key.calling:
-            entry = self.callers.use(f"{key.account_id.hex} {key.number}", now_s)
+            entry = self.callers.use(f"{key.account_id.hex} {key.number}", mono_s)
         else:
-            self._learn(key, tally.calls, now_s)
-            entry = self.targets.use(f"{count.realm} {key.number}", now_s)
+            self._learn(key, tally.calls, mono_s)
+            entry = self.targets.use(f"{count.realm} {key.number}", mono_s)
         found: list[Listed] = []
         side, owner = (ListSide.CALLING, key.account_id) if key.calling else (ListSide.CALLED, None)
         if dynamic.enabled and not key.calling:
-            evidence = self._failing(count, entry, dynamic, now_s)
+            evidence = self._failing(count, entry, dynamic, mono_s)
             if evidence:
                 found.append(
-                    Listed(DYNAMIC, count.realm, side, key.number, owner, "failing", evidence, wall_s,
-                           wall_s + dynamic.listed)
+                    Listed(DYNAMIC, count.realm, side, key.number, owner, "failing", evidence, unix_s,
+                           unix_s + dynamic.listed)
                 )  # fmt: skip
         if smart.enabled and tally.calls:
-            evidence = judge(entry.add(tally, now_s), smart)
+            evidence = judge(entry.add(tally, mono_s), smart)
             if evidence:
                 found.append(
-                    Listed(SMART, count.realm, side, key.number, owner, "statistics", evidence, wall_s,
-                           wall_s + smart.listed)
+                    Listed(SMART, count.realm, side, key.number, owner, "statistics", evidence, unix_s,
+                           unix_s + smart.listed)
                 )  # fmt: skip
         return found
 
-    def _failing(self, count: CallCount, entry: _Numbers, policy: DynamicList, now_s: float) -> str:
+    def _failing(self, count: CallCount, entry: _Numbers, policy: DynamicList, mono_s: MonoS) -> str:
         weight = max(1, policy.failures // ATTACK_SHARE)
         amount = count.tally.failures + count.tally.attacks * weight
         if not amount:
             return ""
         if entry.failures is None:
             entry.failures = SlidingCounter()
-        total = entry.failures.add(_window(policy.period), now_s, amount)
+        total = entry.failures.add(_window(policy.period), mono_s, amount)
         if total > policy.failures // 4:
             self.targets.heat(f"{count.realm} {count.key.number}")
         if total <= policy.failures:
@@ -249,24 +250,24 @@ class CallStats:
         attack = f", a refused attempt of an attack counting {weight}" if count.tally.attacks else ""
         return f"{total} failed calls within {policy.period} s (limit {policy.failures}{attack})"
 
-    def _learn(self, key: StatsKey, calls: int, now_s: float) -> None:
-        account = self.accounts.use(key.account_id.hex, now_s)
+    def _learn(self, key: StatsKey, calls: int, mono_s: MonoS) -> None:
+        account = self.accounts.use(key.account_id.hex, mono_s)
         country = _country(key.number)
         if country not in account.countries and len(account.countries) < COUNTRIES_MAX:
-            account.countries[country] = (now_s, account.calls)
+            account.countries[country] = (mono_s, account.calls)
         account.calls += calls
 
     def forget(self, listed: Listed) -> None:
-        """The number isn't listed any more: its statistics begin anew."""
+        """The number isn't listed any more: its statistics restart."""
         if listed.account_id is None:
             self.targets.remove(f"{listed.realm} {listed.number}")
         else:
             self.callers.remove(f"{listed.account_id.hex} {listed.number}")
 
-    def expire(self, now_s: float) -> None:
-        """Forgets what nobody called for long, a bounded number; call it often."""
+    def expire(self, mono_s: MonoS) -> None:
+        """Forgets numbers that were not called for long, a bounded number; call it often."""
         for table in (self.targets, self.callers, self.accounts):
-            table.expire(now_s)
+            table.expire(mono_s)
 
 
 @lru_cache(64)  # one for each realm's policy; making one takes as long as counting

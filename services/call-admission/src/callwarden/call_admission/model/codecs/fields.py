@@ -8,7 +8,7 @@ from asyncpg.pgproto import pgproto
 from callwarden.kernel.errors import Invalid
 from callwarden.kernel.phone import DIGITS_MAX
 
-# libs/sip takes no longer ones; the database takes any, but nobody shall fill it.
+# libs/sip takes no longer ones; the database takes any, but must not be filled up.
 CALL_ID_CHARS_MAX: Final = 256
 
 

@@ -1,4 +1,4 @@
-"""What a hold remembers beside its columns, as bytes: where it is counted, what its routes would cost."""
+"""What a hold contains in addition to its columns, as bytes: where it is counted, what its routes would cost."""
 
 from collections.abc import Sequence
 from functools import lru_cache

@@ -215,7 +215,7 @@ class SqlRecords:
         try:
             return await self._database.transaction("reverse", work)
         except IntegrityError:
-            # The same key for another account at the same moment: no common row to wait for. It stands now.
+            # The same key for another account at the same moment: no common row to wait for. It exists now.
             try:
                 return await self._database.transaction("reverse", work)
             except IntegrityError as error:
@@ -302,7 +302,7 @@ class _Call(NamedTuple):
 
     started_at: datetime
     source_address: str
-    """Empty: nobody knows any more."""
+    """Empty: no longer known."""
 
 
 async def _counters(connection: AsyncConnection, scope: UUID) -> Sequence[Row[Any]]:

@@ -4,7 +4,7 @@ In: what is next, and when. Out: how it is deleted (ports.Records). Never ledger
 
 Every process does its part without asking the others. The space of account ids is cut into slices; each process begins
 with one of its own chance and goes around, and in a slice deletes a few hundred rows at a time by their keys. Two that
-meet in one slice find that the other's rows are gone, or are told to try again by the database.
+meet in one slice find that the other's rows are gone, or the database makes one of them try again.
 """
 
 import asyncio
@@ -56,12 +56,12 @@ class Retention:
 
     async def forget_slice(self, number: int) -> int:
         """Deletes what is too old of the accounts of one slice; how many rows. Raises Unavailable, Conflict."""
-        now_s = self._clock.unix_s()
+        unix_s = self._clock.unix_s()
         total = 0
         for kind, days in self._days.items():
             found = BATCH
             while found == BATCH:
-                found = await self._records.forget(kind, slice_of(number), now_s - days * DAY_S, BATCH)
+                found = await self._records.forget(kind, slice_of(number), unix_s - days * DAY_S, BATCH)
                 self.forgotten[kind] += found
                 total += found
         if total:

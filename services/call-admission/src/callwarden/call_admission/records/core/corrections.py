@@ -1,7 +1,7 @@
 """What a correction adds to an account: the reversing entry that makes a call cost what it should have.
 
 In: amounts, and whether an account can bear them. Out: reading and writing entries (adapters.records_sql). An entry is
-never changed: what was wrong stays in the books, and beside it what made it right.
+never changed: what was wrong stays in the ledger, next to the entry that corrects it.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class LedgerLine:
 
 @dataclass(frozen=True, slots=True)
 class AccountFunds:
-    """The account as it stands in the transaction."""
+    """The account as it was read in the transaction."""
 
     name: str
     currency: str

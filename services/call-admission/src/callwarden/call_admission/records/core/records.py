@@ -14,6 +14,7 @@ from callwarden.call_admission.model import csv_text
 from callwarden.kernel import ids
 from callwarden.kernel.errors import Invalid
 from callwarden.kernel.money import format_amount
+from callwarden.kernel.printable import csv_cell
 
 FORMATS: Final = ("csv", "jsonl")
 
@@ -41,7 +42,7 @@ class CallRecord:
     corrected_micros: int
     """What corrections have added to the price, or (below 0) given back."""
     cost_micros: int | None
-    """What the carrier takes; None: nobody knows."""
+    """What the carrier charges; None: unknown."""
     margin_micros: int | None
     currency: str
     prefix: str
@@ -89,7 +90,7 @@ def _cell(name: str, value: object, currency: str) -> object:
     if name in _AMOUNTS:
         assert isinstance(value, int)
         return format_amount(value, currency).removesuffix(f" {currency}")
-    return csv_text.text(value) if isinstance(value, str) else value
+    return csv_cell(value) if isinstance(value, str) else value
 
 
 def check_format(format_: str) -> str:

@@ -1,5 +1,16 @@
 """What calls from one source address may come to within a sliding period: number, talk time, cost."""
 
+from callwarden.call_admission.admission.core.rules.counted_limit import (
+    CALLS,
+    MICROS,
+    SECONDS,
+    CountedLimit,
+    counts,
+    measure,
+    needs_money,
+    spends,
+    spent_text,
+)
 from callwarden.call_admission.admission.core.rules.rule import (
     POLICY,
     AdmissionRule,
@@ -8,31 +19,20 @@ from callwarden.call_admission.admission.core.rules.rule import (
     RuleFinding,
     skipped,
 )
-from callwarden.call_admission.admission.core.rules.tally import (
-    CALLS,
-    MICROS,
-    SECONDS,
-    CountedLimit,
-    counts,
-    needs_money,
-    spends,
-    spent_text,
-    tally,
-)
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.policy import AddressPolicy, AdmissionPolicy
 from callwarden.call_admission.model.scopes import ADDRESS
 from callwarden.kernel.verdict import Mode, Reason
 
 
-def _tally(
+def _measure(
     snapshot: Snapshot, policy: AdmissionPolicy, quantity: str, limit: int | None, counter: str, unit: str
 ) -> CountedLimit | None:
     counted, only = snapshot.counted.get(ADDRESS), policy.address.account
     if limit is None or counted is None or only not in (None, snapshot.account.name):
         return None
     window = _period(policy.address)
-    return tally(counted, quantity, limit, snapshot.now_s, counter, unit, window, POLICY)
+    return measure(counted, quantity, limit, snapshot.unix_s, counter, unit, window, POLICY)
 
 
 def _period(address: AddressPolicy) -> str:
@@ -47,21 +47,21 @@ class AddressCallsRule(AdmissionRule):
     name = "address_calls"
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
-        tallied = self._tally(snapshot, policy)
-        if tallied is None:
+        measured = self._measure(snapshot, policy)
+        if measured is None:
             return skipped(self.name, mode, "not counted")
-        text = f"The source address has made the {tallied.whole} calls that it may within {tallied.window}."
-        return counts(self.name, mode, Reason.ADDRESS_QUOTA, tallied, text)
+        text = f"The source address has made the {measured.whole} calls that it may within {measured.window}."
+        return counts(self.name, mode, Reason.ADDRESS_QUOTA, measured, text)
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
-        tallied = self._tally(snapshot, policy)
-        return () if tallied is None else (tallied.use(),)
+        measured = self._measure(snapshot, policy)
+        return () if measured is None else (measured.use(),)
 
     def idle(self, policy: AdmissionPolicy) -> str:
         return "no limit" if policy.address.calls_max is None else ""
 
-    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
-        return _tally(snapshot, policy, "period_calls", policy.address.calls_max, "calls", CALLS)
+    def _measure(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
+        return _measure(snapshot, policy, "period_calls", policy.address.calls_max, "calls", CALLS)
 
 
 class AddressDurationRule(AdmissionRule):
@@ -71,21 +71,21 @@ class AddressDurationRule(AdmissionRule):
     name = "address_duration"
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
-        tallied = self._tally(snapshot, policy)
-        if tallied is None:
+        measured = self._measure(snapshot, policy)
+        if measured is None:
             return skipped(self.name, mode, "not counted")
-        text = f"The source address has used the {tallied.whole} s of talk that it may within {tallied.window}."
-        return counts(self.name, mode, Reason.ADDRESS_QUOTA, tallied, text)
+        text = f"The source address has used the {measured.whole} s of talk that it may within {measured.window}."
+        return counts(self.name, mode, Reason.ADDRESS_QUOTA, measured, text)
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
-        tallied = self._tally(snapshot, policy)
-        return () if tallied is None else (tallied.use(),)
+        measured = self._measure(snapshot, policy)
+        return () if measured is None else (measured.use(),)
 
     def idle(self, policy: AdmissionPolicy) -> str:
         return "no limit" if policy.address.talk_s_max is None else ""
 
-    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
-        return _tally(snapshot, policy, "period_talk", policy.address.talk_s_max, "talk", SECONDS)
+    def _measure(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
+        return _measure(snapshot, policy, "period_talk", policy.address.talk_s_max, "talk", SECONDS)
 
 
 class AddressCostRule(AdmissionRule):
@@ -95,20 +95,20 @@ class AddressCostRule(AdmissionRule):
     extends = True
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
-        tallied = self._tally(snapshot, policy)
-        if tallied is None:
+        measured = self._measure(snapshot, policy)
+        if measured is None:
             return skipped(self.name, mode, "not counted")
         if why := needs_money(question):
             return skipped(self.name, mode, why)
-        text = spent_text("Calls from the source address have", f"within {tallied.window}", snapshot.account.currency)
-        return spends(self.name, mode, Reason.ADDRESS_QUOTA, tallied, question, text)
+        text = spent_text("Calls from the source address have", f"within {measured.window}", snapshot.account.currency)
+        return spends(self.name, mode, Reason.ADDRESS_QUOTA, measured, question, text)
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
-        tallied = self._tally(snapshot, policy)
-        return () if tallied is None else (tallied.use(),)
+        measured = self._measure(snapshot, policy)
+        return () if measured is None else (measured.use(),)
 
     def idle(self, policy: AdmissionPolicy) -> str:
         return "no limit" if policy.address.micros_max is None else ""
 
-    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
-        return _tally(snapshot, policy, "period_cost", policy.address.micros_max, "spent", MICROS)
+    def _measure(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
+        return _measure(snapshot, policy, "period_cost", policy.address.micros_max, "spent", MICROS)

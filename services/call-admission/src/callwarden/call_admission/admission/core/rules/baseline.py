@@ -77,7 +77,7 @@ class BaselineRule(AdmissionRule):
             return None
         usual = learnt.spent_micros // learnt.days
         limit = usual * factor
-        spent = usage.used(day_spend(snapshot.day.toordinal()), snapshot.now_s)
+        spent = usage.used(day_spend(snapshot.day.toordinal()), snapshot.unix_s)
         if not usual or spent <= limit:
             return None
         currency = snapshot.account.currency

@@ -1,5 +1,6 @@
 """New calls of an account within a second."""
 
+from callwarden.call_admission.admission.core.rules.counted_limit import CALLS, CountedLimit, counts, measure
 from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
 from callwarden.call_admission.admission.core.rules.rule import (
     POLICY,
@@ -9,7 +10,6 @@ from callwarden.call_admission.admission.core.rules.rule import (
     RuleFinding,
     skipped,
 )
-from callwarden.call_admission.admission.core.rules.tally import CALLS, CountedLimit, counts, tally
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.scopes import ACCOUNT
@@ -24,22 +24,22 @@ class CallsPerSecondRule(AdmissionRule):
     name = "calls_per_second"
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
-        tallied = _tally(snapshot, policy)
-        if tallied is None:
+        measured = _measure(snapshot, policy)
+        if measured is None:
             return skipped(self.name, mode, "no limit")
-        text = f"The account may begin {tallied.whole} calls within a second."
-        return counts(self.name, mode, Reason.RATE, tallied, text, retry_after_s=RETRY_AFTER_S)
+        text = f"The account may begin {measured.whole} calls within a second."
+        return counts(self.name, mode, Reason.RATE, measured, text, retry_after_s=RETRY_AFTER_S)
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
-        tallied = _tally(snapshot, policy)
-        return () if tallied is None else (tallied.use(),)
+        measured = _measure(snapshot, policy)
+        return () if measured is None else (measured.use(),)
 
 
-def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
+def _measure(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
     limit, source = snapshot.account.max_per_second, OWN
     if limit is None:
         limit, source = policy.per_second_max, POLICY
     counted = snapshot.counted.get(ACCOUNT)
     if limit is None or counted is None:
         return None
-    return tally(counted, "calls_per_second", limit, snapshot.now_s, "calls", CALLS, "1 s", source)
+    return measure(counted, "calls_per_second", limit, snapshot.unix_s, "calls", CALLS, "1 s", source)

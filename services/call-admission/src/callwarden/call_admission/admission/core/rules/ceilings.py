@@ -1,5 +1,6 @@
 """Ceilings over the whole system and over a realm: calls at the same time, and new ones within a second."""
 
+from callwarden.call_admission.admission.core.rules.counted_limit import CALLS, CountedLimit, counts, measure
 from callwarden.call_admission.admission.core.rules.rule import (
     POLICY,
     AdmissionRule,
@@ -8,7 +9,6 @@ from callwarden.call_admission.admission.core.rules.rule import (
     RuleFinding,
     skipped,
 )
-from callwarden.call_admission.admission.core.rules.tally import CALLS, CountedLimit, counts, tally
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.policy import AdmissionPolicy, Ceiling
 from callwarden.call_admission.model.scopes import SYSTEM
@@ -27,12 +27,12 @@ class _CeilingRule(AdmissionRule):
     def _limit(self, policy: AdmissionPolicy) -> int | None:
         raise NotImplementedError
 
-    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
+    def _measure(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
         raise NotImplementedError
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
-        tallied = self._tally(snapshot, policy)
-        return () if tallied is None else (tallied.use(),)
+        measured = self._measure(snapshot, policy)
+        return () if measured is None else (measured.use(),)
 
     def idle(self, policy: AdmissionPolicy) -> str:
         return "no ceiling" if self._limit(policy) is None else ""
@@ -46,20 +46,20 @@ class CeilingCallsRule(_CeilingRule):
         self.name = f"{owner}_calls"
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
-        tallied = self._tally(snapshot, policy)
-        if tallied is None:
+        measured = self._measure(snapshot, policy)
+        if measured is None:
             return skipped(self.name, mode, "not counted")
-        text = f"The {self._owner}'s ceiling of {tallied.whole} calls at the same time is reached."
-        return counts(self.name, mode, Reason.CEILING, tallied, text)
+        text = f"The {self._owner}'s ceiling of {measured.whole} calls at the same time is reached."
+        return counts(self.name, mode, Reason.CEILING, measured, text)
 
     def _limit(self, policy: AdmissionPolicy) -> int | None:
         return self._ceiling(policy).calls_max
 
-    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
+    def _measure(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
         limit, counted = self._limit(policy), snapshot.counted.get(self._owner)
         if limit is None or counted is None:
             return None
-        return tally(counted, "calls", limit, snapshot.now_s, "calls", CALLS, "now", POLICY)
+        return measure(counted, "calls", limit, snapshot.unix_s, "calls", CALLS, "now", POLICY)
 
 
 class CeilingRateRule(_CeilingRule):
@@ -70,17 +70,17 @@ class CeilingRateRule(_CeilingRule):
         self.name = f"{owner}_rate"
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
-        tallied = self._tally(snapshot, policy)
-        if tallied is None:
+        measured = self._measure(snapshot, policy)
+        if measured is None:
             return skipped(self.name, mode, "not counted")
-        text = f"The {self._owner} may begin {tallied.whole} calls within a second."
-        return counts(self.name, mode, Reason.RATE, tallied, text, retry_after_s=RETRY_AFTER_S)
+        text = f"The {self._owner} may begin {measured.whole} calls within a second."
+        return counts(self.name, mode, Reason.RATE, measured, text, retry_after_s=RETRY_AFTER_S)
 
     def _limit(self, policy: AdmissionPolicy) -> int | None:
         return self._ceiling(policy).per_second_max
 
-    def _tally(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
+    def _measure(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
         limit, counted = self._limit(policy), snapshot.counted.get(self._owner)
         if limit is None or counted is None:
             return None
-        return tally(counted, "calls_per_second", limit, snapshot.now_s, "calls", CALLS, "1 s", POLICY)
+        return measure(counted, "calls_per_second", limit, snapshot.unix_s, "calls", CALLS, "1 s", POLICY)

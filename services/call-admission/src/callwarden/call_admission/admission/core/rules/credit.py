@@ -1,5 +1,6 @@
 """Prepaid credit."""
 
+from callwarden.call_admission.admission.core.rules.counted_limit import MICROS, needs_money
 from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
 from callwarden.call_admission.admission.core.rules.rule import (
     AdmissionRule,
@@ -10,7 +11,6 @@ from callwarden.call_admission.admission.core.rules.rule import (
     refused,
     skipped,
 )
-from callwarden.call_admission.admission.core.rules.tally import MICROS, needs_money
 from callwarden.call_admission.admission.core.slices import cost_max
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.policy import AdmissionPolicy
@@ -69,4 +69,4 @@ def _over_all(snapshot: Snapshot, available_micros: int) -> int:
     if own is None or own.total is None:
         return available_micros
     account = snapshot.account
-    return account.balance_micros + account.overdraft_micros - own.total.used("credit", snapshot.now_s)
+    return account.balance_micros + account.overdraft_micros - own.total.used("credit", snapshot.unix_s)

@@ -1,5 +1,13 @@
 """What an account may spend in one calendar day of its time zone."""
 
+from callwarden.call_admission.admission.core.rules.counted_limit import (
+    MICROS,
+    CountedLimit,
+    measure,
+    needs_money,
+    spends,
+    spent_text,
+)
 from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
 from callwarden.call_admission.admission.core.rules.rule import (
     POLICY,
@@ -9,20 +17,12 @@ from callwarden.call_admission.admission.core.rules.rule import (
     RuleFinding,
     skipped,
 )
-from callwarden.call_admission.admission.core.rules.tally import (
-    MICROS,
-    CountedLimit,
-    needs_money,
-    spends,
-    spent_text,
-    tally,
-)
 from callwarden.call_admission.admission.core.snapshot import Snapshot
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.days import end_of_day
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.scopes import ACCOUNT
 from callwarden.call_admission.model.spans import day_spend
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.verdict import Mode, Reason
 
 
@@ -34,22 +34,22 @@ class DailySpendRule(AdmissionRule):
     extends = True
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
-        tallied = _tally(snapshot, policy)
-        if tallied is None:
+        measured = _measure(snapshot, policy)
+        if measured is None:
             return skipped(self.name, mode, "no limit")
         if why := needs_money(question):
             return skipped(self.name, mode, why)
         text = spent_text("The account has", "in a day", snapshot.account.currency)
-        return spends(self.name, mode, Reason.DAILY_SPEND, tallied, question, text)
+        return spends(self.name, mode, Reason.DAILY_SPEND, measured, question, text)
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
-        tallied = _tally(snapshot, policy)
-        if tallied is None:
+        measured = _measure(snapshot, policy)
+        if measured is None:
             return ()
-        return (tallied.use(end_of_day(snapshot.day, snapshot.account.time_zone)),)
+        return (measured.use(end_of_day(snapshot.day, snapshot.account.time_zone)),)
 
 
-def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
+def _measure(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
     account = snapshot.account
     limit, source = account.daily_micros if policy.daily_per_account else None, OWN
     if limit is None:
@@ -64,6 +64,6 @@ def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
     counted = snapshot.counted.get(ACCOUNT)
     if counted is not None and counted.is_sharded:
         quantity = day_spend(snapshot.day.toordinal())
-        return tally(counted, quantity, limit, snapshot.now_s, "spent", MICROS, window, source)
+        return measure(counted, quantity, limit, snapshot.unix_s, "spent", MICROS, window, source)
     spent = snapshot.spent_micros + snapshot.held_day_micros
     return CountedLimit("spent", MICROS, spent, limit, limit - spent, window, source, limit)

@@ -27,7 +27,7 @@ def longest_prefix(number: str, prefixes: Set[str]) -> str:
 class DestinationsRule(AdmissionRule):
     """The longer prefix wins, so that +4930 can be allowed where +49 is blocked; equal ones: block. A prefix says more
     than a country: one that is allowed is so wherever it lies. Where prefixes or countries are allowed, all others are
-    not. Only home: the account's country and allowed prefixes. What the trunk lists holds besides."""
+    not. Only home: the account's country and allowed prefixes. The trunk's own lists apply in addition."""
 
     name = "destinations"
 

@@ -1,8 +1,8 @@
 """Calls at the same time."""
 
+from callwarden.call_admission.admission.core.rules.counted_limit import CALLS, CountedLimit, counts, measure
 from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
 from callwarden.call_admission.admission.core.rules.rule import POLICY, AdmissionRule, LimitUsage, Question, RuleFinding
-from callwarden.call_admission.admission.core.rules.tally import CALLS, CountedLimit, counts, tally
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.days import is_within
@@ -18,19 +18,19 @@ class LinesRule(AdmissionRule):
     name = "lines"
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
-        tallied = _tally(snapshot, policy)
-        limit = tallied.whole
+        measured = _measure(snapshot, policy)
+        limit = measured.whole
         text = f"All {limit} lines of the account are in use." if limit else "The account has no lines."
-        return counts(self.name, mode, Reason.LINES, tallied, text)
+        return counts(self.name, mode, Reason.LINES, measured, text)
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
-        return (_tally(snapshot, policy).use(),)
+        return (_measure(snapshot, policy).use(),)
 
 
-def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit:
+def _measure(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit:
     account = snapshot.account
     limit, source, window = account.max_lines, OWN, "now"
-    if not is_peak(account, policy, snapshot.now_s):
+    if not is_peak(account, policy, snapshot.unix_s):
         window = "now (off-peak)"
         if account.max_lines_off_peak is not None:
             limit = account.max_lines_off_peak
@@ -40,11 +40,11 @@ def _tally(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit:
         limit, source = policy.lines_max, POLICY
     counted = snapshot.counted.get(ACCOUNT)
     if counted is not None and counted.is_sharded:
-        return tally(counted, "calls", limit, snapshot.now_s, "calls", CALLS, window, source)
+        return measure(counted, "calls", limit, snapshot.unix_s, "calls", CALLS, window, source)
     lines = snapshot.lines
     return CountedLimit("calls", CALLS, lines, limit, limit - lines, window, source, limit)
 
 
-def is_peak(account: Account, policy: AdmissionPolicy, now_s: float) -> bool:
+def is_peak(account: Account, policy: AdmissionPolicy, unix_s: float) -> bool:
     """Whether it is peak hours for the account; always, where policy names none."""
-    return not policy.peak_hours or is_within(policy.peak_hours, now_s, policy.peak_zone or account.time_zone)
+    return not policy.peak_hours or is_within(policy.peak_hours, unix_s, policy.peak_zone or account.time_zone)

@@ -38,16 +38,16 @@ class NumberListsRule(AdmissionRule):
         called = "" if question.local else question.destination  # A local user's name may look like a number.
         calling = digits_of(listing.calling)
         hit = lists.verdict(
-            names, policy.own_lists, snapshot.account.realm, snapshot.account.id, called, calling, snapshot.now_s
+            names, policy.own_lists, snapshot.account.realm, snapshot.account.id, called, calling, snapshot.unix_s
         )
         if hit is not None:
-            return self._refused(hit, mode, snapshot.now_s)
+            return self._refused(hit, mode, snapshot.unix_s)
         if lists.of_trunk and called and isinstance(snapshot.quote, Quote):
-            return self._by_trunks(lists, snapshot.quote, called, calling, mode, snapshot.now_s)
+            return self._by_trunks(lists, snapshot.quote, called, calling, mode, snapshot.unix_s)
         return passed(self.name, mode)
 
     def _by_trunks(
-        self, lists: Lists, quote: Quote, called: str, calling: str, mode: Mode, now_s: float
+        self, lists: Lists, quote: Quote, called: str, calling: str, mode: Mode, unix_s: float
     ) -> RuleFinding:
         left = []
         blocked: Hit | None = None
@@ -60,16 +60,16 @@ class NumberListsRule(AdmissionRule):
         if blocked is None:
             return passed(self.name, mode)
         if not left:
-            return self._refused(blocked, mode, now_s)
+            return self._refused(blocked, mode, unix_s)
         return RuleFinding(RuleResult(self.name, mode), routes=tuple(left))
 
-    def _refused(self, hit: Hit, mode: Mode, now_s: float) -> RuleFinding:
+    def _refused(self, hit: Hit, mode: Mode, unix_s: float) -> RuleFinding:
         reason = Reason.DESTINATION if hit.side is ListSide.CALLED else Reason.CALLER_LISTED
         side, entry = hit.side.value, _shown(hit.pattern)
         if hit.until_s:
             until = datetime.fromtimestamp(hit.until_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             text = f"The {side} number is on list {hit.list} until {until}: {hit.evidence}."
-            retry_after_s = max(1, int(hit.until_s - now_s))
+            retry_after_s = max(1, int(hit.until_s - unix_s))
         else:
             text = f"The {side} number is on list {hit.list} (entry {entry})."
             retry_after_s = 0

@@ -1,5 +1,13 @@
 """What a postpaid account may spend in one calendar month of its time zone."""
 
+from callwarden.call_admission.admission.core.rules.counted_limit import (
+    MICROS,
+    CountedLimit,
+    measure,
+    needs_money,
+    spends,
+    spent_text,
+)
 from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
 from callwarden.call_admission.admission.core.rules.rule import (
     AdmissionRule,
@@ -7,14 +15,6 @@ from callwarden.call_admission.admission.core.rules.rule import (
     Question,
     RuleFinding,
     skipped,
-)
-from callwarden.call_admission.admission.core.rules.tally import (
-    MICROS,
-    CountedLimit,
-    needs_money,
-    spends,
-    spent_text,
-    tally,
 )
 from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot
 from callwarden.call_admission.model.account import Account
@@ -37,23 +37,23 @@ class MonthlySpendRule(AdmissionRule):
         account = snapshot.account
         if account.prepaid:
             return skipped(self.name, mode, "prepaid account")
-        tallied = _tally(snapshot)
-        if tallied is None:
+        measured = _measure(snapshot)
+        if measured is None:
             return skipped(self.name, mode, "no limit")
         if why := needs_money(question):
             return skipped(self.name, mode, why)
         text = spent_text("The account has", "in this month", account.currency)
-        return spends(self.name, mode, Reason.MONTHLY_SPEND, tallied, question, text)
+        return spends(self.name, mode, Reason.MONTHLY_SPEND, measured, question, text)
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
-        tallied = None if snapshot.account.prepaid or not policy.check_postpaid else _tally(snapshot)
-        return () if tallied is None else (tallied.use(end_of_month(snapshot.day, snapshot.account.time_zone)),)
+        measured = None if snapshot.account.prepaid or not policy.check_postpaid else _measure(snapshot)
+        return () if measured is None else (measured.use(end_of_month(snapshot.day, snapshot.account.time_zone)),)
 
     def idle(self, policy: AdmissionPolicy) -> str:
         return "" if policy.check_postpaid else "not checked by policy"
 
 
-def _tally(snapshot: Snapshot) -> CountedLimit | None:
+def _measure(snapshot: Snapshot) -> CountedLimit | None:
     account, counted = snapshot.account, snapshot.counted.get(ACCOUNT)
     if account.monthly_micros is None or counted is None:
         return None
@@ -68,4 +68,4 @@ def monthly(account: Account, counted: CounterView, snapshot: Snapshot, source: 
     if limit is None:
         return None
     window = f"month {day.year}-{day.month:02} {snapshot.account.time_zone}"
-    return tally(counted, month_spend(month), limit, snapshot.now_s, "spent", MICROS, window, source)
+    return measure(counted, month_spend(month), limit, snapshot.unix_s, "spent", MICROS, window, source)

@@ -1,5 +1,6 @@
 """Countries that an account hasn't called before."""
 
+from callwarden.call_admission.admission.core.rules.counted_limit import CountedLimit, counts, part_of
 from callwarden.call_admission.admission.core.rules.rule import (
     POLICY,
     AdmissionRule,
@@ -9,7 +10,6 @@ from callwarden.call_admission.admission.core.rules.rule import (
     passed,
     skipped,
 )
-from callwarden.call_admission.admission.core.rules.tally import CountedLimit, counts, part_of
 from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot
 from callwarden.call_admission.model.number_plan import country_of
 from callwarden.call_admission.model.policy import AdmissionPolicy
@@ -37,21 +37,21 @@ class NewDestinationRule(AdmissionRule):
         known = counted.usage.countries.get(country)
         if country == snapshot.account.country or (known is not None and known.last >= day - policy.remember_days):
             return passed(self.name, mode)
-        tallied = _tally(counted, snapshot, policy)
-        text = f"{country} is new to the account, which may call {tallied.whole} new countries in a day."
-        return counts(self.name, mode, Reason.NEW_DESTINATION, tallied, text)
+        measured = _measure(counted, snapshot, policy)
+        text = f"{country} is new to the account, which may call {measured.whole} new countries in a day."
+        return counts(self.name, mode, Reason.NEW_DESTINATION, measured, text)
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         counted = snapshot.counted.get(ACCOUNT)
         if counted is None or policy.new_countries_max is None:
             return ()
-        return (_tally(counted, snapshot, policy).use(),)
+        return (_measure(counted, snapshot, policy).use(),)
 
     def idle(self, policy: AdmissionPolicy) -> str:
         return "off by policy" if policy.new_countries_max is None else ""
 
 
-def _tally(counted: CounterView, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit:
+def _measure(counted: CounterView, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit:
     day = snapshot.day.toordinal()
     limit = part_of(counted, policy.new_countries_max or 0)
     used = sum(1 for country in counted.usage.countries.values() if country.first == day)

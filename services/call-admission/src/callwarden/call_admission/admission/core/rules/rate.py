@@ -1,4 +1,4 @@
-"""A call that nobody can price or route isn't placed."""
+"""A call without a price or a route isn't placed."""
 
 from callwarden.call_admission.admission.core.rules.rule import (
     AdmissionRule,

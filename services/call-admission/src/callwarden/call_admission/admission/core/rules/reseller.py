@@ -1,5 +1,17 @@
 """What all accounts of a reseller may come to together: calls at the same time, spend of a day and month, credit."""
 
+from callwarden.call_admission.admission.core.rules.counted_limit import (
+    CALLS,
+    MICROS,
+    CountedLimit,
+    counts,
+    measure,
+    nearest,
+    needs_money,
+    source_of,
+    spends,
+    spent_text,
+)
 from callwarden.call_admission.admission.core.rules.lines import is_peak
 from callwarden.call_admission.admission.core.rules.monthly_spend import monthly
 from callwarden.call_admission.admission.core.rules.rule import (
@@ -8,18 +20,6 @@ from callwarden.call_admission.admission.core.rules.rule import (
     Question,
     RuleFinding,
     skipped,
-)
-from callwarden.call_admission.admission.core.rules.tally import (
-    CALLS,
-    MICROS,
-    CountedLimit,
-    counts,
-    nearest,
-    needs_money,
-    source_of,
-    spends,
-    spent_text,
-    tally,
 )
 from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot
 from callwarden.call_admission.model.account import Account
@@ -44,26 +44,26 @@ class ResellerLinesRule(AdmissionRule):
         found = _reseller(snapshot)
         if found is None:
             return skipped(self.name, mode, "no reseller")
-        tallied = self._tally(*found, snapshot, policy)
-        if tallied is None:
+        measured = self._measure(*found, snapshot, policy)
+        if measured is None:
             return skipped(self.name, mode, "no limit")
-        text = f"All {tallied.whole} lines of the account's reseller are in use."
-        return counts(self.name, mode, Reason.RESELLER_QUOTA, tallied, text)
+        text = f"All {measured.whole} lines of the account's reseller are in use."
+        return counts(self.name, mode, Reason.RESELLER_QUOTA, measured, text)
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         found = _reseller(snapshot)
-        tallied = None if found is None else self._tally(*found, snapshot, policy)
-        return () if tallied is None else (tallied.use(),)
+        measured = None if found is None else self._measure(*found, snapshot, policy)
+        return () if measured is None else (measured.use(),)
 
-    def _tally(
+    def _measure(
         self, counted: CounterView, reseller: Account, snapshot: Snapshot, policy: AdmissionPolicy
     ) -> CountedLimit | None:
         limit = reseller.max_lines
-        if reseller.max_lines_off_peak is not None and not is_peak(reseller, policy, snapshot.now_s):
+        if reseller.max_lines_off_peak is not None and not is_peak(reseller, policy, snapshot.unix_s):
             limit = reseller.max_lines_off_peak
         if limit is None:
             return None
-        return tally(counted, "calls", limit, snapshot.now_s, "calls", CALLS, "now", source_of(reseller))
+        return measure(counted, "calls", limit, snapshot.unix_s, "calls", CALLS, "now", source_of(reseller))
 
 
 class ResellerSpendRule(AdmissionRule):
@@ -86,10 +86,10 @@ class ResellerSpendRule(AdmissionRule):
         return nearest(
             [
                 spends(
-                    self.name, mode, Reason.RESELLER_QUOTA, tallied, question,
-                    spent_text("The accounts of the reseller have", f"({tallied.window})", currency),
+                    self.name, mode, Reason.RESELLER_QUOTA, measured, question,
+                    spent_text("The accounts of the reseller have", f"({measured.window})", currency),
                 )
-                for tallied, _ in tallies
+                for measured, _ in tallies
             ]
         )  # fmt: skip
 
@@ -97,22 +97,22 @@ class ResellerSpendRule(AdmissionRule):
         found = _reseller(snapshot)
         if found is None:
             return ()
-        return tuple(tallied.use(resets_at_s) for tallied, resets_at_s in self._tallies(*found, snapshot, policy))
+        return tuple(measured.use(resets_at_s) for measured, resets_at_s in self._tallies(*found, snapshot, policy))
 
     def _tallies(
         self, counted: CounterView, reseller: Account, snapshot: Snapshot, policy: AdmissionPolicy
     ) -> list[tuple[CountedLimit, float]]:
-        """Each with the moment at which it begins anew."""
-        now_s, day, zone = snapshot.now_s, snapshot.day, snapshot.account.time_zone
+        """Each with the moment at which it restarts."""
+        unix_s, day, zone = snapshot.unix_s, snapshot.day, snapshot.account.time_zone
         source = source_of(reseller)
         tallies: list[tuple[CountedLimit, float]] = []
         if reseller.daily_micros is not None and policy.daily_per_account:
             quantity, window = day_spend(day.toordinal()), f"day {day} {zone}"
-            tallied = tally(counted, quantity, reseller.daily_micros, now_s, "spent", MICROS, window, source)
-            tallies.append((tallied, end_of_day(day, zone)))
+            measured = measure(counted, quantity, reseller.daily_micros, unix_s, "spent", MICROS, window, source)
+            tallies.append((measured, end_of_day(day, zone)))
         if reseller.prepaid:
             credit = reseller.balance_micros + reseller.overdraft_micros
-            tallies.append((tally(counted, "credit", credit, now_s, "credit", MICROS, "credit", source), 0.0))
+            tallies.append((measure(counted, "credit", credit, unix_s, "credit", MICROS, "credit", source), 0.0))
         elif policy.check_postpaid and (of_month := monthly(reseller, counted, snapshot, source)) is not None:
             tallies.append((of_month, end_of_month(day, zone)))
         return tallies

@@ -1,4 +1,4 @@
-"""Calls that nobody would pay for, and routes that cost more than they bring or than policy allows."""
+"""Calls without a proper price, and routes that cost more than they bring or than policy allows."""
 
 from callwarden.call_admission.admission.core.rules.rule import (
     AdmissionRule,
@@ -60,7 +60,7 @@ class BillingRule(AdmissionRule):
 
 class ProfitRule(AdmissionRule):
     """Levels. 1: a route that costs more than the price isn't taken. 2: nor one that costs as much. 3: nor one of which
-    nobody knows the cost; one in another currency than the price counts as such. `value` is the least cost of a minute,
+    the cost is unknown; one in another currency than the price counts as such. `value` is the least cost of a minute,
     `limit` its price."""
 
     name = "profit"
@@ -83,7 +83,7 @@ class ProfitRule(AdmissionRule):
             return finding
         currency = quote.price.currency
         if has_unknown and cheapest is None:
-            text = "Nobody knows what the routes to this number cost."
+            text = "The cost of the routes to this number is unknown."
         else:
             text = (
                 f"No route brings more than it costs: a minute is sold for {format_amount(price_micros, currency)} "
@@ -99,7 +99,7 @@ class ProfitRule(AdmissionRule):
 
 
 class CostRule(AdmissionRule):
-    """No route whose minute costs more than policy's limit. A cost that nobody knows, or in another currency than the
+    """No route whose minute costs more than policy's limit. A cost that is unknown, or in another currency than the
     account's, isn't compared: spec.billing.blockNotProfitable 3 refuses those."""
 
     name = "cost"
@@ -133,7 +133,7 @@ class CostRule(AdmissionRule):
 def _cheaper(
     quote: Quote, most_micros: int, at_s: float, currency: str, *, unknown: bool
 ) -> tuple[tuple[Route, ...] | None, int | None, bool]:
-    """The routes whose minute costs no more (None: all of them), the least that any costs (None: nobody knows), and
+    """The routes whose minute costs no more (None: all of them), the least that any costs (None: unknown), and
     whether a cost isn't known. `unknown`: whether such a route is left."""
     left, cheapest, has_unknown = [], None, False
     for route in quote.routes:

@@ -59,7 +59,7 @@ class RuleFinding:
     """The routes it leaves, where they are fewer."""
     bounded: tuple[ShardDemand, ...] = ()
     warnings: tuple[Refuse, ...] = ()
-    """What is told of a call that goes on."""
+    """Notices about a call that may go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class LimitUsage:
     """None: no limit."""
     window: str = "now"
     resets_at_s: float = 0.0
-    """When the count begins anew; 0: never by itself."""
+    """When the count restarts; 0: it is sliding or has no end."""
     source: str = POLICY
     """Who set the limit: "account", "policy", "reseller NAME"."""
 

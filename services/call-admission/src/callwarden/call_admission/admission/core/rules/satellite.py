@@ -15,7 +15,7 @@ from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.kernel.verdict import Mode, Reason
 
 # ITU-T E.164 annex (list of assigned country codes): 870 Inmarsat SNAC, 881 Global Mobile Satellite System,
-# 882 and 883 International Networks, where satellite operators have ranges beside others.
+# 882 and 883 International Networks, where satellite operators have ranges among others.
 SATELLITE_CODES: Final = frozenset({"870", "881", "882", "883"})
 
 

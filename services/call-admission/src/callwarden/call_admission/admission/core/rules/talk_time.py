@@ -1,5 +1,6 @@
 """Talk time by day and month: of the account that calls, and of the carriers that would take the call."""
 
+from callwarden.call_admission.admission.core.rules.counted_limit import SECONDS, CountedLimit, counts, measure, nearest
 from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
 from callwarden.call_admission.admission.core.rules.rule import (
     AdmissionRule,
@@ -9,7 +10,6 @@ from callwarden.call_admission.admission.core.rules.rule import (
     passed,
     skipped,
 )
-from callwarden.call_admission.admission.core.rules.tally import SECONDS, CountedLimit, counts, nearest, tally
 from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot
 from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import Quote
@@ -22,24 +22,24 @@ from callwarden.kernel.verdict import Mode, Reason, RuleResult
 
 def _tallies(account: Account, counted: CounterView, snapshot: Snapshot, source: str) -> list[CountedLimit]:
     """By day, by month: those that the account limits. Days and months are those of the account that calls."""
-    day, zone, now_s = snapshot.day, snapshot.account.time_zone, snapshot.now_s
+    day, zone, unix_s = snapshot.day, snapshot.account.time_zone, snapshot.unix_s
     tallies = []
     if account.talk_day_s is not None:
         window = f"day {day} {zone}"
         quantity = day_talk(day.toordinal())
-        tallies.append(tally(counted, quantity, account.talk_day_s, now_s, "talk", SECONDS, window, source))
+        tallies.append(measure(counted, quantity, account.talk_day_s, unix_s, "talk", SECONDS, window, source))
     if account.talk_month_s is not None:
         window = f"month {day.year}-{day.month:02} {zone}"
         quantity = month_talk(day.year * 12 + day.month - 1)
-        tallies.append(tally(counted, quantity, account.talk_month_s, now_s, "talk", SECONDS, window, source))
+        tallies.append(measure(counted, quantity, account.talk_month_s, unix_s, "talk", SECONDS, window, source))
     return tallies
 
 
 def _uses(tallies: list[CountedLimit], snapshot: Snapshot) -> tuple[LimitUsage, ...]:
     day, zone = snapshot.day, snapshot.account.time_zone
     return tuple(
-        tallied.use(end_of_day(day, zone) if tallied.window.startswith("day") else end_of_month(day, zone))
-        for tallied in tallies
+        measured.use(end_of_day(day, zone) if measured.window.startswith("day") else end_of_month(day, zone))
+        for measured in tallies
     )
 
 
@@ -56,10 +56,10 @@ class TalkTimeRule(AdmissionRule):
         return nearest(
             [
                 counts(
-                    self.name, mode, Reason.TALK_TIME, tallied,
-                    f"The account has used the {tallied.whole} s of talk that it has in {tallied.window}.",
+                    self.name, mode, Reason.TALK_TIME, measured,
+                    f"The account has used the {measured.whole} s of talk that it has in {measured.window}.",
                 )
-                for tallied in _tallies(account, counted, snapshot, OWN)
+                for measured in _tallies(account, counted, snapshot, OWN)
             ]
         )  # fmt: skip
 
@@ -107,10 +107,10 @@ class CarrierTalkTimeRule(AdmissionRule):
             return None
         findings = [
             counts(
-                self.name, mode, Reason.TALK_TIME, tallied,
-                f"Carrier {carrier.name} has used the {tallied.whole} s of talk that it has in {tallied.window}.",
+                self.name, mode, Reason.TALK_TIME, measured,
+                f"Carrier {carrier.name} has used the {measured.whole} s of talk that it has in {measured.window}.",
             )
-            for tallied in _tallies(carrier, counted, snapshot, f"carrier {carrier.name}")
+            for measured in _tallies(carrier, counted, snapshot, f"carrier {carrier.name}")
         ]  # fmt: skip
         return nearest(findings) if findings else None
 

@@ -1,15 +1,6 @@
 """How quickly an account calls groups of destinations: a rule of policy for each group."""
 
-from callwarden.call_admission.admission.core.rules.rule import (
-    POLICY,
-    AdmissionRule,
-    LimitUsage,
-    Question,
-    RuleFinding,
-    passed,
-    skipped,
-)
-from callwarden.call_admission.admission.core.rules.tally import (
+from callwarden.call_admission.admission.core.rules.counted_limit import (
     CALLS,
     MICROS,
     SECONDS,
@@ -18,6 +9,15 @@ from callwarden.call_admission.admission.core.rules.tally import (
     nearest,
     part_of,
     spends,
+)
+from callwarden.call_admission.admission.core.rules.rule import (
+    POLICY,
+    AdmissionRule,
+    LimitUsage,
+    Question,
+    RuleFinding,
+    passed,
+    skipped,
 )
 from callwarden.call_admission.admission.core.slices import cost_max
 from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot
@@ -33,27 +33,28 @@ from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 RETRY_AFTER_S = 1
 
 
-def marks(request: CallRequest, policy: AdmissionPolicy, account: Account, now_s: float) -> tuple[str, ...]:
+def marks(request: CallRequest, policy: AdmissionPolicy, account: Account, unix_s: float) -> tuple[str, ...]:
     """The names of the rules that the call is counted under."""
     if request.local:
         return ()
-    return _covering(request.destination, policy, account, now_s)
+    return _covering(request.destination, policy, account, unix_s)
 
 
-def _covering(destination: str, policy: AdmissionPolicy, account: Account, now_s: float) -> tuple[str, ...]:
+def _covering(destination: str, policy: AdmissionPolicy, account: Account, unix_s: float) -> tuple[str, ...]:
     return tuple(
         rule.name
         for rule in policy.velocity
-        if rule.covers(destination) and is_within(rule.hours, now_s, account.time_zone)
+        if rule.covers(destination) and is_within(rule.hours, unix_s, account.time_zone)
     )
 
 
 class VelocityRules(AdmissionRule):
-    """A new call is counted with those before it: above a critical level it is refused, above a warning level it goes
-    on and that is told. A running call is asked again for its group's spend only; the longest talk time of one call is
-    fixed when it is admitted. Local calls aren't counted.
+    """A new call is counted with those before it: above a critical level it is refused, above a warning level it may go
+    on and a notice is published. For a running call only its group's spend is checked again; the longest talk time of a
+    call is fixed when it is admitted. Local calls aren't counted.
 
-    Shards of an account lend each other none of this: each has its part of every level, rounded up."""
+    Shards of an account lend each other none of this: each has its part of every level, rounded up.
+    """
 
     name = "velocity"
     extends = True
@@ -66,7 +67,7 @@ class VelocityRules(AdmissionRule):
             return skipped(self.name, mode, "local call")
         names = question.marks
         if names is None:
-            names = _covering(question.destination, policy, snapshot.account, snapshot.now_s)
+            names = _covering(question.destination, policy, snapshot.account, snapshot.unix_s)
         findings: list[RuleFinding] = []
         for rule in policy.velocity:
             if rule.name in names:
@@ -81,10 +82,10 @@ class VelocityRules(AdmissionRule):
         findings = []
         for counter, used, warning, critical, window in _levels(rule, counted, snapshot, question):
             if critical is not None:
-                tallied = CountedLimit(counter, CALLS, used, critical, critical - used, window, POLICY, critical)
+                measured = CountedLimit(counter, CALLS, used, critical, critical - used, window, POLICY, critical)
                 text = f"Velocity rule {rule.name} allows {critical} {_NAMES[counter]} ({window})."
                 retry_after_s = RETRY_AFTER_S if counter == "per_second" else 0
-                finding = counts(self.name, mode, Reason.VELOCITY, tallied, text, retry_after_s=retry_after_s)
+                finding = counts(self.name, mode, Reason.VELOCITY, measured, text, retry_after_s=retry_after_s)
             else:
                 finding = RuleFinding(RuleResult(self.name, mode, None, counter, used, None, window))
             if warning is not None and used >= warning:
@@ -114,18 +115,18 @@ class VelocityRules(AdmissionRule):
         warning, critical = _part(counted, rule.warning.spend_micros), _part(counted, rule.critical.spend_micros)
         if warning is None and critical is None:
             return []
-        used, window = _spent(rule, counted, snapshot.now_s), f"{rule.name} {rule.period_ms // 1_000} s"
+        used, window = _spent(rule, counted, snapshot.unix_s), f"{rule.name} {rule.period_ms // 1_000} s"
         currency = snapshot.account.currency
         if critical is None:
             finding = RuleFinding(RuleResult(self.name, mode, None, "spend", used, None, window))
         else:
-            tallied = CountedLimit("spend", MICROS, used, critical, critical - used, window, POLICY, critical)
+            measured = CountedLimit("spend", MICROS, used, critical, critical - used, window, POLICY, critical)
 
-            def text(tallied: CountedLimit) -> str:
-                limit = format_amount(tallied.limit, currency)
+            def text(measured: CountedLimit) -> str:
+                limit = format_amount(measured.limit, currency)
                 return f"Velocity rule {rule.name} allows a spend of {limit} ({window})."
 
-            finding = spends(self.name, mode, Reason.VELOCITY, tallied, question, text)
+            finding = spends(self.name, mode, Reason.VELOCITY, measured, question, text)
         if warning is not None and used + cost_max(price, question.answers, question.least_s) > warning:
             finding.warnings = (_warning("spend", used, warning, window, rule.name),)
         return [finding]
@@ -142,7 +143,7 @@ class VelocityRules(AdmissionRule):
             critical = _part(counted, rule.critical.spend_micros)
             if critical is not None:
                 window = f"{rule.name} {rule.period_ms // 1_000} s"
-                uses.append(LimitUsage("spend", MICROS, _spent(rule, counted, snapshot.now_s), critical, window))
+                uses.append(LimitUsage("spend", MICROS, _spent(rule, counted, snapshot.unix_s), critical, window))
             if rule.critical.duration_s is not None:
                 uses.append(LimitUsage("duration", SECONDS, 0, rule.critical.duration_s, f"{rule.name} call"))
         return tuple(uses)
@@ -167,14 +168,14 @@ def _levels(
     question what is counted now, whatever is called next."""
     if question is not None and question.marks is not None:
         return []
-    warning, critical, now_s = rule.warning, rule.critical, snapshot.now_s
+    warning, critical, unix_s = rule.warning, rule.critical, snapshot.unix_s
     group = counted.usage.groups.get(rule.name) or _NO_GROUP
     levels: list[tuple[str, int, int | None, int | None, str]] = []
     for counter, window in _windows(rule):
         least, most = _part(counted, _level(warning, counter)), _part(counted, _level(critical, counter))
         if least is None and most is None:
             continue
-        levels.append((counter, _count(group, counter, rule, now_s, question), least, most, f"{rule.name} {window}"))
+        levels.append((counter, _count(group, counter, rule, unix_s, question), least, most, f"{rule.name} {window}"))
     return levels
 
 
@@ -198,25 +199,25 @@ def _level(level: VelocityLimits, counter: str) -> int | None:
     return level.in_sequence
 
 
-def _count(group: VelocityCounts, counter: str, rule: VelocityPolicy, now_s: float, question: Question | None) -> int:
+def _count(group: VelocityCounts, counter: str, rule: VelocityPolicy, unix_s: float, question: Question | None) -> int:
     match counter:
         case "per_second":
-            return 0 if group.second is None else group.second.calls(now_s)
+            return 0 if group.second is None else group.second.calls(unix_s)
         case "per_minute":
-            return 0 if group.minute is None else group.minute.calls(now_s)
+            return 0 if group.minute is None else group.minute.calls(unix_s)
         case "total":
-            return 0 if group.period is None else group.period.calls(now_s)
+            return 0 if group.period is None else group.period.calls(unix_s)
         case "at_once":
-            return 0 if group.leases is None else group.leases.count(now_s)
+            return 0 if group.leases is None else group.leases.count(unix_s)
     if question is None:
         return group.in_sequence
     called = rule.matched(question.destination) or question.destination
-    return in_sequence(group, called, rule, now_s) - 1
+    return in_sequence(group, called, rule, unix_s) - 1
 
 
-def _spent(rule: VelocityPolicy, counted: CounterView, now_s: float) -> int:
+def _spent(rule: VelocityPolicy, counted: CounterView, unix_s: float) -> int:
     group = counted.usage.groups.get(rule.name)
-    return 0 if group is None or group.period is None else group.period.sums(now_s).micros
+    return 0 if group is None or group.period is None else group.period.sums(unix_s).micros
 
 
 def _part(counted: CounterView, limit: int | None) -> int | None:

@@ -1,4 +1,4 @@
-"""Errands that lead through every statement of every adapter, with data that would show: MARK, DIGITS, AMOUNT."""
+"""Calls that run every statement of every adapter, with data that would be recognised: MARK, DIGITS, AMOUNT."""
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -8,16 +8,18 @@ from typing import Any, Final
 from uuid import UUID
 
 import pytest
-from admission_desk import ALICE, change, desk_on, trunk
-from admission_desk import account as new_account
+from admission_admin import ALICE, administration_on, change, trunk
+from admission_admin import account as new_account
 from sqlalchemy import insert, update
 
 from callwarden.auth.adapters.credentials_sql import SqlCredentialStore
 from callwarden.auth.core.sealing import SEALED_BYTES, Sealed
 from callwarden.auth.core.users import UserKey
 from callwarden.call_admission.accounts.adapters import accounts_sql
+from callwarden.call_admission.accounts.adapters.calls_sql import SqlCallHistory
 from callwarden.call_admission.accounts.core.account_csv import Line
-from callwarden.call_admission.accounts.core.accounts import AccountFilter, AccountRef, TrunkChange
+from callwarden.call_admission.accounts.core.accounts import AccountFilter, AccountRef
+from callwarden.call_admission.accounts.core.trunks import TrunkUpdate
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.admission.adapters.source_trunks_sql import SqlSourceTrunks
 from callwarden.call_admission.admission.adapters.store_sql import SqlAdmissionStore
@@ -75,12 +77,12 @@ def named(name: str, digits: str = "", **values: Any) -> Any:
     )
 
 
-async def _roles(database: Database, furnish: Database) -> None:
+async def _roles(database: Database, seed: Database) -> None:
     """Names and passwords stand in these statements: neither database takes a parameter there."""
     role = f"role_{uuid.uuid4().hex}"
     for _ in range(2):
         await job.apply_roles(database.engine, {"auth": (role, "password")})
-    async with furnish.engine.begin() as connection:
+    async with seed.engine.begin() as connection:
         await connection.exec_driver_sql(f"DROP OWNED BY {role}")
         await connection.exec_driver_sql(f"DROP ROLE {role}")
 
@@ -91,35 +93,37 @@ async def _refused(asked: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Way:
+class RoleConnection:
     """To the database as one role, recorded."""
 
     database: Database
     hot: HotPool
 
 
-async def run_all(ways: Mapping[str, Way], owner: Database, furnish: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By `ways` each service's statements as that service; `owner` is recorded, too, for what is the owner's.
+async def run_all(
+    connections: Mapping[str, RoleConnection], owner: Database, seed: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `connections` each service's statements as that service; `owner` is recorded, too, for what is the owner's.
 
-    `furnish` writes the rows that adapters find, unrecorded.
+    `seed` writes the rows that adapters find, unrecorded.
     """
     monkeypatch.setattr(accounts_sql, "EXPORT_PAGE", 1)
     monkeypatch.setattr(records_sql, "EXPORT_PAGE", 1)
-    rating, admission = ways["rating"].database, ways["call-admission"].database
+    rating, admission = connections["rating"].database, connections["call-admission"].database
     await _rating(rating)
     alice = await _accounts(admission)
     await _rating_routes(rating, admission)
-    await _calls(admission, furnish, alice)
-    await _shards(admission, furnish, alice)
-    await _admission(ways["call-admission"].hot, alice)
-    await _records(admission, furnish, alice)
+    await _calls(admission, seed, alice)
+    await _shards(admission, seed, alice)
+    await _admission(connections["call-admission"].hot, alice)
+    await _records(admission, seed, alice)
     await _lists(admission, alice)
-    await _payment(ways["payment"].database, furnish)
-    await _auth(ways["auth"].database, ways["auth"].hot, alice)
-    await desk_on(admission, FakeClock()).delete_trunk(f"{MARK}-trunk")
+    await _payment(connections["payment"].database, seed)
+    await _auth(connections["auth"].database, connections["auth"].hot, alice)
+    await administration_on(admission, FakeClock()).trunks.delete(f"{MARK}-trunk")
     assert not (await database_role(rating)).may_delete_ledger
     assert (await database_role(owner)).may_delete_ledger
-    await _roles(owner, furnish)
+    await _roles(owner, seed)
 
 
 async def _rating(database: Database) -> None:
@@ -135,16 +139,16 @@ async def _rating_routes(database: Database, admission: Database) -> None:
     decks = SqlDeckStore(database)
     await decks.set_route(RouteRow(DIGITS, f"{MARK}-trunk", 1, f"{MARK}-deck"))
     assert len(await decks.routes()) == 1
-    await _refused(desk_on(admission, FakeClock()).delete_trunk(f"{MARK}-trunk"))
+    await _refused(administration_on(admission, FakeClock()).trunks.delete(f"{MARK}-trunk"))
     assert await decks.delete_route(DIGITS, f"{MARK}-trunk")
 
 
 async def _accounts(database: Database) -> UUID:
-    accounts, desk = accounts_sql.SqlAccounts(database), desk_on(database, FakeClock())
+    accounts, admin = accounts_sql.SqlAccounts(database), administration_on(database, FakeClock())
     alice, carrier = uuid.uuid4(), uuid.uuid4()
-    await accounts.create(uuid.uuid4(), named("reseller", type_="reseller", prepaid=False), Ceilings())
+    await accounts.create(uuid.uuid4(), named("reseller", type="reseller", prepaid=False), Ceilings())
     await accounts.create(alice, named("alice", "1", parent=f"{MARK}-reseller"), Ceilings())
-    await accounts.create(carrier, named("carrier", type_="carrier", prepaid=False))
+    await accounts.create(carrier, named("carrier", type="carrier", prepaid=False))
     await _refused(accounts.create(uuid.uuid4(), named("alice")))
     await _refused(accounts.create(uuid.uuid4(), named("other", "1")))
     lines = [Line(1, named("imported", "2", parent=f"{MARK}-reseller")), Line(2, named("imported-too"))]
@@ -171,16 +175,16 @@ async def _accounts(database: Database) -> UUID:
         change(prepaid=False),
         change(prepaid=True),
     ):
-        await desk.update(ref, changed)
-    await _refused(desk.update(ref, change(add_numbers=(f"+{DIGITS}2",))))
-    await desk.create_trunk(trunk(name=f"{MARK}-trunk", account=str(carrier), address=f"{MARK}.org:5060"))
-    await desk.update_trunk(f"{MARK}-trunk", TrunkChange(enabled=True))
-    assert len(await desk.trunks()) == 1
+        await admin.accounts.update(ref, changed)
+    await _refused(admin.accounts.update(ref, change(add_numbers=(f"+{DIGITS}2",))))
+    await admin.trunks.create(trunk(name=f"{MARK}-trunk", account=str(carrier), address=f"{MARK}.org:5060"))
+    await admin.trunks.update(f"{MARK}-trunk", TrunkUpdate({"enabled": True}))
+    assert len(await admin.trunks.list()) == 1
     await SqlSourceTrunks(database).refresh()
     return alice
 
 
-async def _calls(database: Database, furnish: Database, alice: UUID) -> None:
+async def _calls(database: Database, seed: Database, alice: UUID) -> None:
     call_id, by = f"{MARK}-call", {"account_id": alice, "call_id": f"{MARK}-call"}
     numbers = dict.fromkeys(("destination", "dialled", "caller_number", "prefix"), DIGITS)
     texts = {**dict.fromkeys(("source_address", "edge", "trunk", "trace_id"), MARK), **numbers, "policy_revision": 7}
@@ -203,29 +207,28 @@ async def _calls(database: Database, furnish: Database, alice: UUID) -> None:
         await connection.execute(insert(spend_day).values(account_id=alice, day=LONG_AGO.date()))
         await connection.execute(insert(counter).values(scope=uuid.uuid4(), shard=0, updated_at=LONG_AGO))
 
-    await furnish.transaction("furnish", work)
+    await seed.transaction("seed", work)
     accounts, records = accounts_sql.SqlAccounts(database), records_sql.SqlRecords(database)
+    history = SqlCallHistory(database)
     await accounts.get(alice, NOW_S)
     for owner in (None, alice):
-        assert await accounts.calls(owner, 1.0, 10, running=False)
-        assert await accounts.calls(owner, 1.0, 10, running=True)
-        await accounts.audit(owner)
+        assert await history.list(owner, 1.0, 10, running=False)
+        assert await history.list(owner, 1.0, 10, running=True)
+        await history.audit(owner)
         assert len([page async for page in records.export(owner, 0.0, NOW_S)]) == 2
-    assert (await accounts.explain(call_id)).call is not None
+    assert (await history.explain(call_id)).call is not None
     for outcome in ("", MARK):
         await records.decisions(alice, 0.0, outcome, RecordPlace(int(NOW_S) * 10**6, uuid.uuid4()), 2)
     await records.ledger(alice, 0.0, RecordPlace(int(NOW_S) * 10**6, uuid.uuid4()), 2)
 
 
-async def _shards(database: Database, furnish: Database, alice: UUID) -> None:
+async def _shards(database: Database, seed: Database, alice: UUID) -> None:
     shards = SqlShards(database)
     assert await shards.grow(alice, 1, 2)
-    await furnish.transaction(
-        "furnish", lambda connection: connection.execute(insert(counter).values(scope=alice, shard=1))
-    )
-    desk = desk_on(database, FakeClock())
-    await desk.update(AccountRef.parse(str(alice)), change(shards=0))
-    await desk.update(AccountRef.parse(f"{MARK}-carrier"), change(prepaid=True))
+    await seed.transaction("seed", lambda connection: connection.execute(insert(counter).values(scope=alice, shard=1)))
+    admin = administration_on(database, FakeClock())
+    await admin.accounts.update(AccountRef.parse(str(alice)), change(shards=0))
+    await admin.accounts.update(AccountRef.parse(f"{MARK}-carrier"), change(prepaid=True))
 
 
 async def _admission(hot: HotPool, alice: UUID) -> None:
@@ -238,7 +241,7 @@ async def _admission(hot: HotPool, alice: UUID) -> None:
     await store.expired(NOW_S, 10)
 
 
-async def _records(database: Database, furnish: Database, alice: UUID) -> None:
+async def _records(database: Database, seed: Database, alice: UUID) -> None:
     records = records_sql.SqlRecords(database)
     entry, top_up, running = uuid.uuid4(), uuid.uuid4(), uuid.uuid4()
 
@@ -263,11 +266,11 @@ async def _records(database: Database, furnish: Database, alice: UUID) -> None:
         last = {"policy_revision": 7, "trace_id": MARK, "decision": b""}
         await connection.execute(insert(cdr).values(id=entry, account_id=alice, **call, **more, **rest, **last))
 
-    await furnish.transaction("furnish", work)
+    await seed.transaction("seed", work)
     await _refused(records.correct_call(running, 5, MARK, MARK))
     await records.correct_call(entry, 5, MARK, f"{MARK}-1")
     await records.reverse_entry(entry, MARK, f"{MARK}-2")
-    await furnish.transaction("furnish", _shard(alice))
+    await seed.transaction("seed", _shard(alice))
     await records.correct_call(entry, 5, MARK, f"{MARK}-3")
     for kind in ("cdr", "decision", "counter", "spend_day"):
         while await records.forget(kind, ALL, NOW_S, 10):
@@ -301,11 +304,11 @@ async def _lists(database: Database, alice: UUID) -> None:
     assert await lists.delete(head.name)
 
 
-async def _payment(database: Database, furnish: Database) -> None:
+async def _payment(database: Database, seed: Database) -> None:
     books = SqlLedgerStore(database, lambda count: uuid.uuid4().bytes[:count])
     await books.credit(TopUp(f"{MARK}-imported", AMOUNT, "EUR", f"{MARK}-1", MARK))
     sharded = update(account).where(account.c.name == f"{MARK}-imported").values(shards=2)
-    await furnish.transaction("furnish", lambda connection: connection.execute(sharded))
+    await seed.transaction("seed", lambda connection: connection.execute(sharded))
     await books.credit(TopUp(f"{MARK}-imported", AMOUNT, "EUR", f"{MARK}-2", MARK))
 
 

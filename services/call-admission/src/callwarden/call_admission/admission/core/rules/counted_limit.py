@@ -62,18 +62,18 @@ class CountedLimit:
         return (ShardDemand(self.owner, self.quantity, self.whole, needed - self.room),)
 
 
-def tally(
-    counted: CounterView, quantity: str, limit: int, now_s: float, counter: str, unit: str, window: str, source: str
+def measure(
+    counted: CounterView, quantity: str, limit: int, unix_s: float, counter: str, unit: str, window: str, source: str
 ) -> CountedLimit:
     """What is used of an owner's limit."""
-    here = counted.usage.used(quantity, now_s)
+    here = counted.usage.used(quantity, unix_s)
     if not counted.is_sharded:
         return CountedLimit(counter, unit, here, limit, limit - here, window, source, limit)
     part = counted.allowance(quantity, limit)
     if counted.total is None:
         used, shown = here, part
     else:
-        used, shown = counted.total.used(quantity, now_s), limit
+        used, shown = counted.total.used(quantity, unix_s), limit
     return CountedLimit(counter, unit, used, shown, part - here, window, source, limit, counted.owner, quantity)
 
 
@@ -86,7 +86,7 @@ def _within(rule: str, is_enforced: bool, counter: str, used: int, limit: int, w
 
 
 def part_of(counted: CounterView, limit: int) -> int:
-    """A shard's part of a limit that shards don't lend each other: rounded up, so that nobody has none."""
+    """A shard's part of a limit that shards don't lend each other: rounded up, so that every shard has some."""
     shard = counted.shard
     return limit if shard is None or shard.count <= 1 else -(-limit // shard.count)
 
@@ -96,17 +96,17 @@ def source_of(account: Account) -> str:
 
 
 def counts(
-    rule: str, mode: Mode, reason: Reason, tallied: CountedLimit, text: str, *, retry_after_s: int = 0, needed: int = 1
+    rule: str, mode: Mode, reason: Reason, measured: CountedLimit, text: str, *, retry_after_s: int = 0, needed: int = 1
 ) -> RuleFinding:
     """Whether one more (or `needed`) may come. `text` is said where not."""
-    if tallied.room >= needed:
-        return _within(rule, mode is _ENFORCE, tallied.counter, tallied.used, tallied.limit, tallied.window)
+    if measured.room >= needed:
+        return _within(rule, mode is _ENFORCE, measured.counter, measured.used, measured.limit, measured.window)
     finding = refused(
         rule, mode, reason, text,
-        counter=tallied.counter, value=tallied.used, limit=tallied.limit, window=tallied.window,
+        counter=measured.counter, value=measured.used, limit=measured.limit, window=measured.window,
         retry_after_s=retry_after_s,
     )  # fmt: skip
-    finding.bounded = tallied.short(needed)
+    finding.bounded = measured.short(needed)
     return finding
 
 
@@ -114,7 +114,7 @@ def spends(
     rule: str,
     mode: Mode,
     reason: Reason,
-    tallied: CountedLimit,
+    measured: CountedLimit,
     question: Question,
     text: Callable[[CountedLimit], str],
 ) -> RuleFinding:
@@ -122,17 +122,17 @@ def spends(
     known, and isn't free."""
     price = question.price
     assert price is not None
-    room = tallied.room
+    room = measured.room
     if cost_max(price, question.answers, question.least_s) > room:
         finding = refused(
-            rule, mode, reason, text(tallied),
-            counter=tallied.counter, value=tallied.used, limit=tallied.limit, window=tallied.window,
+            rule, mode, reason, text(measured),
+            counter=measured.counter, value=measured.used, limit=measured.limit, window=measured.window,
         )  # fmt: skip
     else:
-        result = RuleResult(rule, mode, None, tallied.counter, tallied.used, tallied.limit, tallied.window)
+        result = RuleResult(rule, mode, None, measured.counter, measured.used, measured.limit, measured.window)
         finding = RuleFinding(result, budget_micros=room)
-    if tallied.owner:
-        finding.bounded = tallied.short(cost_max(price, question.answers, question.wanted_s))
+    if measured.owner:
+        finding.bounded = measured.short(cost_max(price, question.answers, question.wanted_s))
     return finding
 
 
@@ -164,8 +164,8 @@ def _share(finding: RuleFinding) -> float:
 def spent_text(whose: str, span: str, currency: str) -> Callable[[CountedLimit], str]:
     """Of a limit on spend: "The account has spent 1.00 EUR of the 1.00 EUR it may spend in a day."."""
 
-    def text(tallied: CountedLimit) -> str:
-        used, limit = format_amount(tallied.used, currency), format_amount(tallied.limit, currency)
+    def text(measured: CountedLimit) -> str:
+        used, limit = format_amount(measured.used, currency), format_amount(measured.limit, currency)
         return f"{whose} spent {used} of the {limit} allowed {span}."
 
     return text
