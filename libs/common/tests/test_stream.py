@@ -1,7 +1,6 @@
 """The coalescing stream: answers reach who asked, time and load are bounded."""
 
 import asyncio
-import gc
 import random
 from contextlib import suppress
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import pytest
 
 from callwarden.api.rateguard.v1 import rateguard_pb2 as pb
-from callwarden.api.stream.v1 import stream_pb2
 from callwarden.common import trace
 from callwarden.common.metrics import Metrics
 from callwarden.common.rpc.stream import StreamClient
@@ -170,25 +168,6 @@ async def test_work_whose_caller_is_cancelled_is_cancelled(serve: Serve, clients
     assert value(served.metrics, DROPPED, "cancelled") == 1
     with pytest.raises(asyncio.CancelledError):
         await call
-
-
-async def test_work_that_is_given_up_before_its_first_step_leaves_no_warning(
-    serve: Serve, raw_stream: Any, recwarn: pytest.WarningsRecorder
-) -> None:
-    async def never(request: Any) -> pb.CountReply:
-        raise AssertionError("it was cancelled in the same message")
-
-    served = await serve({"Count": never, "ListBans": echo})
-    stream = await raw_stream(served)
-    await stream.send(
-        stream_pb2.Item(id=1, method="Count"),
-        stream_pb2.Item(id=1, cancel=True),
-        stream_pb2.Item(id=2, method="ListBans"),
-    )
-    assert [item.id for item in await stream.read(1)] == [2]
-    assert value(served.metrics, DROPPED, "cancelled") == 1
-    gc.collect()
-    assert [str(warning.message) for warning in recwarn if "never awaited" in str(warning.message)] == []
 
 
 async def test_work_whose_client_is_gone_is_cancelled(serve: Serve, clients: Clients, hanging: Hanging) -> None:

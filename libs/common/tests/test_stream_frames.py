@@ -1,18 +1,21 @@
 """The coalescing stream by its frames, as a client in another language writes them."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from callwarden.api.rateguard.v1 import rateguard_pb2 as pb
 from callwarden.api.stream.v1 import stream_pb2
 from callwarden.common.rpc.client import channel
 from callwarden.common.rpc.stream.bounds import GOODBYE_ID
+from callwarden.common.rpc.stream.servicer import DROPPED
 
 from .example_server import Serve, Served
-from .stream_helpers import SERVICE, Hanging, echo, echo_later
+from .stream_helpers import SERVICE, Hanging, echo, echo_later, value
 
 
 class RawStream:
@@ -99,3 +102,22 @@ async def test_a_client_that_does_not_read_gets_no_unbounded_work_done(serve: Se
         await stream.send(stream_pb2.Item(id=number, method="Count"))
     assert handled < 500  # what fits into the transport's buffers, and four
     assert {item.id for item in await stream.read(1000)} == set(range(1, 1001))
+
+
+async def test_work_that_is_given_up_before_its_first_step_leaves_no_warning(
+    serve: Serve, raw_stream: Any, recwarn: pytest.WarningsRecorder
+) -> None:
+    async def never(request: Any) -> pb.CountReply:
+        raise AssertionError("it was cancelled in the same message")
+
+    served = await serve({"Count": never, "ListBans": echo})
+    stream = await raw_stream(served)
+    await stream.send(
+        stream_pb2.Item(id=1, method="Count"),
+        stream_pb2.Item(id=1, cancel=True),
+        stream_pb2.Item(id=2, method="ListBans"),
+    )
+    assert [item.id for item in await stream.read(1)] == [2]
+    assert value(served.metrics, DROPPED, "cancelled") == 1
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn if "never awaited" in str(warning.message)] == []
