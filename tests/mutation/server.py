@@ -107,6 +107,7 @@ class Server:
         if job.only is not None:
             wanted = frozenset(job.only)
             found = [mutant for mutant in found if f"{mutant.module}: {mutant.name}" in wanted]
+        self.found = len(found)
         self.mutants = found if job.sample is None else sample(found, job.sample, job.seed)
         self._tracer = Tracer(job.modules.values())
         self._role: Literal["bare", "warm", "import again"] = "bare"
@@ -429,7 +430,7 @@ def main(job_file: str) -> int:
         write("outcome", [mutant.module, mutant.name, mutant.first_line, outcome])
 
     server = Server(job, report)
-    write("mutants", len(server.mutants))
+    write("mutants", [len(server.mutants), server.found])
     return int(
         pytest.main(
             [
