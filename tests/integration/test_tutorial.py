@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.walkthrough import Walkthrough, blocks, pattern, reader_environment
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).resolve().parents[2]
 

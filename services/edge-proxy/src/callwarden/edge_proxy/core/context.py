@@ -12,6 +12,7 @@ from callwarden.edge_proxy.core.effects import Ask, EdgeDecision, Question
 from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.edge_proxy.core.rules import RuleBook, Rules
 from callwarden.edge_proxy.core.stats import EdgeStats
+from callwarden.edge_proxy.core.validation import CALL_ID_MAX
 from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 from callwarden.limits.bucket import Rate, TokenBucket
@@ -85,6 +86,7 @@ class Context:
         "proxy",
         "random_bytes",
         "sampled_share",
+        "source",
         "stats",
         "unix_s",
     )
@@ -109,6 +111,7 @@ class Context:
         self.stats = EdgeStats()
         self.effects: list[object] = []
         self.draining = False
+        self.source: SocketAddress | None = None  # of the datagram being worked on
         self.mono_s = MonoS(0.0)
         self.unix_s = UnixS(0.0)
         self._decisions = TokenBucket()
@@ -216,7 +219,7 @@ class Context:
             EdgeDecision(
                 event_id=self.new_id(),
                 at_s=self.unix_s,
-                call_id=call_id,
+                call_id=call_id[:CALL_ID_MAX],
                 traceparent=traceparent,
                 method=request_method,
                 refuse=refuse,
