@@ -224,7 +224,7 @@ def test_a_session_that_nobody_refreshes_is_cut_and_one_that_is_refreshed_lives(
     assert [ended.reason for ended in world.ended] == ["cut-session-expired"]
 
 
-@pytest.mark.setting("session-timers")
+@pytest.mark.setting("session-probe")
 @pytest.mark.parametrize("answer", [481, 408, None])
 @pytest.mark.parametrize("gone", ["caller", "callee"])
 def test_a_side_that_is_gone_by_a_way_that_is_not_ours_is_found_by_a_probe(gone: str, answer: int | None) -> None:
@@ -243,7 +243,7 @@ def test_a_side_that_is_gone_by_a_way_that_is_not_ours_is_found_by_a_probe(gone:
     assert ended.ended_at_s - ended.answered_at_s < 60 + 34
 
 
-@pytest.mark.setting("session-timers")
+@pytest.mark.setting("session-probe")
 @pytest.mark.parametrize("status", [200, 405, 500, 407])
 def test_sides_that_answer_a_probe_with_anything_else_talk_on_with_numbers_of_their_own(status: int) -> None:
     world = EdgeWorld({"session": {"probe": "60s"}})

@@ -370,7 +370,7 @@ class Session(FieldGroup):
         le=3_600,
         description="How often both sides of an answered call are asked (OPTIONS inside the dialog) whether they still "
         "know it; if one doesn't, or is silent, the call is ended. 0: never.",
-        json_schema_extra=row("session-timers", by=(EDGE,)),
+        json_schema_extra=row("session-probe", by=(EDGE,)),
     )
     timers: Duration = Field(
         default=1_800,
