@@ -45,6 +45,10 @@ class Sources:
         """Whether an INVITE without credentials from there may be a trunk's."""
         return host in self._trunks or self._strangers.get(host, 0.0) <= mono_s
 
+    def is_trunk(self, host: str) -> bool:
+        """Whether auth said that a trunk sends from there."""
+        return host in self._trunks
+
     def begin(self, host: str, waiting: Waiting, mono_s: MonoS) -> SourceStep:
         """About to ask for this INVITE."""
         if host in self._trunks:
