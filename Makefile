@@ -155,7 +155,7 @@ $(DOCS)/.ready: requirements/docs.txt | setup
 	@touch $@
 
 docs: $(DOCS)/.ready ## The documentation as a site: build/docs/index.html; warnings and broken links are errors
-	$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going -c docs -b html . build/docs
+	$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --write-all -c docs -b html . build/docs
 
 # What a release consists of, but for images. Packages built twice from one commit are the same, byte for byte.
 RELEASE := build/release

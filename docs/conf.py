@@ -25,7 +25,7 @@ exclude_patterns = [".*", "build", "dist", "**/node_modules"]
 
 extensions = ["myst_parser"]
 myst_heading_anchors = 4
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence"]
 nitpicky = True
 # `console` and `sh` blocks hold what a terminal shows, which is not always valid shell.
 suppress_warnings = ["misc.highlighting_failure"]

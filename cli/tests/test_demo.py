@@ -172,6 +172,7 @@ def ordinary_user() -> tuple[str, ...]:
     pytest.skip("an ordinary user can't enter this checkout or its Python: put both where all users may read")
 
 
+@pytest.mark.long
 async def test_the_demo_runs_as_an_ordinary_user(folder: Path) -> None:
     before = ordinary_user()
     nobody = pwd.getpwnam("nobody")

@@ -8,16 +8,18 @@ from typing import Any, Final
 from uuid import UUID
 
 import pytest
-from admission_desk import ALICE, change, desk_on, trunk
-from admission_desk import account as new_account
+from admission_admin import ALICE, administration_on, change, trunk
+from admission_admin import account as new_account
 from sqlalchemy import insert, update
 
 from callwarden.auth.adapters.credentials_sql import SqlCredentialStore
 from callwarden.auth.core.sealing import SEALED_BYTES, Sealed
 from callwarden.auth.core.users import UserKey
 from callwarden.call_admission.accounts.adapters import accounts_sql
+from callwarden.call_admission.accounts.adapters.calls_sql import SqlCallHistory
 from callwarden.call_admission.accounts.core.account_csv import Line
-from callwarden.call_admission.accounts.core.accounts import AccountFilter, AccountRef, TrunkChange
+from callwarden.call_admission.accounts.core.accounts import AccountFilter, AccountRef
+from callwarden.call_admission.accounts.core.trunks import TrunkUpdate
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.admission.adapters.source_trunks_sql import SqlSourceTrunks
 from callwarden.call_admission.admission.adapters.store_sql import SqlAdmissionStore
@@ -118,7 +120,7 @@ async def run_all(
     await _lists(admission, alice)
     await _payment(connections["payment"].database, seed)
     await _auth(connections["auth"].database, connections["auth"].hot, alice)
-    await desk_on(admission, FakeClock()).delete_trunk(f"{MARK}-trunk")
+    await administration_on(admission, FakeClock()).trunks.delete(f"{MARK}-trunk")
     assert not (await database_role(rating)).may_delete_ledger
     assert (await database_role(owner)).may_delete_ledger
     await _roles(owner, seed)
@@ -137,16 +139,16 @@ async def _rating_routes(database: Database, admission: Database) -> None:
     decks = SqlDeckStore(database)
     await decks.set_route(RouteRow(DIGITS, f"{MARK}-trunk", 1, f"{MARK}-deck"))
     assert len(await decks.routes()) == 1
-    await _refused(desk_on(admission, FakeClock()).delete_trunk(f"{MARK}-trunk"))
+    await _refused(administration_on(admission, FakeClock()).trunks.delete(f"{MARK}-trunk"))
     assert await decks.delete_route(DIGITS, f"{MARK}-trunk")
 
 
 async def _accounts(database: Database) -> UUID:
-    accounts, desk = accounts_sql.SqlAccounts(database), desk_on(database, FakeClock())
+    accounts, admin = accounts_sql.SqlAccounts(database), administration_on(database, FakeClock())
     alice, carrier = uuid.uuid4(), uuid.uuid4()
-    await accounts.create(uuid.uuid4(), named("reseller", type_="reseller", prepaid=False), Ceilings())
+    await accounts.create(uuid.uuid4(), named("reseller", type="reseller", prepaid=False), Ceilings())
     await accounts.create(alice, named("alice", "1", parent=f"{MARK}-reseller"), Ceilings())
-    await accounts.create(carrier, named("carrier", type_="carrier", prepaid=False))
+    await accounts.create(carrier, named("carrier", type="carrier", prepaid=False))
     await _refused(accounts.create(uuid.uuid4(), named("alice")))
     await _refused(accounts.create(uuid.uuid4(), named("other", "1")))
     lines = [Line(1, named("imported", "2", parent=f"{MARK}-reseller")), Line(2, named("imported-too"))]
@@ -173,11 +175,11 @@ async def _accounts(database: Database) -> UUID:
         change(prepaid=False),
         change(prepaid=True),
     ):
-        await desk.update(ref, changed)
-    await _refused(desk.update(ref, change(add_numbers=(f"+{DIGITS}2",))))
-    await desk.create_trunk(trunk(name=f"{MARK}-trunk", account=str(carrier), address=f"{MARK}.org:5060"))
-    await desk.update_trunk(f"{MARK}-trunk", TrunkChange(enabled=True))
-    assert len(await desk.trunks()) == 1
+        await admin.accounts.update(ref, changed)
+    await _refused(admin.accounts.update(ref, change(add_numbers=(f"+{DIGITS}2",))))
+    await admin.trunks.create(trunk(name=f"{MARK}-trunk", account=str(carrier), address=f"{MARK}.org:5060"))
+    await admin.trunks.update(f"{MARK}-trunk", TrunkUpdate({"enabled": True}))
+    assert len(await admin.trunks.list()) == 1
     await SqlSourceTrunks(database).refresh()
     return alice
 
@@ -207,13 +209,14 @@ async def _calls(database: Database, seed: Database, alice: UUID) -> None:
 
     await seed.transaction("seed", work)
     accounts, records = accounts_sql.SqlAccounts(database), records_sql.SqlRecords(database)
+    history = SqlCallHistory(database)
     await accounts.get(alice, NOW_S)
     for owner in (None, alice):
-        assert await accounts.calls(owner, 1.0, 10, running=False)
-        assert await accounts.calls(owner, 1.0, 10, running=True)
-        await accounts.audit(owner)
+        assert await history.list(owner, 1.0, 10, running=False)
+        assert await history.list(owner, 1.0, 10, running=True)
+        await history.audit(owner)
         assert len([page async for page in records.export(owner, 0.0, NOW_S)]) == 2
-    assert (await accounts.explain(call_id)).call is not None
+    assert (await history.explain(call_id)).call is not None
     for outcome in ("", MARK):
         await records.decisions(alice, 0.0, outcome, RecordPlace(int(NOW_S) * 10**6, uuid.uuid4()), 2)
     await records.ledger(alice, 0.0, RecordPlace(int(NOW_S) * 10**6, uuid.uuid4()), 2)
@@ -223,9 +226,9 @@ async def _shards(database: Database, seed: Database, alice: UUID) -> None:
     shards = SqlShards(database)
     assert await shards.grow(alice, 1, 2)
     await seed.transaction("seed", lambda connection: connection.execute(insert(counter).values(scope=alice, shard=1)))
-    desk = desk_on(database, FakeClock())
-    await desk.update(AccountRef.parse(str(alice)), change(shards=0))
-    await desk.update(AccountRef.parse(f"{MARK}-carrier"), change(prepaid=True))
+    admin = administration_on(database, FakeClock())
+    await admin.accounts.update(AccountRef.parse(str(alice)), change(shards=0))
+    await admin.accounts.update(AccountRef.parse(f"{MARK}-carrier"), change(prepaid=True))
 
 
 async def _admission(hot: HotPool, alice: UUID) -> None:

@@ -13,8 +13,8 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
-from admission_desk import account as new_account
-from admission_desk import change, trunk
+from admission_admin import account as new_account
+from admission_admin import change, trunk
 from sqlalchemy import event, func, insert, select, update
 from sqlalchemy.util import await_only
 
@@ -22,8 +22,9 @@ from callwarden.auth.adapters.credentials_sql import SqlCredentialStore
 from callwarden.auth.core.sealing import SEALED_BYTES, Sealed
 from callwarden.auth.core.users import UserKey
 from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
+from callwarden.call_admission.accounts.adapters.trunks_sql import SqlTrunks
 from callwarden.call_admission.accounts.core.account_csv import Line
-from callwarden.call_admission.accounts.core.accounts import TrunkChange
+from callwarden.call_admission.accounts.core.trunks import TrunkUpdate
 from callwarden.call_admission.admission.adapters.shards_sql import SqlShards
 from callwarden.call_admission.lists.adapters.lists_sql import SqlLists
 from callwarden.call_admission.model.lists import ListEntry, ListHead
@@ -200,10 +201,10 @@ async def test_an_import_that_another_creation_interrupts_is_whole_and_made_once
 
 
 async def test_two_changes_of_a_trunk_are_both_made(two: Two) -> None:
-    owner = await two.account("carrier", type_="carrier", prepaid=False)
-    await SqlAccounts(two.other).create_trunk(trunk(account="carrier"), owner)
-    two.interrupt("FOR UPDATE", lambda: SqlAccounts(two.other).update_trunk("berlin", TrunkChange(strip_digits=3)))
-    after, _ = await SqlAccounts(two.one).update_trunk("berlin", TrunkChange(enabled=False))
+    owner = await two.account("carrier", type="carrier", prepaid=False)
+    await SqlTrunks(two.other).create(trunk(account="carrier"), owner)
+    two.interrupt("FOR UPDATE", lambda: SqlTrunks(two.other).update("berlin", TrunkUpdate({"strip_digits": 3})))
+    after, _ = await SqlTrunks(two.one).update("berlin", TrunkUpdate({"enabled": False}))
     assert (after.strip_digits, after.enabled) == (3, False)
     assert two.retried("trunk-update") == 1
 
@@ -279,8 +280,8 @@ async def test_an_import_of_a_deck_goes_on_when_its_row_was_touched(two: Two) ->
 
 
 async def test_two_routes_set_at_once_both_lead_somewhere(two: Two) -> None:
-    owner = await two.account("carrier", type_="carrier", prepaid=False)
-    await SqlAccounts(two.other).create_trunk(trunk(account="carrier"), owner)
+    owner = await two.account("carrier", type="carrier", prepaid=False)
+    await SqlTrunks(two.other).create(trunk(account="carrier"), owner)
     two.interrupt("count(*)", lambda: SqlDeckStore(two.other).set_route(RouteRow("49", "berlin")))
     await SqlDeckStore(two.one).set_route(RouteRow("33", "berlin"))
     assert two.retried("set route") == 1

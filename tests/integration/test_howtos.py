@@ -13,7 +13,7 @@ from callwarden.testing.phones import Phones
 from callwarden.testing.waiting import eventually
 from tests.integration.walkthrough import Walkthrough, reader_environment
 
-pytestmark = pytest.mark.timeout(480)
+pytestmark = pytest.mark.timeout(900)
 
 ROOT = Path(__file__).resolve().parents[2]
 PBX = "127.0.0.77"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.walkthrough import Walkthrough, blocks, pattern, reader_environment
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +26,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
+@pytest.mark.long
 async def test_the_tutorial_does_what_it_says(folder: Path, free_udp_port: Callable[[], int]) -> None:
     page = (ROOT / "docs/tutorial/first-call.md").read_text()
     sip, carrier = free_udp_port(), free_udp_port()
@@ -38,6 +39,7 @@ async def test_the_tutorial_does_what_it_says(folder: Path, free_udp_port: Calla
         await reader.follow(page)
 
 
+@pytest.mark.long
 async def test_the_readme_s_steps_end_in_a_call_and_a_refusal(folder: Path, free_udp_port: Callable[[], int]) -> None:
     page = (ROOT / "README.md").read_text()
     steps = [block.text for block in blocks(page[page.index("## Use it yourself") : page.index("## A refusal")])]

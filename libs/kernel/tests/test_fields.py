@@ -21,7 +21,7 @@ def test_every_attribute_has_a_line() -> None:
 @pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("name", ["name", "column", "proto", "header", "option", "about"])
 def test_no_two_lines_say_the_same(table: str, name: str) -> None:
-    said = [value for field in TABLES[table] if (value := getattr(field, name)) is not None]
+    said = [value for field in TABLES[table] if (value := getattr(field, name)) != ""]
     assert len(said) == len(set(said))
 
 
@@ -49,8 +49,8 @@ def test_names_follow_from_the_attribute_unless_the_line_says_otherwise() -> Non
         "max-size",
     )
     assert (made.wire, made.group, made.add_option) == ("max_size", "limits", "add-max-size")
-    other = DataField(about="How large.", column=None, header="size").named("max_size")
-    assert (other.column, other.proto, other.header, other.option) == (None, "max_size", "size", "size")
+    other = DataField(about="How large.", has_column=False, header="size").named("max_size")
+    assert (other.column, other.proto, other.header, other.option) == ("", "max_size", "size", "size")
 
 
 def test_a_field_without_a_line_is_found_when_the_table_is_read() -> None:

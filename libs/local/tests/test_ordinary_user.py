@@ -21,6 +21,7 @@ CHOSEN = "not test_system or servers or temporary or every or each or killed"
 LENT = "dac_read_search"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)  # A whole test run.
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run as an ordinary user, all tests are this test")
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv: apt-get install util-linux")

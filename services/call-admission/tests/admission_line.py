@@ -9,13 +9,14 @@ from zoneinfo import ZoneInfo
 from callwarden.call_admission.admission.core.decide import Admit, Evaluation, decide, decide_extension
 from callwarden.call_admission.admission.core.rules import velocity
 from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot, SourceTrunk
-from callwarden.call_admission.model.account import Account, AccountType
+from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import CallRequest, Ended, ExtendRequest, Hold, Pricing, Quote, Route
 from callwarden.call_admission.model.days import day_of
 from callwarden.call_admission.model.policy import AdmissionPolicies, AdmissionPolicy
 from callwarden.call_admission.model.scopes import ACCOUNT, ADDRESS, REALM, RESELLER, SYSTEM
 from callwarden.call_admission.model.settle import settle
 from callwarden.call_admission.model.usage import TransitionContext, Usage
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Refuse, RuleResult
 from callwarden.limits.shards import Shard

@@ -12,12 +12,9 @@ from uuid import UUID
 from sqlalchemy import func, select
 
 from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
-from callwarden.call_admission.accounts.core.accounts import (
-    AccountView,
-    Audit,
-    NewAccount,
-    check_account,
-)
+from callwarden.call_admission.accounts.adapters.calls_sql import SqlCallHistory
+from callwarden.call_admission.accounts.core.accounts import check_account
+from callwarden.call_admission.accounts.core.views import AccountView, LedgerAudit
 from callwarden.call_admission.admission.adapters.store_sql import SESSION, SqlAdmissionStore
 from callwarden.call_admission.admission.app.calls import CallAdmission
 from callwarden.call_admission.admission.attempts import AdmissionAttempts
@@ -87,6 +84,7 @@ class Site:
     """The same as its owner, for what others do and for what no service may."""
     attempts: AdmissionAttempts
     accounts: SqlAccounts
+    history: SqlCallHistory
     app: CallAdmission
     clock: FakeClock
     quotes: PriceList
@@ -96,12 +94,12 @@ class Site:
     async def account(self, **changes: Any) -> UUID:
         number = next(numbers)
         values: dict[str, Any] = {
-            "realm": "example.org", "name": f"a{number}", "type_": "enduser", "status": "", "currency": "EUR",
+            "realm": "example.org", "name": f"a{number}", "type": "enduser", "status": "", "currency": "EUR",
             "time_zone": "Europe/Berlin", "prepaid": True, "deck": "retail", "max_lines": 5, "daily_micros": None,
             "numbers": (),
         }  # fmt: skip
         credit = changes.pop("credit_micros", 1_000_000)
-        new: NewAccount = check_account(**(values | changes))
+        new = check_account(values | changes)
         account_id = uuid.uuid4()
         await self.accounts.create(account_id, new)
         if credit:
@@ -124,9 +122,9 @@ class Site:
         async with await self.owner.hot(connections=1) as pool:
             await pool.transaction("top-up", work)
 
-    async def audit(self, account_id: UUID | None = None) -> Audit:
+    async def audit(self, account_id: UUID | None = None) -> LedgerAudit:
         """The books, which must be right whatever happened."""
-        audit = await self.accounts.audit(account_id)
+        audit = await self.history.audit(account_id)
         assert audit.mismatched == ()
         assert audit.balance_sum_micros == audit.ledger_sum_micros
         assert audit.held_sum_micros == audit.hold_rows_sum_micros
@@ -184,8 +182,10 @@ class running:  # noqa: N801 - reads as a function
         attempts = AdmissionAttempts(store, random_float)
         app = CallAdmission(attempts, quotes, policies, self._clock, random_float, notifier=notified)
         self._task = asyncio.create_task(app.run())
-        accounts = SqlAccounts(self._database)
-        return Site(self._database, self._owner, attempts, accounts, app, self._clock, quotes, self._metrics, notified)
+        accounts, history = SqlAccounts(self._database), SqlCallHistory(self._database)
+        return Site(
+            self._database, self._owner, attempts, accounts, history, app, self._clock, quotes, self._metrics, notified
+        )  # fmt: skip
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._task.cancel()

@@ -23,10 +23,11 @@ from callwarden.call_admission.admission.core.resharding import AccountCounts, m
 from callwarden.call_admission.admission.core.state import Changes, CounterRow, Loaded, ReadSet
 from callwarden.call_admission.admission.core.transaction import AdmissionTransaction
 from callwarden.call_admission.admission.ports import WriteConflict, Written
-from callwarden.call_admission.model.account import Account, AccountType
+from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import CallRequest, Ended, ExtendRequest, Hold, Pricing, Quote, Route
 from callwarden.call_admission.model.policy import AdmissionPolicies, AdmissionPolicy
 from callwarden.call_admission.model.usage import Usage
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import default_set

@@ -25,12 +25,12 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from callwarden.call_admission.admission.core.cache import AccountCache
 from callwarden.call_admission.admission.core.commands import Command
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.calls import Expired, Pricing, Started
 from callwarden.call_admission.model.policy import AddressPolicy, Ceiling
 from callwarden.call_admission.model.scopes import scope_of
 from callwarden.call_admission.model.usage import Usage
 from callwarden.call_admission.model.usage_shards import merged
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.tariff import Price, RateGroup, Window
 
 RESELLER = UUID(int=9)

@@ -56,7 +56,7 @@ async def test_a_call_is_admitted_extended_and_settled_to_the_micro(site: Site) 
     await site.app.ended(site.ended(hold_id, account_id, 75))
     audit = await site.audit()
     assert (audit.open_holds, audit.held_sum_micros, audit.balance_sum_micros) == (0, 0, 1_000_000 - 75_000)
-    (record,) = await site.accounts.calls(account_id, 0.0, 10, running=False)
+    (record,) = await site.history.list(account_id, 0.0, 10, running=False)
     assert (record.state, record.duration_s, record.price_micros) == ("settled", 75, 75_000)
     view = await site.accounts.get(account_id, site.clock.unix_s())
     assert (view.spent_today_micros, view.lines_in_use) == (75_000, 0)
@@ -70,7 +70,7 @@ async def test_of_a_thousand_at_once_five_are_admitted_and_all_refusals_are_kept
     refused = [(r, o) for r, o in zip(requests, outcomes, strict=True) if isinstance(o, Refused)]
     assert len(refused) == 995
     assert {outcome.refuse.reason for _, outcome in refused} == {Reason.LINES}
-    explained = await site.accounts.explain(refused[500][0].call_id)
+    explained = await site.history.explain(refused[500][0].call_id)
     assert explained.call is not None
     assert (explained.call.state, explained.call.reason) == ("refused", "lines")
     # Few transactions, since what waits is decided together.
@@ -103,7 +103,7 @@ async def test_processes_on_one_database_admit_no_more_than_one_would(
 async def test_the_price_list_that_holds_is_the_one_in_the_database(site: Site) -> None:
     account_id = await site.account()
     await site.admit(account_id)
-    change = AccountChange(deck="later")
+    change = AccountChange({"deck": "later"})
     await site.accounts.update(account_id, change)
     outcome = await site.app.admit(site.request(account_id))
     assert isinstance(outcome, Admitted)
@@ -127,12 +127,12 @@ async def test_an_account_not_seen_before_is_first_taken_to_be_priced_like_the_l
 
 
 async def test_an_account_without_a_price_list_is_priced_by_its_resellers_of_the_moment(site: Site) -> None:
-    reseller = await site.account(type_="reseller", name="north", deck="retail")
+    reseller = await site.account(type="reseller", name="north", deck="retail")
     account_id = await site.account(deck="", parent="north")
     own_id = await site.account(deck="retail", parent="north")
     assert await site.price(account_id) == PRICE
     assert site.quotes.asked[-1][0] == Pricing("retail", "retail", "example.org", is_resellers=True)
-    await site.accounts.update(reseller, AccountChange(deck="later"))
+    await site.accounts.update(reseller, AccountChange({"deck": "later"}))
     assert await site.price(account_id) == LATER_PRICE
     assert await site.price(own_id) == PRICE
     assert site.quotes.asked[-1][0] == Pricing("retail", "later", "example.org", is_resellers=True)
@@ -259,7 +259,7 @@ async def test_the_reaper_settles_what_nobody_ends_and_a_late_end_changes_nothin
     await site.app.ended(site.ended(answered, account_id, 20))
     await site.app.ended(site.ended(ringing, account_id, None))
     assert (await site.audit()).balance_sum_micros == 1_000_000 - 60_000
-    records = await site.accounts.calls(account_id, 0.0, 10, running=False)
+    records = await site.history.list(account_id, 0.0, 10, running=False)
     assert {(record.state, record.reason) for record in records} == {("expired", "expired")}
 
 
@@ -289,7 +289,7 @@ async def test_a_clock_that_is_ahead_makes_no_hold_last_for_ever(site: Site) -> 
     hold_id = await site.admit(account_id, start_s=site.clock.unix_s() + 10_000)
     ahead_s = site.clock.unix_s() + 10_000
     await site.app.started(Started(hold_id, account_id, ahead_s, "carrier"))
-    (running_call,) = await site.accounts.calls(account_id, 0.0, 10, running=True)
+    (running_call,) = await site.history.list(account_id, 0.0, 10, running=True)
     assert running_call.started_at_s == site.clock.unix_s()
     assert running_call.answered_at_s == site.clock.unix_s()
 
@@ -307,13 +307,13 @@ async def test_another_services_decision_is_kept_once_and_explained(site: Site) 
         uuid.uuid4(), "call-from-the-edge", None, site.clock.unix_s(), "refuse", None, b"\x12\x04edge"
     )
     await asyncio.gather(site.app.record(note), site.app.record(note))
-    explained = await site.accounts.explain("call-from-the-edge")
+    explained = await site.history.explain("call-from-the-edge")
     assert explained.decisions == (b"\x12\x04edge",)
 
 
 async def test_the_record_says_what_the_carrier_that_took_the_call_charges(site: Site) -> None:
-    carrier = await site.account(type_="carrier", credit_micros=0, limits={"talk_day_s": 1_000})
-    other = await site.account(type_="carrier", credit_micros=0)
+    carrier = await site.account(type="carrier", credit_micros=0, talk_day_s=1_000)
+    other = await site.account(type="carrier", credit_micros=0)
     cheap = Price("EUR", (Window(0, (RateGroup(0, 30_000, 60, 1),)),))
     foreign = Price("USD", (Window(0, (RateGroup(0, 30_000, 60, 1),)),))
     site.quotes.routes = (

@@ -51,9 +51,9 @@ async def test_a_correction_is_booked_beside_the_charge_and_moves_balance_day_an
         assert snapshot.spent_micros == price_micros
         ((record,),) = [page async for page in records.export(account_id, 0.0, site.clock.unix_s() + 1)]
         assert (record.price_micros, record.corrected_micros) == (50_000, price_micros - 50_000)
-        (shown,) = await site.accounts.calls(account_id, 0.0, 10, running=False)
+        (shown,) = await site.history.list(account_id, 0.0, 10, running=False)
         assert (shown.price_micros, shown.corrected_micros) == (50_000, price_micros - 50_000)
-        explained = (await site.accounts.explain(record.call_id)).call
+        explained = (await site.history.explain(record.call_id)).call
         assert explained is not None
         assert explained.corrected_micros == price_micros - 50_000
         await site.audit()
@@ -69,7 +69,7 @@ async def test_a_correction_counts_with_the_reseller_and_the_address_too(
 ) -> None:
     counted = policy(callsPerAddress={"maxCost": 10})
     async with running(database_url, fake_clock, policy=counted) as site:
-        shop = await site.account(type_="reseller", prepaid=True, credit_micros=10 * SLICE_MICROS, shards=shards)
+        shop = await site.account(type="reseller", prepaid=True, credit_micros=10 * SLICE_MICROS, shards=shards)
         account_id = await site.account(parent=str(shop))
         first, second = [await settled(site, account_id, 50) for _ in range(2)]
 
@@ -127,7 +127,7 @@ async def test_the_ledger_is_listed_page_by_page_the_newest_first_and_of_one_acc
 
 
 async def test_a_dearer_call_takes_of_its_resellers_credit_in_whatever_shard(site: Site) -> None:
-    shop = await site.account(type_="reseller", prepaid=True, credit_micros=4 * SLICE_MICROS, shards=4)
+    shop = await site.account(type="reseller", prepaid=True, credit_micros=4 * SLICE_MICROS, shards=4)
     account_id = await site.account(parent=str(shop), max_lines=100)
     hold_id = await settled(site, account_id, 60)
     await site.admit(account_id)

@@ -38,7 +38,7 @@ async def test_a_resellers_accounts_are_counted_together_by_all_processes(
 ) -> None:
     async with running(database_url, fake_clock) as one, running(database_url, fake_clock) as other:
         number = next(numbers)
-        await one.account(type_="reseller", name=f"reseller-{number}", max_lines=8)
+        await one.account(type="reseller", name=f"reseller-{number}", max_lines=8)
         first = await one.account(parent=f"reseller-{number}")
         second = await one.account(parent=f"reseller-{number}")
         calls = await asyncio.gather(*(site.admit(each) for each in (first, second) for site in (one, other) * 2))
@@ -105,11 +105,11 @@ async def test_calls_that_run_while_their_account_is_sharded_and_joined_again_en
     assert (view.balance_micros, view.held_micros) == (1_000_000 - 10_000, 3 * 60_000)
     assert await shards.grow(account_id, 4, 8)
     await site.app.ended(site.ended(calls[1], account_id, 10))
-    await site.accounts.update(account_id, AccountChange(shards=0))
+    await site.accounts.update(account_id, AccountChange({"shards": 0}))
     await site.app.ended(site.ended(calls[2], account_id, 10))
     audit = await site.audit(account_id)
     assert (audit.balance_sum_micros, audit.held_sum_micros) == (1_000_000 - 30_000, 60_000)
-    await site.accounts.update(account_id, AccountChange(shards=3))
+    await site.accounts.update(account_id, AccountChange({"shards": 3}))
     await site.app.ended(site.ended(calls[3], account_id, None))
     audit = await site.audit(account_id)
     assert (audit.balance_sum_micros, audit.held_sum_micros, audit.open_holds) == (1_000_000 - 30_000, 0, 0)

@@ -15,9 +15,10 @@ from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.events.v1 import events_pb2
 from callwarden.call_admission.admission.core.contended import CONFLICTS_PER_S, Contended
 from callwarden.call_admission.admission.core.state import AccountState, Loaded
-from callwarden.call_admission.model.account import Account, AccountType
+from callwarden.call_admission.model.account import Account
 from callwarden.common.bus import Bus
 from callwarden.common.rpc.client import unary
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.errors import CallwardenError
 from callwarden.testing.waiting import eventually
 
@@ -175,8 +176,8 @@ async def an_account_that_both_contend_for_gets_shards_and_stays_exact(edge: Edg
 
 def standing(version: int, shards: int = 0) -> Loaded:
     account = Account(
-        uuid.UUID(int=1), "r", "busy", AccountType.ENDUSER, True, "EUR", "UTC", True, "", 0, 0, 0, None, None,
-        shards=shards,
+        "busy", "r", AccountType.ENDUSER, True, "EUR", "UTC", True, "", shards=shards,
+        id=uuid.UUID(int=1), balance_micros=0, held_micros=0, overdraft_micros=0,
     )  # fmt: skip
     return Loaded({account.id: AccountState.of(account, version)}, {})
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
-from admission_desk import Limits, account, desk_on
+from admission_admin import Limits, account, administration_on
 from admission_site import Site, running
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,8 +19,10 @@ from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.events.v1 import events_pb2
 from callwarden.call_admission.accounts.adapters.accounts_grpc import AccountGrpc
 from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
-from callwarden.call_admission.accounts.app.account_service import Ceilings, Imported, ImportWish
-from callwarden.call_admission.accounts.app.limit_queries import LimitDesk
+from callwarden.call_admission.accounts.adapters.trunks_sql import SqlTrunks
+from callwarden.call_admission.accounts.app.account_import import Imported, ImportRequest
+from callwarden.call_admission.accounts.app.account_service import PolicyCeilings
+from callwarden.call_admission.accounts.app.limit_queries import LimitQueries
 from callwarden.call_admission.accounts.core.accounts import AccountFilter, check_account, check_change
 from callwarden.call_admission.admission.adapters.admission_grpc import AdmissionGrpc
 from callwarden.call_admission.admission.adapters.events_nats import CallEvents
@@ -46,9 +48,9 @@ class Doors:
     def __init__(self, site: Site, clock: FakeClock) -> None:
         self.site = site
         watch = Process(clock, MemoryListed()).watch
-        self.accounts = AccountGrpc(
-            desk_on(site.database, clock), LimitDesk(site.app, site.accounts, AdmissionPolicies(default_set()), clock)
-        )
+        admin, trunks = administration_on(site.database, clock), SqlTrunks(site.database)
+        limits = LimitQueries(site.app, site.accounts, trunks, AdmissionPolicies(default_set()), clock)
+        self.accounts = AccountGrpc(admin.accounts, admin.trunks, admin.records, limits)
         self.admissions = AdmissionGrpc(site.app, watch)
         self.events = CallEvents(site.app, watch)
 
@@ -56,7 +58,7 @@ class Doors:
         site = self.site
         site.quotes.routes = (Route("berlin", "192.0.2.1:5060"),)
         self.account_id = await site.account(name="alice", numbers=("49301234",))
-        await site.account(name="carrier-account", type_="carrier", prepaid=False, credit_micros=0)
+        await site.account(name="carrier-account", type="carrier", prepaid=False, credit_micros=0)
         await self.ask("CreateTrunk", trunk())
         self.settled = await site.admit(self.account_id)
         await site.app.ended(site.ended(self.settled, self.account_id, 60))
@@ -298,7 +300,7 @@ async def test_an_end_by_a_clock_gone_wrong_charges_no_more_than_was_held(
     balance, held, _ = await doors.money()
     assert held == 0
     assert before[0] - before[1] <= balance <= before[0]
-    (call, _) = await doors.site.accounts.calls(doors.account_id, 0.0, 10, running=False)
+    (call, _) = await doors.site.history.list(doors.account_id, 0.0, 10, running=False)
     assert call.ended_at_s <= unix_s
     assert call.duration_s <= 366 * 86_400
     await doors.site.audit()
@@ -321,18 +323,18 @@ _TEXTS = ("realm", "name", "currency", "time_zone", "deck", "parent", "country",
 @given(st.dictionaries(st.sampled_from(_TEXTS), st.text(max_size=80)))
 def test_an_account_of_any_texts_is_clean_or_refused_by_field(texts: dict[str, str]) -> None:
     values: dict[str, Any] = {
-        "realm": "example.org", "name": "bob", "type_": "enduser", "status": "", "currency": "EUR", "time_zone": "UTC",
+        "realm": "example.org", "name": "bob", "type": "enduser", "status": "", "currency": "EUR", "time_zone": "UTC",
         "prepaid": True, "deck": "",
     }  # fmt: skip
     try:
-        new = check_account(**(values | texts))
+        new = check_account(values | texts)
         changes: dict[str, Any] = {name: text for name, text in texts.items() if name not in ("realm", "name")}
-        change = check_change(**changes)
+        change = check_change(changes)
     except Invalid as error:
         assert error.field
         return
-    for checked in (new, change):
-        for text in (getattr(checked, name, None) or "" for name in _TEXTS):
+    for checked in ({name: getattr(new, name) for name in _TEXTS}, change.values):
+        for text in (checked.get(name) or "" for name in _TEXTS):
             assert text.isascii()
             assert text.isprintable()
 
@@ -347,16 +349,16 @@ async def test_of_many_accounts_created_at_once_exactly_as_many_are_as_the_ceili
 ) -> None:
     # Two connections a process: who waits must not keep the one that whose turn it is needs.
     async with Database(database_url, connections_max=2) as one, Database(database_url, connections_max=2) as other:
-        desks = [desk_on(database, fake_clock, limits=limits) for database in (one, other)]
+        sides = [administration_on(database, fake_clock, limits=limits) for database in (one, other)]
         outcomes = await asyncio.gather(
-            *(insist(desks[n % 2].create, account(name=f"a{n}", numbers=())) for n in range(16))
+            *(insist(sides[n % 2].accounts.create, account(name=f"a{n}", numbers=())) for n in range(16))
         )
         refused = [outcome for outcome in outcomes if isinstance(outcome, Exhausted)]
         assert len(refused) == 9
         assert {error.field for error in refused} <= {"spec.system.maxAccounts", "spec.system.perRealm.maxAccounts"}
-        assert len(await desks[0].list("", 100)) == 7
+        assert len(await sides[0].accounts.list("", 100)) == 7
         if limits.system is None or limits.system > 7:
-            await desks[0].create(account(name="a", realm="other.org", numbers=()))
+            await sides[0].accounts.create(account(name="a", realm="other.org", numbers=()))
 
 
 @pytest.mark.setting("licensecfg")
@@ -365,27 +367,27 @@ async def test_imports_and_creations_at_once_come_to_no_more_than_the_ceiling_an
 ) -> None:
     limits = Limits(system=20)
     async with Database(database_url, connections_max=3) as one, Database(database_url, connections_max=3) as other:
-        desks = [desk_on(database, fake_clock, limits=limits) for database in (one, other)]
+        sides = [administration_on(database, fake_clock, limits=limits) for database in (one, other)]
         files = [
             "name,type,parent\n" + f"r{file},reseller,\n" + "".join(f"i{file}-{n},enduser,r{file}\n" for n in range(7))
             for file in range(4)
         ]
-        wishes = [ImportWish(text.encode(), "example.org", "EUR", False, False) for text in files]
+        requests = [ImportRequest(text.encode(), "example.org", "EUR", False, False) for text in files]
         outcomes = await asyncio.gather(
-            *(insist(desks[n % 2].import_, wish) for n, wish in enumerate(wishes)),
-            *(insist(desks[n % 2].create, account(name=f"a{n}", numbers=())) for n in range(6)),
+            *(insist(sides[n % 2].accounts.import_, request) for n, request in enumerate(requests)),
+            *(insist(sides[n % 2].accounts.create, account(name=f"a{n}", numbers=())) for n in range(6)),
         )
         assert [outcome.errors for outcome in outcomes if isinstance(outcome, Imported) and outcome.errors] == []
-        names = {view.account.name for view in await desks[0].list("", 100)}
+        names = {view.account.name for view in await sides[0].accounts.list("", 100)}
         assert len(names) <= 20
         for file in range(4):
             assert len({name for name in names if name.startswith((f"i{file}-", f"r{file}"))}) in (0, 8)
         # As many as fit: another file doesn't, and single ones do up to the last.
         assert len(names) > 12
         for n in range(20 - len(names)):
-            await desks[0].create(account(name=f"z{n}", numbers=()))
+            await sides[0].accounts.create(account(name=f"z{n}", numbers=()))
         with pytest.raises(Exhausted):
-            await desks[1].create(account(name="one-more", numbers=()))
+            await sides[1].accounts.create(account(name="one-more", numbers=()))
 
 
 async def insist(ask: Any, what: Any) -> Any:
@@ -403,7 +405,7 @@ async def insist(ask: Any, what: Any) -> Any:
 async def test_who_knows_of_no_ceiling_takes_no_turns(database_url: str, fake_clock: FakeClock) -> None:
     async with Database(database_url) as database:
         accounts = SqlAccounts(database)
-        await accounts.create(UUID(int=1), account(), Ceilings(Limits()))
+        await accounts.create(UUID(int=1), account(), PolicyCeilings(Limits()))
         assert len(await accounts.list("", 10, fake_clock.unix_s(), AccountFilter())) == 1
         async with database.engine.connect() as connection:
             counters = select(func.count()).select_from(metadata.tables["counter"])

@@ -75,7 +75,7 @@ async def test_a_currency_keeps_its_decimals_from_price_to_record_and_export(
 
 
 async def test_a_record_says_who_where_when_how_much_and_why(site: Site) -> None:
-    carrier = await site.account(type_="carrier", prepaid=False, credit_micros=0)
+    carrier = await site.account(type="carrier", prepaid=False, credit_micros=0)
     cost = Price("EUR", (Window(0, (RateGroup(0, 30_000, 60, 1),)),))
     site.quotes.routes = (Route("carrier", "192.0.2.1:5060", carrier_account_id=str(carrier), cost=cost),)
     account_id = await site.account(name="alice")
@@ -142,7 +142,7 @@ async def test_a_rule_that_leaves_less_than_a_slice_is_named_by_the_record_and_t
         r async for page in SqlRecords(site.database).export(account_id, 0.0, site.clock.unix_s() + 1) for r in page
     ]
     assert record.limits_hit == rule
-    explained = await site.accounts.explain(request.call_id)
+    explained = await site.history.explain(request.call_id)
     made = [admission_pb2.Decision.FromString(body) for body in explained.decisions]
     assert {decision.outcome: decision.cut_by for decision in made} == {"admit": "", "cut": rule}
 

@@ -14,11 +14,11 @@ from callwarden.call_admission.admission.core.rules.destinations import longest_
 from callwarden.call_admission.admission.core.rules.rule import refused
 from callwarden.call_admission.admission.core.slices import cost_max, possible_answers
 from callwarden.call_admission.admission.core.snapshot import Snapshot
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.calls import NoQuote, Pricing, is_free
 from callwarden.call_admission.model.days import UnknownZone, day_of
 from callwarden.call_admission.model.number_plan import NumberKind, kind_of
 from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.tariff import Price, RateGroup, Window, cost, free
 from callwarden.kernel.verdict import Mode, Reason, Refuse
 from callwarden.policy.model import Modes
@@ -119,7 +119,7 @@ def test_a_reported_credit_rule_holds_no_money_that_is_not_there() -> None:
 
 @pytest.mark.setting("maxdailycreditforenduser")
 @pytest.mark.setting("maxdailycreditforts")
-@pytest.mark.parametrize(("type_", "limit"), [(AccountType.ENDUSER, 50_000), (AccountType.TRAFFIC_SENDER, 80_000)])
+@pytest.mark.parametrize(("type", "limit"), [(AccountType.ENDUSER, 50_000), (AccountType.TRAFFIC_SENDER, 80_000)])
 def test_each_type_of_account_has_its_daily_limit(type_: AccountType, limit: int) -> None:
     daily = policy(spend={"daily": {"endUser": "0.05", "trafficSender": "0.08"}})
     of = account(type=type_, prepaid=False)

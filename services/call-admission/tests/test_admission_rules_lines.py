@@ -29,10 +29,10 @@ from callwarden.call_admission.admission.core.decide import decide
 from callwarden.call_admission.admission.core.rules import RULES
 from callwarden.call_admission.admission.core.rules.rule import ACCOUNT as OWN
 from callwarden.call_admission.admission.core.snapshot import CounterView, SourceTrunk
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.scopes import CARRIER
 from callwarden.call_admission.model.spans import CalendarSpan
 from callwarden.call_admission.model.usage import Usage
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.verdict import Reason
 
 PEAK = {"max": 4, "maxOffPeak": 2, "peakHours": "Mon-Fri 08:00-20:00", "timeZone": "Europe/Berlin"}

@@ -31,7 +31,6 @@ from hypothesis import strategies as st
 from callwarden.call_admission.admission.core.decide import Admit, decide
 from callwarden.call_admission.admission.core.rules import RULES
 from callwarden.call_admission.admission.core.snapshot import CounterView, Snapshot, SourceTrunk
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.calls import CallRequest
 from callwarden.call_admission.model.habits import WEIGHT, AccountBaseline, Country, VelocityCounts
 from callwarden.call_admission.model.leases import Leases
@@ -40,6 +39,7 @@ from callwarden.call_admission.model.scopes import ADDRESS, CARRIER, REALM, RESE
 from callwarden.call_admission.model.spans import CalendarSpan
 from callwarden.call_admission.model.usage import Usage
 from callwarden.call_admission.model.windows import MINUTE_MS, SECOND_MS, SlidingWindow
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.verdict import Mode, Reason
 from callwarden.policy.model import Modes
 

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from callwarden.call_admission.admission.core.decide import decide
 from callwarden.call_admission.admission.core.rules import RULES, LimitUsage
 from callwarden.call_admission.admission.core.rules.rule import AdmissionRule
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.calls import Hold
 from callwarden.call_admission.model.days import day_of, end_of_day, end_of_month
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.verdict import Reason, Refuse
 
 MONDAY = at("2026-01-05 12:00", "Europe/Berlin")

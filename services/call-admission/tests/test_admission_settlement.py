@@ -66,10 +66,10 @@ async def test_an_account_that_owes_money_does_not_become_prepaid(site: Site, sh
     hold_id = await site.admit(account_id)
     await site.admit(account_id)
     with pytest.raises(Conflict) as raised:
-        await site.accounts.update(account_id, AccountChange(prepaid=True))
+        await site.accounts.update(account_id, AccountChange({"prepaid": True}))
     assert raised.value.field == "prepaid"
     await site.app.ended(site.ended(hold_id, account_id, None))
-    await site.accounts.update(account_id, AccountChange(prepaid=True))
+    await site.accounts.update(account_id, AccountChange({"prepaid": True}))
     assert (await view_of(site, account_id)).account.prepaid
 
 
@@ -105,7 +105,7 @@ async def test_events_told_twice_late_and_in_any_order_settle_each_call_once(
         await asyncio.gather(one.app.reap_once(), other.app.reap_once())
         for hold_id in silent:
             await other.app.ended(one.ended(hold_id, account_id, 3_600))  # after the reaper
-        calls = await one.accounts.calls(account_id, 0.0, 100, running=False)
+        calls = await one.history.list(account_id, 0.0, 100, running=False)
         assert sorted((call.hold_id, call.state, call.price_micros) for call in calls) == sorted(
             [(str(hold_id), "settled", 30_000) for hold_id in told]
             + [(str(hold_id), "expired", SLICE_MICROS) for hold_id in silent]

@@ -132,13 +132,13 @@ def test_no_talk_is_longer_than_admission_allows() -> None:
 def test_no_call_outlives_the_absolute_time_out_and_both_sides_get_bye() -> None:
     world = EdgeWorld({"session": {"absoluteTimeout": "2m", "callTimeout": "1h"}})
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
-    world.invite(alice, "bob")
+    invite = world.invite(alice, "bob")
     incoming = bob.got("INVITE")
     bob.respond(incoming, 180)
     alice.response(180)
     world.advance(50)
     bob.respond(incoming, 200)
-    alice.response(200)
+    alice.send(AnsweredCall(world, alice, bob, invite, alice.response(200), incoming).from_caller("ACK", cseq=2))
     bob.inbox.clear()
     world.advance(69.9)
     assert not bob.inbox

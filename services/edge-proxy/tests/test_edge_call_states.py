@@ -9,18 +9,22 @@ from uuid import UUID
 import pytest
 from edge_world import Agent, EdgeWorld
 
-from callwarden.edge_proxy.core.call import EdgeCall
+from callwarden.edge_proxy.core.call import CallSide, EdgeCall
 from callwarden.edge_proxy.core.call_states import (
     CALL,
     GRANT,
     IN_SETUP,
     MAY_HOLD,
+    OVER,
+    SIDE,
     TALKING,
     CallEvent,
     CallState,
     GrantEvent,
     GrantState,
     ImpossibleEvent,
+    SideEvent,
+    SideState,
 )
 from callwarden.edge_proxy.core.context import NotAsked
 from callwarden.edge_proxy.core.effects import (
@@ -36,10 +40,11 @@ from callwarden.edge_proxy.core.effects import (
 )
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip import build
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.message import Request, Response
 
-S, E, G, H = CallState, CallEvent, GrantState, GrantEvent
-TABLES: tuple[dict[Any, dict[Any, Any]], ...] = (CALL, GRANT)
+S, E, G, H, D, V = CallState, CallEvent, GrantState, GrantEvent, SideState, SideEvent
+TABLES: tuple[dict[Any, dict[Any, Any]], ...] = (CALL, GRANT, SIDE)
 HOLD = UUID("9a06b950-af52-4b41-b13f-f3222176d61e")
 
 # What has no row, and why it can't happen. Every pair is here or in the table.
@@ -49,23 +54,30 @@ IMPOSSIBLE: dict[CallEvent, tuple[set[CallState], str]] = {
     E.ADMITTED: (set(S) - {S.ADMITTING, S.ABANDONED}, "call-admission is asked once, and answers once"),
     E.UNANSWERED: (set(S) - {S.ADMITTING, S.ABANDONED}, "call-admission is asked once"),
     E.REFUSED: (set(S) - {S.IDENTIFYING, S.ADMITTING, S.ABANDONED}, "a call is refused before it has a target"),
-    E.PROGRESSED: (NO_TARGET | TALKING | {S.ENDED}, "no target has the INVITE, or it has answered, or it was left"),
-    E.ANSWERED: (NO_TARGET | {S.ENDED}, "no target has the INVITE; a late 2xx is ended by itself (LateAnswer)"),
-    E.FAILED: (NO_TARGET | TALKING | {S.ENDED}, "the caller has one final answer, after a target was tried"),
+    E.PROGRESSED: (NO_TARGET | TALKING | OVER, "no target has the INVITE, or it has answered, or it was left"),
+    E.ANSWERED: (NO_TARGET | OVER, "no target has the INVITE; a late 2xx is ended by itself (LateAnswer)"),
+    E.FAILED: (NO_TARGET | TALKING | OVER, "the caller has one final answer, after a target was tried"),
     E.CANCELLED: (
-        {S.ABANDONED, S.CANCELLING, S.ENDED} | TALKING,
+        {S.ABANDONED, S.CANCELLING} | TALKING | OVER,
         "the layer reports a CANCEL once, before the final answer",
     ),
-    E.HUNG_UP: (NO_TARGET, "no target has been tried, so there is no cookie that a BYE could bring"),
+    E.HUNG_UP: (set(S) - TALKING, "a BYE in an early dialog, or after the end, changes nothing"),
     E.RETARGETED: (set(S) - {S.CALLING, S.RINGING}, "only a call that is set up and not cancelled has a next target"),
     E.RECORD: (set(S) - {S.ANSWERED}, "a call is recorded once"),
     E.CUT: (set(S) - TALKING, "only running calls are cut"),
+    E.CLOSED: (set(S) - {S.CUTTING}, "only a call that is cut waits for its sides"),
 }
 IMPOSSIBLE_GRANT: dict[GrantEvent, tuple[set[GrantState], str]] = {
     H.ASK: ({G.ASKED, G.FINAL}, "one question at a time, and none for what can't be had"),
     H.GRANTED: ({G.OPEN, G.FINAL}, "nothing was asked"),
     H.UNANSWERED: ({G.OPEN, G.FINAL}, "nothing was asked"),
     H.LAST: ({G.FINAL}, "it is final already"),
+}
+
+
+IMPOSSIBLE_SIDE: dict[SideEvent, tuple[set[SideState], str]] = {
+    V.TELL: ({D.GONE}, "who is gone is told nothing"),
+    V.CLOSED: ({D.UP, D.GONE}, "each BYE of the edge has one end"),
 }
 
 
@@ -99,6 +111,22 @@ def test_every_event_of_a_grant_has_a_row_or_a_reason(state: GrantState, event: 
         assert call.grant is state
 
 
+@pytest.mark.parametrize("state", D)
+@pytest.mark.parametrize("event", V)
+def test_every_event_of_a_side_has_a_row_or_a_reason(state: SideState, event: SideEvent) -> None:
+    states, reason = IMPOSSIBLE_SIDE[event]
+    assert (event in SIDE[state]) != (state in states), reason
+    side = CallSide(SocketAddress("192.0.2.1", 5060), True, 1)
+    side.state = state
+    if event in SIDE[state]:
+        side.step(event)
+        assert side.state is SIDE[state][event]
+    else:
+        with pytest.raises(ImpossibleEvent):
+            side.step(event)
+        assert side.state is state
+
+
 def reachable(start: CallState) -> set[CallState]:
     found = {start}
     left = [start]
@@ -115,7 +143,7 @@ def test_every_state_is_reached_and_the_end_is_reached_from_every_state() -> Non
     assert all(S.ENDED in reachable(state) for state in S)
     assert reachable(S.ENDED) == {S.ENDED}
     assert not IN_SETUP & TALKING
-    assert set(S) - {S.IDENTIFYING, S.ENDED} == MAY_HOLD
+    assert set(S) - {S.IDENTIFYING} - OVER == MAY_HOLD
 
 
 class Recorder(dict[StrEnum, StrEnum]):
@@ -156,6 +184,7 @@ class Scene:
         self.invite = self.world_invite()
         self.requests: list[tuple[Agent, Request]] = []
         self.answer: Response | None = None  # the last one to the caller with a To tag
+        self.told: set[tuple[str, str | None]] = set()  # who has had a BYE: address and own tag
         self.cseq = 10
         for _ in range(self.random.choice((0, 1, 2, 2))):  # who it is, whether it may
             self.world.release()
@@ -181,10 +210,24 @@ class Scene:
                 message = agent.inbox.popleft()
                 if isinstance(message, Request) and message.method != "ACK":
                     self.requests.append((agent, message))
+                    if message.method == "BYE":
+                        self.told.add((agent.host, message.to.tag))
         while self.alice.inbox:
             message = self.alice.inbox.popleft()
+            if isinstance(message, Request) and message.method == "BYE":
+                self.told.add((self.alice.host, "caller"))
             if isinstance(message, Response) and 100 < message.status < 300 and message.cseq.method == "INVITE":
                 self.answer = message
+
+    def check_that_who_believes_in_a_call_was_told_of_its_end(self) -> None:
+        """A call that a far side believes in isn't reported ended without a BYE to that side through the edge."""
+        self.read()
+        for ended in self.world.ended:
+            if ended.answered_at_s:
+                callees = {host for host, tag in self.told if tag == "callee"}
+                assert callees, ended
+                # Who sent a BYE that was accepted needs none.
+                assert ended.reason == "caller-bye" or (self.alice.host, "caller") in self.told, ended
 
     def service(self) -> None:
         """The oldest question gets one of its answers."""
@@ -204,7 +247,7 @@ class Scene:
         """A carrier answers one of the requests that it has had."""
         if self.requests:
             agent, request = self.random.choice(self.requests)
-            statuses = (180, 200, 486, 503) if request.method == "INVITE" else (200, 481)
+            statuses = (180, 200, 486, 503) if request.method == "INVITE" else (200, 481, 500, 403)
             agent.respond(request, self.random.choice(statuses))
 
     def cancel(self) -> None:
@@ -249,6 +292,7 @@ def test_whatever_happens_is_in_the_table_every_row_happens_and_every_call_ends_
         assert not scene.world.edge.context._waiting
         admitted = any(isinstance(question, AdmitCall) for question in scene.world.asked)
         assert len(scene.world.ended) <= admitted
+        scene.check_that_who_believes_in_a_call_was_told_of_its_end()
     assert seen == rows
 
 

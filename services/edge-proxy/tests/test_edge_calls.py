@@ -69,22 +69,23 @@ def test_the_callee_hangs_up() -> None:
     assert [ended.reason for ended in world.ended] == ["callee-bye"]
 
 
-def test_a_bye_that_is_refused_does_not_stop_the_clock() -> None:
+@pytest.mark.parametrize("status", [400, 401, 403, 420])
+def test_a_bye_that_is_refused_does_not_stop_the_clock(status: int) -> None:
     """Else a caller could send one that the callee must refuse, and talk on for nothing."""
     world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     talk = world.talk(alice, bob, "bob")
     alice.send(talk.from_caller("BYE", cseq=1))
-    bob.respond(bob.got("BYE"), 500)
-    alice.response(500)
+    bob.respond(bob.got("BYE"), status)
+    alice.response(status)
     assert not world.ended
     assert len(world.edge.calls) == 1
     hang_up(world, alice, bob, talk.from_caller("BYE", cseq=9))
     assert len(world.ended) == 1
 
 
-@pytest.mark.parametrize("answer", [481, None])
-def test_a_bye_to_a_side_that_knows_nothing_or_is_gone_ends_the_call(answer: int | None) -> None:
+@pytest.mark.parametrize("answer", [408, 481, 500, 503, 603, None])
+def test_a_bye_whose_answer_leaves_doubt_has_the_edge_end_the_call_at_both_sides(answer: int | None) -> None:
     world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     talk = world.talk(alice, bob, "bob")
@@ -94,8 +95,12 @@ def test_a_bye_to_a_side_that_knows_nothing_or_is_gone_ends_the_call(answer: int
     else:
         bob.respond(bob.got("BYE"), answer)
     (ended,) = world.ended
-    assert ended.reason == "caller-bye"
-    assert ended.ended_at_s == ended.answered_at_s  # when it was asked for, not when nobody answered
+    assert ended.reason == ("cut-bye-unanswered" if answer is None else "cut-bye-refused")
+    assert ended.ended_at_s - ended.answered_at_s == (32 if answer is None else 0)  # what could be talked until the cut
+    if answer is not None:
+        alice.response(answer)
+    own = [message for message in (*alice.inbox, *bob.inbox) if message.get("reason")]
+    assert {(type(message), message.to.tag) for message in own} == {(Request, "caller"), (Request, "callee")}
 
 
 @pytest.mark.parametrize("status", [486, 480, 404, 603])

@@ -60,11 +60,19 @@ def test_a_cookie_says_what_was_put_in_to_each_side(
     assert len(text) <= 128
     assert text.isascii()
     assert text.replace("-", "").replace("_", "").isalnum()
-    assert cookie.read(KEYS, text, call_id, "caller", "callee", START_S) == Cookie(hold_id, True, callee, account_id)
-    assert cookie.read(KEYS, text, call_id, "callee", "caller", START_S) == Cookie(hold_id, False, caller, account_id)
+    of_caller = cookie.for_caller(KEYS, text, call_id, "caller", "callee")
+    assert len(of_caller) <= 128
+    assert of_caller.replace("-", "").replace("_", "").isalnum()
+    assert cookie.read(KEYS, of_caller, call_id, "caller", "callee", START_S) == Cookie(
+        hold_id, True, callee, account_id, caller
+    )
+    assert cookie.read(KEYS, text, call_id, "callee", "caller", START_S) == Cookie(
+        hold_id, False, caller, account_id, callee
+    )
 
 
 def issued(**more: object) -> str:
+    """The callee's cookie."""
     values: dict[str, object] = {
         "caller": SocketAddress("192.0.2.1", 5060),
         "callee": SocketAddress("192.0.2.2", 5060),
@@ -78,7 +86,22 @@ def issued(**more: object) -> str:
     [("call-2", "caller", "callee"), ("call-1", "x", "y"), ("call-1", None, None), ("call-", "1caller", "callee")],
 )
 def test_a_cookie_is_good_for_its_own_dialog_only(call_id: str, from_tag: str | None, to_tag: str | None) -> None:
-    assert cookie.read(KEYS, issued(), call_id, from_tag, to_tag, START_S) is CookieFault.FORGED
+    assert cookie.read(KEYS, issued(), call_id, to_tag, from_tag, START_S) is CookieFault.FORGED
+    assert cookie.read(KEYS, of_caller(), call_id, from_tag, to_tag, START_S) is CookieFault.FORGED
+
+
+def of_caller(callee_tag: str = "callee") -> str:
+    return cookie.for_caller(KEYS, issued(), "call-1", "caller", callee_tag)
+
+
+def test_neither_sides_cookie_serves_the_other() -> None:
+    assert cookie.read(KEYS, issued(), "call-1", "caller", "callee", START_S) is CookieFault.FORGED
+    assert cookie.read(KEYS, of_caller(), "call-1", "callee", "caller", START_S) is CookieFault.FORGED
+
+
+@pytest.mark.parametrize("tag", ["other", "", None, "calle", "callee2"])
+def test_the_callers_cookie_is_good_for_one_tag_of_the_callee(tag: str | None) -> None:
+    assert cookie.read(KEYS, of_caller(), "call-1", "caller", tag, START_S) is CookieFault.WRONG_TAG
 
 
 @given(st.integers(0, 57), st.characters(codec="ascii", categories=["L", "N"]))
@@ -86,7 +109,11 @@ def test_a_cookie_with_one_letter_changed_is_forged(at: int, letter: str) -> Non
     text = issued()
     changed = text[:at] + letter + text[at + 1 :]
     if changed != text:
-        assert cookie.read(KEYS, changed, "call-1", "caller", "callee", START_S) is CookieFault.FORGED
+        assert cookie.read(KEYS, changed, "call-1", "callee", "caller", START_S) is CookieFault.FORGED
+    text = of_caller()
+    changed = text[:at] + letter + text[at + 1 :]
+    if changed != text:
+        assert isinstance(cookie.read(KEYS, changed, "call-1", "caller", "callee", START_S), CookieFault)
 
 
 @given(st.text(max_size=200))
@@ -96,15 +123,15 @@ def test_any_text_is_no_cookie(text: str) -> None:
 
 def test_a_cookie_ends() -> None:
     text = issued()
-    assert isinstance(cookie.read(KEYS, text, "call-1", "caller", "callee", UnixS(START_S + 60)), Cookie)
-    assert cookie.read(KEYS, text, "call-1", "caller", "callee", UnixS(START_S + 61)) is CookieFault.EXPIRED
+    assert isinstance(cookie.read(KEYS, text, "call-1", "callee", "caller", UnixS(START_S + 60)), Cookie)
+    assert cookie.read(KEYS, text, "call-1", "callee", "caller", UnixS(START_S + 61)) is CookieFault.EXPIRED
 
 
 def test_a_cookie_of_another_key_is_forged_and_of_an_old_key_is_not() -> None:
     text = issued()
     other = bytes(32)
-    assert cookie.read(derive([other]), text, "call-1", "caller", "callee", START_S) is CookieFault.FORGED
-    assert isinstance(cookie.read(derive([other, MASTER]), text, "call-1", "caller", "callee", START_S), Cookie)
+    assert cookie.read(derive([other]), text, "call-1", "callee", "caller", START_S) is CookieFault.FORGED
+    assert isinstance(cookie.read(derive([other, MASTER]), text, "call-1", "callee", "caller", START_S), Cookie)
 
 
 def test_two_attempts_of_one_call_hide_their_addresses_under_different_streams() -> None:

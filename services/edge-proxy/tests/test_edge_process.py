@@ -3,17 +3,17 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from callwarden.local.files import TemporaryFolder
 from callwarden.local.system import LocalSystem
 from callwarden.testing.operator import DEFAULT_REALM, PASSWORD, OperatorClient
 from callwarden.testing.phones import PhoneCall, Phones
 from callwarden.testing.waiting import eventually
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 EDGES = 2
 # Slices are short, so that calls are extended, and holds of calls nobody ends expire, within a test.
@@ -38,6 +38,15 @@ class EdgeSite:
         assert await call.status == 200
         return call
 
+    async def nothing_held(self) -> None:
+        """Returns when alice has no line in use and no money held."""
+
+        async def is_free() -> bool:
+            account = await self.operator.get("alice")
+            return (account.lines_in_use, account.held_micros) == (0, 0)
+
+        await eventually(is_free, timeout_s=30, what="alice's calls are settled")
+
     async def settled(self, call: PhoneCall) -> str:
         """How the call's record says that it ended."""
 
@@ -58,23 +67,41 @@ def closed_port() -> int:
     return port
 
 
-@pytest_asyncio.fixture
-async def site(state_dir: Path) -> AsyncIterator[EdgeSite]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_site() -> AsyncIterator[EdgeSite]:
+    """One system for all tests: most of what each would take is its start."""
+    folder = TemporaryFolder("state")
     async with (
-        LocalSystem(state_dir, processes={"edge-proxy": EDGES}, drain_timeout_s=4.0) as system,
+        LocalSystem(folder.path, processes={"edge-proxy": EDGES}, drain_timeout_s=4.0) as system,
         Phones(system.sip_address) as carrier,
         OperatorClient(system) as operator,
     ):
         await operator.deck()
         await operator.carrier(carrier.address)
-        await operator.apply_policy(POLICY)
-        for user, numbers in (("alice", ()), ("bob", ("+4930222",))):
+        for user, numbers in (("alice", ()), ("bob", ("+4930222",)), ("carol", ())):
             await operator.account(user, lines=20, credit_micros=100_000_000, numbers=numbers)
         yield EdgeSite(system, operator, carrier)
+    folder.remove()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def site(shared_site: EdgeSite) -> EdgeSite:
+    """The system, in working order whatever the test before did to it, and with nothing of alice's under way."""
+    await shared_site.operator.apply_policy(POLICY)
+    async with Phones(shared_site.system.sip_address) as phones:
+
+        async def works() -> bool:
+            call = phones.call("carol", PASSWORD, DEFAULT_REALM, "4930123456")
+            return await call.status == 200 and await phones.hang_up(call) == 200
+
+        await eventually(works, timeout_s=60, what="a call is admitted again")
+    await shared_site.nothing_held()
+    return shared_site
 
 
 async def test_who_registers_at_one_edge_is_called_through_the_other_by_name_and_number(site: EdgeSite) -> None:
     first, second = site.system.sip_addresses
+    carried = site.carrier.incoming
     async with Phones(first) as bobs, Phones(second) as alices:
         assert await bobs.register("bob", PASSWORD, DEFAULT_REALM) == 200
 
@@ -87,7 +114,7 @@ async def test_who_registers_at_one_edge_is_called_through_the_other_by_name_and
         assert await alices.hang_up(by_number) == 200
         assert await site.settled(by_number) == "caller-bye"
         assert bobs.incoming >= 2
-        assert site.carrier.incoming == 0
+        assert site.carrier.incoming == carried
         assert await bobs.register("bob", PASSWORD, DEFAULT_REALM, expires_s=0) == 200
 
         async def gone() -> bool:
@@ -122,11 +149,10 @@ async def test_a_carrier_whose_host_says_that_nobody_listens_is_left_for_the_nex
             return await call.status == 200 and await phones.hang_up(call) == 200 and spare.incoming == 1
 
         await eventually(answered, what="the second carrier answers")
-    await site.operator.apply_policy(POLICY)
 
 
 async def test_a_call_to_a_carrier_that_is_gone_fails_at_once(site: EdgeSite, closed_port: int) -> None:
-    await site.operator.carrier(f"127.0.0.1:{closed_port}", name="gone", prefix="4988")
+    await site.operator.carrier(f"127.0.0.1:{closed_port}", name="unreachable", prefix="4988")
     async with Phones(site.system.sip_address) as phones:
 
         async def refused() -> bool:
@@ -184,7 +210,6 @@ async def test_a_call_goes_on_through_a_restart_of_admission(site: EdgeSite) -> 
         await eventually(extended, timeout_s=60, what="the call has its next slice")
         assert await phones.hang_up(call) == 200
         assert await site.settled(call) == "caller-bye"
-    await site.operator.apply_policy(POLICY)
 
 
 async def test_without_admission_a_call_is_cut_after_its_grace_and_the_next_is_refused(site: EdgeSite) -> None:
@@ -213,6 +238,7 @@ async def test_an_edge_that_is_told_to_stop_drains(site: EdgeSite) -> None:
         async with asyncio.timeout(20):
             await stays.ended.wait()
         await stopping  # with exit code 0
+        await site.system.restart("edge-proxy")
         assert stays.cut
         assert await site.settled(ends) == "caller-bye"
         assert await site.settled(stays) == "edge-drain"

@@ -118,7 +118,9 @@ def test_a_bye_that_can_not_be_sent_ends_the_call() -> None:
     bob.got("BYE")
     fail(world, bob.raw[-1])
     alice.response(500)
-    assert [ended.reason for ended in world.ended] == ["caller-bye"]
+    assert [ended.reason for ended in world.ended] == ["cut-bye-unanswered"]
+    alice.got("BYE")
+    bob.got("BYE")
 
 
 def test_another_request_that_can_not_be_sent_is_answered_and_the_call_goes_on() -> None:

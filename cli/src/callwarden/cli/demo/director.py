@@ -51,15 +51,15 @@ def run(*, keep: Path | None, plain: bool, record: Path | None = None) -> int:
         console.print("\nInterrupted; everything is stopped.")
     elif code == 0:
         console.print(
-            f"\n[bold green]Every step held.[/] {took_s:.0f} s; everything is stopped, nothing is left running."
+            f"\n[bold green]Every step passed.[/] {took_s:.0f} s; everything is stopped, nothing is left running."
         )
         console.print(Text("callwarden up runs it for you to play with.", style=output.DIM))
         if tape is not None and record is not None:
-            tape.print(f"\n[bold green]Every step held.[/] {took_s:.0f} s; nothing is left running.")
+            tape.print(f"\n[bold green]Every step passed.[/] {took_s:.0f} s; nothing is left running.")
             record.write_text(svg(tape, "callwarden demo"))
     else:
         hint = "" if keep is not None else " callwarden demo --keep FOLDER keeps the logs."
-        console.print(f"\n[bold red]The story broke[/] after {took_s:.0f} s; everything is stopped.{hint}")
+        console.print(f"\n[bold red]A step failed[/] after {took_s:.0f} s; everything is stopped.{hint}")
     if keep is not None:
         console.print(f"Logs are in {escape(str(keep))}")
     return code

@@ -257,7 +257,7 @@ async def guess_passwords(world: World) -> None:
         bans = (await ask(world.system.rate_guard.ListBans, rateguard_pb2.ListBansRequest())).bans
         holds(any(ban.address == GUESSER for ban in bans), f"{GUESSER} isn't banned")
         holds(all(ban.address == GUESSER for ban in bans), "another address is banned, too")
-        world.stage.fact(f"{GUESSER} sent {wrong} wrong passwords, then heard nothing more")
+        world.stage.fact(f"{GUESSER} sent {wrong} wrong passwords, then got no answer")
         answer_to_alice = await world.phones["alice"].register()
         holds(answer_to_alice.registered, "alice isn't heard any more")
         await _run(world, "ban", "list")
@@ -308,7 +308,7 @@ STEPS: Final[tuple[tuple[str, Step], ...]] = (
     ("A prepaid caller with 0.05 EUR is cut when it is used up", run_out_of_credit),
     ("Six calls at once on five lines: one is refused", run_out_of_lines),
     ("A premium-rate number is refused", try_premium),
-    ("A password guesser is banned, then pardoned", guess_passwords),
+    ("A password guesser is banned, then unbanned", guess_passwords),
     ("The policy changes live, the next call obeys", change_policy),
     ("Why was that call refused?", explain),
     ("The books add up", add_up),

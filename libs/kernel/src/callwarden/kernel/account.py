@@ -157,7 +157,7 @@ class NewAccount(AccountFields):
     """Its reseller, as an operator names it; its name, where an account is shown."""
     numbers: Annotated[
         tuple[str, ...],
-        DataField(about="Numbers it owns, in international form.", kind=FieldKind.PHONES, column=None,
+        DataField(about="Numbers it owns, in international form.", kind=FieldKind.PHONES, has_column=False,
                      option="number", most=NUMBERS_MAX),
     ] = ()  # fmt: skip
     """E.164 digits."""

@@ -45,8 +45,10 @@ class DataField:
     about: str
     kind: FieldKind = FieldKind.TEXT
     by: ChangedBy = ChangedBy.OPERATOR
-    column: str | None = ""
-    """Of its table; None: the value has a table of its own."""
+    column: str = ""
+    """Of its table."""
+    has_column: bool = True
+    """False: it is kept in another table, and `column` stays empty."""
     proto: str = ""
     """Path within its message, such as `limits.max_lines`."""
     header: str = ""
@@ -95,7 +97,7 @@ class DataField:
         return replace(
             self,
             name=name,
-            column=name if self.column == "" else self.column,
+            column=(self.column or name) if self.has_column else "",
             proto=self.proto + name if not self.proto or self.proto.endswith(".") else self.proto,
             header=header,
             option=self.option or header.replace("_", "-"),

@@ -68,7 +68,7 @@ class Trunk:
             add_option="block-prefix", most=PREFIXES_MAX,
         ),
     ] = ()  # fmt: skip
-    realm: Annotated[str, DataField(about="Realm of its account.", column=None, by=ChangedBy.NOBODY)] = ""
+    realm: Annotated[str, DataField(about="Realm of its account.", has_column=False, by=ChangedBy.NOBODY)] = ""
     """Not known before it is made."""
 
 

@@ -17,9 +17,13 @@ from uuid import UUID
 from callwarden.api.admission.v1 import admission_pb2_grpc, lists_pb2_grpc
 from callwarden.call_admission.accounts.adapters.accounts_grpc import AccountGrpc
 from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
-from callwarden.call_admission.accounts.adapters.events_nats import NatsNews
-from callwarden.call_admission.accounts.app.account_service import AccountDesk
-from callwarden.call_admission.accounts.app.limit_queries import LimitDesk
+from callwarden.call_admission.accounts.adapters.calls_sql import SqlCallHistory
+from callwarden.call_admission.accounts.adapters.events_nats import NatsAccountEvents
+from callwarden.call_admission.accounts.adapters.trunks_sql import SqlTrunks
+from callwarden.call_admission.accounts.app.account_service import AccountService
+from callwarden.call_admission.accounts.app.limit_queries import LimitQueries
+from callwarden.call_admission.accounts.app.record_service import RecordService
+from callwarden.call_admission.accounts.app.trunk_service import TrunkService
 from callwarden.call_admission.admission.adapters.policy_source import CompiledPolicies
 from callwarden.call_admission.lists.adapters import lists_nats
 from callwarden.call_admission.lists.adapters import metrics as list_metrics
@@ -47,12 +51,16 @@ async def wire(settings: AdministrationSettings, runtime: Runtime) -> None:
     )
     publisher = await runtime.open(bus.publisher())
     records = SqlRecords(database)
-    accounts = SqlAccounts(database)
-    service = AccountDesk(accounts, records, NatsNews(publisher, new_id), policies, runtime.clock, new_id)
-    limits = LimitDesk(calls.app, accounts, policies, runtime.clock)
+    accounts, trunks, events = SqlAccounts(database), SqlTrunks(database), NatsAccountEvents(publisher, new_id)
+    servicer = AccountGrpc(
+        AccountService(accounts, events, policies, runtime.clock, new_id),
+        TrunkService(trunks, accounts, events, runtime.clock),
+        RecordService(accounts, SqlCallHistory(database), records, runtime.clock),
+        LimitQueries(calls.app, accounts, trunks, policies, runtime.clock),
+    )
     retention = Retention(records, settings.kept_days(), runtime.clock, random.random)
     list_metrics.register_lists(runtime.metrics, lists.numbers)
-    admission_pb2_grpc.add_AccountServiceServicer_to_server(AccountGrpc(service, limits), runtime.server)
+    admission_pb2_grpc.add_AccountServiceServicer_to_server(servicer, runtime.server)
     lists_pb2_grpc.add_ListServiceServicer_to_server(ListGrpc(lists.numbers), runtime.server)
     runtime.spawn("source-trunks", calls.source_trunks.follow(bus))
     runtime.spawn("lists-follow", lists.numbers.follow())

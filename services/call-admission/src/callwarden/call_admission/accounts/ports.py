@@ -6,25 +6,18 @@ from typing import Protocol, TypeAlias
 from uuid import UUID
 
 from callwarden.call_admission.accounts.core.account_csv import Line
-from callwarden.call_admission.accounts.core.accounts import (
-    AccountChange,
-    AccountFilter,
-    AccountRef,
-    AccountView,
-    Audit,
-    CallView,
-    Explanation,
-    NewAccount,
-    Trunk,
-    TrunkChange,
-)
+from callwarden.call_admission.accounts.core.accounts import AccountChange, AccountFilter, AccountRef
+from callwarden.call_admission.accounts.core.trunks import TrunkUpdate
+from callwarden.call_admission.accounts.core.views import AccountView, CallView, Explanation, LedgerAudit
+from callwarden.kernel.account import NewAccount
 from callwarden.kernel.csv_rows import LineError
+from callwarden.kernel.trunk import Trunk
 
 
 class Accounts(Protocol):
-    """Accounts, trunks and what is known of calls, for people. All methods raise Unavailable."""
+    """Accounts, for operators. All methods raise Unavailable."""
 
-    async def create(self, account_id: UUID, account: NewAccount, ceilings: "Ceilings | None" = None) -> None:
+    async def create(self, account_id: UUID, account: NewAccount, ceilings: "AccountCeilings | None" = None) -> None:
         """Raises Conflict when the name or one of the numbers is taken, Invalid when the reseller or the deck isn't one
         for it, Exhausted when a ceiling is reached; then nothing was written."""
         ...
@@ -38,7 +31,7 @@ class Accounts(Protocol):
         pages: Callable[[], Iterable[Sequence[Line]]],
         new_id: Callable[[], UUID],
         resellers: "Resellers",
-        ceilings: "Ceilings",
+        ceilings: "AccountCeilings",
     ) -> int:
         """Creates all of them or none; how many. `pages` may be called again. Raises as `create`."""
         ...
@@ -65,23 +58,31 @@ class Accounts(Protocol):
         meant."""
         ...
 
-    async def create_trunk(self, trunk: Trunk, account_id: UUID) -> None:
+
+class Trunks(Protocol):
+    """Trunks, for operators. All methods raise Unavailable."""
+
+    async def create(self, trunk: Trunk, account_id: UUID) -> None:
         """Raises Conflict when the name is taken, Invalid when the account is of another kind, NotFound."""
         ...
 
-    async def update_trunk(self, name: str, change: TrunkChange) -> tuple[Trunk, UUID]:
+    async def update(self, name: str, change: TrunkUpdate) -> tuple[Trunk, UUID]:
         """All of it or nothing; the trunk as it is then, and its account. Raises NotFound, Invalid."""
         ...
 
-    async def trunks(self) -> Sequence[Trunk]:
+    async def list(self) -> Sequence[Trunk]:
         """By name."""
         ...
 
-    async def delete_trunk(self, name: str) -> UUID | None:
+    async def delete(self, name: str) -> UUID | None:
         """Its account; None if there is none of that name. Raises Conflict while routes lead to it."""
         ...
 
-    async def calls(self, account_id: UUID | None, since_s: float, limit: int, *, running: bool) -> Sequence[CallView]:
+
+class CallHistory(Protocol):
+    """What is known of calls, and the sums of the ledger, for operators. All methods raise Unavailable."""
+
+    async def list(self, account_id: UUID | None, since_s: float, limit: int, *, running: bool) -> Sequence[CallView]:
         """Newest first: those that run, and (unless `running`) those that are settled."""
         ...
 
@@ -89,12 +90,12 @@ class Accounts(Protocol):
         """Empty when nothing is known of it."""
         ...
 
-    async def audit(self, account_id: UUID | None) -> Audit:
-        """One account's books, or all. Doesn't get into the way of calls."""
+    async def audit(self, account_id: UUID | None) -> LedgerAudit:
+        """One account's sums, or those of all. Doesn't get in the way of calls."""
         ...
 
 
-class Ceilings(Protocol):
+class AccountCeilings(Protocol):
     """How many accounts there may be; None: any number."""
 
     @property
@@ -117,10 +118,10 @@ Resellers: TypeAlias = dict[tuple[str, str], Reseller]
 """By realm and name."""
 
 
-class News(Protocol):
-    """Where changes are told."""
+class AccountEvents(Protocol):
+    """Where changes of accounts are published."""
 
     def account_changed(self, account_id: UUID, what: str, realm: str) -> None:
-        """Tells everybody who remembers something of it; doesn't block. `what`: "status", "limits", "numbers",
+        """Notifies all processes that cache something of it; doesn't block. `what`: "status", "limits", "numbers",
         "trunk"."""
         ...

@@ -3,10 +3,10 @@
 In: the clock of a call. Out: how it is set up (`call_setup`), requests inside it (`relay`), the BYEs (`termination`).
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
-from callwarden.edge_proxy.core import dialogs, termination
-from callwarden.edge_proxy.core.call import CallSide, EdgeCall, EdgeCalls
+from callwarden.edge_proxy.core import cookie, dialogs, tags, termination
+from callwarden.edge_proxy.core.call import EdgeCall, EdgeCalls
 from callwarden.edge_proxy.core.call_states import TALKING, CallEvent, CallState, GrantEvent, GrantState
 from callwarden.edge_proxy.core.context import Context
 from callwarden.edge_proxy.core.effects import (
@@ -20,10 +20,12 @@ from callwarden.edge_proxy.core.effects import (
     Unanswered,
 )
 from callwarden.edge_proxy.core.records import DialogRecord, call_of, record_of
+from callwarden.edge_proxy.core.sources import Sources
 from callwarden.limits.bucket import Rate, TokenBucket
+from callwarden.sip.address import Endpoint, SocketAddress
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Response
-from callwarden.sip.transaction import ClientTransaction, TooManyTransactions
+from callwarden.sip.transaction import ClientTransaction
 
 EXTEND_MARGIN_S = 2.0  # Time for a question, a failover to another pod and a second question; half a shorter slice.
 EXTEND_SHARE = 0.1  # Of what is granted: of long slices more, so that a restart of call-admission goes unnoticed.
@@ -33,6 +35,8 @@ RECORD_AFTER_S = 3.0  # Most calls that are only tried are over by then, and cos
 # A record takes 150 µs; beyond this rate calls get theirs a second later.
 RECORDS = Rate(per_second=200, burst=200)
 RECORD_MARGIN_S = 60.0
+ACK_TIMEOUT_S = 32.0  # RFC 3261 13.3.1.4: 64 × T1.
+FORKS_MAX = 16  # Answers of one INVITE that are ended one by one; no proxy forks to more phones.
 
 
 class AwaitingExtension(NamedTuple):
@@ -44,31 +48,39 @@ class AwaitingExtension(NamedTuple):
 class ActiveCalls:
     """Runs answered calls. Holds no state but what it shares."""
 
-    def __init__(self, context: Context, calls: EdgeCalls) -> None:
+    def __init__(self, context: Context, calls: EdgeCalls, sources: Sources) -> None:
         self._context = context
         self._calls = calls
+        self._sources = sources
         self._records = TokenBucket()
 
     # Begin.
 
     def answered(self, call: EdgeCall, response: Response) -> None:
-        """A 2xx of the call's branch; the first one starts the clock, the others are passed on only."""
+        """A 2xx of the call's branch: the first one starts the clock and is passed on whenever it comes.
+
+        Those of other dialogs, where the INVITE was forked, are ended at once (RFC 3261 13.2.2.4).
+        """
         context = self._context
         server = call.server
         is_first = call.state not in TALKING
+        tag = tags.to_tag(response) or ""
+        if not is_first and tag != call.callee_tag:
+            self._end_fork(call, tag, response)
+            return
         call.step(CallEvent.ANSWERED)
         if is_first:
             assert server is not None
-            target = call.target
-            assert target is not None
             invite = server.request
             call.answered_mono_s, call.answered_unix_s = context.mono_s, context.unix_s
             call.invite_bytes = dialogs.skeleton(f"INVITE {invite.uri_text} SIP/2.0", invite)
             call.answer_bytes = dialogs.skeleton("SIP/2.0 200 OK", response)
-            call.caller = CallSide(call.source, not call.is_trunk, invite.cseq.number)
-            call.callee = CallSide(target.address, target.is_phone, 0)
+            call.callee_tag = tag
             self._find_trunk_hops(call, response)
-            call.targets, call.best = [], None
+            self._calls.give_caller_cookie(call, self.caller_cookie(call, tag))
+            self._calls.answered(call)
+            self._start_session(call, response)
+            call.targets, call.best, call.early = [], None, {}
             context.stats.calls_answered += 1
             context.effects.append(
                 CallStarted(call.hold_id, call.call_id, call.account_id, context.unix_s, call.trunk, call.traceparent)
@@ -76,25 +88,117 @@ class ActiveCalls:
             self._set_alarm(call)
         if server is not None:
             response.pop_via()
+            self._put_cookie(call, response, call.caller_cookie)
             context.respond(server, response)
 
+    def progressed(self, call: EdgeCall, response: Response) -> None:
+        """A provisional answer is passed on; one with a tag makes an early dialog (RFC 3261 12.1)."""
+        tag = tags.to_tag(response)
+        if tag is not None:
+            text = call.early.get(tag)
+            if text is None:
+                text = self.caller_cookie(call, tag)
+                if len(call.early) < FORKS_MAX:
+                    call.early[tag] = text
+            dialogs.put_cookie(response, call.cookie, text)
+        assert call.server is not None
+        response.pop_via()
+        self._context.respond(call.server, response)
+
+    def caller_cookie(self, call: EdgeCall, callee_tag: str) -> str:
+        """The caller's cookie of this dialog. It knows where the callee answered from, if that was known by name."""
+        context = self._context
+        text, target, source = call.cookie, call.target, context.source
+        assert target is not None
+        if source is not None and not isinstance(target.address, SocketAddress):
+            expires_s = context.unix_s + call.rules.absolute_timeout_s + cookie.MARGIN_S
+            text = cookie.issue(
+                context.keys,
+                call.hold_id,
+                expires_s,
+                call.call_id,
+                call.caller_tag,
+                caller=call.source,
+                callee=source,
+                account_id=call.account_id,
+                attempt=call.attempt,
+            )
+        return cookie.for_caller(context.keys, text, call.call_id, call.caller_tag, callee_tag)
+
+    def _put_cookie(self, call: EdgeCall, response: Response, text: str) -> None:
+        """The caller's own cookie in place of the callee's; again, if the callee has dropped it.
+
+        A callee that leaves Record-Route out (RFC 3261 12.1.1 forbids it, SIPp does it) would have the caller's BYE go
+        by us.
+        """
+        if dialogs.put_cookie(response, call.cookie, text) or call.server is None:
+            return
+        response.remove("record-route")
+        response.add("Record-Route", f"<sip:{self._context.proxy.address};lr;{cookie.PARAMETER}={text}>")
+        for route in call.server.request.get_all("record-route"):
+            response.add("Record-Route", route)
+
+    def _end_fork(self, call: EdgeCall, tag: str, response: Response) -> None:
+        if call.forks is None:
+            call.forks = {}
+        known = call.forks.get(tag)
+        if known is not None:
+            known.again(self._context)
+        elif len(call.forks) < FORKS_MAX and call.branch is not None:
+            call.forks[tag] = self._late(call, call.branch, response)
+
+    def _late(self, call: EdgeCall, branch: ClientTransaction, response: Response) -> termination.LateAnswer:
+        target = call.target if branch is call.branch else None
+        uri = f"sip:{branch.peer.address}" if target is None else target.uri
+        return termination.LateAnswer(self._context, response, branch.peer, uri)
+
+    def _start_session(self, call: EdgeCall, response: Response) -> None:
+        """How long the session lasts if nobody refreshes it (RFC 4028 7.2); no header: for ever."""
+        seconds, _, _ = (response.get("session-expires") or "").partition(";")
+        seconds = seconds.strip()
+        call.session_s = int(seconds) if seconds.isascii() and seconds.isdigit() and len(seconds) < 10 else 0
+        call.session_ends_mono_s = self._context.mono_s + call.session_s
+
+    def refreshed(self, call: EdgeCall, response: Response) -> None:
+        """A 2xx to a re-INVITE or an UPDATE."""
+        if call.state not in TALKING:
+            return
+        before_s = call.session_s
+        self._start_session(call, response)
+        if call.session_s or before_s:
+            self._set_alarm(call)
+
     def _find_trunk_hops(self, call: EdgeCall, response: Response) -> None:
-        """A switch may want the rest of a dialog at another address than its INVITE: that of its route or Contact."""
+        """A switch may want the rest of a dialog at another address than its INVITE: that of its route or Contact.
+
+        It may have what it has shown to be its own, or what auth knows as a trunk's: no other host, and no name.
+        """
         assert call.caller is not None
         assert call.callee is not None
         assert call.server is not None
+        source = self._context.source
+        if source is not None and not call.callee.is_phone:
+            if source.host not in call.callee.hosts:
+                call.callee.hosts += (source.host,)
+            if not isinstance(call.callee.address, SocketAddress):
+                call.callee.address = source  # known by name so far
         try:
             if not call.callee.is_phone:
                 contact = response.contacts[0].uri if response.contacts else None
-                if hop := dialogs.next_hop(dialogs.routes_beyond(response), contact):
+                hop = dialogs.next_hop(dialogs.routes_beyond(response), contact)
+                if self._is_its_own(hop, call.callee.hosts):
                     call.callee.address = hop
             if not call.caller.is_phone:
                 invite = call.server.request
                 contact = invite.contacts[0].uri if invite.contacts else None
-                if hop := dialogs.next_hop([route.uri for route in invite.record_routes], contact):
+                hop = dialogs.next_hop([route.uri for route in invite.record_routes], contact)
+                if self._is_its_own(hop, call.caller.hosts):
                     call.caller.address = hop
         except Malformed:
             return  # where the INVITE went, or came from, is as good a guess
+
+    def _is_its_own(self, hop: Endpoint | None, hosts: tuple[str, ...]) -> TypeGuard[SocketAddress]:
+        return isinstance(hop, SocketAddress) and (hop.host in hosts or self._sources.is_trunk(hop.host))
 
     def refuse_late(self, call: EdgeCall, branch: ClientTransaction, response: Response) -> None:
         """A 2xx of a branch that was given up: no one but the edge can end that call."""
@@ -104,10 +208,7 @@ class ActiveCalls:
             return
         if branch is call.branch and call.answered_mono_s:
             return  # the call was answered and is over; its 200 comes once more
-        try:
-            branch.context = termination.LateAnswer(context, response, branch.peer)
-        except (Malformed, TooManyTransactions):
-            return  # the callee repeats its 200 for half a minute and then gives up by itself
+        branch.context = self._late(call, branch, response)
 
     # Go on.
 
@@ -117,6 +218,10 @@ class ActiveCalls:
         mono_s = context.mono_s
         if mono_s >= call.admitted_mono_s + call.rules.absolute_timeout_s:
             self.cut(call, "cut-absolute")
+        elif not call.is_acknowledged and mono_s >= call.answered_mono_s + ACK_TIMEOUT_S:
+            self.cut(call, "cut-no-ack")
+        elif call.session_s and mono_s >= call.session_ends_mono_s:
+            self.cut(call, "cut-session-expired")
         elif mono_s >= self._cut_at_s(call):
             if call.granted_s >= call.max_s:
                 self.cut(call, "cut-duration")
@@ -140,7 +245,7 @@ class ActiveCalls:
     def extended(self, waiting: AwaitingExtension, answer: CallExtended | CallRefused | Unanswered) -> None:
         """The answer to a question for more talk time."""
         call = waiting.call
-        if call.is_ended:
+        if call.is_over:
             return
         if isinstance(answer, CallRefused):
             call.step_grant(GrantEvent.LAST)
@@ -200,27 +305,37 @@ class ActiveCalls:
             at_s = min(at_s, self._extend_at_s(call))
         if call.state is CallState.ANSWERED:
             at_s = min(at_s, max(call.answered_mono_s + RECORD_AFTER_S, self._context.mono_s + ASK_AGAIN_S))
+        if not call.is_acknowledged:
+            at_s = min(at_s, call.answered_mono_s + ACK_TIMEOUT_S)
+        if call.session_s:
+            at_s = min(at_s, call.session_ends_mono_s)
         self._calls.wheel.set(call, min(at_s, call.admitted_mono_s + call.rules.absolute_timeout_s))
 
     # End.
 
     def cut(self, call: EdgeCall, why: str) -> None:
-        """End a running call from the middle: BYE to both sides."""
+        """End a running call from the middle: BYE to both sides. One that is over stays as it is."""
         context = self._context
+        if call.state not in TALKING:
+            return
         context.stats.calls_cut += 1
-        termination.send_byes(context, call)
         self._end(call, CallEvent.CUT, why, context.unix_s)
 
     def hung_up(self, call: EdgeCall, why: str, ended_at_s: float) -> None:
-        """A side hung up. A second end of the same call changes nothing."""
+        """A side hung up, and the other one has accepted it.
+
+        In an early dialog the answer to the INVITE decides (RFC 3261 15.1.1); a second end of a call changes nothing.
+        """
+        if call.state not in TALKING:
+            return
         self._end(call, CallEvent.HUNG_UP, why, ended_at_s)
 
     def _end(self, call: EdgeCall, event: CallEvent, why: str, ended_at_s: float) -> None:
         context = self._context
         before = call.state
         call.step(event)
-        if before not in TALKING:
-            return
+        if event is CallEvent.CUT:
+            termination.send_byes(context, call)
         context.effects.append(
             CallEnded(
                 call.hold_id,
@@ -244,4 +359,5 @@ class ActiveCalls:
         call.server = None
         call.dialogs = None
         call.invite_bytes = call.answer_bytes = b""
-        call.caller = call.callee = None
+        if call.state is CallState.ENDED:
+            call.caller = call.callee = None

@@ -3,17 +3,21 @@
 In: what is known of a call. Out: what may follow what (`call_states`), and what is done (`call_setup`, `active_call`).
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from callwarden.edge_proxy.core.call_states import (
     CALL,
     GRANT,
+    OVER,
+    SIDE,
     CallEvent,
     CallState,
     GrantEvent,
     GrantState,
     ImpossibleEvent,
+    SideEvent,
+    SideState,
 )
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.edge_proxy.core.wheel import Wheel
@@ -21,6 +25,9 @@ from callwarden.sip.address import Endpoint
 from callwarden.sip.dialog import Dialog
 from callwarden.sip.message import Request, Response
 from callwarden.sip.transaction import ClientTransaction, ServerTransaction
+
+if TYPE_CHECKING:
+    from callwarden.edge_proxy.core.termination import LateAnswer
 
 CALLS_MAX = 50_000  # 2 KB each. More at once than one process can set up in the longest usual call.
 CLOSED_MAX = 20_000  # Ended calls that are remembered, so that their cookies open nothing any more.
@@ -39,13 +46,22 @@ class Target(NamedTuple):
 class CallSide:
     """One side of a call: where it is, and what a BYE to the other needs. Kept up to date while requests pass."""
 
-    __slots__ = ("address", "cseq", "is_phone", "target")
+    __slots__ = ("address", "cseq", "hosts", "is_phone", "state", "target")
 
     def __init__(self, address: Endpoint, is_phone: bool, cseq: int) -> None:
+        self.hosts: tuple[str, ...] = (address.host,)  # the only ones that it may speak from
         self.address = address  # where requests to it go
         self.is_phone = is_phone  # then it is where its packets come from, whatever its Contact is
         self.cseq = cseq  # the highest that this side has used
         self.target: str | None = None  # its Contact, where a request changed it (RFC 3261 12.2)
+        self.state = SideState.UP
+
+    def step(self, event: SideEvent) -> None:
+        """Go to the state that follows. Raises ImpossibleEvent."""
+        state = SIDE[self.state].get(event)
+        if state is None:
+            raise ImpossibleEvent(f"side: {event} in state {self.state}")
+        self.state = state
 
 
 class EdgeCall:
@@ -60,26 +76,32 @@ class EdgeCall:
         "attempt",
         "best",
         "branch",
-        "bye_at_s",
         "call_id",
         "callee",
+        "callee_tag",
         "caller",
+        "caller_cookie",
         "caller_number",
         "caller_tag",
         "cookie",
         "destination",
         "dialled",
         "dialogs",
+        "early",
         "final_reason",
+        "forks",
         "grant",
         "granted_s",
         "hold_id",
         "invite_bytes",
+        "is_acknowledged",
         "is_local",
         "is_trunk",
         "max_s",
         "rules",
         "server",
+        "session_ends_mono_s",
+        "session_s",
         "source",
         "state",
         "target",
@@ -121,7 +143,11 @@ class EdgeCall:
         self.targets: list[Target] = []
         self.target: Target | None = None
         self.attempt = 0
-        self.cookie = ""  # of the present attempt
+        self.cookie = ""  # the callee's, of the present attempt
+        self.caller_cookie = ""  # of the dialog that was answered
+        self.callee_tag = ""  # of the dialog that was answered
+        self.early: dict[str, str] = {}  # tags of the callee that the caller knows, and its cookie for each
+        self.forks: dict[str, LateAnswer] | None = None  # by tag: the answers after the first one (RFC 3261 13.2.2.4)
         self.branch: ClientTransaction | None = None
         self.best: Response | None = None
         # Talking. `granted_s` and `max_s` count from the answer.
@@ -130,7 +156,9 @@ class EdgeCall:
         self.max_s = 0
         self.answered_mono_s = 0.0
         self.answered_unix_s = 0.0
-        self.bye_at_s = 0.0  # a BYE is on its way: the talk is over then if it is accepted
+        self.is_acknowledged = False  # the 2xx has its ACK
+        self.session_s = 0  # each refresh is good for that long (RFC 4028); 0: for ever
+        self.session_ends_mono_s = 0.0
         self.caller: CallSide | None = None
         self.callee: CallSide | None = None
         # What a dialog is made of, of the INVITE and its 200 as they came: read only if the edge must cut the call.
@@ -160,8 +188,8 @@ class EdgeCall:
         return self.server.request
 
     @property
-    def is_ended(self) -> bool:
-        return self.state is CallState.ENDED
+    def is_over(self) -> bool:
+        return self.state in OVER
 
     @property
     def trunk(self) -> str:
@@ -177,6 +205,7 @@ class EdgeCalls:
     def __init__(self) -> None:
         self._by_hold: dict[UUID, EdgeCall] = {}
         self._by_cookie: dict[str, EdgeCall] = {}
+        self._by_call_id: dict[str, EdgeCall] = {}  # answered ones
         self._closed: dict[UUID, None] = {}
         self.wheel: Wheel[EdgeCall] = Wheel()
 
@@ -199,6 +228,19 @@ class EdgeCalls:
         call.cookie = text
         self._by_cookie[text] = call
 
+    def give_caller_cookie(self, call: EdgeCall, text: str) -> None:
+        """The caller's cookie of the dialog that was answered."""
+        call.caller_cookie = text
+        self._by_cookie[text] = call
+
+    def find_dialog(self, call_id: str) -> EdgeCall | None:
+        """The answered call of that Call-ID."""
+        return self._by_call_id.get(call_id)
+
+    def answered(self, call: EdgeCall) -> None:
+        """The call can be found by its Call-ID from now on. Of two with the same one, the first keeps it."""
+        self._by_call_id.setdefault(call.call_id, call)
+
     def find_cookie(self, text: str) -> EdgeCall | None:
         """The call with this cookie. A cookie can't be guessed: knowing it is as good as its signature (20 µs less)."""
         return self._by_cookie.get(text)
@@ -210,6 +252,9 @@ class EdgeCalls:
         """The call is over; its hold is remembered for a while."""
         self.wheel.cancel(call)
         self._by_cookie.pop(call.cookie, None)
+        self._by_cookie.pop(call.caller_cookie, None)
+        if self._by_call_id.get(call.call_id) is call:
+            del self._by_call_id[call.call_id]
         if self._by_hold.pop(call.hold_id, None) is not None:
             self.close_unknown(call.hold_id)
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from callwarden.edge_proxy.core import callers, cookie, forwarding, tags, validation
 from callwarden.edge_proxy.core.active_call import ActiveCalls
-from callwarden.edge_proxy.core.call import EdgeCall, EdgeCalls, Target
+from callwarden.edge_proxy.core.call import CallSide, EdgeCall, EdgeCalls, Target
 from callwarden.edge_proxy.core.call_failure import CallFailures
-from callwarden.edge_proxy.core.call_states import IN_SETUP, CallEvent, CallState, GrantEvent
+from callwarden.edge_proxy.core.call_states import IN_SETUP, OVER, CallEvent, CallState, GrantEvent
 from callwarden.edge_proxy.core.challenge import Challenger, CredentialsFault
 from callwarden.edge_proxy.core.context import Context, unavailable
 from callwarden.edge_proxy.core.effects import (
@@ -32,7 +32,6 @@ from callwarden.sip.digest import Credentials
 from callwarden.sip.message import Request, Response
 from callwarden.sip.transaction import ClientTransaction, Peer, TooManyTransactions
 
-COOKIE_MARGIN_S = 3_600  # A cookie outlives the longest call by this: clocks differ, and a BYE must still pass.
 _PASSED_AUTH = ("banned", "rate", "scanner", "credentials")
 _PASSED_SOURCE = ("banned", "rate", "scanner", "trunk-address")
 
@@ -89,7 +88,7 @@ class CallSetup:
     def invite(self, request: Request, source: SocketAddress) -> None:
         """A new INVITE. Without good credentials it costs no memory."""
         context = self._context
-        fault = validation.check(request, context.proxy.address)
+        fault = validation.check(request, context.proxy.address) or validation.check_dialog(request)
         if fault is not None:
             context.counters.wrong(source.host, context.mono_s)
             context.answer_stateless(request, source, fault.status, fault.reason, fault.headers)
@@ -152,7 +151,7 @@ class CallSetup:
         """auth's answer: whose credentials they are."""
         context = self._context
         call, username, port = waiting
-        if call.is_ended:
+        if call.is_over:
             return
         host = call.source.host
         if isinstance(answer, CallerIdentity):
@@ -307,7 +306,7 @@ class CallSetup:
         text = cookie.issue(
             context.keys,
             call.hold_id,
-            context.unix_s + rules.absolute_timeout_s + COOKIE_MARGIN_S,
+            context.unix_s + rules.absolute_timeout_s + cookie.MARGIN_S,
             call.call_id,
             call.caller_tag,
             caller=call.source,
@@ -316,6 +315,10 @@ class CallSetup:
             attempt=call.attempt,
         )
         self._calls.give_cookie(call, text)
+        call.early = {}
+        if call.caller is None:
+            call.caller = CallSide(call.source, not call.is_trunk, call.request.cseq.number)
+        call.callee = CallSide(target.address, target.is_phone, 0)
         copy = forwarding.forward(context, call.request, uri=target.uri, cookie=text)
         copy.remove("route")  # the edge decides where a new call goes (no open relay)
         if not call.is_trunk:
@@ -350,7 +353,7 @@ class CallSetup:
     def response(self, call: EdgeCall, branch: ClientTransaction, response: Response) -> None:
         """An answer of a branch of a call that is being set up, or of one it has left."""
         context = self._context
-        if branch is not call.branch or call.state is CallState.ENDED:
+        if branch is not call.branch or call.state in OVER:
             if 200 <= response.status < 300:
                 self._active_calls.refuse_late(call, branch, response)
             return
@@ -362,7 +365,7 @@ class CallSetup:
                 context_deadline_s = call.admitted_mono_s + call.rules.ring_timeout_s + call.rules.call_init_timeout_s
                 self._calls.wheel.set(call, min(context.mono_s + call.rules.ring_timeout_s, context_deadline_s))
             if status > 100 and call.state is not CallState.CANCELLING:
-                self._pass_up(call, response)
+                self._active_calls.progressed(call, response)
         elif status < 300:
             self._active_calls.answered(call, response)
         else:

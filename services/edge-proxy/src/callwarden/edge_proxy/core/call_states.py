@@ -1,4 +1,5 @@
-"""The two machines that every call is in, as tables: its way from INVITE to end, and what it may still talk.
+"""The machines that every call is in, as tables: its way from INVITE to end, what it may still talk, and whether each
+of its sides has been told of the end.
 
 The law: a machine in a state, met by an event, goes to the row's state. An event that has no row raises
 `ImpossibleEvent`: our own code did what it must not. A test goes through all pairs of state and event, so that none is
@@ -22,6 +23,7 @@ class CallState(StrEnum):
     CANCELLING = "cancelling"  # the caller gave up; the target has the CANCEL and owes its final answer
     ANSWERED = "answered"  # both sides talk
     RECORDED = "recorded"  # both sides talk, and another edge could go on with the call
+    CUTTING = "cutting"  # the edge has ended it: each side has its BYE, and not each has answered
     ENDED = "ended"
 
 
@@ -36,11 +38,12 @@ class CallEvent(StrEnum):
     ANSWERED = "answered"  # a 2xx to the INVITE, each time it comes
     FAILED = "failed"  # the caller has its final failure
     CANCELLED = "cancelled"
-    HUNG_UP = "hung up"
+    HUNG_UP = "hung up"  # one side's BYE has the other's 2xx
     # From the edge.
     RETARGETED = "retargeted"  # the next target has the INVITE
     RECORD = "record"  # the record is stored
-    CUT = "cut"
+    CUT = "cut"  # each side that isn't known to be gone has a BYE from the edge
+    CLOSED = "closed"  # both sides are gone
 
 
 _S, _E = CallState, CallEvent
@@ -67,7 +70,6 @@ CALL: Final[dict[CallState, dict[CallEvent, CallState]]] = {
         _E.PROGRESSED: _S.RINGING,
         _E.ANSWERED: _S.ANSWERED,
         _E.FAILED: _S.ENDED,
-        _E.HUNG_UP: _S.CALLING,  # a BYE inside an early dialog: the answer to the INVITE decides
         _E.CANCELLED: _S.ENDED,  # the CANCEL waits for a provisional answer (RFC 3261 9.1), the caller's 487 doesn't
     },
     _S.RINGING: {
@@ -75,34 +77,35 @@ CALL: Final[dict[CallState, dict[CallEvent, CallState]]] = {
         _E.PROGRESSED: _S.RINGING,
         _E.ANSWERED: _S.ANSWERED,
         _E.FAILED: _S.ENDED,
-        _E.HUNG_UP: _S.RINGING,
         _E.CANCELLED: _S.CANCELLING,
     },
     _S.CANCELLING: {
         _E.PROGRESSED: _S.CANCELLING,
         _E.ANSWERED: _S.ANSWERED,  # it crossed the CANCEL and wins (RFC 3261 9.1)
         _E.FAILED: _S.ENDED,
-        _E.HUNG_UP: _S.CANCELLING,
     },
     _S.ANSWERED: {
         _E.ANSWERED: _S.ANSWERED,
         _E.RECORD: _S.RECORDED,
         _E.HUNG_UP: _S.ENDED,
-        _E.CUT: _S.ENDED,
+        _E.CUT: _S.CUTTING,
     },
     _S.RECORDED: {
         _E.ANSWERED: _S.RECORDED,
         _E.HUNG_UP: _S.ENDED,
-        _E.CUT: _S.ENDED,
+        _E.CUT: _S.CUTTING,
     },
-    _S.ENDED: {
-        _E.HUNG_UP: _S.ENDED,  # the answer to a BYE that crossed the end, or a second BYE
+    _S.CUTTING: {
+        _E.CLOSED: _S.ENDED,
     },
+    _S.ENDED: {},
 }
 
 # A target has been chosen and owes an answer.
 IN_SETUP: Final = frozenset({_S.CALLING, _S.RINGING, _S.CANCELLING})
 TALKING: Final = frozenset({_S.ANSWERED, _S.RECORDED})
+# The charge has ended.
+OVER: Final = frozenset({_S.CUTTING, _S.ENDED})
 # call-admission may hold a line and money for the call: its end must be notified.
 MAY_HOLD: Final = frozenset({_S.ADMITTING, _S.ABANDONED, *IN_SETUP, *TALKING})
 
@@ -128,6 +131,28 @@ GRANT: Final[dict[GrantState, dict[GrantEvent, GrantState]]] = {
     _G.OPEN: {_H.ASK: _G.ASKED, _H.LAST: _G.FINAL},  # LAST: the first grant is final
     _G.ASKED: {_H.GRANTED: _G.OPEN, _H.UNANSWERED: _G.OPEN, _H.LAST: _G.FINAL},
     _G.FINAL: {},
+}
+
+
+class SideState(StrEnum):
+    """What a side of an answered call knows of its end."""
+
+    UP = "up"  # it believes in the call
+    TOLD = "told"  # it has a BYE from the edge, and owes the answer
+    GONE = "gone"
+
+
+class SideEvent(StrEnum):
+    TELL = "tell"  # a BYE of the edge is sent, again if the first one was refused
+    CLOSED = "closed"  # that BYE has its final answer, or will never have one
+
+
+_D, _V = SideState, SideEvent
+
+SIDE: Final[dict[SideState, dict[SideEvent, SideState]]] = {
+    _D.UP: {_V.TELL: _D.TOLD},
+    _D.TOLD: {_V.TELL: _D.TOLD, _V.CLOSED: _D.GONE},
+    _D.GONE: {},
 }
 
 

@@ -87,6 +87,7 @@ class Context:
         "proxy",
         "random_bytes",
         "sampled_share",
+        "source",
         "stats",
         "unix_s",
     )
@@ -112,6 +113,7 @@ class Context:
         self.stats = EdgeStats()
         self.effects: list[object] = []
         self.draining = False
+        self.source: SocketAddress | None = None  # of the datagram being worked on
         self.mono_s = MonoS(0.0)
         self.unix_s = UnixS(0.0)
         self._decisions = TokenBucket()

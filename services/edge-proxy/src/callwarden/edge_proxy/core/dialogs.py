@@ -8,6 +8,7 @@ from callwarden.edge_proxy.core.call import EdgeCall
 from callwarden.edge_proxy.core.cookie import PARAMETER
 from callwarden.sip.address import Endpoint
 from callwarden.sip.dialog import Dialog, between
+from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request, Response, SipMessage, parse
 from callwarden.sip.uri import Uri
 
@@ -24,6 +25,16 @@ def skeleton(start: str, message: SipMessage) -> bytes:
 def is_ours(uri: Uri) -> bool:
     """A Record-Route of an edge: only those have the parameter."""
     return PARAMETER in uri.params
+
+
+def put_cookie(response: Response, old: str, new: str) -> bool:
+    """Put another cookie in our Record-Route of an answer; False: it isn't there."""
+    for at, key in enumerate(response._keys):
+        if key == "record-route" and old in response._lines[at]:
+            response._lines[at] = response._lines[at].replace(old, new)
+            response._read.pop("record-route", None)
+            return True
+    return False
 
 
 def routes_beyond(response: Response) -> list[Uri]:
@@ -44,10 +55,23 @@ def next_hop(routes: list[Uri], contact: Uri | None) -> Endpoint | None:
 
 
 def dialogs_of(call: EdgeCall) -> tuple[Dialog, Dialog]:
-    """The call as its caller and as its callee see it. Raises Malformed where a Contact is missing."""
+    """The call as its caller and as its callee see it.
+
+    A callee whose answer can't be read, or has no Contact, is named as its INVITE named it: each side hears of the end,
+    whatever the other one left out.
+    """
     if call.dialogs is not None:
         return call.dialogs
     invite, answer = parse(call.invite_bytes), parse(call.answer_bytes)
     assert isinstance(invite, Request)
     assert isinstance(answer, Response)
-    return between(invite, answer, is_ours)
+    try:
+        return between(invite, answer, is_ours)
+    except Malformed:
+        assert call.target is not None
+        caller, callee = invite.get("from") or "", answer.get("to") or ""
+        as_caller = Dialog(invite.call_id, caller, callee, call.target.uri, (), invite.cseq.number, 0)
+        # INVITEs that give no Contact are refused.
+        routes = tuple(f"<{route.uri}>" for route in invite.record_routes)
+        target = str(invite.contacts[0].uri)
+        return as_caller, Dialog(invite.call_id, callee, caller, target, routes, 0, invite.cseq.number)

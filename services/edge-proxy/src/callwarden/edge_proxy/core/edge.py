@@ -30,7 +30,7 @@ from callwarden.edge_proxy.core.relay import InDialogRequest, Relay
 from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.edge_proxy.core.source_filter import Drop, SourceFilter
 from callwarden.edge_proxy.core.sources import Sources
-from callwarden.edge_proxy.core.termination import LateAnswer
+from callwarden.edge_proxy.core.termination import CutBye, LateAnswer
 from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip.address import SocketAddress
@@ -80,11 +80,11 @@ class Edge:
         self.sources = Sources()
         self.calls = EdgeCalls()
         self._challenger = challenger = Challenger(keys.nonces, proxy.realms, random_bytes)
-        self._active_calls = ActiveCalls(self.context, self.calls)
+        self._active_calls = ActiveCalls(self.context, self.calls, self.sources)
         self._call_setup = CallSetup(
             self.context, self.calls, self.locations, challenger, self.sources, self._active_calls
         )
-        self._relay = Relay(self.context, self.calls, self._active_calls)
+        self._relay = Relay(self.context, self.calls, self.sources, self._active_calls)
         self._registration = EdgeRegistration(self.context, self.locations, challenger)
 
     # Inputs.
@@ -92,7 +92,7 @@ class Edge:
     def receive(self, data: bytes, source: SocketAddress, mono_s: MonoS, unix_s: UnixS) -> None:
         """A datagram."""
         context, stats = self.context, self.stats
-        context.mono_s, context.unix_s = mono_s, unix_s
+        context.mono_s, context.unix_s, context.source = mono_s, unix_s, source
         stats.datagrams += 1
         host = source.host
         drop = self.source_filter.judge_address(host, source.port, unix_s)
@@ -197,6 +197,8 @@ class Edge:
             self._call_setup.response(owner, output.transaction, output.response)
         elif kind is InDialogRequest:
             self._relay.response(owner, output.response)
+        elif kind is CutBye:
+            owner.answered(self.context, output.response.status)
         elif kind is LateAnswer:
             owner.again(self.context)
 
@@ -218,6 +220,8 @@ class Edge:
             self._call_setup.send_failed(owner, transaction)
         elif isinstance(owner, InDialogRequest):
             self._relay.send_failed(owner)
+        elif isinstance(owner, CutBye):
+            owner.closed()
 
     def _take_time_out(self, output: TransactionTimedOut) -> None:
         transaction, owner = output.transaction, output.transaction.context
@@ -227,6 +231,8 @@ class Edge:
             self._call_setup.timed_out(owner, transaction)
         elif isinstance(owner, InDialogRequest):
             self._relay.timed_out(owner)
+        elif isinstance(owner, CutBye):
+            owner.closed()
 
     def _take_stray(self, output: StrayResponse) -> None:
         self.stats.strays += 1

@@ -14,6 +14,7 @@ from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.sip.address import Endpoint
 from callwarden.sip.dialog import Dialog
 from callwarden.sip.malformed import Malformed
+from callwarden.sip.nameaddr import parse_name_addr
 from callwarden.sip.uri import parse_uri
 
 # A record isn't rewritten for each request of a call. Numbers must grow and need not follow each other (RFC 3261
@@ -46,7 +47,7 @@ class DialogRecord:
 
 
 def record_of(call: EdgeCall) -> DialogRecord | None:
-    """The record of a running call; None where its sides gave no Contact, so that no edge could cut it anyway."""
+    """The record of a running call; None where no other edge could cut it."""
     assert call.caller is not None
     assert call.callee is not None
     try:
@@ -77,7 +78,9 @@ def call_of(record: DialogRecord, rules: Rules, traceparent: str, mono_s: MonoS,
     call.admitted_mono_s = call.answered_mono_s
     call.granted_s = record.granted_s
     call.max_s = rules.call_timeout_s
+    call.is_acknowledged = True  # who died would have cut it
     caller, callee = record.caller, record.callee
+    call.caller_tag, call.callee_tag = (parse_name_addr(leg.header).tag or "" for leg in (caller, callee))
     call.caller, call.callee = _side(caller), _side(callee)
     base = Dialog(record.call_id, caller.header, callee.header, callee.target, callee.routes, caller.cseq, callee.cseq)
     call.dialogs = (

@@ -46,7 +46,7 @@ class Sources:
         return host in self._trunks or self._strangers.get(host, 0.0) <= mono_s
 
     def is_trunk(self, host: str) -> bool:
-        """Whether auth said that a trunk sends from there."""
+        """Whether auth has said that a trunk sends from there."""
         return host in self._trunks
 
     def begin(self, host: str, waiting: Waiting, mono_s: MonoS) -> SourceStep:

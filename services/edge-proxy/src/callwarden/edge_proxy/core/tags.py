@@ -5,29 +5,29 @@ A whole read of both takes 12 µs, and ACK and BYE need nothing else of them. Wh
 
 import re
 
-from callwarden.sip.message import Request
+from callwarden.sip.message import SipMessage
 
 # A display name without anything that could be mistaken, an address in brackets, and the tag as its only parameter.
 _plain = re.compile(r'(?:"[^"\\<>]*"|[A-Za-z0-9 .\-]*)[ \t]*<sips?:[^<>"\s]+>;tag=([A-Za-z0-9\-.!%*_+`\'~]+)').fullmatch
 
 
-def from_tag(request: Request) -> str | None:
+def from_tag(message: SipMessage) -> str | None:
     """The tag in From. Raises Malformed."""
-    return _tag(request, "from", "@from-tag")
+    return _tag(message, "from", "@from-tag")
 
 
-def to_tag(request: Request) -> str | None:
+def to_tag(message: SipMessage) -> str | None:
     """The tag in To. Raises Malformed."""
-    return _tag(request, "to", "@to-tag")
+    return _tag(message, "to", "@to-tag")
 
 
-def _tag(request: Request, name: str, key: str) -> str | None:
+def _tag(message: SipMessage, name: str, key: str) -> str | None:
     # Kept with what else was read of the message: each is asked for four times on a request's way.
-    read = request._read
+    read = message._read
     if key in read:
         tag: str | None = read[key]
         return tag
-    found = _plain(request.get(name) or "")
-    tag = found[1] if found is not None else (request.from_ if name == "from" else request.to).tag
+    found = _plain(message.get(name) or "")
+    tag = found[1] if found is not None else (message.from_ if name == "from" else message.to).tag
     read[key] = tag
     return tag

@@ -14,57 +14,79 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.call_admission.accounts.core.account_csv import Line
 from callwarden.call_admission.accounts.core.accounts import (
-    LIMITS,
+    SEVERAL,
     AccountChange,
     AccountFilter,
     AccountRef,
-    NewAccount,
-    Trunk,
-    check_lists,
     check_together,
     check_verified,
 )
+from callwarden.call_admission.accounts.core.checks import check_lists
 from callwarden.call_admission.accounts.ports import Resellers
-from callwarden.call_admission.model.account import AccountType
+from callwarden.common.sql import Database
+from callwarden.kernel.account import FIELDS, LIMITS, AccountType, NewAccount
 from callwarden.kernel.csv_rows import LineError
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
+from callwarden.kernel.fields import DataField, FieldKind
+from callwarden.kernel.trunk import TRUNK_FIELDS, Trunk
 from callwarden.schema.tables import account, account_number, counter, deck, hold, ledger_entry
 
-_PLAIN: Final = (
-    "deck", "currency", "time_zone", "prepaid", "country", "email", "email_verified", "phone", "phone_verified",
-    "shards",
-)  # fmt: skip
-_TEXTS: Final = frozenset({"country", "email", "phone"})
+# `parent` is the id of a row that has to be looked up.
+COLUMNS: Final = tuple(field for field in FIELDS if field.column and field.name != "parent")
+TRUNK_COLUMNS: Final = tuple(field for field in TRUNK_FIELDS if field.column and field.name not in ("name", "account"))
 
 # ------------------------------------------------------------------ rows
 
 
 def row_of(account_id: UUID, new: NewAccount, parent_id: UUID | None) -> dict[str, Any]:
-    return {
-        "id": account_id,
-        "realm": new.realm,
-        "name": new.name,
-        "type": new.type.value,
-        "status": "active" if new.active else "disabled",
-        "parent": parent_id,
-        "lists": _joined(new.lists),
-        **{name: getattr(new, name) for name in _PLAIN},
-        **new.limits,
-    }
+    columns = {field.column: stored(field, getattr(new, field.name)) for field in COLUMNS}
+    return {"id": account_id, "parent": parent_id, **columns}
 
 
 def account_of(row: Row[Any], numbers: Mapping[UUID, Sequence[str]], parents: Mapping[UUID, str]) -> NewAccount:
     columns = row._mapping
     return NewAccount(
-        realm=row.realm,
-        name=row.name,
-        type=AccountType(row.type),
-        active=row.status == "active",
         numbers=tuple(numbers.get(row.id, ())),
         parent="" if row.parent is None else parents[row.parent],
-        lists=_split(row.lists),
-        **{name: columns[name] for name in (*_PLAIN, *LIMITS)},
+        **{field.name: loaded(field, columns[field.column]) for field in COLUMNS},
     )
+
+
+def stored(field: DataField, value: Any) -> Any:
+    """A field's value as its column holds it."""
+    match field.kind:
+        case FieldKind.WORD:
+            return value.value
+        case FieldKind.STATUS:
+            return "active" if value else "disabled"
+        case FieldKind.NAMES:
+            return _SEPARATOR.join(value)
+    return value
+
+
+def loaded(field: DataField, stored: Any) -> Any:
+    """The value of what a column holds."""
+    match field.kind:
+        case FieldKind.WORD:
+            return AccountType(stored)
+        case FieldKind.STATUS:
+            return stored == "active"
+        case FieldKind.NAMES:
+            return tuple(filter(None, stored.split(_SEPARATOR)))
+    return stored
+
+
+_SEPARATOR: Final = ","
+
+
+async def fetch(database: Database, name: str, query: Select[Any]) -> Sequence[Row[Any]]:
+    """The rows of a query, read outside any transaction."""
+
+    async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
+        rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
+        return rows
+
+    return await database.outside(name, work)
 
 
 async def numbers_and_parents(
@@ -92,74 +114,47 @@ def filtered(query: Select[Any], wanted: AccountFilter, parent_id: UUID | None) 
 
 
 def trunk_row(new: Trunk) -> dict[str, Any]:
-    return {
-        "direction": new.direction.value,
-        "address": new.address,
-        "tech_prefix": new.tech_prefix,
-        "strip_digits": new.strip_digits,
-        "add_prefix": new.add_prefix,
-        "enabled": new.enabled,
-        "only_local": new.only_local,
-        "allow_prefixes": _joined(new.allow_prefixes),
-        "block_prefixes": _joined(new.block_prefixes),
-    }
+    return {field.column: stored(field, getattr(new, field.name)) for field in TRUNK_COLUMNS}
 
 
 def trunk_of(row: Row[Any]) -> Trunk:
-    return Trunk(
-        row.name,
-        row.address,
-        AccountType(row.direction),
-        row.owner,
-        row.tech_prefix,
-        row.strip_digits,
-        row.add_prefix,
-        row.enabled,
-        row.only_local,
-        _split(row.allow_prefixes),
-        _split(row.block_prefixes),
-        row.realm,
-    )
+    columns = row._mapping
+    values = {field.name: loaded(field, columns[field.column]) for field in TRUNK_COLUMNS}
+    return Trunk(name=row.name, account=row.owner, realm=row.realm, **values)
 
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, text.split(_SEPARATOR)))
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return _SEPARATOR.join(parts)
-
-
-_SEPARATOR: Final = ","
 
 # ------------------------------------------------------------------ one account
 
 
 async def changed(connection: AsyncConnection, before: Row[Any], change: AccountChange) -> dict[str, Any]:
     """The columns that are to be different. Raises Invalid, NotFound or Conflict for what can't be."""
-    values: dict[str, Any] = {name: "" if name in _TEXTS else None for name in change.clear if name != "parent"}
-    values |= {name: value for name in _PLAIN if (value := getattr(change, name)) is not None}
-    values |= change.limits
-    if change.active is not None:
-        values["status"] = "active" if change.active else "disabled"
-    if change.add_lists or change.remove_lists:
-        values["lists"] = _joined(_lists_changed(_split(before.lists), change))
+    values: dict[str, Any] = {
+        field.column: None if field.is_optional else "" for field in COLUMNS if field.name in change.clear
+    }
+    values |= {
+        field.column: stored(field, change.values[field.name]) for field in COLUMNS if field.name in change.values
+    }
+    for field in SEVERAL:
+        add, remove = change.add.get(field.name, ()), change.remove.get(field.name, ())
+        if field.column and (add or remove):
+            there = loaded(field, before._mapping[field.column])
+            values[field.column] = stored(field, _lists_changed(there, add, remove))
     after = {**before._mapping, **values}
     check_together({name: after[name] for name in LIMITS})
-    check_verified(after["email"], after["email_verified"], after["phone"], after["phone_verified"])
+    check_verified(after)
     if after["currency"] != before.currency:
         await _check_currency_may_change(connection, before.id)
-    if change.currency is not None or change.deck:
+    if "currency" in change.values or change.values.get("deck"):
         await check_deck(connection, after["deck"], after["currency"])
-    if change.prepaid and not before.prepaid and await _free_micros(connection, before) < 0:
+    if change.values.get("prepaid") and not before.prepaid and await _free_micros(connection, before) < 0:
         raise Conflict("the account owes money: credit it before it becomes prepaid", field="prepaid")
     if "parent" in change.clear:
         values["parent"] = None
-    elif change.parent is not None:
+    elif "parent" in change.values:
         if before.type == AccountType.RESELLER.value:
-            raise Invalid("a reseller belongs to no other reseller", field="parent")
-        values["parent"] = await reseller_of(connection, change.parent, before.realm, after["currency"])
-    elif before.parent is not None and change.currency is not None:
+            raise Invalid("a reseller can't belong to another reseller", field="parent")
+        values["parent"] = await reseller_of(connection, change.values["parent"], before.realm, after["currency"])
+    elif before.parent is not None and "currency" in change.values:
         await reseller_of(connection, str(before.parent), before.realm, after["currency"])
     return values
 
@@ -177,10 +172,10 @@ def in_shards() -> Select[Any]:
     return select(counter.c.scope, held, spent).group_by(counter.c.scope)
 
 
-def _lists_changed(before: Sequence[str], change: AccountChange) -> Sequence[str]:
-    if missing := [name for name in change.remove_lists if name not in before]:
+def _lists_changed(before: Sequence[str], add: Sequence[str], remove: Sequence[str]) -> Sequence[str]:
+    if missing := [name for name in remove if name not in before]:
         raise Invalid(f"list {missing[0]} isn't the account's", field="remove_lists")
-    after = [name for name in dict.fromkeys((*before, *change.add_lists)) if name not in change.remove_lists]
+    after = [name for name in dict.fromkeys((*before, *add)) if name not in remove]
     return check_lists(after, "add_lists")
 
 
@@ -231,7 +226,7 @@ _RESELLER: Final[Select[Any]] = select(
 
 def _wrong_with(reseller: Row[Any], text: str, realm: str, currency: str) -> str:
     if reseller.type != AccountType.RESELLER.value:
-        return f"{text} is no reseller but of type {reseller.type}"
+        return f"{text} is not a reseller but of type {reseller.type}"
     if reseller.realm != realm:
         return f"reseller {text} is of realm {reseller.realm}, the account of {realm}"
     if reseller.currency != currency:

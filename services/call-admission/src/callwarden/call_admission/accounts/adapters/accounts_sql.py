@@ -1,4 +1,7 @@
-"""Accounts, trunks and questions about calls, in SQL for both databases. Cold: SQLAlchemy Core throughout."""
+"""Accounts in SQL for both databases. Cold: SQLAlchemy Core throughout.
+
+Out: trunks (trunks_sql), what is known of calls (calls_sql), rows to values and back (account_rows).
+"""
 
 import asyncio
 from collections import Counter
@@ -17,22 +20,19 @@ from sqlalchemy import (
     insert,
     literal,
     not_,
-    or_,
     select,
-    true,
     tuple_,
-    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from callwarden.api.admission.v1 import admission_pb2
 from callwarden.call_admission.accounts.adapters.account_rows import (
     account_of,
     changed,
     check_deck,
+    fetch,
     filtered,
     in_shards,
     numbers_and_parents,
@@ -40,50 +40,23 @@ from callwarden.call_admission.accounts.adapters.account_rows import (
     parents_of,
     reseller_of,
     row_of,
-    trunk_of,
-    trunk_row,
     wrong_lines,
 )
 from callwarden.call_admission.accounts.core.account_csv import Line
-from callwarden.call_admission.accounts.core.accounts import (
-    MISMATCHED_MAX,
-    AccountChange,
-    AccountFilter,
-    AccountRef,
-    AccountView,
-    Audit,
-    CallView,
-    Explanation,
-    NewAccount,
-    Trunk,
-    TrunkChange,
-)
-from callwarden.call_admission.accounts.ports import Ceilings, Resellers
+from callwarden.call_admission.accounts.core.accounts import AccountChange, AccountFilter, AccountRef
+from callwarden.call_admission.accounts.core.views import AccountView
+from callwarden.call_admission.accounts.ports import AccountCeilings, Resellers
 from callwarden.call_admission.admission.adapters.shards_sql import reshard
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.days import day_of
-from callwarden.call_admission.model.settle import EXPIRED
-from callwarden.call_admission.records.adapters.records_sql import corrected_micros, corrections
 from callwarden.common.sql import Database
+from callwarden.kernel.account import AccountType, NewAccount
 from callwarden.kernel.csv_rows import LineError
 from callwarden.kernel.errors import Conflict, Exhausted, Invalid, NotFound
-from callwarden.schema.tables import (
-    account,
-    account_number,
-    cdr,
-    counter,
-    decision,
-    hold,
-    ledger_entry,
-    route,
-    spend_day,
-    trunk,
-)
+from callwarden.schema.tables import account, account_number, counter, hold, spend_day
 
 IMPORT_WRITE: Final = 2_000  # accounts in one statement
 EXPORT_PAGE: Final = 500
 _CREATING: Final = UUID("3a7e9a52-94a8-4c55-8d0e-5b9f2c6d1e07")  # the row in `counter` that says whose turn it is
-DECISIONS_MAX: Final = 100  # of one Call-ID; a caller that repeats a refused call with it fills no more than a page
 
 
 class SqlAccounts:
@@ -97,7 +70,7 @@ class SqlAccounts:
         self._turn = asyncio.Lock()
         self._importing = asyncio.Lock()
 
-    async def create(self, account_id: UUID, new: NewAccount, ceilings: Ceilings | None = None) -> None:
+    async def create(self, account_id: UUID, new: NewAccount, ceilings: AccountCeilings | None = None) -> None:
         more = {new.realm: 1}
         limited = ceilings if ceilings is not None and _are_any(more, ceilings) else None
 
@@ -117,7 +90,7 @@ class SqlAccounts:
         except IntegrityError as error:
             raise await self._taken(error, new.name, new.realm, new.numbers) from error
 
-    async def _bear(self, connection: AsyncConnection, more: Mapping[str, int], ceilings: Ceilings) -> None:
+    async def _bear(self, connection: AsyncConnection, more: Mapping[str, int], ceilings: AccountCeilings) -> None:
         """Raises Exhausted if so many more accounts, by realm, would pass a ceiling.
 
         Where there is one, accounts are created one after the other: each has to know how many there are. They are
@@ -135,11 +108,13 @@ class SqlAccounts:
             )
         )
         if system is not None:
-            (row,) = await self._fetch("account-count", select(func.count().label("there")).select_from(account))
+            (row,) = await fetch(
+                self._database, "account-count", select(func.count().label("there")).select_from(account)
+            )
             _check_ceiling("the system", "spec.system.maxAccounts", row.there, sum(more.values()), system)
         for realm, limit in realms.items():
             of_realm = select(func.count().label("there")).where(account.c.realm == realm)
-            (row,) = await self._fetch("account-count", of_realm)
+            (row,) = await fetch(self._database, "account-count", of_realm)
             _check_ceiling(f"realm {realm}", "spec.system.perRealm.maxAccounts", row.there, more[realm], limit)
 
     async def _taken(self, error: IntegrityError, name: str, realm: str, numbers: Sequence[str]) -> Exception:
@@ -171,7 +146,7 @@ class SqlAccounts:
         pages: Callable[[], Iterable[Sequence[Line]]],
         new_id: Callable[[], UUID],
         resellers: Resellers,
-        ceilings: Ceilings,
+        ceilings: AccountCeilings,
     ) -> int:
         async def work(connection: AsyncConnection) -> int:
             more: Counter[str] = Counter()
@@ -234,7 +209,7 @@ class SqlAccounts:
             query = query.where(account.c.name == ref.name)
             if ref.realm:
                 query = query.where(account.c.realm == ref.realm)
-        found = await self._fetch("account-find", query)
+        found = await fetch(self._database, "account-find", query)
         if not found:
             raise NotFound(f"there is no account {ref}", field="account")
         if len(found) > 1:
@@ -268,6 +243,8 @@ class SqlAccounts:
         return await self._database.transaction("account-list", work)
 
     async def update(self, account_id: UUID, change: AccountChange) -> None:
+        added = change.add.get("numbers", ())
+
         async def work(connection: AsyncConnection) -> None:
             # Locked first, as calls do: the same order for everybody.
             locked = select(account).where(account.c.id == account_id).with_for_update()
@@ -280,163 +257,21 @@ class SqlAccounts:
                 # Who decides on what it remembers of the account must find out.
                 values["version"] = account.c.version + 1
                 await connection.execute(update(account).where(account.c.id == account_id).values(**values))
-            if change.remove_numbers:
-                await _remove_numbers(connection, account_id, change.remove_numbers)
-            if change.add_numbers:
+            if removed := change.remove.get("numbers"):
+                await _remove_numbers(connection, account_id, removed)
+            if added:
                 own = select(account_number.c.number).where(
-                    account_number.c.account_id == account_id, account_number.c.number.in_(change.add_numbers)
+                    account_number.c.account_id == account_id, account_number.c.number.in_(added)
                 )
                 known = set((await connection.execute(own)).scalars())
-                rows = [{"number": n, "account_id": account_id} for n in change.add_numbers if n not in known]
+                rows = [{"number": n, "account_id": account_id} for n in added if n not in known]
                 if rows:
                     await connection.execute(insert(account_number), rows)
 
         try:
             await self._database.transaction("account-update", work)
         except IntegrityError as error:
-            raise await self._taken(error, "", "", change.add_numbers) from error
-
-    # ------------------------------------------------------------------ trunks
-
-    async def create_trunk(self, new: Trunk, account_id: UUID) -> None:
-        async def work(connection: AsyncConnection) -> None:
-            query = select(account.c.type).where(account.c.id == account_id)
-            type_ = (await connection.execute(query)).scalar()
-            if type_ is None:
-                raise NotFound(f"there is no account {account_id}", field="account")
-            if type_ != new.direction.value:
-                raise Invalid(f"the trunk is a {new.direction.value}, its account is of type {type_}", field="account")
-            await connection.execute(insert(trunk).values(name=new.name, account_id=account_id, **trunk_row(new)))
-
-        try:
-            await self._database.transaction("trunk-create", work)
-        except IntegrityError as error:
-            raise Conflict(f"there is a trunk {new.name} already", field="name") from error
-
-    async def update_trunk(self, name: str, change: TrunkChange) -> tuple[Trunk, UUID]:
-        async def work(connection: AsyncConnection) -> tuple[Trunk, UUID]:
-            query = (
-                select(trunk, account.c.name.label("owner"), account.c.realm).join(account).where(trunk.c.name == name)
-            )
-            row = (await connection.execute(query.with_for_update(of=trunk))).one_or_none()
-            if row is None:
-                raise NotFound(f"there is no trunk {name}", field="name")
-            after = change.of(trunk_of(row))
-            await connection.execute(update(trunk).where(trunk.c.name == name).values(**trunk_row(after)))
-            return after, row.account_id
-
-        return await self._database.transaction("trunk-update", work)
-
-    async def trunks(self) -> Sequence[Trunk]:
-        query = select(trunk, account.c.name.label("owner"), account.c.realm).join(account).order_by(trunk.c.name)
-        return [trunk_of(row) for row in await self._fetch("trunk-list", query)]
-
-    async def delete_trunk(self, name: str) -> UUID | None:
-        async def work(connection: AsyncConnection) -> UUID | None:
-            used = (await connection.execute(select(route.c.prefix).where(route.c.trunk == name).limit(1))).first()
-            if used is not None:
-                where = f"+{used.prefix}" if used.prefix else "all numbers"
-                raise Conflict(f"a route for {where} leads to trunk {name}", field="name")
-            deleted = delete(trunk).where(trunk.c.name == name).returning(trunk.c.account_id)
-            owner: UUID | None = (await connection.execute(deleted)).scalar()
-            return owner
-
-        return await self._database.transaction("trunk-delete", work)
-
-    # ------------------------------------------------------------------ calls
-
-    async def calls(self, account_id: UUID | None, since_s: float, limit: int, *, running: bool) -> Sequence[CallView]:
-        parts = [_running_calls()] if running else [_running_calls(), _settled_calls()]
-        narrowed = []
-        for part in parts:
-            table = hold if part is parts[0] else cdr
-            started = table.c.created_at if table is hold else table.c.started_at
-            query = part.order_by(started.desc()).limit(limit)
-            if since_s:
-                query = query.where(started >= datetime.fromtimestamp(since_s, UTC))
-            if account_id is not None:
-                query = query.where(table.c.account_id == account_id)
-            narrowed.append(query.subquery())
-        both = union_all(*(select(part) for part in narrowed)).subquery()
-        newest = select(both).order_by(both.c.started_at.desc(), both.c.id).limit(limit)
-        rows = await self._fetch("call-list", newest)
-        later = await self._fetch("call-corrections", corrections([row.id for row in rows if row.state == "settled"]))
-        corrected = {row.reference: corrected_micros(row) for row in later}
-        return [_call_view(row, corrected.get(str(row.id), 0)) for row in rows]
-
-    async def explain(self, call_id: str) -> Explanation:
-        async def work(connection: AsyncConnection) -> Explanation:
-            rows: list[Row[Any]] = []
-            for query, table in ((_running_calls(), hold), (_settled_calls(), cdr)):
-                found = await connection.execute(
-                    query.add_columns(table.c.decision).where(table.c.call_id == call_id).limit(DECISIONS_MAX)
-                )
-                rows += found.all()
-            rows.sort(key=lambda row: row.started_at)
-            noted = select(decision).where(decision.c.call_id == call_id).order_by(decision.c.at).limit(DECISIONS_MAX)
-            notes = (await connection.execute(noted)).all()
-            bodies = [row.decision for row in rows] + [note.body for note in notes]
-            later = (await connection.execute(corrections([row.id for row in rows[-1:]]))).all()
-            call = _call_view(rows[-1], sum(map(corrected_micros, later))) if rows else _refused_call(call_id, notes)
-            return Explanation(tuple(bodies), call)
-
-        return await self._database.transaction("explain", work)
-
-    async def audit(self, account_id: UUID | None) -> Audit:
-        mine = true() if account_id is None else account.c.id == account_id
-
-        def total(table: Any, name: str) -> Any:
-            query = select(
-                table.c.account_id, func.sum(table.c[name]).label("micros"), func.count().label("rows")
-            ).group_by(table.c.account_id)
-            return (query if account_id is None else query.where(table.c.account_id == account_id)).subquery()
-
-        entries, holds = total(ledger_entry, "amount_micros"), total(hold, "held_micros")
-        of_shards = in_shards() if account_id is None else in_shards().where(counter.c.scope == account_id)
-        shards = of_shards.subquery()
-        books = (
-            account.outerjoin(entries, entries.c.account_id == account.c.id)
-            .outerjoin(holds, holds.c.account_id == account.c.id)
-            .outerjoin(shards, shards.c.scope == account.c.id)
-        )
-        balance = account.c.balance_micros - func.coalesce(shards.c.spent, 0)
-        in_holds = account.c.held_micros + func.coalesce(shards.c.held, 0)
-        ledger, held = func.coalesce(entries.c.micros, 0), func.coalesce(holds.c.micros, 0)
-        sums = (
-            select(
-                func.count(),
-                func.coalesce(func.sum(entries.c.rows), 0),
-                func.coalesce(func.sum(balance), 0),
-                func.coalesce(func.sum(entries.c.micros), 0),
-                func.coalesce(func.sum(in_holds), 0),
-                func.coalesce(func.sum(holds.c.micros), 0),
-                func.coalesce(func.sum(holds.c.rows), 0),
-            )
-            .select_from(books)
-            .where(mine)
-        )
-        wrong = (
-            select(account.c.name)
-            .select_from(books)
-            .where(mine, or_(balance != ledger, in_holds != held))
-            .order_by(account.c.name)
-            .limit(MISMATCHED_MAX)
-        )
-        # One statement sees one moment; a reader of whole tables in a serializable transaction would make the calls'
-        # transactions fail.
-        (row,) = await self._fetch("audit", sums)
-        names = [found.name for found in await self._fetch("audit", wrong)]
-        accounts, entry_rows, balances, entered, account_held, hold_rows_held, open_holds = (
-            int(value) for value in row
-        )
-        return Audit(accounts, entry_rows, balances, entered, account_held, hold_rows_held, open_holds, tuple(names))
-
-    async def _fetch(self, name: str, query: Select[Any]) -> Sequence[Row[Any]]:
-        async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
-            rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
-            return rows
-
-        return await self._database.outside(name, work)
+            raise await self._taken(error, "", "", added) from error
 
 
 _Page: TypeAlias = tuple[Sequence[Row[Any]], dict[UUID, list[str]], dict[UUID, str]]
@@ -469,7 +304,7 @@ async def _insert(connection: AsyncConnection, accounts: list[Any], numbers: lis
     numbers.clear()
 
 
-def _are_any(more: Iterable[str], ceilings: Ceilings) -> bool:
+def _are_any(more: Iterable[str], ceilings: AccountCeilings) -> bool:
     """Whether any ceiling is set for accounts of these realms."""
     return ceilings.system is not None or any(ceilings.realm(realm) is not None for realm in more)
 
@@ -509,69 +344,3 @@ async def _views(connection: AsyncConnection, query: Select[Any], now_s: float) 
         )
         for row in rows
     ]
-
-
-def _running_calls() -> Select[Any]:
-    return select(
-        hold.c.id, hold.c.call_id, account.c.name.label("account"), hold.c.destination,
-        literal("running").label("state"), hold.c.created_at.label("started_at"), hold.c.answered_at,
-        hold.c.expires_at.label("ended_at"),
-        literal(0).label("duration_s"), literal(0).label("billed_s"), literal(0).label("price_micros"),
-        account.c.currency, literal("").label("reason"), hold.c.trunk, hold.c.policy_revision, hold.c.trace_id,
-        hold.c.caller_number, literal(0).label("cost_micros"),
-    ).join(account, account.c.id == hold.c.account_id)  # fmt: skip
-
-
-def _settled_calls() -> Select[Any]:
-    return select(
-        cdr.c.id, cdr.c.call_id, account.c.name.label("account"), cdr.c.destination, literal("settled").label("state"),
-        cdr.c.started_at, cdr.c.answered_at, cdr.c.ended_at, cdr.c.duration_s, cdr.c.billed_s, cdr.c.price_micros,
-        cdr.c.currency, cdr.c.reason, cdr.c.trunk, cdr.c.policy_revision, cdr.c.trace_id, cdr.c.caller_number,
-        func.coalesce(cdr.c.cost_micros, 0).label("cost_micros"),
-    ).join(account, account.c.id == cdr.c.account_id)  # fmt: skip
-
-
-def _call_view(row: Any, corrected: int) -> CallView:
-    state = "expired" if row.reason == EXPIRED else row.state
-    return CallView(
-        hold_id=str(row.id),
-        call_id=row.call_id,
-        account=row.account,
-        destination=row.destination,
-        state=state,
-        started_at_s=row.started_at.timestamp(),
-        answered_at_s=0.0 if row.answered_at is None else row.answered_at.timestamp(),
-        ended_at_s=0.0 if state == "running" else row.ended_at.timestamp(),
-        duration_s=row.duration_s,
-        billed_s=row.billed_s,
-        price_micros=row.price_micros,
-        currency=row.currency,
-        reason=row.reason,
-        trunk=row.trunk,
-        policy_revision=row.policy_revision,
-        trace_id=row.trace_id,
-        caller_number=row.caller_number,
-        cost_micros=row.cost_micros,
-        corrected_micros=corrected,
-    )
-
-
-def _refused_call(call_id: str, notes: Sequence[Any]) -> CallView | None:
-    refusals = [note for note in notes if note.outcome == "refuse"]
-    if not refusals:
-        return None
-    note = refusals[-1]
-    made = admission_pb2.Decision.FromString(note.body)
-    at_s = note.at.timestamp()
-    return CallView(
-        hold_id="",
-        call_id=call_id,
-        account=made.account,
-        destination="",
-        state="refused",
-        started_at_s=at_s,
-        ended_at_s=at_s,
-        reason=made.refused.reason,
-        policy_revision=made.policy_revision,
-        trace_id=made.trace_id,
-    )

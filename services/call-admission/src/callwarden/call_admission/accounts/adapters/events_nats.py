@@ -8,8 +8,8 @@ from callwarden.call_admission.admission.adapters.events_nats import ACCOUNT_CHA
 from callwarden.common.bus import Publisher
 
 
-class NatsNews:
-    """Implements ports.News."""
+class NatsAccountEvents:
+    """Implements ports.AccountEvents."""
 
     def __init__(self, publisher: Publisher, new_id: Callable[[], UUID]) -> None:
         self._publisher = publisher

@@ -1,4 +1,4 @@
-"""The desk where people ask what is used of an account's limits, and what a call would get: nothing is written.
+"""What is used of an account's limits, and what a call would get: nothing is written.
 
 Out: what each rule counts and says (core.rules), reading it (app, ports), how it is shown (adapters, the CLI).
 """
@@ -7,21 +7,22 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from callwarden.call_admission.accounts.core.accounts import AccountRef, AccountView
-from callwarden.call_admission.accounts.ports import Accounts
+from callwarden.call_admission.accounts.core.accounts import AccountRef
+from callwarden.call_admission.accounts.core.views import AccountView
+from callwarden.call_admission.accounts.ports import Accounts, Trunks
 from callwarden.call_admission.admission.app.calls import CallAdmission
 from callwarden.call_admission.admission.core.commands import sip_status
 from callwarden.call_admission.admission.core.decide import Admit
 from callwarden.call_admission.admission.core.rules import RULES, LimitUsage
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.calls import CallRequest, Decision, Quote, Route
 from callwarden.call_admission.model.sources import PolicySource
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import Invalid
 from callwarden.kernel.verdict import Mode, Refuse
 
 _NOBODY: Final = UUID(int=0)
-# What is true now says nothing of calls that were; and who asks of next year mistypes.
+# The current counters say nothing of past calls; a moment beyond a year ahead is a slip.
 PAST_S_MAX: Final = 60.0
 AHEAD_S_MAX: Final = 366 * 86_400.0
 _PLACES_NO_CALLS: Final = (AccountType.CARRIER, AccountType.RESELLER)
@@ -37,7 +38,7 @@ class LimitShown:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LimitReport:
     account: AccountView
     limits: tuple[LimitShown, ...]
     """In the order of the rules."""
@@ -45,8 +46,8 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """A call that isn't placed. `at_s` 0: now."""
+class SimulatedCall:
+    """A call that is asked about, not placed. `at_s` 0: now."""
 
     destination: str
     local: bool
@@ -68,16 +69,19 @@ class Simulated:
     currency: str
 
 
-class LimitDesk:
-    """What people ask of limits."""
+class LimitQueries:
+    """Answers what operators ask of limits. Simulation uses the same code as real calls."""
 
-    def __init__(self, app: CallAdmission, accounts: Accounts, policies: PolicySource, clock: Clock) -> None:
+    def __init__(
+        self, app: CallAdmission, accounts: Accounts, trunks: Trunks, policies: PolicySource, clock: Clock
+    ) -> None:
         self._app = app
         self._accounts = accounts
+        self._trunks = trunks
         self._policies = policies
         self._clock = clock
 
-    async def show(self, ref: AccountRef) -> Limits:
+    async def show(self, ref: AccountRef) -> LimitReport:
         """Raises NotFound, Conflict for a name that several realms have, Unavailable."""
         account_id = await self._accounts.find(ref)
         now_s = self._clock.unix_s()
@@ -89,27 +93,27 @@ class LimitDesk:
             for rule in RULES
             for use in rule.uses(snapshot, policy)
         )
-        return Limits(account, shown, policy.revision)
+        return LimitReport(account, shown, policy.revision)
 
-    async def simulate(self, ref: AccountRef, wish: Wish) -> Simulated:
+    async def simulate(self, ref: AccountRef, call: SimulatedCall) -> Simulated:
         """Raises as `show`, and Invalid for a moment that is over, an account that places no calls, a trunk that isn't
         the account's."""
         now_s = self._clock.unix_s()
-        if wish.at_s and not now_s - PAST_S_MAX <= wish.at_s <= now_s + AHEAD_S_MAX:
+        if call.at_s and not now_s - PAST_S_MAX <= call.at_s <= now_s + AHEAD_S_MAX:
             raise Invalid("at_s must be from now to a year ahead", field="at_s")
-        at_s = max(wish.at_s, now_s)
+        at_s = max(call.at_s, now_s)
         account_id = await self._accounts.find(ref)
         view = await self._accounts.get(account_id, now_s)
         account = view.account
         if account.type in _PLACES_NO_CALLS:
             raise Invalid(f"a {account.type.value} places no calls", field="account")
-        if wish.trunk and not any(
-            trunk.name == wish.trunk and trunk.account == account.name for trunk in await self._accounts.trunks()
+        if call.trunk and not any(
+            trunk.name == call.trunk and trunk.account == account.name for trunk in await self._trunks.list()
         ):
-            raise Invalid(f"{account.name} has no trunk {wish.trunk}", field="trunk")
+            raise Invalid(f"{account.name} has no trunk {call.trunk}", field="trunk")
         request = CallRequest(
-            _NOBODY, "", account_id, wish.destination, wish.destination, wish.caller_number, wish.source_address, "",
-            wish.local, at_s, trunk=wish.trunk,
+            _NOBODY, "", account_id, call.destination, call.destination, call.caller_number, call.source_address, "",
+            call.local, at_s, trunk=call.trunk,
         )  # fmt: skip
         decided, snapshot = await self._app.simulate(request)
         policy = self._policies.for_realm(snapshot.account.realm)
@@ -117,7 +121,7 @@ class LimitDesk:
         refused = verdict if isinstance(verdict, Refuse) else None
         decision = Decision(
             at_s, "admit" if refused is None else "refuse", refused, decided.rules, policy.revision, account.name,
-            wish.source_address, sip_status=0 if refused is None else sip_status(refused, policy),
+            call.source_address, sip_status=0 if refused is None else sip_status(refused, policy),
             cut_by=decided.cut_by,
         )  # fmt: skip
         quote = snapshot.quote if isinstance(snapshot.quote, Quote) else None

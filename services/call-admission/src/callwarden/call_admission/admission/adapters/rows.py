@@ -1,5 +1,6 @@
 """Rows of the database to the values of a transaction, and back."""
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
@@ -7,31 +8,45 @@ from callwarden.api.admission.v1 import admission_pb2
 from callwarden.call_admission.admission.adapters.statements import ACCOUNT_FIELDS
 from callwarden.call_admission.admission.core.commands import DecisionRecord
 from callwarden.call_admission.admission.core.state import Changes, Loaded, NewHold
-from callwarden.call_admission.model.account import Account, AccountType
+from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import Hold
 from callwarden.call_admission.model.codecs.hold_bytes import costs_bytes, costs_from, scopes_bytes, scopes_from
 from callwarden.call_admission.model.codecs.messages import decision_bytes, price_bytes, price_from, refuse_from
 from callwarden.call_admission.model.codecs.usage_bytes import grants_bytes, usage_bytes
 from callwarden.call_admission.model.settle import Settlement
+from callwarden.kernel.account import SHARED_FIELDS, AccountType
+from callwarden.kernel.fields import FieldKind
+
+Row: TypeAlias = tuple[Any, ...]
 
 _TYPES: Final = {kind.value: kind for kind in AccountType}
 
 
-Row: TypeAlias = tuple[Any, ...]
+def _names(joined: str) -> tuple[str, ...]:
+    return tuple(joined.split(",")) if joined else ()
+
+
+# How columns are read that hold another form than the field, by the field's kind, and where they are.
+_LOAD: Final[Mapping[FieldKind, Callable[[Any], Any]]] = {
+    FieldKind.WORD: _TYPES.__getitem__,
+    FieldKind.STATUS: "active".__eq__,
+    FieldKind.NAMES: _names,
+}
+_LOADED: Final = tuple((place, _LOAD[field.kind]) for place, field in enumerate(SHARED_FIELDS) if field.kind in _LOAD)
+# The row's kind is before them.
+_SHARED_END: Final = 1 + len(SHARED_FIELDS)
+_ACCOUNT_END: Final = 1 + ACCOUNT_FIELDS
 
 
 def account_from(row: Any) -> tuple[Account, int, bytes]:
     # By position: 31 look-ups by name take 5 µs.
-    (
-        _, id_, realm, name, type_, status, currency, time_zone, prepaid, deck, balance, held, overdraft, max_lines,
-        daily, lists, parent, shards, off_peak, per_second, monthly, increment, ceiling, talk_day, talk_month, country,
-        email, phone, email_verified, phone_verified, version, usage, *_,
-    ) = row  # fmt: skip
+    values = [*row[1:_SHARED_END]]
+    for place, load in _LOADED:
+        values[place] = load(values[place])
+    id_, parent, balance, held, overdraft, version, usage = row[_SHARED_END:_ACCOUNT_END]
     account = Account(
-        id_, realm, name, _TYPES[type_], status == "active", currency, time_zone, prepaid, deck, balance, held,
-        overdraft, max_lines, daily, tuple(lists.split(",")) if lists else (), parent, shards, off_peak, per_second,
-        monthly, increment, ceiling, talk_day, talk_month, country, email, phone, email_verified, phone_verified,
-    )  # fmt: skip
+        *values, id=id_, parent=parent, balance_micros=balance, held_micros=held, overdraft_micros=overdraft
+    )
     return account, version, usage
 
 
@@ -39,7 +54,7 @@ def add_hold(loaded: Loaded, row: Any) -> None:
     (
         id_, account_id, created_at, answered_at, expires_at, granted_s, max_duration_s, final, held_micros, spend_day,
         price, trunk, owners, cost, settled, body, _, _,
-    ) = row[ACCOUNT_FIELDS + 1 :]  # fmt: skip
+    ) = row[_ACCOUNT_END:]  # fmt: skip
     if account_id is not None:
         counted_in, marks, limits_hit = scopes_from(owners)
         loaded.holds[id_] = Hold(

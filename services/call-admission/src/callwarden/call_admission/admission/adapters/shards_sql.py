@@ -8,11 +8,11 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.call_admission.admission.core.resharding import AccountCounts, moves, resharded, scopes_after
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.codecs.hold_bytes import scopes_bytes_of, scopes_from
 from callwarden.call_admission.model.codecs.usage_bytes import usage_bytes, usage_from
 from callwarden.call_admission.model.usage import Usage
 from callwarden.common.sql import Database
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.errors import Invalid
 from callwarden.schema.tables import account, counter, hold
 

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-_ACCOUNT_COLUMNS: Final = """id, realm, name, type, status, currency, time_zone, prepaid, deck, balance_micros,
-       held_micros, overdraft_micros, max_lines, daily_micros, lists, parent, shards, max_lines_off_peak,
-       max_per_second, monthly_micros, monthly_increment_micros, monthly_ceiling_micros, talk_day_s, talk_month_s,
-       country, email, phone, email_verified, phone_verified, version, usage"""
+from callwarden.kernel.account import SHARED_FIELDS
+
+# What an operator sets, in the order in which an Account takes it, and what the account has.
+SHARED_COLUMNS: Final = tuple(field.column for field in SHARED_FIELDS)
+_ACCOUNT_COLUMNS: Final = ", ".join(
+    (*SHARED_COLUMNS, "id", "parent", "balance_micros", "held_micros", "overdraft_micros", "version", "usage")
+)
 
 
 _HOLD_NULLS: Final = """NULL::uuid AS hold_id, NULL::uuid AS account_id, NULL::timestamptz AS created_at,

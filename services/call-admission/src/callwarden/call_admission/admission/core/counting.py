@@ -10,10 +10,11 @@ from uuid import UUID
 
 from callwarden.call_admission.admission.core.commands import Admission, Command, DecisionRecord, Extension
 from callwarden.call_admission.admission.core.state import CounterKey, Loaded
-from callwarden.call_admission.model.account import Account, AccountType, shards_of
+from callwarden.call_admission.model.account import Account, shards_of
 from callwarden.call_admission.model.calls import Hold, LimitScope, Quote, RouteCost
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.scopes import ACCOUNT, ADDRESS, CARRIER, REALM, RESELLER, SYSTEM, scope_of
+from callwarden.kernel.account import AccountType
 
 # Rows over which the calls of one realm, or of the whole system, are spread: so many processes don't collide there.
 WIDE_SHARDS: Final = 8

@@ -11,9 +11,9 @@ from callwarden.call_admission.admission.core.decide import Evaluation, decide
 from callwarden.call_admission.admission.core.snapshot import Snapshot, SourceTrunk
 from callwarden.call_admission.admission.core.snapshots import SnapshotBuilder
 from callwarden.call_admission.admission.core.state import Changes, Loaded
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.lists import Lists
 from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.kernel.account import AccountType
 
 
 class AdmissionQuery:

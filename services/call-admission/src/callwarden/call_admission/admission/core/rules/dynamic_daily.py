@@ -17,11 +17,11 @@ from callwarden.call_admission.admission.core.rules.rule import (
     skipped,
 )
 from callwarden.call_admission.admission.core.snapshot import Snapshot
-from callwarden.call_admission.model.account import AccountType
 from callwarden.call_admission.model.days import end_of_day
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.scopes import ACCOUNT
 from callwarden.call_admission.model.spans import day_spend
+from callwarden.kernel.account import AccountType
 from callwarden.kernel.verdict import Mode, Reason
 
 
