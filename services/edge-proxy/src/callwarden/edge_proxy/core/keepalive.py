@@ -1,4 +1,4 @@
-"""What phones send to the SIP port besides SIP, to keep a NAT open: nothing to answer, nothing wrong, counted as nothing.
+"""What phones send to the SIP port besides SIP, to keep a NAT open: never answered, not wrong, counted as nothing.
 
 In: line ends, NULs, nothing at all (RFC 5626 3.5.1 and what phones make of it), Kapanga's `jaK`, STUN (RFC 5626
 4.4.2, RFC 8489 5). Out: everything else, which is SIP or wrong.
