@@ -23,12 +23,11 @@ from callwarden.kernel.errors import CallwardenError
 from callwarden.testing.edges import Edges, TrackedCall
 from callwarden.testing.servers import Servers
 from callwarden.testing.waiting import eventually
+from tests.integration.races_table import RACES, SECOND_MICROS
 from tests.integration.racing import (
     EDGES,
     PROCESSES,
-    RACES,
     ROUNDS,
-    SECOND_MICROS,
     Killer,
     Track,
     insist,

@@ -20,7 +20,8 @@ import pytest
 import pytest_asyncio
 
 from callwarden.testing.servers import Servers
-from tests.integration.racing import RACES, Race, Track, in_force, open_accounts, policy_of, run, track_on
+from tests.integration.races_table import RACES, Race
+from tests.integration.racing import Track, in_force, open_accounts, policy_of, run, track_on
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 

@@ -12,14 +12,17 @@ import pytest
 import pytest_asyncio
 
 from callwarden.api.rateguard.v1 import rateguard_pb2_grpc
+from callwarden.common.bus import Bus
 from callwarden.common.metrics import Metrics
 from callwarden.common.rpc.interceptors import Serving
 from callwarden.common.rpc.server import Server
 from callwarden.common.rpc.stream import Handler
 from callwarden.common.telemetry import Tracer
+from callwarden.local.nats import NatsServer
 
 from .child import Process, Start
 from .example_server import ExampleServicer, Serve, Served
+from .stream_helpers import Clients
 
 
 @pytest_asyncio.fixture(params=["direct", "grpc"])
@@ -76,3 +79,17 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         if process.child.returncode is None:
             process.child.kill()
             await process.ends()
+
+
+@pytest_asyncio.fixture
+async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
+    async with Bus(nats_server.url, name="test") as connected:
+        yield connected
+        connected.stopping.set()
+
+
+@pytest_asyncio.fixture
+async def clients() -> AsyncIterator[Clients]:
+    made = Clients()
+    yield made
+    await made.close()
