@@ -229,13 +229,13 @@ class Bench:
             edges = Edges(pool, events)
             # Connections, plans, prices; not the accounts, which are too many to be known.
             await asyncio.gather(*(edges.call(pick(), self._next(), Load()) for _ in range(200)))
-            await self._settled(edges)
+            await self.settled(edges)
             reference = reference_us()
             before, client_s = self._cpu(), time.process_time()
             began_s = time.perf_counter()
             await offer(edges, pick, load)
             offered_s = time.perf_counter() - began_s
-            await self._settled(edges)
+            await self.settled(edges)
             took_s = time.perf_counter() - began_s
             after, client_s = self._cpu(), time.process_time() - client_s
         calls = max(load.begun, 1)
@@ -267,7 +267,7 @@ class Bench:
         used = self._system.rss_bytes()
         return max(rss for process, rss in used.items() if process.startswith("call-admission"))
 
-    async def _settled(self, edges: Edges) -> None:
+    async def settled(self, edges: Edges) -> None:
         """Returns when JetStream has all ends and no call runs any more."""
         edges.flush()
         await self._events.flush()

@@ -91,6 +91,7 @@ BY: Final[dict[str, Callable[[PolicySet], None]]] = {
     "auth": auth,
     "rate-guard": rate_guard,
     "call-admission": call_admission,
+    "administration": call_admission,  # it compiles the same, to simulate calls
     "rating": rating,
     "payment": payment,
 }

@@ -34,11 +34,12 @@ def run_job(job: Job) -> Iterator[tuple[str, Any]]:
 def _run_core(core: Core, arguments: argparse.Namespace, told: reasons.Reasons) -> CoreResult:
     job = Job(
         {name: str(file) for name, file in core.modules().items()},
-        ["-m", "not integration", str(ROOT / core.tests)],
+        ["-m", "not integration and not long", str(ROOT / core.tests)],
         [str(ROOT / "services")],
         arguments.jobs,
         arguments.sample,
         arguments.seed,
+        only=_survivors(core) if arguments.again else None,
     )
     result = CoreResult()
     total = done = 0
@@ -58,11 +59,18 @@ def _run_core(core: Core, arguments: argparse.Namespace, told: reasons.Reasons) 
     return result
 
 
+def _survivors(core: Core) -> list[str]:
+    """Those of the last full run that have no reason."""
+    last = report.load().get(core.name, CoreResult())
+    return [f"{survivor.module}: {survivor.name}" for survivor in last.unexplained]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description="Plant faults in the cores; tests must notice.")
     parser.add_argument("cores", nargs="*", metavar="core", help=f"of {', '.join(CORES)}; all by default")
     parser.add_argument("--sample", type=int, help="that many mutants of each core, instead of all")
     parser.add_argument("--seed", type=int, default=0, help="which sample")
+    parser.add_argument("--again", action="store_true", help="those that survived the last full run without a reason")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="forks at once")
     arguments = parser.parse_args()
     unknown = set(arguments.cores) - set(CORES)
@@ -74,7 +82,7 @@ def main() -> int:
     failed = [name for name, result in results.items() if result.share > report.SHARE_MAX]
     for name in failed:
         print(f"{name}: more than {report.SHARE_MAX:.0%} survive without a reason", file=sys.stderr)
-    if arguments.sample is None:
+    if arguments.sample is None and not arguments.again:
         unused = told.unused(module for name in results for module in CORES[name].modules())
         for each in unused:
             print(f"reason without a survivor: {each}", file=sys.stderr)

@@ -27,6 +27,7 @@ difference (`tests/mutation/reasons.toml`). A mutant that runs into its time lim
     make mutants                       all cores, and this page
     make mutants CORES=rating          one core, and its part of this page
     make mutants CORES=rating SAMPLE=50   fifty of its mutants; the page stays
+    make mutants CORES=rating AGAIN=1     those that survived last time; the page stays
 
 How it works: [decision 11](decisions/0011-own-mutation-runs.md).
 """

@@ -59,6 +59,8 @@ class Job:
     sample: int | None = None
     seed: int = 0
     cpu_s_min: float = CPU_S_MIN
+    only: list[str] | None = None
+    """Modules with a colon and names of mutants; None: all."""
 
 
 @dataclass(slots=True)
@@ -102,6 +104,9 @@ class Server:
         self._report = report
         self._trees = {name: ast.parse(Path(file).read_text()) for name, file in job.modules.items()}
         found = [mutant for name, tree in self._trees.items() for mutant in mutants_of(name, tree)]
+        if job.only is not None:
+            wanted = frozenset(job.only)
+            found = [mutant for mutant in found if f"{mutant.module}: {mutant.name}" in wanted]
         self.mutants = found if job.sample is None else sample(found, job.sample, job.seed)
         self._tracer = Tracer(job.modules.values())
         self._role: Literal["bare", "warm", "import again"] = "bare"
@@ -277,34 +282,31 @@ class Server:
         return _SURVIVED
 
     def _baseline(self, items: Sequence[pytest.Item]) -> Baseline:
-        """Runs all in a fork, traced, so that nothing of it stays in this process."""
-        reader, writer = os.pipe()
-        if os.fork() == 0:
-            baseline = Baseline()
-            tracer = Tracer(self._job.modules.values())
-            for item, following in zip(items, [*items[1:], None], strict=True):
-                tracer.lines = set()
+        """Runs each in a fork of its own, traced: what one test leaves in a cache would hide from the next which lines
+        it needs."""
+        baseline = Baseline()
+        for item in items:
+            reader, writer = os.pipe()
+            if os.fork() == 0:
+                tracer = Tracer(self._job.modules.values())
                 began_s = time.process_time()
                 tracer.start()
-                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
                 tracer.stop()
-                baseline.duration_s[item.nodeid] = time.process_time() - began_s
-                baseline.lines[item.nodeid] = tracer.lines
-                if self._failed:
-                    baseline.failed.append(item.nodeid)
-                    self._failed = False
-            with os.fdopen(writer, "wb") as stream:
-                pickle.dump(baseline, stream)
-            os._exit(0)
-        os.close(writer)
-        with os.fdopen(reader, "rb") as stream:
-            data = stream.read()
-        os.wait()
-        if not data:
-            raise RuntimeError("the process that ran the tests without a fault ended early")
-        found = pickle.loads(data)  # from our own fork
-        assert isinstance(found, Baseline)
-        return found
+                with os.fdopen(writer, "wb") as stream:
+                    pickle.dump((tracer.lines, time.process_time() - began_s, self._failed), stream)
+                os._exit(0)
+            os.close(writer)
+            with os.fdopen(reader, "rb") as stream:
+                data = stream.read()
+            os.wait()
+            if not data:
+                raise RuntimeError(f"the process that ran {item.nodeid} without a fault ended early")
+            lines, duration_s, failed = pickle.loads(data)  # from our own fork
+            baseline.lines[item.nodeid], baseline.duration_s[item.nodeid] = lines, duration_s
+            if failed:
+                baseline.failed.append(item.nodeid)
+        return baseline
 
     def _send(self, kind: str, value: object) -> None:
         os.write(self._answer, json.dumps([kind, value]).encode() + b"\n")

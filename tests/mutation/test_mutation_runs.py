@@ -8,12 +8,11 @@ import pytest
 from tests.mutation.__main__ import run_job
 from tests.mutation.server import Job
 
-pytestmark = pytest.mark.long
-
 CODE = '''
 """A planted core."""
 
 LIMITS = {"calls": 3}
+PRICES = {}
 
 
 class Gate:
@@ -28,6 +27,11 @@ class Gate:
             self.refused += 1
             return False
         return True
+
+    def price(self, calls):
+        if calls not in PRICES:
+            PRICES[calls] = calls * 5
+        return PRICES[calls]
 
     def never_called(self):
         return 1 + 1
@@ -56,6 +60,14 @@ def test_three_are_admitted_and_the_fourth_is_refused_and_counted():
     assert gate.refused == 2
 
 
+def test_something_that_fills_the_cache():
+    assert Gate().price(2)
+
+
+def test_two_calls_cost_ten():
+    assert Gate().price(2) == 10
+
+
 def test_the_limit_is_an_argument():
     assert Gate(most=7).admit(7)
     assert not Gate(most=0).admit(1)
@@ -69,14 +81,14 @@ def test_negative_counts_go_round():
 """
 
 
-def run(folder: Path, tests: str, sample: int | None = None) -> dict[str, str]:
+def run(folder: Path, tests: str, sample: int | None = None, only: list[str] | None = None) -> dict[str, str]:
     """The outcome of each mutant by its name."""
     module = folder / "planted_gate.py"
     module.write_text(dedent(CODE))
     (folder / "test_planted.py").write_text(dedent(tests))
     (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = {folder}\naddopts = --import-mode=importlib\n")
     arguments = [f"--rootdir={folder}", "-c", str(folder / "pytest.ini"), str(folder / "test_planted.py")]
-    job = Job({"planted_gate": str(module)}, arguments, [str(folder)], 2, sample, cpu_s_min=0.5)
+    job = Job({"planted_gate": str(module)}, arguments, [str(folder)], 2, sample, cpu_s_min=0.5, only=only)
     return {value[1]: value[3] for kind, value in run_job(job) if kind == "outcome"}
 
 
@@ -106,6 +118,10 @@ def test_a_weak_test_leaves_survivors_that_a_good_one_kills(
     assert good[name] == "killed"
 
 
+def test_what_one_test_leaves_in_a_cache_does_not_hide_what_another_needs(good: dict[str, str]) -> None:
+    assert good["Gate.price: constant: calls * 5 → calls * 6"] == "killed"
+
+
 def test_good_tests_leave_nothing_but_what_they_do_not_run(good: dict[str, str]) -> None:
     assert {name for name, outcome in good.items() if outcome == "survived"} == set()
     assert {name.partition(":")[0] for name, outcome in good.items() if outcome == "not run"} == {"Gate.never_called"}
@@ -118,6 +134,11 @@ def test_a_mutant_that_loops_for_ever_times_out(good: dict[str, str]) -> None:
 
 def test_a_sample_runs_some_of_them(tmp_path: Path) -> None:
     assert len(run(tmp_path, WEAK, sample=3)) == 3
+
+
+def test_a_run_of_named_mutants_runs_no_others(tmp_path: Path) -> None:
+    name = "Gate.admit: statement: self.refused += 1 → (deleted)"
+    assert run(tmp_path, GOOD, only=[f"planted_gate: {name}"]) == {name: "killed"}
 
 
 def test_tests_that_fail_without_a_fault_judge_nothing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.kernel.csv_rows import LineError, decode
+from callwarden.kernel.tariff import RATE_MICROS_MAX
 from callwarden.rating.core import deck_csv
 from callwarden.rating.core.deck import DeckRow, Tariff
 from callwarden.rating.core.deck_csv import read
@@ -133,6 +134,27 @@ def test_a_first_line_alone_is_no_deck() -> None:
 def test_more_rows_than_a_deck_may_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deck_csv, "ROWS_MAX", 2)
     assert errors(HEADER + "49,,1\n44,,1\n33,,1\n34,,1\n") == [(4, "")]
+
+
+def test_the_refusal_of_too_many_rows_speaks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deck_csv, "ROWS_MAX", 1)
+    (error,) = [item for item in read(HEADER + "49,,1\n44,,1\n", has_peak=False) if isinstance(item, LineError)]
+    assert "1 rows" in error.reason
+
+
+def test_the_largest_and_smallest_values_are_accepted() -> None:
+    text = "x" * deck_csv.DESCRIPTION_CHARS_MAX
+    assert rows(HEADER + f"49,{text},1000000\n") == [DeckRow("49", text, Tariff(RATE_MICROS_MAX))]
+    assert errors(HEADER + f"49,{text}x,1\n44,,1000000.000001\n") == [(2, "description"), (3, "rate")]
+    columns = "prefix,rate,unit_s,first_increment_s,next_increment_s,free_s\n"
+    assert rows(columns + "49,1,1,1,1,0\n") == [DeckRow("49", "", Tariff(1_000_000, 1, 0, 1, 1, 0))]
+    assert rows(columns + "49,1,86400,86400,86400,86400\n") == [
+        DeckRow("49", "", Tariff(1_000_000, 86_400, 0, 86_400, 86_400, 86_400))
+    ]
+
+
+def test_seconds_have_at_most_five_digits() -> None:
+    assert errors("prefix,rate,unit_s\n49,1,000060\n44,1,00060\n") == [(2, "unit_s")]
 
 
 def test_an_endless_line_and_an_open_quote_end_the_reading() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.kernel.clock import UnixS
+from callwarden.rating.core.deck import is_name
 from callwarden.rating.core.unbilled import GROUPS_MAX, PERIOD_S, SEVERAL, UnbilledCounts, UnbilledSeverity
 
 pytestmark = pytest.mark.setting("notbilledcallerr")
@@ -63,6 +64,17 @@ def test_beyond_what_is_told_apart_all_are_counted_together() -> None:
     assert len(counts._raised_s) == GROUPS_MAX + 1
     (event,) = counts.due(UnixS(1_060.0))
     assert ((event.deck, event.prefix), event.count) == (SEVERAL, 49)
+    assert event.deck  # or it would read as that of an account without a price list
+    assert not is_name(event.deck)
+
+
+def test_a_group_that_is_counted_already_goes_on_by_itself_when_there_is_no_room_for_more() -> None:
+    counts = UnbilledCounts()
+    for index in range(GROUPS_MAX):
+        counts.count("retail", f"1{index:05}", LOW, UnixS(1_000.0), "")
+    counts.count("retail", "100007", LOW, UnixS(1_001.0), "")
+    (event,) = counts.due(UnixS(1_060.0))
+    assert (event.deck, event.prefix) == ("retail", "100007")
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(["1", "2"]), st.integers(0, 40)), max_size=80))

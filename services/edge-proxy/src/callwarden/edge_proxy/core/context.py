@@ -12,6 +12,7 @@ from callwarden.edge_proxy.core.effects import Ask, EdgeDecision, Question
 from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.edge_proxy.core.rules import RuleBook, Rules
 from callwarden.edge_proxy.core.stats import EdgeStats
+from callwarden.edge_proxy.core.validation import CALL_ID_MAX
 from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 from callwarden.limits.bucket import Rate, TokenBucket
@@ -218,7 +219,7 @@ class Context:
             EdgeDecision(
                 event_id=self.new_id(),
                 at_s=self.unix_s,
-                call_id=call_id,
+                call_id=call_id[:CALL_ID_MAX],
                 traceparent=traceparent,
                 method=request_method,
                 refuse=refuse,

@@ -253,6 +253,10 @@ class Edge:
         if drop is not None:
             self._unwanted(request, source, drop)
             return
+        if len(request.call_id) > validation.CALL_ID_MAX:
+            context.counters.wrong(source.host, context.mono_s)
+            context.answer_stateless(request, source, 400, "Call-ID Too Long")
+            return
         method = request.method
         if method == "CANCEL":
             context.answer_stateless(request, source, 481)

@@ -31,6 +31,7 @@ ALLOWED = (
 ALLOW = ", ".join(ALLOWED)
 
 
+CALL_ID_MAX = 256  # Events, records and their consumers take no more; a UUID with a host name has a hundred.
 # The number of the edge's own BYE must be higher than any before, and below 2^31 (RFC 3261 8.1.1.5).
 CSEQ_MAX = NUMBER_MAX - 16_384
 

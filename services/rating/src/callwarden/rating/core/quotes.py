@@ -130,13 +130,14 @@ def quote(
     no carrier takes the number. `parent` names the deck of the caller's reseller.
     """
     hour = int(at_s) // PRICE_HOLDS_S
-    found: RatingQuote | Refuse | None = catalogue.known(deck_name, parent, hour, digits)
+    found = catalogue.known(deck_name, parent, hour, digits)
     if found is None:
-        found = _make(catalogue, deck_name, digits, at_s, valid_s, parent)
-        if isinstance(found, Refuse):
-            return found
-        catalogue.keep(found, parent, hour, digits)
-    if isinstance(found, RatingQuote) and not found.routes:
+        made = _make(catalogue, deck_name, digits, at_s, valid_s, parent)
+        if isinstance(made, Refuse):
+            return made
+        catalogue.keep(made, parent, hour, digits)
+        found = made
+    if not found.routes:
         return Refuse(Reason.NO_ROUTE, "route", text="no route leads to this number")
     return found
 

@@ -61,6 +61,6 @@ class RouteTable:
     def match(self, digits: str) -> tuple[RatingRoute, ...]:
         """The routes of the longest matching prefix, in the order to try them; empty if there are none."""
         for length in self._lengths:
-            if length <= len(digits) and (found := self._by_prefix.get(digits[:length])) is not None:
+            if (found := self._by_prefix.get(digits[:length])) is not None:
                 return found
         return ()

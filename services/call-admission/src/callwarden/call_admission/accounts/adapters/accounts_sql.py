@@ -169,7 +169,7 @@ class SqlAccounts:
 
         try:
             async with self._importing:
-                return await self._database.transaction("account-import", work)
+                return await self._database.insertion("account-import", work)
         except IntegrityError as error:
             raise Conflict("an account of that name or number came in between: import again") from error
 
