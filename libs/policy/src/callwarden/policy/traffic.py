@@ -244,7 +244,8 @@ class Sip(FieldGroup):
             "eyeBeam-scan",
         ),
         max_length=256,
-        description="Requests whose User-Agent contains one of these (in any case) are dropped; the source is banned.",
+        description="Requests whose User-Agent contains one of these (in any case) are dropped; a source that answers "
+        "a challenge with one is banned.",
         json_schema_extra=row("scanner-agents"),
     )
     blocked_user_agents: Many[AgentPart] = Field(
