@@ -130,7 +130,7 @@ class Edge:
         _RESUME[type(waiting)](self, waiting, answer)
 
     def next_timer_s(self) -> float | None:
-        """When `handle_timers` has something to do (on the clock of `now_s`); None: nothing is waited for."""
+        """When `handle_timers` has something to do (on the clock of `mono_s`); None: nothing is waited for."""
         ours, theirs = self.calls.wheel.next_s(), self.layer.next_timer_s()
         if ours is None or theirs is None:
             return theirs if ours is None else ours
