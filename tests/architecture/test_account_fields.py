@@ -3,7 +3,11 @@
 To add one takes that line, the field in admission.proto and the migration. What is missing is named here.
 """
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -19,6 +23,7 @@ from callwarden.kernel.fields import ChangedBy, DataField, FieldKind
 from callwarden.kernel.trunk import TRUNK_FIELDS
 from callwarden.schema import tables
 
+ROOT: Final = Path(__file__).parents[2]
 SEVERAL: Final = (FieldKind.PHONES, FieldKind.NAMES)
 NUMBERS: Final = {FieldKind.COUNT: Integer, FieldKind.AMOUNT: BigInteger, FieldKind.DURATION: BigInteger}
 # Options that are no fields.
@@ -145,3 +150,31 @@ def test_every_field_has_its_options_and_every_option_is_a_field(command: str) -
         {"status"} if command == "account create" else {"enable", "disable"} if command == "trunk add" else set()
     )
     assert options(commands, name) == wanted - not_asked | OTHERS[command]
+
+
+def test_a_new_field_is_one_line_beside_protobuf_and_migration() -> None:
+    planted = subprocess.run(
+        [sys.executable, "-m", "tests.architecture.planted_field"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert planted.returncode == 0, planted.stderr
+    assert json.loads(planted.stdout) == {
+        "account": True,
+        "checked": 90,
+        "refused": "planted_s",
+        "changed": {"planted_s": 5},
+        "cleared": ["planted_s"],
+        "written": 1,
+        "header": True,
+        "read": True,
+        "row": 90,
+        "columns": True,
+        "hot": True,
+        "table": "BIGINT",
+        "options": ["create", "set"],
+        # What the tests above miss then, as they would the migration.
+        "protobuf": False,
+    }

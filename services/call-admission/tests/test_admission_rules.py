@@ -119,7 +119,7 @@ def test_a_reported_credit_rule_holds_no_money_that_is_not_there() -> None:
 
 @pytest.mark.setting("maxdailycreditforenduser")
 @pytest.mark.setting("maxdailycreditforts")
-@pytest.mark.parametrize(("type", "limit"), [(AccountType.ENDUSER, 50_000), (AccountType.TRAFFIC_SENDER, 80_000)])
+@pytest.mark.parametrize(("type_", "limit"), [(AccountType.ENDUSER, 50_000), (AccountType.TRAFFIC_SENDER, 80_000)])
 def test_each_type_of_account_has_its_daily_limit(type_: AccountType, limit: int) -> None:
     daily = policy(spend={"daily": {"endUser": "0.05", "trafficSender": "0.08"}})
     of = account(type=type_, prepaid=False)

@@ -257,7 +257,7 @@ def counters(spec: dict[str, object] | None = None) -> EdgeCounters:
 def test_sums_are_reported_once() -> None:
     counted = counters()
     for _ in range(3):
-        assert counted.message("192.0.2.1", MonoS(1.0))
+        assert counted.message("192.0.2.1", MonoS(1.0)) is None
     counted.wrong("192.0.2.1", MonoS(1.0))
     counted.failed("192.0.2.1", 5060, "alice", MonoS(1.0))
     (report,) = counted.take_report(MonoS(1.0))
@@ -287,14 +287,14 @@ def test_an_edge_that_is_alone_holds_every_limit_itself(spec: dict[str, object],
     counted = counters(spec)
     passed = 0
     for _ in range(20):
-        passed += counted.message("192.0.2.1", MonoS(1.0))
+        passed += counted.message("192.0.2.1", MonoS(1.0)) is None
         if act == "wrong":
             counted.wrong("192.0.2.1", MonoS(1.0))
         elif act == "failed":
             counted.failed("192.0.2.1", 5060, "alice", MonoS(1.0))
     assert passed == 5 if act == "message" else passed == 6
-    assert counted.message("192.0.2.2", MonoS(1.0))
-    assert counted.message("192.0.2.1", MonoS(70.0))
+    assert counted.message("192.0.2.2", MonoS(1.0)) is None
+    assert counted.message("192.0.2.1", MonoS(70.0)) is None
 
 
 # Used nonces.

@@ -131,10 +131,20 @@ def test_an_address_over_the_edges_own_limit_is_dropped_and_others_are_not() -> 
 @pytest.mark.setting("scanner-agents")
 @pytest.mark.parametrize("agent_name", ["friendly-scanner", "SIPVicious 0.3", "x sipcli/v1.8"])
 @pytest.mark.parametrize("method", ["OPTIONS", "REGISTER", "INVITE"])
-def test_a_scanner_gets_no_answer_and_is_banned_at_once(agent_name: str, method: str) -> None:
+def test_a_scanner_gets_no_answer_and_is_banned_with_its_first_guess(agent_name: str, method: str) -> None:
     world = EdgeWorld()
     scanner = world.agent("203.0.113.66", user="100")
+    # In its name anybody could have sent this one: it bans nobody.
     scanner.send(scanner.request(method, f"sip:100@{REALM}", headers=[("User-Agent", agent_name)]))
+    assert silent(scanner)
+    assert not world.events_of(ScannerSeen)
+    # It disguises itself to get a nonce, which only the one who is there can send back.
+    register = scanner.request("REGISTER", f"sip:{REALM}", call_id="guess")
+    scanner.send(register)
+    guess = scanner.with_credentials(register, scanner.response(401))
+    world.events.clear()
+    guess.add("User-Agent", agent_name)
+    scanner.send(guess)
     scanner.send(scanner.request("OPTIONS", f"sip:{REALM}"))
     assert silent(scanner)
     assert [seen.source for seen in world.events_of(ScannerSeen)] == ["203.0.113.66"]

@@ -171,3 +171,14 @@ def test_counters_are_kept_as_long_as_the_longest_window() -> None:
     counters.expire(late_s)
     assert [excess.target for excess in counters.count(report(phone(failures=1)), late_s)] == [HERE]
     assert longest.longest_s == 7 * 86_400 * (1 + 1 / 16)
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize(("messages", "wrong"), [(1_000_000, 0), (0, 1_000_000)])
+def test_what_anybody_could_have_sent_in_its_name_bans_no_address(messages: int, wrong: int) -> None:
+    counters = AddressCounters(limits())
+    assert counters.count(AddressReport(HERE, messages, wrong, [], verified=False), NOW_S) == []
+    assert counters.count(AddressReport(HERE, messages, wrong, [], verified=True), NOW_S) != []
+    # A phone of ours is there: the edge limits it.
+    counters.count(AddressReport("192.0.2.8", 1, 0, [EndpointReport(5060, "alice", 0, 1)]), NOW_S)
+    assert counters.count(AddressReport("192.0.2.8", messages, wrong, [], verified=True), NOW_S) == []

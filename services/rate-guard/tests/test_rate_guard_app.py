@@ -208,7 +208,8 @@ async def test_one_ban_is_lifted_with_those_on_its_endpoints_and_its_counters() 
     async with rig.writing():
         rig.count(endpoint_of(HERE, 0, 1))
         rig.count(endpoint_of(HERE, 3))
-        rig.count(messages(11), messages(11, THERE))
+        await rig.guard.add_ban(HERE, "", 0)
+        rig.count(messages(11, THERE))
         rig.count(messages(10, "192.0.2.9"))
         await turn()
         assert rig.banned == [f"{HERE}:5060", HERE, THERE]

@@ -244,7 +244,8 @@ class Sip(FieldGroup):
             "eyeBeam-scan",
         ),
         max_length=256,
-        description="Requests whose User-Agent contains one of these (in any case) are dropped; the source is banned.",
+        description="Requests whose User-Agent contains one of these (in any case) are dropped; a source that answers "
+        "a challenge with one is banned.",
         json_schema_extra=row("scanner-agents"),
     )
     blocked_user_agents: Many[AgentPart] = Field(
@@ -364,6 +365,13 @@ class Session(FieldGroup):
         le=120,
         description="A call without any provisional answer for this long is cancelled; the next route is tried.",
         json_schema_extra=row("call-init-timeout", by=(EDGE,)),
+    )
+    probe: Duration = Field(
+        default=60,
+        le=3_600,
+        description="How often both sides of an answered call are asked (OPTIONS inside the dialog) whether they still "
+        "know it; if one doesn't, or is silent, the call is ended. 0: never.",
+        json_schema_extra=row("session-probe", by=(EDGE,)),
     )
     timers: Duration = Field(
         default=1_800,

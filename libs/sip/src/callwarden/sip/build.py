@@ -211,7 +211,7 @@ def _digest(request: Request, secret: bytes, more: str) -> str:
     text = (
         f"{via.params.get('branch')}|{via.sent_by}|{request.call_id}|{request.get('from')}|{request.cseq.number}|{more}"
     )
-    return blake2s(text.encode(), key=secret, digest_size=10).hexdigest()
+    return blake2s(text.encode(errors="surrogateescape"), key=secret, digest_size=10).hexdigest()
 
 
 def _has_tag(request: Request) -> bool:

@@ -324,7 +324,7 @@ class SipMessage:
         raise NotImplementedError
 
     def to_bytes(self) -> bytes:
-        return "\r\n".join([self._start_line(), *self._lines, "", ""]).encode() + self.body
+        return "\r\n".join([self._start_line(), *self._lines, "", ""]).encode(errors="surrogateescape") + self.body
 
     def __bytes__(self) -> bytes:
         return self.to_bytes()

@@ -7,8 +7,11 @@ reads all that are known.  Edits touch only their own line, so what is passed on
 
 Out: making messages from nothing (``build``), what a message means (``transaction``, ``dialog``).
 
-Strict where two readers could see two different messages: line ends other than CRLF, control characters, text that is
-not UTF-8, repeated singletons are refused.
+Strict where two readers could see two different messages: line ends other than CRLF, repeated singletons, control
+characters and bytes that are not UTF-8 in what is read.  What isn't read passes through as bytes: a display name in
+Latin-1 leaves as it came (``surrogateescape``).  Answers are read with more patience than requests, because a 200 that
+is lost leaves a call half up.  A line without a colon stays where it was, under no name; a Content-Length that is
+repeated or no number is set right by what the datagram holds.
 """
 
 from __future__ import annotations
@@ -29,8 +32,9 @@ __all__ = ["Request", "Response", "SipMessage", "header_lines", "parse"]
 
 MESSAGE_BYTES_MAX = 65535  # What one UDP datagram can carry.
 HEAD_BYTES_MAX = 32768  # Real heads have 0.5 to 4 KiB; a body may need the rest.
-HEADERS_MAX = 128  # A 64 KiB datagram can carry thousands; no phone sends a hundred.
-LINE_MAX = 8192  # An Identity header with a full PASSporT has about 1 KiB.
+HEADERS_MAX = 128  # Of a request.  A 64 KiB datagram can carry thousands; no phone sends a hundred.
+RESPONSE_HEADERS_MAX = 1024  # Also the most that is read of a request to answer it 513.
+LINE_MAX = 8192  # Of a request.  An Identity header with a full PASSporT has about 1 KiB.
 METHOD_MAX = 64  # The longest registered method has 9 characters, RFC 4475 3.1.1.2 tries 43.
 
 METHODS = frozenset(
@@ -57,6 +61,31 @@ _shapes: dict[tuple[str, ...], _HeaderShape] = {}
 _STATUSES = {str(status): status for status in range(100, 700)}
 _CONTROLS = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])  # all but TAB
 _BLANKS = (" ", "\t")
+_UNREAD = ""  # the key of a line that is no header, as answers may have
+# What is read and handed on to others: every byte of it is text.  Of addresses all but the display name.
+_ADDRESSES = frozenset(
+    {"from", "to", "contact", "route", "record-route", "refer-to", "referred-by", "reply-to", "path"}
+)
+_TEXTS = frozenset(
+    {
+        "authorization",
+        "call-id",
+        "content-length",
+        "content-type",
+        "cseq",
+        "expires",
+        "max-forwards",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-require",
+        "require",
+        "session-expires",
+        "via",
+        "www-authenticate",
+    }
+)
+_surrogate = re.compile(r"[\ud800-\udfff]").search
+_without_quoted = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"').sub
 _bare_control = re.compile(r"(?<!\\)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]").search
 _fold = re.compile(r"\r\n[ \t]+")  # starts at a line end only: blanks before it would be scanned over and over
 
@@ -177,32 +206,56 @@ def parse(data: bytes) -> Request | Response:
     end = data.find(b"\r\n\r\n")
     if end < 0:
         raise Malformed("No End of Headers" if data.strip() else "Empty")
-    if end > HEAD_BYTES_MAX:
+    is_answer = data[:4] == b"SIP/"
+    if end > HEAD_BYTES_MAX and not is_answer:
         raise Malformed("Headers Too Large", 513)
     head_bytes = data[:end]
+    error: Malformed | None = None
+    is_text = True
     try:
         head = head_bytes.decode()
     except UnicodeDecodeError:
-        raise Malformed("Not UTF-8") from None
+        head = head_bytes.decode(errors="surrogateescape")
+        is_text = False
     lines = head.split("\r\n")
     # One look for all of these: what is left without control characters tells whether CRLF were the only ones.
     if len(head_bytes.translate(None, _CONTROLS)) != end - 2 * (len(lines) - 1):
-        _check_controls(head)
+        error = _check_controls(head)
     start = lines.pop(0)
     try:
         names = tuple([line[: line.index(":")] for line in lines])
     except ValueError:
         names = ()  # a folded line, or none of ours: found out below
     shape = _shapes.get(names)
-    if shape is not None and end <= LINE_MAX:
+    if shape is not None and end <= LINE_MAX and is_text and error is None:
         return _assemble(start, shape.keys.copy(), lines, data[end + 4 :], shape)
-    keys, lines = _read_names(lines)
-    if len(lines) > HEADERS_MAX:
+    if len(lines) > RESPONSE_HEADERS_MAX:
         raise Malformed("Too Many Headers", 513)
-    if end > LINE_MAX and max(map(len, lines), default=0) > LINE_MAX:
-        raise Malformed("Header Too Long", 513)
-    message = _assemble(start, keys, lines, data[end + 4 :], None)
-    if 0 < len(names) == len(keys) <= SHAPE_HEADERS_MAX:  # without folds, and good, or we weren't here
+    keys, lines, unnamed = _read_names(lines)
+    # An answer's reason phrase is nobody's to read.
+    if not is_text and not (all(map(_is_text, keys, lines)) and (is_answer or _surrogate(start) is None)):
+        error = error or Malformed("Not UTF-8")
+    if error is not None and any(
+        key in REQUIRED and not (_is_text(key, line) and _bare_control(line) is None)
+        for key, line in zip(keys, lines, strict=True)
+    ):
+        raise error  # An answer would be made of what is wrong.
+    body = data[end + 4 :]
+    if is_answer:
+        if error is not None and error.reason == "Control Character" and not _is_controlled(keys, lines):
+            error = None
+        keys, lines = _mend_length(keys, lines, len(body))
+    else:
+        if unnamed is not None:
+            error = error or unnamed
+        if len(lines) > HEADERS_MAX:
+            error = error or Malformed("Too Many Headers", 513)
+        if end > LINE_MAX and max(map(len, lines), default=0) > LINE_MAX:
+            error = error or Malformed("Header Too Long", 513)
+    message = _assemble(start, keys, lines, body, None, error)
+    if (
+        is_text and 0 < len(names) == len(keys) <= SHAPE_HEADERS_MAX and _UNREAD not in keys
+    ):  # without folds, and good, or we weren't here
         if len(_shapes) >= SHAPES_MAX:
             _shapes.clear()
         length_at = keys.index("content-length") if "content-length" in keys else -1
@@ -210,16 +263,56 @@ def parse(data: bytes) -> Request | Response:
     return message
 
 
-def _check_controls(head: str) -> None:
+def _check_controls(head: str) -> Malformed | None:
     """Control characters are allowed after a backslash in a quoted string (RFC 3261 25.1); CR and LF only as CRLF."""
     if head.count("\r\n") != head.count("\n") or head.count("\n") != head.count("\r"):
         raise Malformed("Bad Line End")
-    if _bare_control(head):
-        raise Malformed("Control Character")
+    return Malformed("Control Character") if _bare_control(head) else None
 
 
-def _read_names(lines: list[str]) -> tuple[list[str], list[str]]:
-    """The keys of the header lines, and the lines, folds undone (RFC 3261 7.3.1)."""
+def _is_text(key: str, line: str) -> bool:
+    """What is read of this line is UTF-8."""
+    if key in _ADDRESSES:
+        line = _without_quoted("", line)
+        line = line[max(line.find("<"), 0) :]
+    elif key not in _TEXTS:
+        return True
+    return _surrogate(line) is None
+
+
+def _is_controlled(keys: list[str], lines: list[str]) -> bool:
+    """There is a control character in a line that is read."""
+    return any(
+        _bare_control(line) is not None
+        for key, line in zip(keys, lines, strict=True)
+        if key in _ADDRESSES or key in _TEXTS
+    )
+
+
+def _mend_length(keys: list[str], lines: list[str], body_bytes: int) -> tuple[list[str], list[str]]:
+    """An answer with one Content-Length, where it had several or one that is no number."""
+    if "content-length" not in keys:
+        return keys, lines
+    found = {_value(line) for key, line in zip(keys, lines, strict=True) if key == "content-length"}
+    if len(found) == 1 and keys.count("content-length") == 1 and all(map(_is_length, found)):
+        return keys, lines
+    kept = [(key, line) for key, line in zip(keys, lines, strict=True) if key != "content-length"]
+    length = found.pop() if len(found) == 1 and all(map(_is_length, found)) else str(body_bytes)
+    kept.append(("content-length", f"Content-Length: {length}"))
+    return [key for key, _ in kept], [line for _, line in kept]
+
+
+def _is_length(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 10
+
+
+def _value(line: str) -> str:
+    return line.partition(":")[2].strip(" \t")
+
+
+def _read_names(lines: list[str]) -> tuple[list[str], list[str], Malformed | None]:
+    """The keys of the header lines, the lines, folds undone (RFC 3261 7.3.1), and what is wrong with the names."""
+    error: Malformed | None = None
     keys: list[str] = []
     known = KEYS.get
     for line in lines:
@@ -228,16 +321,28 @@ def _read_names(lines: list[str]) -> tuple[list[str], list[str]]:
         if key is None and line[:1] in _BLANKS and keys:
             return _read_names(_fold.sub(" ", "\r\n".join(lines)).split("\r\n"))
         if not colon:
-            raise Malformed("Header Without Colon")
-        keys.append(key or canonical(name))
-    return keys, lines
+            error = error or Malformed("Header Without Colon")
+            key = _UNREAD
+        elif key is None:
+            try:
+                key = canonical(name)
+            except Malformed as bad:
+                error = error or bad
+                key = _UNREAD
+        keys.append(key)
+    return keys, lines, error
 
 
 def _assemble(
-    start: str, keys: list[str], lines: list[str], body: bytes, shape: _HeaderShape | None
+    start: str,
+    keys: list[str],
+    lines: list[str],
+    body: bytes,
+    shape: _HeaderShape | None,
+    error: Malformed | None = None,
 ) -> Request | Response:
+    """`error`: what is known to be wrong already, and may be answered if the rest can be read."""
     message: Request | Response
-    error: Malformed | None = None
     if start[:8] == "SIP/2.0 " and (status := start[8:11]) in _STATUSES and start[11:12] == " ":  # nearly always
         message = Response(_STATUSES[status], start[12:], keys, lines, body)
         method = None
@@ -256,9 +361,9 @@ def _assemble(
         if method not in METHODS and (len(method) > METHOD_MAX or not is_token(method)):
             raise Malformed("Bad Method")
         if len(parts) != 3 or not parts[1] or "\t" in start:
-            error = Malformed("Bad Request Line")
+            error = error or Malformed("Bad Request Line")
         elif parts[2] != "SIP/2.0" and parts[2].upper() != "SIP/2.0":
-            error = _bad_version(parts[2])
+            error = error or _bad_version(parts[2])
         message = Request(method, parts[1] if len(parts) > 1 else "", keys, lines, body)
 
     if shape is not None:
@@ -266,7 +371,7 @@ def _assemble(
     else:
         present = set(keys)
         if not present >= REQUIRED:
-            raise Malformed("Missing Header")
+            raise error or Malformed("Missing Header")
         if len(present) != len(keys):
             for key in present & SINGLE:
                 if keys.count(key) > 1:
@@ -274,7 +379,8 @@ def _assemble(
                     repeated = Malformed("Repeated Header")
                     if key in REQUIRED:
                         raise repeated
-                    error = error or repeated
+                    if method is not None:
+                        error = error or repeated
         via_at, cseq_at = keys.index("via"), keys.index("cseq")
         length_at = keys.index("content-length") if "content-length" in present else -1
     try:
@@ -290,7 +396,10 @@ def _assemble(
         try:
             length = parse_uint(length_text, "Content-Length")
         except Malformed as bad:
-            error = error or bad
+            if method is None:
+                lines[length_at] = f"Content-Length: {len(body)}"
+            else:
+                error = error or bad
         else:
             if length < len(body):
                 message.body = body[:length]  # RFC 3261 18.3

@@ -153,6 +153,7 @@ def _count(report: EdgeAddressReport) -> rateguard_pb2.AddressCount:
         address=report.host,
         messages=report.messages,
         wrong=report.wrong,
+        verified=report.verified,
         endpoints=[
             rateguard_pb2.EndpointCount(
                 port=port,

@@ -109,6 +109,8 @@ class CallSetup:
         else:
             if found is CredentialsFault.WRONG:
                 context.counters.failed(source.host, source.port, "", context.mono_s)
+            elif found is CredentialsFault.UNREADABLE:
+                context.counters.wrong(source.host, context.mono_s)
             self._challenge(request, source, stale=found is CredentialsFault.STALE)
 
     def _challenge(self, request: Request, source: SocketAddress, *, stale: bool) -> None:
@@ -275,6 +277,8 @@ class CallSetup:
             )
             for route in answer.routes
         ]
+        for route in answer.routes:
+            context.note_carrier(route.address.host)
         call.step(CallEvent.ADMITTED)
         call.admitted_mono_s = context.mono_s
         call.granted_s = answer.granted_s

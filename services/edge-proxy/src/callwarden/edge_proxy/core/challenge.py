@@ -23,7 +23,8 @@ class CredentialsFault(Enum):
 
     NONE = "none"  # there are none for a realm of ours
     STALE = "stale"  # an old nonce, one of another address, one used before: ask again, counts as nothing
-    WRONG = "wrong"  # credentials that can't be right
+    UNREADABLE = "unreadable"  # not Digest, or not what it should be: a wrong message
+    WRONG = "wrong"  # a fresh nonce of ours in credentials that can't be right
 
 
 class Challenger:
@@ -59,11 +60,26 @@ class Challenger:
             try:
                 credentials = parse_credentials(value)
             except Malformed:
-                fault = CredentialsFault.WRONG
+                # No guess at a password, which takes a nonce of ours; the first REGISTER of an IMS phone has an empty
+                # one (3GPP TS 24.229 5.1.1.2).
+                if 'nonce=""' not in value:
+                    fault = CredentialsFault.UNREADABLE
                 continue
             if credentials.realm in self._realms:  # others are for another proxy on the way (RFC 3261 22.3)
                 return self._examine(credentials, request, rules, host, unix_s)
         return fault
+
+    def is_authentic(self, request: Request, rules: Rules, host: str, unix_s: UnixS) -> bool:
+        """Whether the request carries a fresh nonce that we gave to this address: it was not sent in its name."""
+        for name in ("authorization", "proxy-authorization"):
+            for value in request.get_all(name):
+                try:
+                    nonce = parse_credentials(value).nonce
+                except Malformed:
+                    continue
+                if self._keys.check(nonce, unix_s, rules.nonce_lifetime_s, host) is Freshness.FRESH:
+                    return True
+        return False
 
     def _examine(
         self, credentials: Credentials, request: Request, rules: Rules, host: str, unix_s: UnixS

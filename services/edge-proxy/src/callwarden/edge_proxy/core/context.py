@@ -24,6 +24,7 @@ from callwarden.sip.uri import Uri
 from callwarden.sip.via import PORT_DEFAULT
 
 SERVER_NAME = "Callwarden"
+CARRIERS_MAX = 10_000  # Addresses, which only configuration brings here.
 # So that an attacker can't fill the database with refusals; what is dropped is counted.
 DECISIONS = Rate(per_second=50, burst=200)
 
@@ -66,7 +67,7 @@ class NotAsked(RuntimeError):
 
 
 class Context:
-    """Mutable: `now_s` (monotonic) and `wall_s` are those of the datagram, answer or timer being worked on.
+    """Mutable: `mono_s` and `unix_s` are those of the datagram, answer or timer being worked on.
 
     Each input of `Edge` sets them from its arguments; nothing else does. Handing both through every call below
     would make each signature longer and nothing clearer.
@@ -77,6 +78,7 @@ class Context:
         "_decisions",
         "_waiting",
         "book",
+        "carriers",
         "counters",
         "draining",
         "effects",
@@ -108,6 +110,7 @@ class Context:
         self.random_bytes = random_bytes
         self.sampled_share = sampled_share
         self.counters = EdgeCounters(book.default)
+        self.carriers: dict[str, None] = {}  # addresses of routes, the last used last; see `note_carrier`
         self.stats = EdgeStats()
         self.effects: list[object] = []
         self.draining = False
@@ -174,6 +177,12 @@ class Context:
     def tag(self, request: Request) -> str:
         """The To tag of our own answers: the same for a request whenever it comes."""
         return build.local_tag(request, self.keys.tags[:32])
+
+    def note_carrier(self, host: str) -> None:
+        """Calls are routed there: what is sent in its name must not shut it out."""
+        if host not in self.carriers and len(self.carriers) >= CARRIERS_MAX:
+            del self.carriers[next(iter(self.carriers))]
+        self.carriers[host] = None
 
     # Chance.
 

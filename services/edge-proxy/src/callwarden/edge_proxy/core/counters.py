@@ -1,19 +1,37 @@
 """What each address does: counted here at memory speed, limited here, and summed up for rate-guard (DESIGN D4).
 
+Anybody can put any address into a UDP datagram. So an address is *verified* only by a nonce of ours that came back from
+it (DESIGN D16), and nothing that could have been sent in its name shuts it out: what is known is limited, what is not
+shares a budget.
+
 In: the sums since the last report, and the edge's own windows, by which it defends itself when it is alone. Out: bans
 (rate-guard), who owns an address's counter (adapters).
 """
 
 from dataclasses import dataclass
+from enum import Enum
 
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.kernel.clock import MonoS
+from callwarden.limits.bucket import Rate, TokenBucket
 from callwarden.limits.table import Entry, Table
 from callwarden.limits.windows import SlidingCounter
 
 ADDRESSES_MAX = 50_000  # 0.6 KB each; beyond, the longest unused harmless one is forgotten (callwarden.limits.table).
 ADDRESS_TTL_S = 3_600.0  # The longest default window.
+VERIFIED_S = 3_600.0  # How long a round trip tells who is there: phones register as often.
+# Of one known address that is over a limit: ten times what a busy carrier sends, and 15 % of a core.
+KNOWN_RATE = Rate(per_second=2_000, burst=4_000)
+# Of all unknown addresses together that sent too much nonsense: whoever was only named as sender still gets an answer.
+STRANGERS_RATE = Rate(per_second=200, burst=400)
 ENDPOINTS_MAX = 256  # Ports and user names of one address in one report; an attacker invents names without end.
+
+
+class Excess(Enum):
+    """Which limit of this edge an address is over."""
+
+    RATE = "rate"  # messages, or failed credentials: the latter nobody can send in another's name
+    WRONG = "wrong"  # malformed or meaningless messages
 
 
 @dataclass(slots=True)
@@ -28,7 +46,18 @@ class EndpointSum:
 class AddressSum(Entry):
     """One address: sums since the last report, and its windows."""
 
-    __slots__ = ("_failed", "_windows", "_wrong", "endpoints", "host", "messages", "wrong")
+    __slots__ = (
+        "_failed",
+        "_known_bucket",
+        "_windows",
+        "_wrong",
+        "endpoints",
+        "host",
+        "known_until_s",
+        "messages",
+        "verified_until_s",
+        "wrong",
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,15 +68,25 @@ class AddressSum(Entry):
         self._windows = SlidingCounter()
         self._wrong: SlidingCounter | None = None
         self._failed: SlidingCounter | None = None
+        self._known_bucket: TokenBucket | None = None
+        self.verified_until_s = self.known_until_s = 0.0
 
-    def add_message(self, rules: Rules, mono_s: MonoS) -> bool:
-        """Count one; whether the address is within every limit of this edge."""
+    def add_message(self, rules: Rules, mono_s: MonoS) -> Excess | None:
+        """Count one; the limit of this edge that the address is over."""
         self.messages += 1
         if self._windows.add(rules.messages, mono_s) > rules.messages_max:
-            return False
+            return Excess.RATE
+        if self._failed is not None and self._failed.count(rules.failures, mono_s) > rules.failures_max:
+            return Excess.RATE
         if self._wrong is not None and self._wrong.count(rules.wrong, mono_s) > rules.wrong_max:
-            return False
-        return self._failed is None or self._failed.count(rules.failures, mono_s) <= rules.failures_max
+            return Excess.WRONG
+        return None
+
+    def take_known(self, mono_s: MonoS) -> bool:
+        """Whether a known address over a limit may have one more message served."""
+        if self._known_bucket is None:
+            self._known_bucket = TokenBucket()
+        return not self._known_bucket.take(KNOWN_RATE, mono_s)
 
     def add_wrong(self, rules: Rules, mono_s: MonoS) -> None:
         self.wrong += 1
@@ -77,6 +116,8 @@ class EdgeAddressReport:
     messages: int
     wrong: int
     endpoints: tuple[tuple[int, str, EndpointSum], ...]
+    verified: bool
+    """A nonce of ours came back from there within the last hour: what it did was not sent in its name."""
 
 
 class EdgeCounters:
@@ -86,6 +127,7 @@ class EdgeCounters:
         self._rules = rules
         self._table: Table[AddressSum] = Table(AddressSum, capacity=ADDRESSES_MAX, ttl_s=ADDRESS_TTL_S)
         self._unreported: dict[str, AddressSum] = {}
+        self._strangers = TokenBucket()
 
     def apply(self, rules: Rules) -> None:
         """Another policy."""
@@ -94,9 +136,22 @@ class EdgeCounters:
     def __len__(self) -> int:
         return len(self._table)
 
-    def message(self, host: str, mono_s: MonoS) -> bool:
-        """One datagram from there; False: it is over a limit of ours and to be dropped."""
+    def message(self, host: str, mono_s: MonoS) -> Excess | None:
+        """One datagram from there; the limit of ours that it is over."""
         return self._use(host, mono_s).add_message(self._rules, mono_s)
+
+    def may_exceed(self, host: str, excess: Excess, mono_s: MonoS, *, known: bool) -> bool:
+        """Whether a message over a limit is served all the same. `known`: a phone is registered there, or it is a
+        peer that configuration names."""
+        entry = self._use(host, mono_s)
+        if known or entry.known_until_s > mono_s:
+            return entry.take_known(mono_s)
+        return excess is Excess.WRONG and not self._strangers.take(STRANGERS_RATE, mono_s)
+
+    def is_known(self, host: str, mono_s: MonoS) -> bool:
+        """Whether an account authenticated from there within the last hour."""
+        entry = self._table.peek(host)
+        return entry is not None and entry.known_until_s > mono_s
 
     def wrong(self, host: str, mono_s: MonoS) -> None:
         """What came was malformed or meaningless."""
@@ -107,14 +162,17 @@ class EdgeCounters:
         self._use(host, mono_s).endpoint(port, username).challenges += 1
 
     def failed(self, host: str, port: int, username: str, mono_s: MonoS) -> None:
-        """Wrong credentials. A stale nonce and a first challenge are none."""
+        """Wrong credentials with a fresh nonce of ours. A stale nonce, none, and a first challenge are no failures."""
         entry = self._use(host, mono_s)
+        entry.verified_until_s = mono_s + VERIFIED_S
         entry.add_failure(self._rules, mono_s)
         entry.endpoint(port, username).failures += 1
         self._table.heat(host)
 
     def succeeded(self, host: str, port: int, username: str, mono_s: MonoS) -> None:
-        self._use(host, mono_s).endpoint(port, username).successes += 1
+        entry = self._use(host, mono_s)
+        entry.verified_until_s = entry.known_until_s = mono_s + VERIFIED_S
+        entry.endpoint(port, username).successes += 1
 
     def forget(self, host: str) -> None:
         """A ban of the address was lifted: its counters start from zero here, too, or our own limit would stay."""
@@ -130,7 +188,8 @@ class EdgeCounters:
         reports = []
         for host, entry in taken.items():
             endpoints = tuple((port, name, sums) for (port, name), sums in entry.endpoints.items())
-            reports.append(EdgeAddressReport(host, entry.messages, entry.wrong, endpoints))
+            verified = entry.verified_until_s > mono_s
+            reports.append(EdgeAddressReport(host, entry.messages, entry.wrong, endpoints, verified))
             entry.messages = entry.wrong = 0
             if endpoints:
                 entry.endpoints = {}

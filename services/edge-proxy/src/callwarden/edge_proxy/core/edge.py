@@ -21,6 +21,7 @@ from callwarden.edge_proxy.core.call_states import IN_SETUP, TALKING
 from callwarden.edge_proxy.core.challenge import Challenger
 from callwarden.edge_proxy.core.context import SERVER_NAME, Context, ProxyIdentity
 from callwarden.edge_proxy.core.effects import Answer, ScannerSeen
+from callwarden.edge_proxy.core.keepalive import is_keepalive
 from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.edge_proxy.core.locations import Locations
 from callwarden.edge_proxy.core.records import DialogRecord
@@ -29,7 +30,7 @@ from callwarden.edge_proxy.core.relay import InDialogRequest, Relay
 from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.edge_proxy.core.source_filter import Drop, SourceFilter
 from callwarden.edge_proxy.core.sources import Sources
-from callwarden.edge_proxy.core.termination import CutBye, LateAnswer
+from callwarden.edge_proxy.core.termination import CutBye, LateAnswer, Probe
 from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip.address import SocketAddress
@@ -51,8 +52,6 @@ from callwarden.sip.transaction import (
     TransportFailed,
 )
 
-# What keeps a NAT open (RFC 5626 3.5.1 and what phones make of it): nothing to answer over UDP, nothing wrong.
-_KEEPALIVES = frozenset({b"\r\n\r\n", b"\r\n", b"\0\0\0\0", b"\0"})
 _ANSWER = b"SIP/2.0 "
 _OPTIONS_HEADERS = [
     ("Allow", validation.ALLOW),
@@ -80,7 +79,7 @@ class Edge:
         self.locations = Locations()
         self.sources = Sources()
         self.calls = EdgeCalls()
-        challenger = Challenger(keys.nonces, proxy.realms, random_bytes)
+        self._challenger = challenger = Challenger(keys.nonces, proxy.realms, random_bytes)
         self._active_calls = ActiveCalls(self.context, self.calls, self.sources)
         self._call_setup = CallSetup(
             self.context, self.calls, self.locations, challenger, self.sources, self._active_calls
@@ -105,10 +104,12 @@ class Edge:
             return
         # An answer is most likely one that we asked for, and a carrier's answers must not ban it: it is counted when it
         # turns out to belong to no request (`_take_stray`), or not to be SIP.
-        if not data.startswith(_ANSWER) and not self._counted(host):
-            return
-        if data in _KEEPALIVES:
-            return
+        if not data.startswith(_ANSWER):
+            if is_keepalive(data):
+                stats.keepalives += 1
+                return
+            if not self._counted(host):
+                return
         try:
             message = parse(data)
             outputs = self.layer.receive(message, Peer(source), mono_s)
@@ -129,7 +130,7 @@ class Edge:
         _RESUME[type(waiting)](self, waiting, answer)
 
     def next_timer_s(self) -> float | None:
-        """When `handle_timers` has something to do (on the clock of `now_s`); None: nothing is waited for."""
+        """When `handle_timers` has something to do (on the clock of `mono_s`); None: nothing is waited for."""
         ours, theirs = self.calls.wheel.next_s(), self.layer.next_timer_s()
         if ours is None or theirs is None:
             return theirs if ours is None else ours
@@ -198,6 +199,8 @@ class Edge:
             self._relay.response(owner, output.response)
         elif kind is CutBye:
             owner.answered(self.context, output.response.status)
+        elif kind is Probe:
+            self._active_calls.probed(owner.call, output.response.status)
         elif kind is LateAnswer:
             owner.again(self.context)
 
@@ -221,6 +224,8 @@ class Edge:
             self._relay.send_failed(owner)
         elif isinstance(owner, CutBye):
             owner.closed()
+        elif isinstance(owner, Probe):
+            self._active_calls.probed(owner.call, 408)
 
     def _take_time_out(self, output: TransactionTimedOut) -> None:
         transaction, owner = output.transaction, output.transaction.context
@@ -232,17 +237,34 @@ class Edge:
             self._relay.timed_out(owner)
         elif isinstance(owner, CutBye):
             owner.closed()
+        elif isinstance(owner, Probe):
+            self._active_calls.probed(owner.call, 408)
 
     def _take_stray(self, output: StrayResponse) -> None:
         self.stats.strays += 1
-        self._counted(output.source.address.host)
+        host = output.source.address.host
+        if self.counters.message(host, self.context.mono_s) and not self.source_filter.is_allowed(host):
+            self.stats.rate_dropped += 1  # It was for nobody anyway.
 
     def _counted(self, host: str) -> bool:
         """Counts an unsolicited message; whether it is to be served."""
-        if self.counters.message(host, self.context.mono_s) or self.source_filter.is_allowed(host):
+        mono_s = self.context.mono_s
+        excess = self.counters.message(host, mono_s)
+        if excess is None or self.source_filter.is_allowed(host):
+            return True
+        if self.counters.may_exceed(host, excess, mono_s, known=self._is_named(host)):
             return True
         self.stats.rate_dropped += 1
         return False
+
+    def _is_named(self, host: str) -> bool:
+        """Whether we know who is there: a phone is registered, a trunk or carrier of ours, or we ourselves."""
+        return (
+            self.locations.is_source(host)
+            or self.sources.is_trunk(host)
+            or host in self.context.carriers
+            or host == self.context.proxy.endpoint.host
+        )
 
     def _take_terminated(self, output: Terminated) -> None:
         output.transaction.context = None  # a cycle less for the collector
@@ -304,9 +326,16 @@ class Edge:
             source=source.host,
             passed=("banned", "rate"),
         )
-        # A forged source must not lock out a phone that has shown who it is.
-        if not self.locations.is_source(source.host) and not self.source_filter.is_allowed(source.host):
-            ban_s = context.book.default.ban_s
+        # The address may have been put in by anybody, unless a nonce that we sent there came back (DESIGN D16); and a
+        # phone that has shown who it is must not be locked out by another one behind the same address.
+        rules = context.book.default
+        if (
+            self._challenger.is_authentic(request, rules, source.host, context.unix_s)
+            and not self._is_named(source.host)
+            and not self.counters.is_known(source.host, context.mono_s)
+            and not self.source_filter.is_allowed(source.host)
+        ):
+            ban_s = rules.ban_s
             self.source_filter.ban(source.host, None, context.unix_s + ban_s)
             context.effects.append(ScannerSeen(source.host, "User-Agent of a known scanner", ban_s))
 

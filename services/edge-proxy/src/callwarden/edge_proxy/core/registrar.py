@@ -99,8 +99,13 @@ def _binding(
         cseq=request.cseq.number,
         account_id=account_id,
         instance_id=(contact.params.get("+sip.instance") or "")[:TEXT_MAX],
-        user_agent=(request.get("user-agent") or "")[:TEXT_MAX],
+        user_agent=_text(request.get("user-agent") or ""),
     )
+
+
+def _text(value: str) -> str:
+    """A header that isn't ours to judge, to be kept: bytes that are no UTF-8 become question marks."""
+    return value[:TEXT_MAX].encode(errors="replace").decode()
 
 
 def _outcome(location: Location, unix_s: UnixS) -> Outcome:

@@ -57,6 +57,8 @@ class EdgeRegistration:
         if not isinstance(found, Credentials):
             if found is CredentialsFault.WRONG:
                 context.counters.failed(source.host, source.port, "", context.mono_s)
+            elif found is CredentialsFault.UNREADABLE:
+                context.counters.wrong(source.host, context.mono_s)
             headers = self._challenge(request, source, realm, stale=found is CredentialsFault.STALE)
             context.answer_stateless(request, source, 401, None, headers)
             return

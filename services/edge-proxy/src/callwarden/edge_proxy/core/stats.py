@@ -19,6 +19,7 @@ class EdgeStats:
         "datagrams",
         "decisions_dropped",
         "denied_dropped",
+        "keepalives",
         "malformed",
         "rate_dropped",
         "refused",
@@ -48,6 +49,7 @@ class EdgeStats:
     datagrams: int
     decisions_dropped: int
     denied_dropped: int
+    keepalives: int
     malformed: int
     rate_dropped: int
     refused: int

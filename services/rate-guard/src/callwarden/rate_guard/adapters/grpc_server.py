@@ -60,6 +60,7 @@ class RateGuardServicer(StreamServicer, rateguard_pb2_grpc.RateGuardServiceServi
                     EndpointReport(each.port, each.username, each.auth_failures, each.auth_successes)
                     for each in count.endpoints
                 ],
+                count.verified,
             )
             for count in request.counts
         ]

@@ -10,7 +10,11 @@ An office full of phones may share one address, so failures are judged by where 
 - At an unknown address, failures count for the address alone.
 - A success forgives the failures of the same user name from the same endpoint (a mistyped password), and no others: an
   account holder can't buy guesses with it.
-A first challenge or a stale nonce is not a failure; the edge doesn't report it as one.
+A first challenge or a stale nonce is not a failure; the edge doesn't report it as one. A failure needs a nonce that the
+address was given, so it is nobody else's.
+
+Messages can be sent in anybody's name over UDP. They count only for an address that is verified, and not for a known
+one: the edge limits those (DESIGN D16).
 """
 
 from dataclasses import dataclass
@@ -52,6 +56,8 @@ class AddressReport:
     messages: int
     wrong: int
     endpoints: list[EndpointReport]
+    verified: bool = True
+    """The address has sent back a nonce of an edge: nobody else sent this in its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +128,14 @@ class AddressCounters:
         name = report.address
         address = self.addresses.use(name, mono_s)
         found: list[Excess] = []
-        if report.messages:
+        is_banned_by_messages = report.verified and not address.known
+        if report.messages and is_banned_by_messages:
             sent = address.messages.add(limits.messages, mono_s, report.messages)
             if sent > self._hot_messages:
                 self.addresses.heat(name)
                 if sent > limits.messages_max:
                     found.append(_excess(name, Reason.RATE, sent, "messages", limits.messages, limits.messages_max))
-        if report.wrong:
+        if report.wrong and is_banned_by_messages:
             if address.wrong is None:
                 address.wrong = SlidingCounter()
             self.addresses.heat(name)

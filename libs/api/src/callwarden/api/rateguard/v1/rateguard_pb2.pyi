@@ -54,11 +54,16 @@ class AddressCount(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     WRONG_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """Source address as text, without port."""
     messages: _builtins.int
     wrong: _builtins.int
     """Malformed or meaningless messages."""
+    verified: _builtins.bool
+    """The address has lately sent back a nonce that it was given. If not, anybody may have sent this in its name: it bans
+    nobody.
+    """
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointCount]: ...
     def __init__(
@@ -68,10 +73,11 @@ class AddressCount(_message.Message):
         messages: _builtins.int = ...,
         wrong: _builtins.int = ...,
         endpoints: _abc.Iterable[Global___EndpointCount] | None = ...,
+        verified: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "endpoints", b"endpoints", "messages", b"messages", "wrong", b"wrong"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "endpoints", b"endpoints", "messages", b"messages", "verified", b"verified", "wrong", b"wrong"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,156 @@
+"""Cases: nobody is shut out by what somebody else could have sent in his name, nor by what isn't an attack."""
+
+import pytest
+from edge_world import REALM, Agent, EdgeWorld
+
+from callwarden.edge_proxy.core.counters import EdgeAddressReport
+from callwarden.edge_proxy.core.effects import ScannerSeen
+from callwarden.edge_proxy.core.keepalive import is_keepalive
+
+pytestmark = pytest.mark.cases
+
+NUMBER = "+49301234567"
+STUN = bytes.fromhex("000100002112a442") + b"callwarden12"
+KEEPALIVES = {
+    "CRLFCRLF": b"\r\n\r\n",
+    "CRLF": b"\r\n",
+    "empty": b"",
+    "CRLF NUL": b"\r\n\0",
+    "CRLFCRLF NUL": b"\r\n\r\n\0",
+    "four NULs": b"\0" * 4,
+    "eight NULs": b"\0" * 8,
+    "LF": b"\n",
+    "three CRLF": b"\r\n" * 3,
+    "STUN request": STUN,
+    "STUN answer": b"\1\1" + STUN[2:],
+    "STUN with an attribute": b"\0\1\0\x08" + STUN[4:] + b"\x80\x22\0\4abcd",
+    "Kapanga": b"jaK",
+}
+FEW_WRONG: dict[str, object] = {
+    "messages": {"perAddress": {"max": 40_000, "period": "60s"}, "wrongPerAddress": {"max": 10, "period": "1h"}}
+}
+
+
+def is_served(agent: Agent) -> bool:
+    agent.inbox.clear()
+    agent.send(agent.request("OPTIONS", f"sip:{REALM}"))
+    return len(agent.inbox) == 1
+
+
+def report_of(world: EdgeWorld, host: str) -> EdgeAddressReport:
+    (found,) = [report for report in world.edge.counters.take_report(world.mono_s) if report.host == host]
+    return found
+
+
+@pytest.mark.parametrize("data", KEEPALIVES.values(), ids=KEEPALIVES.keys())
+def test_28_phones_behind_one_nat_keep_it_open(data: bytes) -> None:
+    world = EdgeWorld({"messages": {"perAddress": {"max": 30, "period": "1h"}, "wrongPerAddress": {"max": 1}}})
+    phones = [world.agent("192.0.2.1", 20_000 + number, "x") for number in range(28)]
+    for _ in range(10):
+        for phone in phones:
+            phone.send(data)
+    assert all(map(is_served, phones))
+    report = report_of(world, "192.0.2.1")
+    assert (report.messages, report.wrong) == (28, 0)
+
+
+@pytest.mark.parametrize(
+    "data", [b"jaKx", b"INVITE", STUN[:-1], STUN + b"x", b"\0" * 200, b"\x80\0\0\1" + b"\0" * 168, b"\r\nx"]
+)
+def test_what_only_looks_like_it_is_none(data: bytes) -> None:
+    assert not is_keepalive(data)
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "REGISTER", "INVITE"])
+def test_one_datagram_with_a_carriers_address_and_a_scanners_name_bans_nobody(method: str) -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    carrier.send(carrier.request(method, f"sip:{REALM}", headers=[("User-Agent", "friendly-scanner")]))
+    assert not world.events_of(ScannerSeen)
+    world.talk(alice, carrier, NUMBER)
+    assert len(world.started) == 1
+
+
+@pytest.mark.parametrize("who", ["registered phone", "phone that starts", "carrier", "trunk"])
+def test_4_200_malformed_datagrams_in_its_name_leave_it_served(who: str) -> None:
+    world = EdgeWorld(FEW_WRONG)
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    world.talk(alice, carrier, NUMBER)
+    trunk = world.agent("192.0.2.99", user="pbx")
+    victim = {
+        "registered phone": alice,
+        "phone that starts": world.user("bob", "192.0.2.2"),
+        "carrier": carrier,
+        "trunk": trunk,
+    }[who]
+    forger = Agent(world, victim.host, 9)
+    for number in range(4_200):
+        forger.send(b"OPTIONS sip:x SIP/2.0\r\nVia: bad\r\n\r\n")
+        if number % 100 == 0:
+            world.advance(1)
+    world.advance(1)
+    assert is_served(victim)
+    assert not report_of(world, victim.host).verified or victim is alice
+    assert not world.events_of(ScannerSeen)
+
+
+def test_garbage_as_credentials_in_a_phones_name_is_no_failure_of_it() -> None:
+    world = EdgeWorld({"authFailures": {"perAddress": {"max": 5}, "period": "1h"}})
+    alice = world.registered("alice", "192.0.2.1")
+    forger = Agent(world, "192.0.2.1", 9, "alice")
+    foreign = 'Digest username="alice", realm="callwarden.local", nonce="x", uri="sip:x", response="' + "0" * 32 + '"'
+    for value in ("Digest garbage", foreign) * 450:
+        forger.send(forger.request("REGISTER", f"sip:{REALM}", headers=[("Authorization", value)]))
+    report = report_of(world, "192.0.2.1")
+    assert sum(sums.failures for _, _, sums in report.endpoints) == 0
+    assert is_served(alice)
+
+
+def test_the_first_register_of_an_ims_phone_and_stale_nonces_count_as_nothing() -> None:
+    world = EdgeWorld()
+    phone = world.agent("192.0.2.1", user="bob")
+    empty = f'Digest username="bob", realm="{REALM}", nonce="", uri="sip:{REALM}", response=""'
+    request = phone.request("REGISTER", f"sip:{REALM}")
+    phone.send(request)
+    stale = phone.with_credentials(request, phone.response(401))
+    world.advance(100_000)
+    phone.send(stale)
+    phone.response(401)
+    for _ in range(50):
+        phone.send(phone.request("REGISTER", f"sip:{REALM}", headers=[("Authorization", empty)]))
+        phone.response(401)
+    report = report_of(world, "192.0.2.1")
+    assert (report.wrong, sum(sums.failures for _, _, sums in report.endpoints)) == (0, 0)
+    assert not report.verified
+
+
+def test_who_guesses_with_our_nonces_is_verified_and_counted() -> None:
+    world = EdgeWorld()
+    world.user("alice", "192.0.2.1")
+    guesser = world.agent("203.0.113.66", user="alice")
+    request = guesser.request("REGISTER", f"sip:{REALM}")
+    guesser.send(request)
+    guesser.send(guesser.with_credentials(request, guesser.response(401), "wrong"))
+    guesser.response(401)
+    report = report_of(world, "203.0.113.66")
+    assert report.verified
+    assert sum(sums.failures for _, _, sums in report.endpoints) == 1
+    # It can be held against it now, and against nobody who only shares a wire with it.
+    nonce = guesser.request("REGISTER", f"sip:{REALM}", call_id="b")
+    guesser.send(nonce)
+    guess = guesser.with_credentials(nonce, guesser.response(401), "wrong")
+    guess.add("User-Agent", "sipvicious")
+    guesser.send(guess)
+    assert [seen.source for seen in world.events_of(ScannerSeen)] == ["203.0.113.66"]
+
+
+def test_a_nonce_that_was_given_to_another_address_proves_nothing() -> None:
+    world = EdgeWorld()
+    mallory, victim = world.agent("203.0.113.66", user="m"), world.agent("192.0.2.1", user="m")
+    request = mallory.request("REGISTER", f"sip:{REALM}")
+    mallory.send(request)
+    forged = victim.with_credentials(request, mallory.response(401), "wrong")
+    forged.add("User-Agent", "sipvicious")
+    victim.send(forged)
+    assert not world.events_of(ScannerSeen)
+    assert not report_of(world, "192.0.2.1").verified
