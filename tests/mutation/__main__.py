@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.mutation import reasons, report
-from tests.mutation.cores import CORES, ROOT, Core
+from tests.mutation.cores import CORES, ROOT, SERVERS, Core
 from tests.mutation.report import CoreResult
 from tests.mutation.server import Job
 
@@ -36,6 +36,7 @@ def _run_core(core: Core, arguments: argparse.Namespace, told: reasons.Reasons) 
         {name: str(file) for name, file in core.modules().items()},
         ["-m", "not integration and not long", str(ROOT / core.tests)],
         [str(ROOT / "services")],
+        SERVERS,
         arguments.jobs,
         arguments.sample,
         arguments.seed,

@@ -60,6 +60,8 @@ class Job:
     pytest: list[str]
     own: list[str]
     """Folders of the code that is imported again for a mutant of what happens at import."""
+    without: tuple[str, ...] = ()
+    """Fixtures: tests that need one, such as a database, are left out."""
     jobs: int = 1
     sample: int | None = None
     seed: int = 0
@@ -205,8 +207,13 @@ class Server:
     # The process with the tests.
 
     def _warm(self, session: pytest.Session) -> None:
-        items = {item.nodeid: item for item in session.items}
-        baseline = self._baseline(session.items)
+        without = frozenset(self._job.without)
+        items = {
+            item.nodeid: item
+            for item in session.items
+            if isinstance(item, pytest.Function) and without.isdisjoint(item.fixturenames)
+        }
+        baseline = self._baseline(list(items.values()))
         if baseline.failed:
             self._send("error", f"without a fault these fail: {', '.join(baseline.failed)}")
             return
