@@ -99,7 +99,7 @@ class Edges:
     async def call(self, account: str, number: int, load: Load) -> None:
         load.begun += 1
         hold_id, call_id = str(uuid.uuid4()), f"bench-{number}"
-        now_s = time.time()
+        unix_s = time.time()
         request = pb.AdmitRequest(
             hold_id=hold_id,
             call_id=call_id,
@@ -108,7 +108,7 @@ class Edges:
             dialled="030",
             caller_number="493012345",
             source_address="192.0.2.7",
-            at_s=now_s - TALK_S,
+            at_s=unix_s - TALK_S,
             edge="bench",
         )
         began_s = time.perf_counter()
@@ -123,10 +123,10 @@ class Edges:
             load.refused += 1
             return
         if STARTS:
-            self._events.started(CallStarted(UUID(hold_id), call_id, account, now_s - TALK_S, "carrier", ""))
+            self._events.started(CallStarted(UUID(hold_id), call_id, account, unix_s - TALK_S, "carrier", ""))
         self._events.ended(
             CallEnded(
-                UUID(hold_id), call_id, account, now_s - TALK_S, now_s, "caller-bye", 0, "carrier", "",
+                UUID(hold_id), call_id, account, unix_s - TALK_S, unix_s, "caller-bye", 0, "carrier", "",
                 request.destination, request.caller_number, request.source_address,
             )
         )  # fmt: skip

@@ -38,6 +38,7 @@ from callwarden.call_admission.records.adapters import records_sql
 from callwarden.call_admission.records.core.records import RecordPlace
 from callwarden.cli.audit.sources.running import database_role
 from callwarden.common.sql import Database, HotPool
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.errors import CallwardenError
 from callwarden.payment.adapters.ledger_sql import SqlLedgerStore
 from callwarden.payment.core.topup import TopUp
@@ -53,7 +54,7 @@ DIGITS: Final = "49777777"
 AMOUNT: Final = 7_654_321
 REALM: Final = f"{MARK}.org"
 LONG_AGO: Final = datetime(2001, 2, 3, tzinfo=UTC)
-NOW_S: Final = 1_800_000_000.0
+NOW_S: Final = UnixS(1_800_000_000.0)
 ALL: Final = (UUID(int=0), None)
 
 

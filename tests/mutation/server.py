@@ -178,7 +178,7 @@ class Server:
                 try:
                     self._warm(session)
                 except BaseException as error:
-                    self._say("error", repr(error))
+                    self._send("error", repr(error))
                     os._exit(_BROKEN)
                 os._exit(0)
 
@@ -189,7 +189,7 @@ class Server:
         if self._role == "import again":  # Collection failed before the loop.
             os._exit(_KILLED)
         if self._role == "warm":
-            self._say("error", "the tests can't be collected")
+            self._send("error", "the tests can't be collected")
             os._exit(_BROKEN)
 
     # The process with the tests.
@@ -198,7 +198,7 @@ class Server:
         items = {item.nodeid: item for item in session.items}
         baseline = self._baseline(session.items)
         if baseline.failed:
-            self._say("error", f"without a fault these fail: {', '.join(baseline.failed)}")
+            self._send("error", f"without a fault these fail: {', '.join(baseline.failed)}")
             return
         order = sorted(items, key=lambda name: baseline.duration_s[name])
         tests_of: dict[tuple[str, int], list[str]] = {}
@@ -219,7 +219,7 @@ class Server:
             if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _NEEDS_IMPORT:
                 again.append(number)
             else:
-                self._say("outcome", [number, _outcome(status)])
+                self._send("outcome", [number, _outcome(status)])
 
         for number, mutant in enumerate(self.mutants):
             file = self._job.modules[mutant.module]
@@ -229,7 +229,7 @@ class Server:
                 again.append(number)
                 continue
             if not chosen:
-                self._say("outcome", [number, "not run"])
+                self._send("outcome", [number, "not run"])
                 continue
             while len(running) >= self._job.jobs:
                 collect_one()
@@ -243,11 +243,11 @@ class Server:
         while running:
             collect_one()
         own = tuple(os.path.realpath(folder) + os.sep for folder in self._job.own)
-        self._say("import", [
+        self._send("import", [
             name for name, module in sorted(sys.modules.items())
             if (source := getattr(module, "__file__", None)) and not os.path.realpath(source).startswith(own)
         ])  # fmt: skip
-        self._say("again", [order, sum(baseline.duration_s.values()), sorted(again)])
+        self._send("again", [order, sum(baseline.duration_s.values()), sorted(again)])
 
     def _run_planted(
         self,
@@ -308,7 +308,7 @@ class Server:
                 baseline.failed.append(item.nodeid)
         return baseline
 
-    def _say(self, kind: str, value: object) -> None:
+    def _send(self, kind: str, value: object) -> None:
         os.write(self._answer, json.dumps([kind, value]).encode() + b"\n")
 
 

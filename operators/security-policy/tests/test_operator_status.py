@@ -82,7 +82,7 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
     times = {one["type"]: one["lastTransitionTime"] for one in second["conditions"]}
     assert times == {
         "Accepted": moment_of(NOW_S),
-        "Applied": moment_of(NOW_S + 60),
+        "Applied": moment_of(UnixS(NOW_S + 60)),
         "Degraded": moment_of(NOW_S),
     }
     assert (

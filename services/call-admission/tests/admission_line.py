@@ -17,12 +17,13 @@ from callwarden.call_admission.model.scopes import ACCOUNT, ADDRESS, REALM, RESE
 from callwarden.call_admission.model.settle import settle
 from callwarden.call_admission.model.usage import TransitionContext, Usage
 from callwarden.kernel.account import AccountType
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Refuse, RuleResult
 from callwarden.limits.shards import Shard
 from callwarden.policy.bundle import Document, PolicySet
 
-NOW_S = 1_767_614_400.0  # 2026-01-05T12:00:00Z, a Monday
+NOW_S = UnixS(1_767_614_400.0)  # 2026-01-05T12:00:00Z, a Monday
 TODAY = date(2026, 1, 5)
 ACCOUNT_ID = UUID(int=1)
 RESELLER_ID = UUID(int=2)
@@ -156,7 +157,7 @@ class Line:
         lines = sum(hold.expires_at_s > self.unix_s for hold in self.holds.values())
         return Snapshot(
             of, of.balance_micros - self.spent_micros, own.held_micros, lines, on, span.spent_micros,
-            span.held_micros, quoted, unix_s=self.unix_s, counted=owners, trunk=self.trunk,
+            span.held_micros, quoted, unix_s=UnixS(self.unix_s), counted=owners, trunk=self.trunk,
         )  # fmt: skip
 
     def ask(self, destination: str = "493012345678", quoted: Quote | None = None, *, local: bool = False) -> Evaluation:
@@ -173,7 +174,7 @@ class Line:
             UUID(int=1_000 + len(self.holds) + len(self.expired)), self.account.id, self.unix_s, None,
             self.unix_s + self.policy.setup_s_max + verdict.granted_s + 10, verdict.granted_s, verdict.max_duration_s,
             verdict.final, verdict.held_micros, day_of(self.unix_s, self.account.time_zone), verdict.price, "carrier",
-            velocity.marks(asked, self.policy, self.account, self.unix_s),
+            velocity.marks(asked, self.policy, self.account, UnixS(self.unix_s)),
         )  # fmt: skip
         for kind, usage in self.usages.items():
             usage.begin(asked, hold, self._facts(kind))
@@ -215,7 +216,7 @@ class Line:
 
     def _facts(self, kind: str) -> TransitionContext:
         of = self.reseller if kind == RESELLER and self.reseller is not None else self.account
-        return TransitionContext(kind, self.policy, of, self.unix_s, leases=True)
+        return TransitionContext(kind, self.policy, of, UnixS(self.unix_s), leases=True)
 
 
 def granted(hold: Hold | Refuse) -> Hold:

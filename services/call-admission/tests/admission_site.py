@@ -34,6 +34,7 @@ from callwarden.call_admission.model.calls import (
 from callwarden.call_admission.model.policy import AdmissionPolicies
 from callwarden.common.metrics import Metrics
 from callwarden.common.sql import Database, HotPool
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import Document, PolicySet, default_set
@@ -225,7 +226,7 @@ class PassingStore:
         return await self._store.write(changes)
 
     async def expired(self, unix_s: float, limit: int) -> Sequence[Expired]:
-        return await self._store.expired(unix_s, limit)
+        return await self._store.expired(UnixS(unix_s), limit)
 
 
 SLICE_MICROS = 60_000  # the first 60 s of a call at 0.06 EUR a minute

@@ -28,11 +28,12 @@ from callwarden.call_admission.model.calls import CallRequest, Ended, ExtendRequ
 from callwarden.call_admission.model.policy import AdmissionPolicies, AdmissionPolicy
 from callwarden.call_admission.model.usage import Usage
 from callwarden.kernel.account import AccountType
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import default_set
 
-NOW_S = 1_767_653_900.0  # 100 s before midnight in Berlin
+NOW_S = UnixS(1_767_653_900.0)  # 100 s before midnight in Berlin
 PRICE = Price("EUR", (Window(0, (RateGroup(0, 60_000, 60, 1),)),))
 POLICY: AdmissionPolicy = AdmissionPolicies(default_set()).for_realm("")
 RETAIL = Pricing("retail", realm="example.org")
@@ -78,13 +79,13 @@ class Tables(MemoryAdmissionStore):
         """Decides the commands in one batch; in a process that was just started, if none is given."""
 
         def work(loaded: Loaded) -> tuple[Changes, tuple[list[Outcome], Changes]]:
-            transaction = AdmissionTransaction(loaded, lambda realm: policy, unix_s, slot)
+            transaction = AdmissionTransaction(loaded, lambda realm: policy, UnixS(unix_s), slot)
             if transaction.missing_counters(commands):
                 return transaction.changes, ([], transaction.changes)
             outcomes = [transaction.apply(command) for command in commands]
             return transaction.changes, (outcomes, transaction.changes)
 
-        update = (process or self.process()).update(ReadSet.of(commands, unix_s), work)
+        update = (process or self.process()).update(ReadSet.of(commands, UnixS(unix_s)), work)
         outcomes, changes = asyncio.run(update)
         self.notices += changes.notices
         return outcomes

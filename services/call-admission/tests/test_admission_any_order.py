@@ -31,6 +31,7 @@ from callwarden.call_admission.model.scopes import scope_of
 from callwarden.call_admission.model.usage import Usage
 from callwarden.call_admission.model.usage_shards import merged
 from callwarden.kernel.account import AccountType
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.tariff import Price, RateGroup, Window
 
 RESELLER = UUID(int=9)
@@ -133,7 +134,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1, 30, 70, 300]))
     def wait(self, seconds: int) -> None:
         self.commit()
-        self.unix_s += seconds
+        self.unix_s = UnixS(self.unix_s + seconds)
 
     @rule(key=st.sampled_from([1, 2, 3, 9]), micros=st.integers(1, 100_000))
     def top_up(self, key: int, micros: int) -> None:

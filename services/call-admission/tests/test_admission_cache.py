@@ -9,6 +9,7 @@ from admission_tables import NOW_S, POLICY, account, admission, admitted, ended,
 from callwarden.call_admission.admission.core.cache import AGE_S_MAX, AccountCache
 from callwarden.call_admission.admission.core.commands import Admitted, Done, Extended, Ignored, Refused
 from callwarden.call_admission.admission.core.state import ReadSet
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.verdict import Reason
 
 
@@ -84,5 +85,5 @@ def test_memory_is_bounded_and_forgets_what_is_old() -> None:
     for key in range(1, 10):
         tables.transact([admission(key, key)], NOW_S, POLICY, process)
     assert len(cache) == 3
-    old = ReadSet.of([admission(99, 9)], NOW_S + AGE_S_MAX + 1)
+    old = ReadSet.of([admission(99, 9)], UnixS(NOW_S + AGE_S_MAX + 1))
     assert cache.checkout(old) is None

@@ -19,6 +19,7 @@ from callwarden.call_admission.model.account import Account
 from callwarden.common.bus import Bus
 from callwarden.common.rpc.client import unary
 from callwarden.kernel.account import AccountType
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.errors import CallwardenError
 from callwarden.testing.waiting import eventually
 
@@ -186,8 +187,8 @@ def standing(version: int, shards: int = 0) -> Loaded:
 def test_an_account_is_hot_after_so_many_conflicts_within_a_second(conflicts: int, is_hot: bool) -> None:
     contended, key = Contended(), uuid.UUID(int=1)
     for number in range(conflicts):
-        contended.compare({key: number}, standing(number + 1), 100.0 + number / 100)
-    contended.compare({key: 7}, standing(7), 100.9)  # it hasn't moved: something else was in the way
+        contended.compare({key: number}, standing(number + 1), UnixS(100.0 + number / 100))
+    contended.compare({key: 7}, standing(7), UnixS(100.9))  # it hasn't moved: something else was in the way
     assert contended.take() == ({key: 1} if is_hot else {})
     assert contended.take() == {}
 
@@ -195,5 +196,5 @@ def test_an_account_is_hot_after_so_many_conflicts_within_a_second(conflicts: in
 def test_conflicts_of_different_seconds_do_not_add_up() -> None:
     contended, key = Contended(), uuid.UUID(int=1)
     for number in range(3 * CONFLICTS_PER_S):
-        contended.compare({key: number}, standing(number + 1), 100.0 + number / (CONFLICTS_PER_S - 5))
+        contended.compare({key: number}, standing(number + 1), UnixS(100.0 + number / (CONFLICTS_PER_S - 5)))
     assert contended.take() == {}

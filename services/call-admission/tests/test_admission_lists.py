@@ -31,6 +31,7 @@ from callwarden.call_admission.model.lists import (
     digits_of,
     parse_pattern,
 )
+from callwarden.kernel.clock import UnixS
 
 ALICE = UUID(int=1)
 BOB = UUID(int=2)
@@ -61,7 +62,7 @@ def lists_of(*lists: NumberList) -> Lists:
 
 
 def verdict(lists: Lists, called: str, calling: str = "", *, account: UUID = ALICE, unix_s: float = 0.0) -> Hit | None:
-    return lists.verdict(lists.fixed, OWN, REALM, account, called, calling, unix_s)
+    return lists.verdict(lists.fixed, OWN, REALM, account, called, calling, UnixS(unix_s))
 
 
 # ------------------------------------------------------------------ entries
@@ -208,8 +209,8 @@ def test_a_called_number_is_listed_for_its_realm_until_its_time_is_over() -> Non
     assert hit is not None
     assert (hit.list, hit.evidence, hit.until_s) == (DYNAMIC, "60 failed calls", 100.0)
     assert verdict(lists, "49301234", unix_s=100.0) is None
-    assert lists.verdict((), OWN, "other.org", ALICE, "49301234", "", 0.0) is None
-    assert lists.verdict((), frozenset({SMART}), REALM, ALICE, "49301234", "", 0.0) is None
+    assert lists.verdict((), OWN, "other.org", ALICE, "49301234", "", UnixS(0.0)) is None
+    assert lists.verdict((), frozenset({SMART}), REALM, ALICE, "49301234", "", UnixS(0.0)) is None
 
 
 def test_a_calling_number_is_listed_for_its_account() -> None:

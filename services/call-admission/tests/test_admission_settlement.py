@@ -93,14 +93,14 @@ async def test_events_told_twice_late_and_in_any_order_settle_each_call_once(
         events += [("end", uuid.uuid4()), ("start", uuid.uuid4())]
         chance.shuffle(events)
 
-        async def tell(kind: str, hold_id: UUID) -> None:
+        async def report(kind: str, hold_id: UUID) -> None:
             app = chance.choice((one, other)).app
             if kind == "start":
                 await app.started(Started(hold_id, account_id, answered_at_s, "carrier"))
             else:
                 await app.ended(one.ended(hold_id, account_id, 30))
 
-        await asyncio.gather(*(tell(*event) for event in events))
+        await asyncio.gather(*(report(*event) for event in events))
         fake_clock.advance(3_600)
         await asyncio.gather(one.app.reap_once(), other.app.reap_once())
         for hold_id in silent:

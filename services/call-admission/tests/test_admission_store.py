@@ -34,6 +34,7 @@ from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import Expired, Hold, LimitScope, Quote, Route
 from callwarden.call_admission.model.usage import Usage
 from callwarden.common.sql import Database
+from callwarden.kernel.clock import UnixS
 from callwarden.schema import tables
 from callwarden.testing.servers import as_owner
 
@@ -139,11 +140,11 @@ async def _open_all(subject: Subject) -> None:
 
 
 async def load(subject: Subject, commands: Sequence[Command], unix_s: float = NOW_S) -> Loaded:
-    return await subject.store.load(ReadSet.of(commands, unix_s), ())
+    return await subject.store.load(ReadSet.of(commands, UnixS(unix_s)), ())
 
 
 def decide(loaded: Loaded, commands: Sequence[Command], unix_s: float = NOW_S) -> tuple[Changes, list[Outcome]]:
-    transaction = AdmissionTransaction(loaded, lambda realm: POLICY, unix_s)
+    transaction = AdmissionTransaction(loaded, lambda realm: POLICY, UnixS(unix_s))
     assert not transaction.missing_counters(commands)
     return transaction.changes, [transaction.apply(command) for command in commands]
 
@@ -263,11 +264,11 @@ async def test_counters_are_written_with_their_grants_and_a_version_one_higher(s
 async def test_holds_that_have_expired_are_found(subject: Subject) -> None:
     holds = [await admit(subject, number) for number in (1, 2)]
     last_s = max(hold.expires_at_s for hold in holds)
-    assert list(await subject.store.expired(last_s - 1, 10)) == []
-    found = await subject.store.expired(last_s, 10)
+    assert list(await subject.store.expired(UnixS(last_s - 1), 10)) == []
+    found = await subject.store.expired(UnixS(last_s), 10)
     assert sorted(each.hold_id for each in found) == [UUID(int=1), UUID(int=2)]
     assert found[0] == Expired(found[0].hold_id, FIRST)
-    assert len(await subject.store.expired(last_s, 1)) == 1
+    assert len(await subject.store.expired(UnixS(last_s), 1)) == 1
 
 
 # ------------------------------------------------------------------ conflicts

@@ -17,6 +17,7 @@ from callwarden.call_admission.model.settle import settle
 from callwarden.call_admission.model.usage import SPANS_MAX, TransitionContext, Usage
 from callwarden.call_admission.model.usage_shards import merged
 from callwarden.call_admission.model.windows import WINDOW_BUCKETS, SlidingWindow, fitted
+from callwarden.kernel.clock import UnixS
 
 DAY_S = 86_400
 ALL = policy(
@@ -32,14 +33,14 @@ ALL = policy(
 
 
 def context(unix_s: float) -> TransitionContext:
-    return TransitionContext(ACCOUNT, ALL, account(), unix_s, leases=True)
+    return TransitionContext(ACCOUNT, ALL, account(), UnixS(unix_s), leases=True)
 
 
 def hold_at(at_s: float, number: int = 0, lasts_s: float = 200.0) -> Hold:
     asked = request(at_s=at_s)
     return Hold(
         UUID(int=number), ACCOUNT_ID, at_s, None, at_s + lasts_s, 60, 7_200, False, 60_000,
-        day_of(at_s, "Europe/Berlin"), PRICE, "", marks(asked, ALL, account(), at_s),
+        day_of(at_s, "Europe/Berlin"), PRICE, "", marks(asked, ALL, account(), UnixS(at_s)),
     )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def test_a_window_counts_all_calls_of_its_span_and_none_older_than_a_bucket_more
     begun = sorted(moment for moment in begun if moment <= now)
     for moment in begun:
         window.begin(NOW_S + moment, 0, 0)
-    found = window.calls(NOW_S + now)
+    found = window.calls(UnixS(NOW_S + now))
     assert found >= sum(moment > now - 60 for moment in begun)
     assert found <= sum(moment > now - 60 - 2 * 0.6 for moment in begun)
 
@@ -76,7 +77,7 @@ def test_a_clock_that_steps_back_begins_a_window_anew() -> None:
     window = SlidingWindow(SlidingWindow.width(60_000))
     window.begin(NOW_S, 0, 0)
     window.begin(NOW_S - 3_600, 0, 0)
-    assert window.calls(NOW_S - 3_600) == 1
+    assert window.calls(UnixS(NOW_S - 3_600)) == 1
 
 
 def test_a_window_of_another_span_takes_along_what_it_can() -> None:
@@ -84,7 +85,7 @@ def test_a_window_of_another_span_takes_along_what_it_can() -> None:
     for second in range(0, 60, 10):
         window.begin(NOW_S + second, 7, 1)
     wide = fitted(window, 600_000)
-    assert wide.sums(NOW_S + 60).micros == 42
+    assert wide.sums(UnixS(NOW_S + 60)).micros == 42
     assert fitted(wide, 600_000) is wide
 
 
@@ -111,17 +112,17 @@ def test_calls_at_once_are_those_that_began_less_those_that_ended(calls: list[tu
     left = [lasts_s for lasts_s, is_over in calls if not is_over]
     count = leases.count(NOW_S)
     assert sum(lasts_s > LEASE_STEP_S for lasts_s in left) <= count <= len(left)
-    assert leases.count(NOW_S + 500) == 0
+    assert leases.count(UnixS(NOW_S + 500)) == 0
 
 
 def test_a_call_that_begins_after_the_clock_has_stepped_back_is_counted() -> None:
     leases = Leases()
     leases.begin(NOW_S + 100, NOW_S)
     earlier_s = NOW_S - 3_600
-    leases.begin(earlier_s + 100, earlier_s)
-    assert leases.count(earlier_s) == 2, "the one of before has not expired yet, either"
-    leases.end(earlier_s + 100, earlier_s + 50)
-    assert leases.count(earlier_s + 50) == 1
+    leases.begin(earlier_s + 100, UnixS(earlier_s))
+    assert leases.count(UnixS(earlier_s)) == 2, "the one of before has not expired yet, either"
+    leases.end(earlier_s + 100, UnixS(earlier_s + 50))
+    assert leases.count(UnixS(earlier_s + 50)) == 1
 
 
 # ------------------------------------------------------------------ days and months
@@ -198,7 +199,7 @@ def test_what_calls_have_reserved_is_given_back_and_what_they_cost_is_added_once
         cost += settlement.price_micros
 
     for step, slot, wait_s in steps:
-        unix_s += wait_s
+        unix_s = UnixS(unix_s + wait_s)
         if step == "begin" and slot not in holds:
             holds[slot] = hold_at(unix_s, slot, 7_200)
             for owner, of in owners:

@@ -4,12 +4,13 @@ The two kinds of time are two types, so that mypy tells them apart. Both are pla
 them gives a float: `MonoS(clock.mono_s() + 5.0)` names the result again where a parameter asks for the type.
 """
 
-from typing import NewType, Protocol
+from typing import Final, NewType, Protocol
 
 # Seconds from an arbitrary start that never step back: time-outs, rates, durations. Worth nothing on another machine.
 MonoS = NewType("MonoS", float)
 # Seconds since 1970-01-01 UTC. May step back: what is stored, shown and compared between machines.
 UnixS = NewType("UnixS", float)
+EPOCH_S: Final = UnixS(0.0)
 
 
 class Clock(Protocol):

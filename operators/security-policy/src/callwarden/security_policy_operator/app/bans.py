@@ -5,7 +5,7 @@ from itertools import chain
 from typing import Final
 
 from callwarden.common.logs import get_logger
-from callwarden.kernel.clock import Clock
+from callwarden.kernel.clock import Clock, UnixS
 from callwarden.kernel.errors import CallwardenError, Exhausted, Invalid
 from callwarden.security_policy_operator.app.managed import ManagedResources, each
 from callwarden.security_policy_operator.core.bans import AppliedBan, BanOrder, address_of, decide
@@ -74,7 +74,7 @@ class BanReconciler:
                 await self._resources.refused(resource, unavailable("rate-guard", error.message))
                 raise
             log.info("ban.added", address=order.address, until_s=order.until_s or 0.0)
-        until = None if order.until_s is None else moment_of(order.until_s)
+        until = None if order.until_s is None else moment_of(UnixS(order.until_s))
         await self._resources.applied(resource, "Banned", "The address is banned on every edge.", until=until)
 
     async def _lift(self, resource: ManagedResource, *, still: bool) -> None:

@@ -201,7 +201,7 @@ def _sum(services: Iterable[Json], field: str) -> int:
     return sum(int(service[field]) for service in services)
 
 
-def moment_of(unix_s: float) -> str:
+def moment_of(unix_s: UnixS) -> str:
     """RFC 3339 with whole seconds, as Kubernetes writes it."""
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 

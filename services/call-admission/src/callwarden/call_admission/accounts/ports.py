@@ -10,6 +10,7 @@ from callwarden.call_admission.accounts.core.accounts import AccountChange, Acco
 from callwarden.call_admission.accounts.core.trunks import TrunkUpdate
 from callwarden.call_admission.accounts.core.views import AccountView, CallView, Explanation, LedgerAudit
 from callwarden.kernel.account import NewAccount
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.csv_rows import LineError
 from callwarden.kernel.trunk import Trunk
 
@@ -44,11 +45,11 @@ class Accounts(Protocol):
         """The account's id. Raises NotFound; Conflict when several realms have one of that name."""
         ...
 
-    async def get(self, account_id: UUID, now_s: float) -> AccountView:
+    async def get(self, account_id: UUID, unix_s: UnixS) -> AccountView:
         """Raises NotFound."""
         ...
 
-    async def list(self, after: str, limit: int, now_s: float, wanted: AccountFilter) -> Sequence[AccountView]:
+    async def list(self, after: str, limit: int, unix_s: UnixS, wanted: AccountFilter) -> Sequence[AccountView]:
         """By name, then realm, after that name."""
         ...
 

@@ -18,6 +18,7 @@ from callwarden.call_admission.admission.core.contended import Contended, versio
 from callwarden.call_admission.admission.core.state import Changes, CounterKey, Loaded, ReadSet
 from callwarden.call_admission.admission.ports import AdmissionStore, WriteConflict
 from callwarden.call_admission.model.calls import Expired
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.errors import Conflict, Unavailable
 
 T = TypeVar("T")
@@ -111,7 +112,7 @@ class AdmissionAttempts:
         # The store refused what no other process explains: our own mistake, or the outcome isn't known.
         raise conflict.error
 
-    async def _add_counters(self, loaded: Loaded, missing: set[CounterKey], unix_s: float, *, from_cache: bool) -> None:
+    async def _add_counters(self, loaded: Loaded, missing: set[CounterKey], unix_s: UnixS, *, from_cache: bool) -> None:
         """Adds counters to what was read, from the cache where they are known."""
         known = self._cache.checkout_counters(missing, unix_s) if from_cache else {}
         if rest := missing - known.keys():
@@ -132,7 +133,7 @@ class AdmissionAttempts:
             raise Unavailable("the database doesn't answer") from error
         raise Conflict("what is looked at changes too often")
 
-    async def expired(self, unix_s: float, limit: int) -> Sequence[Expired]:
+    async def expired(self, unix_s: UnixS, limit: int) -> Sequence[Expired]:
         """Holds whose time has passed (Unix time), at most so many. Raises Unavailable."""
         try:
             async with asyncio.timeout(UPDATE_TIMEOUT_S):

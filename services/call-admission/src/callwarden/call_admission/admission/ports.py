@@ -9,6 +9,7 @@ from callwarden.call_admission.admission.core.notices import Notice
 from callwarden.call_admission.admission.core.snapshot import SourceTrunk
 from callwarden.call_admission.admission.core.state import Changes, CounterKey, Loaded, ReadSet
 from callwarden.call_admission.model.calls import Expired, NoQuote, Pricing, Quote
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.verdict import Reason
 
 
@@ -50,7 +51,7 @@ class AdmissionStore(Protocol):
         """
         ...
 
-    async def expired(self, unix_s: float, limit: int) -> Sequence[Expired]:
+    async def expired(self, unix_s: UnixS, limit: int) -> Sequence[Expired]:
         """Holds whose time has passed (Unix time), at most so many, in any order."""
         ...
 

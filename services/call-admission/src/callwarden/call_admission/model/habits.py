@@ -8,6 +8,7 @@ from callwarden.call_admission.model.calls import CallRequest, Hold
 from callwarden.call_admission.model.leases import Leases, merged_leases
 from callwarden.call_admission.model.policy import VelocityPolicy
 from callwarden.call_admission.model.windows import MINUTE_MS, SECOND_MS, SlidingWindow, fitted, merged_windows
+from callwarden.kernel.clock import UnixS
 
 COUNTRIES_MAX: Final = 512  # phonenumbers knows about 250; what is called is one of them.
 
@@ -54,7 +55,7 @@ class Country(msgspec.Struct, array_like=True, gc=False):
     weight: int = 0
 
 
-def begin_velocity(group: VelocityCounts, rule: VelocityPolicy, call: CallRequest, hold: Hold, unix_s: float) -> None:
+def begin_velocity(group: VelocityCounts, rule: VelocityPolicy, call: CallRequest, hold: Hold, unix_s: UnixS) -> None:
     if rule.counts_second:
         group.second = fitted(group.second, SECOND_MS)
         group.second.begin(unix_s, 0, 0)
@@ -75,7 +76,7 @@ def begin_velocity(group: VelocityCounts, rule: VelocityPolicy, call: CallReques
         group.last_at_s = int(unix_s)
 
 
-def in_sequence(group: VelocityCounts | None, called: str, rule: VelocityPolicy, unix_s: float) -> int:
+def in_sequence(group: VelocityCounts | None, called: str, rule: VelocityPolicy, unix_s: UnixS) -> int:
     """Which call in a row it is: 1 where another destination was called last, or this one longer ago than the
     period."""
     if group is None or group.last != called or unix_s - group.last_at_s > rule.period_ms / 1_000:

@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from callwarden.kernel.clock import UnixS
+
 LEASE_STEP_S: Final = 8  # An expired hold counts so much longer at most; the reaper is quicker (2 s).
 
 
@@ -20,29 +22,29 @@ class Leases(msgspec.Struct, array_like=True):
     swept: int = -1
     """Everything up to this step has expired and is gone."""
 
-    def begin(self, expires_at_s: float, unix_s: float) -> None:
+    def begin(self, expires_at_s: float, unix_s: UnixS) -> None:
         now = int(unix_s) // LEASE_STEP_S
         if now < self.swept:
             self.swept = now  # The clock has stepped back: new calls are to count all the same.
         self._sweep(unix_s)
         self._add(_step(expires_at_s), 1)
 
-    def extend(self, before_s: float, after_s: float, unix_s: float) -> None:
+    def extend(self, before_s: float, after_s: float, unix_s: UnixS) -> None:
         before, after = _step(before_s), _step(after_s)
         if before != after:
             self._add(before, -1)
             self._sweep(unix_s)
             self._add(after, 1)
 
-    def end(self, expires_at_s: float, unix_s: float) -> None:
+    def end(self, expires_at_s: float, unix_s: UnixS) -> None:
         self._add(_step(expires_at_s), -1)
         self._sweep(unix_s)
 
-    def count(self, unix_s: float) -> int:
+    def count(self, unix_s: UnixS) -> int:
         now = int(unix_s) // LEASE_STEP_S
         return sum([calls for step, calls in self.steps if step > now])
 
-    def _sweep(self, unix_s: float) -> None:
+    def _sweep(self, unix_s: UnixS) -> None:
         now = int(unix_s) // LEASE_STEP_S
         steps = self.steps
         gone = 0

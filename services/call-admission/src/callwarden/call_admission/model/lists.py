@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.phone import DIGITS_MAX
 
 ENTRIES_MAX: Final = 1_000_000  # of one list
@@ -334,7 +335,7 @@ class Listings:
             self._count -= 1
         self._store(listed, of_number)
 
-    def all(self, unix_s: float) -> list[Listed]:
+    def all(self, unix_s: UnixS) -> list[Listed]:
         """Those that hold, the oldest first."""
         found = [
             listed
@@ -344,10 +345,10 @@ class Listings:
         ]
         return sorted(found, key=lambda listed: (listed.since_s, listed.key))
 
-    def called(self, realm: str, digits: str, lists: Collection[str], unix_s: float) -> Listed | None:
+    def called(self, realm: str, digits: str, lists: Collection[str], unix_s: UnixS) -> Listed | None:
         return _first(self._called.get((realm, digits)), lists, unix_s) if self._called else None
 
-    def calling(self, account_id: UUID, digits: str, lists: Collection[str], unix_s: float) -> Listed | None:
+    def calling(self, account_id: UUID, digits: str, lists: Collection[str], unix_s: UnixS) -> Listed | None:
         return _first(self._calling.get((account_id, digits)), lists, unix_s) if self._calling else None
 
     def _of(self, listed: Listed) -> dict[str, Listed]:
@@ -370,7 +371,7 @@ class Listings:
                 self._calling.pop(calling, None)
 
 
-def _first(of_number: Mapping[str, Listed] | None, lists: Collection[str], unix_s: float) -> Listed | None:
+def _first(of_number: Mapping[str, Listed] | None, lists: Collection[str], unix_s: UnixS) -> Listed | None:
     if of_number:
         for listed in of_number.values():
             if unix_s < listed.until_s and listed.list in lists:
@@ -440,7 +441,7 @@ class Lists:
         account_id: UUID,
         called: str,
         calling: str,
-        unix_s: float,
+        unix_s: UnixS,
     ) -> Hit | None:
         """The hit that refuses a call between these numbers (digits_of), or None. `own`: which of DYNAMIC and SMART
         hold."""

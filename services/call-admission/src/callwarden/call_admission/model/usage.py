@@ -43,6 +43,7 @@ from callwarden.call_admission.model.scopes import ACCOUNT, ADDRESS, CARRIER, RE
 from callwarden.call_admission.model.settle import Settlement
 from callwarden.call_admission.model.spans import CalendarSpan, keys_of, span_key, span_of
 from callwarden.call_admission.model.windows import SECOND_MS, SlidingWindow, fitted
+from callwarden.kernel.clock import UnixS
 
 if TYPE_CHECKING:
     from callwarden.call_admission.model.account import Account
@@ -61,7 +62,7 @@ class TransitionContext:
     owner: str
     policy: AdmissionPolicy
     account: "Account"
-    unix_s: float
+    unix_s: UnixS
     leases: bool = False
     """Whether an account's calls at once are counted here: only where it is sharded. Other owners' always are."""
 
@@ -201,7 +202,7 @@ class Usage(msgspec.Struct, omit_defaults=True):
 
     # ------------------------------------------------------------------ what it comes to
 
-    def used(self, quantity: str, unix_s: float) -> int:
+    def used(self, quantity: str, unix_s: UnixS) -> int:
         """What counts against a bounded quantity (see `day_spend` and its neighbours for their names)."""
         name, _, key = quantity.partition(".")
         match name:

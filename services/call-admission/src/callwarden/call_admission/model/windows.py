@@ -10,6 +10,8 @@ from typing import Final
 
 import msgspec
 
+from callwarden.kernel.clock import UnixS
+
 WINDOW_BUCKETS: Final = 100  # A second in steps of 10 ms, a minute of 0.6 s, a day of about a quarter of an hour.
 
 
@@ -63,7 +65,7 @@ class SlidingWindow(msgspec.Struct, array_like=True):
         """What a call that began then is counted in; None: it counts no more."""
         return self._bucket(int(began_s * 1_000) // self.width_ms, make=False)
 
-    def sums(self, unix_s: float) -> WindowBucket:
+    def sums(self, unix_s: UnixS) -> WindowBucket:
         """All that began within the span before now; its index says nothing."""
         now = int(unix_s * 1_000) // self.width_ms
         total = WindowBucket(0)
@@ -77,7 +79,7 @@ class SlidingWindow(msgspec.Struct, array_like=True):
             total.talk_s += bucket.talk_s
         return total
 
-    def calls(self, unix_s: float) -> int:
+    def calls(self, unix_s: UnixS) -> int:
         now = int(unix_s * 1_000) // self.width_ms
         calls = 0
         for bucket in reversed(self.buckets):

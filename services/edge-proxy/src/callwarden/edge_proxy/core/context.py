@@ -67,7 +67,7 @@ class NotAsked(RuntimeError):
 
 
 class Context:
-    """Mutable: `now_s` (monotonic) and `wall_s` are those of the datagram, answer or timer being worked on.
+    """Mutable: `mono_s` and `unix_s` are those of the datagram, answer or timer being worked on.
 
     Each input of `Edge` sets them from its arguments; nothing else does. Handing both through every call below
     would make each signature longer and nothing clearer.

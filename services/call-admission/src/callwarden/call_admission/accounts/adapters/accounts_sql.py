@@ -50,6 +50,7 @@ from callwarden.call_admission.admission.adapters.shards_sql import reshard
 from callwarden.call_admission.model.days import day_of
 from callwarden.common.sql import Database
 from callwarden.kernel.account import AccountType, NewAccount
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.csv_rows import LineError
 from callwarden.kernel.errors import Conflict, Exhausted, Invalid, NotFound
 from callwarden.schema.tables import account, account_number, counter, hold, spend_day
@@ -217,16 +218,16 @@ class SqlAccounts:
         account_id: UUID = found[0].id
         return account_id
 
-    async def get(self, account_id: UUID, now_s: float) -> AccountView:
+    async def get(self, account_id: UUID, unix_s: UnixS) -> AccountView:
         async def work(connection: AsyncConnection) -> Sequence[AccountView]:
-            return await _views(connection, select(account).where(account.c.id == account_id), now_s)
+            return await _views(connection, select(account).where(account.c.id == account_id), unix_s)
 
         views = await self._database.transaction("account-get", work)
         if not views:
             raise NotFound(f"there is no account {account_id}", field="account")
         return views[0]
 
-    async def list(self, after: str, limit: int, now_s: float, wanted: AccountFilter) -> Sequence[AccountView]:
+    async def list(self, after: str, limit: int, unix_s: UnixS, wanted: AccountFilter) -> Sequence[AccountView]:
         parent_id = None if wanted.parent is None else await self.find(wanted.parent)
         query = filtered(select(account), wanted, parent_id).order_by(account.c.name, account.c.realm).limit(limit)
         if after:
@@ -238,7 +239,7 @@ class SqlAccounts:
             )
 
         async def work(connection: AsyncConnection) -> Sequence[AccountView]:
-            return await _views(connection, query, now_s)
+            return await _views(connection, query, unix_s)
 
         return await self._database.transaction("account-list", work)
 
@@ -314,17 +315,17 @@ def _check_ceiling(whose: str, field: str, there: int, more: int, limit: int) ->
         raise Exhausted(f"{whose} may have {limit:,} accounts and has {there:,} ({field})", field=field)
 
 
-async def _views(connection: AsyncConnection, query: Select[Any], now_s: float) -> list[AccountView]:
+async def _views(connection: AsyncConnection, query: Select[Any], unix_s: UnixS) -> list[AccountView]:
     rows = (await connection.execute(query)).all()
     ids = [row.id for row in rows]
     numbers, parents = await numbers_and_parents(connection, rows)
-    now = datetime.fromtimestamp(now_s, UTC)
+    now = datetime.fromtimestamp(unix_s, UTC)
     lines = select(hold.c.account_id, func.count().label("lines")).where(
         hold.c.account_id.in_(ids), hold.c.expires_at > now
     ).group_by(hold.c.account_id)  # fmt: skip
     in_use = {row.account_id: row.lines for row in (await connection.execute(lines)).all()}
     shards = {row.scope: row for row in await connection.execute(in_shards().where(counter.c.scope.in_(ids)))}
-    days = {row.id: day_of(now_s, row.time_zone) for row in rows}
+    days = {row.id: day_of(unix_s, row.time_zone) for row in rows}
     spent: dict[UUID, int] = {}
     for table, amount, day in ((spend_day, "spent_micros", "day"), (hold, "held_micros", "spend_day")):
         wanted = tuple_(table.c.account_id, table.c[day]).in_(list(days.items()))

@@ -84,9 +84,9 @@ class LimitQueries:
     async def show(self, ref: AccountRef) -> LimitReport:
         """Raises NotFound, Conflict for a name that several realms have, Unavailable."""
         account_id = await self._accounts.find(ref)
-        now_s = self._clock.unix_s()
-        account = await self._accounts.get(account_id, now_s)
-        snapshot = await self._app.snapshot_of(account_id, now_s)
+        unix_s = self._clock.unix_s()
+        account = await self._accounts.get(account_id, unix_s)
+        snapshot = await self._app.snapshot_of(account_id, unix_s)
         policy = self._policies.for_realm(snapshot.account.realm)
         shown = tuple(
             LimitShown(rule.name, policy.modes.get(rule.name, Mode.ENFORCE), use)
@@ -98,12 +98,12 @@ class LimitQueries:
     async def simulate(self, ref: AccountRef, call: SimulatedCall) -> Simulated:
         """Raises as `show`, and Invalid for a moment that is over, an account that places no calls, a trunk that isn't
         the account's."""
-        now_s = self._clock.unix_s()
-        if call.at_s and not now_s - PAST_S_MAX <= call.at_s <= now_s + AHEAD_S_MAX:
+        unix_s = self._clock.unix_s()
+        if call.at_s and not unix_s - PAST_S_MAX <= call.at_s <= unix_s + AHEAD_S_MAX:
             raise Invalid("at_s must be from now to a year ahead", field="at_s")
-        at_s = max(call.at_s, now_s)
+        at_s = max(call.at_s, unix_s)
         account_id = await self._accounts.find(ref)
-        view = await self._accounts.get(account_id, now_s)
+        view = await self._accounts.get(account_id, unix_s)
         account = view.account
         if account.type in _PLACES_NO_CALLS:
             raise Invalid(f"a {account.type.value} places no calls", field="account")

@@ -21,6 +21,7 @@ from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import Expired, Hold
 from callwarden.call_admission.model.settle import Settlement
 from callwarden.call_admission.model.usage import Usage
+from callwarden.kernel.clock import UnixS
 
 
 @dataclass
@@ -107,7 +108,7 @@ class MemoryAdmissionStore:
             account, balance_micros=balance_micros, held_micros=account.held_micros + changes.held.get(id_, 0)
         )
 
-    async def expired(self, unix_s: float, limit: int) -> Sequence[Expired]:
+    async def expired(self, unix_s: UnixS, limit: int) -> Sequence[Expired]:
         found = [hold for hold in self.holds.values() if hold.expires_at_s <= unix_s]
         return [Expired(hold.id, hold.account_id) for hold in found[:limit]]
 

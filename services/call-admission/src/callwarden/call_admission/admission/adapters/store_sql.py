@@ -42,6 +42,7 @@ from callwarden.call_admission.model.calls import Expired
 from callwarden.call_admission.model.codecs.usage_bytes import grants_from, usage_bytes, usage_from
 from callwarden.call_admission.model.usage import Usage
 from callwarden.common.sql import HotPool, OutcomeUnknown
+from callwarden.kernel.clock import UnixS
 
 # For the planner of PostgreSQL. These statements look up keys; a plan made while the tables were small would read them
 # whole ever after, and a statement that has read a whole table conflicts with everything that writes to it. One generic
@@ -92,7 +93,7 @@ class SqlAdmissionStore:
             return WriteConflict(error)
         return _WRITTEN
 
-    async def expired(self, unix_s: float, limit: int) -> Sequence[Expired]:
+    async def expired(self, unix_s: UnixS, limit: int) -> Sequence[Expired]:
         async def attempt(connection: Any) -> list[Expired]:
             rows = await connection.fetch(READ_EXPIRED, time_of(unix_s), limit, _DIGITS)
             return [Expired(row["id"], row["account_id"]) for row in rows]

@@ -33,7 +33,7 @@ from callwarden.call_admission.admission.ports import Notifier, Quotes, Shards, 
 from callwarden.call_admission.model.calls import CallRequest, Ended, ExtendRequest, NoQuote, Pricing, Quote, Started
 from callwarden.call_admission.model.sources import ListSource, PolicySource
 from callwarden.common.logs import get_logger
-from callwarden.kernel.clock import Clock
+from callwarden.kernel.clock import Clock, UnixS
 from callwarden.kernel.errors import CallwardenError, Conflict, Internal, NotFound
 from callwarden.kernel.verdict import Reason
 from callwarden.limits.shards import SHARDS_MAX
@@ -119,7 +119,7 @@ class CallAdmission:
         """Decides batch after batch, for ever."""
         await self._commit.run()
 
-    def _begin(self, loaded: Loaded, unix_s: float) -> AdmissionTransaction:
+    def _begin(self, loaded: Loaded, unix_s: UnixS) -> AdmissionTransaction:
         lists = self._lists.current if self._lists is not None else None
         return AdmissionTransaction(loaded, self._policies.for_realm, unix_s, self._slot, lists, self._trunk_of)
 
@@ -207,7 +207,7 @@ class CallAdmission:
         ask: Callable[[AdmissionQuery, Admission], T | None],
         referenced: Sequence[UUID] = (),
     ) -> T:
-        unix_s = command.request.start_s
+        unix_s = UnixS(command.request.start_s)
         read = ReadSet.of([command], unix_s)
         if referenced:
             read = replace(read, referenced=referenced)

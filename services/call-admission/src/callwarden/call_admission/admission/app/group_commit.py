@@ -17,7 +17,7 @@ from callwarden.call_admission.admission.core.state import Changes, Loaded, Read
 from callwarden.call_admission.admission.core.transaction import AdmissionTransaction
 from callwarden.call_admission.admission.ports import Notifier
 from callwarden.common.logs import get_logger
-from callwarden.kernel.clock import Clock
+from callwarden.kernel.clock import Clock, UnixS
 from callwarden.kernel.errors import CallwardenError, Conflict, ErrorKind, Exhausted, Internal, Unavailable
 
 log = get_logger(__name__)
@@ -88,7 +88,7 @@ class GroupCommit:
     def __init__(
         self,
         attempts: AdmissionAttempts,
-        begin: Callable[[Loaded, float], AdmissionTransaction],
+        begin: Callable[[Loaded, UnixS], AdmissionTransaction],
         clock: Clock,
         notifier: Notifier | None = None,
     ) -> None:
@@ -133,14 +133,14 @@ class GroupCommit:
             self._schedule(lane, mono_s)
         return done
 
-    def _schedule(self, lane: Lane, mono_s: float) -> None:
+    def _schedule(self, lane: Lane, due_s: float) -> None:
         """Lets the lane's next batch begin at that time of the loop."""
         loop = asyncio.get_running_loop()
-        lane.due_s = mono_s
-        if mono_s <= loop.time():
+        lane.due_s = due_s
+        if due_s <= loop.time():
             self._wake.set()
         else:
-            loop.call_at(mono_s, self._wake.set)
+            loop.call_at(due_s, self._wake.set)
 
     async def run(self) -> None:
         """Decides batch after batch, for ever. One at a time: two would collide in the same accounts."""

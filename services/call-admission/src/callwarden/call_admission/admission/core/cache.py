@@ -25,6 +25,7 @@ from callwarden.call_admission.admission.core.state import (
     ReferencedAccount,
 )
 from callwarden.call_admission.model.calls import Hold
+from callwarden.kernel.clock import UnixS
 
 ACCOUNTS_MAX: Final = 10_000  # 1.2 KB each
 HOLDS_MAX: Final = 20_000  # 0.6 KB each
@@ -104,7 +105,7 @@ class AccountCache:
             del self._holds[hold_id]
         return Loaded(states, holds, referenced=referenced)
 
-    def checkout_counters(self, keys: Collection[CounterKey], unix_s: float) -> dict[CounterKey, CounterRow]:
+    def checkout_counters(self, keys: Collection[CounterKey], unix_s: UnixS) -> dict[CounterKey, CounterRow]:
         """Those of the counters that are cached; they leave the cache likewise."""
         found: dict[CounterKey, CounterRow] = {}
         for key in keys:

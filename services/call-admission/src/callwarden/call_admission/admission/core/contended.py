@@ -7,6 +7,7 @@ from uuid import UUID
 
 from callwarden.call_admission.admission.core.state import Changes, Loaded
 from callwarden.call_admission.model.account import shards_of
+from callwarden.kernel.clock import UnixS
 
 CONFLICTS_PER_S: Final = 20  # Of one account in this process. Two processes at 200 calls/s on it reach that.
 KNOWN_MAX: Final = 1_024  # accounts with a conflict within a second
@@ -20,7 +21,7 @@ class Contended:
         self._conflicts: OrderedDict[UUID, tuple[int, int]] = OrderedDict()
         self._hot: dict[UUID, int] = {}
 
-    def compare(self, lost: Mapping[UUID, int], loaded: Loaded, unix_s: float) -> None:
+    def compare(self, lost: Mapping[UUID, int], loaded: Loaded, unix_s: UnixS) -> None:
         """Compares what is true now with the versions of a write that failed (versions_of): accounts that have moved
         caused the conflict."""
         for account_id, version in lost.items():

@@ -14,6 +14,7 @@ from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.scopes import ACCOUNT, CARRIER, RESELLER
 from callwarden.call_admission.model.settle import Settlement
 from callwarden.call_admission.model.usage import TransitionContext
+from callwarden.kernel.clock import UnixS
 
 
 class Movement:
@@ -27,7 +28,7 @@ class Movement:
         changes: Changes,
         counting: Counting,
         policy_for: Callable[[str], AdmissionPolicy],
-        unix_s: float,
+        unix_s: UnixS,
     ) -> None:
         self._changes = changes
         self._counting = counting

@@ -14,6 +14,7 @@ from callwarden.call_admission.admission.core.state import Changes, Loaded
 from callwarden.call_admission.model.lists import Lists
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.kernel.account import AccountType
+from callwarden.kernel.clock import UnixS
 
 
 class AdmissionQuery:
@@ -23,7 +24,7 @@ class AdmissionQuery:
         self,
         loaded: Loaded,
         policy_for: Callable[[str], AdmissionPolicy],
-        unix_s: float,
+        unix_s: UnixS,
         lists: Lists | None = None,
         trunk_of: Callable[[str], SourceTrunk | None] | None = None,
     ) -> None:

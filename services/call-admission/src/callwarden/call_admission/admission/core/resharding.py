@@ -13,6 +13,7 @@ from callwarden.call_admission.model.leases import Leases
 from callwarden.call_admission.model.scopes import ACCOUNT
 from callwarden.call_admission.model.usage import Usage
 from callwarden.call_admission.model.usage_shards import merged
+from callwarden.kernel.clock import UnixS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def resharded(counts: AccountCounts, before: int, after: int, expire_at_s: Itera
         first.spent_micros = 0  # What was charged so far is in the balance.
         first.leases = Leases()
         for at_s in expire_at_s:
-            first.leases.begin(at_s, 0.0)
+            first.leases.begin(at_s, UnixS(0.0))
         return AccountCounts(counts.balance_micros, 0, notified, {0: first})
     total = merged([usage for index, usage in counts.shards.items() if index == 0 or index >= after])
     kept = {index: usage for index, usage in counts.shards.items() if 0 < index < after}

@@ -12,6 +12,7 @@ from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.admission.core.state import CounterKey, CounterRow
 from callwarden.call_admission.model.scopes import ACCOUNT
 from callwarden.call_admission.model.usage_shards import merged
+from callwarden.kernel.clock import UnixS
 from callwarden.limits.shards import Shard, shared
 
 # How often a call is decided again with more room from other shards: once to share out a limit, once to lend.
@@ -27,7 +28,7 @@ class Sharing:
     def __init__(
         self,
         counters: MutableMapping[CounterKey, CounterRow],
-        unix_s: float,
+        unix_s: UnixS,
         missing: set[CounterKey],
         touched: MutableMapping[CounterKey, CounterRow],
         own_shards: set[UUID],

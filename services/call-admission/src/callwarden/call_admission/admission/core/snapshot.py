@@ -14,6 +14,7 @@ from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import NoQuote, Quote
 from callwarden.call_admission.model.lists import Listing
 from callwarden.call_admission.model.usage import Usage
+from callwarden.kernel.clock import EPOCH_S, UnixS
 
 
 class Shares(Protocol):
@@ -89,7 +90,7 @@ class Snapshot:
     """None: a local call, which costs nothing."""
     listing: Listing | None = None
     """Number lists; None: of a call that runs already."""
-    unix_s: float = 0.0
+    unix_s: UnixS = EPOCH_S
     counted: Mapping[str, CounterView] = field(default_factory=_nothing)
     """By kind of owner; the account's own is always there. Another that is absent: no limit needs it."""
     carriers: Mapping[str, CounterView] = field(default_factory=_nothing)

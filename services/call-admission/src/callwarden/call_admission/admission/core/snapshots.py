@@ -14,6 +14,7 @@ from callwarden.call_admission.model.days import day_of
 from callwarden.call_admission.model.lists import Listing, Lists
 from callwarden.call_admission.model.scopes import ACCOUNT, CARRIER, RESELLER, scope_of
 from callwarden.call_admission.model.usage_shards import merged
+from callwarden.kernel.clock import UnixS
 from callwarden.limits.shards import Shard
 
 
@@ -26,7 +27,7 @@ class SnapshotBuilder:
         self,
         loaded: Loaded,
         counting: Counting,
-        unix_s: float,
+        unix_s: UnixS,
         lists: Lists | None = None,
         trunk_of: Callable[[str], SourceTrunk | None] | None = None,
     ) -> None:

@@ -24,6 +24,7 @@ from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import CallRequest, Decision, Hold
 from callwarden.call_admission.model.settle import Settlement
 from callwarden.call_admission.model.usage import Usage
+from callwarden.kernel.clock import EPOCH_S, UnixS
 from callwarden.kernel.verdict import Refuse
 from callwarden.limits.shards import Grant
 
@@ -42,13 +43,13 @@ class ReadSet:
     """Those of them whose running lines have to be counted."""
     holds: Sequence[UUID] = ()
     """The holds of the batch and, by the same ids, call records and refusals."""
-    unix_s: float = 0.0
+    unix_s: UnixS = EPOCH_S
     """Unix time. Holds that expire later count as lines."""
     referenced: Sequence[UUID] = ()
     """Accounts that are only referenced, in addition to the resellers of `accounts`: carriers."""
 
     @classmethod
-    def of(cls, commands: Sequence[Command], unix_s: float) -> "ReadSet":
+    def of(cls, commands: Sequence[Command], unix_s: UnixS) -> "ReadSet":
         """What these commands need."""
         asked = [command for command in commands if isinstance(command, Admission | Extension)]
         return cls(accounts_of(commands), accounts_of(asked), holds_of(commands), unix_s, carriers_of(commands))

@@ -62,6 +62,7 @@ from callwarden.call_admission.model.lists import Lists
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.scopes import CARRIER
 from callwarden.call_admission.model.settle import settle, settle_expired
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.verdict import Reason, Refuse
 
 _NEGATIVE: Final = (Refused, NeedsQuote, Ignored, NoHold)
@@ -79,7 +80,7 @@ class AdmissionTransaction:
         self,
         loaded: Loaded,
         policy_for: Callable[[str], AdmissionPolicy],
-        unix_s: float,
+        unix_s: UnixS,
         slot: int = 0,
         lists: Lists | None = None,
         trunk_of: Callable[[str], SourceTrunk | None] | None = None,

@@ -18,7 +18,7 @@ from callwarden.call_admission.lists.ports import CountPublisher, ListedStore, L
 from callwarden.call_admission.model.lists import DYNAMIC, SMART, Listed, ListKind, digits_of
 from callwarden.call_admission.model.sources import ListSource, PolicySource
 from callwarden.common.logs import get_logger
-from callwarden.kernel.clock import Clock
+from callwarden.kernel.clock import Clock, UnixS
 from callwarden.kernel.errors import CallwardenError
 from callwarden.kernel.verdict import Reason
 
@@ -140,10 +140,11 @@ class CallWatch:
         allowed = lists.find(names, listed.number, listed.side)
         if allowed is not None and allowed.kind is ListKind.ALLOW:
             return
+        since_s = UnixS(listed.since_s)
         if listed.account_id is None:
-            known = lists.listings.called(listed.realm, listed.number, _LISTS, listed.since_s)
+            known = lists.listings.called(listed.realm, listed.number, _LISTS, since_s)
         else:
-            known = lists.listings.calling(listed.account_id, listed.number, _LISTS, listed.since_s)
+            known = lists.listings.calling(listed.account_id, listed.number, _LISTS, since_s)
         if known is not None:
             return
         try:

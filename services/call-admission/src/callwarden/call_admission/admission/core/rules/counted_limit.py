@@ -24,6 +24,7 @@ from callwarden.call_admission.admission.core.rules.rule import (
 from callwarden.call_admission.admission.core.slices import cost_max
 from callwarden.call_admission.admission.core.snapshot import CounterView
 from callwarden.call_admission.model.account import Account
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.money import format_amount
 from callwarden.kernel.verdict import Mode, Reason, RuleResult
 
@@ -63,7 +64,7 @@ class CountedLimit:
 
 
 def measure(
-    counted: CounterView, quantity: str, limit: int, unix_s: float, counter: str, unit: str, window: str, source: str
+    counted: CounterView, quantity: str, limit: int, unix_s: UnixS, counter: str, unit: str, window: str, source: str
 ) -> CountedLimit:
     """What is used of an owner's limit."""
     here = counted.usage.used(quantity, unix_s)

@@ -8,6 +8,7 @@ from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.days import is_within
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.scopes import ACCOUNT
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.verdict import Mode, Reason
 
 
@@ -45,6 +46,6 @@ def _measure(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit:
     return CountedLimit("calls", CALLS, lines, limit, limit - lines, window, source, limit)
 
 
-def is_peak(account: Account, policy: AdmissionPolicy, unix_s: float) -> bool:
+def is_peak(account: Account, policy: AdmissionPolicy, unix_s: UnixS) -> bool:
     """Whether it is peak hours for the account; always, where policy names none."""
     return not policy.peak_hours or is_within(policy.peak_hours, unix_s, policy.peak_zone or account.time_zone)

@@ -15,6 +15,7 @@ from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.calls import Quote
 from callwarden.call_admission.model.lists import Hit, ListKind, Lists, ListSide, digits_of
 from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.verdict import Mode, Reason, RuleResult
 
 
@@ -47,7 +48,7 @@ class NumberListsRule(AdmissionRule):
         return passed(self.name, mode)
 
     def _by_trunks(
-        self, lists: Lists, quote: Quote, called: str, calling: str, mode: Mode, unix_s: float
+        self, lists: Lists, quote: Quote, called: str, calling: str, mode: Mode, unix_s: UnixS
     ) -> RuleFinding:
         left = []
         blocked: Hit | None = None
@@ -63,7 +64,7 @@ class NumberListsRule(AdmissionRule):
             return self._refused(blocked, mode, unix_s)
         return RuleFinding(RuleResult(self.name, mode), routes=tuple(left))
 
-    def _refused(self, hit: Hit, mode: Mode, unix_s: float) -> RuleFinding:
+    def _refused(self, hit: Hit, mode: Mode, unix_s: UnixS) -> RuleFinding:
         reason = Reason.DESTINATION if hit.side is ListSide.CALLED else Reason.CALLER_LISTED
         side, entry = hit.side.value, _shown(hit.pattern)
         if hit.until_s:

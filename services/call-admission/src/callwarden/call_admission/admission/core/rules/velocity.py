@@ -27,20 +27,21 @@ from callwarden.call_admission.model.days import is_within
 from callwarden.call_admission.model.habits import VelocityCounts, in_sequence
 from callwarden.call_admission.model.policy import AdmissionPolicy, VelocityLimits, VelocityPolicy
 from callwarden.call_admission.model.scopes import ACCOUNT
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.money import format_amount
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 
 RETRY_AFTER_S = 1
 
 
-def marks(request: CallRequest, policy: AdmissionPolicy, account: Account, unix_s: float) -> tuple[str, ...]:
+def marks(request: CallRequest, policy: AdmissionPolicy, account: Account, unix_s: UnixS) -> tuple[str, ...]:
     """The names of the rules that the call is counted under."""
     if request.local:
         return ()
     return _covering(request.destination, policy, account, unix_s)
 
 
-def _covering(destination: str, policy: AdmissionPolicy, account: Account, unix_s: float) -> tuple[str, ...]:
+def _covering(destination: str, policy: AdmissionPolicy, account: Account, unix_s: UnixS) -> tuple[str, ...]:
     return tuple(
         rule.name
         for rule in policy.velocity
@@ -199,7 +200,7 @@ def _level(level: VelocityLimits, counter: str) -> int | None:
     return level.in_sequence
 
 
-def _count(group: VelocityCounts, counter: str, rule: VelocityPolicy, unix_s: float, question: Question | None) -> int:
+def _count(group: VelocityCounts, counter: str, rule: VelocityPolicy, unix_s: UnixS, question: Question | None) -> int:
     match counter:
         case "per_second":
             return 0 if group.second is None else group.second.calls(unix_s)
@@ -215,7 +216,7 @@ def _count(group: VelocityCounts, counter: str, rule: VelocityPolicy, unix_s: fl
     return in_sequence(group, called, rule, unix_s) - 1
 
 
-def _spent(rule: VelocityPolicy, counted: CounterView, unix_s: float) -> int:
+def _spent(rule: VelocityPolicy, counted: CounterView, unix_s: UnixS) -> int:
     group = counted.usage.groups.get(rule.name)
     return 0 if group is None or group.period is None else group.period.sums(unix_s).micros
 
