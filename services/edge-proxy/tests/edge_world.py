@@ -67,9 +67,11 @@ class FixedRandomBytes:
 
 
 def policy(spec: dict[str, object] | None = None, revision: int = 1) -> PolicySet:
-    """A set of one policy for all realms."""
-    documents = [] if spec is None else [Document("test", spec)]
-    return PolicySet.build(revision, documents)
+    """A set of one policy for all realms; without one, sides are not probed, as most tests look at other messages."""
+    spec = spec or {}
+    session = spec.get("session", {})
+    assert isinstance(session, dict)
+    return PolicySet.build(revision, [Document("test", {**spec, "session": {"probe": "0s", **session}})])
 
 
 class Agent:

@@ -224,6 +224,43 @@ def test_a_session_that_nobody_refreshes_is_cut_and_one_that_is_refreshed_lives(
     assert [ended.reason for ended in world.ended] == ["cut-session-expired"]
 
 
+@pytest.mark.setting("session-probe")
+@pytest.mark.parametrize("answer", [481, 408, None])
+@pytest.mark.parametrize("gone", ["caller", "callee"])
+def test_a_side_that_is_gone_by_a_way_that_is_not_ours_is_found_by_a_probe(gone: str, answer: int | None) -> None:
+    world = EdgeWorld({"session": {"probe": "60s"}})
+    alice, carrier, _ = to_a_carrier(world)
+    lost, left = (alice, carrier) if gone == "caller" else (carrier, alice)
+    world.advance(60.1)
+    left.respond(left.got("OPTIONS"), 200)
+    if answer is None:
+        world.advance(33)
+    else:
+        lost.respond(lost.got("OPTIONS"), answer)
+    assert got_bye(alice, carrier)
+    (ended,) = world.ended
+    assert ended.reason == "cut-gone"
+    assert ended.ended_at_s - ended.answered_at_s < 60 + 34
+
+
+@pytest.mark.setting("session-probe")
+@pytest.mark.parametrize("status", [200, 405, 500, 407])
+def test_sides_that_answer_a_probe_with_anything_else_talk_on_with_numbers_of_their_own(status: int) -> None:
+    world = EdgeWorld({"session": {"probe": "60s"}})
+    alice, carrier, talk = to_a_carrier(world)
+    for minutes in range(3):
+        world.advance(60.1)
+        for agent, used in ((carrier, talk.invite.cseq.number + minutes), (alice, 1)):
+            probe = agent.got("OPTIONS")
+            assert probe.cseq.number == used  # the real side's next is higher, or the first
+            assert probe.to.tag == ("callee" if agent is carrier else "caller")
+            agent.respond(probe, status)
+        alice.send(talk.from_caller("INFO", cseq=talk.invite.cseq.number + minutes + 1))
+        carrier.respond(carrier.got("INFO"), 200)
+        alice.response(200)
+    assert not world.ended
+
+
 @pytest.mark.parametrize("from_caller", [True, False])
 def test_a_bye_without_route_but_with_the_right_tags_and_source_ends_the_call(from_caller: bool) -> None:
     world = EdgeWorld()

@@ -366,6 +366,13 @@ class Session(FieldGroup):
         description="A call without any provisional answer for this long is cancelled; the next route is tried.",
         json_schema_extra=row("call-init-timeout", by=(EDGE,)),
     )
+    probe: Duration = Field(
+        default=60,
+        le=3_600,
+        description="How often both sides of an answered call are asked (OPTIONS inside the dialog) whether they still "
+        "know it; if one doesn't, or is silent, the call is ended. 0: never.",
+        json_schema_extra=row("session-probe", by=(EDGE,)),
+    )
     timers: Duration = Field(
         default=1_800,
         le=86_400,

@@ -25,7 +25,7 @@ from callwarden.limits.bucket import Rate, TokenBucket
 from callwarden.sip.address import Endpoint, SocketAddress
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Response
-from callwarden.sip.transaction import ClientTransaction
+from callwarden.sip.transaction import ClientTransaction, TooManyTransactions
 
 EXTEND_MARGIN_S = 2.0  # Time for a question, a failover to another pod and a second question; half a shorter slice.
 EXTEND_SHARE = 0.1  # Of what is granted: of long slices more, so that a restart of call-admission goes unnoticed.
@@ -80,6 +80,7 @@ class ActiveCalls:
             self._calls.give_caller_cookie(call, self.caller_cookie(call, tag))
             self._calls.answered(call)
             self._start_session(call, response)
+            call.probe_at_mono_s = context.mono_s + call.rules.probe_s
             call.targets, call.best, call.early = [], None, {}
             context.stats.calls_answered += 1
             context.effects.append(
@@ -232,6 +233,8 @@ class ActiveCalls:
                 self._extend(call)
             if call.state is CallState.ANSWERED and mono_s >= call.answered_mono_s + RECORD_AFTER_S:
                 self._record(call)
+            if call.rules.probe_s and mono_s >= call.probe_at_mono_s:
+                self._probe(call)
             self._set_alarm(call)
 
     def _extend(self, call: EdgeCall, known_s: int | None = None) -> None:
@@ -278,12 +281,27 @@ class ActiveCalls:
             return
         call = call_of(record, context.book.default, context.new_traceparent(), context.mono_s, context.unix_s)
         self._calls.add(call)
+        self._calls.answered(call)
+        call.probe_at_mono_s = context.mono_s + call.rules.probe_s
         context.stats.calls_adopted += 1
         if self._wants_more(call):
             # Its slice may have ended while no edge watched: the question decides, and the grace runs from now.
             call.granted_s = max(call.granted_s, int(context.mono_s - call.answered_mono_s))
             self._extend(call, record.granted_s)
         self._set_alarm(call)
+
+    def _probe(self, call: EdgeCall) -> None:
+        """Ask both sides whether they know the call: one may have ended it by a way that isn't ours."""
+        call.probe_at_mono_s = self._context.mono_s + call.rules.probe_s
+        try:
+            termination.send_probes(self._context, call)
+        except TooManyTransactions:
+            return  # it is asked again the next time
+
+    def probed(self, call: EdgeCall, status: int) -> None:
+        """A side's answer to a probe; 408 is none."""
+        if status in (408, 481):
+            self.cut(call, "cut-gone")
 
     def _wants_more(self, call: EdgeCall) -> bool:
         return call.grant is not GrantState.FINAL and call.granted_s < call.max_s
@@ -309,6 +327,8 @@ class ActiveCalls:
             at_s = min(at_s, call.answered_mono_s + ACK_TIMEOUT_S)
         if call.session_s:
             at_s = min(at_s, call.session_ends_mono_s)
+        if call.rules.probe_s:
+            at_s = min(at_s, call.probe_at_mono_s)
         self._calls.wheel.set(call, min(at_s, call.admitted_mono_s + call.rules.absolute_timeout_s))
 
     # End.

@@ -98,6 +98,7 @@ class EdgeCall:
         "is_local",
         "is_trunk",
         "max_s",
+        "probe_at_mono_s",
         "rules",
         "server",
         "session_ends_mono_s",
@@ -159,6 +160,7 @@ class EdgeCall:
         self.is_acknowledged = False  # the 2xx has its ACK
         self.session_s = 0  # each refresh is good for that long (RFC 4028); 0: for ever
         self.session_ends_mono_s = 0.0
+        self.probe_at_mono_s = 0.0
         self.caller: CallSide | None = None
         self.callee: CallSide | None = None
         # What a dialog is made of, of the INVITE and its 200 as they came: read only if the edge must cut the call.

@@ -30,7 +30,7 @@ from callwarden.edge_proxy.core.relay import InDialogRequest, Relay
 from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.edge_proxy.core.source_filter import Drop, SourceFilter
 from callwarden.edge_proxy.core.sources import Sources
-from callwarden.edge_proxy.core.termination import CutBye, LateAnswer
+from callwarden.edge_proxy.core.termination import CutBye, LateAnswer, Probe
 from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip.address import SocketAddress
@@ -199,6 +199,8 @@ class Edge:
             self._relay.response(owner, output.response)
         elif kind is CutBye:
             owner.answered(self.context, output.response.status)
+        elif kind is Probe:
+            self._active_calls.probed(owner.call, output.response.status)
         elif kind is LateAnswer:
             owner.again(self.context)
 
@@ -222,6 +224,8 @@ class Edge:
             self._relay.send_failed(owner)
         elif isinstance(owner, CutBye):
             owner.closed()
+        elif isinstance(owner, Probe):
+            self._active_calls.probed(owner.call, 408)
 
     def _take_time_out(self, output: TransactionTimedOut) -> None:
         transaction, owner = output.transaction, output.transaction.context
@@ -233,6 +237,8 @@ class Edge:
             self._relay.timed_out(owner)
         elif isinstance(owner, CutBye):
             owner.closed()
+        elif isinstance(owner, Probe):
+            self._active_calls.probed(owner.call, 408)
 
     def _take_stray(self, output: StrayResponse) -> None:
         self.stats.strays += 1

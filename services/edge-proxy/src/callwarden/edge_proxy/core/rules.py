@@ -49,6 +49,7 @@ class Rules:
     call_timeout_s: int
     ring_timeout_s: int
     call_init_timeout_s: int
+    probe_s: int  # 0: never
     quota_status: int
     grace_s: int
 
@@ -74,6 +75,7 @@ class Rules:
             call_timeout_s=spec.session.call_timeout,
             ring_timeout_s=spec.session.ring_timeout,
             call_init_timeout_s=spec.session.call_init_timeout,
+            probe_s=spec.session.probe,
             quota_status=spec.spend.reject_status,
             grace_s=spec.spend.grace,
         )

@@ -79,6 +79,35 @@ class CutBye:
             call.caller = call.callee = None
 
 
+def send_probes(context: Context, call: EdgeCall) -> None:
+    """Ask each side whether it still knows the call. Raises TooManyTransactions."""
+    assert call.caller is not None
+    assert call.callee is not None
+    as_caller, as_callee = dialogs_of(call)
+    _probe(context, call, as_caller, of=call.caller, to=call.callee)
+    _probe(context, call, as_callee, of=call.callee, to=call.caller)
+
+
+class Probe:
+    """An OPTIONS of the edge inside a call. Any answer but 408 and 481 says that the side knows the call."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: EdgeCall) -> None:
+        self.call = call
+
+
+def _probe(context: Context, call: EdgeCall, dialog: Dialog, *, of: CallSide, to: CallSide) -> None:
+    # The highest number that was used, once more: a higher one would make the real side's next request too low, and
+    # only a lower one is out of order (RFC 3261 12.2.2).
+    number = max(dialog.local_cseq, of.cseq, 1)
+    dialog = replace(dialog, local_cseq=number - 1, target=to.target or dialog.target)
+    _, options = dialog.request("OPTIONS", _via(context))
+    client, effects = context.layer.send_request(options, Peer(to.address), context.mono_s)
+    client.context = Probe(call)
+    context.effects += effects
+
+
 class LateAnswer:
     """A 2xx that came after we had given up on its branch: acknowledged whenever it comes, and ended once."""
 
