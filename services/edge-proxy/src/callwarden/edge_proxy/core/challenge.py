@@ -40,7 +40,7 @@ class Challenger:
     def headers(
         self, name: str, realm: str, rules: Rules, host: str, unix_s: UnixS, *, stale: bool
     ) -> list[tuple[str, str]]:
-        """The challenges as headers called `name` (WWW-Authenticate or Proxy-Authenticate), best first. 8 µs."""
+        """The challenges as headers called `name` (WWW-Authenticate or Proxy-Authenticate), in policy's order. 8 µs."""
         # Bound to the address: a nonce seen on the wire is worth nothing elsewhere, and a client that
         # answers a challenge has shown that packets reach it there.
         nonce = self._keys.issue(unix_s, self._random_bytes(_SALT_BYTES), host)

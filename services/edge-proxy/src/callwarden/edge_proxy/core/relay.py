@@ -271,7 +271,10 @@ class Relay:
             if forwarded.method in _REFRESHING:
                 self._refresh(forwarded, call, response)
                 self._active_calls.refreshed(call, response)
-        response.pop_via()
+        if forwarding.take_out_our_challenges(response, context.proxy.realms) and status in (401, 407):
+            response = build.response(forwarded.server.request, 502, to_tag="")  # a challenge in our name isn't theirs
+        else:
+            response.pop_via()
         context.respond(forwarded.server, response)
         if forwarded.method == "BYE":
             if 200 <= status < 300:
