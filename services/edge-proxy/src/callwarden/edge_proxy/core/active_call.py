@@ -77,7 +77,7 @@ class ActiveCalls:
             call.answer_bytes = dialogs.skeleton("SIP/2.0 200 OK", response)
             call.callee_tag = tag
             self._find_trunk_hops(call, response)
-            self._calls.give_caller_cookie(call, self.caller_cookie(call, tag))
+            self._calls.give_caller_cookie(call, call.early.get(tag) or self.caller_cookie(call, tag))
             self._calls.answered(call)
             self._start_session(call, response)
             call.probe_at_mono_s = context.mono_s + call.rules.probe_s
@@ -155,6 +155,9 @@ class ActiveCalls:
 
     def _start_session(self, call: EdgeCall, response: Response) -> None:
         """How long the session lasts if nobody refreshes it (RFC 4028 7.2); no header: for ever."""
+        if "session-expires" not in response._keys:
+            call.session_s = 0
+            return
         seconds, _, _ = (response.get("session-expires") or "").partition(";")
         seconds = seconds.strip()
         call.session_s = int(seconds) if seconds.isascii() and seconds.isdigit() and len(seconds) < 10 else 0

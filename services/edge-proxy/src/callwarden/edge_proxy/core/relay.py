@@ -133,9 +133,9 @@ class Relay:
         """The cookie of the request: in its top Route, or in its Request-URI where a strict router put it (16.4)."""
         context = self._context
         text = self._only_route(request) or self._routed(request)
-        from_tag, to_tag = tags.from_tag(request), tags.to_tag(request)
         if not text:
-            return self._find_dialog(request.call_id, from_tag, to_tag)
+            return self._find_dialog(request)
+        from_tag, to_tag = tags.from_tag(request), tags.to_tag(request)
         call = self._calls.find_cookie(text)
         if call is not None and call.call_id == request.call_id:
             from_caller = text == call.caller_cookie
@@ -155,11 +155,12 @@ class Relay:
         """Whether it is the tag of the callee that answered, or of one that may."""
         return tag == call.callee_tag if call.callee_tag else tag in call.early
 
-    def _find_dialog(self, call_id: str, from_tag: str | None, to_tag: str | None) -> Cookie | None:
+    def _find_dialog(self, request: Request) -> Cookie | None:
         """A request without our Route, from a side that dropped Record-Route and sends all through us."""
-        call = self._calls.find_dialog(call_id)
+        call = self._calls.find_dialog(request.call_id)
         if call is None:
             return None
+        from_tag, to_tag = tags.from_tag(request), tags.to_tag(request)
         if (from_tag, to_tag) == (call.caller_tag, call.callee_tag):
             return Cookie(call.hold_id, True, None)
         if (from_tag, to_tag) == (call.callee_tag, call.caller_tag):
