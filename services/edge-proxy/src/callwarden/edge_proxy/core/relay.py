@@ -76,6 +76,9 @@ class Relay:
             context.counters.wrong(source.host, context.mono_s)
             context.answer_stateless(request, source, 403)
             return
+        if request.method == "REFER" and not self._may_refer(found, call):
+            context.answer_stateless(request, source, 403)
+            return
         try:
             self._pass(request, source, found, call)
         except Malformed as error:
@@ -83,6 +86,12 @@ class Relay:
         except TooManyTransactions:
             context.stats.unavailable += 1
             context.answer_stateless(request, source, 503, None, [("Retry-After", str(OVERLOAD_RETRY_S))])
+
+    def _may_refer(self, found: Cookie, call: EdgeCall | None) -> bool:
+        """Only to a phone of ours, whose new call is decided like any other. A carrier would place it itself, and
+        charge us for what no account was asked for."""
+        receiver = None if call is None else self._receiver(call, found)
+        return self._context.is_from_peer if receiver is None else receiver.is_phone
 
     def _pass(self, request: Request, source: SocketAddress, found: Cookie, call: EdgeCall | None) -> None:
         context = self._context
