@@ -39,6 +39,7 @@ class InDialogRequest:
     cookie: Cookie
     call_id: str
     begun_unix_s: float
+    begun_mono_s: float
     contact: str
     source: SocketAddress
     client: ClientTransaction | None = None
@@ -99,7 +100,9 @@ class Relay:
         copy, to = self._prepare(request, found, call, None)
         server = context.layer.accept(request, context.reply_peer(request, source), context.mono_s)
         contact = (request.get("contact") or "") if method in _REFRESHING else ""
-        forwarded = InDialogRequest(method, server, call, found, request.call_id, context.unix_s, contact, source)
+        forwarded = InDialogRequest(
+            method, server, call, found, request.call_id, context.unix_s, context.mono_s, contact, source
+        )
         server.context = forwarded
         if method == "INVITE":
             context.respond(server, build.response(request, 100))
@@ -336,7 +339,7 @@ class Relay:
         context = self._context
         why = "caller-bye" if forwarded.cookie.from_caller else "callee-bye"
         if forwarded.call is not None:
-            self._active_calls.hung_up(forwarded.call, why, forwarded.begun_unix_s)
+            self._active_calls.hung_up(forwarded.call, why, forwarded.begun_mono_s)
         elif not self._calls.was_closed(forwarded.cookie.hold_id):
             # Of a call that another edge, or this one before a restart, set up: its hold knows the rest.
             self._calls.close_unknown(forwarded.cookie.hold_id)
