@@ -93,7 +93,6 @@ async def test_debians_baresip_registers_by_default_and_is_called(
             f"<sip:bob@{DEFAULT_REALM};transport=udp>;auth_user=bob;auth_pass={PASSWORD};answermode=auto;"
             f'regint=600;outbound="sip:{s.system.sip_address};transport=udp"\n'
         )
-        statuses: list[int] = []
         process = await asyncio.create_subprocess_exec(
             "baresip", "-f", str(tmp_path), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL
         )
@@ -102,10 +101,10 @@ async def test_debians_baresip_registers_by_default_and_is_called(
 
                 async def is_reached() -> bool:
                     call = phones.call("alice", PASSWORD, DEFAULT_REALM, "bob")
-                    statuses.append(await call.status)
-                    return statuses[-1] not in (403, 404, 408, 480)  # whatever it makes of our SDP, it was there
+                    # Whatever it makes of our SDP without a sound card: it was there.
+                    return await call.status not in (403, 404, 408, 480)
 
-                await eventually(is_reached, timeout_s=20, what=f"bob's baresip is called, {statuses}")
+                await eventually(is_reached, timeout_s=30, what="bob's baresip is called")
         finally:
             process.terminate()
             await process.wait()
