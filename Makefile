@@ -23,6 +23,9 @@ help: ## This list
 
 setup: $(VENV)/.ready ## Virtual environment with everything, locked by hash
 
+# The system's certificates, as git and curl use them: behind a proxy that inspects TLS, uv's own list fails.
+export UV_SYSTEM_CERTS ?= 1
+
 # Each step of the set-up is a line: what, and how long it took.
 comma := ,
 step = SECONDS=0; printf 'setup: %s …' '$(1)'

@@ -82,7 +82,7 @@ class Baseline:
     """Those that took longer than TRACED_S_MAX."""
 
 
-class Tracer:
+class LineTracer:
     """Notes which lines of some files run."""
 
     def __init__(self, files: Iterable[str]) -> None:
@@ -105,7 +105,7 @@ class Tracer:
         return self._line
 
 
-class Server:
+class MutantServer:
     """A pytest plugin that takes the place of pytest's own loop."""
 
     def __init__(self, job: Job, report: Callable[[Mutant, Outcome], None]) -> None:
@@ -118,7 +118,7 @@ class Server:
             found = [mutant for mutant in found if f"{mutant.module}: {mutant.name}" in wanted]
         self.found = len(found)
         self.mutants = found if job.sample is None else sample(found, job.sample, job.seed)
-        self._tracer = Tracer(job.modules.values())
+        self._tracer = LineTracer(job.modules.values())
         self._role: Literal["bare", "warm", "import again"] = "bare"
         self._order: list[str] = []
         self._answer: int = -1
@@ -309,7 +309,7 @@ class Server:
         for item in items:
             reader, writer = os.pipe()
             if os.fork() == 0:
-                tracer = Tracer(self._job.modules.values())
+                tracer = LineTracer(self._job.modules.values())
                 signal.signal(signal.SIGPROF, signal.SIG_DFL)
                 signal.setitimer(signal.ITIMER_PROF, TRACED_S_MAX)
                 began_s = time.process_time()
@@ -466,7 +466,7 @@ def main(job_file: str) -> int:
     def report(mutant: Mutant, outcome: Outcome) -> None:
         write("outcome", [mutant.module, mutant.name, mutant.first_line, outcome])
 
-    server = Server(job, report)
+    server = MutantServer(job, report)
     write("mutants", [len(server.mutants), server.found])
     return int(
         pytest.main(

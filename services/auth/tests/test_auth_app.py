@@ -14,7 +14,7 @@ import pytest
 from callwarden.api.auth.v1 import auth_pb2
 from callwarden.auth.adapters.credentials_memory import MemoryCredentialStore
 from callwarden.auth.adapters.grpc_server import AuthServicer
-from callwarden.auth.app import LOOK_UPS_MAX, WAITING_MAX, Auth
+from callwarden.auth.app import LOOK_UPS_MAX, REFUSAL_S, WAITING_MAX, Auth
 from callwarden.auth.core.cache import ABSENT_TTL_S, KNOWN_TTL_S
 from callwarden.auth.core.digest import DigestAnswer, ha1s_of
 from callwarden.auth.core.sealing import SALT_BYTES, SealingKeys
@@ -476,3 +476,23 @@ async def test_trunks_are_loaded_again_when_something_changed_and_kept_while_the
         rig.auth.forget_all()
         await asyncio.sleep(0)
         assert isinstance(rig.auth.verify_address("192.0.2.7", "4930"), AuthIdentity)
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize("user", ["alice", "nobody", "x:y"])
+@pytest.mark.parametrize("seen_before", [False, True])
+async def test_a_refusal_takes_the_same_time_whoever_is_asked_for(user: str, seen_before: bool) -> None:
+    rig = AuthUnderTest()
+    await rig.user("alice")
+    if seen_before:
+        await rig.auth.verify(answer(user, "wrong"))
+    waits: list[float] = []
+
+    async def note(seconds: float) -> None:
+        waits.append(seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("callwarden.auth.app.asyncio.sleep", note)
+        assert await rig.auth.verify(answer(user, "wrong")) is Reason.CREDENTIALS
+    assert waits == [pytest.approx(REFUSAL_S)]
+    assert isinstance(await rig.auth.verify(answer("alice")), AuthIdentity)

@@ -14,7 +14,7 @@ from callwarden.rate_guard.core.counters import (
     AddressCounters,
     AddressReport,
     EndpointReport,
-    Excess,
+    ExceededLimit,
 )
 from callwarden.rate_guard.core.limits import AddressLimits, compile_limits
 
@@ -100,7 +100,7 @@ def test_a_known_endpoint_keeps_its_own_limit_when_its_address_was_forgotten() -
     counters.count(report(phone(successes=1)), NOW_S)
     counters.addresses.remove(HERE)
     (excess,) = counters.count(report(phone(failures=5)), NOW_S)
-    assert excess == Excess(PHONE, Reason.CREDENTIALS, "5 authentication failures in 1h, limit 4")
+    assert excess == ExceededLimit(PHONE, Reason.CREDENTIALS, "5 authentication failures in 1h, limit 4")
 
 
 def test_failures_beyond_an_endpoints_limit_do_not_count_for_its_address() -> None:
@@ -144,17 +144,17 @@ def test_a_name_beyond_those_remembered_is_forgiven_nothing_in_its_own_report_ei
     assert failures_at_address(counters) == NAMES_MAX + 5
 
 
-def over_wrong(counters: AddressCounters) -> list[Excess]:
+def over_wrong(counters: AddressCounters) -> list[ExceededLimit]:
     return counters.count(report(wrong=6), NOW_S)
 
 
-def over_failures(counters: AddressCounters) -> list[Excess]:
+def over_failures(counters: AddressCounters) -> list[ExceededLimit]:
     return counters.count(report(*(phone(failures=1, port=port) for port in range(5_000, 5_021))), NOW_S)
 
 
 @pytest.mark.parametrize("exceed", [over_wrong, over_failures])
 def test_an_exceeded_limit_resets_the_counter_of_its_address(
-    exceed: Callable[[AddressCounters], list[Excess]],
+    exceed: Callable[[AddressCounters], list[ExceededLimit]],
 ) -> None:
     counters = AddressCounters(limits(wrong=5))
     assert [excess.target for excess in exceed(counters)] == [HERE]

@@ -19,7 +19,7 @@ from callwarden.rate_guard.core.counters import (
     AddressCounters,
     AddressReport,
     EndpointReport,
-    Excess,
+    ExceededLimit,
 )
 from callwarden.rate_guard.core.duplicates import EDGES_MAX, WINDOW, ReportWindow
 from callwarden.rate_guard.core.limits import AddressLimits, compile_limits
@@ -63,7 +63,7 @@ def succeeded(port: int = 5060, user: str = "alice", address: str = HERE) -> Add
     return AddressReport(address, 0, 0, [EndpointReport(port, user, 0, 1)])
 
 
-def targets(found: list[Excess]) -> list[str]:
+def targets(found: list[ExceededLimit]) -> list[str]:
     return [excess.target for excess in found]
 
 
@@ -74,7 +74,7 @@ def test_one_message_more_than_allowed_within_the_period_bans_the_address() -> N
     assert counters.count(messages(1), MonoS(NOW_S + 60)) == []
     assert counters.count(messages(39_000, address="192.0.2.8"), MonoS(NOW_S + 60)) == []
     assert counters.count(messages(1), MonoS(NOW_S + 120)) == [
-        Excess(HERE, Reason.RATE, "39001 messages in 3m, limit 39000")
+        ExceededLimit(HERE, Reason.RATE, "39001 messages in 3m, limit 39000")
     ]
 
 
@@ -101,7 +101,7 @@ def test_wrong_messages_have_a_limit_of_their_own() -> None:
     counters = AddressCounters(limits())
     assert counters.count(messages(4_000, wrong=4_000), NOW_S) == []
     assert counters.count(messages(1, wrong=1), NOW_S) == [
-        Excess(HERE, Reason.MALFORMED, "4001 wrong messages in 1h, limit 4000")
+        ExceededLimit(HERE, Reason.MALFORMED, "4001 wrong messages in 1h, limit 4000")
     ]
 
 
@@ -122,7 +122,7 @@ def test_guessing_from_an_unknown_address_bans_it_at_its_limit() -> None:
             == []
         )
     assert counters.count(failed(), MonoS(NOW_S + 250)) == [
-        Excess(HERE, Reason.CREDENTIALS, "2501 authentication failures in 1h, limit 2500")
+        ExceededLimit(HERE, Reason.CREDENTIALS, "2501 authentication failures in 1h, limit 2500")
     ]
 
 
@@ -141,7 +141,7 @@ def test_a_known_endpoint_that_keeps_failing_is_banned_and_its_address_is_not() 
     for _ in range(50):
         assert counters.count(failed(user="bob"), NOW_S) == []
     assert counters.count(failed(user="bob"), NOW_S) == [
-        Excess(f"{HERE}:5060", Reason.CREDENTIALS, "51 authentication failures in 1h, limit 50")
+        ExceededLimit(f"{HERE}:5060", Reason.CREDENTIALS, "51 authentication failures in 1h, limit 50")
     ]
 
 
@@ -149,11 +149,11 @@ def test_a_known_endpoint_that_keeps_failing_is_banned_and_its_address_is_not() 
 def test_guessing_from_port_after_port_of_a_known_address_bans_it_at_its_limit() -> None:
     counters = AddressCounters(limits())
     counters.count(succeeded(port=5060), NOW_S)
-    found = list[Excess]()
+    found = list[ExceededLimit]()
     for number in range(801):
         assert found == []
         found = counters.count(failed(port=10_000 + number, user=f"user-{number}"), NOW_S)
-    assert found == [Excess(HERE, Reason.CREDENTIALS, "801 authentication failures in 1h, limit 800")]
+    assert found == [ExceededLimit(HERE, Reason.CREDENTIALS, "801 authentication failures in 1h, limit 800")]
 
 
 @pytest.mark.setting("maxfailedauthenabledip")
@@ -162,7 +162,7 @@ def test_an_office_behind_one_address_is_not_banned_for_one_misconfigured_phone(
     for phone in range(40):
         counters.count(succeeded(port=20_000 + phone, user=f"phone-{phone}"), NOW_S)
     # It never succeeds, tries once a second for a week, and begins again each time that its ban has ended.
-    banned, until_s = list[Excess](), NOW_S
+    banned, until_s = list[ExceededLimit](), NOW_S
     for second in range(0, 7 * 86_400, 10):
         mono_s = MonoS(NOW_S + second)
         if mono_s >= until_s and (found := counters.count(failed(10, port=30_000, user="typo"), mono_s)):
@@ -196,7 +196,7 @@ def test_who_mistypes_and_then_succeeds_is_forgiven() -> None:
 
 def test_who_has_an_account_cannot_buy_guesses_with_it() -> None:
     counters = AddressCounters(small())
-    found: list[Excess] = []
+    found: list[ExceededLimit] = []
     for _ in range(5):
         counters.count(succeeded(user="mallory"), NOW_S)
         found = counters.count(failed(user="alice"), NOW_S)
@@ -299,7 +299,7 @@ def test_another_policy_holds_for_what_was_counted_before() -> None:
 
 @pytest.mark.setting("reenabledosblocked")
 def test_a_counters_ban_has_reason_evidence_and_end() -> None:
-    excess = Excess(HERE, Reason.RATE, "39001 messages in 3m, limit 39000")
+    excess = ExceededLimit(HERE, Reason.RATE, "39001 messages in 3m, limit 39000")
     ban = bans.for_excess(excess, limits().ban_s, Networks(), UnixS(100.0))
     assert ban == Ban(HERE, "rate", "39001 messages in 3m, limit 39000", 100.0, 100.0 + 21_600, "counter")
     assert ban is not None
@@ -311,15 +311,15 @@ def test_a_counters_ban_has_reason_evidence_and_end() -> None:
 @pytest.mark.parametrize("target", [HERE, f"{HERE}:5060", "2001:db8::7", "[2001:db8::7]:5060", "::ffff:192.0.2.7"])
 def test_an_allowed_address_is_never_banned(target: str) -> None:
     never = limits({"firewall": {"allow": ["192.0.2.0/28", "2001:db8::/32"]}}).never
-    assert bans.for_excess(Excess(target, Reason.RATE, ""), 60, never, UnixS(0.0)) is None
+    assert bans.for_excess(ExceededLimit(target, Reason.RATE, ""), 60, never, UnixS(0.0)) is None
     with pytest.raises(Invalid):
         bans.by_operator(target, "", 0, never, UnixS(0.0))
 
 
 def test_an_own_address_is_never_banned() -> None:
     never = limits(own=("10.0.0.0/8",)).never
-    assert bans.for_excess(Excess("10.1.2.3", Reason.RATE, ""), 60, never, UnixS(0.0)) is None
-    assert bans.for_excess(Excess("11.1.2.3", Reason.RATE, ""), 60, never, UnixS(0.0)) is not None
+    assert bans.for_excess(ExceededLimit("10.1.2.3", Reason.RATE, ""), 60, never, UnixS(0.0)) is None
+    assert bans.for_excess(ExceededLimit("11.1.2.3", Reason.RATE, ""), 60, never, UnixS(0.0)) is not None
 
 
 @pytest.mark.setting("reenabledosblocked")

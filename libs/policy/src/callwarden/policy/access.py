@@ -16,7 +16,8 @@ class Digest(FieldGroup):
 
     algorithms: Level[Literal[0, 1, 2]] = Field(
         default=1,
-        description="0: MD5 only. 1: SHA-256 first, then MD5. 2: SHA-256 or better only.",
+        description="0: MD5 only. 1: MD5 and SHA-256, MD5 first, since many phones answer only the first challenge. "
+        "2: SHA-256 or better only.",
         json_schema_extra=row("useshadigestauh", by=(AUTH, EDGE)),
     )
     nonce_lifetime: Duration = Field(

@@ -1,7 +1,7 @@
 """Verifies callers and changes credentials, from the cache or the store. Wire types are in `adapters`.
 
 An unknown user and a wrong password can't be told apart: both find a cache entry or wait for the same query, both open
-one sealed value on the way in, both compute and compare one digest, and both get the same refusal.
+one sealed value on the way in, both compute and compare one digest, and both get the same refusal, after the same time.
 """
 
 import asyncio
@@ -33,6 +33,7 @@ TRUNK_TTL_S: Final = 60  # How long the edge may cache the answer for an address
 TRUNKS_EVERY_S: Final = 60.0  # A backstop: changes arrive as events.
 TRUNKS_RETRY_S: Final = 1.0
 RESEAL_BATCH: Final = 200
+REFUSAL_S: Final = 0.1  # Longer than a look-up takes, shorter than anybody minds who mistyped a password.
 
 
 class AuthStats:
@@ -96,12 +97,21 @@ class Auth:
         self.stats.hits += 1
         return self._judge(answer, known)
 
-    async def verify(self, answer: digest.DigestAnswer) -> AuthIdentity | Reason:
-        """The verdict on a digest answer. Raises Unavailable (the database), Exhausted (too many look-ups)."""
-        verdict = self.verify_now(answer)
-        if verdict is not None:
-            return verdict
-        return self._judge(answer, await self._look_up(answer.user))
+    async def verify(
+        self, answer: digest.DigestAnswer, verdict: AuthIdentity | Reason | None = None
+    ) -> AuthIdentity | Reason:
+        """The verdict on a digest answer; `verdict` is what `verify_now` said of it, if it was asked.
+
+        A refusal takes REFUSAL_S, or a multiple of it, so that its time doesn't tell what had to be looked up.
+        Raises Unavailable (the database), Exhausted (too many look-ups).
+        """
+        begun_s = self._clock.mono_s()
+        verdict = verdict or self.verify_now(answer)
+        if verdict is None:
+            verdict = self._judge(answer, await self._look_up(answer.user))
+        if isinstance(verdict, Reason):
+            await asyncio.sleep(REFUSAL_S - (self._clock.mono_s() - begun_s) % REFUSAL_S)
+        return verdict
 
     def verify_address(self, source: str, called: str) -> AuthIdentity | Reason:
         """The trunk that may send a call to `called` from the address. Raises Unavailable until trunks are loaded."""

@@ -60,10 +60,10 @@ class AuthServicer(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
             request.response,
         )
         verdict = self._app.verify_now(answer)
-        return _reply(verdict) if verdict is not None else self._verify_later(answer)
+        return _reply(verdict) if isinstance(verdict, AuthIdentity) else self._verify_later(answer, verdict)
 
-    async def _verify_later(self, answer: DigestAnswer) -> auth_pb2.VerifyReply:
-        return _reply(await self._app.verify(answer))
+    async def _verify_later(self, answer: DigestAnswer, verdict: Reason | None) -> auth_pb2.VerifyReply:
+        return _reply(await self._app.verify(answer, verdict))
 
     def _verify_address(self, request: auth_pb2.VerifyAddressRequest) -> auth_pb2.VerifyReply:
         return _reply(self._app.verify_address(request.source_address, request.called))

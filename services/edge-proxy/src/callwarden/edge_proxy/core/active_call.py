@@ -77,7 +77,7 @@ class ActiveCalls:
             call.answer_bytes = dialogs.skeleton("SIP/2.0 200 OK", response)
             call.callee_tag = tag
             self._find_trunk_hops(call, response)
-            self._calls.give_caller_cookie(call, self.caller_cookie(call, tag))
+            self._calls.give_caller_cookie(call, call.early.get(tag) or self.caller_cookie(call, tag))
             self._calls.answered(call)
             self._start_session(call, response)
             call.probe_at_mono_s = context.mono_s + call.rules.probe_s
@@ -155,6 +155,9 @@ class ActiveCalls:
 
     def _start_session(self, call: EdgeCall, response: Response) -> None:
         """How long the session lasts if nobody refreshes it (RFC 4028 7.2); no header: for ever."""
+        if "session-expires" not in response._keys:
+            call.session_s = 0
+            return
         seconds, _, _ = (response.get("session-expires") or "").partition(";")
         seconds = seconds.strip()
         call.session_s = int(seconds) if seconds.isascii() and seconds.isdigit() and len(seconds) < 10 else 0
@@ -339,19 +342,22 @@ class ActiveCalls:
         if call.state not in TALKING:
             return
         context.stats.calls_cut += 1
-        self._end(call, CallEvent.CUT, why, context.unix_s)
+        self._end(call, CallEvent.CUT, why, context.mono_s)
 
-    def hung_up(self, call: EdgeCall, why: str, ended_at_s: float) -> None:
-        """A side hung up, and the other one has accepted it.
+    def hung_up(self, call: EdgeCall, why: str, ended_mono_s: float) -> None:
+        """A side hung up at that moment, and the other one has accepted it.
 
         In an early dialog the answer to the INVITE decides (RFC 3261 15.1.1); a second end of a call changes nothing.
         """
         if call.state not in TALKING:
             return
-        self._end(call, CallEvent.HUNG_UP, why, ended_at_s)
+        self._end(call, CallEvent.HUNG_UP, why, ended_mono_s)
 
-    def _end(self, call: EdgeCall, event: CallEvent, why: str, ended_at_s: float) -> None:
+    def _end(self, call: EdgeCall, event: CallEvent, why: str, ended_mono_s: float) -> None:
         context = self._context
+        # The monotonic clock says how long the talk was. The wall clock, which may have been set meanwhile, only says
+        # when it began (DESIGN D15).
+        talk_s = max(ended_mono_s - call.answered_mono_s, 0.0)
         before = call.state
         call.step(event)
         if event is CallEvent.CUT:
@@ -362,7 +368,7 @@ class ActiveCalls:
                 call.call_id,
                 call.account_id,
                 call.answered_unix_s,
-                max(ended_at_s, call.answered_unix_s),
+                call.answered_unix_s + talk_s,
                 why,
                 0,
                 call.trunk,

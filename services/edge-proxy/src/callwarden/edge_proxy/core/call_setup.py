@@ -119,7 +119,9 @@ class CallSetup:
         context.counters.challenged(source.host, source.port, "", context.mono_s)
         realm = context.proxy.realm_of(request.from_.uri) or context.proxy.realms[0]
         rules = context.book.for_realm(realm)
-        headers = self._challenger.headers("Proxy-Authenticate", realm, rules, source.host, context.unix_s, stale=stale)
+        headers = self._challenger.headers(
+            "Proxy-Authenticate", realm, rules, request, source.host, context.unix_s, stale=stale
+        )
         context.answer_stateless(request, source, 407, None, headers)
 
     def _accept(self, request: Request, source: SocketAddress, realm: str) -> EdgeCall | None:
@@ -163,7 +165,7 @@ class CallSetup:
                 # Asked again, as RFC 3261 22.1 has it; the guess is counted.
                 refuse = Refuse(answer.reason, "credentials", text="wrong credentials")
                 headers = self._challenger.headers(
-                    "Proxy-Authenticate", self._realm(call), call.rules, host, context.unix_s, stale=False
+                    "Proxy-Authenticate", self._realm(call), call.rules, call.request, host, context.unix_s, stale=False
                 )
                 self._failures.refuse(call, refuse, _PASSED_AUTH[:-1], headers=headers)
             else:
@@ -319,10 +321,8 @@ class CallSetup:
         if call.caller is None:
             call.caller = CallSide(call.source, not call.is_trunk, call.request.cseq.number)
         call.callee = CallSide(target.address, target.is_phone, 0)
-        copy = forwarding.forward(context, call.request, uri=target.uri, cookie=text)
+        copy = forwarding.forward(context, call.request, uri=target.uri, cookie=text, trusted=call.is_trunk)
         copy.remove("route")  # the edge decides where a new call goes (no open relay)
-        if not call.is_trunk:
-            forwarding.clean_identity(copy)
         try:
             call.branch, effects = context.layer.send_request(copy, Peer(target.address), context.mono_s)
         except TooManyTransactions:
@@ -441,8 +441,13 @@ class CallSetup:
         if best is None:
             self._failures.fail(call, 408, "timeout")
             return
-        if best.status in (401, 407, 503) or best.status < 400:
-            # 16.7 step 6: 503 is for us and not for our caller. A challenge or a redirection isn't his, either.
+        forwarding.take_out_our_challenges(best, self._context.proxy.realms)
+        if (
+            (best.status in (401, 407) and not forwarding.has_challenge(best))
+            or best.status == 503
+            or best.status < 400
+        ):
+            # 16.7 step 6: 503 is for us and not for our caller. A challenge in our name or a redirection isn't his.
             self._failures.fail(call, 500 if best.status == 503 else 502, "rejected")
             return
         assert call.server is not None

@@ -82,6 +82,7 @@ class Context:
         "counters",
         "draining",
         "effects",
+        "is_from_peer",
         "keys",
         "layer",
         "mono_s",
@@ -114,6 +115,7 @@ class Context:
         self.stats = EdgeStats()
         self.effects: list[object] = []
         self.draining = False
+        self.is_from_peer = False  # the request being worked on came from a trunk or carrier of ours
         self.source: SocketAddress | None = None  # of the datagram being worked on
         self.mono_s = MonoS(0.0)
         self.unix_s = UnixS(0.0)

@@ -188,7 +188,9 @@ class Edge:
                 effects = self.context.effects
 
     def _take_request(self, output: RequestReceived) -> None:
-        self._request(output.request, _source(output.source))
+        source = _source(output.source)
+        self.context.is_from_peer = self._is_peer(source.host)
+        self._request(output.request, source)
 
     def _take_response(self, output: ResponseReceived) -> None:
         owner = output.transaction.context
@@ -205,7 +207,9 @@ class Edge:
             owner.again(self.context)
 
     def _take_ack(self, output: AckReceived) -> None:
-        self._relay.ack(output.request, _source(output.source))
+        source = _source(output.source)
+        self.context.is_from_peer = self._is_peer(source.host)
+        self._relay.ack(output.request, source)
 
     def _take_cancelled(self, output: Cancelled) -> None:
         owner = output.transaction.context
@@ -256,6 +260,10 @@ class Edge:
             return True
         self.stats.rate_dropped += 1
         return False
+
+    def _is_peer(self, host: str) -> bool:
+        """A trunk or carrier of ours sends from there, and no phone does."""
+        return (host in self.context.carriers or self.sources.is_trunk(host)) and not self.locations.is_source(host)
 
     def _is_named(self, host: str) -> bool:
         """Whether we know who is there: a phone is registered, a trunk or carrier of ours, or we ourselves."""

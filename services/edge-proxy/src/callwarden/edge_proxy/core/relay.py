@@ -39,6 +39,7 @@ class InDialogRequest:
     cookie: Cookie
     call_id: str
     begun_unix_s: float
+    begun_mono_s: float
     contact: str
     source: SocketAddress
     client: ClientTransaction | None = None
@@ -76,6 +77,9 @@ class Relay:
             context.counters.wrong(source.host, context.mono_s)
             context.answer_stateless(request, source, 403)
             return
+        if request.method == "REFER" and not self._may_refer(found, call):
+            context.answer_stateless(request, source, 403)
+            return
         try:
             self._pass(request, source, found, call)
         except Malformed as error:
@@ -84,13 +88,21 @@ class Relay:
             context.stats.unavailable += 1
             context.answer_stateless(request, source, 503, None, [("Retry-After", str(OVERLOAD_RETRY_S))])
 
+    def _may_refer(self, found: Cookie, call: EdgeCall | None) -> bool:
+        """Only to a phone of ours, whose new call is decided like any other. A carrier would place it itself, and
+        charge us for what no account was asked for."""
+        receiver = None if call is None else self._receiver(call, found)
+        return self._context.is_from_peer if receiver is None else receiver.is_phone
+
     def _pass(self, request: Request, source: SocketAddress, found: Cookie, call: EdgeCall | None) -> None:
         context = self._context
         method = request.method
         copy, to = self._prepare(request, found, call, None)
         server = context.layer.accept(request, context.reply_peer(request, source), context.mono_s)
         contact = (request.get("contact") or "") if method in _REFRESHING else ""
-        forwarded = InDialogRequest(method, server, call, found, request.call_id, context.unix_s, contact, source)
+        forwarded = InDialogRequest(
+            method, server, call, found, request.call_id, context.unix_s, context.mono_s, contact, source
+        )
         server.context = forwarded
         if method == "INVITE":
             context.respond(server, build.response(request, 100))
@@ -133,9 +145,9 @@ class Relay:
         """The cookie of the request: in its top Route, or in its Request-URI where a strict router put it (16.4)."""
         context = self._context
         text = self._only_route(request) or self._routed(request)
-        from_tag, to_tag = tags.from_tag(request), tags.to_tag(request)
         if not text:
-            return self._find_dialog(request.call_id, from_tag, to_tag)
+            return self._find_dialog(request)
+        from_tag, to_tag = tags.from_tag(request), tags.to_tag(request)
         call = self._calls.find_cookie(text)
         if call is not None and call.call_id == request.call_id:
             from_caller = text == call.caller_cookie
@@ -155,11 +167,12 @@ class Relay:
         """Whether it is the tag of the callee that answered, or of one that may."""
         return tag == call.callee_tag if call.callee_tag else tag in call.early
 
-    def _find_dialog(self, call_id: str, from_tag: str | None, to_tag: str | None) -> Cookie | None:
+    def _find_dialog(self, request: Request) -> Cookie | None:
         """A request without our Route, from a side that dropped Record-Route and sends all through us."""
-        call = self._calls.find_dialog(call_id)
+        call = self._calls.find_dialog(request.call_id)
         if call is None:
             return None
+        from_tag, to_tag = tags.from_tag(request), tags.to_tag(request)
         if (from_tag, to_tag) == (call.caller_tag, call.callee_tag):
             return Cookie(call.hold_id, True, None)
         if (from_tag, to_tag) == (call.callee_tag, call.caller_tag):
@@ -271,7 +284,10 @@ class Relay:
             if forwarded.method in _REFRESHING:
                 self._refresh(forwarded, call, response)
                 self._active_calls.refreshed(call, response)
-        response.pop_via()
+        if forwarding.take_out_our_challenges(response, context.proxy.realms) and status in (401, 407):
+            response = build.response(forwarded.server.request, 502, to_tag="")  # a challenge in our name isn't theirs
+        else:
+            response.pop_via()
         context.respond(forwarded.server, response)
         if forwarded.method == "BYE":
             if 200 <= status < 300:
@@ -323,7 +339,7 @@ class Relay:
         context = self._context
         why = "caller-bye" if forwarded.cookie.from_caller else "callee-bye"
         if forwarded.call is not None:
-            self._active_calls.hung_up(forwarded.call, why, forwarded.begun_unix_s)
+            self._active_calls.hung_up(forwarded.call, why, forwarded.begun_mono_s)
         elif not self._calls.was_closed(forwarded.cookie.hold_id):
             # Of a call that another edge, or this one before a restart, set up: its hold knows the rest.
             self._calls.close_unknown(forwarded.cookie.hold_id)

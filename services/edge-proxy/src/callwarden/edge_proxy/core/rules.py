@@ -13,10 +13,12 @@ from callwarden.sip.digest import Algorithm
 
 Network = IPv4Network | IPv6Network
 
-# spec.authentication.digest.algorithms: offered in this order (RFC 8760 2.3: best first), and accepted.
+# spec.authentication.digest.algorithms: offered in this order, and accepted. RFC 8760 2.3 wants the best first; but
+# SIPp 3.6 and others look at the first challenge only, know only MD5, and would never get in. Policy 2 is for those
+# whose phones know better.
 _OFFERED: dict[int, tuple[Algorithm, ...]] = {
     0: (Algorithm.MD5,),
-    1: (Algorithm.SHA_256, Algorithm.MD5),
+    1: (Algorithm.MD5, Algorithm.SHA_256),
     2: (Algorithm.SHA_256,),
 }
 _ACCEPTED: dict[int, frozenset[Algorithm]] = {

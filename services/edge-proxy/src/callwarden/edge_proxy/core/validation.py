@@ -95,7 +95,7 @@ def check_dialog(request: Request) -> RequestFault | None:
             _ = request.contacts[0].uri.endpoint
     except Malformed:
         return RequestFault(400, "Bad Contact")
-    if "record-route" in request:
+    if "record-route" in request._keys:
         try:
             if not all(route.uri.is_sip for route in request.record_routes):
                 return RequestFault(400, "Bad Record-Route")

@@ -7,7 +7,7 @@ from typing import Final, Literal
 from callwarden.kernel.clock import UnixS
 from callwarden.kernel.errors import Invalid
 from callwarden.rate_guard.core.addresses import Networks, address_of
-from callwarden.rate_guard.core.counters import Excess
+from callwarden.rate_guard.core.counters import ExceededLimit
 
 PERMANENT: Final = 0.0
 REASON_CHARS_MAX: Final = 200  # One line of text.
@@ -32,7 +32,7 @@ class Ban:
         return self.until_s == PERMANENT or unix_s < self.until_s
 
 
-def for_excess(excess: Excess, ban_s: int, never: Networks, unix_s: UnixS) -> Ban | None:
+def for_excess(excess: ExceededLimit, ban_s: int, never: Networks, unix_s: UnixS) -> Ban | None:
     """The ban for an exceeded limit, or None for an address that must not be banned."""
     if address_of(excess.target) in never:
         return None

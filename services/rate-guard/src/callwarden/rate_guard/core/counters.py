@@ -61,7 +61,7 @@ class AddressReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Excess:
+class ExceededLimit:
     """An exceeded limit. `target`: the address or endpoint to ban."""
 
     target: str
@@ -121,13 +121,13 @@ class AddressCounters:
         for table in (self.addresses, self.endpoints):
             table.ttl_s = max(KNOWN_TTL_S, limits.longest_s)
 
-    def count(self, report: AddressReport, mono_s: MonoS) -> list[Excess]:
+    def count(self, report: AddressReport, mono_s: MonoS) -> list[ExceededLimit]:
         """Adds a report; returns the limits that it exceeds, and resets the counters of their targets: these are
         banned now, or must not be banned at all."""
         limits = self.limits
         name = report.address
         address = self.addresses.use(name, mono_s)
-        found: list[Excess] = []
+        found: list[ExceededLimit] = []
         is_banned_by_messages = report.verified and not address.known
         if report.messages and is_banned_by_messages:
             sent = address.messages.add(limits.messages, mono_s, report.messages)
@@ -175,7 +175,7 @@ class AddressCounters:
             endpoint_.clear()
 
     def _count_endpoint(
-        self, name: str, address: AddressEntry, report: EndpointReport, mono_s: MonoS, found: list[Excess]
+        self, name: str, address: AddressEntry, report: EndpointReport, mono_s: MonoS, found: list[ExceededLimit]
     ) -> int:
         """Returns the number of failures that count for the address."""
         if not report.failures and not report.successes:
@@ -253,7 +253,7 @@ class AddressCounters:
             address.failures.forgive(max(0, forgiven - spare))
         return forgiven
 
-    def _add_failures(self, name: str, address: AddressEntry, failed: int, mono_s: MonoS) -> Excess | None:
+    def _add_failures(self, name: str, address: AddressEntry, failed: int, mono_s: MonoS) -> ExceededLimit | None:
         limits = self.limits
         if address.failures is None:
             address.failures = SlidingCounter()
@@ -264,6 +264,6 @@ class AddressCounters:
         return _excess(name, Reason.CREDENTIALS, count, "authentication failures", limits.failures, limit)
 
 
-def _excess(target: str, reason: Reason, count: int, what: str, window: WindowShape, limit: int) -> Excess:
+def _excess(target: str, reason: Reason, count: int, what: str, window: WindowShape, limit: int) -> ExceededLimit:
     period = format_duration(int(window.period_s))
-    return Excess(target, reason, f"{count} {what} in {period}, limit {limit}")
+    return ExceededLimit(target, reason, f"{count} {what} in {period}, limit {limit}")

@@ -1,0 +1,131 @@
+"""Cases: digests and challenges of our realm stay here, those of others pass; who somebody is, only peers may claim."""
+
+import pytest
+from edge_world import REALM, SDP, EdgeWorld
+
+from callwarden.edge_proxy.core.effects import CallerIdentity
+from callwarden.sip import build
+
+pytestmark = pytest.mark.cases
+
+NUMBER = "+49301234567"
+OTHER = 'Digest username="alice", realm="pbx.example", nonce="n", uri="sip:x", response="' + "0" * 32 + '"'
+OURS = f'Digest username="alice", realm="{REALM}", nonce="n", uri="sip:x", response="{"0" * 32}"'
+ASKED_BY_OTHER = 'Digest realm="pbx.example", nonce="n", algorithm=MD5'
+ASKED_BY_US = f'Digest realm="{REALM}", nonce="n", algorithm=MD5'
+IDENTITIES = (
+    ("P-Asserted-Identity", "<sip:+49999@x>"),
+    ("P-Preferred-Identity", "<sip:+49999@x>"),
+    ("Remote-Party-ID", "<sip:+49999@x>;party=calling"),
+    ("Diversion", "<sip:+49999@x>;reason=unconditional"),
+    ("History-Info", "<sip:+49999@x>;index=1"),
+    ("P-Charging-Vector", "icid-value=1"),
+    ("Identity", "x.y.z;info=<https://x>;alg=ES256"),
+)
+
+
+@pytest.mark.parametrize("name", ["Authorization", "Proxy-Authorization"])
+def test_only_credentials_of_our_realm_stay_here(name: str) -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    talk = world.talk(alice, carrier, NUMBER)
+    alice.send(talk.from_caller("INFO", cseq=8, headers=[(name, OURS), (name, OTHER), (name, f"Digest x {REALM}")]))
+    assert carrier.got("INFO").get_all(name) == [OTHER]
+
+
+def test_a_new_call_takes_credentials_for_others_along() -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    headers = [("Proxy-Authorization", OTHER), ("Authorization", OURS)]
+    first = alice.request("INVITE", f"sip:{NUMBER}@{REALM}", body=SDP)
+    alice.send(first)
+    again = alice.with_credentials(first, alice.response(407))
+    for name, value in headers:
+        again.add(name, value)
+    alice.send(again)
+    alice.response(100)
+    invite = carrier.got("INVITE")
+    assert invite.get_all("proxy-authorization") == [OTHER]
+    assert "authorization" not in invite
+
+
+@pytest.mark.parametrize("status", [401, 407])
+@pytest.mark.parametrize(
+    ("challenges", "heard", "left"),
+    [
+        ([ASKED_BY_US], 502, []),
+        ([ASKED_BY_OTHER], 0, [ASKED_BY_OTHER]),
+        ([ASKED_BY_US, ASKED_BY_OTHER], 0, [ASKED_BY_OTHER]),
+        ([ASKED_BY_US.replace(REALM, REALM.upper())], 502, []),
+        ([f'Digest realm="{REALM}'], 502, []),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_callee_can_not_ask_for_our_users_digests(
+    status: int, challenges: list[str], heard: int, left: list[str], inside: bool
+) -> None:
+    world = EdgeWorld()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    name = "WWW-Authenticate" if status == 401 else "Proxy-Authenticate"
+    if inside:
+        talk = world.talk(alice, bob, "bob")
+        alice.send(talk.from_caller("INFO", cseq=8))
+        request = bob.got("INFO")
+    else:
+        world.invite(alice, "bob")
+        request = bob.got("INVITE")
+    bob.send(build.response(request, status, to_tag="x", headers=[(name, value) for value in challenges]))
+    answer = alice.response(heard or status)
+    assert answer.get_all(name) == left
+
+
+def test_who_somebody_is_no_subscriber_claims_in_any_request() -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    world.invite(alice, NUMBER, headers=IDENTITIES)
+    invite = carrier.got("INVITE")
+    assert [name for name, _ in IDENTITIES if name in invite] == []
+    carrier.respond(invite, 486)
+    alice.inbox.clear()
+    carrier.inbox.clear()
+    talk = world.talk(alice, carrier, NUMBER, call_id="call-2")
+    for cseq, method in enumerate(("INFO", "UPDATE", "INVITE", "BYE"), start=10):
+        alice.send(talk.from_caller(method, cseq=cseq, headers=IDENTITIES))
+        request = carrier.got(method)
+        assert [name for name, _ in IDENTITIES if name in request] == []
+        carrier.respond(request, 200)
+        alice.inbox.clear()
+
+
+def test_what_a_carrier_and_a_trunk_say_passes() -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    talk = world.talk(alice, carrier, NUMBER)
+    carrier.send(talk.from_callee("UPDATE", headers=IDENTITIES))
+    update = alice.got("UPDATE")
+    assert [name for name, _ in IDENTITIES if name in update] == [name for name, _ in IDENTITIES]
+    trunk = world.agent("192.0.2.99", user="49111")
+    world.trunks["192.0.2.99"] = CallerIdentity("pbx", "traffic-sender", (), "", 60, "pbx")
+    trunk.send(trunk.request("INVITE", f"sip:{NUMBER}@{REALM}", call_id="t", headers=IDENTITIES, body=SDP))
+    invite = carrier.got("INVITE")
+    assert [name for name, _ in IDENTITIES if name in invite] == [name for name, _ in IDENTITIES]
+
+
+@pytest.mark.parametrize("knows_the_call", [True, False])
+def test_a_carrier_is_not_told_to_place_a_call_for_us(knows_the_call: bool) -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    talk = world.talk(alice, carrier, NUMBER)
+    if not knows_the_call:
+        world.restart()
+    alice.send(talk.from_caller("REFER", cseq=9, headers=[("Refer-To", "<sip:+88299999@carrier>")]))
+    alice.response(403)
+    assert not carrier.inbox
+
+
+def test_a_phone_may_be_asked_to_call_somebody() -> None:
+    world = EdgeWorld()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    talk = world.talk(alice, bob, "bob")
+    alice.send(talk.from_caller("REFER", cseq=9, headers=[("Refer-To", f"<sip:carol@{REALM}>")]))
+    bob.got("REFER")
