@@ -23,6 +23,9 @@ help: ## This list
 
 setup: $(VENV)/.ready ## Virtual environment with everything, locked by hash
 
+# The system's certificates, as git and curl use them: behind a proxy that inspects TLS, uv's own list fails.
+export UV_SYSTEM_CERTS ?= 1
+
 # Each step of the set-up is a line: what, and how long it took.
 comma := ,
 step = SECONDS=0; printf 'setup: %s …' '$(1)'
@@ -172,9 +175,9 @@ bench: setup ## SIPp against the running system; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
 # CORES="rating rate-guard": these only; SAMPLE=50: that many mutants of each, AGAIN=1: those that survived
-# the last full run. With either, docs/mutants.md stays as it is.
+# the last full run. With either, docs/mutants.md stays as it is, but for RECORD=1.
 mutants: setup ## Plant faults in the cores; the unit tests must notice. Writes docs/mutants.md
-	$(BIN)/python -m tests.mutation $(CORES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(AGAIN),--again) $(if $(JOBS),--jobs $(JOBS))
+	$(BIN)/python -m tests.mutation $(CORES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(AGAIN),--again) $(if $(RECORD),--record) $(if $(JOBS),--jobs $(JOBS))
 
 fuzz: setup ## The parser under atheris; FUZZ_SECONDS=600 for the long run
 	$(BIN)/python libs/sip/fuzz/fuzz_message.py -max_total_time=$${FUZZ_SECONDS:-60}

@@ -234,3 +234,16 @@ def test_the_command_fails_on_a_planted_import(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "callwarden.rating.ports -> callwarden.rating.app" in result.stdout
     assert "1 broken" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported"),
+    [
+        ("callwarden.sip.via", "callwarden.sip.message"),
+        ("callwarden.edge_proxy.core.call", "callwarden.edge_proxy.core.edge"),
+        ("callwarden.kernel.money", "callwarden.kernel.tariff"),
+    ],
+)
+def test_a_circle_of_imports_is_found(importer: str, imported: str, graph: grimp.ImportGraph) -> None:
+    with planted(graph, importer, imported):
+        assert is_broken("acyclic", graph)

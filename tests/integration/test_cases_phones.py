@@ -101,9 +101,10 @@ async def test_debians_baresip_registers_by_default_and_is_called(
 
                 async def is_reached() -> bool:
                     call = phones.call("alice", PASSWORD, DEFAULT_REALM, "bob")
-                    return await call.status in (180, 200, 486, 488)  # whatever it thinks of our codecs, it was there
+                    # Whatever it makes of our SDP without a sound card: it was there.
+                    return await call.status not in (403, 404, 408, 480)
 
-                await eventually(is_reached, timeout_s=20, what="bob's baresip is called")
+                await eventually(is_reached, timeout_s=30, what="bob's baresip is called")
         finally:
             process.terminate()
             await process.wait()

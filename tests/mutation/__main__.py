@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.mutation import reasons, report
-from tests.mutation.cores import CORES, ROOT, Core
+from tests.mutation.cores import CORES, ROOT, SERVERS, Core
 from tests.mutation.report import CoreResult
 from tests.mutation.server import Job
 
@@ -36,6 +36,7 @@ def _run_core(core: Core, arguments: argparse.Namespace, told: reasons.Reasons) 
         {name: str(file) for name, file in core.modules().items()},
         ["-m", "not integration and not long", str(ROOT / core.tests)],
         [str(ROOT / "services")],
+        SERVERS,
         arguments.jobs,
         arguments.sample,
         arguments.seed,
@@ -45,7 +46,7 @@ def _run_core(core: Core, arguments: argparse.Namespace, told: reasons.Reasons) 
     total = done = 0
     for kind, value in run_job(job):
         if kind == "mutants":
-            total = value
+            total, result.found = value
             continue
         module, name, line, outcome = value
         result.add(module, name, outcome, told)
@@ -71,6 +72,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="that many mutants of each core, instead of all")
     parser.add_argument("--seed", type=int, default=0, help="which sample")
     parser.add_argument("--again", action="store_true", help="those that survived the last full run without a reason")
+    parser.add_argument("--record", action="store_true", help="write docs/mutants.md for a sample, too")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="forks at once")
     arguments = parser.parse_args()
     unknown = set(arguments.cores) - set(CORES)
@@ -82,13 +84,15 @@ def main() -> int:
     failed = [name for name, result in results.items() if result.share > report.SHARE_MAX]
     for name in failed:
         print(f"{name}: more than {report.SHARE_MAX:.0%} survive without a reason", file=sys.stderr)
-    if arguments.sample is None and not arguments.again:
+    if arguments.again or (arguments.sample is not None and not arguments.record):
+        return 1 if failed else 0
+    if arguments.sample is None:
         unused = told.unused(module for name in results for module in CORES[name].modules())
         for each in unused:
             print(f"reason without a survivor: {each}", file=sys.stderr)
-        earlier = report.load()
-        report.save({name: found for name in CORES if (found := results.get(name) or earlier.get(name))})
         failed += unused
+    earlier = report.load()
+    report.save({name: found for name in CORES if (found := results.get(name) or earlier.get(name))})
     return 1 if failed else 0
 
 

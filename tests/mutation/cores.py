@@ -8,6 +8,10 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[2]
 
 
+# Fixtures of callwarden.testing that start a server: a fork for each mutant would start another one.
+SERVERS: Final = ("callwarden_servers", "nats_server", "local_system")
+
+
 @dataclass(frozen=True, slots=True)
 class Core:
     """Modules of one service that decide something, and the tests that must notice a fault in them."""
@@ -18,7 +22,7 @@ class Core:
     parts: tuple[str, ...]
     """Folders and modules in the package that are mutated, as patterns."""
     tests: str
-    """Folder of its tests; those that start processes are left out."""
+    """Folder of its tests; those that start processes or servers are left out."""
 
     def modules(self) -> dict[str, Path]:
         """Import name and file of each module, in order."""

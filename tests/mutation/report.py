@@ -22,7 +22,8 @@ _HEAD: Final = """\
 A mutant is one small fault planted in a core: a comparison inverted or moved by one, an operator swapped, a constant
 changed, a statement deleted, a condition negated or dropped, nothing returned. The unit tests of the service must fail
 for it. A mutant that survives shows behaviour that no test needs; it gets a test, or a reason why it makes no
-difference (`tests/mutation/reasons.toml`). A mutant that runs into its time limit counts as noticed.
+difference (`tests/mutation/reasons.toml`). A mutant that runs into its time limit counts as noticed. Where the table
+says "600 of 2,842", the run took a sample: the same mutants each time, chosen by a hash of their names.
 
     make mutants                       all cores, and this page
     make mutants CORES=rating          one core, and its part of this page
@@ -49,6 +50,8 @@ class CoreResult:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """By module: how many mutants had which outcome."""
     survivors: list[Survivor] = field(default_factory=list)
+    found: int = 0
+    """How many mutants there are; more than were run where the run took a sample."""
 
     def add(self, module: str, name: str, outcome: str, reasons: Reasons) -> None:
         """Takes in the outcome of one mutant."""
@@ -62,6 +65,11 @@ class CoreResult:
     @property
     def mutants(self) -> int:
         return sum(map(sum, (counts.values() for counts in self.counts.values())))
+
+    @property
+    def size(self) -> str:
+        """How many mutants were run, and of how many."""
+        return f"{self.mutants:,}" if self.mutants >= self.found else f"{self.mutants:,} of {self.found:,}"
 
     @property
     def unexplained(self) -> list[Survivor]:
@@ -86,7 +94,7 @@ def table(results: Mapping[str, CoreResult]) -> str:
             total.update(counts)
         without = len(result.unexplained)
         rows.append(
-            f"| {name} | {result.mutants:,} | {total['killed']:,} | {total['timed out']:,}"
+            f"| {name} | {result.size} | {total['killed']:,} | {total['timed out']:,}"
             f" | {len(result.survivors) - without:,} | {without:,} | {result.share:.1%} |"
         )
     return "\n".join(rows)
@@ -134,7 +142,7 @@ def load(file: Path = NUMBERS) -> dict[str, CoreResult]:
     if not file.exists():
         return {}
     return {
-        name: CoreResult(entry["counts"], [Survivor(**survivor) for survivor in entry["survivors"]])
+        name: CoreResult(entry["counts"], [Survivor(**survivor) for survivor in entry["survivors"]], entry["found"])
         for name, entry in json.loads(file.read_text()).items()
     }
 
@@ -142,7 +150,11 @@ def load(file: Path = NUMBERS) -> dict[str, CoreResult]:
 def save(results: Mapping[str, CoreResult]) -> None:
     """Writes numbers and page."""
     entries = {
-        name: {"counts": result.counts, "survivors": [asdict(survivor) for survivor in result.survivors]}
+        name: {
+            "found": result.found,
+            "counts": result.counts,
+            "survivors": [asdict(survivor) for survivor in result.survivors],
+        }
         for name, result in results.items()
     }
     NUMBERS.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n")

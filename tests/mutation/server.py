@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -40,6 +40,11 @@ Outcome = Literal["killed", "timed out", "survived", "not run"]
 """`not run`: no test runs the code that the mutant changes, so that none can notice."""
 
 CPU_S_MIN: Final = 4.0  # For tests that take no time to speak of.
+# The fastest tests of a mutant, for so long by the traced run, which takes about three times as long; and those of one
+# that imports again. What they leave undecided survives.
+TESTS_S_MAX: Final = 6.0
+IMPORT_TESTS_S_MAX: Final = 20.0
+TRACED_S_MAX: Final = 20.0  # A test that takes longer alone judges no mutant.
 CPU_FACTOR: Final = 8.0  # What a mutant may take of the time that its tests took without it, traced.
 CLOCK_FACTOR: Final = 15.0  # Of the CPU limit: for one that waits for ever. Machines are shared.
 MEMORY_BYTES: Final = 1024**3
@@ -55,6 +60,8 @@ class Job:
     pytest: list[str]
     own: list[str]
     """Folders of the code that is imported again for a mutant of what happens at import."""
+    without: tuple[str, ...] = ()
+    """Fixtures: tests that need one, such as a database, are left out."""
     jobs: int = 1
     sample: int | None = None
     seed: int = 0
@@ -71,6 +78,8 @@ class Baseline:
     """By test: the lines of mutated modules that it ran."""
     duration_s: dict[str, float] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+    slow: list[str] = field(default_factory=list)
+    """Those that took longer than TRACED_S_MAX."""
 
 
 class Tracer:
@@ -107,6 +116,7 @@ class Server:
         if job.only is not None:
             wanted = frozenset(job.only)
             found = [mutant for mutant in found if f"{mutant.module}: {mutant.name}" in wanted]
+        self.found = len(found)
         self.mutants = found if job.sample is None else sample(found, job.sample, job.seed)
         self._tracer = Tracer(job.modules.values())
         self._role: Literal["bare", "warm", "import again"] = "bare"
@@ -133,6 +143,8 @@ class Server:
                         raise pytest.UsageError(value)
                     case "outcome":
                         self._report(self.mutants[value[0]], value[1])
+                    case "slow":
+                        print("too slow to judge mutants:", *value, sep="\n  ", file=sys.stderr)
                     case "import":
                         _import_all(value)
                     case "again":
@@ -195,12 +207,19 @@ class Server:
     # The process with the tests.
 
     def _warm(self, session: pytest.Session) -> None:
-        items = {item.nodeid: item for item in session.items}
-        baseline = self._baseline(session.items)
+        without = frozenset(self._job.without)
+        items = {
+            item.nodeid: item
+            for item in session.items
+            if isinstance(item, pytest.Function) and without.isdisjoint(item.fixturenames)
+        }
+        baseline = self._baseline(list(items.values()))
         if baseline.failed:
             self._send("error", f"without a fault these fail: {', '.join(baseline.failed)}")
             return
-        order = sorted(items, key=lambda name: baseline.duration_s[name])
+        if baseline.slow:
+            self._send("slow", baseline.slow)
+        order = sorted(baseline.duration_s, key=lambda name: baseline.duration_s[name])
         tests_of: dict[tuple[str, int], list[str]] = {}
         for name in order:
             for line in baseline.lines[name]:
@@ -235,9 +254,10 @@ class Server:
                 collect_one()
             process = os.fork()
             if process == 0:
-                _limit(sum(baseline.duration_s[name] for name in chosen), self._job.cpu_s_min)
+                fastest = _first(order, chosen, baseline.duration_s, TESTS_S_MAX)
+                _limit(sum(baseline.duration_s[name] for name in fastest), self._job.cpu_s_min)
                 os._exit(self._run_planted(mutant, codes[mutant.module], functions, [
-                    items[name] for name in order if name in chosen
+                    items[name] for name in fastest
                 ]))  # fmt: skip
             running[process] = number
         while running:
@@ -247,7 +267,8 @@ class Server:
             name for name, module in sorted(sys.modules.items())
             if (source := getattr(module, "__file__", None)) and not os.path.realpath(source).startswith(own)
         ])  # fmt: skip
-        self._send("again", [order, sum(baseline.duration_s.values()), sorted(again)])
+        order = _first(order, set(order), baseline.duration_s, IMPORT_TESTS_S_MAX)
+        self._send("again", [order, sum(baseline.duration_s[name] for name in order), sorted(again)])
 
     def _run_planted(
         self,
@@ -289,6 +310,8 @@ class Server:
             reader, writer = os.pipe()
             if os.fork() == 0:
                 tracer = Tracer(self._job.modules.values())
+                signal.signal(signal.SIGPROF, signal.SIG_DFL)
+                signal.setitimer(signal.ITIMER_PROF, TRACED_S_MAX)
                 began_s = time.process_time()
                 tracer.start()
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
@@ -299,7 +322,10 @@ class Server:
             os.close(writer)
             with os.fdopen(reader, "rb") as stream:
                 data = stream.read()
-            os.wait()
+            _, status = os.wait()
+            if _outcome(status) == "timed out":
+                baseline.slow.append(item.nodeid)
+                continue
             if not data:
                 raise RuntimeError(f"the process that ran {item.nodeid} without a fault ended early")
             lines, duration_s, failed = pickle.loads(data)  # from our own fork
@@ -380,6 +406,18 @@ def _functions(files: Iterable[str]) -> dict[types.CodeType, list[types.Function
     return found
 
 
+def _first(order: Sequence[str], chosen: Container[str], duration_s: Mapping[str, float], most_s: float) -> list[str]:
+    """The first of the chosen tests, at least one, that take at most so long together."""
+    found: list[str] = []
+    for name in order:
+        if name in chosen:
+            most_s -= duration_s[name]
+            if most_s < 0 and found:
+                break
+            found.append(name)
+    return found
+
+
 def _import_all(names: Iterable[str]) -> None:
     """So that forks needn't; what can't be imported by its name alone, they import."""
     for name in names:
@@ -429,7 +467,7 @@ def main(job_file: str) -> int:
         write("outcome", [mutant.module, mutant.name, mutant.first_line, outcome])
 
     server = Server(job, report)
-    write("mutants", len(server.mutants))
+    write("mutants", [len(server.mutants), server.found])
     return int(
         pytest.main(
             [

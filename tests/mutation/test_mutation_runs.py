@@ -47,6 +47,7 @@ def test_something():
 """
 
 GOOD = """
+import pytest
 from planted_gate import Gate
 
 
@@ -66,6 +67,15 @@ def test_something_that_fills_the_cache():
 
 def test_two_calls_cost_ten():
     assert Gate().price(2) == 10
+
+
+@pytest.fixture
+def database():
+    raise RuntimeError("no mutant starts a database")
+
+
+def test_that_needs_a_database(database):
+    pass
 
 
 def test_the_limit_is_an_argument():
@@ -88,7 +98,9 @@ def run(folder: Path, tests: str, sample: int | None = None, only: list[str] | N
     (folder / "test_planted.py").write_text(dedent(tests))
     (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = {folder}\naddopts = --import-mode=importlib\n")
     arguments = [f"--rootdir={folder}", "-c", str(folder / "pytest.ini"), str(folder / "test_planted.py")]
-    job = Job({"planted_gate": str(module)}, arguments, [str(folder)], 2, sample, cpu_s_min=0.5, only=only)
+    job = Job(
+        {"planted_gate": str(module)}, arguments, [str(folder)], ("database",), 2, sample, cpu_s_min=0.5, only=only
+    )
     return {value[1]: value[3] for kind, value in run_job(job) if kind == "outcome"}
 
 

@@ -46,5 +46,11 @@ def test_the_page_counts_survivors_with_and_without_a_reason() -> None:
     assert "- `f: n`\n" in text
 
 
+def test_the_page_says_when_a_run_was_a_sample() -> None:
+    result = CoreResult(found=2_000)
+    result.add("callwarden.a.core.b", "f: x", "killed", reasons.Reasons({}))
+    assert "| a | 1 of 2,000 | 1 |" in page({"a": result})
+
+
 def test_the_reasons_of_this_repository_can_be_read() -> None:
     reasons.read()

@@ -32,7 +32,7 @@ def test_rows_come_by_the_names_of_the_first_line_with_the_line_they_stand_on(ma
         ("", [LineError(1, "", "the file is empty; its first line names the columns: name,note")]),
         ("name\n", [LineError(1, "", "there are no things")]),
         ("note\nx\n", [LineError(1, "name", "the column is missing in the first line")]),
-        ("name,name\n", [LineError(1, "name", "stands in the first line twice")]),
+        ("name,name\n", [LineError(1, "name", "is in the first line twice")]),
         ("name,colour\n", [LineError(1, "colour", "there is no such column; there are name, note")]),
         ("name,note\na\n", [LineError(2, "", "has 1 fields, the first line 2")]),
         ("name\na\nb\nc\n", [LineError(4, "", "a file has at most 2 things")]),

@@ -1,11 +1,13 @@
 """Cases: nobody is shut out by what somebody else could have sent in his name, nor by what isn't an attack."""
 
 import pytest
-from edge_world import REALM, Agent, EdgeWorld
+from edge_world import REALM, Agent, EdgeWorld, policy
 
-from callwarden.edge_proxy.core.counters import EdgeAddressReport
+from callwarden.edge_proxy.core.counters import EdgeAddressReport, EdgeCounters, Excess
 from callwarden.edge_proxy.core.effects import ScannerSeen
 from callwarden.edge_proxy.core.keepalive import is_keepalive
+from callwarden.edge_proxy.core.rules import Rules
+from callwarden.kernel.clock import MonoS
 
 pytestmark = pytest.mark.cases
 
@@ -154,3 +156,30 @@ def test_a_nonce_that_was_given_to_another_address_proves_nothing() -> None:
     victim.send(forged)
     assert not world.events_of(ScannerSeen)
     assert not report_of(world, "192.0.2.1").verified
+
+
+@pytest.mark.parametrize(
+    ("what", "spec", "served"),
+    [
+        ("messages", {"messages": {"perAddress": {"max": 20, "period": "1h"}}}, 20),
+        ("failures", {"authFailures": {"perAddress": {"max": 20}, "period": "1h"}}, 21),
+        ("wrong", {"messages": {"wrongPerAddress": {"max": 20, "period": "1h"}}}, 21),
+    ],
+)
+def test_a_64_is_held_to_the_limits_of_one_address(what: str, spec: dict[str, object], served: int) -> None:
+    counters = EdgeCounters(Rules.compile(policy(spec).for_realm(REALM), 1))
+    now_s = MonoS(1_000.0)
+    passed = 0
+    for number in range(1, 61):
+        host = f"2001:db8:0:7::{number:x}"
+        passed += counters.message(host, now_s) is None
+        if what == "failures":
+            counters.failed(host, 5060, "alice", now_s)
+        elif what == "wrong":
+            counters.wrong(host, now_s)
+    assert passed == served
+    assert counters.message("2001:db8:0:8::1", now_s) is None
+    # Who is known there is served all the same.
+    counters.succeeded("2001:db8:0:7::1", 5060, "bob", now_s)
+    assert counters.may_exceed("2001:db8:0:7::1", Excess.RATE, now_s, known=False)
+    assert {report.host for report in counters.take_report(now_s)} >= {"2001:db8:0:7::1", "2001:db8:0:8::1"}

@@ -109,3 +109,23 @@ def test_what_a_carrier_and_a_trunk_say_passes() -> None:
     trunk.send(trunk.request("INVITE", f"sip:{NUMBER}@{REALM}", call_id="t", headers=IDENTITIES, body=SDP))
     invite = carrier.got("INVITE")
     assert [name for name, _ in IDENTITIES if name in invite] == [name for name, _ in IDENTITIES]
+
+
+@pytest.mark.parametrize("knows_the_call", [True, False])
+def test_a_carrier_is_not_told_to_place_a_call_for_us(knows_the_call: bool) -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    talk = world.talk(alice, carrier, NUMBER)
+    if not knows_the_call:
+        world.restart()
+    alice.send(talk.from_caller("REFER", cseq=9, headers=[("Refer-To", "<sip:+88299999@carrier>")]))
+    alice.response(403)
+    assert not carrier.inbox
+
+
+def test_a_phone_may_be_asked_to_call_somebody() -> None:
+    world = EdgeWorld()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    talk = world.talk(alice, bob, "bob")
+    alice.send(talk.from_caller("REFER", cseq=9, headers=[("Refer-To", f"<sip:carol@{REALM}>")]))
+    bob.got("REFER")

@@ -6,6 +6,7 @@ from edge_world import REALM, SDP, Agent, EdgeWorld, account_id
 from callwarden.edge_proxy.core.effects import (
     AdmitCall,
 )
+from callwarden.kernel.clock import UnixS
 from callwarden.sip import build
 from callwarden.sip.message import Request
 
@@ -67,6 +68,21 @@ def test_the_callee_hangs_up() -> None:
     talk = world.talk(alice, bob, "bob")
     hang_up(world, bob, alice, talk.from_callee("BYE"))
     assert [ended.reason for ended in world.ended] == ["callee-bye"]
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize("step_s", [-3_600.0, -5.0, 5.0, 3_600.0])
+def test_a_wall_clock_that_is_set_during_a_call_does_not_change_how_long_it_was(step_s: float) -> None:
+    world = EdgeWorld()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    talk = world.talk(alice, bob, "bob")
+    answered_at_s = world.unix_s
+    world.advance(7)
+    world.unix_s = UnixS(world.unix_s + step_s)
+    world.advance(13)
+    hang_up(world, alice, bob, talk.from_caller("BYE", cseq=9))
+    (ended,) = world.ended
+    assert (ended.answered_at_s, ended.ended_at_s) == (answered_at_s, answered_at_s + 20)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 420])

@@ -149,3 +149,23 @@ def test_the_ack_to_a_stateless_challenge_is_dropped_and_no_fault() -> None:
     assert silent(stranger)
     (report,) = world.edge.counters.take_report(world.mono_s)
     assert report.wrong == 0
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize(
+    ("agent", "algorithms", "offered"),
+    [
+        ("baresip v1.0.0 (x86_64/linux)", 1, ["MD5"]),
+        ("baresip v2.8.1 (x86_64/linux)", 1, ["MD5", "SHA-256"]),
+        ("baresip v1.0.0 (x86_64/linux)", 2, ["SHA-256"]),
+        ("Linphone/5.1", 1, ["MD5", "SHA-256"]),
+    ],
+)
+def test_a_phone_that_gives_up_at_sha_256_is_not_offered_it_unless_policy_insists(
+    agent: str, algorithms: int, offered: list[str]
+) -> None:
+    world = EdgeWorld({"authentication": {"digest": {"algorithms": algorithms}}})
+    phone = world.user("alice", "192.0.2.1")
+    phone.send(phone.request("REGISTER", f"sip:{REALM}", headers=[("User-Agent", agent)]))
+    challenges = phone.response(401).get_all("www-authenticate")
+    assert [parse_challenge(text).algorithm for text in challenges] == offered

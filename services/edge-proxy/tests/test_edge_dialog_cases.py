@@ -61,6 +61,24 @@ class WithoutAck(Phones):
         return request
 
 
+class Listener(Phones):
+    """A phone that only rings, and keeps what it is sent."""
+
+    def __init__(self, proxy: str, host: str = "127.0.0.1") -> None:
+        super().__init__(proxy, host=host, answer=False)
+        self.early: asyncio.Queue[Response] = asyncio.Queue()
+        self.methods: list[str] = []
+
+    def _receive_response(self, response: Response) -> None:
+        if 100 < response.status < 200:
+            self.early.put_nowait(response)
+        super()._receive_response(response)
+
+    def _receive_request(self, request: Request, source: tuple[str, int]) -> None:
+        self.methods.append(request.method)
+        super()._receive_request(request, source)
+
+
 class CaseSite:
     """Two edges, a carrier, and alice."""
 
@@ -241,3 +259,30 @@ async def test_what_could_not_be_ended_is_refused_and_a_missing_ack_is_found(sit
         assert call.cut
         assert await site.settled(call) == "cut-no-ack"
         assert call.call_id not in site.carrier.up
+
+
+async def test_a_request_before_the_answer_never_goes_where_its_sender_points_it(site: CaseSite) -> None:
+    """m04: PRACK, UPDATE and INFO in an early dialog."""
+    first, second = site.system.sip_addresses
+    await site.operator.account("bob")
+    async with (
+        Listener(first) as alice,
+        Listener(first, host="127.0.0.12") as bob,
+        Listener(first, host="127.0.0.77") as victim,
+    ):
+        assert await bob.register("bob", PASSWORD, DEFAULT_REALM) == 200
+        call = alice.call("alice", PASSWORD, DEFAULT_REALM, "bob")
+        async with asyncio.timeout(20):
+            call.response = await alice.early.get()
+        call.cseq = call.response.cseq.number
+        call.routes = tuple(str(route) for route in reversed(call.response.record_routes))
+        call.target = f"sip:any@{victim.address}"
+        for edge in (first, second):
+            for method in ("PRACK", "UPDATE", "INFO"):
+                bob.methods.clear()
+                assert (await answer(alice, bye(call, alice, edge, first, method=method), edge)).status == 200
+                assert bob.methods == [method]
+                wrong = bye(call, alice, edge, first, method=method, to_tag="bogus")
+                assert (await answer(alice, wrong, edge)).status == 481
+        assert not victim.methods
+        call.status.cancel()

@@ -1,5 +1,6 @@
 """Prices of a compiled deck and quotes are computed once, cached within bounds, and never for the wrong numbers."""
 
+from itertools import permutations
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -10,7 +11,7 @@ from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.rating.core import deck as deck_module
 from callwarden.rating.core import quotes as quotes_module
 from callwarden.rating.core.deck import Deck, DeckBuilder, DeckHead, DeckRow, Tariff
-from callwarden.rating.core.prefixes import PrefixOrder, code_of
+from callwarden.rating.core.prefixes import PrefixOrder, PrefixOrderBuilder, code_of
 from callwarden.rating.core.quotes import Catalogue, RatingQuote, not_exact, quote
 from callwarden.rating.core.routes import Carrier, RatingRoute, RouteRow, RouteTable
 
@@ -153,3 +154,12 @@ def test_a_carrier_gets_the_number_as_it_is_unless_it_wants_otherwise() -> None:
     (route,) = ask(Catalogue({"retail": compiled(("49", PLAIN))}, table()), "4930").routes
     details: Any = (route.strip_digits, route.add_prefix)
     assert details == (0, "")
+
+
+@pytest.mark.parametrize("prefixes", list(permutations(["41", "4917", "49"])))
+def test_prefixes_may_come_in_any_order(prefixes: tuple[str, ...]) -> None:
+    builder = PrefixOrderBuilder()
+    for prefix in prefixes:
+        builder.add(prefix)
+    order = builder.build()
+    assert [order.deciding(code_of(number), 1) for number in ("4917", "4930", "4130", "5")] == [4, 3, 2, 1]

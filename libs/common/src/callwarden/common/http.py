@@ -13,7 +13,7 @@ from typing import Final
 from callwarden.common.settings import split_listen
 
 REQUEST_BYTES_MAX: Final = 8_192  # A scraper sends 300 bytes.
-REQUEST_TIMEOUT_S: Final = 5.0  # A prober that has not sent its request by then holds a socket for nothing.
+REQUEST_TIMEOUT_S: Final = 5.0  # A prober that has not sent its request by then only occupies a socket.
 CONNECTIONS_MAX: Final = 64
 
 PROMETHEUS_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -54,7 +54,7 @@ class StatusServer:
                     writer.write(self._answer(head))
                     await writer.drain()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # whoever asked has gone or talks nonsense
+            pass  # the client is gone or does not speak HTTP
         finally:
             del self._connections[task]
             writer.close()

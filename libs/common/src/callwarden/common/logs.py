@@ -28,7 +28,7 @@ FIELD_CHARS_MAX: Final = 2_048  # A line is read by people and billed by the byt
 ITEMS_MAX: Final = 50  # of a list or mapping in a field
 TRACEBACK_CHARS_MAX: Final = 16_384
 HIDDEN: Final = "**********"
-# Names that never show their value, even where somebody forgot the type.
+# Names whose value is never shown, even if the type was forgotten.
 SECRET_NAMES: Final = frozenset(
     {"password", "passwd", "secret", "token", "authorization", "api_key", "private_key", "pin", "credential", "ha1"}
 )

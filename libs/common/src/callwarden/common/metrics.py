@@ -2,7 +2,7 @@
 
 A metric is defined once, as a constant of the module that knows it; defining it enters it into CATALOGUE, from which
 the documentation is generated, and a second definition of the same name is refused. What is counted is held by plain
-attributes that are read when somebody scrapes (Prometheus) or every `EXPORT_INTERVAL_S` (OTLP): an OpenTelemetry
+attributes that are read at each scrape (Prometheus) or every `EXPORT_INTERVAL_S` (OTLP): an OpenTelemetry
 `add()` costs 1 to 3 µs here, `counter.value += 1` 0.04. How the numbers leave the process is in `telemetry`.
 
     ADMITTED = Metric("callwarden_admission_admitted_total", "counter", "{calls}", "Calls admitted.", labels=("class",))
@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 _T = TypeVar("_T")
 
-SERIES_MAX: Final = 1_000  # per metric: each costs the store 2 to 3 KB; more means that a label holds user input.
+SERIES_MAX: Final = 1_000  # per metric: each costs the store 2 to 3 KB; more means that a label contains user input.
 OVERFLOW: Final = "other"  # where the label values beyond SERIES_MAX are counted together
 
 # Seconds, from a cache hit to a time-out; 1-2.5-5 as everybody's dashboards expect.

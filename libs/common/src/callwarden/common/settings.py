@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 def bracketed(text: object) -> object:
-    """v6:port as [v6]:port: what a pod gets that is told `$(POD_IP):7000`. All else as it is."""
+    """v6:port as [v6]:port: what `$(POD_IP):7000` gives in a pod. Anything else is returned unchanged."""
     host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
     try:
         return f"[{ipaddress.IPv6Address(host)}]:{port}"

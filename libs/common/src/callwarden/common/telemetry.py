@@ -1,7 +1,7 @@
 """How numbers and spans leave the process: Prometheus text on request, OTLP when an endpoint is set.
 
 What is counted is in `metrics`, what follows a call in `trace`. The OpenTelemetry SDK is imported only when there is an
-endpoint: it costs 0.3 s of start-up and 20 MB, and without a collector nobody reads what it makes.
+endpoint: it costs 0.3 s of start-up and 20 MB, and without a collector its output is not read.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-EXPORT_INTERVAL_S: Final = 15.0  # As often as Prometheus is usually told to scrape.
+EXPORT_INTERVAL_S: Final = 15.0  # The usual scrape interval of Prometheus.
 FLUSH_TIMEOUT_S: Final = 5.0  # A collector that is away must not hold up a shutdown.
 SPANS_QUEUED_MAX: Final = 4_096  # About 4 MB; more means that the collector does not keep up, and spans are dropped.
 
@@ -265,7 +265,7 @@ async def _in_thread(name: str, work: Callable[[], None]) -> None:
         try:
             work()
         finally:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed: no caller waits any more
                 loop.call_soon_threadsafe(done.set)
 
     threading.Thread(target=run, name=name, daemon=True).start()

@@ -1,7 +1,7 @@
 """What follows a call through every hop: W3C trace context, Call-ID, deadline. Spans are made in `telemetry`.
 
 The three live in one immutable `Scope` in one context variable, because setting a context variable per request costs on
-the hot path and they always change together. Parsing is done when somebody looks, not when a request passes.
+the hot path and they always change together. Parsing happens when the value is read, not when a request passes.
 https://www.w3.org/TR/trace-context/
 """
 

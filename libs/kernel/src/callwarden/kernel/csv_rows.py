@@ -1,6 +1,6 @@
 """Reading CSV that people send, a row at a time: what is wrong is named with its line and field, nothing is unbounded.
 
-In: text to rows by the names in its first line. Out: which columns there are and what stands in them (who reads),
+In: text to rows by the names in its first line. Out: the columns and their values (the readers),
 writing CSV (callwarden.call_admission.model.csv_text), lists of numbers, whose files have no first line to go by
 (callwarden.call_admission.lists.core.list_file).
 
@@ -122,7 +122,7 @@ class _Lines:
 
 
 def _delimiter(text: str, line_chars_max: int) -> str:
-    """By the first line that says something; a comma wins, because column names hold none of the three."""
+    """By the first line that is not blank; a comma wins, because column names contain none of the three."""
     for line in _Lines(text[: _LOOKED_AT * line_chars_max], line_chars_max):
         if line.strip() and not line.startswith("#"):
             return next((mark for mark in ",;\t" if mark in line), ",")
@@ -134,7 +134,7 @@ def _header_error(names: list[str], columns: Sequence[str], required: Sequence[s
         if name not in columns:
             return LineError(line, name[:40], f"there is no such column; there are {', '.join(columns)}")
         if names.count(name) > 1:
-            return LineError(line, name, "stands in the first line twice")
+            return LineError(line, name, "is in the first line twice")
     for name in required:
         if name not in names:
             return LineError(line, name, "the column is missing in the first line")

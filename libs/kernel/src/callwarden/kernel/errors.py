@@ -22,7 +22,7 @@ class ErrorKind(Enum):
 
 
 class CallwardenError(Exception):
-    """An error whose message is meant for whoever asked: it holds no secret and no inside detail.
+    """An error whose message is meant for the caller: it contains no secret and no internal detail.
 
     `field` names the input that is wrong, where there is one (for example "spec.spend.daily.endUser").
     """
@@ -75,4 +75,4 @@ ERROR_OF_KIND: dict[ErrorKind, type[CallwardenError]] = {
     cls.kind: cls
     for cls in (Invalid, Unauthenticated, Denied, NotFound, Conflict, Exhausted, Unavailable, TimedOut, Internal)
 }
-"""The class that stands for each kind, for edges that translate a status back; total (tested)."""
+"""The class for each kind, for edges that translate a status back; total (tested)."""

@@ -1,7 +1,7 @@
 """Peak hours: when a week's dear hours begin and end, in a time zone with its changes of summer time.
 
 In: reading "Mon-Fri 08:00-20:00, Sat 10:00-14:00", the moments at which peak switches on and off. Out: which zone, and
-what holds then: a dearer price (rating), more lines (policy).
+what applies then: a higher price (rating), more lines (policy).
 """
 
 import re

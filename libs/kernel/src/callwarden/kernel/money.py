@@ -1,4 +1,4 @@
-"""Money as integers: micros, 10^-6 of the currency's unit. No float ever holds an amount.
+"""Money as integers: micros, 10^-6 of the currency's unit. No amount is ever a float.
 
 Tariffs and the cost of a call stand in callwarden.kernel.tariff.
 """
@@ -10,7 +10,7 @@ from typing import Final, NewType
 Micros = NewType("Micros", int)
 
 MICROS: Final = 1_000_000
-# The database keeps amounts in a signed 64-bit integer; a thousandth of its range leaves room for any sum of them.
+# The database stores amounts as signed 64-bit integers; a thousandth of its range leaves room for any sum of them.
 AMOUNT_MICROS_MAX: Final = 9_000_000_000_000_000
 
 _AMOUNT = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,6}))?", re.ASCII)

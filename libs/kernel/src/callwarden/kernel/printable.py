@@ -24,7 +24,7 @@ def printable(text: str, *, keep_line_breaks: bool = False) -> str:
 
 
 def printable_json(text: str) -> str:
-    """A JSON text with these characters as JSON escapes; the value that it stands for is the same."""
+    """A JSON text with these characters as JSON escapes; its value is unchanged."""
     return _escaped(text, "\n", _json_escape)
 
 

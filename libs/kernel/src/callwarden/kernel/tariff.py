@@ -79,7 +79,7 @@ class RateGroup:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What holds from the moment `from_s` (seconds since 1970 UTC) until the next window's; the first from ever."""
+    """The prices from `from_s` (seconds since 1970 UTC) until the next window begins; the first has no beginning."""
 
     from_s: int
     groups: tuple[RateGroup, ...]
@@ -183,7 +183,7 @@ def _refuse_negative(seconds: int) -> None:
 
 
 def _start(price: Price, answered_at_s: float) -> tuple[int, int]:
-    """The whole second of the start, and the index of the window that holds then."""
+    """The whole second of the start, and the index of the window in force then."""
     windows = price.windows
     if len(windows) == 1:  # most decks: then the moment doesn't matter
         return 0, 0

@@ -1,4 +1,4 @@
-"""Answers: admitted or refused, why, and with which numbers. How a rule decides stands with the rule."""
+"""Answers: admitted or refused, why, and with which numbers. How a rule decides is in the rule."""
 
 from dataclasses import dataclass
 from enum import Enum

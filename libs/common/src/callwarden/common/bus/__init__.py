@@ -1,7 +1,7 @@
 """NATS: one connection a process, events to and from JetStream, key-value buckets that are watched, a spool on disk.
 
-`streams` says which streams and buckets there are; `connection` connects and declares them; `publisher` and `spool`
-send, `consumer` receives, `kv` keeps. Payloads are bytes here: what is in them is in callwarden.api.events.
+`streams` defines the streams and buckets; `connection` connects and declares them; `publisher` and `spool` send,
+`consumer` receives, `kv` reads and writes buckets. Payloads are bytes here; callwarden.api.events defines them.
 """
 
 from callwarden.common.bus.connection import Bus

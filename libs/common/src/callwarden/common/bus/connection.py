@@ -150,7 +150,7 @@ class Bus:
         ).run(self.stopping)
 
     async def publish(self, subject: str, payload: bytes) -> None:
-        """A plain message to whoever listens now (cache invalidation): may be lost. Raises Unavailable when buffers
+        """A plain message to all current subscribers (cache invalidation): may be lost. Raises Unavailable when buffers
         are full.
         """
         try:

@@ -1,9 +1,9 @@
 """Events from JetStream to a handler: at least once, over all processes that share a durable name.
 
-What the handler does decides: it returns → acknowledged; it raises Poison or an Invalid → never again (counted,
-logged); it raises Unavailable, TimedOut, Exhausted or Conflict → again as long as the stream keeps it, since a
-database that is away for an hour is no fault of the event; it raises anything else → again after a growing pause, and
-given up as poison after FAILURES_MAX such failures. The stream still holds what was given up, until its age.
+The handler's outcome decides. It returns: acknowledged. It raises Poison or Invalid: never delivered again (counted,
+logged). It raises Unavailable, TimedOut, Exhausted or Conflict: delivered again for as long as the stream retains it,
+because an hour without a database is no fault of the event. It raises anything else: delivered again after a growing
+pause, and dropped as poison after FAILURES_MAX such failures. The stream retains dropped events until they expire.
 
 nats.py's own `fetch(n)` waits for all n until its time-out once the first has come, so we pull ourselves: one request
 for as many as we have room for, and each message is handled as it arrives.
@@ -178,7 +178,7 @@ class Consumer:
                 self._asked = 0
                 self._wake.set()
             if status not in ("100", "404", "408"):  # those: no messages, expired
-                # 503: there is no consumer by this name; somebody deleted it, or a server came back without its disk.
+                # 503: there is no consumer by this name: it was deleted, or a server came back without its disk.
                 # 409: it has just been deleted, or the server refuses for a reason of its own.
                 self._trouble = f"{status} {(message.headers or {}).get('Description', '')}".strip()
             return

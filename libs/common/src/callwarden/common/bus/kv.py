@@ -81,7 +81,7 @@ class KeyValue:
             return await self._write(key, value, headers, last.revision)
 
     async def delete(self, key: str, *, revision: int | None = None) -> None:
-        """Remove `key`; watchers are told. Nothing happens if there is none. Raises Conflict, Unavailable."""
+        """Remove `key` and notify watchers. Does nothing if there is no such key. Raises Conflict, Unavailable."""
         # A purge rolls up the key's history; its marker goes by itself, or a busy bucket would keep them all.
         headers = {KV_OP: KV_PURGE, "Nats-Rollup": "sub", api.Header.MSG_TTL: "60"}
         await self._write(key, b"", headers, revision)
@@ -121,8 +121,8 @@ class KeyValue:
     async def watch(self, pattern: str = ">") -> AsyncIterator[Change]:
         """What matches `pattern` now, then Synced, then each change, for as long as you iterate.
 
-        Never raises for the network: after a reconnect everything is compared anew, so that a change (or the end of a
-        key) that happened meanwhile is told then; what was told already isn't told again.
+        Never raises for the network: after a reconnect everything is compared again, so that a change or the end of a
+        key in the meantime is reported then. What was reported before is not reported again.
         """
         known: dict[str, int] = {}
         while True:

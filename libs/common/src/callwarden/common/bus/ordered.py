@@ -1,10 +1,9 @@
 """One reading of a bucket: everything that is in it, then each change, in order and without a gap, or an end.
 
-What nats.py's watcher can't promise: it asks for the number of messages after they may have been sent, so that now
-and then "that is all" comes before the first key, and whoever acts on what is missing lifts every ban. Here the
-consumer's own answer to its creation tells the number (as the Go client does), each message must be the next in
-sequence, and the server's heartbeats say what the last one was. Anything else ends the reading; KeyValue.watch begins
-a new one.
+The watcher of nats.py can't guarantee this. It asks for the number of messages after they may have been sent, so the
+end marker sometimes arrives before the first key, and a reader that acts on missing keys would lift every ban. Here the
+reply to the consumer's creation gives the number (as in the Go client), each message must be the next in sequence, and
+the server's heartbeats name the last one. Anything else ends the reading, and KeyValue.watch starts a new one.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ from nats.js.kv import KV_DEL, KV_MARKER_REASON, KV_OP, KV_PURGE
 
 HEARTBEAT_S: Final = 2.0
 SILENCE_MAX_S: Final = 2.5 * HEARTBEAT_S  # two heartbeats missed: the consumer is gone
-FORGOTTEN_AFTER_S: Final = 30.0  # the server drops a consumer that nobody listens to
+FORGOTTEN_AFTER_S: Final = 30.0  # the server drops a consumer without a listener
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ WAITING = Metric("callwarden_bus_publish_waiting", "gauge", "{messages}", "Event
 
 @dataclass(slots=True, eq=False)
 class _Event:
-    """Mutable: `sent_s` (monotonic) is set on each sending. With `done` somebody looks after it until it is."""
+    """Mutable: `sent_s` (monotonic) is set on each sending. With `done`, the sender of the spool waits for it."""
 
     subject: str
     message_id: str
@@ -130,7 +130,7 @@ class Publisher:
         if len(payload) > MESSAGE_BYTES_MAX:
             raise Invalid(f"an event of {len(payload)} bytes is larger than {MESSAGE_BYTES_MAX}", field="payload")
         if not message_id or not message_id.isascii() or not message_id.isprintable():
-            raise Invalid("a message id is printable ASCII", field="message_id")  # it stands in a header
+            raise Invalid("a message id is printable ASCII", field="message_id")  # it is sent in a header
         return _Event(subject, message_id, payload, trace.headers())
 
     def _keep(self, event: _Event) -> None:
@@ -223,7 +223,7 @@ class Publisher:
                     await self._send(_Event(record.subject, record.message_id, record.payload, (), done=answers[-1]))
                 await asyncio.wait(answers, timeout=ACK_TIMEOUT_S)
             finally:
-                # What is not acknowledged stays on disk; nobody else has to look after it.
+                # What is not acknowledged stays on disk, and is read from there again.
                 for token in [token for token, event in self._unacked.items() if event.done in answers]:
                     del self._unacked[token]
                 refused = [one for one in answers if not one.done() or one.exception() is not None]

@@ -2,8 +2,8 @@
 
 One file of records: length and CRC-32 (4 bytes each, big-endian), then the subject, the message id and the payload. A
 process that dies while it writes leaves a torn tail, which is cut off at the next start; what was read and
-acknowledged is remembered by an offset in a file beside, replaced atomically. After a crash some records are sent
-twice, none is lost: the message ids make that harmless.
+acknowledged is recorded as an offset in a second file, replaced atomically. After a crash some records are sent twice
+and none is lost; message ids make the duplicates harmless.
 
 fsync: once per FSYNC_INTERVAL_S of appends, off the loop. What is appended survives the death of the process at once,
 and that of the machine (power) after that interval.
@@ -93,7 +93,7 @@ class Spool:
         self._count -= sum(1 for _ in self._records(self._start, end))
         self._start = end
         if self._start == self._end:
-            # All delivered: begin anew instead of growing. The offset first: a crash in between sends again.
+            # All delivered: start again instead of growing. The offset first: a crash in between sends twice.
             self._write_offset(0)
             self._file.truncate(0)
             self._start = self._end = 0
@@ -104,8 +104,8 @@ class Spool:
 
     def _compact(self) -> None:
         """Drop what is delivered from the front of the file, which is otherwise cut only when all is delivered."""
-        beside = self._path.with_suffix(".spool-new")
-        with beside.open("wb") as kept:
+        replacement = self._path.with_suffix(".spool-new")
+        with replacement.open("wb") as kept:
             position = self._start
             while position < self._end:
                 chunk = os.pread(self._file.fileno(), min(_CHUNK_BYTES, self._end - position), position)
@@ -114,7 +114,7 @@ class Spool:
             kept.flush()
             os.fsync(kept.fileno())
         self._write_offset(0)  # before the file: a crash in between sends again, and loses nothing
-        beside.replace(self._path)
+        replacement.replace(self._path)
         self._file.close()
         self._file = self._path.open("a+b")
         self._end -= self._start
@@ -167,9 +167,9 @@ class Spool:
             return 0
 
     def _write_offset(self, offset: int) -> None:
-        beside = self._offset_path.with_suffix(".offset-new")
-        beside.write_text(str(offset))
-        beside.replace(self._offset_path)
+        replacement = self._offset_path.with_suffix(".offset-new")
+        replacement.write_text(str(offset))
+        replacement.replace(self._offset_path)
 
     def _sync_soon(self) -> None:
         mono_s = time.monotonic()

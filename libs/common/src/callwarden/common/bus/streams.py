@@ -1,7 +1,7 @@
-"""Which JetStream streams and key-value buckets there are, and how they keep what they hold. Declared by every process.
+"""The JetStream streams and key-value buckets, and their retention. Every process declares them.
 
-The one place for both (DESIGN.md "NATS"): all processes declare all of them when they connect, so that no order of
-start matters; declaring what stands as declared changes nothing.
+The only place for both (DESIGN.md "NATS"). All processes declare all of them when they connect, so the order of start
+does not matter; declaring what exists unchanged has no effect.
 """
 
 import asyncio
@@ -127,7 +127,7 @@ def _stream_config(stream: Stream, replicas: int) -> api.StreamConfig:
 
 
 def _bucket_config(bucket: Bucket, replicas: int) -> api.StreamConfig:
-    """As the NATS KV design wants it (ADR-8), with TTL per key (ADR-43; server 2.11) and markers when keys expire."""
+    """By the NATS KV design (ADR-8), with TTL per key (ADR-43; server 2.11) and markers when keys expire."""
     spec = BUCKETS[bucket]
     return api.StreamConfig(
         name=f"KV_{bucket.value}",

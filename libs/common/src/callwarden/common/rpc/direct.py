@@ -1,19 +1,19 @@
-"""The same frames over a bare TCP connection beside the gRPC stream.
+"""The same frames over a bare TCP connection instead of the gRPC stream.
 
-In: framing, the listener that a server offers it on, the link that both sides hold. Out: what is in the frames
-(rpc.stream), and the gRPC stream that everything falls back to.
+In: framing, the server's listener, the link on both sides. Out: the content of frames (rpc.stream), and the gRPC stream
+that is the fallback.
 
 Why: a message on an idle gRPC stream of grpc.aio costs each side 200 to 300 µs of CPU (threads, completion queues,
 HTTP/2), a write and a read of a socket of uvloop about 20. Coalescing hides that only under load: at 500 calls/s a
 frame holds one request, and the two requests of a call cost more than all else that is done for it (measured by
 `python -m benchmarks stream`; docs/decisions/0003).
 
-The law:
-- The gRPC stream is opened first and stays open: it says when the other side is gone, and it carries the goodbye.
-- A server offers a direct port in its initial metadata: `callwarden-direct: <port> <token>`. The token is random, is
-  good for this stream only and once, so that who hasn't come in by gRPC can't come in here.
+Rules:
+- The gRPC stream is opened first and stays open: it shows when the other side is gone, and carries the goodbye.
+- A server offers a direct port in its initial metadata: `callwarden-direct: <port> <token>`. The token is random
+  and valid once and for this stream only, so a client that was not admitted by gRPC can't connect here.
 - A client that can reach it sends the token and then length-prefixed frames; the answers come back the same way. One
-  that can't (a network policy, an old release) says nothing and uses the gRPC stream.
+  that can't (a network policy, an old release) uses the gRPC stream.
 - When the direct connection is lost the whole stream counts as broken: no request is sent twice by two ways.
 - With mutual TLS it isn't offered: everything between services is encrypted then, which this is not.
 """
@@ -174,7 +174,7 @@ class DirectListener:
         return token, ((METADATA_KEY, f"{self.port} {token.hex()}"),)
 
     def withdraw(self, token: bytes) -> None:
-        """The stream has ended: nobody is expected any more."""
+        """The stream has ended: no client is expected any more."""
         self._expected.pop(token, None)
 
     def meets(self, stranger: _Stranger) -> bool:

@@ -26,7 +26,7 @@ log = get_logger(__name__)
 
 DEADLINE_DEFAULT_S: Final = 5.0  # For a caller that set none; a call set-up that waits longer has been given up.
 
-# Marks a status as written by one of our servers, so that the caller may trust the text; holds the field, if any.
+# Marks a status as written by one of our servers, so that the caller can trust the text; names the field, if any.
 ERROR_KEY: Final = "callwarden-error"
 
 RPCS = Metric("callwarden_rpc_requests_total", "counter", "{requests}", "RPCs served.", labels=("method", "code"))
@@ -41,7 +41,7 @@ class Serving:
     tracer: Tracer = field(default_factory=lambda: Tracer(None))
     metrics: Metrics = field(default_factory=Metrics)
     direct: DirectListener = field(default_factory=DirectListener)
-    """Where streams may go on beside gRPC; offered once the server has started it."""
+    """Where streams may continue outside gRPC; offered once the server has started it."""
 
 
 # Set for each RPC: the server it came to, and the full name of the method.
@@ -144,7 +144,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
                 log_failure(method, code, error)
                 await context.abort(code, text, ((ERROR_KEY, field_name),))
             finally:
-                counts.served(code)  # how long a stream lived says nothing about how long its requests took
+                counts.served(code)  # the life of a stream is not the duration of its requests
 
         return handle
 
@@ -175,7 +175,7 @@ def _scope_of(context: grpc.aio.ServicerContext[Any, Any], deadline_s: float | N
 
 
 def log_failure(method: str, code: grpc.StatusCode, error: BaseException) -> None:
-    """What the caller is told stays short; what happened is written down here."""
+    """The caller gets a short text; the details are logged here."""
     if isinstance(error, CallwardenError) and error.kind is not ErrorKind.INTERNAL:
         log.debug("rpc.refused", method=method, code=code.name, message=error.message, field=error.field)
     else:
@@ -185,7 +185,7 @@ def log_failure(method: str, code: grpc.StatusCode, error: BaseException) -> Non
 class ClientInterceptor(grpc.aio.UnaryUnaryClientInterceptor):
     """Adds trace and Call-ID to every unary call, and a deadline: the asked one, never longer than our own caller's.
 
-    Raises TimedOut at once when our own caller has given up already: then nobody waits for the answer.
+    Raises TimedOut at once if our own caller has given up already and no longer waits for the answer.
     """
 
     async def intercept_unary_unary(

@@ -18,12 +18,12 @@ ADDRESSES_MAX: Final = (
     64  # of one name; each is a connection of every process that asks. An autoscaler stops at a dozen.
 )
 
-# A host to its addresses, as text. OSError where it has none or nobody can say.
+# A host to its addresses, as text. OSError if it has none or the resolver fails.
 Resolve: TypeAlias = Callable[[str], Awaitable[Sequence[str]]]
 
 
 async def addresses(host: str) -> Sequence[str]:
-    """What the machine's resolver says: the IPv4 addresses, or where there are none the IPv6 addresses.
+    """The answer of the machine's resolver: the IPv4 addresses or, if there are none, the IPv6 addresses.
 
     One family: both are the same pods, and our servers listen on IPv4 unless there is only IPv6. Takes as long as the
     resolver does, which gives up by itself.

@@ -1,8 +1,8 @@
-"""A channel whose certificates may be renewed: files are looked at before each call, and read anew when they changed.
+"""A channel whose certificates may be renewed: files are checked before each call, and read again if they changed.
 
 A call here is a unary one or the opening of a stream, so that the frames of a stream cost nothing more. gRPC binds
-certificates to a channel, hence a new channel beneath for each reading. Connections that stand are not broken by a
-renewal: TLS has asked once who is there, and what runs on the old channel goes on until it ends.
+certificates to a channel, hence a new channel beneath for each reading. A renewal does not break open
+connections: TLS authenticated the peer once, and what runs on the old channel continues until it ends.
 """
 
 import asyncio
@@ -89,7 +89,7 @@ class RenewingChannel(grpc.aio.Channel):
         return self._method("stream_stream", args, options)
 
     def _method(self, kind: str, args: tuple[Any, ...], options: dict[str, Any]) -> Callable[..., Any]:
-        """A method as a stub keeps it: made of the newest channel whenever it is called (5 µs)."""
+        """A method as a stub stores it: resolved on the newest channel at each call (5 µs)."""
 
         def call(*call_args: Any, **call_options: Any) -> Any:
             return getattr(self.newest(), kind)(*args, **options)(*call_args, **call_options)

@@ -47,7 +47,7 @@ class Server(grpc.aio.Server):
     """Hand it to a generated `add_…Servicer_to_server(servicer, server)`; the runtime starts and drains it."""
 
     def __init__(self, listen: str, serving: Serving, tls: "TlsFiles | None" = None, *, direct: bool = True) -> None:
-        """`direct`: offer streams a bare connection beside gRPC, see rpc.direct; never with `tls`."""
+        """`direct`: offer streams a bare connection outside gRPC, see rpc.direct; never with `tls`."""
         self.serving = serving
         self._direct = direct and tls is None
         self._listen = listen
@@ -81,7 +81,7 @@ class Server(grpc.aio.Server):
             raise Invalid(f"can't listen on {self._listen} for gRPC", field="grpc_listen") from error
         if self._direct:
             await self.serving.direct.start(self._listen.rpartition(":")[0].strip("[]"))
-        # gRPC's own start must run to its end: cancelled halfway (a process told to stop while it starts) it leaves a
+        # gRPC's own start must run to its end: cancelled halfway (a process stopped while it starts) it leaves a
         # server whose stop raises InvalidStateError.
         self._starting = asyncio.ensure_future(self._server.start())
         await asyncio.shield(self._starting)
@@ -89,7 +89,7 @@ class Server(grpc.aio.Server):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def not_ready(self) -> None:
-        """Answer health with NOT_SERVING from now on, so that nobody new comes."""
+        """Answer health with NOT_SERVING from now on, so that no new client connects."""
         await self._health.enter_graceful_shutdown()
 
     def add_insecure_port(self, address: str) -> int:
@@ -117,7 +117,7 @@ class Server(grpc.aio.Server):
         await self.stop(timeout_s)
 
 
-# What tells one reading of the files from another.
+# Distinguishes one reading of the files from another.
 Stamp: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
@@ -173,4 +173,4 @@ class TlsFiles:
             read = self.cert.read_bytes(), self.key.read_bytes(), self.ca.read_bytes()
             if self.stamp() == before:
                 return before, *read
-        raise OSError(f"{self.cert} and the files beside it change all the time")
+        raise OSError(f"{self.cert} and the files next to it keep changing")

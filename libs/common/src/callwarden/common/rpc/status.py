@@ -19,8 +19,8 @@ CODE_OF_KIND: Final[dict[ErrorKind, StatusCode]] = {
 }
 """Total over ErrorKind, and one to one (tested)."""
 
-INTERNAL_TEXT: Final = "internal error"  # All that a caller learns of an exception nobody foresaw.
-UNSAID: Final = "the request failed"  # Where nothing of ours has said why: nobody answers, or what answers is not ours.
+INTERNAL_TEXT: Final = "internal error"  # All that a caller learns of an unforeseen exception.
+UNSAID: Final = "the request failed"  # No server of ours gave a reason: no answer, or one from something else.
 MESSAGE_CHARS_MAX: Final = 512  # gRPC puts it into a header; 8 KiB of headers is what a peer accepts.
 
 _KIND_OF_CODE: Final = {code.value[0]: kind for kind, code in CODE_OF_KIND.items()} | {
@@ -38,7 +38,7 @@ _KIND_OF_CODE: Final = {code.value[0]: kind for kind, code in CODE_OF_KIND.items
 def to_status(error: BaseException) -> tuple[StatusCode, str, str]:
     """Status code, text and field for the caller. Only a CallwardenError speaks; anything else is a fixed text."""
     if isinstance(error, CallwardenError) and error.kind is not ErrorKind.INTERNAL:
-        # A message may repeat what somebody sent, which need not be Unicode; then no reply could carry it.
+        # A message may repeat what a client sent, which need not be Unicode; then no reply could carry it.
         text = error.message[:MESSAGE_CHARS_MAX].encode("utf-8", "replace").decode()
         return CODE_OF_KIND[error.kind], text, error.field
     if isinstance(error, TimeoutError):  # a deadline that we ourselves set, with asyncio.timeout
@@ -47,6 +47,6 @@ def to_status(error: BaseException) -> tuple[StatusCode, str, str]:
 
 
 def to_error(code: int, message: str, *, field: str = "") -> CallwardenError:
-    """The error that a status number (not 0) stands for, on the caller's side. `message` is from one of ours, or ''."""
+    """The error for a status number (not 0), on the caller's side. `message` is from one of ours, or ''."""
     kind = _KIND_OF_CODE.get(code, ErrorKind.INTERNAL)
     return ERROR_OF_KIND[kind](message or f"{UNSAID}: {kind.value}", field=field)

@@ -87,7 +87,7 @@ class Database:
 
         For imports. PostgreSQL notes what a SERIALIZABLE transaction reads by pages of indexes, and a foreign key's
         check reads: one that inserts 100,000 rows shares pages with every call and loses against all of them. Unique
-        and foreign keys hold at READ COMMITTED as well. CockroachDB tells keys apart and stays SERIALIZABLE.
+        and foreign keys hold at READ COMMITTED as well. CockroachDB stays SERIALIZABLE.
         """
 
         async def attempt() -> T:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 STATEMENT_TIMEOUT_S: Final = 5.0  # longer than any hot statement by a factor of 100; the call has been given up by then
 CONNECT_TIMEOUT_S: Final = 5.0
-STATEMENTS_CACHED: Final = 100  # prepared statements a connection keeps; we have a dozen
+STATEMENTS_CACHED: Final = 100  # prepared statements per connection; we have a dozen
 LIFETIME_IDLE_S: Final = 300.0
 
 

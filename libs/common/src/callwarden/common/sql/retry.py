@@ -58,7 +58,7 @@ def sqlstate_of(error: BaseException) -> str:
 
 
 def translated(error: BaseException) -> CallwardenError | None:
-    """Unavailable if the database could not be asked, OutcomeUnknown if it says that it doesn't know what became of
+    """Unavailable if the database could not be reached, OutcomeUnknown if it does not know the outcome of
     it, None if the error is about what was asked."""
     if sqlstate_of(error) == COMPLETION_UNKNOWN:
         return OutcomeUnknown("the database doesn't know whether it was written")
@@ -68,7 +68,7 @@ def translated(error: BaseException) -> CallwardenError | None:
         or (isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated)
         or sqlstate_of(error).startswith(_UNAVAILABLE_CLASSES)
         # asyncpg's InterfaceError is a closed connection or pool, or a mistake of ours such as a wrong number of
-        # arguments: only its text tells them apart.
+        # arguments: only its text distinguishes them.
         or (isinstance(error, asyncpg.InterfaceError) and _CLOSED.search(str(error)) is not None)
     )
     return Unavailable("the database is not available") if away else None

@@ -123,6 +123,7 @@ def _encode(location: Location) -> events_pb2.Location:
                 instance_id=binding.instance_id,
                 user_agent=binding.user_agent,
                 account_id=binding.account_id,
+                q_thousandths=None if binding.q is None else round(binding.q * 1_000),
             )
             for binding in location.bindings
         ],
@@ -144,6 +145,7 @@ def _decode(value: events_pb2.Location) -> Location:
                 account_id=contact.account_id,
                 instance_id=contact.instance_id,
                 user_agent=contact.user_agent,
+                q=contact.q_thousandths / 1_000 if contact.HasField("q_thousandths") else None,
             )
         )
     return Location(value.realm, value.username, tuple(bindings), tuple(value.numbers))

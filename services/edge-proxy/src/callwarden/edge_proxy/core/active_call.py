@@ -342,19 +342,22 @@ class ActiveCalls:
         if call.state not in TALKING:
             return
         context.stats.calls_cut += 1
-        self._end(call, CallEvent.CUT, why, context.unix_s)
+        self._end(call, CallEvent.CUT, why, context.mono_s)
 
-    def hung_up(self, call: EdgeCall, why: str, ended_at_s: float) -> None:
-        """A side hung up, and the other one has accepted it.
+    def hung_up(self, call: EdgeCall, why: str, ended_mono_s: float) -> None:
+        """A side hung up at that moment, and the other one has accepted it.
 
         In an early dialog the answer to the INVITE decides (RFC 3261 15.1.1); a second end of a call changes nothing.
         """
         if call.state not in TALKING:
             return
-        self._end(call, CallEvent.HUNG_UP, why, ended_at_s)
+        self._end(call, CallEvent.HUNG_UP, why, ended_mono_s)
 
-    def _end(self, call: EdgeCall, event: CallEvent, why: str, ended_at_s: float) -> None:
+    def _end(self, call: EdgeCall, event: CallEvent, why: str, ended_mono_s: float) -> None:
         context = self._context
+        # The monotonic clock says how long the talk was. The wall clock, which may have been set meanwhile, only says
+        # when it began (DESIGN D15).
+        talk_s = max(ended_mono_s - call.answered_mono_s, 0.0)
         before = call.state
         call.step(event)
         if event is CallEvent.CUT:
@@ -365,7 +368,7 @@ class ActiveCalls:
                 call.call_id,
                 call.account_id,
                 call.answered_unix_s,
-                max(ended_at_s, call.answered_unix_s),
+                call.answered_unix_s + talk_s,
                 why,
                 0,
                 call.trunk,

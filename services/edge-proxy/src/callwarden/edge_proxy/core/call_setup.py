@@ -119,7 +119,9 @@ class CallSetup:
         context.counters.challenged(source.host, source.port, "", context.mono_s)
         realm = context.proxy.realm_of(request.from_.uri) or context.proxy.realms[0]
         rules = context.book.for_realm(realm)
-        headers = self._challenger.headers("Proxy-Authenticate", realm, rules, source.host, context.unix_s, stale=stale)
+        headers = self._challenger.headers(
+            "Proxy-Authenticate", realm, rules, request, source.host, context.unix_s, stale=stale
+        )
         context.answer_stateless(request, source, 407, None, headers)
 
     def _accept(self, request: Request, source: SocketAddress, realm: str) -> EdgeCall | None:
@@ -163,7 +165,7 @@ class CallSetup:
                 # Asked again, as RFC 3261 22.1 has it; the guess is counted.
                 refuse = Refuse(answer.reason, "credentials", text="wrong credentials")
                 headers = self._challenger.headers(
-                    "Proxy-Authenticate", self._realm(call), call.rules, host, context.unix_s, stale=False
+                    "Proxy-Authenticate", self._realm(call), call.rules, call.request, host, context.unix_s, stale=False
                 )
                 self._failures.refuse(call, refuse, _PASSED_AUTH[:-1], headers=headers)
             else:

@@ -4,6 +4,7 @@ In: caller ids, domains, called names and numbers. Out: credentials (`challenge`
 """
 
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from callwarden.edge_proxy.core.call import Target
 from callwarden.edge_proxy.core.context import ProxyIdentity
@@ -15,6 +16,7 @@ from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip.address import Endpoint
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request
+from callwarden.sip.uri import Uri
 
 DIALLED_MAX = 64  # For the record; longer ones are no number and no name of ours.
 
@@ -37,9 +39,11 @@ def caller_number(request: Request, identity: CallerIdentity, username: str, pro
     """
     try:
         sender = request.from_.uri
-        shown = sender.username
+        shown = _in_full(sender, proxy)
     except Malformed:
         return Refuse(Reason.MALFORMED, "caller-id", text="From can't be read")
+    except BadNumber:
+        return Refuse(Reason.CALLER_ID, "caller-id", text="From has a local number of somebody else's")
     if identity.is_trunk:
         return shown[:DIALLED_MAX]
     if proxy.realm_of(sender) is None:
@@ -58,9 +62,11 @@ def called_party(
     """Whom the INVITE is for."""
     try:
         uri = request.uri
-        user = uri.username
+        user = _in_full(uri, proxy)
     except Malformed:
         return Refuse(Reason.MALFORMED, "called", text="the Request-URI can't be read")
+    except BadNumber:
+        return Refuse(Reason.BAD_NUMBER, "called", text="a local number whose phone-context isn't ours to complete")
     realm = proxy.realm_of(uri)
     if realm is None:
         # No open relay, for any caller (spec.routing.blockOtherDomains, forwardToOtherDomains).
@@ -90,6 +96,30 @@ def _phones(location: Location, unix_s: UnixS) -> tuple[Target, ...]:
 
 def _phone(binding: Binding) -> Target:
     return Target(binding.uri, binding.received, is_phone=True)
+
+
+def _in_full(uri: Uri, proxy: ProxyIdentity) -> str:
+    """The user part, in global form where a phone-context makes it a local number (RFC 3966 5.1.5).
+
+    Raises Malformed, BadNumber for what the context leaves open: a national prefix, a numbering plan of others.
+    """
+    user = uri.username
+    context = uri.params.get("phone-context")
+    name, _, params = user.partition(";")
+    for param in params.split(";"):
+        key, _, value = param.partition("=")
+        if key.lower() == "phone-context":
+            context = value
+    if context is None or name.startswith("+"):
+        return user
+    context = unquote(context).lower()
+    if context.startswith("+"):
+        if name.startswith("0"):
+            raise BadNumber(user)
+        return f"{context}{name}"
+    if context in proxy.realms:
+        return name
+    raise BadNumber(user)
 
 
 def _number_of(user: str) -> str | None:

@@ -9,12 +9,14 @@ from enum import Enum
 
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.kernel.clock import UnixS
-from callwarden.sip.digest import Credentials, Freshness, NonceKeys, parse_credentials
+from callwarden.sip.digest import Algorithm, Credentials, Freshness, NonceKeys, parse_credentials
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request
 from callwarden.sip.uri import parse_uri
 
 _SALT_BYTES = 5
+# They give up at any challenge that isn't MD5, wherever it stands (libre before 2.0; Debian 12 has baresip 1.0.0).
+_MD5_AGENTS = ("baresip v0.", "baresip v1.")
 USES_MAX = 65_536  # In each of two generations; at 500 calls/s and a nonce life of 300 s the last 130 s at least.
 
 
@@ -38,9 +40,12 @@ class Challenger:
         self._uses = Uses()
 
     def headers(
-        self, name: str, realm: str, rules: Rules, host: str, unix_s: UnixS, *, stale: bool
+        self, name: str, realm: str, rules: Rules, request: Request, host: str, unix_s: UnixS, *, stale: bool
     ) -> list[tuple[str, str]]:
         """The challenges as headers called `name` (WWW-Authenticate or Proxy-Authenticate), in policy's order. 8 µs."""
+        offered = rules.offered
+        if len(offered) > 1 and (request.get("user-agent") or "").startswith(_MD5_AGENTS):
+            offered = (Algorithm.MD5,)
         # Bound to the address: a nonce seen on the wire is worth nothing elsewhere, and a client that
         # answers a challenge has shown that packets reach it there.
         nonce = self._keys.issue(unix_s, self._random_bytes(_SALT_BYTES), host)
@@ -48,7 +53,7 @@ class Challenger:
         # As str(Challenge) has it; the realm is ours and needs no escapes. 3 µs less for each.
         return [
             (name, f'Digest realm="{realm}", nonce="{nonce}", algorithm={algorithm}, qop="auth"{more}')
-            for algorithm in rules.offered
+            for algorithm in offered
         ]
 
     def examine(

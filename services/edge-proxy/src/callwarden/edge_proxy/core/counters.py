@@ -10,6 +10,8 @@ In: the sums since the last report, and the edge's own windows, by which it defe
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
+from ipaddress import IPv6Network
 
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.kernel.clock import MonoS
@@ -32,6 +34,12 @@ class Excess(Enum):
 
     RATE = "rate"  # messages, or failed credentials: the latter nobody can send in another's name
     WRONG = "wrong"  # malformed or meaningless messages
+
+
+@lru_cache(16_384)
+def network_of(host: str) -> str:
+    """The /64 of an IPv6 address, as "2001:db8:1:2::/64"."""
+    return str(IPv6Network((host, 64), strict=False))
 
 
 @dataclass(slots=True)
@@ -138,7 +146,10 @@ class EdgeCounters:
 
     def message(self, host: str, mono_s: MonoS) -> Excess | None:
         """One datagram from there; the limit of ours that it is over."""
-        return self._use(host, mono_s).add_message(self._rules, mono_s)
+        excess = self._use(host, mono_s).add_message(self._rules, mono_s)
+        if excess is None and ":" in host:
+            return self._network(host, mono_s).add_message(self._rules, mono_s)
+        return excess
 
     def may_exceed(self, host: str, excess: Excess, mono_s: MonoS, *, known: bool) -> bool:
         """Whether a message over a limit is served all the same. `known`: a phone is registered there, or it is a
@@ -157,6 +168,8 @@ class EdgeCounters:
         """What came was malformed or meaningless."""
         self._use(host, mono_s).add_wrong(self._rules, mono_s)
         self._table.heat(host)
+        if ":" in host:
+            self._network(host, mono_s).add_wrong(self._rules, mono_s)
 
     def challenged(self, host: str, port: int, username: str, mono_s: MonoS) -> None:
         self._use(host, mono_s).endpoint(port, username).challenges += 1
@@ -168,6 +181,8 @@ class EdgeCounters:
         entry.add_failure(self._rules, mono_s)
         entry.endpoint(port, username).failures += 1
         self._table.heat(host)
+        if ":" in host:
+            self._network(host, mono_s).add_failure(self._rules, mono_s)
 
     def succeeded(self, host: str, port: int, username: str, mono_s: MonoS) -> None:
         entry = self._use(host, mono_s)
@@ -194,6 +209,11 @@ class EdgeCounters:
             if endpoints:
                 entry.endpoints = {}
         return reports
+
+    def _network(self, host: str, mono_s: MonoS) -> AddressSum:
+        """The /64 of an IPv6 address: whoever has one of its addresses mostly has all of them (RFC 6177), so it is held
+        to the limits of one address. It is not reported: bans are on addresses."""
+        return self._table.use(network_of(host), mono_s)
 
     def _use(self, host: str, mono_s: MonoS) -> AddressSum:
         entry = self._unreported.get(host)

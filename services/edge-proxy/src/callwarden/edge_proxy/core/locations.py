@@ -25,6 +25,8 @@ class Binding:
     account_id: str
     instance_id: str = ""
     user_agent: str = ""
+    q: float | None = None
+    """How much the phone is preferred, 0 to 1 (RFC 3261 20.10); None: it doesn't say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,11 @@ class Location:
         return self.realm, self.username
 
     def live(self, unix_s: UnixS) -> tuple[Binding, ...]:
-        return tuple(binding for binding in self.bindings if binding.expires_s > unix_s)
+        """Those that are there now, the most preferred first; none given is 1 (RFC 3261 16.6)."""
+        found = [binding for binding in self.bindings if binding.expires_s > unix_s]
+        if any(binding.q is not None for binding in found):
+            found.sort(key=lambda binding: -1.0 if binding.q is None else -binding.q)
+        return tuple(found)
 
 
 class Locations:

@@ -77,7 +77,9 @@ class EdgeRegistration:
         context.stats.challenges += 1
         context.counters.challenged(source.host, source.port, "", context.mono_s)
         rules = context.book.for_realm(realm)
-        return self._challenger.headers("WWW-Authenticate", realm, rules, source.host, context.unix_s, stale=stale)
+        return self._challenger.headers(
+            "WWW-Authenticate", realm, rules, request, source.host, context.unix_s, stale=stale
+        )
 
     def verified(self, waiting: AwaitingRegistration, answer: CallerIdentity | Rejected | Unanswered) -> None:
         """auth's answer."""

@@ -39,6 +39,7 @@ class InDialogRequest:
     cookie: Cookie
     call_id: str
     begun_unix_s: float
+    begun_mono_s: float
     contact: str
     source: SocketAddress
     client: ClientTransaction | None = None
@@ -76,6 +77,9 @@ class Relay:
             context.counters.wrong(source.host, context.mono_s)
             context.answer_stateless(request, source, 403)
             return
+        if request.method == "REFER" and not self._may_refer(found, call):
+            context.answer_stateless(request, source, 403)
+            return
         try:
             self._pass(request, source, found, call)
         except Malformed as error:
@@ -84,13 +88,21 @@ class Relay:
             context.stats.unavailable += 1
             context.answer_stateless(request, source, 503, None, [("Retry-After", str(OVERLOAD_RETRY_S))])
 
+    def _may_refer(self, found: Cookie, call: EdgeCall | None) -> bool:
+        """Only to a phone of ours, whose new call is decided like any other. A carrier would place it itself, and
+        charge us for what no account was asked for."""
+        receiver = None if call is None else self._receiver(call, found)
+        return self._context.is_from_peer if receiver is None else receiver.is_phone
+
     def _pass(self, request: Request, source: SocketAddress, found: Cookie, call: EdgeCall | None) -> None:
         context = self._context
         method = request.method
         copy, to = self._prepare(request, found, call, None)
         server = context.layer.accept(request, context.reply_peer(request, source), context.mono_s)
         contact = (request.get("contact") or "") if method in _REFRESHING else ""
-        forwarded = InDialogRequest(method, server, call, found, request.call_id, context.unix_s, contact, source)
+        forwarded = InDialogRequest(
+            method, server, call, found, request.call_id, context.unix_s, context.mono_s, contact, source
+        )
         server.context = forwarded
         if method == "INVITE":
             context.respond(server, build.response(request, 100))
@@ -327,7 +339,7 @@ class Relay:
         context = self._context
         why = "caller-bye" if forwarded.cookie.from_caller else "callee-bye"
         if forwarded.call is not None:
-            self._active_calls.hung_up(forwarded.call, why, forwarded.begun_unix_s)
+            self._active_calls.hung_up(forwarded.call, why, forwarded.begun_mono_s)
         elif not self._calls.was_closed(forwarded.cookie.hold_id):
             # Of a call that another edge, or this one before a restart, set up: its hold knows the rest.
             self._calls.close_unknown(forwarded.cookie.hold_id)

@@ -14,8 +14,8 @@ from callwarden.sip.digest import Algorithm
 Network = IPv4Network | IPv6Network
 
 # spec.authentication.digest.algorithms: offered in this order, and accepted. RFC 8760 2.3 wants the best first; but
-# Debian's baresip 1.0 and SIPp 3.6 look at the first challenge only, know only MD5, and would never get in. Policy 2 is
-# for those whose phones know better.
+# SIPp 3.6 and others look at the first challenge only, know only MD5, and would never get in. Policy 2 is for those
+# whose phones know better.
 _OFFERED: dict[int, tuple[Algorithm, ...]] = {
     0: (Algorithm.MD5,),
     1: (Algorithm.MD5, Algorithm.SHA_256),

@@ -2,17 +2,22 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Final
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from callwarden.common.sql import Database
+from callwarden.common.sql import Database, RetriesExhausted
 from callwarden.kernel import ids
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
 from callwarden.payment.core.topup import Credited, Paid, Payee, TopUp, balance_after, repeated
 from callwarden.schema.tables import account, counter, ledger_entry, payment
+
+# How often a top-up that lost all its attempts to other writers of the account starts over. One of those who collide
+# always commits, so a payer meets a Conflict only where many processes write one account for seconds.
+_ROUNDS_MAX: Final = 8
 
 
 class SqlLedgerStore:
@@ -65,14 +70,24 @@ class SqlLedgerStore:
 
         async with self._turn:
             try:
-                return await self._database.transaction("top-up", work)
+                return await self._transaction(work)
             except IntegrityError:
                 # The same key for another account, at the same moment: no common row to wait for. It is committed
                 # now, so the second attempt finds it.
                 try:
-                    return await self._database.transaction("top-up", work)
+                    return await self._transaction(work)
                 except IntegrityError as error:
                     raise Conflict("this key was used for another payment", field="key") from error
+
+    async def _transaction(self, work: Callable[[AsyncConnection], Awaitable[Credited]]) -> Credited:
+        """Runs `work` until it commits. Raises RetriesExhausted after _ROUNDS_MAX rounds of attempts: each of them was
+        rolled back, so nothing is written twice."""
+        for _ in range(_ROUNDS_MAX - 1):
+            try:
+                return await self._database.transaction("top-up", work)
+            except RetriesExhausted:
+                continue
+        return await self._database.transaction("top-up", work)
 
     async def _account_id(self, name: str) -> uuid.UUID:
         """The account's id. In a transaction of its own: reading the names of all accounts must not conflict with

@@ -576,6 +576,7 @@ class Contact(_message.Message):
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     USER_AGENT_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    Q_THOUSANDTHS_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     received: _builtins.str
     """Where the REGISTER came from: requests go there (RFC 3581, NAT)."""
@@ -587,6 +588,8 @@ class Contact(_message.Message):
     instance_id: _builtins.str
     user_agent: _builtins.str
     account_id: _builtins.str
+    q_thousandths: _builtins.int
+    """How much the phone is preferred, in thousandths (RFC 3261 20.10)."""
     def __init__(
         self,
         *,
@@ -599,12 +602,15 @@ class Contact(_message.Message):
         instance_id: _builtins.str = ...,
         user_agent: _builtins.str = ...,
         account_id: _builtins.str = ...,
+        q_thousandths: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_q_thousandths", b"_q_thousandths", "q_thousandths", b"q_thousandths"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "call_id", b"call_id", "cseq", b"cseq", "expires_at_s", b"expires_at_s", "instance_id", b"instance_id", "local", b"local", "received", b"received", "uri", b"uri", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_q_thousandths", b"_q_thousandths", "account_id", b"account_id", "call_id", b"call_id", "cseq", b"cseq", "expires_at_s", b"expires_at_s", "instance_id", b"instance_id", "local", b"local", "q_thousandths", b"q_thousandths", "received", b"received", "uri", b"uri", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__q_thousandths: _TypeAlias = _typing.Literal["q_thousandths"]  # noqa: Y015
+    _WhichOneofArgType__q_thousandths: _TypeAlias = _typing.Literal["_q_thousandths", b"_q_thousandths"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__q_thousandths) -> _WhichOneofReturnType__q_thousandths | None: ...
 
 Global___Contact: _TypeAlias = Contact  # noqa: Y015
 

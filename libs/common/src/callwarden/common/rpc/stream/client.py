@@ -33,8 +33,8 @@ log = get_logger(__name__)
 
 RECONNECT_MIN_S: Final = 0.05
 RECONNECT_MAX_S: Final = 1.0  # A restarted process is up in a second or two; asking once a second costs nothing.
-CONNECT_PATIENCE_S: Final = 1.0  # Calls wait this long for a first connection; then they fail at once until it stands.
-ATTEMPT_S: Final = 10.0  # Then it begins anew: with the certificates of then, which may have been the reason.
+CONNECT_PATIENCE_S: Final = 1.0  # Calls wait this long for a first connection; then they fail at once until it is open.
+ATTEMPT_S: Final = 10.0  # Then it restarts with the certificates of that moment, which may have been the reason.
 STABLE_S: Final = 1.0  # A connection that lived this long was a good one: reconnect without growing pauses.
 
 CALLS = Metric(
@@ -104,7 +104,7 @@ class StreamClient:
         return self._connection is not None
 
     async def connected(self) -> None:
-        """Return when the stream is open, as the server has confirmed; for whoever has nothing to do without."""
+        """Return when the stream is open, as the server has confirmed; for callers that can do nothing without it."""
         await self._has_connection.wait()
 
     @property
@@ -204,7 +204,7 @@ _Waiting = tuple[int, str, bytes, float, trace.Scope]
 
 
 class _Connection:
-    """One stream from opening to its end. `pending` holds who waits, `queue` what is not written yet."""
+    """One stream from opening to its end. `pending`: the callers that wait; `queue`: what is not written yet."""
 
     def __init__(self, method: Any, target: str, counts: tuple[Any, Any], *, wait_for_ready: bool) -> None:
         self._loop = asyncio.get_running_loop()
@@ -218,7 +218,7 @@ class _Connection:
         self.opened: asyncio.Future[bool] = self._loop.create_future()
         self.leaving: asyncio.Future[None] = self._loop.create_future()  # nothing new any more
         self._wake = asyncio.Event()
-        self._link: direct.Link | None = None  # where frames go instead of the gRPC stream, once it stands
+        self._link: direct.Link | None = None  # where frames go instead of the gRPC stream, once it is open
         self._flushing = False
         self._last_id = GOODBYE_ID
         self._ended = False
@@ -400,7 +400,7 @@ class _Connection:
                 item = add(
                     id=item_id, method=method, timeout_ms=max(1, int((deadline_s - mono_s) * 1000)), payload=payload
                 )
-                # Whoever chose them may have put in what is no Unicode (a lone surrogate): then it goes without.
+                # A caller chose them, and they may not be Unicode (a lone surrogate): then they are left out.
                 with suppress(ValueError):
                     if scope.traceparent:  # a field that is set to '' costs 0.3 µs, too
                         item.traceparent = scope.traceparent

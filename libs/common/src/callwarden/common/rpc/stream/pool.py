@@ -1,9 +1,9 @@
 """Several targets of one service: the same key goes to the same target, and to the next one while that is away.
 
-Affinity is for speed only (an account's rows are hot in one process, DESIGN.md D2); any target answers rightly.
+Affinity is for speed only (an account's rows are hot in one process, DESIGN.md D2); any target answers correctly.
 
-A target whose host is a name stands for every address behind it. Names are looked up again and again, so that a process
-that was added gets its share, and one that was taken away is let go of, without anybody being told.
+A target whose host is a name means every address of that name. Names are looked up repeatedly, so a process that was
+added gets its share and one that was removed is released, without any notification.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from callwarden.kernel.errors import Unavailable
 
 log = get_logger(__name__)
 
-LOOK_UP_EVERY_S: Final = 5.0  # A cluster's DNS lets an answer live for five seconds: sooner it says the same.
-LOOK_UP_SOON_S: Final = 1.0  # while there is nobody to ask
+LOOK_UP_EVERY_S: Final = 5.0  # A cluster's DNS caches an answer for five seconds: asking sooner gives the same.
+LOOK_UP_SOON_S: Final = 1.0  # while there is no target
 FIRST_LOOK_UP_S: Final = 2.0  # What a start waits for names at most; then it goes on, and looks again.
 FINISH_TIMEOUT_S: Final = 10.0  # Twice the longest that a caller waits for an answer.
 
@@ -126,7 +126,7 @@ class StreamPool:
             try:
                 found = await names.targets(target, resolve) if names.is_name(target) else (target,)
             except OSError as error:
-                # DNS is away, or nobody behind the name is ready. Who was there last may still be: trying costs little.
+                # DNS is away, or no address is ready. The last known ones may still be there: trying costs little.
                 log.debug("pool.name_unknown", service=self._service, name=target, error=str(error))
                 continue
             if self._known.get(target) != found:
@@ -138,8 +138,8 @@ class StreamPool:
     async def wait_up(self, timeout_s: float) -> bool:
         """Wait until every target is connected, at most `timeout_s`; whether all are.
 
-        For a start: processes that are started together would refuse their first calls for a second otherwise. Whoever
-        is still away then is tried again and again, and nobody waits for it any more.
+        For a start: processes that are started together would refuse their first calls for a second otherwise. Targets
+        that are still away then are retried in the background.
         """
         try:
             async with asyncio.timeout(timeout_s):

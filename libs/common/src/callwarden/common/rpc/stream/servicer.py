@@ -9,7 +9,7 @@ in flight, the three cost about 13, 16 and 20 µs (benchmarks/stream.py). Beginn
 3.12 can, would save a third of the difference; done by hand on 3.11 it would run under the reader's Task, so that an
 asyncio.timeout() in a handler cancelled the reader.
 
-Inside, `trace.deadline_remaining_s()` tells how long the caller will wait, and logs carry trace and Call-ID. When the
+Inside, `trace.deadline_remaining_s()` is how long the caller will wait, and logs carry trace and Call-ID. When the
 time has passed or the caller has cancelled, the Task or Future is cancelled and nothing is answered.
 """
 
@@ -65,7 +65,7 @@ _OK: Final = 0
 
 
 class StreamServicer:
-    """Serves `Stream` of one service: inherit it beside the generated servicer, first.
+    """Serves `Stream` of one service: inherit from it before the generated servicer.
 
     class AuthGrpc(StreamServicer, AuthServiceServicer):
         def __init__(self, app: Auth) -> None:
@@ -98,7 +98,7 @@ class StreamServicer:
         )
         token, offer = serving.direct.offer(stream.adopt) if serving.direct.port else (b"", ())
         try:
-            await context.send_initial_metadata(offer)  # tells the client that the stream stands
+            await context.send_initial_metadata(offer)  # shows the client that the stream is open
             while (frame := await stream.next_frame()) is not None:
                 yield frame
         finally:
@@ -147,7 +147,7 @@ _Reply: TypeAlias = tuple[int, bytes, int, str, _Meter | None, float]
 
 
 class _ServedStream:
-    """The state of one stream. `running` holds what is being worked on, with the time it has."""
+    """The state of one stream. `running`: the requests in progress, with their deadlines."""
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class _ServedStream:
         self._replies: deque[_Reply] = deque()
         self._wake = asyncio.Event()
         self._written = asyncio.Event()
-        self._link: direct.Link | None = None  # where replies go instead of the gRPC stream, once it stands
+        self._link: direct.Link | None = None  # where replies go instead of the gRPC stream, once it is open
         self._flushing = False
         self._client_done = False
         self._goodbye = False
@@ -186,7 +186,7 @@ class _ServedStream:
                 while len(self._replies) >= self._in_flight_max:  # a client that does not read gets no more work done
                     self._written.clear()
                     await self._written.wait()
-        except grpc.aio.BaseError as error:  # the stream is gone; anything else is ours, and told by Stream
+        except grpc.aio.BaseError as error:  # the stream is gone; any other error is ours, and Stream reports it
             log.debug("stream.read_failed", error=repr(error))
         finally:
             self._client_done = True
@@ -294,7 +294,7 @@ class _ServedStream:
         try:
             payload = (await result).SerializeToString()
         except asyncio.CancelledError:
-            if self._take(item_id):  # somebody else cancelled it: the client still waits
+            if self._take(item_id):  # cancelled from elsewhere: the client still waits
                 self._fail(item_id, Internal("cancelled"), meter, began_s)
             raise
         except Exception as error:
@@ -314,7 +314,7 @@ class _ServedStream:
     def _done(self, item_id: int, done: asyncio.Future[Any], meter: _Meter, began_s: float) -> None:
         if not self._take(item_id):
             if not done.cancelled():
-                done.exception()  # given up: nobody will look at it
+                done.exception()  # given up: its result is not read
             return
         if done.cancelled():
             self._fail(item_id, Internal("cancelled"), meter, began_s)
@@ -382,7 +382,7 @@ class _ServedStream:
         return frame
 
     async def say_goodbye(self) -> None:
-        """When the process shuts down, have the client told."""
+        """Notifies the client when the process shuts down."""
         await self._serving.stopping.wait()
         self._goodbye = True
         self._wake.set()
@@ -406,7 +406,7 @@ class _ServedStream:
             self._wake.set()
 
     def abandon(self) -> None:
-        """The stream is gone: nobody waits for what is being worked on."""
+        """The stream is gone: no caller waits for the requests in progress."""
         if self._sweeper is not None:
             self._sweeper.cancel()
         for item_id in list(self.running):

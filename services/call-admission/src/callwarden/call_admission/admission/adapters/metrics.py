@@ -31,6 +31,13 @@ IGNORED = Metric(
 BATCHES = Metric("callwarden_admission_batches_total", "counter", "{transactions}", "Group commits begun.")
 COMMANDS = Metric("callwarden_admission_commands_total", "counter", "{commands}", "Commands in them.")
 FAILED = Metric("callwarden_admission_failed_batches_total", "counter", "{transactions}", "Group commits that failed.")
+CLOCK_SKEW = Metric(
+    "callwarden_admission_edge_clock_skew_seconds",
+    "gauge",
+    "s",
+    "An edge's clock less this process's, as of its last request. Charges don't depend on it.",
+    labels=("edge",),
+)
 QUEUED = Metric("callwarden_admission_queued", "gauge", "{commands}", "Commands that wait for the next group commit.")
 QUOTES = Metric(
     "callwarden_admission_quotes_total",
@@ -56,6 +63,7 @@ GROWN = Metric(
 def register(metrics: Metrics, app: CallAdmission, attempts: AdmissionAttempts, quotes: GrpcQuotes) -> None:
     """Registers the metrics; they are read when they are scraped."""
     stats, commits = app.stats, app.commit_stats
+    metrics.observe(CLOCK_SKEW, lambda: {(edge,): skew_s for edge, skew_s in app.edge_clocks.skew_s.items()})
     metrics.observe(ADMITTED, lambda: stats.admitted)
     metrics.observe(REFUSED, lambda: {(rule, reason): n for (rule, reason), n in stats.refused.items()})
     metrics.observe(REPORTED, lambda: {(rule,): n for rule, n in commits.reported.items()})

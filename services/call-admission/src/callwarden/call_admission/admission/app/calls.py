@@ -25,6 +25,7 @@ from callwarden.call_admission.admission.core.commands import (
     Refused,
 )
 from callwarden.call_admission.admission.core.decide import Evaluation
+from callwarden.call_admission.admission.core.edge_clocks import EdgeClocks
 from callwarden.call_admission.admission.core.queries import AdmissionQuery
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.admission.core.state import Changes, Loaded, ReadSet
@@ -100,6 +101,7 @@ class CallAdmission:
         self._usual: Pricing | None = None
         """The pricing of the account that was learnt last."""
         self.stats = AdmissionStats()
+        self.edge_clocks = EdgeClocks()
 
     @property
     def commit_stats(self) -> CommitStats:
@@ -131,6 +133,8 @@ class CallAdmission:
         Raises Unavailable (no hold is known to exist), Exhausted, Conflict for a call that is over already.
         """
         unix_s = self._clock.unix_s()
+        if self.edge_clocks.observe(request.edge, request.start_s, unix_s):
+            log.warning("edge.clock_apart", edge=request.edge, skew_s=round(request.start_s - unix_s, 3))
         if abs(request.start_s - unix_s) > CLOCKS_APART_S:
             request.start_s = unix_s
         quote: Quote | NoQuote | None = None
@@ -234,9 +238,12 @@ class CallAdmission:
     async def ended(self, event: Ended) -> bool:
         """Settles a call, once however often its end is reported; whether it was settled now. Returns when that is
         committed. Raises Unavailable, Exhausted."""
-        event.ended_at_s = self._not_ahead(event.ended_at_s)
+        ended_at_s = self._not_ahead(event.ended_at_s)
         if event.answered_at_s is not None:
-            event.answered_at_s = min(event.answered_at_s, event.ended_at_s)
+            # Both moments are of one clock: when it is ahead they move together, and the talk stays as long as it was.
+            event.answered_at_s -= max(event.ended_at_s - ended_at_s, 0.0)
+            event.answered_at_s = min(event.answered_at_s, ended_at_s)
+        event.ended_at_s = ended_at_s
         outcome = await self._commit.submit(self._commit.ends, event)
         if isinstance(outcome, Ignored):
             self._count_ignored(outcome)

@@ -246,6 +246,7 @@ class AdmissionTransaction:
             return NoHold()  # The line of an expired hold may be another call's by now: the reaper settles it.
         if request.granted_s < hold.granted_s:
             return Extended(hold)  # The answer to an earlier request was lost; that grant is still in force.
+        request.answered_at_s = self._possible(hold, request.answered_at_s)
         account = state.account
         policy = self._policy_for(account.realm)
         # Decided on what is counted without the call itself.
@@ -308,7 +309,7 @@ class AdmissionTransaction:
         policy = self._policy_for(state.account.realm)
         taken = self._taken(hold, event.trunk)
         answered = taken.granted(
-            event.answered_at_s,
+            self._possible(hold, event.answered_at_s),
             hold.granted_s,
             hold.held_micros,
             event.trunk or hold.trunk,
@@ -342,8 +343,25 @@ class AdmissionTransaction:
         state = self._accounts.get(event.account_id)
         if hold is None or state is None:
             return self._not_running(event.hold_id)
+        self._place(hold, event)
         self._movement.settle(state, hold, settle(hold, event))
         return Done()
+
+    def _possible(self, hold: Hold, answered_at_s: float) -> float:
+        """When a call was answered: now, if the edge's clock says that it was before the call was admitted. A hold that
+        ended by such a clock would expire while its call goes on."""
+        return answered_at_s if answered_at_s >= hold.created_at_s else self._unix_s
+
+    def _place(self, hold: Hold, event: Ended) -> None:
+        """Moves an end by a clock that is hours behind to where the hold is: price windows go by our time, and the talk
+        stays as long as the edge measured it."""
+        if event.answered_at_s is not None:
+            if event.answered_at_s < hold.created_at_s:
+                talk_s = event.ended_at_s - event.answered_at_s
+                event.answered_at_s = hold.answered_at_s if hold.answered_at_s is not None else hold.created_at_s
+                event.ended_at_s = event.answered_at_s + talk_s
+        elif hold.answered_at_s is not None and event.ended_at_s < hold.answered_at_s:
+            event.ended_at_s = self._unix_s
 
     def _expire(self, command: Expired) -> Outcome:
         hold = self._running(command.hold_id, command.account_id)
