@@ -1,21 +1,23 @@
-"""What an import of accounts costs the calls: admissions at a steady rate with it and without it, in turn, in one run.
+"""What an import of accounts costs the calls: admissions at a steady rate while it runs and while it is held, in turn.
 
 The real processes (call-admission, administration, rating, PostgreSQL, NATS) share the machine's cores with this one,
-which plays the edges as `benchmarks.admission` does. Each round has two windows of the same length: one while
-administration imports a file of new accounts, one without. Which is first changes from round to round, so that a
-machine that grows slower harms both alike.
+which plays the edges as `benchmarks.admission` does. One import of a file of new accounts is under way from the first
+window to the last. In every other window the administration process is stopped (SIGSTOP), so that windows with and
+without its work follow each other within seconds and see the same machine.
 
 Environment: BENCH_ADMINISTRATION_LINES (of the file, default 100000), BENCH_ADMINISTRATION_RATE (admissions/s, default
-200), BENCH_ADMINISTRATION_ROUNDS (default 4), BENCH_ADMINISTRATION_ACCOUNTS (that call, default 2000).
+200), BENCH_ADMINISTRATION_WINDOW (seconds of each, default 2), BENCH_ADMINISTRATION_SECONDS (at most, of all, default
+900: the import may be under way still), BENCH_ADMINISTRATION_ACCOUNTS (that call, default 2000).
 """
 
 import asyncio
 import os
+import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from typing import Final
 
 import asyncpg
@@ -34,35 +36,60 @@ from callwarden.testing.operator import DEFAULT_REALM, OperatorClient
 
 LINES: Final = int(os.environ.get("BENCH_ADMINISTRATION_LINES", "100000"))
 RATE: Final = int(os.environ.get("BENCH_ADMINISTRATION_RATE", "200"))
-ROUNDS: Final = int(os.environ.get("BENCH_ADMINISTRATION_ROUNDS", "4"))
+WINDOW_S: Final = float(os.environ.get("BENCH_ADMINISTRATION_WINDOW", "2"))
+SECONDS: Final = float(os.environ.get("BENCH_ADMINISTRATION_SECONDS", "900"))
 ACCOUNTS: Final = int(os.environ.get("BENCH_ADMINISTRATION_ACCOUNTS", "2000"))
 PART_BYTES: Final = 1024 * 1024  # as the command line sends it
-IMPORT_TIMEOUT_S: Final = 600.0
-WARM_CALLS: Final = 200  # before each window: connections, plans, prices
-IMPORT, QUIET = "import", "none"
+IMPORT_TIMEOUT_S: Final = 3_600.0
+WARM_CALLS: Final = 1_000  # before the first window: connections, plans, prices, every other account
+SETTLING_S: Final = 0.25  # after each turn: what was begun before is over, and isn't counted
+RUNNING, HELD = "import runs", "import held"
 TARGET: Final = "Target: the import moves the p99 of admission by less than 20 %."
 COLUMNS: Final = [
-    "round", "administration", "seconds", "calls", "not admitted", "admit p50 ms", "admit p99 ms", "slowest ms",
+    "administration", "windows", "seconds", "calls", "not admitted", "admit p50 ms", "admit p99 ms", "p99.9 ms",
     "call-admission µs/call", "administration s of CPU", "PostgreSQL s of CPU",
 ]  # fmt: skip
+SERVERS: Final = ("call-admission", "administration", "postgres")
 
 
-def file_of(number: int) -> bytes:
-    """A file of new accounts, each with a number, limits and an address."""
-    head = "name,lines,daily,monthly,numbers,email,country\n"
-    return (head + "".join(
-        f"import-{number}-{line},5,50,500,+4989{number:02d}{line:07d},user{line}@example.org,DE\n"
-        for line in range(LINES)
-    )).encode()  # fmt: skip
+def file_of() -> bytes:
+    """New accounts, each with a number, limits and an address."""
+    lines = (f"import-{line},5,50,500,+4989{line:07d},user{line}@example.org,DE\n" for line in range(LINES))
+    return ("name,lines,daily,monthly,numbers,email,country\n" + "".join(lines)).encode()
+
+
+@dataclass(slots=True)
+class Side:
+    """What was seen in all windows of one kind."""
+
+    load: Load = field(default_factory=Load)
+    p99_ms: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    cpu_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SERVERS, 0.0))
+
+    def row(self, name: str) -> list[str | int | float]:
+        load, cpu_s = self.load, self.cpu_s
+        return [
+            name,
+            len(self.p99_ms),
+            round(self.seconds, 1),
+            load.begun,
+            load.refused + load.failed,
+            load.delay_ms(0.5),
+            load.delay_ms(0.99),
+            load.delay_ms(0.999),
+            round(cpu_s["call-admission"] * 1e6 / max(load.begun, 1)),
+            round(cpu_s["administration"], 1),
+            round(cpu_s["postgres"], 1),
+        ]
 
 
 class Windows:
     """One running system, and windows of load on it."""
 
-    def __init__(self, system: LocalSystem, operator: OperatorClient, bench: Bench, edges: Edges) -> None:
+    def __init__(self, system: LocalSystem, operator: OperatorClient, edges: Edges) -> None:
         self._system = system
         self._operator = operator
-        self._bench = bench
         self._edges = edges
         self._calls = 0
 
@@ -78,86 +105,77 @@ class Windows:
             raise RuntimeError(f"{reply.created} accounts created: {reply.errors[:3]}")
         return time.perf_counter() - began_s
 
-    async def offer(self, load: Load, is_over: Callable[[], bool]) -> None:
-        """Places calls at the rate, each on another account, until it is over."""
+    def go_on(self) -> None:
+        os.kill(self._system.process("administration").child.pid, signal.SIGCONT)
+
+    async def offer(self, load: Load, seconds: float) -> None:
+        """Places calls at the rate, each on another account, and waits for the answers."""
         began_s = time.perf_counter()
         async with asyncio.TaskGroup() as group:
-            number = 0
-            while not is_over():
+            for number in range(int(RATE * seconds)):
                 pause_s = began_s + number / RATE - time.perf_counter()
                 if pause_s > 0:
                     await asyncio.sleep(pause_s)
-                number += 1
-                group.create_task(self._call(load))
+                group.create_task(self.call(load))
 
-    async def _call(self, load: Load) -> None:
+    async def call(self, load: Load) -> None:
         self._calls += 1
         await self._edges.call(account_id(self._calls % ACCOUNTS), self._calls, load)
 
-    async def window(self, name: str, round_: int, length_s: float) -> tuple[list[str | int | float], float, Load]:
-        """One row, its length, what the edges saw. With an import it lasts as long as that, else `length_s`."""
-        await asyncio.gather(*(self._call(Load()) for _ in range(WARM_CALLS)))
-        await self._bench.settled(self._edges)
-        content = file_of(round_) if name == IMPORT else b""
-        load, before = Load(), self._system.cpu_seconds()
-        began_s = time.perf_counter()
-        if name == IMPORT:
-            importing = asyncio.create_task(self.import_file(content))
-            await self.offer(load, importing.done)
-            await importing
-        else:
-            await self.offer(load, lambda: time.perf_counter() - began_s >= length_s)
-        took_s = time.perf_counter() - began_s
+    async def window(self, side: Side, signal_: signal.Signals) -> None:
+        """One window, in which administration runs on or stands still."""
+        os.kill(self._system.process("administration").child.pid, signal_)
+        await self.offer(Load(), SETTLING_S)
+        load, before, began_s = Load(), self._system.cpu_seconds(), time.perf_counter()
+        await self.offer(load, WINDOW_S)
+        side.seconds += time.perf_counter() - began_s
         after = self._system.cpu_seconds()
-        spent = {
-            name: sum(after[process] - before[process] for process in after if process.startswith(name))
-            for name in ("call-admission", "administration", "postgres")
-        }
-        row: list[str | int | float] = [
-            round_,
-            name,
-            round(took_s, 1),
-            load.begun,
-            load.refused + load.failed,
-            load.delay_ms(0.5),
-            load.delay_ms(0.99),
-            load.delay_ms(1.0),
-            round(spent["call-admission"] * 1e6 / max(load.begun, 1)),
-            round(spent["administration"], 1),
-            round(spent["postgres"], 1),
-        ]
-        print(row, file=sys.stderr, flush=True)
-        return row, took_s, load
+        for server in SERVERS:
+            side.cpu_s[server] += sum(after[name] - before[name] for name in after if name.startswith(server))
+        side.p99_ms.append(load.delay_ms(0.99))
+        side.load.delays_s += load.delays_s
+        side.load.begun += load.begun
+        side.load.refused += load.refused
+        side.load.failed += load.failed
 
 
 async def measure(windows: Windows, bench: Bench) -> list[Table]:
     await bench.accounts(ACCOUNTS)
-    rows: list[list[str | int | float]] = []
-    ratios: list[float] = []
-    all_delays: dict[str, Load] = {IMPORT: Load(), QUIET: Load()}
-    # The first import only says how long a window is: what it creates makes the table's indexes grow.
-    _, length_s, _ = await windows.window(IMPORT, 0, 0.0)
-    for round_ in range(1, ROUNDS + 1):
-        found: dict[str, float] = {}
-        for name in (IMPORT, QUIET) if round_ % 2 else (QUIET, IMPORT):
-            row, took_s, load = await windows.window(name, round_, length_s)
-            rows.append(row)
-            found[name] = load.delay_ms(0.99)
-            all_delays[name].delays_s += load.delays_s
-            if name == IMPORT:
-                length_s = took_s
-        ratios.append(found[IMPORT] / found[QUIET])
-    await bench.check()
-    with_it, without = (all_delays[name].delay_ms(0.99) for name in (IMPORT, QUIET))
+    await asyncio.gather(*(windows.call(Load()) for _ in range(WARM_CALLS)))
+    running, held = Side(), Side()
+    began_s = time.perf_counter()
+    importing = asyncio.create_task(windows.import_file(file_of()))
+    turns = [(running, signal.SIGCONT), (held, signal.SIGSTOP)]
+    try:
+        while not importing.done() and time.perf_counter() - began_s < SECONDS:
+            turns.reverse()  # which comes first: a machine that grows slower harms both alike
+            for side, signal_ in turns:
+                await windows.window(side, signal_)
+            print(f"p99 ms: {running.p99_ms[-1]} while it runs, {held.p99_ms[-1]} held", file=sys.stderr, flush=True)
+    finally:
+        windows.go_on()
+    took_s = running.seconds + len(running.p99_ms) * SETTLING_S
+    if importing.done():
+        end = f"was done after running for {took_s:.0f} s"
+        await importing
+        await bench.check()
+    else:
+        end = f"was under way still after running for {took_s:.0f} s"
+        importing.cancel()
+    ratios = [one / other for one, other in zip(running.p99_ms, held.p99_ms, strict=True)]
+    pooled = running.load.delay_ms(0.99) / held.load.delay_ms(0.99)
     notes = [
         TARGET,
-        f"Over all rounds p99 was {with_it} ms with the import and {without} ms without: a ratio of "
-        f"{with_it / without:.2f}. By round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}; median "
-        f"{statistics.median(ratios):.2f}.",
-        f"{RATE} admissions/s, each ended and settled, over {ACCOUNTS:,} accounts; each file has {LINES:,} "
-        "new accounts with a number and three limits.",
-        "Edges, services and servers share the machine's cores; administration runs at a lower priority than calls do.",
+        f"The p99 of all calls while the import runs is {pooled:.2f} times that while it is held; the median of the "
+        f"{len(ratios)} pairs of windows is {statistics.median(ratios):.2f}, the middle half "
+        f"{' to '.join(f'{each:.2f}' for each in statistics.quantiles(ratios, n=4)[::2])}.",
+        f"{RATE} admissions/s, each ended and settled, over {ACCOUNTS:,} accounts. The import of {LINES:,} new "
+        f"accounts, with a number and three limits each, {end}.",
+        "Edges, services and servers share the machine's cores. What an open transaction of that length costs is in "
+        "both rows.",
+        f"Load average over the last five minutes: {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores.",
     ]
+    rows = [running.row(RUNNING), held.row(HELD)]
     return [Table(f"Admission during an import of {LINES:,} accounts", COLUMNS, rows, notes)]
 
 
@@ -177,4 +195,4 @@ async def run() -> list[Table]:
         pool = await stack.enter_async_context(StreamPool(SERVICE, system.targets("call-admission"), ranking))
         await pool.wait_up(10.0)
         bench = Bench(system, operator, connection, publisher)
-        return await measure(Windows(system, operator, bench, Edges(pool, events)), bench)
+        return await measure(Windows(system, operator, Edges(pool, events)), bench)
