@@ -3,7 +3,7 @@
 import pytest
 from edge_world import REALM, Agent, EdgeWorld, policy
 
-from callwarden.edge_proxy.core.counters import EdgeAddressReport, EdgeCounters, Excess
+from callwarden.edge_proxy.core.counters import EdgeAddressReport, EdgeCounters, EdgeExcess
 from callwarden.edge_proxy.core.effects import ScannerSeen
 from callwarden.edge_proxy.core.keepalive import is_keepalive
 from callwarden.edge_proxy.core.rules import Rules
@@ -168,18 +168,18 @@ def test_a_nonce_that_was_given_to_another_address_proves_nothing() -> None:
 )
 def test_a_64_is_held_to_the_limits_of_one_address(what: str, spec: dict[str, object], served: int) -> None:
     counters = EdgeCounters(Rules.compile(policy(spec).for_realm(REALM), 1))
-    now_s = MonoS(1_000.0)
+    mono_s = MonoS(1_000.0)
     passed = 0
     for number in range(1, 61):
         host = f"2001:db8:0:7::{number:x}"
-        passed += counters.message(host, now_s) is None
+        passed += counters.message(host, mono_s) is None
         if what == "failures":
-            counters.failed(host, 5060, "alice", now_s)
+            counters.failed(host, 5060, "alice", mono_s)
         elif what == "wrong":
-            counters.wrong(host, now_s)
+            counters.wrong(host, mono_s)
     assert passed == served
-    assert counters.message("2001:db8:0:8::1", now_s) is None
+    assert counters.message("2001:db8:0:8::1", mono_s) is None
     # Who is known there is served all the same.
-    counters.succeeded("2001:db8:0:7::1", 5060, "bob", now_s)
-    assert counters.may_exceed("2001:db8:0:7::1", Excess.RATE, now_s, known=False)
-    assert {report.host for report in counters.take_report(now_s)} >= {"2001:db8:0:7::1", "2001:db8:0:8::1"}
+    counters.succeeded("2001:db8:0:7::1", 5060, "bob", mono_s)
+    assert counters.may_exceed("2001:db8:0:7::1", EdgeExcess.RATE, mono_s, known=False)
+    assert {report.host for report in counters.take_report(mono_s)} >= {"2001:db8:0:7::1", "2001:db8:0:8::1"}

@@ -3,6 +3,8 @@ about it: a charge never depends on it (DESIGN D15), so people are warned."""
 
 from typing import Final
 
+from callwarden.kernel.clock import UnixS
+
 EDGES_MAX: Final = 1_000  # Edges come and go with their pods; the one that was heard longest ago is forgotten.
 APART_S: Final = 1.0  # More than a request waits on its way; with NTP two clocks differ by milliseconds.
 WARN_EVERY_S: Final = 60.0
@@ -16,7 +18,7 @@ class EdgeClocks:
         """By edge: its clock less ours, in seconds, the delay of the request on its way included."""
         self._warned_at_s: dict[str, float] = {}
 
-    def observe(self, edge: str, edge_unix_s: float, unix_s: float) -> bool:
+    def observe(self, edge: str, edge_unix_s: float, unix_s: UnixS) -> bool:
         """A request of an edge that says what time it is; whether to warn now."""
         skew_s = edge_unix_s - unix_s
         self.skew_s.pop(edge, None)
