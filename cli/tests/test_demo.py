@@ -194,7 +194,7 @@ async def test_up_runs_until_told_to_stop_and_keeps_what_it_knows(folder: Path) 
         code, printed = await quick("account", "create", "alice", "--generate", "--credit", "10", "--lines", "3")
         assert code == 0, printed
         assert "10.00 EUR" in printed
-        assert "Password, shown this once: " in printed
+        assert "Password, shown only this once: " in printed
         code, printed = await quick("up", "--sip", "127.0.0.1:0")
         assert code == 1
         assert "runs" in printed

@@ -3,13 +3,11 @@
 from callwarden.call_admission.admission.core.edge_clocks import EDGES_MAX, EdgeClocks
 from callwarden.kernel.clock import UnixS
 
-NOW = UnixS(100.0)
-
 
 def test_a_clock_that_is_right_is_measured_and_nobody_is_warned() -> None:
     clocks = EdgeClocks()
-    assert not clocks.observe("edge-0", 99.75, NOW)
-    assert not clocks.observe("edge-1", 101.0, NOW)
+    assert not clocks.observe("edge-0", 99.75, UnixS(100.0))
+    assert not clocks.observe("edge-1", 101.0, UnixS(100.0))
     assert clocks.skew_s == {"edge-0": -0.25, "edge-1": 1.0}
 
 
@@ -24,9 +22,9 @@ def test_a_clock_that_is_wrong_is_warned_of_once_a_minute_for_each_edge() -> Non
 def test_a_thousand_edges_are_remembered_the_last_ones_that_were_heard() -> None:
     clocks = EdgeClocks()
     for number in range(EDGES_MAX):
-        clocks.observe(f"edge-{number}", 100.0, NOW)
-    clocks.observe("edge-0", 100.0, NOW)
-    clocks.observe("another", 100.0, NOW)
+        clocks.observe(f"edge-{number}", 100.0, UnixS(100.0))
+    clocks.observe("edge-0", 100.0, UnixS(100.0))
+    clocks.observe("another", 100.0, UnixS(100.0))
     assert len(clocks.skew_s) == EDGES_MAX
     assert "edge-0" in clocks.skew_s
     assert "edge-1" not in clocks.skew_s

@@ -3,7 +3,7 @@
 import pytest
 from edge_world import REALM, Agent, EdgeWorld, policy
 
-from callwarden.edge_proxy.core.counters import EdgeAddressReport, EdgeCounters, Excess
+from callwarden.edge_proxy.core.counters import EdgeAddressReport, EdgeCounters, EdgeExcess
 from callwarden.edge_proxy.core.effects import ScannerSeen
 from callwarden.edge_proxy.core.keepalive import is_keepalive
 from callwarden.edge_proxy.core.rules import Rules
@@ -181,5 +181,5 @@ def test_a_64_is_held_to_the_limits_of_one_address(what: str, spec: dict[str, ob
     assert counters.message("2001:db8:0:8::1", mono_s) is None
     # Who is known there is served all the same.
     counters.succeeded("2001:db8:0:7::1", 5060, "bob", mono_s)
-    assert counters.may_exceed("2001:db8:0:7::1", Excess.RATE, mono_s, known=False)
+    assert counters.may_exceed("2001:db8:0:7::1", EdgeExcess.RATE, mono_s, known=False)
     assert {report.host for report in counters.take_report(mono_s)} >= {"2001:db8:0:7::1", "2001:db8:0:8::1"}

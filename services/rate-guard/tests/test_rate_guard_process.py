@@ -49,7 +49,7 @@ class RateGuardProcesses:
         request = pb.CountRequest(
             edge="edge",
             sequence=sequence or self.sequence,
-            counts=[pb.AddressCount(address=address, messages=messages) for address, messages in counts],
+            counts=[pb.AddressCount(address=address, messages=messages, verified=True) for address, messages in counts],
         )
         reply = await self.streams[member].call("Count", request, pb.CountReply, timeout_s=5.0)
         return list(reply.not_owned)

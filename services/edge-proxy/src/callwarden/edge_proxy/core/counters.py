@@ -29,7 +29,7 @@ STRANGERS_RATE = Rate(per_second=200, burst=400)
 ENDPOINTS_MAX = 256  # Ports and user names of one address in one report; an attacker invents names without end.
 
 
-class Excess(Enum):
+class EdgeExcess(Enum):
     """Which limit of this edge an address is over."""
 
     RATE = "rate"  # messages, or failed credentials: the latter nobody can send in another's name
@@ -79,15 +79,15 @@ class AddressSum(Entry):
         self._known_bucket: TokenBucket | None = None
         self.verified_until_s = self.known_until_s = 0.0
 
-    def add_message(self, rules: Rules, mono_s: MonoS) -> Excess | None:
+    def add_message(self, rules: Rules, mono_s: MonoS) -> EdgeExcess | None:
         """Count one; the limit of this edge that the address is over."""
         self.messages += 1
         if self._windows.add(rules.messages, mono_s) > rules.messages_max:
-            return Excess.RATE
+            return EdgeExcess.RATE
         if self._failed is not None and self._failed.count(rules.failures, mono_s) > rules.failures_max:
-            return Excess.RATE
+            return EdgeExcess.RATE
         if self._wrong is not None and self._wrong.count(rules.wrong, mono_s) > rules.wrong_max:
-            return Excess.WRONG
+            return EdgeExcess.WRONG
         return None
 
     def take_known(self, mono_s: MonoS) -> bool:
@@ -144,20 +144,20 @@ class EdgeCounters:
     def __len__(self) -> int:
         return len(self._table)
 
-    def message(self, host: str, mono_s: MonoS) -> Excess | None:
+    def message(self, host: str, mono_s: MonoS) -> EdgeExcess | None:
         """One datagram from there; the limit of ours that it is over."""
         excess = self._use(host, mono_s).add_message(self._rules, mono_s)
         if excess is None and ":" in host:
             return self._network(host, mono_s).add_message(self._rules, mono_s)
         return excess
 
-    def may_exceed(self, host: str, excess: Excess, mono_s: MonoS, *, known: bool) -> bool:
+    def may_exceed(self, host: str, excess: EdgeExcess, mono_s: MonoS, *, known: bool) -> bool:
         """Whether a message over a limit is served all the same. `known`: a phone is registered there, or it is a
         peer that configuration names."""
         entry = self._use(host, mono_s)
         if known or entry.known_until_s > mono_s:
             return entry.take_known(mono_s)
-        return excess is Excess.WRONG and not self._strangers.take(STRANGERS_RATE, mono_s)
+        return excess is EdgeExcess.WRONG and not self._strangers.take(STRANGERS_RATE, mono_s)
 
     def is_known(self, host: str, mono_s: MonoS) -> bool:
         """Whether an account authenticated from there within the last hour."""
