@@ -20,7 +20,7 @@ from callwarden.cli.demo.story import STEPS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
-MARK = "TEST_MARK"
+MARK = "LC_CALLWARDEN_TEST"  # Services inherit few variables; those of the locale are among them.
 
 
 def left_running(mark: str) -> list[str]:

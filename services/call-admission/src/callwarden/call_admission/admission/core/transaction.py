@@ -360,6 +360,9 @@ class AdmissionTransaction:
                 talk_s = event.ended_at_s - event.answered_at_s
                 event.answered_at_s = hold.answered_at_s if hold.answered_at_s is not None else hold.created_at_s
                 event.ended_at_s = event.answered_at_s + talk_s
+                ahead_s = max(event.ended_at_s - self._unix_s, 0.0)  # nothing ends later than now
+                event.answered_at_s -= ahead_s
+                event.ended_at_s -= ahead_s
         elif hold.answered_at_s is not None and event.ended_at_s < hold.answered_at_s:
             event.ended_at_s = self._unix_s
 
