@@ -42,7 +42,7 @@ _CORES: Final = (
     Core(
         "call-admission",
         "services/call-admission/src/callwarden/call_admission",
-        ("model/**/*.py", "core/**/*.py", "*/core/**/*.py"),
+        ("model/**/*.py", "*/core/**/*.py"),
         "services/call-admission/tests",
     ),
 )
