@@ -18,7 +18,7 @@ from callwarden.auth.app import LOOK_UPS_MAX, REFUSAL_S, WAITING_MAX, Auth
 from callwarden.auth.core.cache import ABSENT_TTL_S, KNOWN_TTL_S
 from callwarden.auth.core.digest import DigestAnswer, ha1s_of
 from callwarden.auth.core.sealing import SALT_BYTES, SealingKeys
-from callwarden.auth.core.trunks import SenderTrunk
+from callwarden.auth.core.trunks import AuthTrunk
 from callwarden.auth.core.users import AuthAccount, AuthIdentity, UserKey
 from callwarden.auth.ports import AuthAccountChange
 from callwarden.kernel.errors import Conflict, Exhausted, Internal, Invalid, NotFound, Unavailable
@@ -434,11 +434,20 @@ async def test_after_a_rotation_everything_is_sealed_with_the_new_key() -> None:
 @asynccontextmanager
 async def following(rig: AuthUnderTest) -> AsyncIterator[asyncio.Task[None]]:
     task = asyncio.ensure_future(rig.auth.follow_trunks())
+    numbers = asyncio.ensure_future(rig.auth.numbers.follow())
     await asyncio.sleep(0)
+    await rig.auth.numbers.loaded.wait()
     yield task
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    for each in (task, numbers):
+        each.cancel()
+        with suppress(asyncio.CancelledError):
+            await each
+
+
+async def settled() -> None:
+    """What follows changes has had its turns: one to wake, one for each page."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def test_a_call_from_a_trunks_address_is_its_accounts() -> None:
@@ -446,8 +455,8 @@ async def test_a_call_from_a_trunks_address_is_its_accounts() -> None:
     sender = AuthAccount("1", "traffic-sender", True)
     off = AuthAccount("2", "traffic-sender", False)
     rig.accounts.trunks = [
-        SenderTrunk("wholesale", "192.0.2.7", "77", sender),
-        SenderTrunk("gone", "192.0.2.8", "", off),
+        AuthTrunk("wholesale", "192.0.2.7", "77", sender),
+        AuthTrunk("gone", "192.0.2.8", "", off),
     ]
     with pytest.raises(Unavailable):
         rig.auth.verify_address("192.0.2.7", "774930")
@@ -468,7 +477,7 @@ async def test_a_call_from_a_trunks_address_is_its_accounts() -> None:
 async def test_trunks_are_loaded_again_when_something_changed_and_kept_while_the_database_is_away() -> None:
     rig = AuthUnderTest()
     async with following(rig):
-        rig.accounts.trunks = [SenderTrunk("new", "192.0.2.7", "", AuthAccount("1", "traffic-sender", True))]
+        rig.accounts.trunks = [AuthTrunk("new", "192.0.2.7", "", AuthAccount("1", "traffic-sender", True))]
         rig.auth.account_changed(AuthAccountChange("1", "trunk"))
         await asyncio.sleep(0)
         assert isinstance(rig.auth.verify_address("192.0.2.7", "4930"), AuthIdentity)
@@ -476,6 +485,71 @@ async def test_trunks_are_loaded_again_when_something_changed_and_kept_while_the
         rig.auth.forget_all()
         await asyncio.sleep(0)
         assert isinstance(rig.auth.verify_address("192.0.2.7", "4930"), AuthIdentity)
+
+
+async def owner_of(rig: AuthUnderTest, called: str) -> str:
+    made = request()
+    made.called = called
+    reply = await AuthServicer(rig.auth).Verify(made, None)
+    assert reply.HasField("identity")
+    return reply.identity.called_owner.account_id
+
+
+@pytest.mark.cases
+async def test_a_caller_comes_with_the_owner_of_the_number_that_it_calls() -> None:
+    rig = AuthUnderTest()
+    await rig.user("alice")
+    bob = await rig.user("bob", numbers=("+4930222",))
+    owner = AuthAccount(str(uuid4()), "traffic-sender", True, ("+4930333",))
+    rig.accounts.accounts[owner.id] = "other.example", owner
+    rig.accounts.trunks = [AuthTrunk("pbx", "192.0.2.7:5062", "", owner, add_prefix="0", strip_digits=2)]
+    with pytest.raises(Unavailable):
+        await owner_of(rig, "+4930222")  # nobody knows yet whose it is
+    async with following(rig):
+        assert await owner_of(rig, "+4930222") == await owner_of(rig, "004930-222") == bob
+        assert await owner_of(rig, "+4930999") == await owner_of(rig, "bob") == await owner_of(rig, "") == ""
+        made = request()
+        made.called = "4930333"
+        found = (await AuthServicer(rig.auth).Verify(made, None)).identity.called_owner
+        assert found.account_id == owner.id
+        (trunk,) = found.trunks
+        assert (trunk.name, trunk.address, trunk.add_prefix, trunk.strip_digits) == ("pbx", "192.0.2.7:5062", "0", 2)
+        reply = await AuthServicer(rig.auth).VerifyAddress(
+            auth_pb2.VerifyAddressRequest(source_address="192.0.2.7", called="+4930222"), None
+        )
+        assert reply.identity.called_owner.account_id == bob
+
+
+@pytest.mark.cases
+async def test_a_number_that_is_given_moved_or_taken_is_so_at_once_and_stays_known_while_the_database_is_away() -> None:
+    rig = AuthUnderTest()
+    await rig.user("alice")
+    bob, carol = await rig.user("bob"), await rig.user("carol")
+
+    async def give(account_id: str, numbers: tuple[str, ...]) -> None:
+        realm, account = rig.accounts.accounts[account_id]
+        rig.accounts.accounts[account_id] = realm, AuthAccount(account_id, account.kind, True, numbers)
+
+    async with following(rig):
+        assert await owner_of(rig, "+4930222") == ""
+        await give(bob, ("+4930222",))
+        rig.auth.account_changed(AuthAccountChange(bob, "numbers", numbers=("4930222",)))
+        await settled()
+        assert await owner_of(rig, "+4930222") == bob
+        await give(bob, ())
+        await give(carol, ("+4930222",))
+        rig.auth.account_changed(AuthAccountChange(carol, "numbers", numbers=("4930222",)))
+        await settled()
+        assert await owner_of(rig, "+4930222") == carol
+        rig.accounts.down = True
+        rig.auth.forget_all()  # NATS was away
+        await settled()
+        rig.accounts.down = False
+        assert await owner_of(rig, "+4930222") == carol
+        await give(carol, ())
+        rig.auth.account_changed(AuthAccountChange(carol, "numbers"))  # of an import: any may have changed
+        await settled()
+        assert await owner_of(rig, "+4930222") == ""
 
 
 @pytest.mark.cases
