@@ -39,8 +39,9 @@ from callwarden.kernel import ids
 
 # For the queries about limits, which use the same prepared statements as calls.
 HOT_CONNECTIONS: Final = 1
-# Where the two share processors, calls go first (setpriority(2); the lowest).
-NICENESS: Final = 19
+# Where the two share processors, calls have three times the weight (sched(7)). More would starve administration on a
+# machine that is busy with other things.
+NICENESS: Final = 5
 AUTOGROUP: Final = Path("/proc/self/autogroup")
 
 
@@ -77,7 +78,7 @@ def new_id() -> UUID:
 
 
 def let_others_first() -> None:
-    """Takes the lowest priority. Linux weighs whole sessions first (sched(7), autogroups), so a session is told too
+    """Takes a lower priority. Linux weighs whole sessions first (sched(7), autogroups), so a session is told too
     where it is this process's own."""
     os.nice(NICENESS)
     if os.getsid(0) == os.getpid():
