@@ -59,7 +59,9 @@ class HopScene:
             answer.add("Record-Route", route)
         self.carrier.send(answer)
         received = self.switch.response(200)
-        received.set("Contact", PLAIN[0].replace("OWN", CARRIER))  # the Request-URI of what follows, which decides nothing
+        received.set(
+            "Contact", PLAIN[0].replace("OWN", CARRIER)
+        )  # the Request-URI of what follows, which decides nothing
         return AnsweredCall(self.world, self.switch, self.carrier, invite, received, incoming)
 
     def reached(self, method: str) -> list[tuple[str, int]]:
@@ -126,9 +128,7 @@ class NamedScene:
         invite = world.invite(self.alice, NUMBER)
         (sent,) = world.lost  # to the name, which the adapter looks up
         incoming = parse_request(sent.data)
-        answer = build.response(
-            incoming, 200, to_tag="callee", headers=[("Contact", "<sip:gw@198.51.100.9:5070>")]
-        )
+        answer = build.response(incoming, 200, to_tag="callee", headers=[("Contact", "<sip:gw@198.51.100.9:5070>")])
         self.carrier.send(answer)
         self.talk = AnsweredCall(world, self.alice, self.carrier, invite, self.alice.response(200), incoming)
 
