@@ -199,15 +199,15 @@ def test_where_an_account_is_registered_follows_its_bindings() -> None:
             ),
         )
 
-    now_s = UnixS(50.0)
+    unix_s = UnixS(50.0)
     table = Locations()
     table.put(location("desk", "office", "office"))
     table.put(location("mobile", "office"))
-    assert [found.username for found in table.find_account("office", now_s)] == ["mobile", "desk"]
+    assert [found.username for found in table.find_account("office", unix_s)] == ["mobile", "desk"]
     assert table.find_account("office", UnixS(100.0)) == []
     table.remove((REALM, "mobile"))
     table.put(location("desk", "home"))
-    assert table.find_account("office", now_s) == []
-    assert [found.username for found in table.find_account("home", now_s)] == ["desk"]
+    assert table.find_account("office", unix_s) == []
+    assert [found.username for found in table.find_account("home", unix_s)] == ["desk"]
     table.put(location("desk"))
-    assert table.find_account("home", now_s) == []
+    assert table.find_account("home", unix_s) == []
