@@ -16,7 +16,7 @@ CHANGES_MAX: Final = 10_000  # 2 MB; more are read with all others again.
 _HALF: Final = 2**64
 
 
-class _Numbers:
+class _SameLength:
     """Numbers of one length, as integers in order, and their owners in two halves."""
 
     __slots__ = ("high", "low", "number")
@@ -31,7 +31,7 @@ class NumberTable:
     __slots__ = ("_by_length", "_changes", "_count")
 
     def __init__(self) -> None:
-        self._by_length = tuple(_Numbers() for _ in range(DIGITS_MAX + 1))
+        self._by_length = tuple(_SameLength() for _ in range(DIGITS_MAX + 1))
         self._changes: dict[str, UUID | None] = {}
         self._count = 0
 
