@@ -495,6 +495,7 @@ class NumberCount(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     FRESH_FIELD_NUMBER: _builtins.int
     ATTACKS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     realm: _builtins.str
     account_id: _builtins.str
     number: _builtins.str
@@ -512,6 +513,8 @@ class NumberCount(_message.Message):
     """To countries that are new to the account."""
     attacks: _builtins.int
     """Calls to the number that were refused as part of an attack."""
+    source: _builtins.str
+    """Of a called number: the address that it was called from, of IPv6 the /64; empty: not known."""
     def __init__(
         self,
         *,
@@ -526,10 +529,11 @@ class NumberCount(_message.Message):
         failures: _builtins.int = ...,
         fresh: _builtins.int = ...,
         attacks: _builtins.int = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "answered", b"answered", "attacks", b"attacks", "calling", b"calling", "calls", b"calls", "failures", b"failures", "fresh", b"fresh", "number", b"number", "realm", b"realm", "short", b"short", "talk_ms", b"talk_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "answered", b"answered", "attacks", b"attacks", "calling", b"calling", "calls", b"calls", "failures", b"failures", "fresh", b"fresh", "number", b"number", "realm", b"realm", "short", b"short", "source", b"source", "talk_ms", b"talk_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
