@@ -197,6 +197,7 @@ def test_the_byes_of_a_cut_are_those_of_the_dialog() -> None:
     assert to_alice.cseq.number == 8
     assert "route" not in to_bob
     assert "route" not in to_alice
+    assert to_bob.get("reason") == to_alice.get("reason") == 'SIP;cause=200;text="Call ended"'
 
 
 def test_a_cut_reaches_a_side_that_has_moved() -> None:
