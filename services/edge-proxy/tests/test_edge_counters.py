@@ -1,4 +1,4 @@
-"""What the edge knows of each address: who was there within the hour, and what is served beyond a limit (DESIGN D16)."""
+"""What the edge knows of each address: who was there lately, and what is served beyond a limit (DESIGN D16)."""
 
 import pytest
 from edge_world import REALM, policy
