@@ -81,6 +81,8 @@ def test_each_known_address_has_a_budget_of_its_own(excess: EdgeExcess) -> None:
     assert served(counted, excess, 100.0) == KNOWN_RATE.burst
     assert served(counted, excess, 101.0) == KNOWN_RATE.per_second
     assert served(counted, excess, 101.0, known=True, host=OTHER) == KNOWN_RATE.burst
+    if excess is EdgeExcess.RATE:
+        assert served(counted, excess, 100.0 + VERIFIED_S) == 0
 
 
 def test_an_address_that_is_forgotten_starts_from_zero() -> None:

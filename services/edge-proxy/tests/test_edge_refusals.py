@@ -78,6 +78,7 @@ PASSED = ["banned", "rate", "scanner", "credentials", "caller-id", "called"]
         (Reason.UNAVAILABLE, [*PASSED[:3], "auth"], 503),
         (Reason.OVERLOAD, [*PASSED[:3], "auth"], 503),
         (Reason.CALLER_ID, [*PASSED[:4], "caller-id"], 403),
+        (Reason.FOREIGN_DOMAIN, [*PASSED[:4], "foreign-domain"], 403),
         (Reason.BAD_NUMBER, [*PASSED[:5], "called"], 484),
         (Reason.FOREIGN_DOMAIN, [*PASSED[:5], "foreign-domain"], 403),
     ],
@@ -88,9 +89,10 @@ def test_each_refusal_names_the_rules_that_let_the_call_pass_before(
     world = EdgeWorld()
     alice = world.user("alice", "192.0.2.1")
     shown = "+4930999" if reason is Reason.CALLER_ID else "alice"
+    home = "elsewhere.example" if chain == [*PASSED[:4], "foreign-domain"] else REALM
     called = {Reason.BAD_NUMBER: f"0301234@{REALM}", Reason.FOREIGN_DOMAIN: "+49301@elsewhere.example"}
     first = alice.request(
-        "INVITE", f"sip:{called.get(reason, f'{NUMBER}@{REALM}')}", from_=f"<sip:{shown}@{REALM}>;tag=caller"
+        "INVITE", f"sip:{called.get(reason, f'{NUMBER}@{REALM}')}", from_=f"<sip:{shown}@{home}>;tag=caller"
     )
     alice.send(first)
     world.hold_answers = True
@@ -109,6 +111,7 @@ def test_each_refusal_names_the_rules_that_let_the_call_pass_before(
     assert [rule.rule for rule in decided.rules] == chain
     assert [rule.refused is None for rule in decided.rules] == [True] * (len(chain) - 1) + [False]
     assert (decided.method, decided.source) == ("INVITE", "192.0.2.1")
+    assert decided.account_id == (account_id("alice") if "credentials" in chain[:-1] else "")
     assert not world.ended  # call-admission was never asked
 
 

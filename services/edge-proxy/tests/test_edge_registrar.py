@@ -6,6 +6,7 @@ from edge_world import PASSWORD, REALM, Agent, EdgeWorld, account_id
 from callwarden.edge_proxy.core.effects import StoreLocation, Unanswered
 from callwarden.edge_proxy.core.locations import Location
 from callwarden.edge_proxy.core.registrar import BINDINGS_MAX, NUMBERS_MAX, TEXT_MAX, URI_MAX
+from callwarden.kernel.verdict import Reason
 from callwarden.sip.message import Request, Response
 
 
@@ -116,6 +117,7 @@ def test_without_contact_the_bindings_are_told_and_stay() -> None:
     alice = world.user("alice", "192.0.2.1")
     send(alice, register(alice))
     answer = send(alice, register(alice, contacts=[], cseq=5))
+    assert answer.status == 200
     assert len(answer.get_all("contact")) == 1
     assert len(world.events_of(StoreLocation)) == 1
 
@@ -198,6 +200,9 @@ def test_a_wrong_password_and_an_unknown_user_are_asked_again_alike(user: str) -
     assert "stale" not in (answer.get("www-authenticate") or "")
     reports = world.edge.counters.take_report(world.mono_s)
     assert [(name, sums.failures) for report in reports for _, name, sums in report.endpoints if name] == [(user, 1)]
+    (decided,) = world.decided
+    assert (decided.method, decided.refuse.reason, decided.source) == ("REGISTER", Reason.CREDENTIALS, "192.0.2.1")
+    assert [rule.rule for rule in decided.rules] == ["banned", "rate", "scanner", "credentials"]
 
 
 def test_the_first_challenge_is_no_failure_and_a_success_is_told() -> None:

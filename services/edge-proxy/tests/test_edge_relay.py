@@ -91,6 +91,7 @@ def test_a_re_invite_that_nobody_answers_times_out() -> None:
     alice.response(100)
     world.advance(33)
     alice.response(408)
+    assert [ended.reason for ended in world.ended] == ["cut-dialog-unknown"]
 
 
 def test_a_request_that_nobody_answers_gets_no_late_408() -> None:

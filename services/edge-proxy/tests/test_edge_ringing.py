@@ -58,7 +58,15 @@ def test_no_route_is_begun_after_the_time_the_hold_was_made_for() -> None:
 
 @pytest.mark.parametrize(
     ("first", "second", "heard"),
-    [(486, 404, 486), (480, 500, 480), (500, 480, 480), (500, 503, 500), (404, 603, 603), (503, 486, 486)],
+    [
+        (486, 404, 486),
+        (480, 500, 480),
+        (500, 480, 480),
+        (500, 503, 500),
+        (404, 603, 603),
+        (404, 600, 600),
+        (503, 486, 486),
+    ],
 )
 def test_of_two_phones_the_better_answer_is_heard(first: int, second: int, heard: int) -> None:
     world = EdgeWorld()

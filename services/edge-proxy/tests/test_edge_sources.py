@@ -50,8 +50,9 @@ def test_those_who_wait_for_one_answer_are_handed_back_once_and_bounded() -> Non
 
 def test_questions_about_strangers_have_a_budget() -> None:
     sources = Sources()
-    steps = [sources.begin(f"h{number}", WAITING, NOW) for number in range(QUESTIONS.burst + 5)]
-    assert steps == [SourceStep.ASK] * QUESTIONS.burst + [SourceStep.REFUSE] * 5
+    burst = int(QUESTIONS.burst)
+    steps = [sources.begin(f"h{number}", WAITING, NOW) for number in range(burst + 5)]
+    assert steps == [SourceStep.ASK] * burst + [SourceStep.REFUSE] * 5
     assert sources.begin("later", WAITING, MonoS(NOW + 1)) is SourceStep.ASK
 
 

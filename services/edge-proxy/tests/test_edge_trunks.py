@@ -99,6 +99,25 @@ def test_a_flood_of_forged_addresses_asks_auth_only_so_often() -> None:
         request = world.agent(f"203.0.{number // 250}.{number % 250}", user="v").request("INVITE", f"sip:1@{REALM}")
         world.receive(request.to_bytes(), f"203.0.{number // 250}.{number % 250}", 5060)
     assert len([asked for asked in world.asked if isinstance(asked, VerifySource)]) <= 200
+    assert all([message.status for message in agent.inbox if isinstance(message, Response)] == [407]
+               for agent in world.agents.values())  # fmt: skip
+
+
+def test_strangers_who_wait_for_one_answer_are_all_challenged() -> None:
+    world = EdgeWorld()
+    stranger = world.agent("203.0.113.9", user="v")
+    world.hold_answers = True
+    for number in range(3):
+        stranger.send(stranger.request("INVITE", f"sip:{NUMBER}@{REALM}", call_id=f"c{number}"))
+    assert silent(stranger)
+    world.release()
+    for number in range(3):
+        challenged = stranger.response(407)
+        assert challenged.call_id == f"c{number}"
+        assert "stale" not in (challenged.get("proxy-authenticate") or "")
+    (question,) = world.asked
+    assert isinstance(question, VerifySource)
+    assert question.called == NUMBER
 
 
 def test_a_new_trunk_is_known_at_once_when_auth_tells_of_it() -> None:

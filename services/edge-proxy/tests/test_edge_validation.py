@@ -221,3 +221,32 @@ def test_our_name_in_a_list_of_vias_is_seen() -> None:
     back.set("Via", ", ".join([carrier.via(), *vias]))
     carrier.send(back)
     carrier.response(482)
+
+
+def test_a_phone_without_rport_is_answered_at_the_port_it_names_in_a_transaction_too() -> None:
+    world = EdgeWorld()
+    alice = world.user("alice", "192.0.2.1", 5070)
+    first = alice.request("REGISTER", f"sip:{REALM}", to=f"<sip:alice@{REALM}>")
+    alice.send(first)
+    again = alice.with_credentials(first, alice.response(401))
+    again.set("Via", "SIP/2.0/UDP 192.0.2.1:5070;branch=z9hG4bKy")
+    world.receive(again.to_bytes(), "192.0.2.1", 40_000)
+    alice.response(200)
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "REGISTER"])
+def test_a_fault_is_answered_and_counted_whatever_is_asked(method: str) -> None:
+    world = EdgeWorld()
+    agent = world.agent("192.0.2.1", user="a")
+    answer = check(world, agent, agent.request(method, f"sip:{REALM}", headers=[("Proxy-Require", "foo")]))
+    assert (answer.status, answer.get("unsupported")) == (420, "foo")
+    (report,) = world.edge.counters.take_report(world.mono_s)
+    assert report.wrong == 1
+
+
+def test_our_name_in_a_via_without_a_branch_is_no_loop() -> None:
+    world = EdgeWorld()
+    agent = world.agent("192.0.2.1", user="a")
+    request = agent.request("OPTIONS", f"sip:{REALM}")
+    request.add("Via", "SIP/2.0/UDP 192.0.2.10:5060")
+    assert check(world, agent, request).status == 200
