@@ -130,3 +130,26 @@ def test_a_new_trunk_is_known_at_once_when_auth_tells_of_it() -> None:
     trunk = world.agents["203.0.113.5", 5060]
     trunk.send(trunk.request("INVITE", f"sip:{NUMBER}@{REALM}", call_id="after"))
     trunk.response(100)
+
+
+def test_of_an_address_that_calls_nobody_auth_is_asked_all_the_same() -> None:
+    world = EdgeWorld()
+    stranger = world.agent("203.0.113.9", user="v")
+    stranger.send(stranger.request("INVITE", f"sip:{REALM}"))
+    stranger.response(407)
+    (question,) = world.asked
+    assert isinstance(question, VerifySource)
+    assert question.called == ""
+
+
+def test_a_trunk_over_the_limit_of_strangers_is_served() -> None:
+    world = EdgeWorld({"messages": {"perAddress": {"max": 2, "period": "60s"}}})
+    trunk = switch(world)
+    trunk.send(trunk.request("INVITE", f"sip:{NUMBER}@{REALM}"))
+    trunk.inbox.clear()
+    stranger = world.agent("203.0.113.9", user="v")
+    for number in range(5):
+        for agent in (trunk, stranger):
+            agent.send(agent.request("OPTIONS", f"sip:{REALM}", call_id=f"ping-{number}"))
+    assert len(trunk.inbox) == 5
+    assert len(stranger.inbox) == 2
