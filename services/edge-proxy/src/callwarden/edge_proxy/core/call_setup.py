@@ -235,7 +235,6 @@ class CallSetup:
         if isinstance(called, Refuse):
             self._failures.refuse(call, called, (*passed, "caller-id"))
             return
-        call.dialled = called.dialled
         call.destination, call.is_local = called.destination, called.local
         call.targets = list(called.targets)
         call.step(CallEvent.IDENTIFIED)
