@@ -1,4 +1,4 @@
-"""The table of phones: who is found by name, number and address, while users come, move and go."""
+"""The table of phones: who is found by name, account and address, while users come, move and go."""
 
 from edge_world import START_S
 
@@ -7,24 +7,26 @@ from callwarden.kernel.clock import UnixS
 from callwarden.sip.address import SocketAddress
 
 
-def binding(host: str, port: int = 5060, *, ends_s: float = 60, q: float | None = None) -> Binding:
-    return Binding(f"sip:x@{host}:{port}", SocketAddress(host, port), START_S + ends_s, "r", 1, "account", q=q)
+def binding(
+    host: str, port: int = 5060, *, ends_s: float = 60, q: float | None = None, account: str = "account"
+) -> Binding:
+    return Binding(f"sip:x@{host}:{port}", SocketAddress(host, port), START_S + ends_s, "r", 1, account, q=q)
 
 
-def location(name: str, *bindings: Binding, numbers: tuple[str, ...] = ()) -> Location:
-    return Location("x", name, bindings, numbers)
+def location(name: str, *bindings: Binding) -> Location:
+    return Location("x", name, bindings)
 
 
-def test_a_user_is_found_by_name_and_number_while_a_phone_is_there() -> None:
+def test_a_user_is_found_by_name_and_account_while_a_phone_is_there() -> None:
     table = Locations()
-    alice = location("alice", binding("192.0.2.1"), numbers=("+491", "+492"))
+    alice = location("alice", binding("192.0.2.1"))
     table.put(alice)
     for at_s, found in ((START_S, alice), (START_S + 59, alice), (START_S + 60, None)):
         assert table.find_user("x", "alice", UnixS(at_s)) is found
-        assert table.find_number("+492", UnixS(at_s)) is found
+        assert table.find_account("account", UnixS(at_s)) == ([] if found is None else [found])
     assert table.get("x", "alice") is alice
     assert table.find_user("y", "alice", START_S) is None
-    assert table.find_number("+493", START_S) is None
+    assert table.find_account("other", START_S) == []
 
 
 def test_an_address_is_known_until_the_last_phone_has_left_it() -> None:
@@ -44,14 +46,15 @@ def test_an_address_is_known_until_the_last_phone_has_left_it() -> None:
     assert len(table) == 1
 
 
-def test_a_number_that_has_a_new_owner_stays_his_when_the_old_one_goes() -> None:
+def test_an_account_is_found_at_the_user_that_is_left_when_another_of_its_users_goes() -> None:
     table = Locations()
-    table.put(location("alice", binding("192.0.2.1"), numbers=("+491", "+492")))
-    bob = location("bob", binding("192.0.2.2"), numbers=("+491",))
-    table.put(bob)
-    table.remove(("x", "alice"))
-    assert table.find_number("+491", START_S) is bob
-    assert table.find_number("+492", START_S) is None
+    table.put(location("desk", binding("192.0.2.1")))
+    mobile = location("mobile", binding("192.0.2.2"))
+    table.put(mobile)
+    table.remove(("x", "desk"))
+    assert table.find_account("account", START_S) == [mobile]
+    table.put(location("mobile", binding("192.0.2.2", account="new")))
+    assert table.find_account("account", START_S) == []
 
 
 def test_phones_are_tried_by_preference_and_else_as_they_registered() -> None:
