@@ -136,6 +136,7 @@ async def installed(
     objects = rendered(case, VERSIONS[-1], "--set", "nats.replicas=1", "--set", "rateDecks.namespaces={default}")
     containers = {pod["spec"]["containers"][0]["name"]: pod["spec"]["containers"][0] for _, pod in pods(objects)}
     authority = Authority(folder, "ours")
+    make_mounts(world, authority, "admin")
     try:
         async with AsyncExitStack() as stack:
             job = await _start("schema", containers.pop("schema"), world)
@@ -207,7 +208,7 @@ async def test_what_production_says_is_started_and_a_call_goes_through(
             books = await operator.audit()
             assert books.balance_sum_micros == books.ledger_sum_micros
             assert books.held_sum_micros == 0
-        async with OperatorClient(world, Authority(state_dir, "theirs").files("admin")) as stranger:
+        async with OperatorClient(world, Authority(state_dir, "theirs").files("admin", "admin")) as stranger:
             with pytest.raises(Unavailable):
                 await stranger.get("alice")
 
@@ -257,6 +258,6 @@ async def test_what_kubectl_applies_is_carried_out_by_the_pods_that_production_d
 
 
 def _admin(world: World) -> TlsFiles:
-    """Whoever speaks to the services has a certificate of the same authority."""
-    tls = world.state_dir / "payment" / "tls"
+    """The operator's own certificate, of the same authority."""
+    tls = world.state_dir / "admin" / "tls"
     return TlsFiles(tls / "tls.crt", tls / "tls.key", tls / "ca.crt")

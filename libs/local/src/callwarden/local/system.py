@@ -13,14 +13,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from callwarden.local import account, ports
+from callwarden.common.rpc.tokens import TokenFile
+from callwarden.local import account, ports, tokens
 from callwarden.local.files import TemporaryFolder, claim
 from callwarden.local.keys import LocalKeys
 from callwarden.local.nats import NatsServer
 from callwarden.local.ports import LOOPBACK, Port
 from callwarden.local.postgres import PostgresServer
 from callwarden.local.process import Child, ChildFailed
-from callwarden.local.run_file import LOCK, NAME, RunFile
+from callwarden.local.run_file import LOCK, NAME, RunFile, token_path
 from callwarden.local.services import SERVICES, Service, ServiceProcess, base_environment
 from callwarden.local.usage import ProcessUsage, usage
 
@@ -68,6 +69,7 @@ class LocalSystem:
             if name not in known:
                 raise ValueError(f"no service is called {name}: there are {', '.join(sorted(known))}")
         self._services = [service for service in catalogue if service.name in wanted]
+        self._roles = {*known, "admin", "monitor"}
         self._counts = {service.name: (processes or {}).get(service.name, 1) for service in self._services}
         self._state_dir_given = state_dir
         self._state_dir: Path | None = None
@@ -154,6 +156,10 @@ class LocalSystem:
         """The gRPC addresses of a service's processes, in order, running or not."""
         return [process.address for process in self._of(service)]
 
+    def credentials(self, role: str) -> TokenFile:
+        """What proves a role to the services: that of one of them, `admin` or `monitor`."""
+        return TokenFile(token_path(self.state_dir, role))
+
     def all_processes(self) -> list[ServiceProcess]:
         return [process for group in self._processes.values() for process in group]
 
@@ -220,6 +226,7 @@ class LocalSystem:
         self._lock = claim(self._state_dir / LOCK)
         home = self._state_dir / POSTGRES
         keys = LocalKeys.load_or_make(self._state_dir / "keys.json", must_exist=home.exists())
+        await asyncio.to_thread(tokens.write, self._state_dir, self._roles)
         await _together([self._open_nats(keys), self._open_database(home, keys)])
         await self._open_services(keys)
         self._write_run_file()
@@ -304,6 +311,8 @@ class LocalSystem:
             env["CALLWARDEN_DATABASE_URL"] = self.database_url
         elif service.role in self._role_urls:  # The others have no business there.
             env["CALLWARDEN_DATABASE_URL"] = self._role_urls[service.role]
+        env["CALLWARDEN_TOKEN_FILE"] = str(token_path(self.state_dir, service.name))
+        env["CALLWARDEN_CALLERS_FILE"] = str(tokens.callers_path(self.state_dir))
         return env | dict(self._env.get("*", {})) | dict(self._env.get(service.name, {}))
 
     async def _close(self) -> list[ChildFailed]:
@@ -331,6 +340,7 @@ class LocalSystem:
         if self._lock is None or self._state_dir is None:
             return  # Another system's folder.
         (self._state_dir / NAME).unlink(missing_ok=True)
+        tokens.remove(self._state_dir)
         os.close(self._lock)
         self._lock = None
         if self._temporary is not None:

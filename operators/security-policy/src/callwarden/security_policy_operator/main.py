@@ -29,14 +29,14 @@ async def wire(settings: OperatorSettings, runtime: Runtime) -> None:
     clock, me = runtime.clock, settings.instance
     resources: list[ResourceReconciler] = []
     if settings.rate_guard is not None:
-        peer = await runtime.open(channel(settings.rate_guard, runtime.tls, peer="rate-guard"))
+        peer = await runtime.open(channel(settings.rate_guard, runtime.credentials, peer="rate-guard"))
         bans = RateGuardBans(RateGuardServiceStub(peer), bus.kv(Bucket.BANS))
         resources.append(BanReconciler(cluster, bans, clock, me))
     if settings.administration is not None:
-        peer = await runtime.open(channel(settings.administration, runtime.tls, peer="administration"))
+        peer = await runtime.open(channel(settings.administration, runtime.credentials, peer="administration"))
         resources.append(TrunkReconciler(cluster, AccountServiceTrunks(AccountServiceStub(peer)), clock, me))
     if settings.rating is not None:
-        peer = await runtime.open(channel(settings.rating, runtime.tls, peer="rating"))
+        peer = await runtime.open(channel(settings.rating, runtime.credentials, peer="rating"))
         resources.append(DeckReconciler(cluster, cluster, RatingDecks(RatingServiceStub(peer)), clock, me))
     bundles = NatsBundles(bus.kv(Bucket.POLICY), bus.kv(Bucket.POLICY_ACKS))
     operator = SecurityPolicyOperator(cluster, bundles, clock, me=me, resync_s=settings.resync_s, resources=resources)
