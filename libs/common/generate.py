@@ -1,5 +1,5 @@
-"""Writes docs/reference/access.md, who may call what, from the .proto files and `callwarden.common.rpc.access`. `--check`
-compares instead. `make proto` runs it.
+"""Writes docs/reference/access.md, who may call what, from the .proto files and `callwarden.common.rpc.access`.
+`--check` compares instead. `make proto` runs it.
 """
 
 import argparse

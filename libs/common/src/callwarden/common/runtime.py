@@ -31,7 +31,7 @@ from callwarden.common.http import PROMETHEUS_TEXT, StatusServer
 from callwarden.common.metrics import Metric, Metrics
 from callwarden.common.policy import Policies
 from callwarden.common.rpc.client import Credentials
-from callwarden.common.rpc.gate import CertificateIdentities, Gate, Identities, TokenIdentities
+from callwarden.common.rpc.gate import CallerIdentities, CertificateIdentities, Gate, TokenIdentities
 from callwarden.common.rpc.interceptors import Serving
 from callwarden.common.rpc.server import Server, TlsFiles
 from callwarden.common.rpc.tokens import TokenFile, TokenHashes
@@ -259,7 +259,7 @@ async def _live(name: str, settings: SettingsT, wire: Callable[[SettingsT, Runti
     return EXIT_FAILED if runtime.failure is not None else 0
 
 
-def _identities(settings: Settings, tls: TlsFiles | None) -> Identities | None:
+def _identities(settings: Settings, tls: TlsFiles | None) -> CallerIdentities | None:
     """How callers are known; None for a server that is open on purpose. Invalid for one that would be by accident."""
     if tls is not None:
         return CertificateIdentities()

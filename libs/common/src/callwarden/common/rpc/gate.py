@@ -30,7 +30,7 @@ Roles: TypeAlias = frozenset[str]
 """What a caller has proved to be: one role as a rule."""
 
 
-class Identities(Protocol):
+class CallerIdentities(Protocol):
     """Who is calling."""
 
     def roles(self, context: Any) -> Roles:
@@ -64,7 +64,7 @@ class TokenIdentities:
 class Gate:
     """`Gate(identities, metrics)`; without identities everybody may call everything."""
 
-    def __init__(self, identities: Identities | None = None, metrics: Metrics | None = None) -> None:
+    def __init__(self, identities: CallerIdentities | None = None, metrics: Metrics | None = None) -> None:
         self._identities = identities
         self._metrics = metrics or Metrics()
         self._logged_s = 0.0
