@@ -24,7 +24,10 @@ from callwarden.common.rpc.client import channel
 from callwarden.local.run_file import token_path
 from callwarden.local.services import SERVICES
 from callwarden.local.system import LocalSystem
-from callwarden.testing.operator import OperatorClient
+from callwarden.testing.operator import DEFAULT_REALM, PASSWORD, OperatorClient
+from callwarden.testing.phones import Phones
+from callwarden.testing.waiting import eventually
+from tests.integration.conftest import Sites
 
 if TYPE_CHECKING:
     from callwarden.testing.plugin import StartSystem
@@ -34,6 +37,14 @@ pytestmark = [pytest.mark.integration, pytest.mark.cases, pytest.mark.timeout(18
 UNKNOWN, FORBIDDEN = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
 ANSWER_S = 30.0
 DESCRIBED = (lists_pb2, rateguard_pb2)  # services that nothing else here imports
+
+POLICY = """
+apiVersion: callwarden.io/v1
+kind: SecurityPolicy
+metadata: {name: test}
+spec:
+  lines: {max: 3}
+"""
 
 # What a program of another user does that knows all of the protocol and has no file of ours.
 THIEF = """
@@ -151,3 +162,39 @@ async def test_the_command_line_says_what_to_do_without_the_token(local_system: 
     code, output = await operator.command("rates", "list")
     assert code == 1
     assert "token can't be read" in output
+
+
+async def test_no_service_needs_more_than_its_role_has(site: Sites) -> None:
+    """A day's work, on gRPC and on NATS; whatever were refused would be in a log."""
+    async with site() as s, Phones(s.system.sip_address) as phones:
+        await s.operator.account("alice", credit_micros=10_000_000)
+        await s.operator.apply_policy(POLICY)
+        call = phones.call("alice", PASSWORD, DEFAULT_REALM, "4930123456")
+        assert await call.status == 200
+        await phones.hang_up(call)
+
+        async def settled() -> bool:
+            return [each.state for each in await s.operator.calls()] == ["settled"]
+
+        await eventually(settled)
+        (s.system.state_dir / "numbers.txt").write_text("4930\n")
+        for words in (
+            ("ban", "add", "192.0.2.7", "--for", "1h"),
+            ("ban", "list"),
+            ("ban", "remove", "192.0.2.7"),
+            ("list", "import", "blocked", str(s.system.state_dir / "numbers.txt")),
+            ("topup", "alice", "1"),
+            ("policy", "status"),
+            ("rates", "list"),
+            ("route", "list"),
+            ("trunk", "list"),
+            ("ledger", "check"),
+            ("explain", call.call_id),
+            ("audit",),
+        ):
+            code, output = await s.operator.command(*words)
+            assert "denied" not in output, output
+            assert code == 0 or words == ("audit",), (words, output)
+        logs = {name: child.log.read_text() for name, child in s.system.children().items()}
+        for event in ("bus.denied", "rpc.caller_refused", "stream.refused", "Permissions Violation"):
+            assert not [name for name, text in logs.items() if event.lower() in text.lower()], event

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from callwarden.common.bus.rights import RIGHTS
 from callwarden.common.rpc.tokens import TokenFile
 from callwarden.local import account, ports, tokens
 from callwarden.local.files import TemporaryFolder, claim
@@ -118,12 +119,16 @@ class LocalSystem:
 
     @property
     def nats_url(self) -> str:
-        """Holds a password: never to be logged."""
+        """Of the user that may do everything. Holds a password: never to be logged."""
         if self._nats_url_given is not None:
             return self._nats_url_given
         if self.nats is None:
             raise LookupError("the system was not started")
         return self.nats.url
+
+    def nats_url_of(self, role: str) -> str:
+        """As the role has it: what it may do is in callwarden.common.bus.rights. Holds a password."""
+        return self.nats.url_of(role) if self.nats is not None and role in RIGHTS else self.nats_url
 
     @property
     def database_url(self) -> str:
@@ -233,7 +238,8 @@ class LocalSystem:
 
     async def _open_nats(self, keys: LocalKeys) -> None:
         if self._nats_url_given is None:
-            self.nats = NatsServer(self.state_dir / NATS, password=keys.nats_password, fsync=self._fsync)
+            users = {role: keys.bus_password(role) for role in RIGHTS}
+            self.nats = NatsServer(self.state_dir / NATS, password=keys.nats_password, users=users, fsync=self._fsync)
             await self.nats.start()
 
     async def _open_database(self, home: Path, keys: LocalKeys) -> None:
@@ -276,7 +282,6 @@ class LocalSystem:
             service.name: [self._reserve() for _ in range(self._counts[service.name])] for service in self._services
         }
         common = base_environment() | {
-            "CALLWARDEN_NATS_URL": self.nats_url,
             "CALLWARDEN_LOG_LEVEL": self._log_level,
         }
         for service in self._services:
@@ -311,6 +316,7 @@ class LocalSystem:
             env["CALLWARDEN_DATABASE_URL"] = self.database_url
         elif service.role in self._role_urls:  # The others have no business there.
             env["CALLWARDEN_DATABASE_URL"] = self._role_urls[service.role]
+        env["CALLWARDEN_NATS_URL"] = self.nats_url_of(service.name)
         env["CALLWARDEN_TOKEN_FILE"] = str(token_path(self.state_dir, service.name))
         env["CALLWARDEN_CALLERS_FILE"] = str(tokens.callers_path(self.state_dir))
         return env | dict(self._env.get("*", {})) | dict(self._env.get(service.name, {}))
@@ -353,7 +359,7 @@ class LocalSystem:
         RunFile(
             pid=os.getpid(),
             state_dir=str(self.state_dir),
-            nats_url=self.nats_url,
+            nats_url=self.nats_url_of("admin"),
             database_url=self.database_url,
             role_urls=self._role_urls,
             sip=[process.sip_address for process in self.all_processes() if process.sip_address],

@@ -69,8 +69,8 @@ class GrpcGuard:
         self._lost = metrics.counter(REPORTED, "lost")
 
     async def follow(self) -> None:
-        """Keep the members as the bucket has them; for ever."""
-        async for change in self._members_bucket.watch():
+        """Keep the members as the bucket has them; for ever. Only those that rate-guard itself can have put there."""
+        async for change in self._members_bucket.watch(f"{PEER}.*"):
             match change:
                 case Put(key, value, _):
                     try:
