@@ -27,7 +27,7 @@
   value: {{ $svc.drainTimeoutSeconds | quote }}
 {{- if $svc.nats }}
 - name: CALLWARDEN_NATS_URL
-  valueFrom: {secretKeyRef: {name: {{ $values.secrets.nats }}, key: url}}
+  valueFrom: {secretKeyRef: {name: {{ $values.secrets.nats }}, key: {{ ternary .name "url" $values.nats.users }}}}
 - name: CALLWARDEN_NATS_REPLICAS
   value: {{ $values.nats.replicas | quote }}
 {{- end }}
