@@ -47,6 +47,7 @@ PUBLISHERS: Final[dict[str, set[str]]] = {
     "$JS.API.CONSUMER.CREATE.KV_dialogs": {"edge-proxy"},
     "$JS.API.CONSUMER.CREATE.CALLS": set(),
     "$JS.API.CONSUMER.MSG.NEXT.CALLS.call-admission": {"call-admission"},
+    "$JS.API.CONSUMER.INFO.CALLS.call-admission": {"call-admission"},
     "$JS.API.CONSUMER.DELETE.CALLS.call-admission": set(),
     "$JS.ACK.CALLS.call-admission.1.1.1.1.0": {"call-admission"},
     "$JS.API.STREAM.UPDATE.CALLS": {"administration"},

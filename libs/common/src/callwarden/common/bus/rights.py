@@ -132,6 +132,7 @@ def _published(rights: BusRights) -> Iterator[str]:
     for consumed, durable in rights.consumes:
         stream = consumed.value
         yield f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{durable}"
+        yield f"$JS.API.CONSUMER.INFO.{stream}.{durable}"
         yield f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
         yield f"$JS.ACK.{stream}.{durable}.>"
     names = [stream.value for stream in Stream] + [f"KV_{bucket.value}" for bucket in Bucket]
