@@ -79,6 +79,7 @@ def test_a_cookie_holds_addresses_of_each_family(caller: str | None, callee: str
     text = cookie.issue(
         KEYS, HOLD, START_S + 60, "call-1", "caller", caller=ends[0], callee=ends[1], account_id=account_id, attempt=9
     )
+    assert "=" not in text
     found = cookie.read(KEYS, text, "call-1", "callee", "caller", START_S)
     assert found == Cookie(HOLD, False, ends[0], account_id, ends[1])
 
@@ -194,6 +195,7 @@ HEARD = {
     Reason.LINES: (486, 0),
     Reason.MALFORMED: (400, 0),
     Reason.NOT_FOUND: (404, 0),
+    Reason.NOT_REGISTERED: (480, 0),
     Reason.BAD_NUMBER: (484, 0),
 }
 

@@ -393,3 +393,16 @@ def test_a_100_of_the_other_side_stays_here() -> None:
     assert not alice.inbox
     bob.respond(passed, 183)
     alice.response(183)
+
+
+@pytest.mark.parametrize("header", ["From", "To"])
+def test_a_tag_is_found_wherever_it_stands(header: str) -> None:
+    world = EdgeWorld()
+    alice, bob, talk = running(world)
+    bye = talk.from_caller("BYE", cseq=9)
+    name, _, tag = (bye.get(header.lower()) or "").rpartition(";")
+    bye.set(header, f"{name};x=1;{tag};y=2")
+    alice.send(bye)
+    bob.respond(bob.got("BYE"), 200)
+    alice.response(200)
+    assert [ended.reason for ended in world.ended] == ["caller-bye"]

@@ -195,3 +195,19 @@ def test_an_answer_from_elsewhere_does_not_move_a_carrier_whose_address_is_known
         carrier.got("INFO")
         assert not elsewhere.inbox
         world.restart()
+
+
+def test_a_trunk_does_not_speak_for_a_phone() -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier(CARRIER)
+    world.trunks[KNOWN] = CallerIdentity("account-switch", "traffic-sender", (), "", 60, "trunk")
+    trunk = world.agent(KNOWN, user="known")
+    trunk.send(trunk.request("INVITE", f"sip:{REALM}", call_id="to be known"))
+    trunk.inbox.clear()
+    talk = world.talk(alice, carrier, NUMBER)
+    trunk.send(talk.from_callee("INFO"))
+    alice.got("INFO")
+    trunk.send(talk.from_caller("BYE", cseq=9))
+    trunk.response(403)
+    assert not carrier.inbox
+    assert not world.ended
