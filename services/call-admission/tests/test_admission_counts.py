@@ -23,7 +23,7 @@ from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.scopes import ACCOUNT, ADDRESS, CARRIER, REALM, RESELLER, SYSTEM
 from callwarden.call_admission.model.settle import Settlement
 from callwarden.call_admission.model.spans import CalendarSpan
-from callwarden.call_admission.model.usage import TransitionContext, Usage
+from callwarden.call_admission.model.usage import SPANS_MAX, TransitionContext, Usage
 from callwarden.kernel.clock import UnixS
 
 DAY, MONTH = TODAY.toordinal(), TODAY.year * 12 + TODAY.month - 1
@@ -93,6 +93,15 @@ def test_who_pays_counts_money_and_talk_of_the_calls_day_and_month(owner: str) -
     assert spans(usage, spent_micros=70_000, talk_s=70, calls=1)
 
 
+@pytest.mark.parametrize(("micros", "seconds"), [(0, 60), (60_000, 0), (60_000, 60), (0, 0)])
+def test_talk_that_costs_nothing_and_money_for_no_more_talk_are_counted_too(micros: int, seconds: int) -> None:
+    usage, of = Usage(), context(ACCOUNT)
+    usage.begin(request(), hold(), of)
+    usage.extend(hold(), replace(hold(), granted_s=60 + seconds, held_micros=60_000 + micros), of)
+    assert spans(usage, held_micros=60_000 + micros, granted_s=60 + seconds, calls=1, running=1)
+    assert usage.held_micros == 60_000 + micros
+
+
 @pytest.mark.parametrize("owner", [REALM, SYSTEM])
 def test_realm_and_system_count_no_money(owner: str) -> None:
     usage, of = Usage(), context(owner)
@@ -137,6 +146,8 @@ def test_calls_of_a_second_are_counted_where_some_limit_may_need_them(
     for _ in range(2):
         usage.begin(request(), hold(), context(owner, under, max_per_second=own))
     assert usage.used("calls_per_second", NOW_S) == 2 * counts
+    found = [] if usage.second is None else usage.second.buckets
+    assert [(each.calls, each.micros, each.talk_s) for each in found] == [(2, 0, 0)] * counts
 
 
 def test_an_address_counts_calls_talk_and_cost_of_its_period() -> None:
@@ -208,6 +219,24 @@ def test_a_day_without_a_running_call_goes_when_two_newer_ones_have_begun_and_le
     assert [usage.peak_before(day) for day in (DAY, DAY - 1, DAY - 2)] == [90, 70, 70]
 
 
+def test_the_oldest_days_go_where_there_are_too_many_that_run_but_never_the_calls_own() -> None:
+    def of(day: int) -> Usage:
+        usage = Usage(days=[span(1_000 + key, running=1) for key in range(SPANS_MAX)])
+        usage.begin(request(), replace(hold(), spend_day=date.fromordinal(day)), context(ACCOUNT))
+        return usage
+
+    newest, late = of(1_000 + SPANS_MAX), of(900)
+    assert (len(newest.days), newest.days[0].key, newest.days[-1].calls) == (SPANS_MAX, 1_001, 1)
+    assert [(each.key, each.calls) for each in late.days[:2]] == [(900, 1), (1_001, 0)]
+    assert len(late.days) == SPANS_MAX
+
+
+def test_the_spend_of_a_day_is_kept_where_nothing_is_learnt() -> None:
+    usage = Usage(days=[span(DAY - 3, spent_micros=70, calls=2), span(DAY - 2), span(DAY - 1)])
+    usage.begin(request(), hold(), context(ACCOUNT))
+    assert (usage.peak_day_micros, usage.baseline) == (70, None)
+
+
 def test_a_day_without_a_call_is_none_of_those_that_say_what_is_usual() -> None:
     usage = Usage(days=[span(DAY - 3), span(DAY - 2), span(DAY - 1)], baseline=AccountBaseline(DAY - 9, DAY))
     usage.begin(request(), hold(), context(ACCOUNT))
@@ -228,6 +257,7 @@ def test_the_growth_of_a_monthly_limit_restarts_with_another_limit() -> None:
     usage = Usage()
     for month in (1, 2, 3):
         usage.begin(request(), month_of(month), TransitionContext(ACCOUNT, PLAIN, of, NOW_S))
+    assert usage.leases is None
     march, april = 2026 * 12 + 2, 2026 * 12 + 3
     assert (usage.monthly_limit(of, march), usage.monthly_limit(of, april)) == (1_200, 1_300)
     other = replace(of, monthly_micros=5_000)
@@ -246,6 +276,10 @@ def test_a_ceiling_that_is_lowered_takes_growth_back_and_never_the_limit_itself(
     assert usage.monthly_limit(replace(of, monthly_increment_micros=0), MONTH + 1) == 1_000
     assert usage.monthly_limit(replace(of, monthly_micros=None), MONTH + 1) is None
     assert usage.monthly_limit(of, MONTH) == 1_500
+    lowered = replace(of, monthly_ceiling_micros=1_200)
+    usage.begin(request(), hold(), TransitionContext(ACCOUNT, PLAIN, lowered, NOW_S))
+    assert usage.monthly_limit(lowered, MONTH) == 1_200
+    assert usage.monthly_limit(of, MONTH) == 1_500, "what has grown comes back with the ceiling"
 
 
 def test_an_account_without_a_monthly_limit_keeps_no_growth() -> None:
@@ -263,7 +297,7 @@ def test_a_level_is_told_once_a_day_and_a_higher_one_after_it() -> None:
     usage.record_notice("lines", 80, DAY)
     usage.record_notice("lines", 50, DAY)
     assert [usage.is_notice_due("lines", level, DAY) for level in (50, 80, 100)] == [False, False, True]
-    assert usage.is_notice_due("credit", 50, DAY)
+    assert usage.is_notice_due("credit", 1, DAY)
     assert not usage.is_notice_due("lines", 100, DAY - 1), "of a day that is over"
     assert usage.is_notice_due("lines", 50, DAY + 1)
     usage.record_notice("credit", 50, DAY + 1)
@@ -360,7 +394,9 @@ def test_a_group_counts_what_its_rule_limits() -> None:
     assert group.period is not None
     assert group.leases is not None
     assert [group.second.width_ms, group.minute.width_ms, group.period.width_ms] == [10, 600, 3_000]
-    assert [group.second.calls(NOW_S), group.minute.calls(NOW_S), group.leases.count(NOW_S)] == [1, 1, 1]
+    for window in (group.second, group.minute):
+        assert [(each.calls, each.micros, each.talk_s) for each in window.buckets] == [(1, 0, 0)]
+    assert group.leases.count(NOW_S) == 1
     assert (group.period.buckets[0].calls, group.period.buckets[0].micros) == (1, 60_000)
     assert (group.last, group.in_sequence, group.last_at_s) == (PARIS, 1, int(NOW_S))
     longer = replace(LONGER, marks=("all", "gone"))
@@ -391,6 +427,9 @@ def test_a_call_that_a_rule_does_not_cover_breaks_its_sequence() -> None:
     usage = Usage(groups={"cuba": VelocityCounts(last="53", in_sequence=3)})
     usage.begin(request("5371234567"), hold(), of)
     assert usage.groups["cuba"].in_sequence == 3, "one at an hour at which the rule doesn't hold"
+    usage.begin(request("5371234567"), hold(("cuba",)), of)
+    usage.begin(request("5377654321"), hold(("cuba",)), of)
+    assert (usage.groups["cuba"].in_sequence, usage.groups["cuba"].last) == (2, "53"), "too long after the third"
     usage.begin(request(PARIS), hold(), of)
     assert (usage.groups["cuba"].in_sequence, usage.groups["cuba"].last) == (0, "")
 

@@ -34,14 +34,14 @@ def test_all_that_several_rows_count_is_added_up() -> None:
         held_micros=1, spent_micros=2, days=[CalendarSpan(3, 4, 5, 6, 7, 8, 9)],
         months=[span(1, calls=1)], peak_day_micros=50, leases=Leases([[5, 1]], 1), second=seconds(9.0),
         period=seconds(9.0), groups={"a": VelocityCounts(leases=Leases([[5, 1]], 1))},
-        notice_day=7, notices={"lines": 80, "credit": 50},
+        notice_day=7, notices={"lines": 80, "credit": 50}, baseline=AccountBaseline(5, 9, spent_micros=1),
     )  # fmt: skip
     other = Usage(
         held_micros=10, spent_micros=20, days=[span(2, calls=1), CalendarSpan(3, 40, 50, 60, 70, 80, 90)],
         months=[span(1, calls=2), span(2, calls=3)], peak_day_micros=40, leases=Leases([[5, 2]], 1),
         second=seconds(9.0), period=seconds(9.0),
         groups={"a": VelocityCounts(leases=Leases([[5, 2]], 1)), "b": VelocityCounts(in_sequence=3)},
-        notice_day=7, notices={"lines": 100, "credit": 10},
+        notice_day=7, notices={"lines": 100, "credit": 10}, baseline=AccountBaseline(5, 9, spent_micros=2),
     )  # fmt: skip
     for total in (merged([one, other]), merged([other, one])):
         assert (total.held_micros, total.spent_micros, total.peak_day_micros) == (11, 22, 50)
@@ -55,6 +55,7 @@ def test_all_that_several_rows_count_is_added_up() -> None:
             assert window.buckets == [WindowBucket(9, 2, 20, 2)]
         assert total.groups["a"].leases == Leases([[5, 3]], 1)
         assert total.groups["b"].in_sequence == 3
+        assert total.baseline == AccountBaseline(5, 9, spent_micros=3)
         assert (total.notice_day, total.notices) == (7, {"lines": 100, "credit": 50})
 
 

@@ -73,6 +73,12 @@ def test_what_lies_more_than_a_span_ahead_is_from_before_the_clock_stepped_back(
     assert made.at(now) is not None
 
 
+def test_what_lies_no_more_than_a_span_ahead_still_counts() -> None:
+    made = window(4_099.0, 4_100.0, 4_101.0)
+    made.begin(4_000.0, 10, 1)
+    assert [index for index, *_ in buckets(made)] == [4_000, 4_099, 4_100]
+
+
 def test_a_window_goes_on_after_the_clock_has_stepped_back() -> None:
     made = window(5_000.0, 4_000.0, 4_001.0)
     assert buckets(made) == [(4_000, 1, 10, 1), (4_001, 1, 10, 1)]
@@ -98,10 +104,10 @@ def test_narrower_buckets_take_what_is_within_their_span() -> None:
 
 
 def test_what_was_dropped_stays_so_in_buckets_of_another_width() -> None:
-    made = window(1_000.0, 1_150.0)
-    assert made.dropped == 1_049
+    made = window(1_000.0, 1_149.0)
+    assert made.dropped == 1_048
     wide = fitted(made, 2 * WIDTH_MS * WINDOW_BUCKETS)
-    assert wide.dropped == 1_050 // 2 - 1
+    assert wide.dropped == 523, "of the two that the next one takes in one is still there"
     assert fitted(SlidingWindow(WIDTH_MS), 2 * WIDTH_MS * WINDOW_BUCKETS).dropped == -1
     assert fitted(None, 2 * WIDTH_MS * WINDOW_BUCKETS) == SlidingWindow(2_000)
 
@@ -174,6 +180,9 @@ def test_an_extension_moves_a_call_and_nothing_where_the_step_is_the_same() -> N
     before = made.swept
     made.extend(NOW + 17.0, NOW + 24.0, UnixS(NOW + 8.0))
     assert (made.steps, made.swept) == ([[1_002, 1], [1_003, 1]], before)
+    two = leases(16.0, 16.0)
+    two.extend(NOW + 16.0, NOW + 24.0, NOW)
+    assert two.steps == [[1_002, 1], [1_003, 1]]
 
 
 def test_an_extension_of_a_call_that_has_expired_brings_it_back() -> None:
