@@ -24,7 +24,6 @@ class EdgeStats:
         "rate_dropped",
         "refused",
         "registered",
-        "replays",
         "scanners",
         "sends",
         "strays",
@@ -54,7 +53,6 @@ class EdgeStats:
     rate_dropped: int
     refused: int
     registered: int
-    replays: int
     scanners: int
     sends: int
     strays: int
