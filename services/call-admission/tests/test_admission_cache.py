@@ -224,3 +224,28 @@ def test_all_that_is_remembered_is_bounded_and_the_last_used_stays(monkeypatch: 
     assert known == [1, 4], "two resellers"
     counts = [key for key in range(1, 5) if cache.checkout_counters([(UUID(int=key), 0)], NOW_S)]
     assert counts == [1], "of each call its account's row and its reseller's: three rows are not quite two calls"
+    of_resellers = [key for key in range(51, 55) if cache.checkout_counters([(UUID(int=key), 0)], NOW_S)]
+    assert of_resellers == [51]
+
+
+def test_holds_that_are_remembered_are_bounded_too() -> None:
+    tables = tables_of()
+    process = tables.process(AccountCache(holds_max=2))
+    for number in range(1, 4):
+        tables.transact([admission(number)], NOW_S, POLICY, process)
+    unread = process.unread
+    for number, is_known in ((3, True), (2, True), (1, False)):
+        tables.transact([extension(number, 60)], NOW_S, POLICY, process)
+        unread += is_known
+        assert process.unread == unread, number
+
+
+def test_a_call_whose_end_was_read_afresh_is_remembered_no_more() -> None:
+    tables = tables_of(account(max_lines=1))
+    process = tables.process()
+    tables.transact([admission(1)], NOW_S, POLICY, process)
+    assert reason(tables.transact([admission(2)], NOW_S, POLICY, process)[0]) is Reason.LINES
+    for command in (ended(1, None, NOW_S), admission(3)):
+        tables.transact([command], NOW_S, POLICY, process)
+    assert tables.transact([ended(1, None, NOW_S)], NOW_S, POLICY, process) == [Ignored("settled")]
+    assert process.conflicts == 0

@@ -170,7 +170,9 @@ def test_a_velocity_rules_levels_are_its_own() -> None:
     rule, every = of.velocity
     assert rule.warning == VelocityLimits(1, 2, 3, 4, 5, 6, 7_000_000)
     assert rule.critical == VelocityLimits(None, None, None, None, None, None, None)
-    assert (rule.period_ms, rule.hours, of.velocity_names) == (300_000, "Mon 08:00-09:00", {"a", "b"})
+    assert (rule.period_ms, rule.hours, of.velocity_names) == (
+        300_000, "Mon 08:00-09:00", frozenset({"a", "b"})
+    )  # fmt: skip
     assert [rule.matched(number) for number in ("5353123", "5312", "53", "5", "4930")] == ["5353", "53", "53", "", ""]
     assert [rule.covers(number) for number in ("5312", "4930")] == [True, False]
     assert [every.covers(number) for number in ("5312", "4930")] == [True, True]
