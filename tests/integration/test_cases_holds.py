@@ -19,7 +19,7 @@ CREDIT_MICROS = 10_000_000
 async def test_a_call_that_was_retried_has_one_hold_and_one_charge(site: Sites) -> None:
     async with (
         site(processes={"call-admission": 2}) as s,
-        Edges(s.system.targets("call-admission"), s.system.nats_url) as edges,
+        Edges(s.system) as edges,
     ):
         await edges.connected()
         account = await s.operator.account("alice", credit_micros=CREDIT_MICROS)

@@ -150,7 +150,7 @@ async def an_import_that_is_killed_leaves_the_version_before(edge: Edge, account
         for start in range(1_000_000, len(content), 1_000_000)
     ]
     target = edge.system.targets("administration")[0]
-    async with channel(target) as opened:
+    async with channel(target, edge.system.credentials("admin")) as opened:
         stub = lists_pb2_grpc.ListServiceStub(opened)
         before = (await unary(stub.ListLists, lists_pb2.ListListsRequest())).lists[0]
         importing = asyncio.ensure_future(unary(stub.ImportList, iter(parts), timeout_s=60))
