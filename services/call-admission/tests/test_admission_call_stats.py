@@ -91,12 +91,12 @@ def test_what_is_ours_the_trunks_or_a_popular_numbers_speaks_against_nobody(stat
 # ------------------------------------------------------------------ numbers that keep failing
 
 
-def test_a_number_that_fails_too_often_is_listed_for_its_realm() -> None:
+def test_a_number_that_fails_too_often_for_one_account_is_listed_for_it() -> None:
     stats = CallStats()
     assert add(stats, count(NumberStats(failures=40))) == []
     assert add(stats, count(NumberStats(failures=1)), 10.0) == [
         Listed(
-            DYNAMIC, REALM, ListSide.CALLED, TARGET, None, "failing", "41 failed calls within 600 s (limit 40)",
+            DYNAMIC, REALM, ListSide.CALLED, TARGET, ALICE, "failing", "41 failed calls within 600 s (limit 40)",
             1_010.0, 1_010.0 + 3_600,
         )
     ]  # fmt: skip
@@ -126,10 +126,10 @@ def test_a_number_on_its_way_to_the_list_is_not_forgotten_for_others() -> None:
 
 def test_a_number_that_is_listed_no_more_begins_anew() -> None:
     stats = CallStats()
-    for calling, owner in ((False, None), (True, ALICE)):
+    for calling in (False, True):
         add(stats, count(NumberStats(calls=19), calling=calling))
         side = ListSide.CALLING if calling else ListSide.CALLED
-        stats.forget(Listed(SMART, REALM, side, TARGET, owner, "", "", 0.0, 0.0))
+        stats.forget(Listed(SMART, REALM, side, TARGET, ALICE, "", "", 0.0, 0.0))
         assert add(stats, count(NumberStats(calls=19), calling=calling)) == []
 
 
@@ -187,12 +187,12 @@ def test_what_is_out_of_line_is_said_in_words() -> None:
     )
 
 
-def test_a_number_that_is_out_of_line_is_listed_for_its_account_or_realm() -> None:
-    for calling, side, owner in ((True, ListSide.CALLING, ALICE), (False, ListSide.CALLED, None)):
+def test_a_number_that_is_out_of_line_for_one_account_is_listed_for_it() -> None:
+    for calling, side in ((True, ListSide.CALLING), (False, ListSide.CALLED)):
         stats = CallStats()
         assert add(stats, count(NumberStats(calls=20), calling=calling), 5.0, OFF) == [
             Listed(
-                SMART, REALM, side, TARGET, owner, "statistics", "of 20 calls 0 % answered (at least 20 %)", 1_005.0,
+                SMART, REALM, side, TARGET, ALICE, "statistics", "of 20 calls 0 % answered (at least 20 %)", 1_005.0,
                 1_005.0 + 7_200,
             )
         ]  # fmt: skip
@@ -272,10 +272,10 @@ def test_what_goes_for_want_of_room_is_counted_in_all_tables(monkeypatch: pytest
     stats = CallStats(table_max=2)
     for number in range(3):
         add(stats, count(NumberStats(calls=1), f"4930{number}", account=UUID(int=number)))
-    assert (len(stats.targets), len(stats.accounts), stats.evicted) == (2, 2, 2)
+    assert (len(stats.targets), len(stats.accounts), stats.evicted) == (2, 2, 3)
     for number in range(5):
         add(stats, count(NumberStats(calls=1), f"4930{number}", calling=True))
-    assert (len(stats.callers), stats.evicted) == (2, 5)
+    assert (len(stats.callers), stats.evicted) == (2, 6)
 
 
 def test_numbers_are_forgotten_after_a_day_and_accounts_after_thirty() -> None:
