@@ -40,7 +40,7 @@ T = TypeVar("T")
 WIDE = replace(POLICY, owners=frozenset({"realm", "system"}), system=Ceiling(9, None), realm=Ceiling(9, None))
 
 
-def looked(
+def asked(
     tables: Tables,
     command: Admission,
     ask: Callable[[AdmissionQuery, Admission], T | None],
@@ -64,7 +64,7 @@ def looked(
 
 
 def simulated(tables: Tables, command: Admission, policy: AdmissionPolicy = POLICY) -> tuple[Evaluation, Snapshot]:
-    found = looked(tables, command, AdmissionQuery.simulate, policy)
+    found = asked(tables, command, AdmissionQuery.simulate, policy)
     assert isinstance(found, tuple)
     return found
 
@@ -72,7 +72,7 @@ def simulated(tables: Tables, command: Admission, policy: AdmissionPolicy = POLI
 def seen(tables: Tables, key: int, policy: AdmissionPolicy = POLICY) -> Snapshot:
     """As `limits show` asks about an account."""
     request = replace(admission(99, key).request, destination="", source_address="", local=True)
-    found = looked(tables, Admission(request), AdmissionQuery.snapshot_of, policy, referenced=(UUID(int=key),))
+    found = asked(tables, Admission(request), AdmissionQuery.snapshot_of, policy, referenced=(UUID(int=key),))
     assert found is not None
     return found
 
@@ -101,15 +101,15 @@ def test_a_simulation_asks_for_the_price_that_the_account_has() -> None:
     tables = tables_of(account(deck="", parent=UUID(int=9)), account(9, type=AccountType.RESELLER, deck="bulk"))
     wanted = NeedsQuote(Pricing("bulk", "bulk", "example.org", is_resellers=True))
     for command in (admission(1), replace(admission(1), quote=None)):
-        assert looked(tables, command, AdmissionQuery.simulate) == wanted
+        assert asked(tables, command, AdmissionQuery.simulate) == wanted
     local = Admission(replace(admission(1).request, local=True, destination="bob"))
     decided, _ = simulated(tables, local)
     assert isinstance(decided.verdict, Admit)
 
 
 def test_nothing_is_known_of_an_account_that_there_is_not() -> None:
-    assert looked(tables_of(), admission(1, 77), AdmissionQuery.simulate) is None
-    assert looked(tables_of(), admission(1, 77), AdmissionQuery.snapshot_of) is None
+    assert asked(tables_of(), admission(1, 77), AdmissionQuery.simulate) is None
+    assert asked(tables_of(), admission(1, 77), AdmissionQuery.snapshot_of) is None
 
 
 def test_a_simulation_looks_at_realm_system_and_reseller_as_a_call_does() -> None:
@@ -131,13 +131,13 @@ def test_a_simulation_knows_lists_and_the_trunk_that_the_call_would_come_in_by()
     builder = ListBuilder(ListHead("irsf"))
     builder.add(["4930*"])
     lists, blocking = Lists.of([builder.build()], Listings()), replace(POLICY, lists=("irsf",))
-    found = looked(tables_of(), admission(1), AdmissionQuery.simulate, blocking, lists)
+    found = asked(tables_of(), admission(1), AdmissionQuery.simulate, blocking, lists)
     assert isinstance(found, tuple)
     assert isinstance(found[0].verdict, Refuse)
     assert found[0].verdict.rule == "lists"
     by_trunk = replace(admission(1), request=replace(admission(1).request, trunk="pbx"))
     for known, rule in (({"pbx": SourceTrunk("pbx")}, ""), ({}, "only_local")):
-        found = looked(tables_of(), by_trunk, AdmissionQuery.simulate, trunks=known)
+        found = asked(tables_of(), by_trunk, AdmissionQuery.simulate, trunks=known)
         assert isinstance(found, tuple)
         verdict = found[0].verdict
         assert (verdict.rule if isinstance(verdict, Refuse) else "") == rule

@@ -103,9 +103,9 @@ def test_a_local_users_name_is_no_number_of_a_list() -> None:
 
 @pytest.mark.parametrize(("left_s", "retry_after_s"), [(90.5, 90), (0.5, 1)])
 def test_a_number_that_is_listed_for_a_time_may_be_called_after_it(left_s: float, retry_after_s: int) -> None:
-    now_s = snapshot().unix_s
+    unix_s = snapshot().unix_s
     listed = Listed(
-        DYNAMIC, "example.org", ListSide.CALLED, BERLIN, None, "failing", "60 failed calls", now_s, now_s + left_s
+        DYNAMIC, "example.org", ListSide.CALLED, BERLIN, None, "failing", "60 failed calls", unix_s, unix_s + left_s
     )
     refuse = refusal(ask(listed=listed))
     assert (refuse.reason, refuse.retry_after_s, refuse.window) == (

@@ -38,11 +38,11 @@ def test_calls_of_one_bucket_are_added_up_and_buckets_stay_in_order() -> None:
     assert buckets(made) == [(1_000, 2, 20, 2), (1_001, 2, 20, 2), (1_003, 1, 10, 1)]
 
 
-@pytest.mark.parametrize(("now_s", "calls"), [(1_100.0, 3), (1_100.999, 3), (1_101.0, 2), (1_102.0, 1), (1_103.0, 0)])
-def test_what_began_within_the_span_counts_and_nothing_older(now_s: float, calls: int) -> None:
+@pytest.mark.parametrize(("unix_s", "calls"), [(1_100.0, 3), (1_100.999, 3), (1_101.0, 2), (1_102.0, 1), (1_103.0, 0)])
+def test_what_began_within_the_span_counts_and_nothing_older(unix_s: float, calls: int) -> None:
     made = window(1_000.0, 1_001.0, 1_002.0)
-    assert made.calls(UnixS(now_s)) == calls
-    sums = made.sums(UnixS(now_s))
+    assert made.calls(UnixS(unix_s)) == calls
+    sums = made.sums(UnixS(unix_s))
     assert (sums.calls, sums.micros, sums.talk_s) == (calls, 10 * calls, calls)
 
 
