@@ -10,97 +10,22 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from auth_rig import KEY, NEW_KEY, PASSWORD, REALM, AuthUnderTest, answer, following, request
 
 from callwarden.api.auth.v1 import auth_pb2
 from callwarden.auth.adapters.credentials_memory import MemoryCredentialStore
 from callwarden.auth.adapters.grpc_server import AuthServicer
 from callwarden.auth.app import LOOK_UPS_MAX, REFUSAL_S, WAITING_MAX, Auth
 from callwarden.auth.core.cache import ABSENT_TTL_S, KNOWN_TTL_S
-from callwarden.auth.core.digest import DigestAnswer, ha1s_of
+from callwarden.auth.core.digest import ha1s_of
 from callwarden.auth.core.sealing import SALT_BYTES, SealingKeys
-from callwarden.auth.core.trunks import SenderTrunk
+from callwarden.auth.core.trunks import AuthTrunk
 from callwarden.auth.core.users import AuthAccount, AuthIdentity, UserKey
 from callwarden.auth.ports import AuthAccountChange
 from callwarden.kernel.errors import Conflict, Exhausted, Internal, Invalid, NotFound, Unavailable
 from callwarden.kernel.verdict import Reason
-from callwarden.policy.bundle import Document, PolicySet
-from callwarden.sip.digest import Algorithm, ha1, response_for
-from callwarden.testing.clock import FakeClock
-
-REALM = "sip.example"
-PASSWORD = "correct horse"
-KEY, NEW_KEY = "11" * 32, "22" * 32
-
-
-class RecordedAccountChanges:
-    """ports.AccountEventPublisher that remembers."""
-
-    def __init__(self) -> None:
-        self.changes: list[AuthAccountChange] = []
-
-    def account_changed(self, change: AuthAccountChange) -> None:
-        self.changes.append(change)
-
-
-class AuthUnderTest:
-    """An Auth with all around it."""
-
-    def __init__(self, policy: dict[str, Any] | None = None, key: str = KEY, old: tuple[str, ...] = ()) -> None:
-        self.accounts = MemoryCredentialStore()
-        self.told = RecordedAccountChanges()
-        self.clock = FakeClock()
-        document = Document("test", policy or {})
-        self.keys = SealingKeys(key, old)
-        self.auth = Auth(self.accounts, self.told, PolicySet.build(1, [document]), self.keys, self.clock, os.urandom)
-
-    async def user(self, name: str = "alice", *, active: bool = True, numbers: tuple[str, ...] = ()) -> str:
-        account_id = str(uuid4())
-        self.accounts.accounts[account_id] = REALM, AuthAccount(account_id, "enduser", active, numbers)
-        await self.auth.set_password(account_id, UserKey(REALM, name), PASSWORD)
-        return account_id
-
-    def disable(self, account_id: str) -> None:
-        """In the database; nobody is told."""
-        realm, account = self.accounts.accounts[account_id]
-        self.accounts.accounts[account_id] = realm, AuthAccount(account_id, account.kind, False, account.numbers)
-
-
-def answer(
-    name: str = "alice", password: str = PASSWORD, algorithm: Algorithm | None = Algorithm.SHA_256
-) -> DigestAnswer:
-    """As a phone would make it. Without algorithm: MD5 in the way of RFC 2069."""
-    user = UserKey(REALM, name)
-    if algorithm is None:
-        response = response_for(Algorithm.MD5, ha1(Algorithm.MD5, name, REALM, password), "INVITE", "sip:x", "nonce")
-        return DigestAnswer(user, "INVITE", "sip:x", "nonce", "", "", "", "", response)
-    response = response_for(
-        algorithm,
-        ha1(algorithm, name, REALM, password),
-        "INVITE",
-        "sip:x",
-        "nonce",
-        qop="auth",
-        nc="00000001",
-        cnonce="c",
-    )
-    return DigestAnswer(user, "INVITE", "sip:x", "nonce", "00000001", "c", "auth", str(algorithm), response)
-
-
-def request(name: str = "alice", password: str = PASSWORD) -> auth_pb2.VerifyRequest:
-    made = answer(name, password)
-    return auth_pb2.VerifyRequest(
-        username=made.user.username,
-        realm=made.user.realm,
-        method=made.method,
-        uri=made.uri,
-        nonce=made.nonce,
-        nonce_count=made.nonce_count,
-        cnonce=made.cnonce,
-        qop=made.qop,
-        algorithm=made.algorithm,
-        response=made.response,
-        source_address="192.0.2.7",
-    )
+from callwarden.policy.bundle import PolicySet
+from callwarden.sip.digest import Algorithm
 
 
 @pytest.mark.parametrize("algorithm", [*Algorithm, None])
@@ -431,23 +356,13 @@ async def test_after_a_rotation_everything_is_sealed_with_the_new_key() -> None:
     assert isinstance(await only_new.auth.verify(answer("user-3")), AuthIdentity)
 
 
-@asynccontextmanager
-async def following(rig: AuthUnderTest) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.ensure_future(rig.auth.follow_trunks())
-    await asyncio.sleep(0)
-    yield task
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-
-
 async def test_a_call_from_a_trunks_address_is_its_accounts() -> None:
     rig = AuthUnderTest()
     sender = AuthAccount("1", "traffic-sender", True)
     off = AuthAccount("2", "traffic-sender", False)
     rig.accounts.trunks = [
-        SenderTrunk("wholesale", "192.0.2.7", "77", sender),
-        SenderTrunk("gone", "192.0.2.8", "", off),
+        AuthTrunk("wholesale", "192.0.2.7", "77", sender),
+        AuthTrunk("gone", "192.0.2.8", "", off),
     ]
     with pytest.raises(Unavailable):
         rig.auth.verify_address("192.0.2.7", "774930")
@@ -468,7 +383,7 @@ async def test_a_call_from_a_trunks_address_is_its_accounts() -> None:
 async def test_trunks_are_loaded_again_when_something_changed_and_kept_while_the_database_is_away() -> None:
     rig = AuthUnderTest()
     async with following(rig):
-        rig.accounts.trunks = [SenderTrunk("new", "192.0.2.7", "", AuthAccount("1", "traffic-sender", True))]
+        rig.accounts.trunks = [AuthTrunk("new", "192.0.2.7", "", AuthAccount("1", "traffic-sender", True))]
         rig.auth.account_changed(AuthAccountChange("1", "trunk"))
         await asyncio.sleep(0)
         assert isinstance(rig.auth.verify_address("192.0.2.7", "4930"), AuthIdentity)

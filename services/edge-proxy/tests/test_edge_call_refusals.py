@@ -4,13 +4,16 @@ import pytest
 from edge_world import PASSWORD, REALM, Agent, EdgeWorld
 
 from callwarden.edge_proxy.core.effects import (
+    Answer,
     CallAdmitted,
     CallerIdentity,
     CallExtended,
     CallRefused,
+    Rejected,
     Unanswered,
 )
 from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.sip import build
 from callwarden.sip.message import Request
 
 NUMBER = "+49301234567"
@@ -69,6 +72,17 @@ def test_a_trunk_hears_the_reason_and_a_full_trunk_503() -> None:
     answer = switch.response(503)
     assert answer.get("reason") == 'SIP;cause=503;text="lines: lines now"'
     assert answer.get("retry-after") == "2"
+
+
+def test_what_a_trunk_is_told_fits_into_a_quoted_text() -> None:
+    world = EdgeWorld()
+    switch = world.agent("203.0.113.5", 5060, "switch")
+    world.trunks["203.0.113.5"] = _trunk()
+    world.admit = lambda question: CallRefused(Refuse(Reason.LINES, 'a"b\\c\r\nd' + "x" * 200))
+    switch.send(switch.request("INVITE", f"sip:{NUMBER}@{REALM}"))
+    switch.response(100)
+    text = "lines: abcd" + "x" * 117
+    assert switch.response(503).get("reason") == f'SIP;cause=503;text="{text}"'
 
 
 def test_when_admission_is_dead_calls_are_refused_and_come_again() -> None:
@@ -138,9 +152,31 @@ def test_an_extension_after_the_end_changes_nothing() -> None:
     world.advance(58)
     hang_up(world, alice, bob, talk.from_caller("BYE", cseq=9))
     world.release(CallExtended(120, final=False))
+    assert len(world.edge.calls.wheel) == 0
     world.advance(200)
     assert len(world.ended) == 1
     assert len(world.edge.calls) == 0
+
+
+@pytest.mark.parametrize("answer", [None, Rejected(Reason.CREDENTIALS), Unanswered()])
+def test_who_gives_up_while_auth_is_asked_is_asked_about_no_further(answer: Answer | None) -> None:
+    world = EdgeWorld()
+    alice = world.registered("alice", "192.0.2.1")
+    world.asked.clear()
+    first = alice.request("INVITE", f"sip:{NUMBER}@{REALM}")
+    alice.send(first)
+    invite = alice.with_credentials(first, alice.response(407))
+    world.hold_answers = True
+    alice.send(invite)
+    alice.response(100)
+    alice.send(build.cancel(invite))
+    alice.response(200)
+    alice.response(487)
+    world.release(answer)
+    assert not alice.inbox
+    assert len(world.asked) == 1
+    assert len(world.edge.calls) == 0
+    assert not world.decided
 
 
 def test_a_wrong_password_is_asked_again_like_an_unknown_user() -> None:

@@ -1,5 +1,6 @@
 """The small parts of the edge's core: cookies, keys, statuses, the wheel, counters, used nonces."""
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from uuid import UUID
 
 import pytest
@@ -69,6 +70,26 @@ def test_a_cookie_says_what_was_put_in_to_each_side(
     assert cookie.read(KEYS, text, call_id, "callee", "caller", START_S) == Cookie(
         hold_id, False, caller, account_id, callee
     )
+
+
+@pytest.mark.parametrize("account_id", ["", str(HOLD)])
+@pytest.mark.parametrize("callee", [None, "192.0.2.2", "2001:db8::2"])
+@pytest.mark.parametrize("caller", [None, "192.0.2.1", "2001:db8::1"])
+def test_a_cookie_holds_addresses_of_each_family(caller: str | None, callee: str | None, account_id: str) -> None:
+    ends = [None if host is None else SocketAddress(host, 5061) for host in (caller, callee)]
+    text = cookie.issue(
+        KEYS, HOLD, START_S + 60, "call-1", "caller", caller=ends[0], callee=ends[1], account_id=account_id, attempt=9
+    )
+    assert "=" not in text
+    found = cookie.read(KEYS, text, "call-1", "callee", "caller", START_S)
+    assert found == Cookie(HOLD, False, ends[0], account_id, ends[1])
+
+
+def test_what_is_too_short_for_a_cookie_is_none() -> None:
+    whole = urlsafe_b64decode(issued() + "=" * (-len(issued()) % 4))
+    for size in range(len(whole)):
+        text = urlsafe_b64encode(whole[:size]).rstrip(b"=").decode()
+        assert cookie.read(KEYS, text, "call-1", "callee", "caller", START_S) is CookieFault.FORGED
 
 
 def issued(**more: object) -> str:
@@ -182,6 +203,7 @@ HEARD = {
     Reason.LINES: (486, 0),
     Reason.MALFORMED: (400, 0),
     Reason.NOT_FOUND: (404, 0),
+    Reason.NOT_REGISTERED: (480, 0),
     Reason.BAD_NUMBER: (484, 0),
 }
 
@@ -271,6 +293,7 @@ def test_a_cancelled_alarm_is_gone_at_once() -> None:
         ("2001:db8::9", True),
         ("2001:db9::", False),
         ("::ffff:192.0.2.1", True),
+        ("host.example", False),
     ],
 )
 def test_networks_hold_addresses_of_both_families(host: str, inside: bool) -> None:

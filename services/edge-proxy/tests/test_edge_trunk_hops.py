@@ -172,3 +172,42 @@ def test_a_callee_that_drops_or_garbles_record_route_leaves_the_caller_its_own_r
     assert ours.startswith("<sip:192.0.2.10:5060;lr;cw=")
     assert "garbled" not in ours
     assert its_own == f"<sip:{SWITCH}:5071;lr>"
+
+
+def test_a_carrier_known_by_name_may_speak_at_an_edge_that_does_not_know_the_call() -> None:
+    scene = NamedScene()
+    scene.world.restart()
+    scene.carrier.send(scene.talk.from_callee("BYE"))
+    scene.alice.respond(scene.alice.got("BYE"), 200)
+    scene.carrier.response(200)
+
+
+def test_an_answer_from_elsewhere_does_not_move_a_carrier_whose_address_is_known() -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier(CARRIER)
+    elsewhere = world.agent(STRANGER)
+    invite = world.invite(alice, NUMBER)
+    incoming = carrier.got("INVITE")
+    elsewhere.send(build.response(incoming, 200, to_tag="callee", headers=[("Contact", "<sip:gw@192.0.2.77>")]))
+    talk = AnsweredCall(world, alice, carrier, invite, alice.response(200), incoming)
+    for cseq in (9, 10):
+        alice.send(talk.from_caller("INFO", cseq=cseq))
+        carrier.got("INFO")
+        assert not elsewhere.inbox
+        world.restart()
+
+
+def test_a_trunk_does_not_speak_for_a_phone() -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier(CARRIER)
+    world.trunks[KNOWN] = CallerIdentity("account-switch", "traffic-sender", (), "", 60, "trunk")
+    trunk = world.agent(KNOWN, user="known")
+    trunk.send(trunk.request("INVITE", f"sip:{REALM}", call_id="to be known"))
+    trunk.inbox.clear()
+    talk = world.talk(alice, carrier, NUMBER)
+    trunk.send(talk.from_callee("INFO"))
+    alice.got("INFO")
+    trunk.send(talk.from_caller("BYE", cseq=9))
+    trunk.response(403)
+    assert not carrier.inbox
+    assert not world.ended

@@ -85,7 +85,6 @@ class EdgeCall:
         "caller_tag",
         "cookie",
         "destination",
-        "dialled",
         "dialogs",
         "early",
         "final_reason",
@@ -136,7 +135,6 @@ class EdgeCall:
         self.is_trunk = False
         self.caller_number = ""
         self.caller_tag = ""
-        self.dialled = ""
         self.destination = ""  # as call-admission was asked for it
         self.is_local = False
         # Setting up.

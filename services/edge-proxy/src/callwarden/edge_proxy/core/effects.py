@@ -29,6 +29,8 @@ class VerifyDigest(NamedTuple):
     source: str
     call_id: str
     traceparent: str
+    called: str = ""
+    """Of an INVITE: the called number or user."""
 
 
 class VerifySource(NamedTuple):
@@ -72,9 +74,25 @@ Question = VerifyDigest | VerifySource | AdmitCall | ExtendCall
 # Answers.
 
 
+class CarrierRoute(NamedTuple):
+    """One way to a carrier, or to a trunk's own numbers."""
+
+    trunk: str
+    address: Endpoint
+    add_prefix: str
+    strip_digits: int
+
+
+class NumberOwner(NamedTuple):
+    """Whose number was called, and the trunks by which it gets calls while no phone of it is registered."""
+
+    account_id: str
+    trunks: tuple[CarrierRoute, ...] = ()
+
+
 class CallerIdentity(NamedTuple):
     """Who it is. `kind` is "enduser", "traffic-sender" or "carrier"; `numbers` are E.164 with "+"; `trunk` by which the
-    address was known, empty: by a password."""
+    address was known, empty: by a password; `called_owner` of the called number, None: no account of ours."""
 
     account_id: str
     kind: str
@@ -82,6 +100,7 @@ class CallerIdentity(NamedTuple):
     tech_prefix: str
     ttl_s: int
     trunk: str = ""
+    called_owner: NumberOwner | None = None
 
     @property
     def is_trunk(self) -> bool:
@@ -90,15 +109,6 @@ class CallerIdentity(NamedTuple):
 
 class Rejected(NamedTuple):
     reason: Reason
-
-
-class CarrierRoute(NamedTuple):
-    """One way to a carrier."""
-
-    trunk: str
-    address: Endpoint
-    add_prefix: str
-    strip_digits: int
 
 
 class CallAdmitted(NamedTuple):

@@ -125,7 +125,6 @@ class EdgeRegistration:
             realm=credentials.realm,
             username=credentials.username[:DIALLED_MAX],
             account_id=identity.account_id,
-            numbers=identity.numbers,
             source=source,
             current=self._locations.get(credentials.realm, credentials.username[:DIALLED_MAX]),
             unix_s=context.unix_s,
