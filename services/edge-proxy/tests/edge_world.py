@@ -24,12 +24,17 @@ from callwarden.edge_proxy.core.effects import (
     CarrierRoute,
     EdgeDecision,
     ExtendCall,
+    ForgetRecord,
+    LoadRecord,
+    NoRecord,
     Question,
     Rejected,
+    StoreRecord,
     VerifyDigest,
     VerifySource,
 )
 from callwarden.edge_proxy.core.keys import derive
+from callwarden.edge_proxy.core.records import DialogRecord
 from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Reason
@@ -190,6 +195,7 @@ class EdgeWorld:
         self.held: list[Ask] = []
         self.hold_answers = False
         self.lost: list[Send] = []
+        self.records: dict[UUID, DialogRecord] = {}
         self.routes: tuple[CarrierRoute, ...] = ()
         self.admit: Callable[[AdmitCall], Answer] = lambda question: CallAdmitted(
             60, False, 7_200, () if question.local else self.routes
@@ -277,6 +283,10 @@ class EdgeWorld:
                         else:
                             self.edge.resume(number, self.answer(question), self.mono_s, self.unix_s)
                     case _:
+                        if isinstance(effect, StoreRecord):
+                            self.records[effect.record.hold_id] = effect.record
+                        elif isinstance(effect, ForgetRecord):
+                            self.records.pop(effect.hold_id, None)
                         self.events.append(effect)
 
     def release(self, answer: Answer | None = None) -> None:
@@ -299,6 +309,8 @@ class EdgeWorld:
                 return self.admit(question)
             case ExtendCall():
                 return self.extend(question)
+            case LoadRecord(hold_id):
+                return self.records.get(hold_id) or NoRecord()
 
     # What happened.
 

@@ -49,6 +49,7 @@ class Reason(Enum):
     NOT_FOUND = "not-found"  # a local user who isn't registered
     FOREIGN_DOMAIN = "foreign-domain"
     BAD_NUMBER = "bad-number"
+    TRANSFER = "transfer"  # a REFER that policy lets nobody send
     # what we couldn't know
     UNAVAILABLE = "unavailable"  # a dependency is dead and policy says refuse
 

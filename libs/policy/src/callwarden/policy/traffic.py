@@ -461,6 +461,13 @@ class Routing(FieldGroup):
         description="301 and 302. 0: followed. 1: to local users only. 2: never.",
         json_schema_extra=row("securemove", enforced=False, always=2),
     )
+    transfers: Level[Literal[0, 1, 2]] = Field(
+        default=1,
+        description="REFER within a call, by which one side asks the other to call somebody. 0: refused. 1: between "
+        "phones. 2: also to and from carriers and trunks, where a carrier then places that call itself. The number or "
+        "user must be one that the account may call.",
+        json_schema_extra=row(by=(EDGE,)),
+    )
     early_media: EarlyMedia = Field(default=EarlyMedia(), description="Sound before a call is answered.")
     dtmf_input: bool = Field(
         default=True,

@@ -203,8 +203,9 @@ class CallSetup:
         """auth's answer: whose address it is."""
         context = self._context
         request, source = first
-        is_trunk = None if isinstance(answer, Unanswered) else isinstance(answer, CallerIdentity)
-        waiting = self._sources.end(source.host, is_trunk, context.mono_s)
+        is_trunk = isinstance(answer, CallerIdentity)
+        name = answer.trunk if isinstance(answer, CallerIdentity) else ""
+        waiting = self._sources.end(source.host, None if isinstance(answer, Unanswered) else name, context.mono_s)
         if isinstance(answer, CallerIdentity):
             # Sent again while we asked, it has a transaction by now.
             call = self._accept(request, source, context.proxy.realms[0])
@@ -237,6 +238,7 @@ class CallSetup:
             return
         call.dialled = called.dialled
         call.destination, call.is_local = called.destination, called.local
+        call.caller_trunk = identity.trunk
         call.targets = list(called.targets)
         call.step(CallEvent.IDENTIFIED)
         question = AdmitCall(
@@ -280,7 +282,7 @@ class CallSetup:
             for route in answer.routes
         ]
         for route in answer.routes:
-            context.note_carrier(route.address.host)
+            context.note_carrier(route.address.host, route.trunk)
         call.step(CallEvent.ADMITTED)
         call.admitted_mono_s = context.mono_s
         call.granted_s = answer.granted_s
@@ -319,8 +321,11 @@ class CallSetup:
         self._calls.give_cookie(call, text)
         call.early = {}
         if call.caller is None:
-            call.caller = CallSide(call.source, not call.is_trunk, call.request.cseq.number)
-        call.callee = CallSide(target.address, target.is_phone, 0)
+            account_id = "" if call.caller_trunk else call.account_id
+            call.caller = CallSide(
+                call.source, not call.is_trunk, call.request.cseq.number, account_id, call.caller_trunk
+            )
+        call.callee = CallSide(target.address, target.is_phone, 0, target.account_id, target.trunk)
         copy = forwarding.forward(context, call.request, uri=target.uri, cookie=text, trusted=call.is_trunk)
         copy.remove("route")  # the edge decides where a new call goes (no open relay)
         try:
@@ -403,6 +408,8 @@ class CallSetup:
         status = response.status
         target = call.target
         is_phone = target is not None and target.is_phone
+        if is_phone:
+            forwarding.clean_identity(response)
         if call.state is CallState.CANCELLING:
             self._failures.fail(call, 487, "cancelled")
         elif status >= 600:
