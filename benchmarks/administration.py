@@ -90,7 +90,7 @@ class Windows:
     def __init__(self, system: LocalSystem, operator: OperatorClient, edges: Edges) -> None:
         self._system = system
         self._operator = operator
-        self._edges = edges
+        self.edges = edges
         self._calls = 0
 
     async def import_file(self, content: bytes) -> float:
@@ -120,7 +120,7 @@ class Windows:
 
     async def call(self, load: Load) -> None:
         self._calls += 1
-        await self._edges.call(account_id(self._calls % ACCOUNTS), self._calls, load)
+        await self.edges.call(account_id(self._calls % ACCOUNTS), self._calls, load)
 
     async def window(self, side: Side, signal_: signal.Signals) -> None:
         """One window, in which administration runs on or stands still."""
@@ -158,6 +158,7 @@ async def measure(windows: Windows, bench: Bench) -> list[Table]:
     if importing.done():
         end = f"was done after running for {took_s:.0f} s"
         await importing
+        await bench.settled(windows.edges)
         await bench.check()
     else:
         end = f"was under way still after running for {took_s:.0f} s"

@@ -1,15 +1,18 @@
 """What a policy change of very many realms does to the processes that answer calls meanwhile.
 
-The whole system runs; each change alters the policy of every realm. Meanwhile every service is asked all the time: the
-edge by SIP OPTIONS, the others for /healthz, which their event loop answers. In a second part one edge's following of
-the policy runs in this process, and the CPU time that it takes between two turns of the loop is measured: that is what
-a change costs a waiting packet, whatever else the machine does.
+The whole system runs; each change alters the policy of every realm. Meanwhile every service is asked all the time:
+the edge by SIP OPTIONS, the others for /healthz, which their event loop answers. Then all processes but the edge and
+NATS are stopped (SIGSTOP) and the edge alone takes over as many changes: on a cluster, services don't share a node's
+last two cores. In a third part one edge's following of the policy runs in this process, and the CPU time that it
+takes between two turns of the loop is measured: that is what a change costs a waiting packet, whatever else the
+machine does.
 
 Environment: BENCH_REALMS (default 1000), BENCH_REALMS_CHANGES (default 20).
 """
 
 import asyncio
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -39,16 +42,18 @@ CHANGES: Final = int(os.environ.get("BENCH_REALMS_CHANGES", "20"))
 TARGET_MS: Final = 10.0
 _NAMES: Final = [f"r{number}.test" for number in range(REALMS)]
 _SERVED: Final = _NAMES[:400]  # as many as the edge's setting has room for
+EDGE: Final = "edge-proxy"
+ALONE: Final = "edge-proxy alone"
 _ASK_EVERY_S: Final = 0.002
 _QUIET_S: Final = 5.0
 
 
 async def run() -> list[Table]:
-    bundles = [_bundle(revision) for revision in range(1, CHANGES + 2)]
+    bundles = [_bundle(revision) for revision in range(1, 2 * CHANGES + 2)]
     with tempfile.TemporaryDirectory(prefix="callwarden-bench-") as name:
         os.chmod(name, 0o711)
         folder = Path(name)
-        inside = await _inside(folder / "nats", bundles)
+        inside = await _inside(folder / "nats", bundles[: CHANGES + 1])
         return [_table(await _system(folder / "state", bundles), inside, len(bundles[0]))]
 
 
@@ -150,11 +155,31 @@ async def _system(folder: Path, bundles: list[bytes]) -> dict[str, tuple[list[fl
             quiet = [(time.perf_counter(), time.perf_counter() + _QUIET_S)]
             await asyncio.sleep(_QUIET_S)  # nothing happens: that is what is measured
             changing = []
-            for revision, bundle in enumerate(bundles[1:], start=2):
+            for revision, bundle in enumerate(bundles[1 : CHANGES + 1], start=2):
                 began_s = time.perf_counter()
                 await _put(bus, bundle, revision, len(probes))
                 changing.append((began_s, time.perf_counter()))
-        return {name: (probe.delays_ms(quiet), probe.delays_ms(changing)) for name, probe in probes.items()}
+        delays = {name: (probe.delays_ms(quiet), probe.delays_ms(changing)) for name, probe in probes.items()}
+        with _stopped(system, EDGE), _asking({EDGE: probes[EDGE]}):
+            alone = []
+            for revision, bundle in enumerate(bundles[CHANGES + 1 :], start=CHANGES + 2):
+                began_s = time.perf_counter()
+                await _put(bus, bundle, revision, 1)
+                alone.append((began_s, time.perf_counter()))
+        return {**delays, ALONE: (delays[EDGE][0], probes[EDGE].delays_ms(alone))}
+
+
+@contextmanager
+def _stopped(system: LocalSystem, name: str) -> Iterator[None]:
+    """All services stand still but the one of that name."""
+    pids = [process.child.pid for process in system.all_processes() if process.service.name != name]
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 async def _put(bus: Bus, bundle: bytes, revision: int, processes: int) -> None:
@@ -232,6 +257,7 @@ def _table(outside: dict[str, tuple[list[float], list[float]]], inside: list[flo
             f"acknowledged it. The edge serves {len(_SERVED)} of the realms.",
             "All services, PostgreSQL, NATS and the probes share the machine's cores, and all services take over each "
             "change at the same moment: these delays hold the waiting for a core, and the quiet columns some of it.",
+            f"In the row {ALONE} all other services stand still meanwhile (SIGSTOP).",
             f"An edge's following alone, CPU between two turns of its loop: worst of {len(inside)} changes "
             f"{max(inside):.1f} ms, median {_share(sorted(inside), 0.5):.1f} ms. To reach: under {TARGET_MS:g} ms: "
             f"{reached}.",

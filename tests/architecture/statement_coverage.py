@@ -1,7 +1,7 @@
 """Calls that run every statement of every adapter, with data that would be recognised: MARK, DIGITS, AMOUNT."""
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -155,10 +155,7 @@ async def _accounts(database: Database) -> UUID:
     lines = [Line(1, named("imported", "2", parent=f"{MARK}-reseller")), Line(2, named("imported-too"))]
     assert await accounts.check(lines, {}) == []
 
-    def again() -> Iterable[Sequence[Line]]:
-        return [lines]
-
-    assert await accounts.create_all(again, uuid.uuid4, {}, Ceilings()) == 2
+    assert await accounts.create_all(lambda: pages(*lines), uuid.uuid4, {}, Ceilings()) == 2
     wanted = AccountFilter(realm=REALM, parent=AccountRef.parse(f"{MARK}-reseller"))
     assert len([page async for page in accounts.pages(wanted)]) == 2
     for text in (f"{MARK}-alice", f"{MARK}-alice@{REALM}", str(alice)):

@@ -195,7 +195,7 @@ async def test_an_import_that_another_creation_interrupts_is_whole_and_made_once
     lines = [Line(number, new_account(name=f"a{number}", numbers=(f"+4930{number}000",))) for number in range(1, 6)]
     other = new_account(name="bob", numbers=())
     two.interrupt("INSERT INTO account ", lambda: SqlAccounts(two.other).create(uuid.uuid4(), other, ceiling))
-    assert await SqlAccounts(two.one).create_all(lambda: [lines], uuid.uuid4, {}, ceiling) == 5
+    assert await SqlAccounts(two.one).create_all(lambda: pages(*lines), uuid.uuid4, {}, ceiling) == 5
     assert two.retried("account-import") == 0, "each took its turn: nothing was written twice"
     assert await two.ask(select(func.count()).select_from(account)) == 6
     assert await two.ask(select(func.count()).select_from(account_number)) == 5
@@ -221,8 +221,7 @@ async def test_an_import_does_not_start_again_because_calls_read_and_change_acco
         two.interrupt("INSERT INTO account ", call)
 
     two.interrupt("INSERT INTO account_number", after_a_page)
-    pages = [[line] for line in lines]
-    assert await SqlAccounts(two.one).create_all(lambda: pages, uuid.uuid4, {}, Ceiling(None)) == 5
+    assert await SqlAccounts(two.one).create_all(lambda: pages(*lines), uuid.uuid4, {}, Ceiling(None)) == 5
     assert two.retried("account-import") == 0
 
 

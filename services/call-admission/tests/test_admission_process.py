@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ import pytest
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.admission.v1 import admission_pb2_grpc
 from callwarden.api.events.v1 import events_pb2
+from callwarden.call_admission.administration import NICENESS
 from callwarden.call_admission.admission.core.rules import RULES
 from callwarden.common import trace
 from callwarden.common.bus import Bus, Publisher
@@ -306,3 +308,18 @@ async def without_rating_known_prices_go_on_and_others_are_refused(edge: Edge, a
     assert (other.refused.reason, other.refused.rule) == ("unavailable", "rate")
     assert other.refused.retry_after_s > 0
     await edge.system.restart("rating")
+
+
+def autogroup_niceness(pid: int) -> int | None:
+    """Of the process's session; None where the kernel doesn't group by session."""
+    group = Path(f"/proc/{pid}/autogroup")
+    return int(group.read_text().split()[-1]) if group.exists() else None
+
+
+async def test_administration_lets_calls_go_first(state_dir: Path) -> None:
+    async with running(state_dir) as edge:
+        pid = edge.system.process("administration").child.pid
+        assert os.getpriority(os.PRIO_PROCESS, pid) == NICENESS
+        assert autogroup_niceness(pid) in (NICENESS, None)
+        calls = edge.system.process("call-admission").child.pid
+        assert os.getpriority(os.PRIO_PROCESS, calls) == os.getpriority(os.PRIO_PROCESS, 0)

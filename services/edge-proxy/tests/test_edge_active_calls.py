@@ -128,6 +128,32 @@ def test_no_talk_is_longer_than_admission_allows() -> None:
     assert [ended.reason for ended in world.ended] == ["cut-duration"]
 
 
+def test_no_more_is_asked_for_than_may_be_talked() -> None:
+    world = EdgeWorld()
+    world.admit = lambda question: CallAdmitted(100, False, 100, ())
+    alice, _, _ = running(world)
+    world.advance(99.9)
+    assert not alice.inbox
+    assert not extensions(world)
+    world.advance(0.2)
+    assert [ended.reason for ended in world.ended] == ["cut-duration"]
+
+
+@pytest.mark.setting("session-probe")
+def test_while_a_question_is_open_no_other_alarm_asks_again() -> None:
+    world = EdgeWorld({"session": {"probe": "57s"}})
+    alice, bob, _ = running(world)
+    world.hold_answers = True
+    world.advance(57.1)
+    for agent in (alice, bob):
+        agent.respond(agent.got("OPTIONS"), 200)
+    assert len(extensions(world)) == 1
+    world.release()
+    world.hold_answers = False
+    world.advance(30)
+    assert not world.ended
+
+
 @pytest.mark.setting("absolute-timeout")
 def test_no_call_outlives_the_absolute_time_out_and_both_sides_get_bye() -> None:
     world = EdgeWorld({"session": {"absoluteTimeout": "2m", "callTimeout": "1h"}})

@@ -13,7 +13,7 @@ from callwarden.edge_proxy.core.cookie import Cookie, CookieFault
 from callwarden.edge_proxy.core.counters import ENDPOINTS_MAX, EdgeCounters
 from callwarden.edge_proxy.core.keys import BadKeys, derive, parse_masters
 from callwarden.edge_proxy.core.rules import RuleBook, contains
-from callwarden.edge_proxy.core.statuses import ANSWERS, QUOTAS, answer_for
+from callwarden.edge_proxy.core.statuses import ANSWERS, QUOTAS, RefusalAnswer, answer_for
 from callwarden.edge_proxy.core.wheel import TICK_S, Wheel
 from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Reason
@@ -173,6 +173,36 @@ def test_every_reason_has_an_answer_that_sip_knows() -> None:
             assert (answer.retry_after_s > 0) >= (answer.status == 503)
 
 
+# STYLE: what a phone, or a switch, hears of each refusal that isn't a plain 403.
+HEARD = {
+    **dict.fromkeys((Reason.CREDENTIALS, Reason.UNAUTHENTICATED), (407, 0)),
+    **dict.fromkeys((Reason.RATE, Reason.OVERLOAD, Reason.UNAVAILABLE, Reason.NO_ROUTE), (503, 5)),
+    **dict.fromkeys((Reason.NOT_PROFITABLE, Reason.ROUTE_COST), (503, 5)),
+    Reason.CEILING: (503, 2),
+    Reason.LINES: (486, 0),
+    Reason.MALFORMED: (400, 0),
+    Reason.NOT_FOUND: (404, 0),
+    Reason.BAD_NUMBER: (484, 0),
+}
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_each_refusal_is_heard_as_what_the_caller_can_do_about_it(reason: Reason) -> None:
+    answer = answer_for(reason, is_trunk=False, quota_status=403)
+    assert (answer.status, answer.retry_after_s) == HEARD.get(reason, (403, 0))
+    assert answer.text == ("Caller ID Not Allowed" if reason is Reason.CALLER_ID else "")
+    wanted = answer_for(reason, is_trunk=False, quota_status=403, wanted=480, retry_after_s=9)
+    assert (wanted.status, wanted.retry_after_s, wanted.text) == (480, 0, "")
+    busy = answer_for(reason, is_trunk=False, quota_status=403, wanted=486, retry_after_s=9)
+    assert (busy.status, busy.retry_after_s, busy.text) == (486, 9, "")
+
+
+@pytest.mark.parametrize("wanted", [399, 400, 699, 700])
+def test_only_a_final_failure_can_be_wanted(wanted: int) -> None:
+    answer = answer_for(Reason.NOT_FOUND, is_trunk=False, quota_status=403, wanted=wanted)
+    assert answer.status == (wanted if wanted in (400, 699) else 404)
+
+
 @pytest.mark.setting("quotadiscreason")
 def test_only_refusals_for_money_and_quotas_follow_the_policys_status() -> None:
     changed = {reason for reason in Reason if answer_for(reason, is_trunk=False, quota_status=599).status == 599}
@@ -181,7 +211,8 @@ def test_only_refusals_for_money_and_quotas_follow_the_policys_status() -> None:
 
 def test_a_full_line_is_busy_to_a_subscriber_and_503_to_a_trunk() -> None:
     assert answer_for(Reason.LINES, is_trunk=False, quota_status=403).status == 486
-    assert answer_for(Reason.LINES, is_trunk=True, quota_status=403).status == 503
+    assert answer_for(Reason.LINES, is_trunk=True, quota_status=403) == RefusalAnswer(503, 2)
+    assert answer_for(Reason.NO_ROUTE, is_trunk=True, quota_status=403) == RefusalAnswer(503, 5)
 
 
 @given(st.sampled_from(Reason), st.integers(-1, 1_000))

@@ -11,6 +11,7 @@ from callwarden.common.clock import SystemClock
 from callwarden.edge_proxy.adapters.records_nats import RecordsNats
 from callwarden.edge_proxy.core.active_call import RECORD_AFTER_S
 from callwarden.edge_proxy.core.effects import (
+    CallAdmitted,
     CallExtended,
     CallRefused,
     ExtendCall,
@@ -46,6 +47,81 @@ def test_a_call_that_lasts_is_kept_and_forgotten_at_its_end() -> None:
     alice.send(talk.from_caller("BYE", cseq=9))
     bob.respond(bob.got("BYE"), 200)
     assert [forgotten.hold_id for forgotten in world.events_of(ForgetRecord)] == [record.hold_id]
+
+
+def test_a_record_holds_what_another_edge_needs_for_as_long_as_the_call_may_last() -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    world.admit = lambda question: CallAdmitted(60, False, 600, world.routes)
+    invite = world.invite(alice, "+49301234567")
+    incoming = carrier.got("INVITE")
+    incoming.push_record_route("sip:198.51.100.1;lr")
+    carrier.respond(incoming, 200)
+    talk = AnsweredCall(world, alice, carrier, invite, alice.response(200), incoming)
+    alice.send(talk.from_caller("ACK", cseq=invite.cseq.number))
+    refresh = talk.from_caller("UPDATE", cseq=20)
+    refresh.set("Contact", "<sip:moved@192.0.2.1:5060>")
+    alice.send(refresh)
+    carrier.inbox.popleft()
+    carrier.respond(carrier.got("UPDATE"), 200)
+    world.advance(RECORD_AFTER_S + 0.1)
+    (stored,) = world.events_of(StoreRecord)
+    assert 600 - RECORD_AFTER_S + 59 < stored.expires_s <= 600 - RECORD_AFTER_S + 60
+    record = stored.record
+    assert (record.call_id, record.answered_at_s, record.granted_s) == ("call-1", START_S, 60)
+    assert record.caller == Leg(
+        invite.get("from") or "", "sip:moved@192.0.2.1:5060", SocketAddress("192.0.2.1", 5060), 20, ()
+    )
+    callee = Leg(
+        talk.answer.get("to") or "",
+        str(talk.answer.contacts[0].uri),
+        SocketAddress("198.51.100.1", 5060),
+        0,
+        ("<sip:198.51.100.1;lr>",),
+    )
+    assert record.callee == callee
+
+
+def test_who_takes_a_call_over_ends_it_as_its_sides_know_it() -> None:
+    """The BYEs name tags, targets and routes of the record, and jump ahead of all numbers that may have been used."""
+    world = EdgeWorld()
+    phone, switch = world.agent("203.0.113.7", 40_000), world.agent("198.51.100.1", 5070)
+    caller = Leg('"A" <sip:a@x>;tag=1', "sip:a@10.0.0.2", SocketAddress("203.0.113.7", 40_000), 5, ("<sip:p;lr>",))
+    callee = Leg("<sip:b@x>;tag=2", "sip:gw@198.51.100.1:5070", SocketAddress("198.51.100.1", 5070), 7, ("<sip:q;lr>",))
+    record = DialogRecord(UUID(int=9, version=4), "call-9", account_id("a"), START_S - 100, 60, caller, callee)
+    adopt(world, record)
+    assert not world.ended
+    world.edge.cut_all("test", world.mono_s, world.unix_s)
+    world.settle()
+    for agent, to, of in ((phone, caller, callee), (switch, callee, caller)):
+        bye = agent.got("BYE")
+        assert bye.uri_text == to.target
+        assert (bye.get("to"), bye.get("from"), bye.call_id) == (to.header, of.header, "call-9")
+        assert tuple(bye.get_all("route")) == to.routes
+        assert bye.cseq.number == of.cseq + 1_001
+    (ended,) = world.ended
+    assert (ended.answered_at_s, ended.ended_at_s) == (START_S - 100, START_S)
+
+
+def test_of_a_call_that_was_taken_over_a_phone_is_followed_and_a_switch_is_not() -> None:
+    world = EdgeWorld()
+    caller = Leg("<sip:a@x>;tag=1", "sip:a@10.0.0.2", SocketAddress("203.0.113.7", 40_000), 5, ())
+    callee = Leg("<sip:b@x>;tag=2", "sip:gw@198.51.100.1:5070", SocketAddress("198.51.100.1", 5070), 7, ())
+    record = DialogRecord(UUID(int=9, version=4), "call-9", account_id("a"), START_S, 60, caller, callee)
+    adopt(world, record)
+    phone, switch = world.agent("203.0.113.7", 40_001), world.agent("198.51.100.1", 5071)
+    world.agent("198.51.100.1", 5070)
+    to_switch = phone.request("INFO", "sip:gw@x", from_=caller.header, to=callee.header, call_id="call-9", cseq=9)
+    phone.send(to_switch)
+    at_home = world.agents["198.51.100.1", 5070]
+    at_home.respond(at_home.got("INFO"), 200)
+    phone.response(200)
+    to_phone = switch.request("INFO", "sip:a@x", from_=callee.header, to=caller.header, call_id="call-9", cseq=9)
+    switch.send(to_phone)
+    phone.respond(phone.got("INFO"), 200)
+    switch.response(200)
+    phone.send(phone.request("INFO", "sip:gw@x", from_=caller.header, to=callee.header, call_id="call-9", cseq=10))
+    at_home.got("INFO")
 
 
 def test_a_short_call_costs_no_record() -> None:

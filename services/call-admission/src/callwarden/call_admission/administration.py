@@ -11,6 +11,8 @@ of a process that admits calls.
 
 import os
 import random
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -37,8 +39,10 @@ from callwarden.kernel import ids
 
 # For the queries about limits, which use the same prepared statements as calls.
 HOT_CONNECTIONS: Final = 1
-# Where the two share processors, calls go first (setpriority(2); 10 is what nice(1) adds by default).
-NICENESS: Final = 10
+# Where the two share processors, calls have three times the weight (sched(7)). More would starve administration on a
+# machine that is busy with other things.
+NICENESS: Final = 5
+AUTOGROUP: Final = Path("/proc/self/autogroup")
 
 
 async def wire(settings: AdministrationSettings, runtime: Runtime) -> None:
@@ -73,8 +77,17 @@ def new_id() -> UUID:
     return ids.from_bytes(os.urandom(16))
 
 
-def main() -> None:
+def let_others_first() -> None:
+    """Takes a lower priority. Linux weighs whole sessions first (sched(7), autogroups), so a session is told too
+    where it is this process's own."""
     os.nice(NICENESS)
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):  # no Linux, or one without autogroups
+            AUTOGROUP.write_text(str(NICENESS))
+
+
+def main() -> None:
+    let_others_first()
     run_service("administration", AdministrationSettings, wire)
 
 

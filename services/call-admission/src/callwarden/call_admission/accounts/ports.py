@@ -1,6 +1,6 @@
 """What the administration of accounts needs of the world. Each docstring is the contract."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 from uuid import UUID
@@ -29,7 +29,7 @@ class Accounts(Protocol):
 
     async def create_all(
         self,
-        pages: Callable[[], Iterable[Sequence[Line]]],
+        pages: Callable[[], AsyncIterable[Sequence[Line]]],
         new_id: Callable[[], UUID],
         resellers: "Resellers",
         ceilings: "AccountCeilings",

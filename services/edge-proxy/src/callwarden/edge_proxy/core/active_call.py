@@ -216,13 +216,12 @@ class ActiveCalls:
         )
 
     def refuse_late(self, call: EdgeCall, branch: ClientTransaction, response: Response) -> None:
-        """A 2xx of a branch that was given up: no one but the edge can end that call."""
-        context = self._context
-        if isinstance(branch.context, termination.LateAnswer):
-            branch.context.again(context)
-            return
+        """A 2xx of a branch that was given up, or of a call that is over: no one but the edge can end that dialog."""
         if branch is call.branch and call.answered_mono_s:
-            return  # the call was answered and is over; its 200 comes once more
+            tag = tags.to_tag(response) or ""
+            if tag != call.callee_tag:  # else its 200 comes once more
+                self._end_fork(call, tag, response)
+            return
         branch.context = self._late(call, branch, response)
 
     # Go on.

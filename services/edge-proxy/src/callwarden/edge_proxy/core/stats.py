@@ -25,7 +25,6 @@ class EdgeStats:
         "rate_dropped",
         "refused",
         "registered",
-        "replays",
         "scanners",
         "sends",
         "strays",
@@ -56,7 +55,6 @@ class EdgeStats:
     rate_dropped: int
     refused: int
     registered: int
-    replays: int
     scanners: int
     sends: int
     strays: int

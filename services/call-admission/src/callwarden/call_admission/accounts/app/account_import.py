@@ -11,11 +11,12 @@ from uuid import UUID
 from callwarden.call_admission.accounts.core import account_csv
 from callwarden.call_admission.accounts.core.account_csv import Line
 from callwarden.call_admission.accounts.ports import AccountCeilings, Accounts, Reseller, Resellers
+from callwarden.common.pace import Pace
 from callwarden.kernel import csv_rows
 from callwarden.kernel.account import AccountType
 from callwarden.kernel.csv_rows import LineError
 
-IMPORT_PAGE: Final = 64  # accounts read, checked and written together
+IMPORT_PAGE: Final = 16  # accounts read, checked and written together
 ERRORS_MAX: Final = 1_000  # nobody corrects more at a time
 
 
@@ -43,8 +44,9 @@ class Imported:
 class AccountImporter:
     """Reads files of accounts, and creates what is in them."""
 
-    def __init__(self, accounts: Accounts, ceilings: AccountCeilings, new_id: Callable[[], UUID]) -> None:
+    def __init__(self, accounts: Accounts, ceilings: AccountCeilings, new_id: Callable[[], UUID], pace: Pace) -> None:
         self._accounts = accounts
+        self._pace = pace
         self._ceilings = ceilings
         self._new_id = new_id
 
@@ -59,7 +61,7 @@ class AccountImporter:
         errors = ImportErrors()
         resellers: Resellers = {}
         good = 0
-        for page in _pages(text, request):
+        async for page in self._pace.over(_pages(text, request)):
             lines = [found for found in page if isinstance(found, Line)]
             errors.add(found for found in page if isinstance(found, LineError))
             if not errors.total or request.keep_going or request.dry_run:
@@ -72,7 +74,7 @@ class AccountImporter:
         if request.dry_run or not good or (errors.total and not request.keep_going):
             return Imported(good if request.dry_run else 0, tuple(errors.first), errors.total)
         created = await self._accounts.create_all(
-            lambda: _written(text, request, errors.lines), self._new_id, resellers, self._ceilings
+            lambda: self._pace.over(_written(text, request, errors.lines)), self._new_id, resellers, self._ceilings
         )
         return Imported(created, tuple(errors.first), errors.total)
 

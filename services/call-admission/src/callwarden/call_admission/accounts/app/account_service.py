@@ -16,11 +16,14 @@ from callwarden.call_admission.accounts.core.views import AccountView
 from callwarden.call_admission.accounts.ports import AccountEvents, Accounts
 from callwarden.call_admission.model.sources import PolicySource
 from callwarden.common.logs import get_logger
+from callwarden.common.pace import Pace
 from callwarden.kernel.account import NewAccount
 from callwarden.kernel.clock import Clock
 
 log = get_logger(__name__)
 
+# Of the time: an import takes four times as long as it could, and calls notice little of it (docs/benchmarks.md).
+IMPORT_SHARE: Final = 0.25
 _NOBODY: Final = UUID(int=0)
 # No decision depends on these.
 _UNSEEN: Final = frozenset({"active", "email", "email_verified", "phone", "phone_verified"})
@@ -53,7 +56,7 @@ class AccountService:
     ) -> None:
         self._accounts = accounts
         self._ceilings = PolicyCeilings(policies)
-        self._importer = AccountImporter(accounts, self._ceilings, new_id)
+        self._importer = AccountImporter(accounts, self._ceilings, new_id, Pace(clock, IMPORT_SHARE))
         self._events = events
         self._clock = clock
         self._new_id = new_id
