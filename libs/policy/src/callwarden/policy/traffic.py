@@ -140,8 +140,8 @@ class FailuresOfUser(FieldGroup):
         ge=1,
         le=10_000_000,
         description="After this many failures within the period, credentials from addresses where the user never was "
-        "are refused like wrong ones, until some of the failures are older than that. Addresses from which the user has "
-        "authenticated are never slowed.",
+        "are refused like wrong ones, until some of the failures are older than that. Addresses from which the user "
+        "has authenticated are never slowed.",
         json_schema_extra=row(by=(AUTH,)),
     )
 
