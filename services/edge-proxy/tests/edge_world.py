@@ -94,14 +94,18 @@ class Agent:
 
     @property
     def contact(self) -> str:
-        return f"<sip:{self.user}@{self.host}:{self.port}>"
+        return f"<sip:{self.user}@{self.uri_host}:{self.port}>"
+
+    @property
+    def uri_host(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     # Sending.
 
     def via(self, rport: bool = True) -> str:
         self._branch += 1
         return (
-            f"SIP/2.0/UDP {self.host}:{self.port};branch=z9hG4bK-{self.user}-{self.port}-{self._branch}"
+            f"SIP/2.0/UDP {self.uri_host}:{self.port};branch=z9hG4bK-{self.user}-{self.port}-{self._branch}"
             f"{';rport' if rport else ''}"
         )
 
@@ -303,7 +307,7 @@ class EdgeWorld:
     def answer(self, question: Question) -> Answer:
         match question:
             case VerifyDigest(credentials, method):
-                known = self.users.get(credentials.username)
+                known = self.users.get(credentials.user)
                 hashed = ha1(credentials.algorithm, credentials.username, credentials.realm, PASSWORD)
                 if known is None or not credentials.verify(hashed, method):
                     return Rejected(Reason.CREDENTIALS)

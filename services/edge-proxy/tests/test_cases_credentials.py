@@ -3,7 +3,7 @@
 import pytest
 from edge_world import REALM, SDP, EdgeWorld, account_id
 
-from callwarden.edge_proxy.core.effects import AdmitCall, CallerIdentity, CallRefused
+from callwarden.edge_proxy.core.effects import AdmitCall, CallerIdentity, CallRefused, VerifyDigest
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip import build
 
@@ -234,3 +234,48 @@ def test_nor_inside_a_call_while_a_carrier_does(method: str, of_phone: bool, rec
     answer = alice.response(200)
     names = [name for name, _ in IDENTITIES]
     assert [name for name in names if name in answer] == ([] if of_phone else names)
+
+
+# Names with their domain, and where a user is at home.
+
+
+@pytest.mark.parametrize(
+    ("username", "is_right"), [("alice", True), (f"alice@{REALM}", True), ("alice@pbx.example", False)]
+)
+def test_a_user_name_may_have_the_realm_and_no_other_domain(username: str, is_right: bool) -> None:
+    world = EdgeWorld()
+    alice, bob = world.user("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    register = alice.request("REGISTER", f"sip:{REALM}", to=f"<sip:alice@{REALM}>", call_id="r")
+    alice.send(register)
+    alice.send(alice.with_credentials(register, alice.response(401), username=username))
+    alice.response(200 if is_right else 401)
+    if not is_right:
+        return
+    world.invite(bob, "alice")  # under her name
+    alice.respond(alice.got("INVITE"), 486)
+    alice.inbox.clear()
+    invite = alice.request("INVITE", f"sip:bob@{REALM}", call_id="c", body=SDP)
+    alice.send(invite)
+    alice.send(alice.with_credentials(invite, alice.response(407), username=username))
+    alice.response(100)
+    bob.inbox.clear()
+    (asked,) = [asked for asked in world.asked if isinstance(asked, AdmitCall)][1:]
+    assert (asked.account_id, asked.caller_number) == (account_id("alice"), "alice")
+
+
+@pytest.mark.parametrize(
+    ("host", "is_registered"),
+    [("192.0.2.1", True), ("192.0.2.2", False), ("2001:db8::2", True), ("2001:db8:0:1::1", False)],
+)
+@pytest.mark.parametrize("method", ["REGISTER", "INVITE"])
+def test_auth_is_told_whether_a_phone_of_the_user_is_there(method: str, host: str, is_registered: bool) -> None:
+    world = EdgeWorld()
+    world.registered("alice", "2001:db8::1" if ":" in host else "192.0.2.1")
+    world.asked.clear()
+    other = world.agent(host, 7_000, "alice")
+    request = other.request(method, f"sip:{REALM}" if method == "REGISTER" else f"sip:{NUMBER}@{REALM}", call_id="x")
+    request.set("To", f"<sip:alice@{REALM}>")
+    other.send(request)
+    other.send(other.with_credentials(request, other.response(401 if method == "REGISTER" else 407)))
+    (asked,) = [asked for asked in world.asked if isinstance(asked, VerifyDigest)]
+    assert asked.is_registered is is_registered

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from callwarden.policy.fields import EDGE, FieldGroup, Level, Many, Rule, row, seconds
+from callwarden.policy.fields import AUTH, EDGE, FieldGroup, Level, Many, Rule, row, seconds
 from callwarden.policy.values import NETWORKS_MAX, Auto, Duration, Network
 
 AgentPart = Annotated[str, Field(min_length=3, max_length=64)]
@@ -134,6 +134,18 @@ class FailuresOfKnownEndpoint(FieldGroup):
     )
 
 
+class FailuresOfUser(FieldGroup):
+    max: int = Field(
+        default=50,
+        ge=1,
+        le=10_000_000,
+        description="After this many failures within the period, credentials from addresses where the user never was "
+        "are refused like wrong ones, until some of the failures are older than that. Addresses from which the user "
+        "has authenticated are never slowed.",
+        json_schema_extra=row(by=(AUTH,)),
+    )
+
+
 class Registrar(FieldGroup):
     max: int = Field(
         default=300,
@@ -163,6 +175,10 @@ class AuthFailures(FieldGroup):
     per_known_endpoint: FailuresOfKnownEndpoint = Field(
         default=FailuresOfKnownEndpoint(),
         description="From one address and port that some account has authenticated from.",
+    )
+    per_user: FailuresOfUser = Field(
+        default=FailuresOfUser(),
+        description="For one user, existing or not, from all addresses where that user never authenticated.",
     )
     unanswered_challenges: int = Field(
         default=-1,

@@ -102,8 +102,9 @@ class CallSetup:
         if isinstance(found, Credentials):
             call = self._accept(request, source, found.realm)
             if call is not None:
-                question = VerifyDigest(found, "INVITE", source.host, call.call_id, call.traceparent)
-                context.ask(question, AwaitingIdentity(call, found.username, source.port))
+                is_registered = self._locations.is_at_home(found.realm, found.user, source.host)
+                question = VerifyDigest(found, "INVITE", source.host, call.call_id, call.traceparent, is_registered)
+                context.ask(question, AwaitingIdentity(call, found.user, source.port))
         elif found is CredentialsFault.NONE and self._may_be_trunk(source):
             self._ask_source(request, source)
         else:

@@ -181,7 +181,7 @@ class DialogGate:
                 self._challenge(arrival, stale=given is CredentialsFault.STALE)
             elif self._waits(arrival):
                 verify = VerifyDigest(given, request.method, source.host, request.call_id, call.traceparent)
-                context.ask(verify, AwaitingSpeaker(arrival, given.username))
+                context.ask(verify, AwaitingSpeaker(arrival, given.user))
 
     def identified(self, waiting: AwaitingSpeaker, answer: CallerIdentity | Rejected | Unanswered) -> None:
         """auth's answer: who speaks from the new address."""

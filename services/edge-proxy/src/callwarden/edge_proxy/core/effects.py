@@ -30,6 +30,7 @@ class VerifyDigest(NamedTuple):
     source: str
     call_id: str
     traceparent: str
+    is_registered: bool = False  # a phone of this user is registered from there
 
 
 class VerifySource(NamedTuple):

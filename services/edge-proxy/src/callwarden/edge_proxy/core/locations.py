@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from callwarden.kernel.clock import UnixS
+from callwarden.limits.network import source_of
 from callwarden.sip.address import SocketAddress
 
 T = TypeVar("T")
@@ -100,6 +101,14 @@ class Locations:
         """The location of the user who owns a number (E.164 with "+"), if any phone of it is there now."""
         key = self._by_number.get(number)
         return None if key is None else self.find_user(*key, unix_s)
+
+    def is_at_home(self, realm: str, username: str, host: str) -> bool:
+        """Whether a phone of this user is registered from this address, or its source."""
+        location = self._by_key.get((realm, username))
+        if location is None:
+            return False
+        place = source_of(host)
+        return any(source_of(binding.received.host) == place for binding in location.bindings)
 
     def is_source(self, host: str) -> bool:
         """Whether some phone is registered from this address."""
