@@ -42,4 +42,6 @@ def _network(host: str, bits: int) -> str:
         return str(address)
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
+    if address.is_loopback:
+        return str(address)
     return str(IPv6Network((address, bits), strict=False))
