@@ -119,7 +119,13 @@ def in_dialog(world: EdgeWorld, cookie: str, tag: str = "callee") -> None:
 
 def issued(world: EdgeWorld, expires_s: float) -> str:
     text = issue(
-        world.keys, UUID(int=7, version=4), expires_s, "call-9", "caller", caller=None, callee=SocketAddress("192.0.2.2", 1)
+        world.keys,
+        UUID(int=7, version=4),
+        expires_s,
+        "call-9",
+        "caller",
+        caller=None,
+        callee=SocketAddress("192.0.2.2", 1),
     )
     return for_caller(world.keys, text, "call-9", "caller", "callee")
 
