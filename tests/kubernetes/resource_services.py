@@ -31,7 +31,7 @@ class Services:
 
     def channel(self, name: str) -> grpc.aio.Channel:
         """The test's own to one of them."""
-        return channel(self.system.targets(name)[0], self.authority.files("test"), peer=name)
+        return channel(self.system.targets(name)[0], self.authority.files("test", "admin"), peer=name)
 
     @asynccontextmanager
     async def operator(self, site: OperatorSite, **settings: str) -> AsyncIterator[Child]:

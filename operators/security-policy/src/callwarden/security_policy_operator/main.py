@@ -32,15 +32,15 @@ async def wire(settings: OperatorSettings, runtime: Runtime) -> None:
     realms = RealmBindings(cluster, settings.lease_namespace)
     resources: list[ResourceReconciler] = []
     if settings.rate_guard is not None:
-        peer = await runtime.open(channel(settings.rate_guard, runtime.tls, peer="rate-guard"))
+        peer = await runtime.open(channel(settings.rate_guard, runtime.credentials, peer="rate-guard"))
         bans = RateGuardBans(RateGuardServiceStub(peer), bus.kv(Bucket.BANS))
         resources.append(BanReconciler(cluster, bans, realms, clock, me))
     if settings.administration is not None:
-        peer = await runtime.open(channel(settings.administration, runtime.tls, peer="administration"))
+        peer = await runtime.open(channel(settings.administration, runtime.credentials, peer="administration"))
         trunks = AccountServiceTrunks(AccountServiceStub(peer))
         resources.append(TrunkReconciler(cluster, trunks, realms, clock, me))
     if settings.rating is not None:
-        peer = await runtime.open(channel(settings.rating, runtime.tls, peer="rating"))
+        peer = await runtime.open(channel(settings.rating, runtime.credentials, peer="rating"))
         decks = RatingDecks(RatingServiceStub(peer))
         resources.append(DeckReconciler(cluster, cluster, decks, realms, clock, me))
     bundles = NatsBundles(bus.kv(Bucket.POLICY), bus.kv(Bucket.POLICY_ACKS))

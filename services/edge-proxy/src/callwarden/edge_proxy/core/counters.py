@@ -10,12 +10,11 @@ In: the sums since the last report, and the edge's own windows, by which it defe
 
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
-from ipaddress import IPv6Network
 
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.kernel.clock import MonoS
 from callwarden.limits.bucket import Rate, TokenBucket
+from callwarden.limits.networks import network_of
 from callwarden.limits.table import Entry, Table
 from callwarden.limits.windows import SlidingCounter
 
@@ -34,12 +33,6 @@ class EdgeExcess(Enum):
 
     RATE = "rate"  # messages, or failed credentials: the latter nobody can send in another's name
     WRONG = "wrong"  # malformed or meaningless messages
-
-
-@lru_cache(16_384)
-def network_of(host: str) -> str:
-    """The /64 of an IPv6 address, as "2001:db8:1:2::/64"."""
-    return str(IPv6Network((host, 64), strict=False))
 
 
 @dataclass(slots=True)
