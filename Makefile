@@ -97,11 +97,13 @@ format: setup ## Format and fix what can be fixed
 
 # Generated code is committed; regenerating must change nothing.
 PROTOS := $(shell find proto -name '*.proto' | sort)
-proto: setup ## Regenerate libs/api from proto/
+proto: setup ## Regenerate libs/api and docs/reference/access.md from proto/
 	$(BIN)/python proto/generate.py libs/api/src
+	$(BIN)/python libs/common/generate.py
 
 proto-check: setup
 	$(BIN)/python proto/generate.py --check libs/api/src
+	$(BIN)/python libs/common/generate.py --check
 
 crds: setup ## Regenerate the CRDs and docs/reference/policy-reference.md from libs/policy
 	$(BIN)/python libs/policy/generate.py

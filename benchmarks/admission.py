@@ -223,7 +223,7 @@ class Bench:
         targets = self._system.targets("call-admission")[: self.running]
         async with (
             EventsNats(self._events, "bench", Metrics(), os.urandom) as events,
-            StreamPool(SERVICE, targets, ranking) as pool,
+            StreamPool(SERVICE, targets, ranking, credentials=self._system.credentials("edge-proxy")) as pool,
         ):
             await pool.wait_up(10.0)
             edges = Edges(pool, events)

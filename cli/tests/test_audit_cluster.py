@@ -102,6 +102,13 @@ def test_a_policy_that_was_refused_protects_nobody(script: Script) -> None:
     assert {"deploy/policy-status", "policy/maxwrongauthfromip"} <= found
 
 
+def test_a_policy_of_a_realm_that_its_namespace_may_not_act_on_protects_nobody(script: Script) -> None:
+    status = {"conditions": [{"type": "Applied", "status": "False", "reason": "RealmNotAllowed", "message": "sales"}]}
+    script(answers({**POLICY, "status": status}, WORKLOAD, *BESIDE))
+    found = {one.rule.id for one in report.findings(evidence(Kubectl()))}
+    assert {"deploy/policy-status", "policy/maxwrongauthfromip"} <= found
+
+
 def test_what_may_not_be_read_is_told_and_the_rest_is_audited(script: Script) -> None:
     script(
         "if 'networkpolicies' in sys.argv[2] or sys.argv[2] == 'namespaces':\n"
@@ -123,7 +130,7 @@ def test_a_cluster_that_knows_no_policies_runs_on_the_defaults(script: Script) -
     )
     found = evidence(Kubectl())
     assert [note.partition(" (")[0] for note in found.notes] == [
-        f"not looked at: {kind}" for kind in ("securitypolicies", "clustersecuritypolicies", "trunks")
+        f"not looked at: {kind}" for kind in ("securitypolicies", "clustersecuritypolicies", "trunks", "realmbindings")
     ]
     assert "policy/maxwrongauthfromip" in {one.rule.id for one in report.findings(found)}
 

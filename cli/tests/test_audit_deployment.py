@@ -234,6 +234,17 @@ def test_a_policy_that_is_not_applied_protects_nobody(condition: dict[str, str],
     assert [one.rule.id for one in found] == (["deploy/policy-status"] if is_open else [])
 
 
+@pytest.mark.parametrize(
+    ("namespaces", "realms", "is_open"),
+    [(["*"], ["*"], True), (["*"], ["demo.example"], False), (["sales"], ["*"], False)],
+)
+def test_a_binding_of_every_namespace_to_all_realms_is_found(
+    namespaces: list[str], realms: list[str], is_open: bool
+) -> None:
+    found = audited(named("RealmBinding", {"namespaces": namespaces, "realms": realms}, "all"))
+    assert [one.rule.id for one in found] == (["deploy/realms"] if is_open else [])
+
+
 @pytest.mark.parametrize("kind", ["DaemonSet", "StatefulSet", "CronJob", "Job", "Pod"])
 def test_every_kind_that_makes_pods_is_looked_into(kind: str) -> None:
     pod = {"metadata": {"labels": LABELS}, "spec": {"containers": [{"name": "c", "image": "x"}]}}

@@ -262,7 +262,7 @@ def test_the_refusal_names_every_field_and_reason(tmp_path: Path, capsys: pytest
 
 
 def examples() -> list[Path]:
-    return sorted((Path(__file__).parents[2] / "deploy" / "examples").glob("policy*.yaml"))
+    return sorted((Path(__file__).parents[2] / "deploy" / "examples").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("file", examples(), ids=lambda file: file.name)

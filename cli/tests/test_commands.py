@@ -207,7 +207,7 @@ async def a_payment_is_repeated(command: Command) -> None:
 
 async def a_call_is_corrected(system: LocalSystem, command: Command, account_id: str) -> None:
     """Half a minute at 0.60, settled; then it costs 0.10, once, and a payment is taken back."""
-    async with Edges(system.targets("call-admission"), system.nats_url) as edges:
+    async with Edges(system) as edges:
         call = TrackedCall(account_id, "493023125042", at_s=time.time() - 50)
         await edges.admit(call, 0)
         assert call.is_admitted, call.refused

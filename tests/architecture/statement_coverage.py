@@ -315,7 +315,9 @@ async def _auth(database: Database, hot: HotPool, alice: UUID) -> None:
     old, new = Sealed(bytes(SEALED_BYTES), "a" * 16), Sealed(bytes(SEALED_BYTES), "b" * 16)
     await accounts.set_credential(str(alice), user, old)
     assert user in await accounts.look_up([user])
-    await accounts.sender_trunks()
+    await accounts.enabled_trunks()
+    await accounts.numbers("", 10)
+    await accounts.owners([f"{DIGITS}2"])
     assert await accounts.realm_of(str(alice)) == REALM
     assert await accounts.sealed_otherwise("b" * 16, UserKey("", ""), 10)
     assert await accounts.replace_seal(user, old, new)

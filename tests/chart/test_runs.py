@@ -13,9 +13,11 @@ from typing import Any, Final
 
 import asyncpg
 import pytest
+import pytest_asyncio
 from sqlalchemy import make_url
 
 from callwarden.api.rating.v1 import rating_pb2
+from callwarden.common.bus.rights import RIGHTS
 from callwarden.common.rpc.client import unary
 from callwarden.common.rpc.server import TlsFiles
 from callwarden.kernel.errors import Unavailable
@@ -110,6 +112,13 @@ def command_of(container: Object) -> list[str]:
     return [path, *arguments]
 
 
+@pytest_asyncio.fixture
+async def nats_with_users(state_dir: Path) -> AsyncIterator[NatsServer]:
+    """A user for each role, as in files/nats-users.conf."""
+    async with NatsServer(state_dir / "nats", users={role: f"password-of-{role}" for role in RIGHTS}) as server:
+        yield server
+
+
 @asynccontextmanager
 async def installed(
     case: str, folder: Path, nats: NatsServer, database_url: str, kubernetes: KubernetesCluster | None = None
@@ -127,7 +136,7 @@ async def installed(
         folder,
         {
             "callwarden-database": {user: login(user) for user in DATABASE_USERS} | {"migrations": database_url},
-            "callwarden-nats": {"url": nats.url},
+            "callwarden-nats": {role: nats.url_of(role) for role in RIGHTS},
             "callwarden-auth": {"credential-key": "5a" * 32},
             "callwarden-edge-proxy": {"nonce-key": "a5" * 16},
         },
@@ -136,6 +145,7 @@ async def installed(
     objects = rendered(case, VERSIONS[-1], "--set", "nats.replicas=1", "--set", "rateDecks.namespaces={default}")
     containers = {pod["spec"]["containers"][0]["name"]: pod["spec"]["containers"][0] for _, pod in pods(objects)}
     authority = Authority(folder, "ours")
+    make_mounts(world, authority, "admin")
     try:
         async with AsyncExitStack() as stack:
             job = await _start("schema", containers.pop("schema"), world)
@@ -187,10 +197,10 @@ async def _drop_roles(database_url: str) -> None:
 @pytest.mark.setting("db-roles")
 @pytest.mark.timeout(150)
 async def test_what_production_says_is_started_and_a_call_goes_through(
-    state_dir: Path, nats_server: NatsServer, database_url: str
+    state_dir: Path, nats_with_users: NatsServer, database_url: str
 ) -> None:
     """With mutual TLS between all services, and a database role for each."""
-    async with installed("production", state_dir, nats_server, database_url) as world:
+    async with installed("production", state_dir, nats_with_users, database_url) as world:
         edge = world.at("edge-proxy", "sip")
         async with OperatorClient(world, _admin(world)) as operator, Phones(edge) as carrier, Phones(edge) as phones:
             await operator.deck()
@@ -207,7 +217,7 @@ async def test_what_production_says_is_started_and_a_call_goes_through(
             books = await operator.audit()
             assert books.balance_sum_micros == books.ledger_sum_micros
             assert books.held_sum_micros == 0
-        async with OperatorClient(world, Authority(state_dir, "theirs").files("admin")) as stranger:
+        async with OperatorClient(world, Authority(state_dir, "theirs").files("admin", "admin")) as stranger:
             with pytest.raises(Unavailable):
                 await stranger.get("alice")
 
@@ -217,12 +227,12 @@ async def test_what_production_says_is_started_and_a_call_goes_through(
 @pytest.mark.skipif(bool(missing()), reason=missing())
 @pytest.mark.skipif(OWN_CLUSTER, reason="makes ServiceAccounts and roles: not on somebody's cluster")
 async def test_what_kubectl_applies_is_carried_out_by_the_pods_that_production_describes(
-    state_dir: Path, nats_server: NatsServer, database_url: str
+    state_dir: Path, nats_with_users: NatsServer, database_url: str
 ) -> None:
     """The operator's pod among them: with its own account, over mutual TLS, to the addresses that it is told."""
     async with (
         KubernetesCluster(state_dir / "kubernetes") as kubernetes,
-        installed("production", state_dir, nats_server, database_url, kubernetes) as world,
+        installed("production", state_dir, nats_with_users, database_url, kubernetes) as world,
         OperatorClient(world, _admin(world)) as operator,
         Phones(world.at("edge-proxy", "sip")) as carrier,
         Phones(world.at("edge-proxy", "sip")) as phones,
@@ -257,6 +267,6 @@ async def test_what_kubectl_applies_is_carried_out_by_the_pods_that_production_d
 
 
 def _admin(world: World) -> TlsFiles:
-    """Whoever speaks to the services has a certificate of the same authority."""
-    tls = world.state_dir / "payment" / "tls"
+    """The operator's own certificate, of the same authority."""
+    tls = world.state_dir / "admin" / "tls"
     return TlsFiles(tls / "tls.crt", tls / "tls.key", tls / "ca.crt")

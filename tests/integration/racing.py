@@ -121,9 +121,7 @@ async def track_on(servers: Servers, policy: str) -> AsyncIterator[Track]:
                 )
             )
             operator = await stack.enter_async_context(OperatorClient(system))
-            edges = await stack.enter_async_context(
-                Edges(system.targets("call-admission"), system.nats_url, edges=EDGES)
-            )
+            edges = await stack.enter_async_context(Edges(system, edges=EDGES))
             await operator.deck()
             await operator.carrier("127.0.0.1:9")
             for race in RACES:

@@ -32,7 +32,7 @@ from callwarden.call_admission.model.lists import ListEntry, ListHead
 from callwarden.call_admission.records.adapters.records_sql import SqlRecords
 from callwarden.common.metrics import Metrics
 from callwarden.common.sql import Database
-from callwarden.common.sql.retry import RETRIES
+from callwarden.common.sql.retry import ATTEMPTS_MAX, RETRIES
 from callwarden.kernel.errors import Conflict
 from callwarden.payment.adapters.ledger_sql import SqlLedgerStore
 from callwarden.payment.core.topup import TopUp
@@ -140,6 +140,21 @@ async def test_two_payments_to_one_account_both_count(two: Two) -> None:
     assert two.retried("top-up") == 1
     assert await two.ask(select(account.c.balance_micros)) == 10
     assert await two.ask(select(func.sum(ledger_entry.c.amount_micros))) == 10
+
+
+@pytest.mark.cases
+async def test_a_payment_that_lost_a_whole_round_of_attempts_tries_another_and_counts_once(two: Two) -> None:
+    """The payer hears of none of it: no Conflict, and nothing is booked twice."""
+    await two.account()
+    for other in range(ATTEMPTS_MAX):
+        two.interrupt("FOR UPDATE", paid(two.other, f"other-{other}"))
+    credited = await paid(two.one, "k1")()
+    assert (credited.duplicate, credited.balance_micros) == (False, 5 * (ATTEMPTS_MAX + 1))
+    # Every attempt of the first round met another payment; the second round got through at once.
+    assert two.retried("top-up") == ATTEMPTS_MAX
+    assert await two.ask(select(account.c.balance_micros)) == 5 * (ATTEMPTS_MAX + 1)
+    assert await two.ask(select(func.sum(ledger_entry.c.amount_micros))) == 5 * (ATTEMPTS_MAX + 1)
+    assert await two.ask(select(func.count()).select_from(payments)) == ATTEMPTS_MAX + 1
 
 
 async def test_one_payment_from_two_processes_counts_once(two: Two) -> None:

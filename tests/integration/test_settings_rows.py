@@ -243,7 +243,7 @@ async def desk(callwarden_servers: Servers) -> AsyncIterator[AdmissionSite]:
                 )
             )
             operator = await stack.enter_async_context(OperatorClient(system))
-            edges = await stack.enter_async_context(Edges(system.targets("call-admission"), system.nats_url))
+            edges = await stack.enter_async_context(Edges(system))
             await operator.deck()
             await operator.carrier("127.0.0.1:9")
             await operator.apply_policy("\n---\n".join([REPORTING, *map(policy_of, ROWS)]))

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from callwarden.local import ports
 from callwarden.local.process import Child
+from callwarden.policy.crd import GROUP, KINDS
 from callwarden.security_policy_operator.adapters.kubernetes import Kubernetes
 from callwarden.testing import kube_tools
 from callwarden.testing.waiting import eventually
@@ -31,7 +32,7 @@ from tests.kubernetes import build
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CRDS: Final = ROOT / "deploy" / "helm" / "callwarden" / "crds"
-PLURALS: Final = ("securitypolicies", "clustersecuritypolicies", "bans", "trunks", "ratedecks")
+PLURALS: Final = tuple(kind.plural for kind in KINDS)
 CLUSTER_TIMEOUT_S: Final = 300  # of a test: on a busy machine the cluster alone takes a minute to start
 START_TIMEOUT_S: Final = 60.0
 KUBECTL_TIMEOUT_S: Final = 90.0
@@ -126,7 +127,6 @@ class KubernetesCluster:
 
     async def clear(self) -> None:
         """Take all resources of ours away without asking an operator, and what operators leave behind."""
-        mine = "/apis/callwarden.io/v1"
         with mock.patch.dict(os.environ, KUBECONFIG=str(self.kubeconfig)):
             async with Kubernetes() as api:
                 for plural in PLURALS:
@@ -136,8 +136,7 @@ class KubernetesCluster:
                         *(api.patch(plural, one.get("namespace", ""), one["name"], free) for one in metadata)
                     )
         for plural in PLURALS:
-            scope = "" if plural == "clustersecuritypolicies" else "/namespaces/default"
-            await self.kubectl.do("delete", "--raw", f"{mine}{scope}/{plural}")
+            await self.kubectl.do("delete", f"{plural}.{GROUP}", "--all", "--all-namespaces", "--wait=false")
         await self.kubectl.do("delete", "--raw", "/apis/coordination.k8s.io/v1/namespaces/default/leases")
         await self.kubectl.do("delete", "--raw", "/api/v1/namespaces/default/events")
 

@@ -90,6 +90,84 @@ async def test_a_policy_is_applied_edited_and_deleted_and_every_pod_follows(site
         assert {"Accepted", "Applied"} <= {one["reason"] for one in events["items"]}
 
 
+def binding(name: str, *namespaces: str, realms: list[str], **spec: Any) -> dict[str, Any]:
+    body = {"namespaces": list(namespaces), "realms": realms, **spec}
+    return {"apiVersion": "callwarden.io/v1", "kind": "RealmBinding", "metadata": {"name": name}, "spec": body}
+
+
+@pytest.mark.cases
+async def test_policies_apply_to_the_realms_of_their_namespace_as_long_as_it_may_act_on_them(
+    site: OperatorSite,
+) -> None:
+    def foreign(name: str, **spec: Any) -> dict[str, Any]:
+        return {**policy(name, **spec), "metadata": {"name": name, "namespace": "kube-public"}}
+
+    async def lines_are(in_a: int, elsewhere: int) -> bool:
+        return {(pod.for_realm("a.example").lines.max, pod.for_realm("").lines.max) for pod in pods} == {
+            (in_a, elsewhere)
+        }
+
+    async def wait(name: str, condition: str) -> dict[str, Any]:
+        await site.kubectl.do("wait", "-n", "kube-public", f"--for=condition={condition}", f"cwsp/{name}")
+        found: dict[str, Any] = await site.kubectl.get("-n", "kube-public", "cwsp", name)
+        return found
+
+    async with site.pods(2) as pods, site.operator():
+        # Without a RealmBinding only the release's namespace acts, "default" here.
+        await site.kubectl.apply(
+            policy("house", lines={"max": 9}),
+            foreign("all", priority=5, lines={"max": 1}),
+            foreign("a", realm="A.example", lines={"max": 2}),
+        )
+        await waits(site, "cwsp/house", "Applied")
+        for name in ("all", "a"):
+            refused = await wait(name, "Applied=False")
+            assert conditions(refused) == {
+                "Accepted": ("True", "Valid"),
+                "Applied": ("False", "RealmNotAllowed"),
+                "Degraded": ("True", "NotInForce"),
+            }
+            assert "namespace kube-public may act on none" in message(refused, "Applied")
+        assert await lines_are(9, 9)
+
+        await site.kubectl.apply(foreign("a", realm="a.example", lines={"max": 2}))
+        await site.kubectl.apply(binding("public", "kube-public", realms=["a.example"]))
+        await wait("a", "Applied")
+        assert conditions(await wait("all", "Applied=False"))["Applied"] == ("False", "RealmNotAllowed")
+        await eventually(lambda: lines_are(2, 9), what="the policy of its realm")
+        table = await site.kubectl.do("get", "cwrealm")
+        assert "kube-public" in table
+        assert "a.example" in table
+
+        await site.kubectl.apply(binding("public", "kube-public", realms=["b.example"]))
+        assert "b.example only" in message(await wait("a", "Applied=False"), "Applied")
+        await eventually(lambda: lines_are(9, 9), what="the withdrawal")
+        await site.kubectl.apply(binding("public", "kube-public", realms=["*"]))
+        await wait("a", "Applied")
+        await wait("all", "Applied")
+        await eventually(lambda: lines_are(2, 1), what="both")
+        await site.kubectl.do("delete", "cwrealm", "public")
+        await wait("a", "Applied=False")
+        await wait("all", "Applied=False")
+        await eventually(lambda: lines_are(9, 9), what="the withdrawal of both")
+
+        async def reported() -> bool:
+            events = (await site.kubectl.get("-n", "kube-public", "events"))["items"]
+            return any(one["reason"] == "RealmNotAllowed" and "b.example" in one["message"] for one in events)
+
+        await eventually(reported, what="an event that names the realm")
+        await site.kubectl.do("delete", "-n", "kube-public", "cwsp", "a", "all", "--timeout=60s")
+
+
+@pytest.mark.cases
+async def test_a_realm_binding_is_checked_by_the_api_server(site: OperatorSite) -> None:
+    assert "spec.realms" in await site.kubectl.refused(binding("x", "sales", realms=["*", "a.example"]))
+    assert "spec.realms" in await site.kubectl.refused(binding("x", "sales", realms=[]))
+    assert "spec.namespaces" in await site.kubectl.refused(binding("x", "*", "sales", realms=["*"]))
+    assert "spec.namespaces" in await site.kubectl.refused(binding("x", "Sales", realms=["*"]))
+    assert "spec.rateDecks" in await site.kubectl.refused(binding("x", "sales", realms=["*"], rateDecks=["a", "*"]))
+
+
 async def test_an_invalid_policy_is_refused_and_names_the_field(site: OperatorSite) -> None:
     async with site.operator():
         # By the schema.

@@ -9,6 +9,7 @@ from callwarden.testing.waiting import eventually
 from tests.chart.rendering import NAMESPACE, VERSIONS, rendered
 from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, OWN_CLUSTER, missing
 from tests.kubernetes.conftest import OperatorSite
+from tests.kubernetes.test_operator import binding
 
 pytestmark = [
     pytest.mark.integration,
@@ -40,7 +41,7 @@ async def test_the_charts_rights_are_sufficient_and_all_are_used(site: OperatorS
             "metadata": {"name": "house", "namespace": "default"},
             "spec": {"lines": {"max": 3}},
         }
-        await site.kubectl.apply(house)
+        await site.kubectl.apply(binding("default", "default", realms=["*"]), house)
         await site.kubectl.do("wait", "--for=condition=Applied", "cwsp/house", "--timeout=60s")
         ban = {**house, "kind": "Ban", "spec": {"address": "192.0.2.7"}}
         trunk = {**house, "kind": "Trunk", "spec": {"address": "192.0.2.10:5060"}}

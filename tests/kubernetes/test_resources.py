@@ -3,12 +3,9 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import grpc.aio
 import pytest
 import pytest_asyncio
 
@@ -18,9 +15,8 @@ from callwarden.api.events.v1 import events_pb2
 from callwarden.api.rating.v1 import rating_pb2
 from callwarden.api.rating.v1.rating_pb2_grpc import RatingServiceStub
 from callwarden.common.bus import Bucket, Bus
-from callwarden.common.rpc.client import channel, unary
+from callwarden.common.rpc.client import unary
 from callwarden.kernel.errors import NotFound
-from callwarden.local.process import Child
 from callwarden.local.system import LocalSystem
 from callwarden.testing import kube_tools
 from callwarden.testing.certificates import Authority
@@ -28,11 +24,8 @@ from callwarden.testing.servers import Servers
 from callwarden.testing.waiting import eventually
 from tests.kubernetes.cluster import CLUSTER_TIMEOUT_S, KubernetesCluster, missing
 from tests.kubernetes.conftest import OperatorSite
-from tests.kubernetes.test_operator import conditions, message, waits
-
-if TYPE_CHECKING:
-    from callwarden.api.admission.v1.admission_pb2_grpc import AccountServiceAsyncStub
-    from callwarden.api.rating.v1.rating_pb2_grpc import RatingServiceAsyncStub
+from tests.kubernetes.resource_services import SERVICES, ServiceClients, Services, tls_settings
+from tests.kubernetes.test_operator import binding, conditions, message, waits
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -43,7 +36,6 @@ pytestmark = [
     kube_tools.needs_kube_tools(),
 ]
 
-SERVICES = ("rate-guard", "administration", "rating")
 HEAD = "prefix,description,rate\n"
 
 
@@ -54,31 +46,6 @@ def resource(kind: str, name: str, **spec: Any) -> dict[str, Any]:
 
 def config_map(name: str, **content: Any) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, **content}
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What runs, with mutual TLS as the chart's production preset has it."""
-
-    system: LocalSystem
-    authority: Authority
-
-    def channel(self, name: str) -> grpc.aio.Channel:
-        """The test's own to one of them."""
-        return channel(self.system.targets(name)[0], self.authority.files("test"), peer=name)
-
-    @asynccontextmanager
-    async def operator(self, site: OperatorSite, **settings: str) -> AsyncIterator[Child]:
-        """One that is told where they are, unless `settings` say otherwise."""
-        targets = {name.replace("-", "_"): self.system.targets(name)[0] for name in SERVICES}
-        tls = tls_settings(self.authority, "security-policy")
-        async with site.operator(None, **{**targets, **tls, **settings}) as child:
-            yield child
-
-
-def tls_settings(authority: Authority, name: str) -> dict[str, str]:
-    files = authority.files(name, dns=name)
-    return {"tls_cert": str(files.cert), "tls_key": str(files.key), "tls_ca": str(files.ca)}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -95,37 +62,6 @@ async def services(callwarden_servers: Servers, tmp_path_factory: pytest.TempPat
             yield Services(system, authority)
     finally:
         await asyncio.to_thread(callwarden_servers.ask, "drop", database_url)
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceClients:
-    """The test's own, to look at what the services have."""
-
-    accounts: "AccountServiceAsyncStub"
-    rating: "RatingServiceAsyncStub"
-
-    async def trunks(self) -> dict[str, pb.Trunk]:
-        return {one.name: one for one in (await unary(self.accounts.ListTrunks, pb.ListTrunksRequest())).trunks}
-
-    async def carrier(self, name: str, address: str, *, realm: str = "a.example") -> None:
-        """A trunk that somebody has made, and its account."""
-        new = pb.Account(name=name, realm=realm, type="carrier", currency="EUR", time_zone="UTC")
-        account = await unary(self.accounts.CreateAccount, pb.CreateAccountRequest(account=new))
-        trunk = pb.Trunk(name=name, address=address, direction="carrier", account=account.id, enabled=True)
-        await unary(self.accounts.CreateTrunk, trunk)
-
-    async def decks(self) -> dict[str, tuple[str, int]]:
-        """Currency and number of rates of each."""
-        listed = await unary(self.rating.ListDecks, rating_pb2.ListDecksRequest())
-        return {one.name: (one.currency, one.rows) for one in listed.decks}
-
-    async def clear(self) -> None:
-        """No trunk is left behind for the next test."""
-        for route in (await unary(self.rating.ListRoutes, rating_pb2.ListRoutesRequest())).routes:
-            gone = rating_pb2.DeleteRouteRequest(prefix=route.prefix, trunk=route.trunk)
-            await unary(self.rating.DeleteRoute, gone)
-        for name in await self.trunks():
-            await unary(self.accounts.DeleteTrunk, pb.DeleteTrunkRequest(name=name))
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -342,6 +278,7 @@ async def test_of_two_resources_with_one_name_the_younger_gets_the_trunk_after_t
     younger = resource("Trunk", "bremen", address="192.0.2.2:5060", realm="b.example")
     younger["metadata"]["namespace"] = "kube-public"
     async with services.operator(site):
+        await site.kubectl.apply(binding("public", "kube-public", realms=["b.example"]))
         await site.kubectl.apply(resource("Trunk", "bremen", address="192.0.2.1:5060", realm="a.example"))
         await waits(site, "cwtrunk/bremen", "Applied")
         await site.kubectl.apply(younger)
@@ -405,6 +342,113 @@ async def test_a_rate_deck_is_imported_again_after_each_change_and_names_invalid
 
         await site.kubectl.do("delete", "cwdeck", "retail", "--timeout=60s")
         assert (await clients.decks())["retail"] == ("USD", 1)  # rating forgets no price list
+
+
+def foreign(kind: str, name: str, finalizers: tuple[str, ...] = (), **spec: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "kube-public", "finalizers": list(finalizers)}
+    return {**resource(kind, name, **spec), "metadata": metadata}
+
+
+async def foreign_waits(site: OperatorSite, what: str, condition: str) -> dict[str, Any]:
+    await site.kubectl.do("wait", "-n", "kube-public", f"--for=condition={condition}", what, "--timeout=60s")
+    found: dict[str, Any] = await site.kubectl.get("-n", "kube-public", *what.split("/"))
+    return found
+
+
+async def banned(site: OperatorSite) -> set[str]:
+    async with Bus(site.nats.url, name="test", declare=False) as bus:
+        entries = (await bus.kv(Bucket.BANS).items()).values()
+    return {events_pb2.Ban.FromString(entry.value).address for entry in entries}
+
+
+@pytest.mark.cases
+async def test_bans_trunks_and_price_lists_act_only_on_the_realms_of_their_namespace(
+    site: OperatorSite, services: Services, clients: ServiceClients
+) -> None:
+    prices = config_map("prices", data={"rates.csv": f"{HEAD}49,Germany,0.06\n"})
+    theirs = {**prices, "metadata": {"name": "prices", "namespace": "kube-public"}}
+    others = ("cwban/guest", "cwtrunk/bonn", "cwdeck/bonn")
+    async with services.operator(site, resync_s="2"):
+        await site.kubectl.apply(
+            theirs,
+            foreign("Ban", "guest", address="192.0.2.7"),
+            foreign("Trunk", "bonn", address="192.0.2.10:5060", realm="a.example"),
+            foreign("RateDeck", "bonn", configMap={"name": "prices"}),
+        )
+        for what in others:
+            refused = await foreign_waits(site, what, "Applied=False")
+            assert conditions(refused) == {"Accepted": ("True", "Valid"), "Applied": ("False", "RealmNotAllowed")}
+            assert "kube-public" in message(refused, "Applied")
+        assert (await banned(site), await clients.trunks(), "bonn" in await clients.decks()) == (set(), {}, False)
+
+        # Its realm, and a name of a price list; a ban needs all realms.
+        await site.kubectl.apply(binding("public", "kube-public", realms=["a.example"], rateDecks=["bonn"]))
+        await foreign_waits(site, "cwtrunk/bonn", "Applied")
+        await foreign_waits(site, "cwdeck/bonn", "Applied")
+        await foreign_waits(site, "cwban/guest", "Applied=False")
+        await site.kubectl.apply(binding("public", "kube-public", realms=["*"]))
+        await foreign_waits(site, "cwban/guest", "Applied")
+        trunk = (await clients.trunks())["bonn"]
+        assert (trunk.account, trunk.realm) == ("bonn", "a.example")
+        assert (await banned(site), "bonn" in await clients.decks()) == ({"192.0.2.7"}, True)
+
+        # A route leads to the trunk: it is disabled at once, and deleted when the route is gone.
+        await unary(clients.rating.SetRoute, rating_pb2.SetRouteRequest(prefix="4930", trunk="bonn"))
+        await site.kubectl.do("delete", "cwrealm", "public")
+        for what in others:
+            refused = await foreign_waits(site, what, "Applied=False")
+            assert conditions(refused)["Applied"] == ("False", "RealmNotAllowed")
+        assert "4930" in message(await site.kubectl.get("-n", "kube-public", "cwtrunk", "bonn"), "Applied")
+        assert not (await clients.trunks())["bonn"].enabled
+        assert await banned(site) == set()
+        await unary(clients.rating.DeleteRoute, rating_pb2.DeleteRouteRequest(prefix="4930", trunk="bonn"))
+
+        async def is_released() -> bool:
+            found = await site.kubectl.get("-n", "kube-public", "cwtrunk", "bonn")
+            return "finalizers" not in found["metadata"] and "held" not in found["status"]
+
+        await eventually(is_released, what="the trunk's end")
+        assert await clients.trunks() == {}
+        # Another namespace may take the name, and has it until it goes.
+        await site.kubectl.apply(resource("Trunk", "bonn", address="192.0.2.11:5060", realm="b.example"))
+        await waits(site, "cwtrunk/bonn", "Applied")
+        await site.kubectl.apply(binding("public", "kube-public", realms=["a.example"]))
+        younger = await foreign_waits(site, "cwtrunk/bonn", "Accepted=False")
+        assert conditions(younger)["Accepted"] == ("False", "Conflict")
+        assert (await clients.trunks())["bonn"].realm == "b.example"
+        await site.kubectl.do("delete", "cwtrunk", "bonn", "--timeout=60s")
+        await foreign_waits(site, "cwtrunk/bonn", "Applied")
+        assert (await clients.trunks())["bonn"].realm == "a.example"
+        await site.kubectl.do("delete", "-n", "kube-public", *others, "--timeout=60s")
+        assert await clients.trunks() == {}
+        await site.kubectl.do("delete", "-n", "kube-public", "configmap", "prices")
+
+
+@pytest.mark.cases
+async def test_a_finalizer_that_somebody_else_wrote_removes_nothing(
+    site: OperatorSite, services: Services, clients: ServiceClients
+) -> None:
+    await clients.carrier("ulm", "192.0.2.1:5060", realm="a.example")
+    async with services.operator(site, resync_s="2"):
+        await site.kubectl.apply(resource("Ban", "guest", address="192.0.2.7"))
+        await waits(site, "cwban/guest", "Applied")
+        stranger = [
+            foreign("Ban", "unban", ("callwarden.io/banned",), address="192.0.2.7"),
+            foreign("Trunk", "ulm", ("callwarden.io/trunk",), address="192.0.2.9:5060", realm="a.example"),
+        ]
+        # The binding is of another realm, so that even a claim is none.
+        await site.kubectl.apply(binding("public", "kube-public", realms=["b.example"]), *stranger)
+        await foreign_waits(site, "cwban/unban", "Applied=False")
+        await foreign_waits(site, "cwtrunk/ulm", "Applied=False")
+        await site.kubectl.do("delete", "-n", "kube-public", "cwban/unban", "cwtrunk/ulm", "--timeout=60s")
+        # Of its own realm, and the trunk is another one's: refused, and left as it is.
+        own = foreign("Trunk", "ulm", ("callwarden.io/trunk",), address="192.0.2.9:5060", realm="b.example")
+        await site.kubectl.apply(own)
+        await foreign_waits(site, "cwtrunk/ulm", "Accepted=False")
+        await site.kubectl.do("delete", "-n", "kube-public", "cwtrunk/ulm", "--timeout=60s")
+        assert await banned(site) == {"192.0.2.7"}
+        assert (await clients.trunks())["ulm"].address == "192.0.2.1:5060"
+        await site.kubectl.do("delete", "cwban", "guest", "--timeout=60s")
 
 
 async def test_a_service_with_anothers_certificate_gets_no_request(

@@ -23,6 +23,7 @@ import pickle
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -306,33 +307,46 @@ class MutantServer:
         """Runs each in a fork of its own, traced: what one test leaves in a cache would hide from the next which lines
         it needs."""
         baseline = Baseline()
-        for item in items:
-            reader, writer = os.pipe()
-            if os.fork() == 0:
-                tracer = LineTracer(self._job.modules.values())
-                signal.signal(signal.SIGPROF, signal.SIG_DFL)
-                signal.setitimer(signal.ITIMER_PROF, TRACED_S_MAX)
-                began_s = time.process_time()
-                tracer.start()
-                item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-                tracer.stop()
-                with os.fdopen(writer, "wb") as stream:
-                    pickle.dump((tracer.lines, time.process_time() - began_s, self._failed), stream)
-                os._exit(0)
-            os.close(writer)
-            with os.fdopen(reader, "rb") as stream:
-                data = stream.read()
-            _, status = os.wait()
-            if _outcome(status) == "timed out":
-                baseline.slow.append(item.nodeid)
-                continue
-            if not data:
-                raise RuntimeError(f"the process that ran {item.nodeid} without a fault ended early")
-            lines, duration_s, failed = pickle.loads(data)  # from our own fork
-            baseline.lines[item.nodeid], baseline.duration_s[item.nodeid] = lines, duration_s
-            if failed:
-                baseline.failed.append(item.nodeid)
+        running: dict[int, int] = {}
+        with tempfile.TemporaryDirectory() as folder:
+
+            def collect_one() -> None:
+                process, status = os.wait()
+                number = running.pop(process)
+                name, file = items[number].nodeid, Path(folder, str(number))
+                if _outcome(status) == "timed out":
+                    baseline.slow.append(name)
+                    return
+                if not file.exists():
+                    raise RuntimeError(f"the process that ran {name} without a fault ended early")
+                lines, duration_s, failed = pickle.loads(file.read_bytes())  # from our own fork
+                baseline.lines[name], baseline.duration_s[name] = lines, duration_s
+                if failed:
+                    baseline.failed.append(name)
+
+            for number, item in enumerate(items):
+                while len(running) >= self._job.jobs:
+                    collect_one()
+                process = os.fork()
+                if process == 0:
+                    Path(folder, str(number)).write_bytes(pickle.dumps(self._trace(item)))
+                    os._exit(0)
+                running[process] = number
+            while running:
+                collect_one()
         return baseline
+
+    def _trace(self, item: pytest.Item) -> tuple[set[tuple[str, int]], float, bool]:
+        """The lines that a test runs, how long it takes, in seconds of CPU time, and whether it fails."""
+        tracer = LineTracer(self._job.modules.values())
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, TRACED_S_MAX)
+        began_s = time.process_time()
+        tracer.start()
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        tracer.stop()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        return tracer.lines, time.process_time() - began_s, self._failed
 
     def _send(self, kind: str, value: object) -> None:
         os.write(self._answer, json.dumps([kind, value]).encode() + b"\n")

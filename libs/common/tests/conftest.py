@@ -62,6 +62,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             name: value for name, value in os.environ.items() if not name.startswith(("CALLWARDEN_", "OTEL"))
         }
         environment |= {"CALLWARDEN_READY_FILE": str(ready_file), "CALLWARDEN_INSTANCE": "example-0"}
+        environment |= {"CALLWARDEN_GRPC_OPEN": "true"}
         environment |= {f"CALLWARDEN_{name.upper()}": value for name, value in settings.items()}
         child = await asyncio.create_subprocess_exec(
             sys.executable,

@@ -270,7 +270,7 @@ async def test_names_are_followed_on_after_certificates_could_not_be_read(tmp_pa
     away = files.ca.with_suffix(".away")
 
     def pool() -> StreamPool:
-        return StreamPool(SERVICE, ["admission.voip:1"], ranking, tls=files, resolve=dns, look_up_every_s=0.01)
+        return StreamPool(SERVICE, ["admission.voip:1"], ranking, credentials=files, resolve=dns, look_up_every_s=0.01)
 
     async with pool() as opened:
         files.ca.rename(away)

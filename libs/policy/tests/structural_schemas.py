@@ -22,7 +22,18 @@ JUNK = st.one_of(
 def as_json_schema(schema: Schema) -> dict[str, Any]:
     """The same in JSON Schema, draft 4, with what the API server does beyond it: it refuses unknown fields (as kubectl
     asks it to), takes null where `nullable` says so, and integers and strings where x-kubernetes-int-or-string does."""
-    kept = ("type", "enum", "minimum", "maximum", "exclusiveMinimum", "pattern", "minLength", "maxLength", "maxItems")
+    kept = (
+        "type",
+        "enum",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "pattern",
+        "minLength",
+        "maxLength",
+        "minItems",
+        "maxItems",
+    )
     found = {key: schema[key] for key in kept if key in schema}
     if schema.get("x-kubernetes-int-or-string"):
         found["type"] = ["integer", "string"]
@@ -78,7 +89,9 @@ def _texts(schema: Schema) -> st.SearchStrategy[str]:
 
 _BY_TYPE: dict[str, Callable[[Schema, bool], st.SearchStrategy[Any]]] = {
     "object": lambda schema, junk: objects(schema, sorted(schema["properties"]), junk),
-    "array": lambda schema, junk: st.lists(values(schema["items"], junk), max_size=3),
+    "array": lambda schema, junk: st.lists(
+        values(schema["items"], junk), min_size=0 if junk else schema.get("minItems", 0), max_size=3
+    ),
     "integer": lambda schema, _: _integers(schema),
     "number": lambda schema, _: st.floats(
         schema["minimum"], schema["maximum"], exclude_min=schema.get("exclusiveMinimum", False)

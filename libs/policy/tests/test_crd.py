@@ -15,7 +15,7 @@ from structural_schemas import as_json_schema, values
 from callwarden.policy import crd
 from callwarden.policy.bundle import BadPolicy, Document
 from callwarden.policy.crd import KINDS, Kind
-from callwarden.policy.fields import DOCUMENT, FieldFacts, FieldGroup, Rule, group_of, walk
+from callwarden.policy.fields import DOCUMENT, FieldFacts, FieldGroup, Rule, camel, group_of, walk
 from callwarden.policy.model import HARDENED, STRESS_TEST, PolicySpec
 from callwarden.policy.reference import schema_at
 from callwarden.policy.resources import parse_resource
@@ -116,8 +116,13 @@ def test_what_the_model_writes_is_a_policy(spec: dict[str, Any]) -> None:
 def test_the_defaults_that_the_api_server_fills_in_are_those_of_the_model(kind: Kind) -> None:
     schema = SCHEMAS[kind.kind]
     filled = {name: below["default"] for name, below in schema["properties"].items() if "default" in below}
-    given_ = {"Ban": {"address": "192.0.2.1"}, "Trunk": {"address": "192.0.2.1:5060"}}
-    required = given_.get(kind.kind, {"configMap": {"name": "rates", "key": "rates.csv"}})
+    given_: dict[str, dict[str, Any]] = {
+        "Ban": {"address": "192.0.2.1"},
+        "Trunk": {"address": "192.0.2.1:5060"},
+        "RateDeck": {"configMap": {"name": "rates", "key": "rates.csv"}},
+        "RealmBinding": {"namespaces": ["sales"], "realms": ["sales.example"]},
+    }
+    required = given_[kind.kind]
     assert (refused(kind, filled | required), satisfies(kind, filled | required)) == ([], [])
     bare = parse_resource(resource(kind, required))
     assert parse_resource(resource(kind, filled | required)).spec == bare.spec
@@ -207,6 +212,10 @@ def values_of_rule(model: type[FieldGroup], rule: Rule) -> st.SearchStrategy[dic
                     "until": st.none() | st.just("2026-12-24T20:00:00Z"),
                 },
             ),
+        ),
+        "RealmBindingSpec": st.builds(
+            lambda items: {"namespaces": ["a"], "realms": ["a"]} | {camel(rule.fields[0]): items},
+            st.lists(st.sampled_from(["a", "b", "*"]), min_size=1, max_size=3),
         ),
         "VelocityRule": st.fixed_dictionaries(
             {"name": st.just("a")},

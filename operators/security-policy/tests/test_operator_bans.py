@@ -6,15 +6,16 @@ import pytest
 
 from callwarden.kernel.clock import UnixS
 from callwarden.security_policy_operator.core.bans import AppliedBan, BanOrder, address_of, decide
+from callwarden.security_policy_operator.core.realms import RealmGrants
 from callwarden.security_policy_operator.core.resource import ManagedResource, Refusal
 
 MADE_S = UnixS(1_767_225_600.0)  # 2026-01-01T00:00:00Z
 
 
-def ban(name: str, *, age: int = 0, leaving: bool = False, **spec: Any) -> ManagedResource:
+def ban(name: str, *, age: int = 0, leaving: bool = False, namespace: str = "default", **spec: Any) -> ManagedResource:
     metadata = {
         "name": name,
-        "namespace": "default",
+        "namespace": namespace,
         "creationTimestamp": f"2026-01-01T00:00:{age:02}Z",
         **({"deletionTimestamp": "2026-01-01T00:01:00Z"} if leaving else {}),
     }
@@ -22,7 +23,9 @@ def ban(name: str, *, age: int = 0, leaving: bool = False, **spec: Any) -> Manag
 
 
 def decided(*sources: ManagedResource, unix_s: float = MADE_S) -> dict[str, BanOrder | Refusal]:
-    return {source.key.name: decision for source, decision in decide(sources, UnixS(unix_s))}
+    """In the release's namespace "default"."""
+    grants = RealmGrants.of("default", ())
+    return {source.key.name: decision for source, decision in decide(sources, UnixS(unix_s), grants)}
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,17 @@ def test_an_expired_ban_is_valid_and_bans_no_one() -> None:
     decision = decided(ban("a", address="192.0.2.7", duration="1m"), unix_s=MADE_S + 60)["a"]
     assert isinstance(decision, Refusal)
     assert (decision.reason, decision.accepted) == ("Expired", True)
+
+
+@pytest.mark.cases
+def test_only_a_namespace_with_all_realms_bans_and_another_one_is_in_no_bans_way() -> None:
+    strange = ban("strange", namespace="sales", address="192.0.2.7")
+    mine = ban("mine", age=1, address="192.0.2.7")
+    decisions = decided(strange, mine)
+    refused = decisions["strange"]
+    assert isinstance(refused, Refusal)
+    assert (refused.reason, refused.accepted) == ("RealmNotAllowed", True)
+    assert isinstance(decisions["mine"], BanOrder)
 
 
 def test_of_two_bans_of_one_address_the_older_counts_in_any_spelling() -> None:

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import pytest
+
 from callwarden.policy.resources import TrunkSpec
-from callwarden.security_policy_operator.core.names import decide
+from callwarden.security_policy_operator.core import names
+from callwarden.security_policy_operator.core.realms import RealmGrants
 from callwarden.security_policy_operator.core.resource import ManagedResource, Refusal
 
 
@@ -18,6 +21,58 @@ def trunk(
     }
     spec = {"address": "192.0.2.10:5060", **spec}
     return ManagedResource({"apiVersion": "callwarden.io/v1", "kind": "Trunk", "metadata": metadata, "spec": spec})
+
+
+GRANTS = RealmGrants.of(
+    "default",
+    [
+        {"metadata": {"name": "both"}, "spec": {"namespaces": ["a", "b"], "realms": ["callwarden.local"]}},
+        {"metadata": {"name": "sales"}, "spec": {"namespaces": ["sales"], "realms": ["sales.example"]}},
+    ],
+)
+
+
+def decide(sources: list[ManagedResource], kind: type[TrunkSpec]) -> list[tuple[ManagedResource, TrunkSpec | Refusal]]:
+    return names.decide(sources, kind, lambda one: one.was_held, GRANTS.deny_trunk)
+
+
+def test_the_resource_that_has_the_name_keeps_it_whatever_its_age() -> None:
+    younger = trunk("berlin", "b", age=1)
+    younger = ManagedResource({**younger.body, "status": {"held": True}})
+    (first, spec), (second, refusal) = decide([trunk("berlin", "a"), younger], TrunkSpec)
+    assert (first.key.namespace, second.key.namespace) == ("b", "a")
+    assert isinstance(spec, TrunkSpec)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.reason, "b/berlin" in refusal.message) == ("Conflict", True)
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize(
+    ("spec", "allowed"),
+    [
+        ({"realm": "sales.example"}, True),
+        ({"account": "carrier@SALES.example"}, True),
+        ({"account": "carrier@other.example", "realm": "sales.example"}, False),
+        ({"account": "carrier", "realm": "sales.example"}, False),  # of whatever realm
+        ({"account": "0190a5d0-0000-7000-8000-000000000000", "realm": "sales.example"}, False),
+        ({"realm": "other.example"}, False),
+        ({"realm": ""}, False),
+        ({}, False),
+    ],
+)
+def test_a_trunk_acts_on_its_accounts_realm_and_one_that_may_not_has_no_name(
+    spec: dict[str, Any], allowed: bool
+) -> None:
+    decisions = decide([trunk("berlin", "sales", **spec), trunk("berlin", age=1)], TrunkSpec)
+    by_place = {source.key.namespace: decision for source, decision in decisions}
+    reasons = {place: one.reason for place, one in by_place.items() if isinstance(one, Refusal)}
+    assert reasons == ({"default": "Conflict"} if allowed else {"sales": "RealmNotAllowed"})
+
+
+@pytest.mark.cases
+def test_an_invalid_trunk_of_a_namespace_without_realms_has_no_name() -> None:
+    decisions = decide([trunk("berlin", "stranger", stripDigits=99), trunk("berlin", age=1)], TrunkSpec)
+    assert [type(decision) for _, decision in decisions] == [Refusal, TrunkSpec]
 
 
 def test_of_two_namespaces_the_older_resource_has_the_name() -> None:

@@ -1,5 +1,6 @@
 """Which policies are in force: each on its own, two that contradict each other, all together, and the last good one."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from callwarden.common.bus.streams import BUCKETS, Bucket
 from callwarden.policy.bundle import DOCUMENTS_MAX, Document, PolicySet, default_set
 from callwarden.security_policy_operator.core import plan as planning
-from callwarden.security_policy_operator.core.plan import BUNDLE_BYTES_MAX, PolicyPlan, plan, unknown
+from callwarden.security_policy_operator.core.plan import BUNDLE_BYTES_MAX, PolicyPlan, unknown
+from callwarden.security_policy_operator.core.realms import RealmGrants
 from callwarden.security_policy_operator.core.resource import ManagedResource
 
 NOWHERE = {"lines": {"timeZone": "Mars/Phobos"}}  # valid for the schema, not for a process that knows time zones
@@ -32,6 +34,11 @@ def source(
         "spec": spec,
     }
     return ManagedResource(body)
+
+
+def plan(sources: Iterable[ManagedResource], applied: PolicySet, *bindings: dict[str, Any]) -> PolicyPlan:
+    """In the release's namespace "default", with these RealmBindings."""
+    return planning.plan(sources, applied, RealmGrants.of("default", bindings))
 
 
 def held(*sources: ManagedResource, revision: int = 1) -> PolicySet:
@@ -161,6 +168,65 @@ def test_policies_without_a_resource_are_reported() -> None:
     before = PolicySet.build(1, [Document("by-hand", {"lines": {"max": 1}}, namespace="default")])
     assert unknown(before, set()) == ["SecurityPolicy default/by-hand"]
     assert unknown(before, {before.documents[0].key}) == []
+
+
+# ------------------------------------------------------------------ realms of a namespace
+
+OURS = {"spec": {"namespaces": ["sales"], "realms": ["sales.example"]}, "metadata": {"name": "sales"}}
+
+
+def of_sales(name: str, spec: dict[str, Any], **more: Any) -> ManagedResource:
+    return source(name, spec, namespace="sales", **more)
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize(
+    ("spec", "bindings", "applies"),
+    [
+        ({"realm": "sales.example"}, [OURS], True),
+        ({"realm": "Sales.Example"}, [OURS], True),
+        ({"realm": "other.example"}, [OURS], False),
+        ({}, [OURS], False),  # all realms
+        ({"realm": "sales.example"}, [], False),
+    ],
+)
+def test_a_policy_applies_where_its_namespace_may_act(
+    spec: dict[str, Any], bindings: list[dict[str, Any]], applies: bool
+) -> None:
+    made = plan([of_sales("a", spec)], default_set(), *bindings)
+    (verdict,) = made.verdicts.values()
+    assert (verdict.accepted, verdict.is_carried_out) == (True, applies)
+    assert (verdict.document is not None, len(made.documents)) == (applies, int(applies))
+    assert ("namespace sales" in verdict.denied) is not applies
+
+
+@pytest.mark.cases
+def test_a_policy_whose_namespace_may_no_longer_act_is_withdrawn_even_as_a_last_good_version() -> None:
+    good = of_sales("a", {"realm": "sales.example", "lines": {"max": 3}})
+    before = PolicySet.build(1, plan([good], default_set(), OURS).documents)
+    assert len(before.documents) == 1
+    for present in (good, of_sales("a", {"realm": "sales.example", **NOWHERE})):
+        made = plan([present], before)
+        assert made.documents == ()
+        assert made.differs(before)
+        assert plan([present], PolicySet.build(2, ()), OURS).verdicts[present.key].denied == ""  # granted again
+
+
+@pytest.mark.cases
+def test_an_edit_into_another_realm_is_refused_and_the_last_good_version_stays() -> None:
+    before = PolicySet.build(1, plan([of_sales("a", {"realm": "sales.example"})], default_set(), OURS).documents)
+    made = plan([of_sales("a", {"realm": "other.example"})], before, OURS)
+    (verdict,) = made.verdicts.values()
+    assert (verdict.is_carried_out, verdict.document) == (False, before.documents[0])
+    assert "other.example" in verdict.denied
+
+
+@pytest.mark.cases
+def test_a_policy_that_is_not_allowed_is_in_nobodys_way() -> None:
+    strange = [of_sales(str(n), {"realm": "other.example", "lines": {"max": n}}) for n in range(3)]
+    mine = source("mine", {"realm": "other.example", "lines": {"max": 9}}, age=9)
+    made = plan([*strange, mine], default_set(), OURS)
+    assert specs(made) == {"mine": mine.body["spec"]}
 
 
 # ------------------------------------------------------------------ whatever there is

@@ -24,6 +24,7 @@ NOW_S = UnixS(1_767_225_600.0)
 DOCUMENT = Document("house", {"lines": {"max": 3}}, namespace="default")
 GOOD = PolicyVerdict(True, "Valid", "The policy is valid.", DOCUMENT)
 REFUSED = PolicyVerdict(False, "Invalid", "spec.lines.max: is wrong", None)
+DENIED = PolicyVerdict(True, "Valid", "The policy is valid.", None, denied="spec.realm is a.example, and …")
 LAST_GOOD = PolicyVerdict(False, "Invalid", "spec.lines.max: is wrong", DOCUMENT)
 
 
@@ -48,6 +49,7 @@ def conditions(status: Json) -> dict[str, tuple[str, str]]:
         (GOOD, (5, 6), ("True", "Enforced"), ("False", "AsSpecified")),
         (REFUSED, (5, 5), ("False", "NotAccepted"), ("True", "NotInForce")),
         (LAST_GOOD, (5, 5), ("False", "NotAccepted"), ("True", "LastGoodInForce")),
+        (DENIED, (5, 5), ("False", "RealmNotAllowed"), ("True", "NotInForce")),
     ],
 )
 def test_conditions_report_whether_it_is_valid_and_which_pods_enforce_it(

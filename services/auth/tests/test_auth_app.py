@@ -3,105 +3,29 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import replace
 from types import FrameType
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from auth_rig import KEY, NEW_KEY, PASSWORD, REALM, AuthUnderTest, answer, following, request
 
 from callwarden.api.auth.v1 import auth_pb2
 from callwarden.auth.adapters.credentials_memory import MemoryCredentialStore
 from callwarden.auth.adapters.grpc_server import AuthServicer
 from callwarden.auth.app import LOOK_UPS_MAX, REFUSAL_S, WAITING_MAX, Auth
 from callwarden.auth.core.cache import ABSENT_TTL_S, KNOWN_TTL_S
-from callwarden.auth.core.digest import DigestAnswer, ha1s_of
+from callwarden.auth.core.digest import ha1s_of
 from callwarden.auth.core.sealing import SALT_BYTES, SealingKeys
-from callwarden.auth.core.trunks import SenderTrunk
+from callwarden.auth.core.trunks import AuthTrunk
 from callwarden.auth.core.users import AuthAccount, AuthIdentity, UserKey
 from callwarden.auth.ports import AuthAccountChange
 from callwarden.kernel.errors import Conflict, Exhausted, Internal, Invalid, NotFound, Unavailable
 from callwarden.kernel.verdict import Reason
-from callwarden.policy.bundle import Document, PolicySet
-from callwarden.sip.digest import Algorithm, ha1, response_for
-from callwarden.testing.clock import FakeClock
-
-REALM = "sip.example"
-PASSWORD = "correct horse"
-KEY, NEW_KEY = "11" * 32, "22" * 32
-
-
-class RecordedAccountChanges:
-    """ports.AccountEventPublisher that remembers."""
-
-    def __init__(self) -> None:
-        self.changes: list[AuthAccountChange] = []
-
-    def account_changed(self, change: AuthAccountChange) -> None:
-        self.changes.append(change)
-
-
-class AuthUnderTest:
-    """An Auth with all around it."""
-
-    def __init__(self, policy: dict[str, Any] | None = None, key: str = KEY, old: tuple[str, ...] = ()) -> None:
-        self.accounts = MemoryCredentialStore()
-        self.told = RecordedAccountChanges()
-        self.clock = FakeClock()
-        document = Document("test", policy or {})
-        self.keys = SealingKeys(key, old)
-        self.auth = Auth(self.accounts, self.told, PolicySet.build(1, [document]), self.keys, self.clock, os.urandom)
-
-    async def user(self, name: str = "alice", *, active: bool = True, numbers: tuple[str, ...] = ()) -> str:
-        account_id = str(uuid4())
-        self.accounts.accounts[account_id] = REALM, AuthAccount(account_id, "enduser", active, numbers)
-        await self.auth.set_password(account_id, UserKey(REALM, name), PASSWORD)
-        return account_id
-
-    def disable(self, account_id: str) -> None:
-        """In the database; nobody is told."""
-        realm, account = self.accounts.accounts[account_id]
-        self.accounts.accounts[account_id] = realm, AuthAccount(account_id, account.kind, False, account.numbers)
-
-
-def answer(
-    name: str = "alice", password: str = PASSWORD, algorithm: Algorithm | None = Algorithm.SHA_256
-) -> DigestAnswer:
-    """As a phone would make it. Without algorithm: MD5 in the way of RFC 2069."""
-    user = UserKey(REALM, name)
-    if algorithm is None:
-        response = response_for(Algorithm.MD5, ha1(Algorithm.MD5, name, REALM, password), "INVITE", "sip:x", "nonce")
-        return DigestAnswer(user, "INVITE", "sip:x", "nonce", "", "", "", "", response)
-    response = response_for(
-        algorithm,
-        ha1(algorithm, name, REALM, password),
-        "INVITE",
-        "sip:x",
-        "nonce",
-        qop="auth",
-        nc="00000001",
-        cnonce="c",
-    )
-    return DigestAnswer(user, "INVITE", "sip:x", "nonce", "00000001", "c", "auth", str(algorithm), response)
-
-
-def request(name: str = "alice", password: str = PASSWORD) -> auth_pb2.VerifyRequest:
-    made = answer(name, password)
-    return auth_pb2.VerifyRequest(
-        username=made.user.username,
-        realm=made.user.realm,
-        method=made.method,
-        uri=made.uri,
-        nonce=made.nonce,
-        nonce_count=made.nonce_count,
-        cnonce=made.cnonce,
-        qop=made.qop,
-        algorithm=made.algorithm,
-        response=made.response,
-        source_address="192.0.2.7",
-    )
+from callwarden.policy.bundle import PolicySet
+from callwarden.sip.digest import Algorithm
 
 
 @pytest.mark.parametrize("algorithm", [*Algorithm, None])
@@ -432,23 +356,13 @@ async def test_after_a_rotation_everything_is_sealed_with_the_new_key() -> None:
     assert isinstance(await only_new.auth.verify(answer("user-3")), AuthIdentity)
 
 
-@asynccontextmanager
-async def following(rig: AuthUnderTest) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.ensure_future(rig.auth.follow_trunks())
-    await asyncio.sleep(0)
-    yield task
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-
-
 async def test_a_call_from_a_trunks_address_is_its_accounts() -> None:
     rig = AuthUnderTest()
     sender = AuthAccount("1", "traffic-sender", True)
     off = AuthAccount("2", "traffic-sender", False)
     rig.accounts.trunks = [
-        SenderTrunk("wholesale", "192.0.2.7", "77", sender),
-        SenderTrunk("gone", "192.0.2.8", "", off),
+        AuthTrunk("wholesale", "192.0.2.7", "77", sender),
+        AuthTrunk("gone", "192.0.2.8", "", off),
     ]
     with pytest.raises(Unavailable):
         rig.auth.verify_address("192.0.2.7", "774930")
@@ -469,7 +383,7 @@ async def test_a_call_from_a_trunks_address_is_its_accounts() -> None:
 async def test_trunks_are_loaded_again_when_something_changed_and_kept_while_the_database_is_away() -> None:
     rig = AuthUnderTest()
     async with following(rig):
-        rig.accounts.trunks = [SenderTrunk("new", "192.0.2.7", "", AuthAccount("1", "traffic-sender", True))]
+        rig.accounts.trunks = [AuthTrunk("new", "192.0.2.7", "", AuthAccount("1", "traffic-sender", True))]
         rig.auth.account_changed(AuthAccountChange("1", "trunk"))
         await asyncio.sleep(0)
         assert isinstance(rig.auth.verify_address("192.0.2.7", "4930"), AuthIdentity)
@@ -497,114 +411,3 @@ async def test_a_refusal_takes_the_same_time_whoever_is_asked_for(user: str, see
         assert await rig.auth.verify(answer(user, "wrong")) is Reason.CREDENTIALS
     assert waits == [pytest.approx(REFUSAL_S)]
     assert isinstance(await rig.auth.verify(answer("alice")), AuthIdentity)
-
-
-# Cases of issue 10: guesses at one user from address after address; names with their domain.
-
-
-def from_(made: DigestAnswer, source: str, *, is_registered: bool = False) -> DigestAnswer:
-    made.source, made.is_registered = source, is_registered
-    return made
-
-
-async def guess(rig: AuthUnderTest, name: str, sources: Iterable[str]) -> None:
-    for source in sources:
-        verdict = rig.auth.verify_now(from_(answer(name, "wrong"), source))
-        if verdict is None:  # the first one is looked up
-            verdict = await rig.auth.verify(from_(answer(name, "wrong"), source))
-        assert verdict is Reason.CREDENTIALS
-
-
-@pytest.mark.cases
-@pytest.mark.parametrize(
-    "sources",
-    [
-        [f"198.51.{n // 250}.{n % 250 + 1}" for n in range(60)],
-        ["203.0.113.9"] * 60,
-        [f"2001:db8:{n:x}::1" for n in range(60)],
-    ],
-    ids=["from address after address", "from one address", "from network after network"],
-)
-async def test_guesses_at_one_user_are_slowed_and_its_owner_is_not(sources: list[str]) -> None:
-    rig = AuthUnderTest()
-    await rig.user()
-    at_home = from_(answer(), "192.0.2.7")
-    assert isinstance(await rig.auth.verify(at_home), AuthIdentity)
-    await guess(rig, "alice", sources)
-    # The right password is worth nothing where alice never was, and is answered as a wrong one.
-    elsewhere = from_(answer(), "203.0.113.9")
-    assert rig.auth.verify_now(elsewhere) is Reason.CREDENTIALS
-    assert rig.auth.stats.slowed == 1
-    # Where she was, it is; and where the edge knows a phone of hers, after a restart of this process.
-    assert isinstance(rig.auth.verify_now(at_home), AuthIdentity)
-    assert isinstance(rig.auth.verify_now(from_(answer(), "192.0.2.99", is_registered=True)), AuthIdentity)
-    # Others aren't touched, and an hour later she may come from anywhere.
-    await rig.user("bob")
-    assert isinstance(await rig.auth.verify(from_(answer("bob"), "203.0.113.9")), AuthIdentity)
-    rig.clock.advance(3_900)
-    assert isinstance(await rig.auth.verify(elsewhere), AuthIdentity)
-
-
-@pytest.mark.cases
-async def test_mistakes_at_home_use_up_nothing() -> None:
-    rig = AuthUnderTest()
-    await rig.user()
-    assert isinstance(await rig.auth.verify(from_(answer(), "2001:db8::1")), AuthIdentity)
-    await guess(rig, "alice", (f"2001:db8::{n:x}" for n in range(2, 100)))  # one /64 is one place
-    assert isinstance(rig.auth.verify_now(from_(answer(), "203.0.113.9")), AuthIdentity)
-
-
-@pytest.mark.cases
-async def test_the_budget_of_users_who_do_not_exist_is_the_same() -> None:
-    rig = AuthUnderTest()
-    await guess(rig, "nobody", (f"198.51.100.{n}" for n in range(60)))
-    await rig.user("nobody")
-    rig.auth.forget_all()
-    assert await rig.auth.verify(from_(answer("nobody"), "203.0.113.9")) is Reason.CREDENTIALS
-
-
-@pytest.mark.cases
-@pytest.mark.parametrize("algorithm", [*Algorithm, None])
-async def test_a_name_with_its_realm_is_the_same_user(algorithm: Algorithm | None) -> None:
-    rig = AuthUnderTest()
-    account_id = await rig.user()
-    for name, is_right in (
-        (f"alice@{REALM}", True),
-        ("alice@other.example", False),
-        (f"alice@other.{REALM}", False),
-        (f"alice@{REALM}@{REALM}", False),
-        (f"@{REALM}", False),
-        (f"nobody@{REALM}", False),
-    ):
-        made = answer(name, algorithm=algorithm)
-        reply = await AuthServicer(rig.auth).Verify(
-            auth_pb2.VerifyRequest(
-                username=name,
-                realm=REALM,
-                method=made.method,
-                uri=made.uri,
-                nonce=made.nonce,
-                nonce_count=made.nonce_count,
-                cnonce=made.cnonce,
-                qop=made.qop,
-                algorithm=made.algorithm,
-                response=made.response,
-                source_address="192.0.2.7",
-            ),
-            None,
-        )
-        assert (reply.identity.account_id == account_id) is is_right, name
-    with pytest.raises(Invalid):
-        await rig.auth.set_password(account_id, UserKey(REALM, f"x@{REALM}"), PASSWORD)
-
-
-async def test_a_credential_from_before_names_with_realms_were_kept_opens_still() -> None:
-    rig = AuthUnderTest()
-    account_id = await rig.user()
-    alice = UserKey(REALM, "alice")
-    old = replace(ha1s_of(alice, PASSWORD), in_full=None)
-    await rig.accounts.set_credential(account_id, alice, rig.keys.seal(alice, old, os.urandom(SALT_BYTES)))
-    assert isinstance(await rig.auth.verify(answer()), AuthIdentity)
-    in_full = answer(f"alice@{REALM}")
-    in_full.user, in_full.in_full = alice, True
-    assert await rig.auth.verify(in_full) is Reason.CREDENTIALS

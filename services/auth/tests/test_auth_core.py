@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from callwarden.auth.core import passwords
 from callwarden.auth.core.cache import CachedCredential, CredentialCache
 from callwarden.auth.core.digest import ALLOWED, DigestAnswer, algorithm_of, ha1s_of, is_right
+from callwarden.auth.core.numbers import CHANGES_MAX, NumberTable, called_number
 from callwarden.auth.core.sealing import SALT_BYTES, BadKey, CannotOpen, Sealed, SealingKeys
-from callwarden.auth.core.trunks import SenderTrunk, TrunkTable, parse_network
+from callwarden.auth.core.trunks import AuthTrunk, TrunkTable, parse_network
 from callwarden.auth.core.users import AuthAccount, Ha1s, UserKey, check_key, could_exist
 from callwarden.kernel.clock import MonoS
 from callwarden.kernel.errors import Invalid
@@ -177,8 +179,8 @@ def test_nobody_is_made_in_a_realm_that_cannot_be(realm: str) -> None:
     assert caught.value.field == "realm"
 
 
-def trunk(name: str, address: str, prefix: str = "", active: bool = True) -> SenderTrunk:
-    return SenderTrunk(name, address, prefix, AuthAccount(f"account of {name}", "traffic-sender", active))
+def trunk(name: str, address: str, prefix: str = "", active: bool = True) -> AuthTrunk:
+    return AuthTrunk(name, address, prefix, AuthAccount(f"account of {name}", "traffic-sender", active))
 
 
 def test_a_trunk_is_found_by_its_address() -> None:
@@ -335,3 +337,53 @@ def test_ha1s_are_those_of_rfc_7616() -> None:
     assert ha1s.sha256 != ha1s.sha512_256
     assert set(ALLOWED[1]) == set(Algorithm)
     assert SealingKeys(KEY).open(mufasa, SealingKeys(KEY).seal(mufasa, ha1s, os.urandom(SALT_BYTES))) == ha1s
+
+
+def test_an_owner_gets_its_calls_by_a_carrier_trunk_first_and_by_none_while_it_is_disabled() -> None:
+    owner, other = AuthAccount("1", "traffic-sender", True), AuthAccount("2", "traffic-sender", False)
+    sender, out = (
+        AuthTrunk("a", "192.0.2.7:5060", "", owner),
+        AuthTrunk("b", "192.0.2.8:5060", "", owner, is_sender=False),
+    )
+    table = TrunkTable([sender, out, AuthTrunk("c", "192.0.2.9:5060", "", other)])
+    assert table.of_account("1") == (out, sender)
+    assert table.of_account("2") == table.of_account("3") == ()
+    assert table.find("192.0.2.8", "49") is None  # nothing comes in from where calls only go out to
+
+
+@pytest.mark.cases
+def test_whose_number_it_is_among_many_of_every_length() -> None:
+    owners = {str(number): UUID(int=number << 64 | number) for number in (12, 21, 123, 49301234, 49301235, 10**14)}
+    table = NumberTable()
+    table.append(sorted(owners.items()))
+    assert len(table) == len(owners)
+    for number, owner in owners.items():
+        assert table.owner(number) == owner
+    assert [table.owner(number) for number in ("11", "122", "4930123", "493012345", "9" * 15)] == [None] * 5
+
+
+@pytest.mark.cases
+def test_a_number_that_moved_is_another_owners_and_one_that_was_taken_away_is_nobodys() -> None:
+    alice, bob = UUID(int=1), UUID(int=2)
+    table = NumberTable()
+    table.append([("4930111", alice), ("4930222", alice)])
+    assert table.change(["4930111", "4930222", "4930333"], {"4930111": bob, "4930333": bob})
+    assert [table.owner(number) for number in ("4930111", "4930222", "4930333")] == [bob, None, bob]
+    assert not table.change([f"49{number:08d}" for number in range(CHANGES_MAX)], {})  # read all of them again
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize(
+    ("called", "tech_prefix", "number"),
+    [
+        ("+4930111", "", "4930111"),
+        ("004930-111", "", "4930111"),
+        ("77#+4930111", "77#", "4930111"),
+        ("4930111;npdi", "", "4930111"),
+        ("bob", "", ""),
+        ("030111", "", ""),
+        ("1234567890123456", "", ""),
+    ],
+)
+def test_the_number_that_was_called(called: str, tech_prefix: str, number: str) -> None:
+    assert called_number(called, tech_prefix) == number

@@ -14,7 +14,7 @@ from callwarden.auth.adapters.credentials_memory import MemoryCredentialStore
 from callwarden.auth.adapters.credentials_sql import SqlCredentialStore
 from callwarden.auth.core.digest import ha1s_of
 from callwarden.auth.core.sealing import SALT_BYTES, Sealed, SealingKeys
-from callwarden.auth.core.trunks import SenderTrunk
+from callwarden.auth.core.trunks import AuthTrunk
 from callwarden.auth.core.users import AuthAccount, UserKey
 from callwarden.auth.ports import CredentialStore
 from callwarden.common.sql import Database
@@ -35,7 +35,7 @@ class CredentialWorld(Protocol):
 
     async def disable(self, account: AuthAccount) -> None: ...
 
-    async def add_trunk(self, trunk: SenderTrunk) -> None: ...
+    async def add_trunk(self, trunk: AuthTrunk) -> None: ...
 
 
 class MemoryCredentialWorld:
@@ -51,7 +51,7 @@ class MemoryCredentialWorld:
     async def disable(self, account: AuthAccount) -> None:
         self.memory.accounts[account.id] = REALM, AuthAccount(account.id, account.kind, False, account.numbers)
 
-    async def add_trunk(self, trunk: SenderTrunk) -> None:
+    async def add_trunk(self, trunk: AuthTrunk) -> None:
         self.memory.trunks.append(trunk)
 
 
@@ -74,10 +74,12 @@ class SqlCredentialWorld:
         which = tables.account.c.id == UUID(account.id)
         await self.execute(update(tables.account).where(which).values(status="disabled"))
 
-    async def add_trunk(self, trunk: SenderTrunk, direction: str = "traffic-sender", enabled: bool = True) -> None:
+    async def add_trunk(self, trunk: AuthTrunk, enabled: bool = True) -> None:
         row = {
             "name": trunk.name,
-            "direction": direction,
+            "direction": "traffic-sender" if trunk.is_sender else "carrier",
+            "add_prefix": trunk.add_prefix,
+            "strip_digits": trunk.strip_digits,
             "account_id": UUID(trunk.account.id),
             "address": trunk.address,
             "tech_prefix": trunk.tech_prefix,
@@ -208,20 +210,36 @@ async def test_a_seal_is_replaced_only_where_the_old_one_still_stands(world: Cre
     assert (await world.accounts.look_up([user("alice")]))[user("alice")].sealed == second
 
 
-async def test_sender_trunks_come_with_their_accounts(world: CredentialWorld) -> None:
+async def test_enabled_trunks_come_with_their_accounts(world: CredentialWorld) -> None:
     account = await world.add_account("traffic-sender", numbers=("+49301234",))
-    trunks = [SenderTrunk("a", "192.0.2.7", "77", account), SenderTrunk("b", "192.0.2.0/24", "", account)]
+    trunks = [
+        AuthTrunk("a", "192.0.2.7", "77", account),
+        AuthTrunk("b", "192.0.2.0/24", "", account),
+        AuthTrunk("out", "carrier.example:5060", "", account, is_sender=False, add_prefix="00", strip_digits=2),
+    ]
     for trunk in trunks:
         await world.add_trunk(trunk)
-    assert await world.accounts.sender_trunks() == trunks
+    assert await world.accounts.enabled_trunks() == trunks
 
 
 @pytest.mark.integration
-async def test_carriers_and_disabled_trunks_may_not_send(sql_world: SqlCredentialWorld) -> None:
+async def test_disabled_trunks_are_none(sql_world: SqlCredentialWorld) -> None:
     account = await sql_world.add_account("carrier")
-    await sql_world.add_trunk(SenderTrunk("out", "192.0.2.7", "", account), direction="carrier")
-    await sql_world.add_trunk(SenderTrunk("off", "192.0.2.8", "", account), enabled=False)
-    assert await sql_world.accounts.sender_trunks() == []
+    await sql_world.add_trunk(AuthTrunk("off", "192.0.2.8", "", account), enabled=False)
+    assert await sql_world.accounts.enabled_trunks() == []
+
+
+@pytest.mark.cases
+async def test_numbers_come_in_pages_and_by_name_with_their_owners(world: CredentialWorld) -> None:
+    alice, bob = (
+        await world.add_account(numbers=("+49301234", "+4930123456")),
+        await world.add_account(numbers=("+12",)),
+    )
+    rows = [("12", UUID(bob.id)), ("49301234", UUID(alice.id)), ("4930123456", UUID(alice.id))]
+    assert await world.accounts.numbers("", 10) == rows
+    assert await world.accounts.numbers("12", 1) == rows[1:2]
+    assert await world.accounts.numbers("4930123456", 10) == []
+    assert await world.accounts.owners(["12", "4930123456", "49"]) == {"12": UUID(bob.id), "4930123456": UUID(alice.id)}
 
 
 @pytest.mark.integration

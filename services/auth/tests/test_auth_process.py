@@ -54,7 +54,8 @@ def answer(password: str, name: str = "alice") -> auth_pb2.VerifyRequest:
 @dataclass(frozen=True, slots=True)
 class AuthProcesses:
     system: LocalSystem
-    first: auth_pb2_grpc.AuthServiceStub
+    first: auth_pb2_grpc.AuthServiceStub  # as the administrator
+    first_by_edge: auth_pb2_grpc.AuthServiceStub
     second: StreamClient
     account_id: str
 
@@ -81,11 +82,13 @@ async def rig(state_dir: Path) -> AsyncIterator[AuthProcesses]:
     async with LocalSystem(state_dir, services={"auth"}, processes={"auth": 2}) as system:
         first, second = system.targets("auth")
         async with (
-            channel(first) as to_first,
-            channel(second) as to_second,
+            channel(first, system.credentials("admin")) as to_first,
+            channel(first, system.credentials("edge-proxy")) as edge_to_first,
+            channel(second, system.credentials("edge-proxy")) as to_second,
             StreamClient(to_second, SERVICE, target=second) as stream,
         ):
-            found = AuthProcesses(system, auth_pb2_grpc.AuthServiceStub(to_first), stream, str(account_id))
+            by_admin, by_edge = auth_pb2_grpc.AuthServiceStub(to_first), auth_pb2_grpc.AuthServiceStub(edge_to_first)
+            found = AuthProcesses(system, by_admin, by_edge, stream, str(account_id))
             await found.execute(
                 "INSERT INTO account (id, realm, name, type, currency, prepaid)"
                 " VALUES ($1, $2, 'alice', 'enduser', 'EUR', false)",
@@ -176,7 +179,7 @@ async def test_mistakes_of_who_asks_come_back_as_what_they_are(state_dir: Path) 
             await unary(h.first.SetPassword, thief)
         reply = await unary(h.first.RemoveCredential, auth_pb2.RemoveCredentialRequest(username="alice", realm=REALM))
         assert reply.removed
-        assert (await unary(h.first.Verify, answer("correct horse"))).rejected.reason == "credentials"
+        assert (await unary(h.first_by_edge.Verify, answer("correct horse"))).rejected.reason == "credentials"
 
 
 async def test_no_log_holds_a_password_or_a_response(state_dir: Path) -> None:

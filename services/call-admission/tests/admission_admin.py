@@ -1,6 +1,7 @@
 """Accounts as tests speak of them, and their administration on a real database."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -56,9 +57,12 @@ class Heard:
 
     def __init__(self) -> None:
         self.news: list[tuple[UUID, str]] = []
+        self.numbers: list[tuple[str, ...]] = []
 
-    def account_changed(self, account_id: UUID, what: str, realm: str) -> None:
+    def account_changed(self, account_id: UUID, what: str, realm: str, numbers: Sequence[str] = ()) -> None:
         self.news.append((account_id, what))
+        if what == "numbers":
+            self.numbers.append(tuple(numbers))
 
 
 @dataclass

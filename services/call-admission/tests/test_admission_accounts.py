@@ -182,7 +182,7 @@ async def test_only_what_is_named_changes(admin: Administration, heard: Heard) -
     assert (cleared.account.max_lines, cleared.account.daily_micros, cleared.account.deck) == (None, None, "other")
 
 
-async def test_numbers_come_and_go_whole(admin: Administration) -> None:
+async def test_numbers_come_and_go_whole(admin: Administration, heard: Heard) -> None:
     await admin.accounts.create(account())
     await admin.accounts.create(account(name="bob", numbers=("4940",)))
     ref = AccountRef.parse("alice")
@@ -199,6 +199,8 @@ async def test_numbers_come_and_go_whole(admin: Administration) -> None:
             await admin.accounts.update(ref, wrong)
         assert raised.value.field in ("numbers", "remove_numbers")
         assert await admin.accounts.get(ref) == changed
+    # Who knows numbers is told which were given or taken, by each change that was made.
+    assert heard.numbers[1:] == [("4940",), ("4950", "49301234"), ("4960", "4950")]
 
 
 async def test_what_is_not_there_is_not_found(admin: Administration) -> None:

@@ -33,7 +33,9 @@ spec:
 CALLER = "+493055500"
 
 
-async def admit(edge: Edge, account: str, number: str, *, process: int = 0, caller: str = CALLER) -> pb.AdmitReply:
+async def admit(
+    edge: Edge, account: str, number: str, *, process: int = 0, caller: str = CALLER, source: str = "192.0.2.7"
+) -> pb.AdmitReply:
     request = pb.AdmitRequest(
         hold_id=str(uuid.uuid4()),
         call_id=str(uuid.uuid4()),
@@ -41,15 +43,15 @@ async def admit(edge: Edge, account: str, number: str, *, process: int = 0, call
         destination=number,
         caller_number=caller,
         at_s=time.time(),
-        source_address="192.0.2.7",
+        source_address=source,
     )
     reply: pb.AdmitReply = await edge._pools[process].call(account, "Admit", request, pb.AdmitReply, timeout_s=20.0)
     if reply.HasField("admitted"):
-        end(edge, reply.admitted.hold_id, account, number, caller=caller)
+        end(edge, reply.admitted.hold_id, account, number, caller=caller, source=source)
     return reply
 
 
-def end(edge: Edge, hold_id: str, account: str, number: str, *, caller: str) -> None:
+def end(edge: Edge, hold_id: str, account: str, number: str, *, caller: str, source: str = "") -> None:
     """The call was not answered: nobody has that number."""
     event = events_pb2.CallEnded(
         hold_id=hold_id,
@@ -59,6 +61,7 @@ def end(edge: Edge, hold_id: str, account: str, number: str, *, caller: str) -> 
         sip_status=404,
         destination=number,
         caller_number=caller,
+        source_address=source,
     )
     edge._events.publish("calls.ended", event.SerializeToString(), message_id=f"{hold_id}.ended")
 
@@ -147,7 +150,7 @@ async def an_import_that_is_killed_leaves_the_version_before(edge: Edge, account
         for start in range(1_000_000, len(content), 1_000_000)
     ]
     target = edge.system.targets("administration")[0]
-    async with channel(target) as opened:
+    async with channel(target, edge.system.credentials("admin")) as opened:
         stub = lists_pb2_grpc.ListServiceStub(opened)
         before = (await unary(stub.ListLists, lists_pb2.ListListsRequest())).lists[0]
         importing = asyncio.ensure_future(unary(stub.ImportList, iter(parts), timeout_s=60))
@@ -243,3 +246,34 @@ async def test_failing_numbers_and_callers_out_of_line_are_listed_in_every_proce
         assert await reasons(edge, account, "493066666", caller="+493055501") == ["", ""]
         code, output = await edge.operator.command("list", "listed", "-o", "json")
         assert (code, account in output, "0 % answered" in output) == (0, True, True), output
+
+
+@pytest.mark.cases
+@pytest.mark.setting("blacklist-dynamic")
+async def test_one_account_can_not_have_a_number_refused_to_others_and_three_from_two_addresses_can(
+    state_dir: Path,
+) -> None:
+    """The case F6: whoever calls a number again and again shuts himself out, and nobody else."""
+    number = "4930444444"
+    async with running(state_dir, 2) as edge:
+        await edge.operator.apply_policy(POLICY)
+        mallory, bob, carol, dave = [
+            await edge.operator.account(name, lines=100, password=None, credit_micros=1_000_000_000)
+            for name in ("mallory", "bob", "carol", "dave")
+        ]
+        for call in range(6):
+            await admit(edge, mallory, number, process=call % 2, caller="")
+        await refused(edge, mallory, [number])
+        assert await reasons(edge, bob, number, caller="") == ["", ""]  # two failures of his own
+        code, output = await edge.operator.command("list", "listed", "-o", "json")
+        assert (code, [one["account_id"] for one in json.loads(output)]) == (0, [mallory])
+
+        for account, source in ((carol, "192.0.2.7"), (dave, "2001:db8::1")):
+            for process in range(2):
+                await admit(edge, account, number, process=process, caller="", source=source)
+        await refused(edge, bob, [number])
+        await refused(edge, carol, [number])
+        code, output = await edge.operator.command("list", "listed", "-o", "json")
+        said = [one["evidence"] for one in json.loads(output) if not one.get("account_id")]
+        assert len(said) == 1
+        assert "accounts from 2 addresses" in said[0]

@@ -50,7 +50,7 @@ async def create(operator: OperatorClient, name: str, **more: Any) -> str:
 async def test_a_resellers_accounts_are_priced_by_its_deck_and_exactly_where_policy_says_so(state_dir: Path) -> None:
     async with (
         running(state_dir) as (system, operator),
-        Edges(system.targets("call-admission"), system.nats_url) as edges,
+        Edges(system) as edges,
     ):
         await edges.connected()
         await operator.deck("wholesale", f"{HEAD}49,Germany,0.60\n")
@@ -103,7 +103,9 @@ async def test_a_resellers_accounts_are_priced_by_its_deck_and_exactly_where_pol
 async def test_rating_is_asked_once_for_all_numbers_that_it_answers_alike(state_dir: Path) -> None:
     async with (
         running(state_dir) as (system, operator),
-        StreamPool(SERVICE, system.targets("rating"), ranking) as pool,
+        StreamPool(
+            SERVICE, system.targets("rating"), ranking, credentials=system.credentials("call-admission")
+        ) as pool,
     ):
         await operator.deck(csv=f"{HEAD}49,Germany,0.06\n4930,Berlin,0.12\n44,Britain,0.30\n")
         await operator.carrier("192.0.2.1:5060")

@@ -129,7 +129,11 @@ async def running(state_dir: Path, processes: int = 1) -> AsyncIterator[Edge]:
     ):
         await operator.deck()
         await operator.carrier("192.0.2.1:5060")
-        pools = [StreamPool(SERVICE, [target], ranking) for target in system.targets("call-admission")]
+        credentials = system.credentials("edge-proxy")
+        pools = [
+            StreamPool(SERVICE, [target], ranking, credentials=credentials)
+            for target in system.targets("call-admission")
+        ]
         for pool in pools:
             await pool.__aenter__()
         try:
@@ -199,7 +203,7 @@ async def a_bad_request_names_its_field(edge: Edge, account: str) -> None:
         await edge.admit("nobody")
     with pytest.raises(Invalid):
         await edge.admit(account, number="+49 30")
-    async with channel(edge.system.targets("call-admission")[0]) as opened:
+    async with channel(edge.system.targets("call-admission")[0], edge.system.credentials("edge-proxy")) as opened:
         stub = admission_pb2_grpc.AdmissionServiceStub(opened)
         for request, field in (
             (pb.AdmitRequest(hold_id="x", account_id=account, destination="4930"), "hold_id"),

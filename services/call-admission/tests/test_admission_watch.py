@@ -32,6 +32,7 @@ from callwarden.policy.model import DynamicList, PolicySpec, SmartList
 from callwarden.testing.clock import FakeClock
 
 ALICE = UUID(int=1)
+OTHERS = [UUID(int=number) for number in range(2, 12)]
 REALM = "example.org"
 TARGET, CALLER = "37128000000", "4930123456"
 DYNAMIC_POLICY = DynamicList(failures=5, period=600, listed=3_600)
@@ -72,17 +73,17 @@ class Process:
     """One process's watch."""
 
     def __init__(self, clock: FakeClock, listed: MemoryListed, policies: Policies | None = None) -> None:
-        store = MemoryLists({ALICE: REALM})
+        store = MemoryLists(dict.fromkeys([ALICE, *OTHERS], REALM))
         self.wire = Wire()
         self.lists = NumberLists(store, Silence(), listed, clock)
         self.watch = CallWatch(store, self.wire, listed, self.lists, policies or Policies(), clock)
 
     def calls(
         self, count: int, *, talk_s: float | None = None, status: int = 404, reason: str = "rejected",
-        called: str = TARGET, calling: str = "", local: bool = False,
+        called: str = TARGET, calling: str = "", local: bool = False, account: UUID = ALICE, source: str = "192.0.2.1",
     ) -> None:  # fmt: skip
         for _ in range(count):
-            self.watch.ended(ALICE, called, calling, talk_s, status, reason, local=local)
+            self.watch.ended(account, called, calling, talk_s, status, reason, local=local, source=source)
 
 
 def kept(listed: MemoryListed) -> list[tuple[str, ListSide, str]]:
@@ -98,7 +99,8 @@ async def test_a_number_that_keeps_failing_is_listed_with_its_evidence(fake_cloc
     process.calls(1)
     await process.watch.publish()
     (one,) = listed.kept.values()
-    assert (one.list, one.side, one.number, one.realm) == (DYNAMIC, ListSide.CALLED, TARGET, REALM)
+    # Of one account's calls: for that account only.
+    assert (one.list, one.side, one.number, one.account_id) == (DYNAMIC, ListSide.CALLED, TARGET, ALICE)
     assert one.evidence == "6 failed calls within 600 s (limit 5)"
     assert one.until_s == fake_clock.unix_s() + 3_600
     assert process.lists.listed() == [one]
@@ -275,7 +277,11 @@ def test_the_sum_is_the_same_however_calls_are_shared_out_to_processes(
         for one in pending:
             for count in one.take({ALICE: REALM}):
                 stats.add(count, DYNAMIC_POLICY, SMART_POLICY, MonoS(10.0), UnixS(0.0))
-    assert {key: entry.now for key, entry in alone.targets} == {key: entry.now for key, entry in together.targets}
+    of_one = [{key: entry.now for key, entry in stats.targets_of_one} for stats in (alone, together)]
+    assert of_one[0] == of_one[1]
+    # Which calls of an account count against a number for all is left open, how many of them isn't.
+    counted = [{key: entry.now.calls for key, entry in stats.targets if entry.now} for stats in (alone, together)]
+    assert counted[0] == counted[1]
     assert {key: entry.now for key, entry in alone.callers} == {key: entry.now for key, entry in together.callers}
 
 
@@ -286,6 +292,6 @@ def test_memory_is_bounded_and_what_goes_is_counted() -> None:
     assert (len(pending), pending.dropped) == (PENDING_MAX, 10)
     for count in pending.take({ALICE: REALM}):
         stats.add(count, DYNAMIC_POLICY, SMART_POLICY, MonoS(0.0), UnixS(0.0))
-    assert (len(stats.targets), stats.evicted) == (100, PENDING_MAX - 100)
+    assert (len(stats.targets), stats.evicted) == (100, 2 * (PENDING_MAX - 100))
     stats.expire(MonoS(100_000.0))
     assert len(stats.targets) == 0

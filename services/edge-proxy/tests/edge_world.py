@@ -27,6 +27,7 @@ from callwarden.edge_proxy.core.effects import (
     ForgetRecord,
     LoadRecord,
     NoRecord,
+    NumberOwner,
     Question,
     Rejected,
     StoreRecord,
@@ -37,6 +38,7 @@ from callwarden.edge_proxy.core.keys import derive
 from callwarden.edge_proxy.core.records import DialogRecord
 from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.kernel.clock import MonoS, UnixS
+from callwarden.kernel.phone import E164, BadNumber
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import Document, PolicySet
 from callwarden.sip import build
@@ -196,6 +198,7 @@ class EdgeWorld:
         self.agents: dict[tuple[str, int], Agent] = {}
         self.users: dict[str, CallerIdentity] = {}
         self.trunks: dict[str, CallerIdentity] = {}
+        self.owners: dict[str, NumberOwner] = {}
         self.events: list[object] = []
         self.asked: list[Question] = []
         self.held: list[Ask] = []
@@ -311,15 +314,27 @@ class EdgeWorld:
                 hashed = ha1(credentials.algorithm, credentials.username, credentials.realm, PASSWORD)
                 if known is None or not credentials.verify(hashed, method):
                     return Rejected(Reason.CREDENTIALS)
-                return known
-            case VerifySource(source):
-                return self.trunks.get(source, Rejected(Reason.ACCOUNT_UNKNOWN))
+                return known._replace(called_owner=self.owner_of(question.called))
+            case VerifySource(source, called):
+                trunk = self.trunks.get(source)
+                if trunk is None:
+                    return Rejected(Reason.ACCOUNT_UNKNOWN)
+                return trunk._replace(called_owner=self.owner_of(called.removeprefix(trunk.tech_prefix)))
             case AdmitCall():
                 return self.admit(question)
             case ExtendCall():
                 return self.extend(question)
             case LoadRecord(hold_id):
                 return self.records.get(hold_id) or NoRecord()
+
+    def owner_of(self, called: str) -> NumberOwner | None:
+        """Whose number that is: of `owners` (by E.164 with "+") or of a user."""
+        try:
+            number = str(E164.parse(called))
+        except BadNumber:
+            return None
+        users = [NumberOwner(user.account_id) for user in self.users.values() if number in user.numbers]
+        return self.owners.get(number, users[0] if users else None)
 
     # What happened.
 

@@ -4,7 +4,7 @@ import pytest
 from edge_world import REALM, Agent, EdgeWorld, policy
 
 from callwarden.edge_proxy.core.counters import WIDE_SHARE, EdgeAddressReport, EdgeCounters, EdgeExcess
-from callwarden.edge_proxy.core.effects import ScannerSeen
+from callwarden.edge_proxy.core.effects import CallerIdentity, ScannerSeen
 from callwarden.edge_proxy.core.keepalive import is_keepalive
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.edge_proxy.core.source_filter import Drop
@@ -58,7 +58,17 @@ def test_28_phones_behind_one_nat_keep_it_open(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"jaKx", b"INVITE", STUN[:-1], STUN + b"x", b"\0" * 200, b"\x80\0\0\1" + b"\0" * 168, b"\r\nx"]
+    "data",
+    [
+        b"jaKx",
+        b"INVITE",
+        STUN[:-1],
+        STUN + b"x",
+        b"\0" * 200,
+        b"\x40" + STUN[1:],
+        b"\x80\0\0\1" + b"\0" * 168,
+        b"\r\nx",
+    ],
 )
 def test_what_only_looks_like_it_is_none(data: bytes) -> None:
     assert not is_keepalive(data)
@@ -74,17 +84,20 @@ def test_one_datagram_with_a_carriers_address_and_a_scanners_name_bans_nobody(me
     assert len(world.started) == 1
 
 
-@pytest.mark.parametrize("who", ["registered phone", "phone that starts", "carrier", "trunk"])
+@pytest.mark.parametrize("who", ["registered phone", "phone that starts", "carrier", "trunk", "ourselves"])
 def test_4_200_malformed_datagrams_in_its_name_leave_it_served(who: str) -> None:
     world = EdgeWorld(FEW_WRONG)
     alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
     world.talk(alice, carrier, NUMBER)
+    world.trunks["192.0.2.99"] = CallerIdentity("account-pbx", "traffic-sender", (), "", 60, "trunk")
     trunk = world.agent("192.0.2.99", user="pbx")
+    trunk.send(trunk.request("INVITE", f"sip:{NUMBER}@{REALM}"))
     victim = {
         "registered phone": alice,
         "phone that starts": world.user("bob", "192.0.2.2"),
         "carrier": carrier,
         "trunk": trunk,
+        "ourselves": world.agent("192.0.2.10", 5060, "edge"),
     }[who]
     forger = Agent(world, victim.host, 9)
     for number in range(4_200):

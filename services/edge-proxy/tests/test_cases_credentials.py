@@ -279,3 +279,14 @@ def test_auth_is_told_whether_a_phone_of_the_user_is_there(method: str, host: st
     other.send(other.with_credentials(request, other.response(401 if method == "REGISTER" else 407)))
     (asked,) = [asked for asked in world.asked if isinstance(asked, VerifyDigest)]
     assert asked.is_registered is is_registered
+
+
+def test_a_phone_that_is_not_registered_claims_nothing_inside_its_call_either() -> None:
+    world = EdgeWorld()
+    alice, carrier = world.user("alice", "192.0.2.1"), world.carrier()
+    talk = world.talk(alice, carrier, "+49301234567")
+    alice.send(talk.from_caller("INFO", cseq=9, headers=[("P-Asserted-Identity", "<sip:+49110@x>")]))
+    assert "p-asserted-identity" not in carrier.got("INFO")
+    carrier.send(talk.from_callee("INFO", headers=[("P-Asserted-Identity", "<sip:+49110@x>")]))
+    infos = [message for message in alice.inbox if "p-asserted-identity" in message]
+    assert len(infos) == 1

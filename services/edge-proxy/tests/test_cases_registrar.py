@@ -90,7 +90,9 @@ def test_a_phone_without_nat_gets_its_calls_where_its_contact_says() -> None:
     assert not phone.inbox
 
 
-@pytest.mark.parametrize("contact", ["<sip:bob@10.0.0.9:6060>", "<sip:bob@phone.local:6060>", "<sip:bob@192.0.2.3>"])
+@pytest.mark.parametrize(
+    "contact", ["<sip:bob@10.0.0.9:6060>", "<sip:bob@phone.local:6060>", "<sip:bob@192.0.2.3>", "<sip:bob@0x7f.1>"]
+)
 def test_a_phone_behind_a_nat_gets_them_where_it_sent_from(contact: str) -> None:
     world, phone = bob()
     register(phone, contact)

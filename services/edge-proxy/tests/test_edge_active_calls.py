@@ -3,6 +3,7 @@
 import pytest
 from edge_world import Agent, AnsweredCall, EdgeWorld
 
+from callwarden.edge_proxy.core.call_states import CallState
 from callwarden.edge_proxy.core.effects import CallAdmitted, CallExtended, CallRefused, ExtendCall, Unanswered
 from callwarden.kernel.verdict import Reason, Refuse
 
@@ -197,6 +198,7 @@ def test_the_byes_of_a_cut_are_those_of_the_dialog() -> None:
     assert to_alice.cseq.number == 8
     assert "route" not in to_bob
     assert "route" not in to_alice
+    assert to_bob.get("reason") == to_alice.get("reason") == 'SIP;cause=200;text="Call ended"'
 
 
 def test_a_cut_reaches_a_side_that_has_moved() -> None:
@@ -268,3 +270,35 @@ def test_early_media_answers_pass_before_the_clock_starts() -> None:
     bob.respond(incoming, 200)
     alice.response(200)
     assert world.started[0].answered_at_s == world.unix_s
+
+
+@pytest.mark.setting("session-probe")
+def test_a_probe_that_is_far_off_delays_no_end() -> None:
+    world = EdgeWorld({"session": {"probe": "10m"}})
+    world.admit = lambda question: CallAdmitted(10, True, 7_200, ())
+    running(world)
+    world.advance(10.1)
+    assert [ended.reason for ended in world.ended] == ["cut-credit"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "sent"), [((200,), 1), ((481,), 1), ((100, 200), 1), ((500, 200), 2), ((500, 500), 2), ((), 1)]
+)
+def test_a_cut_call_is_over_when_both_sides_have_answered_or_never_will(answers: tuple[int, ...], sent: int) -> None:
+    world = EdgeWorld()
+    alice, bob, talk = running(world)
+    call = world.edge.calls.find_dialog(talk.invite.call_id)
+    assert call is not None
+    world.edge.cut_all("test", world.mono_s, world.unix_s)
+    world.settle()
+    bob.respond(bob.got("BYE"), 200)
+    byes = [alice.got("BYE")]
+    for status in answers:
+        assert call.state is CallState.CUTTING
+        alice.respond(byes[-1], status)
+        if alice.inbox:
+            byes.append(alice.got("BYE"))
+    if not answers:
+        world.advance(33)
+    assert call.state is CallState.ENDED
+    assert len(byes) == sent

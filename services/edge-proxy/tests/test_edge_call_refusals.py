@@ -71,6 +71,17 @@ def test_a_trunk_hears_the_reason_and_a_full_trunk_503() -> None:
     assert answer.get("retry-after") == "2"
 
 
+def test_what_a_trunk_is_told_fits_into_a_quoted_text() -> None:
+    world = EdgeWorld()
+    switch = world.agent("203.0.113.5", 5060, "switch")
+    world.trunks["203.0.113.5"] = _trunk()
+    world.admit = lambda question: CallRefused(Refuse(Reason.LINES, 'a"b\\c\r\nd' + "x" * 200))
+    switch.send(switch.request("INVITE", f"sip:{NUMBER}@{REALM}"))
+    switch.response(100)
+    text = "lines: abcd" + "x" * 117
+    assert switch.response(503).get("reason") == f'SIP;cause=503;text="{text}"'
+
+
 def test_when_admission_is_dead_calls_are_refused_and_come_again() -> None:
     world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")

@@ -9,6 +9,7 @@ from callwarden.edge_proxy.core.effects import (
 )
 from callwarden.sip import build
 from callwarden.sip.digest import parse_challenge
+from callwarden.sip.message import Response
 
 NUMBER = "+49301234567"
 
@@ -55,7 +56,7 @@ def test_an_old_nonce_is_stale_and_counts_as_nothing() -> None:
     world = EdgeWorld({"authentication": {"digest": {"nonceLifetime": "60s"}}})
     assert stale_after(world, world.user("alice", "192.0.2.1"), 61)
     (report,) = world.edge.counters.take_report(world.mono_s)
-    assert sum(sums.failures for _, _, sums in report.endpoints) == 0
+    assert sum(sums.failures for *_, sums in report.endpoints) == 0
     assert not world.decided
 
 
@@ -115,7 +116,7 @@ def test_credentials_that_can_not_be_read_are_asked_again_and_are_a_wrong_messag
     agent.send(agent.request("INVITE", f"sip:{NUMBER}@{REALM}", headers=[("Proxy-Authorization", value)]))
     agent.response(407)
     (report,) = world.edge.counters.take_report(world.mono_s)
-    assert (report.wrong, sum(sums.failures for _, _, sums in report.endpoints)) == (1, 0)
+    assert (report.wrong, sum(sums.failures for *_, sums in report.endpoints)) == (1, 0)
 
 
 def test_another_pod_knows_our_nonces() -> None:
@@ -169,3 +170,37 @@ def test_a_phone_that_gives_up_at_sha_256_is_not_offered_it_unless_policy_insist
     phone.send(phone.request("REGISTER", f"sip:{REALM}", headers=[("User-Agent", agent)]))
     challenges = phone.response(401).get_all("www-authenticate")
     assert [parse_challenge(text).algorithm for text in challenges] == offered
+
+
+@pytest.mark.parametrize("method", ["INVITE", "REGISTER"])
+def test_credentials_that_can_not_be_right_are_a_failure_of_nobody_in_particular(method: str) -> None:
+    """A fresh nonce, and another number: whoever it is, the name in them proves nothing."""
+    world = EdgeWorld()
+    alice = world.user("alice", "192.0.2.1")
+    first = alice.request(method, f"sip:{NUMBER}@{REALM}")
+    alice.send(first)
+    challenged = alice.next()
+    assert isinstance(challenged, Response)
+    again = alice.with_credentials(first, challenged)
+    again.set_uri(f"sip:+49309999@{REALM}")
+    alice.send(again)
+    alice.response(challenged.status)
+    (report,) = world.edge.counters.take_report(world.mono_s)
+    assert [(port, name, sums.failures) for _, port, name, sums in report.endpoints] == [(5060, "", 1)]
+    assert [sums.challenges for *_, sums in report.endpoints] == [2]
+    assert not [asked for asked in world.asked if isinstance(asked, VerifyDigest)]
+
+
+@pytest.mark.parametrize(
+    ("sender", "realm"), [(REALM, REALM), ("second.example", "second.example"), ("elsewhere.example", REALM)]
+)
+def test_a_wrong_password_is_asked_again_in_the_senders_realm_or_our_first(sender: str, realm: str) -> None:
+    world = EdgeWorld(realms=(REALM, "second.example"))
+    alice = world.user("alice", "192.0.2.1")
+    first = alice.request("INVITE", f"sip:{NUMBER}@{REALM}", from_=f"<sip:alice@{sender}>;tag=caller")
+    alice.send(first)
+    challenged = alice.response(407)
+    alice.send(alice.with_credentials(first, challenged, "guess"))
+    alice.response(100)
+    for answer in (challenged, alice.response(407)):
+        assert parse_challenge(answer.get_all("proxy-authenticate")[0]).realm == realm

@@ -3,6 +3,7 @@
 import pytest
 from edge_world import REALM, Agent, AnsweredCall, EdgeWorld
 
+from callwarden.edge_proxy.core import call
 from callwarden.sip.message import Response
 
 NUMBER = "+49301234567"
@@ -101,3 +102,17 @@ def test_sides_are_probed_the_next_time() -> None:
     for agent in (alice, carrier):
         agent.respond(agent.got("OPTIONS"), 200)
     assert not world.ended
+
+
+def test_an_edge_with_as_many_calls_as_it_can_keep_refuses_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call, "CALLS_MAX", 1)
+    world = EdgeWorld()
+    alice, carrier, talk = talking(world)
+    alice.send(alice.request("INVITE", f"sip:{NUMBER}@{REALM}", call_id="second"))
+    assert is_overloaded(alice.response(503))
+    assert world.edge.stats.unavailable == 1
+    alice.send(talk.from_caller("BYE", cseq=9))
+    carrier.respond(carrier.got("BYE"), 200)
+    alice.response(200)
+    alice.send(alice.request("INVITE", f"sip:{NUMBER}@{REALM}", call_id="third"))
+    alice.response(407)

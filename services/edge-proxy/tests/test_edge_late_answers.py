@@ -90,3 +90,17 @@ def test_a_phone_that_answers_too_late_and_names_no_contact_is_told_by_its_invit
     bob.respond(incoming, 200, contact=False)
     ack, bye = requests(bob)
     assert ack.uri_text == bye.uri_text == incoming.uri_text
+
+
+def test_a_late_answer_is_ended_through_the_proxies_it_names() -> None:
+    world = EdgeWorld()
+    _, carrier, talk = answered(world)
+    incoming = talk.incoming.copy()
+    incoming.push_record_route("sip:two.example;lr")
+    incoming.push_record_route("sip:one.example;lr")
+    carrier.respond(incoming, 200, tag="late")
+    for request in requests(carrier):
+        assert request.get_all("route") == ["<sip:two.example;lr>", "<sip:one.example;lr>"]
+        assert request.uri_text == "sip:carrier@198.51.100.1:5060"
+        assert request.call_id == talk.invite.call_id
+        assert request.cseq.number == talk.invite.cseq.number + (request.method == "BYE")

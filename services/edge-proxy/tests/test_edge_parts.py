@@ -71,6 +71,19 @@ def test_a_cookie_says_what_was_put_in_to_each_side(
     )
 
 
+@pytest.mark.parametrize("account_id", ["", str(HOLD)])
+@pytest.mark.parametrize("callee", [None, "192.0.2.2", "2001:db8::2"])
+@pytest.mark.parametrize("caller", [None, "192.0.2.1", "2001:db8::1"])
+def test_a_cookie_holds_addresses_of_each_family(caller: str | None, callee: str | None, account_id: str) -> None:
+    ends = [None if host is None else SocketAddress(host, 5061) for host in (caller, callee)]
+    text = cookie.issue(
+        KEYS, HOLD, START_S + 60, "call-1", "caller", caller=ends[0], callee=ends[1], account_id=account_id, attempt=9
+    )
+    assert "=" not in text
+    found = cookie.read(KEYS, text, "call-1", "callee", "caller", START_S)
+    assert found == Cookie(HOLD, False, ends[0], account_id, ends[1])
+
+
 def issued(**more: object) -> str:
     """The callee's cookie."""
     values: dict[str, object] = {
@@ -182,6 +195,7 @@ HEARD = {
     Reason.LINES: (486, 0),
     Reason.MALFORMED: (400, 0),
     Reason.NOT_FOUND: (404, 0),
+    Reason.NOT_REGISTERED: (480, 0),
     Reason.BAD_NUMBER: (484, 0),
 }
 
@@ -271,6 +285,7 @@ def test_a_cancelled_alarm_is_gone_at_once() -> None:
         ("2001:db8::9", True),
         ("2001:db9::", False),
         ("::ffff:192.0.2.1", True),
+        ("host.example", False),
     ],
 )
 def test_networks_hold_addresses_of_both_families(host: str, inside: bool) -> None:

@@ -70,7 +70,15 @@ def test_a_record_holds_what_another_edge_needs_for_as_long_as_the_call_may_last
     record = stored.record
     assert (record.call_id, record.answered_at_s, record.granted_s) == ("call-1", START_S, 60)
     assert record.caller == Leg(
-        invite.get("from") or "", "sip:moved@192.0.2.1:5060", SocketAddress("192.0.2.1", 5060), 20, ()
+        invite.get("from") or "",
+        "sip:moved@192.0.2.1:5060",
+        SocketAddress("192.0.2.1", 5060),
+        20,
+        (),
+        ("192.0.2.1",),
+        account_id("alice"),
+        "",
+        True,
     )
     callee = Leg(
         talk.answer.get("to") or "",
@@ -78,6 +86,10 @@ def test_a_record_holds_what_another_edge_needs_for_as_long_as_the_call_may_last
         SocketAddress("198.51.100.1", 5060),
         0,
         ("<sip:198.51.100.1;lr>",),
+        ("198.51.100.1",),
+        "",
+        "carrier",
+        False,
     )
     assert record.callee == callee
 
@@ -100,7 +112,7 @@ def test_who_takes_a_call_over_ends_it_as_its_sides_know_it() -> None:
         assert tuple(bye.get_all("route")) == to.routes
         assert bye.cseq.number == of.cseq + 1_001
     (ended,) = world.ended
-    assert (ended.answered_at_s, ended.ended_at_s) == (START_S - 100, START_S)
+    assert (ended.answered_at_s, ended.ended_at_s, ended.account_id) == (START_S - 100, START_S, account_id("a"))
 
 
 def test_of_a_call_that_was_taken_over_a_phone_is_followed_and_a_switch_is_not() -> None:
@@ -188,6 +200,18 @@ def test_a_call_taken_over_while_admission_is_dead_has_the_grace_and_no_more() -
     world.advance(4)
     assert not alice.inbox
     world.advance(2)
+    alice.got("BYE")
+
+
+def test_what_was_granted_before_a_call_was_taken_over_may_be_talked() -> None:
+    world = EdgeWorld({"spend": {"grace": "5s"}})
+    alice, _, _, record = recorded(world)
+    world.extend = lambda question: Unanswered()
+    world.pass_by(10)
+    adopt(world, record)
+    world.advance(60 + 4.9 - 10 - RECORD_AFTER_S - 0.1)
+    assert not alice.inbox
+    world.advance(0.2)
     alice.got("BYE")
 
 

@@ -1,11 +1,12 @@
 """The registrar over the wire (RFC 3261 10.3), and who may register what."""
 
 import pytest
-from edge_world import PASSWORD, REALM, Agent, EdgeWorld
+from edge_world import PASSWORD, REALM, Agent, EdgeWorld, account_id
 
 from callwarden.edge_proxy.core.effects import StoreLocation, Unanswered
 from callwarden.edge_proxy.core.locations import Location
-from callwarden.edge_proxy.core.registrar import BINDINGS_MAX
+from callwarden.edge_proxy.core.registrar import BINDINGS_MAX, TEXT_MAX, URI_MAX
+from callwarden.kernel.verdict import Reason
 from callwarden.sip.message import Request, Response
 
 
@@ -42,13 +43,12 @@ def uris(world: EdgeWorld, user: str) -> list[str]:
 
 def test_a_phone_registers_and_is_told_its_bindings() -> None:
     world = EdgeWorld()
-    alice = world.user("alice", "192.0.2.1", numbers=("+4930111",))
+    alice = world.user("alice", "192.0.2.1")
     answer = send(alice, register(alice, expires="600"))
     assert answer.status == 200
     assert answer.get("contact") == "<sip:alice@192.0.2.1:5060>;expires=600"
     found = location(world, "alice")
     assert found is not None
-    assert found.numbers == ("+4930111",)
     assert found.bindings[0].received == ("192.0.2.1", 5060)
     assert [(change.location, change.expires_s) for change in world.events_of(StoreLocation)] == [(found, 600)]
 
@@ -116,6 +116,7 @@ def test_without_contact_the_bindings_are_told_and_stay() -> None:
     alice = world.user("alice", "192.0.2.1")
     send(alice, register(alice))
     answer = send(alice, register(alice, contacts=[], cseq=5))
+    assert answer.status == 200
     assert len(answer.get_all("contact")) == 1
     assert len(world.events_of(StoreLocation)) == 1
 
@@ -197,7 +198,10 @@ def test_a_wrong_password_and_an_unknown_user_are_asked_again_alike(user: str) -
     assert len(answer.get_all("www-authenticate")) == 2
     assert "stale" not in (answer.get("www-authenticate") or "")
     reports = world.edge.counters.take_report(world.mono_s)
-    assert [(name, sums.failures) for report in reports for _, name, sums in report.endpoints if name] == [(user, 1)]
+    assert [(name, sums.failures) for report in reports for *_, name, sums in report.endpoints if name] == [(user, 1)]
+    (decided,) = world.decided
+    assert (decided.method, decided.refuse.reason, decided.source) == ("REGISTER", Reason.CREDENTIALS, "192.0.2.1")
+    assert [rule.rule for rule in decided.rules] == ["banned", "rate", "scanner", "credentials"]
 
 
 def test_the_first_challenge_is_no_failure_and_a_success_is_told() -> None:
@@ -205,8 +209,8 @@ def test_the_first_challenge_is_no_failure_and_a_success_is_told() -> None:
     alice = world.user("alice", "192.0.2.1")
     send(alice, register(alice))
     (report,) = world.edge.counters.take_report(world.mono_s)
-    assert sum(sums.failures for _, _, sums in report.endpoints) == 0
-    assert [(name, sums.successes) for _, name, sums in report.endpoints if sums.successes] == [("alice", 1)]
+    assert sum(sums.failures for *_, sums in report.endpoints) == 0
+    assert [(name, sums.successes) for *_, name, sums in report.endpoints if sums.successes] == [("alice", 1)]
     assert report.wrong == 0
 
 
@@ -242,3 +246,67 @@ def test_a_repeated_register_is_answered_from_memory() -> None:
     alice.send(again)
     assert alice.response(200).to_bytes() == alice.response(200).to_bytes()
     assert len(world.events_of(StoreLocation)) == 1
+
+
+def test_what_a_phone_says_of_itself_is_kept_shortened() -> None:
+    world = EdgeWorld()
+    alice = world.user("alice", "192.0.2.1")
+    request = alice.request("REGISTER", f"sip:{REALM}", to=f"<sip:alice@{REALM}>", call_id="c" * 200, cseq=7)
+    request.set("Contact", f'<sip:alice@192.0.2.1>;+sip.instance="<{"i" * 200}>"')
+    request.add("User-Agent", "u" * 200)
+    assert send(alice, request).status == 200
+    found = location(world, "alice")
+    assert found is not None
+    (kept,) = found.bindings
+    assert (kept.call_id, kept.cseq, kept.account_id) == ("c" * TEXT_MAX, 8, account_id("alice"))
+    assert (kept.instance_id, kept.user_agent) == (f"<{'i' * (TEXT_MAX - 1)}", "u" * TEXT_MAX)
+
+
+@pytest.mark.parametrize(("expires", "status"), [("1", 423), ("59", 423), ("60", 200), ("0", 200)])
+def test_the_least_time_is_a_minute(expires: str, status: int) -> None:
+    world = EdgeWorld()
+    alice = world.user("alice", "192.0.2.1")
+    assert send(alice, register(alice, expires=expires)).status == status
+    assert len(uris(world, "alice")) == (status == 200 and expires != "0")
+
+
+@pytest.mark.parametrize(("length", "status"), [(URI_MAX, 200), (URI_MAX + 1, 400)])
+def test_a_contact_is_kept_up_to_a_length(length: int, status: int) -> None:
+    world = EdgeWorld()
+    alice = world.user("alice", "192.0.2.1")
+    end = "@192.0.2.1"
+    contact = f"sip:{'a' * (length - len('sip:') - len(end))}{end}"
+    assert send(alice, register(alice, contacts=[f"<{contact}>"])).status == status
+
+
+@pytest.mark.parametrize(
+    ("q", "kept"), [("0", 0.0), ("1.000", 1.0), ("0.25", 0.25), (".5", None), ("1.1", None), ("2", None), ("x", None)]
+)
+def test_a_preference_that_can_not_be_read_is_none(q: str, kept: float | None) -> None:
+    world = EdgeWorld()
+    alice = world.user("alice", "192.0.2.1")
+    answer = send(alice, register(alice, contacts=[f"<sip:alice@192.0.2.1>;q={q}"]))
+    found = location(world, "alice")
+    assert found is not None
+    assert found.bindings[0].q == kept
+    assert (";q=" in (answer.get("contact") or "")) == (kept is not None)
+
+
+def test_as_many_contacts_as_are_kept_may_come_at_once() -> None:
+    world = EdgeWorld()
+    alice = world.user("alice", "192.0.2.1")
+    contacts = [f"<sip:alice@192.0.2.1:{6000 + number}>" for number in range(BINDINGS_MAX)]
+    assert send(alice, register(alice, contacts=contacts)).status == 200
+    assert len(uris(world, "alice")) == BINDINGS_MAX
+
+
+def test_the_same_number_in_another_call_is_no_old_update() -> None:
+    world = EdgeWorld()
+    alice = world.user("alice", "192.0.2.1")
+    send(alice, register(alice, cseq=10))
+    restarted = register(alice, cseq=3)
+    restarted.set("Call-ID", "after the restart")
+    assert send(alice, restarted).status == 200
+    again = register(alice, cseq=3)
+    again.set("Call-ID", "after the restart")
+    assert send(alice, again).status == 500  # its own number, once more

@@ -93,6 +93,7 @@ def test_a_re_invite_that_nobody_answers_times_out() -> None:
     alice.response(100)
     world.advance(33)
     alice.response(408)
+    assert [ended.reason for ended in world.ended] == ["cut-dialog-unknown"]
 
 
 def test_a_request_that_nobody_answers_gets_no_late_408() -> None:
@@ -327,3 +328,83 @@ def test_an_answer_to_nothing_is_dropped() -> None:
     bob.send(answer)
     assert not alice.inbox
     assert world.edge.stats.strays == 1
+
+
+def test_routes_before_and_behind_us_are_taken_apart_as_a_strict_router_needs_it() -> None:
+    world = EdgeWorld()
+    alice, bob, talk = running(world)
+    ours, target = str(talk.routes[0]), talk.from_caller("INFO", cseq=1).uri_text
+    # A strict router before us: our route is the Request-URI, the target is the last Route.
+    request = talk.from_caller("INFO", cseq=20)
+    request.remove("route")
+    request.set_uri(ours.strip("<>"))
+    for route in ("<sip:one.example;lr>", "<sip:two.example;lr>", f"<{target}>"):
+        request.add("Route", route)
+    alice.send(request)
+    passed = bob.got("INFO")
+    assert passed.uri_text == target
+    assert passed.get_all("route") == ["<sip:one.example;lr>", "<sip:two.example;lr>"]
+    # One behind us gets its own route as the Request-URI, and the target last.
+    request = talk.from_caller("INFO", cseq=21)
+    for route in ("<sip:strict.example>", "<sip:two.example;lr>"):
+        request.add("Route", route)
+    alice.send(request)
+    passed = bob.got("INFO")
+    assert passed.uri_text == "sip:strict.example"
+    assert passed.get_all("route") == ["<sip:two.example;lr>", f"<{target}>"]
+
+
+@pytest.mark.parametrize(("hops", "wrong", "source"), [(0, 0, "192.0.2.1"), (1, 1, "203.0.113.66")])
+def test_an_ack_that_has_no_hop_left_or_comes_from_elsewhere_goes_nowhere(hops: int, wrong: int, source: str) -> None:
+    world = EdgeWorld()
+    _, bob, talk = running(world)
+    world.edge.counters.take_report(world.mono_s)
+    dropped = world.edge.stats.acks_dropped  # the one to the challenge
+    ack = talk.from_caller("ACK", cseq=talk.invite.cseq.number)
+    ack.set("Max-Forwards", str(hops))
+    world.receive(ack.to_bytes(), source, 5060)
+    assert not bob.inbox
+    assert world.edge.stats.acks_dropped == dropped + 1
+    (report,) = world.edge.counters.take_report(world.mono_s)
+    assert (report.host, report.wrong) == (source, wrong)
+
+
+def test_a_call_of_another_edge_ends_once() -> None:
+    world = EdgeWorld()
+    alice, bob, talk = running(world)
+    world.restart()
+    world.events.clear()
+    byes = [talk.from_caller("BYE", cseq=cseq) for cseq in (9, 10)]
+    for bye in byes:
+        alice.send(bye)
+    for passed in (bob.got("BYE"), bob.got("BYE")):
+        bob.respond(passed, 200)
+    assert [ended.reason for ended in world.ended] == ["caller-bye"]
+    alice.inbox.clear()
+    alice.send(talk.from_caller("INFO", cseq=11))
+    alice.response(481)
+    assert not bob.inbox
+
+
+def test_a_100_of_the_other_side_stays_here() -> None:
+    world = EdgeWorld()
+    alice, bob, talk = running(world)
+    alice.send(talk.from_caller("INFO", cseq=20))
+    passed = bob.got("INFO")
+    bob.respond(passed, 100)
+    assert not alice.inbox
+    bob.respond(passed, 183)
+    alice.response(183)
+
+
+@pytest.mark.parametrize("header", ["From", "To"])
+def test_a_tag_is_found_wherever_it_stands(header: str) -> None:
+    world = EdgeWorld()
+    alice, bob, talk = running(world)
+    bye = talk.from_caller("BYE", cseq=9)
+    name, _, tag = (bye.get(header.lower()) or "").rpartition(";")
+    bye.set(header, f"{name};x=1;{tag};y=2")
+    alice.send(bye)
+    bob.respond(bob.got("BYE"), 200)
+    alice.response(200)
+    assert [ended.reason for ended in world.ended] == ["caller-bye"]

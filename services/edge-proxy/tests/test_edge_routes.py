@@ -8,7 +8,7 @@ from callwarden.sip.message import Request
 NUMBER = "+49301234567"
 
 
-@pytest.mark.parametrize("status", [408, 500, 503, 302, 407])
+@pytest.mark.parametrize("status", [401, 407, 408, 430, 500, 503, 302])
 def test_a_route_that_fails_leads_to_the_next(status: int) -> None:
     world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
@@ -20,7 +20,7 @@ def test_a_route_that_fails_leads_to_the_next(status: int) -> None:
     alice.response(200)
 
 
-@pytest.mark.parametrize(("status", "heard"), [(503, 500), (500, 500), (302, 502), (407, 502)])
+@pytest.mark.parametrize(("status", "heard"), [(300, 502), (503, 500), (500, 500), (302, 502), (407, 502)])
 def test_when_the_last_route_fails_the_caller_hears_what_concerns_him(status: int, heard: int) -> None:
     world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
@@ -30,13 +30,14 @@ def test_when_the_last_route_fails_the_caller_hears_what_concerns_him(status: in
     assert alice.response(heard).get("proxy-authenticate") is None
 
 
-def test_a_carriers_word_about_the_callee_is_final() -> None:
+@pytest.mark.parametrize("status", [400, 402, 404, 431, 486, 600])
+def test_a_carriers_word_about_the_callee_is_final(status: int) -> None:
     world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
     first, second = world.carrier("198.51.100.1"), world.carrier("198.51.100.2")
     world.invite(alice, NUMBER)
-    first.respond(first.got("INVITE"), 486)
-    alice.response(486)
+    first.respond(first.got("INVITE"), status)
+    alice.response(status)
     assert not second.inbox
 
 
@@ -60,3 +61,15 @@ def test_a_decline_stops_the_search() -> None:
     mobile.respond(mobile.got("INVITE"), 603)
     alice.response(603)
     assert not [message for message in desk.inbox if isinstance(message, Request)]
+
+
+def test_the_cookie_of_a_route_that_was_left_is_that_of_no_call() -> None:
+    world = EdgeWorld()
+    alice = world.registered("alice", "192.0.2.1")
+    first, second = world.carrier("198.51.100.1"), world.carrier("198.51.100.2")
+    world.invite(alice, NUMBER)
+    left = first.got("INVITE")
+    first.respond(left, 500)
+    tried = second.got("INVITE")
+    cookies = [invite.record_routes[0].uri.params["cw"] or "" for invite in (left, tried)]
+    assert [world.edge.calls.find_cookie(text) is not None for text in cookies] == [False, True]

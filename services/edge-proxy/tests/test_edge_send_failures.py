@@ -3,6 +3,7 @@
 import pytest
 from edge_world import Agent, EdgeWorld
 
+from callwarden.edge_proxy.core.call_states import CallState
 from callwarden.edge_proxy.core.effects import CarrierRoute
 from callwarden.sip import build
 from callwarden.sip.address import HostName
@@ -146,3 +147,29 @@ def test_a_carrier_by_name_is_sent_to_by_name_and_never_taken_for_an_address() -
     assert b"INVITE sip:49301234@gw.example.org:5080 SIP/2.0" in sent.data
     fail(world, sent.data)  # the name is unknown
     second.got("INVITE")
+
+
+def test_a_side_that_can_not_be_reached_when_the_call_is_cut_is_gone() -> None:
+    world = EdgeWorld()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    call = world.edge.calls.find_dialog(world.talk(alice, bob, "bob").invite.call_id)
+    assert call is not None
+    world.edge.cut_all("test", world.mono_s, world.unix_s)
+    world.settle()
+    alice.respond(alice.got("BYE"), 200)
+    states = [call.state]
+    fail(world, bob.raw[-1])
+    states.append(call.state)
+    assert states == [CallState.CUTTING, CallState.ENDED]
+    world.advance(40)
+    assert len([data for data in bob.raw if data.startswith(b"BYE")]) == 1
+
+
+@pytest.mark.setting("session-probe")
+def test_a_side_that_a_probe_can_not_reach_is_gone() -> None:
+    world = EdgeWorld({"session": {"probe": "60s"}})
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    world.talk(alice, bob, "bob")
+    world.advance(60.1)
+    fail(world, bob.raw[-1])
+    assert [ended.reason for ended in world.ended] == ["cut-gone"]

@@ -16,7 +16,7 @@ PLAIN: tuple[str, tuple[str, ...]] = ("<sip:gw@OWN>", ())
 # What a side says of itself, OWN being its address, and where requests to it go then.
 PLACES = [
     ("<sip:gw@OWN:5070>", (), ("OWN", 5070)),
-    (f"<sip:gw@{KNOWN}:5070>", (), (KNOWN, 5070)),  # of another trunk, as auth has said
+    (f"<sip:gw@{KNOWN}:5070>", (), (KNOWN, 5070)),  # of the same trunk, as auth has said
     (f"<sip:gw@{STRANGER}>", (), ("OWN", 5060)),
     ("<sip:gw@switch.example>", (), ("OWN", 5060)),
     (f"<sip:gw@{STRANGER}>", ("<sip:OWN:5071;lr>",), ("OWN", 5071)),  # its proxy goes before its Contact
@@ -94,6 +94,8 @@ def test_a_called_switch_is_reached_where_it_says_if_that_is_its_own(
     scene = HopScene()
     talk = scene.talk(PLAIN, (contact, routes))
     scene.switch.send(talk.from_caller("INFO", cseq=9))
+    if place[0] == KNOWN:
+        place = ("OWN", 5060)  # that is another trunk's, and not the carrier's
     assert scene.reached("INFO") == [(place[0].replace("OWN", CARRIER), place[1])]
 
 
@@ -172,3 +174,43 @@ def test_a_callee_that_drops_or_garbles_record_route_leaves_the_caller_its_own_r
     assert ours.startswith("<sip:192.0.2.10:5060;lr;cw=")
     assert "garbled" not in ours
     assert its_own == f"<sip:{SWITCH}:5071;lr>"
+
+
+def test_a_carrier_known_by_name_may_speak_at_an_edge_that_does_not_know_the_call() -> None:
+    scene = NamedScene()
+    scene.world.restart()
+    scene.carrier.send(scene.talk.from_callee("BYE"))
+    scene.alice.respond(scene.alice.got("BYE"), 200)
+    scene.carrier.response(200)
+
+
+def test_an_answer_from_elsewhere_does_not_move_a_carrier_whose_address_is_known() -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier(CARRIER)
+    elsewhere = world.agent(STRANGER)
+    invite = world.invite(alice, NUMBER)
+    incoming = carrier.got("INVITE")
+    elsewhere.send(build.response(incoming, 200, to_tag="callee", headers=[("Contact", "<sip:gw@192.0.2.77>")]))
+    talk = AnsweredCall(world, alice, carrier, invite, alice.response(200), incoming)
+    for cseq in (9, 10):
+        alice.send(talk.from_caller("INFO", cseq=cseq))
+        carrier.got("INFO")
+        assert not elsewhere.inbox
+        world.restart()
+
+
+def test_a_trunk_does_not_speak_for_a_phone() -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier(CARRIER)
+    world.trunks[KNOWN] = CallerIdentity("account-switch", "traffic-sender", (), "", 60, "trunk")
+    trunk = world.agent(KNOWN, user="known")
+    trunk.send(trunk.request("INVITE", f"sip:{REALM}", call_id="to be known"))
+    trunk.inbox.clear()
+    talk = world.talk(alice, carrier, NUMBER)
+    trunk.send(talk.from_callee("INFO"))
+    trunk.response(403)  # nor for another trunk
+    trunk.send(talk.from_caller("BYE", cseq=9))
+    trunk.response(407)
+    assert not alice.inbox
+    assert not carrier.inbox
+    assert not world.ended

@@ -99,6 +99,25 @@ def test_a_flood_of_forged_addresses_asks_auth_only_so_often() -> None:
         request = world.agent(f"203.0.{number // 250}.{number % 250}", user="v").request("INVITE", f"sip:1@{REALM}")
         world.receive(request.to_bytes(), f"203.0.{number // 250}.{number % 250}", 5060)
     assert len([asked for asked in world.asked if isinstance(asked, VerifySource)]) <= 200
+    assert all([message.status for message in agent.inbox if isinstance(message, Response)] == [407]
+               for agent in world.agents.values())  # fmt: skip
+
+
+def test_strangers_who_wait_for_one_answer_are_all_challenged() -> None:
+    world = EdgeWorld()
+    stranger = world.agent("203.0.113.9", user="v")
+    world.hold_answers = True
+    for number in range(3):
+        stranger.send(stranger.request("INVITE", f"sip:{NUMBER}@{REALM}", call_id=f"c{number}"))
+    assert silent(stranger)
+    world.release()
+    for number in range(3):
+        challenged = stranger.response(407)
+        assert challenged.call_id == f"c{number}"
+        assert "stale" not in (challenged.get("proxy-authenticate") or "")
+    (question,) = world.asked
+    assert isinstance(question, VerifySource)
+    assert question.called == NUMBER
 
 
 def test_a_new_trunk_is_known_at_once_when_auth_tells_of_it() -> None:
@@ -111,3 +130,26 @@ def test_a_new_trunk_is_known_at_once_when_auth_tells_of_it() -> None:
     trunk = world.agents["203.0.113.5", 5060]
     trunk.send(trunk.request("INVITE", f"sip:{NUMBER}@{REALM}", call_id="after"))
     trunk.response(100)
+
+
+def test_of_an_address_that_calls_nobody_auth_is_asked_all_the_same() -> None:
+    world = EdgeWorld()
+    stranger = world.agent("203.0.113.9", user="v")
+    stranger.send(stranger.request("INVITE", f"sip:{REALM}"))
+    stranger.response(407)
+    (question,) = world.asked
+    assert isinstance(question, VerifySource)
+    assert question.called == ""
+
+
+def test_a_trunk_over_the_limit_of_strangers_is_served() -> None:
+    world = EdgeWorld({"messages": {"perAddress": {"max": 2, "period": "60s"}}})
+    trunk = switch(world)
+    trunk.send(trunk.request("INVITE", f"sip:{NUMBER}@{REALM}"))
+    trunk.inbox.clear()
+    stranger = world.agent("203.0.113.9", user="v")
+    for number in range(5):
+        for agent in (trunk, stranger):
+            agent.send(agent.request("OPTIONS", f"sip:{REALM}", call_id=f"ping-{number}"))
+    assert len(trunk.inbox) == 5
+    assert len(stranger.inbox) == 2

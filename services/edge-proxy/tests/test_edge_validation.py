@@ -3,6 +3,7 @@
 import pytest
 from edge_world import REALM, Agent, EdgeWorld
 
+from callwarden.edge_proxy.core.validation import CSEQ_MAX
 from callwarden.sip.address import SocketAddress
 from callwarden.sip.message import Request, Response
 
@@ -139,3 +140,113 @@ def test_peers_without_rport_are_answered_at_the_port_they_name() -> None:
     world.edge.receive(request.to_bytes(), SocketAddress("192.0.2.1", 40_000), world.mono_s, world.unix_s)
     world.settle()
     agent.response(200)
+
+
+METHODS = "INVITE, ACK, CANCEL, BYE, REGISTER, OPTIONS, PRACK, UPDATE, INFO, REFER, NOTIFY, MESSAGE"
+
+
+def test_what_is_allowed_is_told_whole() -> None:
+    world = EdgeWorld()
+    agent = world.agent("192.0.2.1", user="a")
+    answer = check(world, agent, agent.request("OPTIONS", f"sip:{REALM}"))
+    assert [answer.get(name) for name in ("allow", "accept", "server")] == [METHODS, "application/sdp", "Callwarden"]
+    for method in METHODS.split(", "):
+        if method in ("ACK", "CANCEL", "INVITE", "REGISTER", "OPTIONS"):
+            continue
+        answer = check(world, agent, agent.request(method, f"sip:bob@{REALM}"))
+        assert (answer.status, answer.get("allow")) == (405, METHODS)
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "reason"),
+    [
+        ("Contact", (), "Missing Contact"),
+        ("Contact", ("<sip:a@192.0.2.1>", "<sip:b@192.0.2.1>"), "Bad Contact"),
+        ("Contact", ("*",), "Bad Contact"),
+        ("Contact", ("<sip:a@@x>",), "Bad Contact"),
+        ("Contact", ("<tel:+4930>",), "Bad Contact"),
+        ("Record-Route", ("<tel:+4930>",), "Bad Record-Route"),
+        ("Record-Route", ("<sip:a@@x;lr>",), "Bad Record-Route"),
+        ("CSeq", (f"{CSEQ_MAX + 1} INVITE",), "CSeq Too High"),
+        ("Call-ID", ("A" * 257,), "Call-ID Too Long"),
+    ],
+)
+def test_what_is_wrong_with_an_invite_is_said(header: str, values: tuple[str, ...], reason: str) -> None:
+    world = EdgeWorld()
+    agent = world.agent("192.0.2.1", user="a")
+    request = agent.request("INVITE", f"sip:bob@{REALM}")
+    request.remove(header.lower())
+    for value in values:
+        request.add(header, value)
+    answer = check(world, agent, request)
+    assert (answer.status, answer.reason) == (400, reason)
+    (report,) = world.edge.counters.take_report(world.mono_s)
+    assert report.wrong == 1
+
+
+def test_the_highest_number_that_leaves_room_for_ours_is_good() -> None:
+    world = EdgeWorld()
+    agent = world.agent("192.0.2.1", user="a")
+    assert check(world, agent, agent.request("INVITE", f"sip:bob@{REALM}", cseq=CSEQ_MAX)).status == 407
+
+
+def test_a_request_that_was_given_another_route_is_no_loop() -> None:
+    world = EdgeWorld()
+    alice = world.registered("alice", "192.0.2.1")
+    carrier = world.carrier()
+    first = alice.request("INVITE", f"sip:{NUMBER}@{REALM}")
+    alice.send(first)
+    again = alice.with_credentials(first, alice.response(407))
+    again.add("Route", "<sip:192.0.2.10:5060;lr>")
+    alice.send(again)
+    forwarded = carrier.got("INVITE")
+    for route, status in ((None, 407), ("<sip:192.0.2.10:5060;lr>", 482), ("<sip:198.51.100.1;lr>", 407)):
+        back = forwarded.copy()
+        back.set_uri(f"sip:{NUMBER}@{REALM}")
+        if route is not None:
+            back.add("Route", route)
+        back.push_via(carrier.via())
+        carrier.send(back)
+        carrier.response(status)
+
+
+def test_our_name_in_a_list_of_vias_is_seen() -> None:
+    world = EdgeWorld()
+    alice = world.registered("alice", "192.0.2.1")
+    carrier = world.carrier()
+    world.invite(alice, NUMBER)
+    back = carrier.got("INVITE")
+    back.set_uri(f"sip:{NUMBER}@{REALM}")
+    vias = back.get_all("via")
+    back.set("Via", ", ".join([carrier.via(), *vias]))
+    carrier.send(back)
+    carrier.response(482)
+
+
+def test_a_phone_without_rport_is_answered_at_the_port_it_names_in_a_transaction_too() -> None:
+    world = EdgeWorld()
+    alice = world.user("alice", "192.0.2.1", 5070)
+    first = alice.request("REGISTER", f"sip:{REALM}", to=f"<sip:alice@{REALM}>")
+    alice.send(first)
+    again = alice.with_credentials(first, alice.response(401))
+    again.set("Via", "SIP/2.0/UDP 192.0.2.1:5070;branch=z9hG4bKy")
+    world.receive(again.to_bytes(), "192.0.2.1", 40_000)
+    alice.response(200)
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "REGISTER"])
+def test_a_fault_is_answered_and_counted_whatever_is_asked(method: str) -> None:
+    world = EdgeWorld()
+    agent = world.agent("192.0.2.1", user="a")
+    answer = check(world, agent, agent.request(method, f"sip:{REALM}", headers=[("Proxy-Require", "foo")]))
+    assert (answer.status, answer.get("unsupported")) == (420, "foo")
+    (report,) = world.edge.counters.take_report(world.mono_s)
+    assert report.wrong == 1
+
+
+def test_our_name_in_a_via_without_a_branch_is_no_loop() -> None:
+    world = EdgeWorld()
+    agent = world.agent("192.0.2.1", user="a")
+    request = agent.request("OPTIONS", f"sip:{REALM}")
+    request.add("Via", "SIP/2.0/UDP 192.0.2.10:5060")
+    assert check(world, agent, request).status == 200

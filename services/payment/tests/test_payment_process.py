@@ -118,7 +118,7 @@ class PaymentProcesses:
         self.account_id = account_id
 
     async def top_up(self, request: payment_pb2.TopUpRequest, *, process: int = 0) -> payment_pb2.TopUpReply:
-        async with channel(self.system.targets("payment")[process]) as opened:
+        async with channel(self.system.targets("payment")[process], self.system.credentials("admin")) as opened:
             reply: payment_pb2.TopUpReply = await unary(payment_pb2_grpc.PaymentServiceStub(opened).TopUp, request)
             return reply
 

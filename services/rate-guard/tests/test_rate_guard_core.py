@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.errors import Invalid
 from callwarden.kernel.verdict import Reason
-from callwarden.limits.network import source_of
+from callwarden.limits.networks import source_of
 from callwarden.policy.bundle import Document, PolicySet
 from callwarden.rate_guard.core import bans
 from callwarden.rate_guard.core.addresses import Networks, address_of, endpoint, host_of, parse_target

@@ -104,9 +104,10 @@ async def rig(state_dir: Path, processes: int = 3) -> AsyncIterator[RateGuardPro
     ):
         streams, stubs = [], []
         for target in system.targets("rate-guard"):
-            opened = await stack.enter_async_context(channel(target))
-            streams.append(await stack.enter_async_context(StreamClient(opened, SERVICE, target=target)))
-            stubs.append(rateguard_pb2_grpc.RateGuardServiceStub(opened))
+            edge = await stack.enter_async_context(channel(target, system.credentials("edge-proxy")))
+            streams.append(await stack.enter_async_context(StreamClient(edge, SERVICE, target=target)))
+            admin = await stack.enter_async_context(channel(target, system.credentials("admin")))
+            stubs.append(rateguard_pb2_grpc.RateGuardServiceStub(admin))
         found = RateGuardProcesses(system, bus, streams, stubs)
         await eventually(found.shared_by(*range(processes)))
         yield found

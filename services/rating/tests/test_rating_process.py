@@ -36,6 +36,7 @@ class RatingProcesses:
         self.system = system
         self.database = database
         self.stubs: list[rating_pb2_grpc.RatingServiceStub] = []
+        self.callers: list[rating_pb2_grpc.RatingServiceStub] = []  # as call-admission, which asks for prices
         self.streams: list[StreamClient] = []
 
     async def import_(self, csv: str, *, name: str = "retail", process: int = 0) -> rating_pb2.ImportDeckReply:
@@ -75,9 +76,11 @@ async def rig(local_system: StartSystem) -> AsyncIterator[RatingProcesses]:
         stack.push_async_callback(database.close)
         found = RatingProcesses(system, database)
         for target in system.targets("rating"):
-            opened = await stack.enter_async_context(channel(target))
-            found.stubs.append(rating_pb2_grpc.RatingServiceStub(opened))
-            found.streams.append(await stack.enter_async_context(StreamClient(opened, SERVICE, target=target)))
+            admin = await stack.enter_async_context(channel(target, system.credentials("admin")))
+            found.stubs.append(rating_pb2_grpc.RatingServiceStub(admin))
+            asking = await stack.enter_async_context(channel(target, system.credentials("call-admission")))
+            found.callers.append(rating_pb2_grpc.RatingServiceStub(asking))
+            found.streams.append(await stack.enter_async_context(StreamClient(asking, SERVICE, target=target)))
         owner = uuid.uuid4()
         await database.execute(
             "INSERT INTO account (id, realm, name, type, currency, prepaid)"
@@ -131,7 +134,7 @@ async def test_a_quote_says_everything_about_price_and_route(rig: RatingProcesse
     assert (route.trunk, route.address, route.add_prefix) == ("world", "192.0.2.1:5060", "77#00")
     assert route.cost.windows[0].groups[0].rate_micros == 10_000
     unary_reply = await unary(
-        rig.stubs[0].Quote, rating_pb2.QuoteRequest(deck="retail", destination="4930", at_s=EVENING_S)
+        rig.callers[0].Quote, rating_pb2.QuoteRequest(deck="retail", destination="4930", at_s=EVENING_S)
     )
     assert unary_reply.quote == quote
 
@@ -169,7 +172,7 @@ async def test_the_policy_demands_exact_prices_and_gives_calls_without_one_their
     await rig.import_(HEADER + "49,Germany,0.06,\n")
     await rig.route("493")
     request = rating_pb2.QuoteRequest(deck="retail", destination="493012345", at_s=NOON_S, account_realm="sip.example")
-    assert (await unary(rig.stubs[0].Quote, request)).quote.exact is False
+    assert (await unary(rig.callers[0].Quote, request)).quote.exact is False
     async with Bus(rig.system.nats_url, name="test", declare=False) as bus:
         events: asyncio.Queue[events_pb2.Unbilled] = asyncio.Queue()
 
@@ -187,9 +190,9 @@ async def test_the_policy_demands_exact_prices_and_gives_calls_without_one_their
             return [(ack.service, ack.revision) for ack in acks] == [("rating", 7)] * 2
 
         await eventually(acknowledged)
-        assert (await unary(rig.stubs[0].Quote, request)).quote.prefix == "49"
+        assert (await unary(rig.callers[0].Quote, request)).quote.prefix == "49"
         request.reseller = True
-        reply = await unary(rig.stubs[0].Quote, request)
+        reply = await unary(rig.callers[0].Quote, request)
         assert reply.refused == "no-rate"
         assert "routed by 493" in reply.text
         event = await asyncio.wait_for(events.get(), 10)
@@ -219,7 +222,11 @@ async def test_bad_requests_name_their_field(rig: RatingProcesses) -> None:
         (rig.route("49", "nowhere"), NotFound, "trunk"),
         (rig.route("+49"), Invalid, "prefix"),
         (rig.route("49", cost_deck="none"), NotFound, "cost_deck"),
-        (unary(stub.Quote, rating_pb2.QuoteRequest(deck="retail", destination="+49")), Invalid, "destination"),
+        (
+            unary(rig.callers[0].Quote, rating_pb2.QuoteRequest(deck="retail", destination="+49")),
+            Invalid,
+            "destination",
+        ),
         (unary(stub.Simulate, rating_pb2.SimulateRequest(destination="49", duration_s=2**31)), Invalid, "duration_s"),
         (
             unary(
@@ -330,7 +337,7 @@ async def test_a_process_killed_in_the_middle_of_an_import_leaves_the_deck_as_it
 
 async def test_without_a_database_what_is_known_goes_on(local_system: StartSystem) -> None:
     system = await local_system(services={"rating"}, own_postgres=True)
-    async with channel(system.targets("rating")[0]) as opened:
+    async with channel(system.targets("rating")[0], system.credentials("admin")) as opened:
         stub = rating_pb2_grpc.RatingServiceStub(opened)
         request = rating_pb2.ImportDeckRequest(name="retail", currency="EUR", csv=b"prefix,rate\n49,0.06\n")
         await unary(stub.ImportDeck, request, timeout_s=30)

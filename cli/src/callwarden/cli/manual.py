@@ -48,7 +48,10 @@ host:port of each service, instead of those in the state folder; several are sep
 The bus that carries policies.
 .TP
 .BR CALLWARDEN_TLS_CERT ", " CALLWARDEN_TLS_KEY ", " CALLWARDEN_TLS_CA
-Files for mutual TLS with the services.
+Files for mutual TLS with the services. The certificate must name \(lqadmin\(rq.
+.TP
+.B CALLWARDEN_TOKEN_FILE
+The administrator's token, where the services use tokens. Default: that of the system in the state folder.
 .TP
 .B CALLWARDEN_DEBUG
 Set to 1, an unforeseen error shows where it comes from.

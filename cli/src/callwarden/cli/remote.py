@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from callwarden.api.payment.v1.payment_pb2_grpc import PaymentServiceAsyncStub
     from callwarden.api.rateguard.v1.rateguard_pb2_grpc import RateGuardServiceAsyncStub
     from callwarden.api.rating.v1.rating_pb2_grpc import RatingServiceAsyncStub
-    from callwarden.common.rpc.server import TlsFiles
+    from callwarden.common.rpc.client import Credentials
+    from callwarden.common.rpc.tokens import TokenFile
 
 Result = TypeVar("Result")
 
@@ -58,7 +59,9 @@ class Remote:
         address = self.endpoints.of(service)[0]
         _asked.set(f"{service} ({address})")
         if service not in self._channels:
-            self._channels[service] = channel(address, _tls(os.environ), peer=service)
+            self._channels[service] = channel(
+                address, _credentials(os.environ, self.endpoints.token_file), peer=service
+            )
         return self._channels[service]
 
     @property
@@ -98,11 +101,13 @@ class Remote:
         return PaymentServiceStub(self._channel("payment"))
 
 
-def _tls(environment: Mapping[str, str]) -> "TlsFiles | None":
-    """Mutual TLS by the variables that the services use; all three or none. Failure for some."""
+def _credentials(environment: Mapping[str, str], token_file: Path | None) -> "Credentials | None":
+    """Mutual TLS by the variables that the services use, all three or none; else the token. Failure for half of them,
+    and for files that can't be read.
+    """
     files = [environment.get(f"CALLWARDEN_TLS_{name}", "") for name in ("CERT", "KEY", "CA")]
     if not any(files):
-        return None
+        return None if token_file is None else _token(token_file)
     if not all(files):
         raise Failure("CALLWARDEN_TLS_CERT, CALLWARDEN_TLS_KEY and CALLWARDEN_TLS_CA belong together: set all or none")
     from callwarden.common.rpc.server import TlsFiles
@@ -111,6 +116,18 @@ def _tls(environment: Mapping[str, str]) -> "TlsFiles | None":
         if not os.access(file, os.R_OK):
             raise Failure(f"{file}: can't be read; the CALLWARDEN_TLS_ variables name it")
     return TlsFiles(*map(Path, files))
+
+
+def _token(file: Path) -> "TokenFile":
+    from callwarden.common.rpc.tokens import TokenFile
+    from callwarden.kernel.errors import Invalid
+
+    try:
+        return TokenFile(file)
+    except OSError as error:
+        raise Failure(f"{file}: {error.strerror}: the administrator's token can't be read") from error
+    except Invalid as error:
+        raise Failure(f"{file} holds no token") from error
 
 
 async def ask(method: Callable[..., Awaitable[Result]], request: Any, *, timeout_s: float = TIMEOUT_S) -> Result:
@@ -165,7 +182,7 @@ async def save(method: Callable[..., Any], request: Any, file: Path | None, *, t
 def _explained(timeout_s: float) -> Iterator[None]:
     """Silence of a service, told as what to do about it."""
     from callwarden.common.rpc.status import UNSAID
-    from callwarden.kernel.errors import TimedOut, Unavailable
+    from callwarden.kernel.errors import TimedOut, Unauthenticated, Unavailable
 
     service = _asked.get()
     try:
@@ -174,6 +191,11 @@ def _explained(timeout_s: float) -> Iterator[None]:
         if error.message.startswith(UNSAID):
             raise Failure(f"{service} doesn't answer: is the system running? `callwarden up` starts one") from error
         raise Failure(f"{service} can't do it now: {error.message}; try again, or look into its log") from error
+    except Unauthenticated as error:
+        raise Failure(
+            f"{service} doesn't know us: run this as the user who started the system, or set CALLWARDEN_TOKEN_FILE or"
+            " the CALLWARDEN_TLS_ variables to the administrator's"
+        ) from error
     except TimedOut as error:
         raise Failure(f"{service} gave no answer within {timeout_s:g} s: try again, or look into its log") from error
 

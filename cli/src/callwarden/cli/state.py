@@ -11,6 +11,7 @@ from callwarden.cli.failure import Failure
 if TYPE_CHECKING:
     from callwarden.local.run_file import RunFile
 
+TOKEN_VARIABLE: Final = "CALLWARDEN_TOKEN_FILE"  # noqa: S105 - its name
 STATE_VARIABLE: Final = "CALLWARDEN_STATE"
 NATS_VARIABLE: Final = "CALLWARDEN_NATS_URL"
 # The same variables by which the services find each other.
@@ -44,6 +45,8 @@ class Endpoints:
     nats_url: str = field(default="", repr=False)
     instances: tuple[str, ...] = ()
     """`<service>.<instance>` of each process that should run; empty where that isn't known (a cluster)."""
+    token_file: Path | None = None
+    """What proves to the services that we are the administrator; None: nothing, or certificates do."""
 
     def of(self, service: str) -> tuple[str, ...]:
         """Addresses of one service. Failure if none is known."""
@@ -72,15 +75,16 @@ def find(environment: Mapping[str, str] | None = None) -> Endpoints:
         for service, variable in TARGETS_VARIABLE.items()
     }
     nats_url = env.get(NATS_VARIABLE, "")
+    token_file = Path(named) if (named := env.get(TOKEN_VARIABLE, "")) else None
     if nats_url and all(targets.values()):
-        return Endpoints(targets, nats_url)
+        return Endpoints(targets, nats_url, token_file=token_file)
     from callwarden.local.run_file import NotRunning, RunFile
 
     try:
         running = RunFile.read(directory())
     except (NotRunning, ValueError, KeyError, OSError) as error:
         if nats_url or any(targets.values()):
-            return Endpoints(targets, nats_url)
+            return Endpoints(targets, nats_url, token_file=token_file)
         reason = f" ({error.strerror})" if isinstance(error, PermissionError) else ""
         raise Failure(
             f"no running system found in {directory()}{reason}: start one with `callwarden up`, name its folder with"
@@ -91,11 +95,14 @@ def find(environment: Mapping[str, str] | None = None) -> Endpoints:
         {service: targets[service] or found.targets[service] for service in TARGETS_VARIABLE},
         nats_url or found.nats_url,
         found.instances,
+        token_file or found.token_file,
     )
 
 
 def of_run_file(running: "RunFile") -> Endpoints:
     """The system that a state folder's run.json tells of."""
+    from callwarden.local.run_file import token_path
+
     return Endpoints(
         {service: tuple(running.targets(service)) for service in TARGETS_VARIABLE},
         running.nats_url,
@@ -104,4 +111,5 @@ def of_run_file(running: "RunFile") -> Endpoints:
             for service, endpoints in sorted(running.services.items())
             for endpoint in endpoints
         ),
+        token_path(Path(running.state_dir), "admin"),
     )

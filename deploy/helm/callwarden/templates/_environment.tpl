@@ -27,7 +27,7 @@
   value: {{ $svc.drainTimeoutSeconds | quote }}
 {{- if $svc.nats }}
 - name: CALLWARDEN_NATS_URL
-  valueFrom: {secretKeyRef: {name: {{ $values.secrets.nats }}, key: url}}
+  valueFrom: {secretKeyRef: {name: {{ $values.secrets.nats }}, key: {{ ternary .name "url" $values.nats.users }}}}
 - name: CALLWARDEN_NATS_REPLICAS
   value: {{ $values.nats.replicas | quote }}
 {{- end }}
@@ -43,7 +43,12 @@
 {{- end }}
 - name: CALLWARDEN_TRACE_SAMPLE_RATIO
   value: {{ $values.telemetry.traceSampleRatio | quote }}
-{{- if and $values.tls.enabled (or $svc.serves $svc.calls) }}
+{{- if not $values.tls.enabled }}
+- name: CALLWARDEN_TOKEN_FILE
+  value: /var/run/callwarden/tokens/token
+- name: CALLWARDEN_CALLERS_FILE
+  value: /var/run/callwarden/tokens/callers.json
+{{- else }}
 - name: CALLWARDEN_TLS_CERT
   value: /var/run/callwarden/tls/tls.crt
 - name: CALLWARDEN_TLS_KEY

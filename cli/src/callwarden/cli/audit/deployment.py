@@ -240,6 +240,17 @@ CHECKS: Final = (
     ),
     Check(
         AuditRule(
+            "deploy/realms",
+            _MEDIUM,
+            "Namespaces act on realms of their own",
+            "Who may create a SecurityPolicy, a Trunk or a Ban in any namespace changes the limits, the routes and the "
+            "bans of all customers.",
+        ),
+        cluster.binds_everything,
+        ("realmbindings",),
+    ),
+    Check(
+        AuditRule(
             "deploy/policy-status",
             _HIGH,
             "Every policy is applied",

@@ -30,12 +30,15 @@ from callwarden.common.clock import SystemClock
 from callwarden.common.http import PROMETHEUS_TEXT, StatusServer
 from callwarden.common.metrics import Metric, Metrics
 from callwarden.common.policy import Policies
+from callwarden.common.rpc.client import Credentials
+from callwarden.common.rpc.gate import CallerIdentities, CertificateIdentities, Gate, TokenIdentities
 from callwarden.common.rpc.interceptors import Serving
 from callwarden.common.rpc.server import Server, TlsFiles
+from callwarden.common.rpc.tokens import TokenFile, TokenHashes
 from callwarden.common.settings import Settings
 from callwarden.common.telemetry import Telemetry, prometheus_page
 from callwarden.kernel.clock import Clock
-from callwarden.kernel.errors import CallwardenError
+from callwarden.kernel.errors import CallwardenError, Invalid
 
 if TYPE_CHECKING:
     from callwarden.common.sql import Database
@@ -68,12 +71,15 @@ class Runtime:
         self.tracer = self.telemetry.tracer
         self.stopping = asyncio.Event()
         """Set when the process begins to stop; what takes messages ends then by itself."""
-        self.tls = (
+        tls = (
             TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_ca)
             if settings.tls_cert and settings.tls_key and settings.tls_ca
             else None
         )
-        self.server = Server(settings.grpc_listen, Serving(self.stopping, self.tracer, self.metrics), self.tls)
+        self.credentials: Credentials | None = tls or (TokenFile(settings.token_file) if settings.token_file else None)
+        """Who this process is to the services that it calls."""
+        gate = Gate(_identities(settings, tls), self.metrics)
+        self.server = Server(settings.grpc_listen, Serving(self.stopping, self.tracer, self.metrics, gate=gate), tls)
         self.ready_details: dict[str, Any] = {}
         """More for the ready file, by `wire`: e.g. {"sip_port": 5060}."""
         self.failure: BaseException | None = None
@@ -214,7 +220,11 @@ def run_service(
 
 
 async def _live(name: str, settings: SettingsT, wire: Callable[[SettingsT, Runtime], Awaitable[None]]) -> int:
-    runtime = Runtime(name, settings)
+    try:
+        runtime = Runtime(name, settings)
+    except (CallwardenError, OSError) as error:  # who may call, and who we are: files that can't be used
+        _report_start_failure(error)
+        return EXIT_FAILED
     _handle_signals(runtime)
     ready = runtime.metrics.gauge(READY)
     page = prometheus_page(runtime.metrics)
@@ -247,6 +257,22 @@ async def _live(name: str, settings: SettingsT, wire: Callable[[SettingsT, Runti
     await runtime.telemetry.stop()
     log.info("service.stopped")
     return EXIT_FAILED if runtime.failure is not None else 0
+
+
+def _identities(settings: Settings, tls: TlsFiles | None) -> CallerIdentities | None:
+    """How callers are known; None for a server that is open on purpose. Invalid for one that would be by accident."""
+    if tls is not None:
+        return CertificateIdentities()
+    if settings.callers_file is not None:
+        return TokenIdentities(TokenHashes(settings.callers_file))
+    if not settings.grpc_open:
+        raise Invalid(
+            "nothing says who may call this service: set CALLWARDEN_TLS_CERT, _KEY and _CA, or CALLWARDEN_CALLERS_FILE;"
+            " CALLWARDEN_GRPC_OPEN=true serves everyone who can connect",
+            field="callers_file",
+        )
+    log.warning("grpc.open", listen=settings.grpc_listen)
+    return None
 
 
 async def _start(settings: SettingsT, runtime: Runtime, wire: Callable[[SettingsT, Runtime], Awaitable[None]]) -> None:

@@ -94,6 +94,15 @@ class Settings(BaseSettings):
     """PEM files for mutual TLS between services; all three or none. The certificate names the service (`auth`), which
     its callers ask for. Renewed ones are read when they are there, for connections made from then on."""
 
+    token_file: Path | None = None
+    """This process's own token, where there is no mutual TLS: it proves to other services which one this is."""
+
+    callers_file: Path | None = None
+    """JSON with the SHA-256 of every role's tokens (`{"edge-proxy": ["…"]}`): whom this process serves, without TLS."""
+
+    grpc_open: bool = False
+    """Serve everyone who can connect, without certificate or token. Otherwise a process with neither does not start."""
+
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
         if len({path is None for path in (self.tls_cert, self.tls_key, self.tls_ca)}) != 1:

@@ -47,6 +47,7 @@ class Reason(Enum):
     NO_RATE = "no-rate"
     NO_ROUTE = "no-route"
     NOT_FOUND = "not-found"  # a local user who isn't registered
+    NOT_REGISTERED = "not-registered"  # a number of ours whose owner has neither a phone registered nor a trunk
     FOREIGN_DOMAIN = "foreign-domain"
     BAD_NUMBER = "bad-number"
     TRANSFER = "transfer"  # a REFER that policy lets nobody send

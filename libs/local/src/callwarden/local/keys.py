@@ -33,6 +33,10 @@ class LocalKeys:
         """Of its database role: from the owner's, which it doesn't give away."""
         return hashlib.sha256(f"{service} {self.database_password}".encode()).hexdigest()
 
+    def bus_password(self, role: str) -> str:
+        """Of its user on NATS, likewise."""
+        return hashlib.sha256(f"{role} {self.nats_password}".encode()).hexdigest()
+
     @classmethod
     def load_or_make(cls, path: Path, *, must_exist: bool = False) -> Self:
         """The secrets in the file; made if there is none, unless data that need the old ones exist. KeysUnusable."""

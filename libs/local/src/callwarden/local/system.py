@@ -13,14 +13,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from callwarden.local import account, ports
+from callwarden.common.bus.rights import RIGHTS
+from callwarden.common.rpc.tokens import TokenFile
+from callwarden.local import account, ports, tokens
 from callwarden.local.files import TemporaryFolder, claim
 from callwarden.local.keys import LocalKeys
 from callwarden.local.nats import NatsServer
 from callwarden.local.ports import LOOPBACK, Port
 from callwarden.local.postgres import PostgresServer
 from callwarden.local.process import Child, ChildFailed
-from callwarden.local.run_file import LOCK, NAME, RunFile
+from callwarden.local.run_file import LOCK, NAME, RunFile, token_path
 from callwarden.local.services import SERVICES, Service, ServiceProcess, base_environment
 from callwarden.local.usage import ProcessUsage, usage
 
@@ -68,6 +70,7 @@ class LocalSystem:
             if name not in known:
                 raise ValueError(f"no service is called {name}: there are {', '.join(sorted(known))}")
         self._services = [service for service in catalogue if service.name in wanted]
+        self._roles = {*known, "admin", "monitor"}
         self._counts = {service.name: (processes or {}).get(service.name, 1) for service in self._services}
         self._state_dir_given = state_dir
         self._state_dir: Path | None = None
@@ -116,12 +119,16 @@ class LocalSystem:
 
     @property
     def nats_url(self) -> str:
-        """Holds a password: never to be logged."""
+        """Of the user that may do everything. Holds a password: never to be logged."""
         if self._nats_url_given is not None:
             return self._nats_url_given
         if self.nats is None:
             raise LookupError("the system was not started")
         return self.nats.url
+
+    def nats_url_of(self, role: str) -> str:
+        """As the role has it: what it may do is in callwarden.common.bus.rights. Holds a password."""
+        return self.nats.url_of(role) if self.nats is not None and role in RIGHTS else self.nats_url
 
     @property
     def database_url(self) -> str:
@@ -153,6 +160,10 @@ class LocalSystem:
     def targets(self, service: str) -> list[str]:
         """The gRPC addresses of a service's processes, in order, running or not."""
         return [process.address for process in self._of(service)]
+
+    def credentials(self, role: str) -> TokenFile:
+        """What proves a role to the services: that of one of them, `admin` or `monitor`."""
+        return TokenFile(token_path(self.state_dir, role))
 
     def all_processes(self) -> list[ServiceProcess]:
         return [process for group in self._processes.values() for process in group]
@@ -220,13 +231,15 @@ class LocalSystem:
         self._lock = claim(self._state_dir / LOCK)
         home = self._state_dir / POSTGRES
         keys = LocalKeys.load_or_make(self._state_dir / "keys.json", must_exist=home.exists())
+        await asyncio.to_thread(tokens.write, self._state_dir, self._roles)
         await _together([self._open_nats(keys), self._open_database(home, keys)])
         await self._open_services(keys)
         self._write_run_file()
 
     async def _open_nats(self, keys: LocalKeys) -> None:
         if self._nats_url_given is None:
-            self.nats = NatsServer(self.state_dir / NATS, password=keys.nats_password, fsync=self._fsync)
+            users = {role: keys.bus_password(role) for role in RIGHTS}
+            self.nats = NatsServer(self.state_dir / NATS, password=keys.nats_password, users=users, fsync=self._fsync)
             await self.nats.start()
 
     async def _open_database(self, home: Path, keys: LocalKeys) -> None:
@@ -269,7 +282,6 @@ class LocalSystem:
             service.name: [self._reserve() for _ in range(self._counts[service.name])] for service in self._services
         }
         common = base_environment() | {
-            "CALLWARDEN_NATS_URL": self.nats_url,
             "CALLWARDEN_LOG_LEVEL": self._log_level,
         }
         for service in self._services:
@@ -304,6 +316,9 @@ class LocalSystem:
             env["CALLWARDEN_DATABASE_URL"] = self.database_url
         elif service.role in self._role_urls:  # The others have no business there.
             env["CALLWARDEN_DATABASE_URL"] = self._role_urls[service.role]
+        env["CALLWARDEN_NATS_URL"] = self.nats_url_of(service.name)
+        env["CALLWARDEN_TOKEN_FILE"] = str(token_path(self.state_dir, service.name))
+        env["CALLWARDEN_CALLERS_FILE"] = str(tokens.callers_path(self.state_dir))
         return env | dict(self._env.get("*", {})) | dict(self._env.get(service.name, {}))
 
     async def _close(self) -> list[ChildFailed]:
@@ -331,6 +346,7 @@ class LocalSystem:
         if self._lock is None or self._state_dir is None:
             return  # Another system's folder.
         (self._state_dir / NAME).unlink(missing_ok=True)
+        tokens.remove(self._state_dir)
         os.close(self._lock)
         self._lock = None
         if self._temporary is not None:
@@ -343,7 +359,7 @@ class LocalSystem:
         RunFile(
             pid=os.getpid(),
             state_dir=str(self.state_dir),
-            nats_url=self.nats_url,
+            nats_url=self.nats_url_of("admin"),
             database_url=self.database_url,
             role_urls=self._role_urls,
             sip=[process.sip_address for process in self.all_processes() if process.sip_address],

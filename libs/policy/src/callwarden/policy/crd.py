@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from callwarden.policy.fields import FieldFacts, FieldGroup, camel, is_union, walk, written
 from callwarden.policy.model import API_VERSION, CLUSTER_KIND, HARDENED, KIND, PolicySpec
-from callwarden.policy.resources import NAME_MAX, BanSpec, RateDeckSpec, TrunkSpec
+from callwarden.policy.resources import NAME_MAX, BanSpec, RateDeckSpec, RealmBindingSpec, TrunkSpec
 from callwarden.policy.values import Wire
 
 CATEGORY: Final = "callwarden"
@@ -54,6 +54,8 @@ class Kind:
     """Fields of the spec that this kind lacks."""
     name_max: int | None = None
     """Longest name of what the resource declares."""
+    reported: bool = True
+    """Whether the operator writes its status."""
 
     @property
     def file(self) -> str:
@@ -145,6 +147,21 @@ KINDS: Final = (
         ),
         name_max=NAME_MAX,
     ),
+    Kind(
+        "RealmBinding",
+        "realmbindings",
+        "cwrealm",
+        RealmBindingSpec,
+        RealmBindingSpec.__doc__ or "",
+        (
+            Column("Namespaces", ".spec.namespaces"),
+            Column("Realms", ".spec.realms"),
+            Column("Decks", ".spec.rateDecks", priority=1),
+            _AGE,
+        ),
+        namespaced=False,
+        reported=False,
+    ),
 )
 
 
@@ -159,7 +176,7 @@ def definition(kind: Kind) -> Schema:
             "kind": {"type": "string", "description": f"{kind.kind}."},
             "metadata": {"type": "object"},
             "spec": spec_schema(kind),
-            "status": _status(kind),
+            **({"status": _status(kind)} if kind.reported else {}),
         },
     }
     if kind.name_max is not None:
@@ -189,7 +206,7 @@ def definition(kind: Kind) -> Schema:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    **({"subresources": {"status": {}}} if kind.reported else {}),
                     "additionalPrinterColumns": [_column(column) for column in kind.columns],
                     "schema": {"openAPIV3Schema": schema},
                 }
@@ -279,7 +296,8 @@ def _value(
     if get_origin(annotation) is tuple:
         items = _value(get_args(annotation)[0], (), f"{path}[]", facts, with_defaults=with_defaults)
         lengths = [one.max_length for one in known if isinstance(one, annotated_types.MaxLen)]
-        return {"type": "array", "maxItems": min(lengths), "items": items}
+        least = max((one.min_length for one in known if isinstance(one, annotated_types.MinLen)), default=0)
+        return {"type": "array", **({"minItems": least} if least else {}), "maxItems": min(lengths), "items": items}
     if get_origin(annotation) is Literal:
         values = list(get_args(annotation))
         return {"type": _TYPES[type(values[0])], "enum": values}
@@ -429,7 +447,12 @@ def _status(kind: Kind) -> Schema:
                 "items": {"type": "string", "maxLength": 2_048},
             },
         }
-    elif kind.kind == "Ban":
+    if kind.kind in ("Ban", "Trunk"):
+        properties["held"] = {
+            "type": "boolean",
+            "description": "Whether a service may have something of this resource, which is removed with it.",
+        }
+    if kind.kind == "Ban":
         properties["until"] = {"type": "string", "format": "date-time", "description": "When it ends; not set: never."}
     elif kind.kind == "RateDeck":
         properties |= {

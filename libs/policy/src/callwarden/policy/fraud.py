@@ -3,6 +3,8 @@
 Enforced by call-admission. Out: what accounts may spend (limits).
 """
 
+from typing import Any
+
 from pydantic import Field
 
 from callwarden.policy.fields import FieldGroup, Many, Rule, camel, given, row
@@ -117,6 +119,25 @@ class NewDestination(FieldGroup):
     )
 
 
+def min_accounts() -> Any:
+    return Field(
+        default=3,
+        ge=1,
+        le=20,
+        description="A called number is listed for the realm only for calls of so many accounts, each counting for no "
+        "more than its share; before that for the account that stands out.",
+    )
+
+
+def min_addresses() -> Any:
+    return Field(
+        default=2,
+        ge=1,
+        le=20,
+        description="As `minAccounts`, of addresses (of IPv6 the /64) that the calls come from.",
+    )
+
+
 class DynamicList(FieldGroup):
     """Called numbers that keep failing, or were part of a detected attack, are listed for a time."""
 
@@ -131,6 +152,8 @@ class DynamicList(FieldGroup):
         json_schema_extra=row("blacklist-dynamic"),
     )
     period: Duration = Field(default=600, ge=1, le=86_400, description="Sliding period of `failures`.")
+    min_accounts: int = min_accounts()
+    min_addresses: int = min_addresses()
     listed: Duration = Field(default=3_600, ge=1, description="How long a number stays listed.")
 
 
@@ -151,6 +174,8 @@ class SmartList(FieldGroup):
     max_short_percent: int = Field(
         default=80, ge=0, le=100, description="A share of answered calls under 6 s above this adds to the score."
     )
+    min_accounts: int = min_accounts()
+    min_addresses: int = min_addresses()
     listed: Duration = Field(default=3_600, ge=1, description="How long a caller or target stays listed.")
 
 

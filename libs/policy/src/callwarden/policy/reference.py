@@ -21,8 +21,9 @@ is in [architecture](../explanation/architecture.md#policy); `callwarden policy 
   behave as for X, whatever the policy says.
 - A duration is written as `90s`, `3m`, `1h30m` or `2d`, or as a number of seconds; an amount as `10` or `"12.50"`.
 
-Names on Kubernetes: `kubectl get cwsp` (SecurityPolicy), `cwcsp` (ClusterSecurityPolicy), `cwban`, `cwtrunk`, `cwdeck`;
-`kubectl get callwarden` lists all. Use the short names: another product has a kind called SecurityPolicy, too.
+Names on Kubernetes: `kubectl get cwsp` (SecurityPolicy), `cwcsp` (ClusterSecurityPolicy), `cwban`, `cwtrunk`, `cwdeck`,
+`cwrealm` (RealmBinding); `kubectl get callwarden` lists all. Use the short names: another product has a kind called
+SecurityPolicy, too.
 """
 
 

@@ -1,16 +1,17 @@
-"""The resources next to policies: bans, trunks and price lists, declared instead of created by a command.
+"""The resources next to policies: bans, trunks and price lists, declared instead of created by a command, and which
+namespaces may declare what.
 
 In: their fields, as `callwarden ban`, `trunk` and `rates` have them. Out: what becomes of them (the operator), their
 schemas (callwarden.policy.crd). They aren't layered: fields that aren't written have their defaults.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from callwarden.policy.bundle import BadPolicy, Problem, name_of, open_resource, problems_of
-from callwarden.policy.fields import FieldGroup, Many, Rule
+from callwarden.policy.fields import FieldGroup, Many, Rule, camel
 from callwarden.policy.values import Address, Duration, Moment, NumberPrefix, PeakHours, TimeZone, text
 
 NAME_MAX: Final = 64
@@ -128,7 +129,50 @@ class RateDeckSpec(FieldGroup):
     rounding: DeckRounding = Field(default=DeckRounding(), description="How the cost of a call is rounded, once.")
 
 
-SPECS: Final[dict[str, type[FieldGroup]]] = {"Ban": BanSpec, "Trunk": TrunkSpec, "RateDeck": RateDeckSpec}
+ANY: Final = "*"
+"""In a RealmBinding: every one."""
+
+
+def _alone(name: str) -> Rule:
+    """That "*" is the only item of a list."""
+    path = f"self.{camel(name)}"
+
+    def holds(binding: Any) -> bool:
+        items = getattr(binding, name)
+        return ANY not in items or len(items) == 1
+
+    cel = f"!has({path}) || !{path}.exists(item, item == '{ANY}') || size({path}) == 1"
+    return Rule((name,), cel, f'has "{ANY}" and other items: "{ANY}" includes all', holds)
+
+
+class RealmBindingSpec(FieldGroup):
+    """Which realms the resources in some namespaces may act on. The release's namespace may act on all of them."""
+
+    RULES = (_alone("namespaces"), _alone("realms"), _alone("rate_decks"))
+
+    # By name only: who may edit a namespace may label it, and reading labels takes the right to read all namespaces.
+    namespaces: Many[Annotated[str, Field(max_length=63, pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?|\*)$")]] = Field(
+        min_length=1, max_length=1_000, description='Names of namespaces, or "*": every namespace.'
+    )
+    realms: Many[Annotated[str, Field(max_length=255, pattern=r"^([A-Za-z0-9._-]+|\*)$")]] = Field(
+        min_length=1,
+        max_length=1_000,
+        description='Realms that their policies and trunks may act on, or "*": all, which bans, and policies without a '
+        "realm, need.",
+    )
+    rate_decks: Many[Annotated[str, Field(max_length=NAME_MAX, pattern=r"^([A-Za-z0-9._-]+|\*)$")]] = Field(
+        default=(),
+        max_length=1_000,
+        description='Price lists that they may import, or "*": any; with all realms they may import any.',
+    )
+
+
+SPECS: Final[dict[str, type[FieldGroup]]] = {
+    "Ban": BanSpec,
+    "Trunk": TrunkSpec,
+    "RateDeck": RateDeckSpec,
+    "RealmBinding": RealmBindingSpec,
+}
 NAMED: Final = frozenset({"Trunk", "RateDeck"})
 """Kinds that declare something with the resource's own name."""
 
@@ -144,7 +188,7 @@ class Resource:
 
 
 def parse_resource(value: object) -> Resource:
-    """A decoded Ban, Trunk or RateDeck. Raises BadPolicy with every problem it has."""
+    """A decoded Ban, Trunk, RateDeck or RealmBinding. Raises BadPolicy with every problem it has."""
     kind, metadata, spec, problems = open_resource(value, SPECS)
     if spec is not None and kind in SPECS:
         problems += problems_of(SPECS[kind], spec, "spec")

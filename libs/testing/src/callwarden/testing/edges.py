@@ -17,6 +17,7 @@ from callwarden.api.admission.v1 import admission_pb2
 from callwarden.api.events.v1 import events_pb2
 from callwarden.common.bus import Bus, Publisher
 from callwarden.common.rpc.stream import StreamPool
+from callwarden.local.system import LocalSystem
 
 SERVICE: Final = "callwarden.api.admission.v1.AdmissionService"
 CONNECT_TIMEOUT_S: Final = 30.0
@@ -75,14 +76,15 @@ class TrackedCall:
 class Edges:
     """Several edges, each with a connection to every call-admission process; one connection to NATS for all.
 
-    Use as `async with Edges(system.targets("call-admission"), system.nats_url) as edges`. Which process a call asks
+    Use as `async with Edges(system) as edges`. Which process a call asks
     first is said by number (`turn`), so that calls can be spread, or sent to two processes at once; while that process
     is down, the next one is asked, as real edges do.
     """
 
-    def __init__(self, targets: Sequence[str], nats_url: str, *, edges: int = 1) -> None:
-        self._pools = [StreamPool(SERVICE, targets, in_turn) for _ in range(edges)]
-        self._bus = Bus(nats_url, name="edges")
+    def __init__(self, system: LocalSystem, *, edges: int = 1) -> None:
+        targets, credentials = system.targets("call-admission"), system.credentials("edge-proxy")
+        self._pools = [StreamPool(SERVICE, targets, in_turn, credentials=credentials) for _ in range(edges)]
+        self._bus = Bus(system.nats_url, name="edges")
         self._stack = contextlib.AsyncExitStack()
         self.processes = len(targets)
 

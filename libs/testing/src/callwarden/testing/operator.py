@@ -16,8 +16,9 @@ from callwarden.api.admission.v1 import admission_pb2, admission_pb2_grpc
 from callwarden.api.auth.v1 import auth_pb2, auth_pb2_grpc
 from callwarden.api.payment.v1 import payment_pb2, payment_pb2_grpc
 from callwarden.api.rating.v1 import rating_pb2, rating_pb2_grpc
-from callwarden.common.rpc.client import channel, unary
-from callwarden.common.rpc.server import TlsFiles
+from callwarden.common.rpc.client import Credentials, channel, unary
+from callwarden.common.rpc.tokens import TokenFile
+from callwarden.local.run_file import token_path
 
 DEFAULT_REALM = "callwarden.local"
 PASSWORD = "correct-horse-battery"
@@ -36,9 +37,10 @@ class SystemUnderTest(Protocol):
 class OperatorClient:
     """Clients to all services of one system. Use as `async with Operator(system) as operator`."""
 
-    def __init__(self, system: SystemUnderTest, tls: TlsFiles | None = None) -> None:
+    def __init__(self, system: SystemUnderTest, credentials: Credentials | None = None) -> None:
+        """`credentials` of role admin; None: the token in the system's state folder."""
         self._system = system
-        self._tls = tls
+        self._credentials = credentials or TokenFile(token_path(system.state_dir, "admin"))
         self._channels: list[grpc.aio.Channel] = []
 
     async def __aenter__(self) -> Self:
@@ -54,7 +56,7 @@ class OperatorClient:
         await asyncio.gather(*(open_channel.close() for open_channel in self._channels))
 
     def _channel(self, service: str) -> grpc.aio.Channel:
-        self._channels.append(channel(self._system.targets(service)[0], self._tls, peer=service))
+        self._channels.append(channel(self._system.targets(service)[0], self._credentials, peer=service))
         return self._channels[-1]
 
     async def account(

@@ -18,6 +18,8 @@ from callwarden.security_policy_operator.app.bans import BanReconciler
 from callwarden.security_policy_operator.app.decks import DeckReconciler
 from callwarden.security_policy_operator.app.operator import SecurityPolicyOperator
 from callwarden.security_policy_operator.app.policies import PLURALS
+from callwarden.security_policy_operator.app.realms import PLURAL as BINDINGS
+from callwarden.security_policy_operator.app.realms import RealmBindings
 from callwarden.security_policy_operator.app.trunks import TrunkReconciler
 from callwarden.security_policy_operator.ports import ResourceReconciler
 from callwarden.security_policy_operator.settings import OperatorSettings
@@ -27,22 +29,27 @@ async def wire(settings: OperatorSettings, runtime: Runtime) -> None:
     bus = await runtime.bus()
     cluster = await runtime.open(Kubernetes())
     clock, me = runtime.clock, settings.instance
+    realms = RealmBindings(cluster, settings.lease_namespace)
     resources: list[ResourceReconciler] = []
     if settings.rate_guard is not None:
-        peer = await runtime.open(channel(settings.rate_guard, runtime.tls, peer="rate-guard"))
+        peer = await runtime.open(channel(settings.rate_guard, runtime.credentials, peer="rate-guard"))
         bans = RateGuardBans(RateGuardServiceStub(peer), bus.kv(Bucket.BANS))
-        resources.append(BanReconciler(cluster, bans, clock, me))
+        resources.append(BanReconciler(cluster, bans, realms, clock, me))
     if settings.administration is not None:
-        peer = await runtime.open(channel(settings.administration, runtime.tls, peer="administration"))
-        resources.append(TrunkReconciler(cluster, AccountServiceTrunks(AccountServiceStub(peer)), clock, me))
+        peer = await runtime.open(channel(settings.administration, runtime.credentials, peer="administration"))
+        trunks = AccountServiceTrunks(AccountServiceStub(peer))
+        resources.append(TrunkReconciler(cluster, trunks, realms, clock, me))
     if settings.rating is not None:
-        peer = await runtime.open(channel(settings.rating, runtime.tls, peer="rating"))
-        resources.append(DeckReconciler(cluster, cluster, RatingDecks(RatingServiceStub(peer)), clock, me))
+        peer = await runtime.open(channel(settings.rating, runtime.credentials, peer="rating"))
+        decks = RatingDecks(RatingServiceStub(peer))
+        resources.append(DeckReconciler(cluster, cluster, decks, realms, clock, me))
     bundles = NatsBundles(bus.kv(Bucket.POLICY), bus.kv(Bucket.POLICY_ACKS))
-    operator = SecurityPolicyOperator(cluster, bundles, clock, me=me, resync_s=settings.resync_s, resources=resources)
+    operator = SecurityPolicyOperator(
+        cluster, bundles, realms, clock, me=me, resync_s=settings.resync_s, resources=resources
+    )
     election = LeaderElection(cluster, clock, settings.lease_namespace, settings.lease_name, settings.lease_s, me)
     metrics.register(runtime.metrics, operator, election)
-    plurals = [*PLURALS.values(), *(each.plural for each in resources)]
+    plurals = [*PLURALS.values(), BINDINGS, *(each.plural for each in resources)]
     runtime.spawn("acks", operator.policies.follow_acks())
     runtime.spawn("watch", ResourceWatch(plurals, operator.changed).run())
     runtime.spawn("lead", election.run(operator.lead))

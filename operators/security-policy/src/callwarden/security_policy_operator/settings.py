@@ -15,7 +15,7 @@ class OperatorSettings(settings.Settings):
     """
 
     lease_namespace: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = "default"
-    """Namespace of the Lease by which operators elect a leader: the pod's own."""
+    """Namespace of the Lease by which operators elect a leader: the pod's own. Its resources may act on all realms."""
 
     lease_name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")] = (
         "callwarden-security-policy"

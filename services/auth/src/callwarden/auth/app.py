@@ -5,14 +5,17 @@ one sealed value on the way in, both compute and compare one digest, and both ge
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final
+from uuid import UUID
 
 from callwarden.auth.core import digest, passwords
 from callwarden.auth.core.budgets import UserBudgets
 from callwarden.auth.core.cache import ABSENT_TTL_S, KNOWN_TTL_S, CachedCredential, CredentialCache
+from callwarden.auth.core.numbers import NUMBERS_MAX, NumberTable, called_number
 from callwarden.auth.core.sealing import SALT_BYTES, CannotOpen, SealingKeys
-from callwarden.auth.core.trunks import TrunkTable
+from callwarden.auth.core.trunks import AuthTrunk, TrunkTable
 from callwarden.auth.core.users import AuthIdentity, UserKey, check_key, could_exist
 from callwarden.auth.ports import (
     AccountEventPublisher,
@@ -35,6 +38,10 @@ WAITING_MAX: Final = 8_192  # Users waiting for a look-up: half a second's worth
 TRUNK_TTL_S: Final = 60  # How long the edge may cache the answer for an address.
 TRUNKS_EVERY_S: Final = 60.0  # A backstop: changes arrive as events.
 TRUNKS_RETRY_S: Final = 1.0
+NUMBERS_PAGE: Final = 5_000  # 5 ms; others have their turn in between.
+NUMBERS_EVERY_S: Final = 60.0  # A backstop, too.
+NUMBERS_SHARE: Final = 100  # At most one part in so many of the time is spent on it.
+NUMBERS_ASKED_MAX: Final = 1_000  # changed ones in one query
 RESEAL_BATCH: Final = 200
 REFUSAL_S: Final = 0.1  # Longer than a look-up takes, shorter than anybody minds who mistyped a password.
 
@@ -48,6 +55,89 @@ class AuthStats:
         self.hits = self.misses = self.queries = 0
         self.identified = self.rejected = self.unreadable = 0
         self.slowed = 0
+
+
+class CalledNumbers:
+    """Whose numbers are, in memory: kept up to date by events, and read again now and then. What is known stays while
+    NATS or the database is away."""
+
+    def __init__(self, store: CredentialStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._table: NumberTable | None = None
+        self._all_changed = True
+        self._changed: set[str] = set()
+        self._wake = asyncio.Event()
+        self.loaded = asyncio.Event()
+
+    def __len__(self) -> int:
+        return 0 if self._table is None else len(self._table)
+
+    def owner(self, digits: str) -> UUID | None:
+        """The account that owns the number. Raises Unavailable until they are loaded."""
+        if self._table is None:
+            raise Unavailable("the numbers are not loaded yet")
+        return self._table.owner(digits)
+
+    def changed(self, numbers: Iterable[str]) -> None:
+        """These may have another owner now; none: any may have."""
+        numbers = tuple(numbers)
+        self._changed.update(numbers)
+        if not numbers or len(self._changed) > NUMBERS_MAX:
+            self._all_changed = True
+        self._wake.set()
+
+    async def follow(self) -> None:
+        """Keeps the numbers as they are in the database. Runs until it is cancelled."""
+        read_s, wait_s = self._clock.mono_s(), NUMBERS_EVERY_S
+        while True:
+            self._wake.clear()
+            left_s = read_s + wait_s - self._clock.mono_s()
+            try:
+                if self._all_changed or left_s <= 0:
+                    begun_s = self._clock.mono_s()
+                    await self._read_all()
+                    read_s = self._clock.mono_s()
+                    wait_s = max(NUMBERS_EVERY_S, NUMBERS_SHARE * (read_s - begun_s))
+                    continue
+                if self._changed:
+                    await self._read_changed()
+                    continue
+            except Unavailable as error:
+                log.warning("numbers.not_loaded", error=error)
+                left_s = TRUNKS_RETRY_S
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._wake.wait()
+
+    async def _read_all(self) -> None:
+        # Numbers that change from now on are read once more afterwards: their page may have been read before.
+        table, after = NumberTable(), ""
+        self._all_changed = False
+        try:
+            while page := await self._store.numbers(after, NUMBERS_PAGE):
+                table.append(page)
+                after = page[-1][0]
+                if len(table) >= NUMBERS_MAX:
+                    log.error("numbers.too_many", limit=NUMBERS_MAX)
+                    break
+                await asyncio.sleep(0)
+        except BaseException:
+            self._all_changed = True
+            raise
+        self._table = table
+        self.loaded.set()
+
+    async def _read_changed(self) -> None:
+        numbers = list(self._changed)[:NUMBERS_ASKED_MAX]
+        self._changed.difference_update(numbers)  # one that changes again meanwhile is read again
+        try:
+            owners = await self._store.owners(numbers)
+        except BaseException:
+            self._changed.update(numbers)
+            raise
+        if self._table is None or not self._table.change(numbers, owners):
+            self._all_changed = True
 
 
 class Auth:
@@ -77,6 +167,7 @@ class Auth:
         self._changes = 0
         self._trunks: TrunkTable | None = None
         self._trunks_changed = asyncio.Event()
+        self.numbers = CalledNumbers(accounts, clock)
         # A secret of no user, opened and compared in place of an unknown user's.
         self._nobody = UserKey("", random_bytes(16).hex())
         ha1s = digest.ha1s_of(self._nobody, random_bytes(32).hex())
@@ -130,6 +221,19 @@ class Auth:
         self.stats.identified += 1
         return AuthIdentity(trunk.account, trunk.tech_prefix, TRUNK_TTL_S, trunk.name)
 
+    def owner_of(self, called: str, tech_prefix: str) -> str | None:
+        """The account that owns the number which was called. Raises Unavailable until numbers are loaded: no call may
+        leave because we don't know yet whose number it is to."""
+        number = called_number(called, tech_prefix) if called else ""
+        owner = self.numbers.owner(number) if number else None
+        return None if owner is None else str(owner)
+
+    def trunks_of(self, account_id: str) -> tuple[AuthTrunk, ...]:
+        """By which the account gets its calls. Raises Unavailable until trunks are loaded."""
+        if self._trunks is None:
+            raise Unavailable("the trunks are not loaded yet")
+        return self._trunks.of_account(account_id)
+
     async def set_password(self, account_id: str, user: UserKey, password: str) -> None:
         """Sets the digest password of an account. An empty realm means the account's own.
 
@@ -164,12 +268,15 @@ class Auth:
             self._cache.forget_account(change.account_id)
         if change.what in ("trunk", "status", "numbers"):
             self._trunks_changed.set()
+        if change.what == "numbers":
+            self.numbers.changed(change.numbers)
 
     def forget_all(self) -> None:
         """Forgets everything, because changes may have been missed."""
         self._changes += 1
         self._cache.clear()
         self._trunks_changed.set()
+        self.numbers.changed(())
 
     async def follow_trunks(self) -> None:
         """Keeps the trunks in memory up to date with the database. Runs until it is cancelled."""
@@ -179,7 +286,7 @@ class Auth:
             self._budgets.expire(self._clock.mono_s())
             self._trunks_changed.clear()
             try:
-                self._trunks = TrunkTable(await self._accounts.sender_trunks())
+                self._trunks = TrunkTable(await self._accounts.enabled_trunks())
             except Unavailable as error:
                 log.warning("trunks.not_loaded", error=error)
                 wait_s = TRUNKS_RETRY_S

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from contextlib import suppress
 
 from callwarden.api.auth.v1 import auth_pb2_grpc
 from callwarden.auth.adapters import events_nats, metrics
@@ -18,6 +19,7 @@ from callwarden.kernel.errors import CallwardenError
 log = get_logger(__name__)
 
 RESEAL_RETRY_S = 30.0
+LOAD_S = 5.0  # For the numbers, before any call is answered.
 
 
 async def wire(settings: AuthSettings, runtime: Runtime) -> None:
@@ -32,6 +34,12 @@ async def wire(settings: AuthSettings, runtime: Runtime) -> None:
     await events_nats.follow(bus, app)
     auth_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(app), runtime.server)
     runtime.spawn("trunks", app.follow_trunks())
+    runtime.spawn("numbers", app.numbers.follow())
+    with suppress(
+        TimeoutError
+    ):  # Without the database it starts all the same, and answers as it does when that is away.
+        async with asyncio.timeout(LOAD_S):
+            await app.numbers.loaded.wait()
     runtime.spawn("reseal", _reseal(app))
 
 

@@ -5,9 +5,10 @@ implementation of CredentialStore.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
+from uuid import UUID
 
 from callwarden.auth.core.sealing import Sealed
-from callwarden.auth.core.trunks import SenderTrunk
+from callwarden.auth.core.trunks import AuthTrunk
 from callwarden.auth.core.users import AuthAccount, UserKey
 from callwarden.policy.model import PolicySpec
 
@@ -27,6 +28,8 @@ class AuthAccountChange:
     account_id: str
     what: Literal["credential", "status", "limits", "numbers", "trunk"]
     user: UserKey | None = None
+    numbers: tuple[str, ...] = ()
+    """With "numbers": those that were given or taken away (E.164 digits); none: any may have been."""
 
 
 class CredentialStore(Protocol):
@@ -36,8 +39,17 @@ class CredentialStore(Protocol):
         """The credentials of those of the users that exist, in one round trip."""
         ...
 
-    async def sender_trunks(self) -> list[SenderTrunk]:
-        """All enabled trunks of direction traffic-sender, at most TRUNKS_MAX."""
+    async def enabled_trunks(self) -> list[AuthTrunk]:
+        """All enabled trunks, at most TRUNKS_MAX."""
+        ...
+
+    async def numbers(self, after: str, limit: int) -> list[tuple[str, UUID]]:
+        """The first `limit` numbers (E.164 digits, in the order of text) after `after`, with the accounts that own
+        them."""
+        ...
+
+    async def owners(self, numbers: Sequence[str]) -> Mapping[str, UUID]:
+        """The owners of those of the numbers that have one."""
         ...
 
     async def realm_of(self, account_id: str) -> str:

@@ -72,7 +72,9 @@ async def open_calls(
     session = SESSION if database.dialect == "postgresql" else None
     hot = await runtime.open(await database.hot(connections=hot_connections, session=session))
     attempts = AdmissionAttempts(SqlAdmissionStore(hot), random.random)
-    rating = StreamPool(RATING, settings.targets(), ranking, tls=runtime.tls, peer="rating", metrics=runtime.metrics)
+    rating = StreamPool(
+        RATING, settings.targets(), ranking, credentials=runtime.credentials, peer="rating", metrics=runtime.metrics
+    )
     quotes = GrpcQuotes(await runtime.open(rating), settings.quotes_cached_max)
     await rating.wait_up(PEERS_TIMEOUT_S)
     source_trunks = SqlSourceTrunks(database)

@@ -43,7 +43,13 @@ async def wire(settings: EdgeSettings, runtime: Runtime) -> None:
 
     def pool(peer: str, service: str, addresses: str, ranking: Ranking, **options: Any) -> StreamPool:
         return StreamPool(
-            service, targets(addresses), ranking, tls=runtime.tls, peer=peer, metrics=runtime.metrics, **options
+            service,
+            targets(addresses),
+            ranking,
+            credentials=runtime.credentials,
+            peer=peer,
+            metrics=runtime.metrics,
+            **options,
         )
 
     auth = await runtime.open(pool("auth", auth_grpc.SERVICE, settings.auth_targets, rendezvous.ranking))
@@ -93,7 +99,7 @@ async def wire(settings: EdgeSettings, runtime: Runtime) -> None:
         targets(settings.rate_guard_targets),
         settings.instance,
         runtime.metrics,
-        runtime.tls,
+        runtime.credentials,
         # Milliseconds: an edge makes twenty reports a second, so a restarted one begins above where it ended.
         first_sequence=int(runtime.clock.unix_s() * 1_000),
     )

@@ -8,6 +8,7 @@ from callwarden.cli.audit.checks.pods import is_service
 from callwarden.cli.audit.finding import AuditFinding, AuditRule
 from callwarden.cli.audit.objects import Object, Objects, Workload, mapping, selects, sequence
 from callwarden.cli.yaml_lines import line_of_yaml
+from callwarden.policy.resources import ANY
 
 _OPERATOR: Final = "security-policy"
 _REPLICAS_MIN: Final = 2
@@ -173,6 +174,19 @@ def admits_anything(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]
             line_of_yaml({"metadata": {"labels": {label: "restricted"}}}),
             f"kubectl patch {one.to_kubectl} --type merge -p 'LINE'",
         )
+
+
+def binds_everything(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
+    for one in objects.of("RealmBinding"):
+        if ANY in sequence(one.spec.get("namespaces")) and ANY in sequence(one.spec.get("realms")):
+            yield AuditFinding(
+                rule,
+                rule.severity,
+                one.place,
+                "lets resources in every namespace act on all realms",
+                line_of_yaml({"spec": {"namespaces": ["NAMESPACE"]}}),
+                f"kubectl patch {one.to_kubectl} --type merge -p 'LINE', with the namespaces that need it",
+            )
 
 
 def not_applied(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
 from callwarden.cli.audit.local import trunk_of
-from callwarden.cli.audit.objects import RUN_ALWAYS, Object, Objects, to_kubectl
+from callwarden.cli.audit.objects import RUN_ALWAYS, Object, Objects, mapping, sequence, to_kubectl
 from callwarden.cli.audit.report import Evidence
 from callwarden.policy.bundle import BadPolicy, Document, PolicySet
 from callwarden.policy.model import CLUSTER_KIND, KIND
 
+_NOT_ALLOWED: Final = "RealmNotAllowed"  # as the operator reports it
 SELECTOR: Final = "app.kubernetes.io/part-of=callwarden"
 _REQUEST_TIMEOUT_S: Final = 20
 _TIMEOUT_S: Final = 60.0  # kubectl follows pages, each within the request's time.
@@ -29,6 +30,7 @@ _LABELLED: Final = (
     *("deployments.apps", "daemonsets.apps", "statefulsets.apps", "cronjobs.batch", "jobs.batch", "pods"),
     *("services", "configmaps", "roles.rbac.authorization.k8s.io"),
 )
+_BINDINGS: Final = ("realmbindings.callwarden.io",)
 _BESIDE: Final = (
     *("networkpolicies.networking.k8s.io", "poddisruptionbudgets.policy", "horizontalpodautoscalers.autoscaling"),
     *("rolebindings.rbac.authorization.k8s.io", "serviceaccounts"),
@@ -119,7 +121,7 @@ def evidence(kubectl: Kubectl, *, namespace: str = "", selector: str = SELECTOR)
     unseen: dict[str, str] = {}  # Kinds, as plurals, and why.
     resources = _known(kubectl, unseen, _POLICIES, "--all-namespaces")
     objects = [Object(body) for body in _known(kubectl, unseen, _LABELLED, *where, f"--selector={selector}")]
-    for kinds, arguments in ((_BESIDE, where), (_CLUSTER_WIDE, (f"--selector={selector}",))):
+    for kinds, arguments in ((_BINDINGS, ()), (_BESIDE, where), (_CLUSTER_WIDE, (f"--selector={selector}",))):
         objects += map(Object, _optional(kubectl, unseen, kinds, *arguments))
     if spaces := {one.namespace for one in objects if one.kind in RUN_ALWAYS}:
         found = map(Object, _optional(kubectl, unseen, ("namespaces",)))
@@ -175,8 +177,12 @@ def _optional(
 
 
 def _documents(bodies: Sequence[Mapping[str, Any]]) -> Iterator[Document]:
-    """The valid policies: a refused one protects nothing, and its status says so."""
+    """The valid policies: a refused one protects nothing, and its status says so, also where its namespace may not act
+    on its realm."""
     for body in bodies:
+        conditions = map(mapping, sequence(mapping(body.get("status")).get("conditions")))
+        if any(one.get("reason") == _NOT_ALLOWED for one in conditions):
+            continue
         known = {key: value for key, value in body.items() if key in ("apiVersion", "kind", "metadata", "spec")}
         try:
             yield Document.from_object(known)

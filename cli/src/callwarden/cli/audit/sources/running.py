@@ -21,7 +21,7 @@ from callwarden.local.run_file import NotRunning, RunFile
 from callwarden.schema.tables import ledger_entry
 
 # Keys and passwords, what the services say of calls, and the data themselves.
-_SECRETS: Final = ("keys.json", "run.json", "nats/nats.conf", "log/*.log*", "postgres", "spool/*")
+_SECRETS: Final = ("keys.json", "run.json", "tokens/*", "nats/nats.conf", "log/*.log*", "postgres", "spool/*")
 _DATABASE_TIMEOUT_S: Final = 5.0
 _GRANT: Final = ("grantee", "table_name", "privilege_type")
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import nats
 import nats.errors
@@ -11,7 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from callwarden.common.bus import consumer, streams
+from callwarden.common.bus import consumer, rights, streams
 from callwarden.common.bus.kv import KeyValue
 from callwarden.common.bus.publisher import Publisher
 from callwarden.common.bus.spool import Spool
@@ -46,10 +47,12 @@ class Bus:
         declare: bool = True,
         start_timeout_s: float = 15.0,
     ) -> None:
-        """`url` may be several with commas. `stopping` ends consumers. `declare`: make streams and buckets as they
-        are said to be; False only for tools that look at a system without touching it.
+        """`url` may be several with commas; its user says what we may do, see `rights`. `stopping` ends consumers.
+        `declare`: make streams and buckets as they are said to be; False only for tools that look at a system without
+        touching it.
         """
         self._urls = [part.strip() for part in url.split(",")]
+        self._user = urlsplit(self._urls[0]).username or ""
         self._name = name
         self._replicas = replicas
         self._declare = declare
@@ -80,12 +83,13 @@ class Bus:
                     max_reconnect_attempts=-1,
                     ping_interval=PING_INTERVAL_S,
                     pending_size=PENDING_BYTES_MAX,
+                    inbox_prefix=rights.inbox_of(self._user),
                     error_cb=self._failed,
                     disconnected_cb=self._disconnected,
                     reconnected_cb=self._reconnected,
                 )
                 if self._declare:
-                    await streams.declare(self.jetstream, self._replicas)
+                    await self._declare_all()
         except (TimeoutError, OSError, nats.errors.Error) as error:
             await self._close()
             raise Unavailable(f"NATS at {where} is not available") from error
@@ -106,6 +110,9 @@ class Bus:
         return lambda: self._on_reconnect.discard(callback)
 
     async def _failed(self, error: Exception) -> None:
+        if "permissions violation" in str(error).lower():  # no outage: it lasts until somebody sets the rights right
+            log.error("bus.denied", error=error, with_traceback=False, user=self._user)
+            return
         # Each failed attempt to reconnect comes here, too: what matters is said once, in _disconnected.
         log.debug("bus.error", error=repr(error))
 
@@ -121,7 +128,10 @@ class Bus:
         if self._declare:
             # A server that came back without its disk has none of them.
             with suppress(nats.errors.Error, TimeoutError):
-                await streams.declare(self.jetstream, self._replicas)
+                await self._declare_all()
+
+    async def _declare_all(self) -> None:
+        await streams.declare(self.jetstream, self._replicas, update=rights.may_update(self._user))
 
     def kv(self, bucket: streams.Bucket) -> KeyValue:
         """The bucket."""

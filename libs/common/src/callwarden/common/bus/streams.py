@@ -1,7 +1,7 @@
 """The JetStream streams and key-value buckets, and their retention. Every process declares them.
 
-The only place for both (DESIGN.md "NATS"). All processes declare all of them when they connect, so the order of start
-does not matter; declaring what exists unchanged has no effect.
+The only place for both (DESIGN.md "NATS"). All processes make those that aren't there when they connect, so the order
+of start does not matter; only one service may change those that are (`rights`).
 """
 
 import asyncio
@@ -11,6 +11,10 @@ from typing import Final
 
 from nats.js import JetStreamContext, api
 from nats.js.errors import BadRequestError
+
+from callwarden.common.logs import get_logger
+
+log = get_logger(__name__)
 
 _DAY_S: Final = 86_400.0
 _GIB: Final = 1024**3
@@ -89,21 +93,26 @@ BUCKETS: Final[dict[Bucket, BucketSpec]] = {
 }
 
 
-async def declare(jetstream: JetStreamContext, replicas: int) -> None:
-    """Have every stream and bucket as said above. Raises nats errors when the server can't."""
+async def declare(jetstream: JetStreamContext, replicas: int, *, update: bool = True) -> None:
+    """Have every stream and bucket as said above; without `update`, leave one that is there as it is. Raises nats
+    errors when the server can't.
+    """
     configs = [_stream_config(stream, replicas) for stream in Stream] + [
         _bucket_config(bucket, replicas) for bucket in Bucket
     ]
-    await asyncio.gather(*(_declare(jetstream, config) for config in configs))
+    await asyncio.gather(*(_declare(jetstream, config, update) for config in configs))
 
 
-async def _declare(jetstream: JetStreamContext, config: api.StreamConfig) -> None:
+async def _declare(jetstream: JetStreamContext, config: api.StreamConfig, update: bool) -> None:
     try:
         await jetstream.add_stream(config)
     except BadRequestError as error:
         if error.err_code != _NAME_IN_USE:
             raise
-        await jetstream.update_stream(config)
+        if update:
+            await jetstream.update_stream(config)
+        else:
+            log.info("streams.kept", stream=config.name)  # differs from what we would make; who may change it does
 
 
 _NAME_IN_USE: Final = 10058  # "stream name already in use with a different configuration"

@@ -5,16 +5,20 @@ load that is too high already.
 """
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
 
 from callwarden.common.rpc.interceptors import ERROR_KEY, ClientInterceptor
-from callwarden.common.rpc.renewing import RenewingChannel
+from callwarden.common.rpc.renewing import RenewingChannel, TokenChannel
 from callwarden.common.rpc.server import KEEPALIVE_OPTIONS, MESSAGE_BYTES_MAX, TlsFiles
 from callwarden.common.rpc.status import to_error
+from callwarden.common.rpc.tokens import TokenFile
 from callwarden.kernel.errors import CallwardenError
+
+# Who a client is.
+Credentials: TypeAlias = TlsFiles | TokenFile
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -37,19 +41,21 @@ _OPTIONS: Final[tuple[tuple[str, int], ...]] = (
 )
 
 
-def channel(target: str, tls: TlsFiles | None = None, *, peer: str = "") -> grpc.aio.Channel:
+def channel(target: str, credentials: Credentials | None = None, *, peer: str = "") -> grpc.aio.Channel:
     """A channel to `host:port`. Connects when first used. Close it: `async with channel(…) as c` or runtime.open().
 
-    With `tls` the server must be `peer`, a service's name (`rate-guard`), whatever the address is: pods are found by
+    `credentials` say who we are: certificates of mutual TLS, or a token; our servers answer nobody else. With
+    certificates the server must be `peer`, a service's name (`rate-guard`), whatever the address is: pods are found by
     theirs, which no certificate can name. Empty: the target's host, as on the web. OSError if its files can't be read.
     """
     interceptors = (ClientInterceptor(),)
-    if tls is None:
-        return grpc.aio.insecure_channel(target, options=_OPTIONS, interceptors=interceptors)
+    if not isinstance(credentials, TlsFiles):
+        plain = grpc.aio.insecure_channel(target, options=_OPTIONS, interceptors=interceptors)
+        return plain if credentials is None else TokenChannel(credentials, plain)
     options = (*_OPTIONS, ("grpc.ssl_target_name_override", peer)) if peer else _OPTIONS
     return RenewingChannel(
-        tls,
-        lambda credentials: grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors),
+        credentials,
+        lambda read: grpc.aio.secure_channel(target, read, options=options, interceptors=interceptors),
     )
 
 

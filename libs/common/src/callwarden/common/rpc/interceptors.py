@@ -1,4 +1,5 @@
-"""What happens around every RPC: errors become statuses, deadlines exist, trace and Call-ID are passed on.
+"""What happens around every RPC: callers are known and allowed, errors become statuses, deadlines exist, trace and
+Call-ID are passed on.
 
 No text of an exception leaves the process: a CallwardenError speaks for itself, everything else is logged here and
 answered with a fixed INTERNAL, for unary and streaming handlers both (grpc.aio would send `str(exception)`).
@@ -18,6 +19,7 @@ from callwarden.common import trace
 from callwarden.common.logs import get_logger
 from callwarden.common.metrics import Metric, Metrics
 from callwarden.common.rpc.direct import DirectListener
+from callwarden.common.rpc.gate import Gate, Roles
 from callwarden.common.rpc.status import to_status
 from callwarden.common.telemetry import Tracer
 from callwarden.kernel.errors import CallwardenError, ErrorKind, TimedOut
@@ -42,10 +44,12 @@ class Serving:
     metrics: Metrics = field(default_factory=Metrics)
     direct: DirectListener = field(default_factory=DirectListener)
     """Where streams may continue outside gRPC; offered once the server has started it."""
+    gate: Gate = field(default_factory=Gate)
+    """Whom it lets in."""
 
 
-# Set for each RPC: the server it came to, and the full name of the method.
-SERVING: ContextVar[tuple[Serving, str] | None] = ContextVar("callwarden_serving", default=None)
+# Set for each RPC: the server it came to, the full name of the method, and what its caller is.
+SERVING: ContextVar[tuple[Serving, str, Roles] | None] = ContextVar("callwarden_serving", default=None)
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
@@ -90,16 +94,16 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, method: str, inner: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         counts = _Counts(self._serving.metrics, method)
-        tracer = self._serving.tracer
+        tracer, gate = self._serving.tracer, self._serving.gate
 
         async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             started_s = time.monotonic()
             remaining_s: float | None = context.time_remaining()
             budget_s = DEADLINE_DEFAULT_S if remaining_s is None else remaining_s
-            SERVING.set((self._serving, method))
             trace.set_scope(_scope_of(context, started_s + budget_s))
             code = grpc.StatusCode.OK
             try:
+                SERVING.set((self._serving, method, gate.admit(method, context)))
                 with tracer.span(method):
                     # grpc cancels the handler when the caller's deadline passes; ours is for callers without one.
                     async with asyncio.timeout(budget_s if remaining_s is None else None):
@@ -120,13 +124,13 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         return handle
 
     def _streaming(self, method: str, inner: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
-        counts = _Counts(self._serving.metrics, method)
+        counts, gate = _Counts(self._serving.metrics, method), self._serving.gate
 
         async def handle(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            SERVING.set((self._serving, method))
             trace.set_scope(_scope_of(context, None))  # a stream lives as long as it lives: no deadline
             code = grpc.StatusCode.OK
             try:
+                SERVING.set((self._serving, method, gate.admit(method, context)))
                 replies = inner(request, context)
                 if hasattr(replies, "__aiter__"):
                     async for reply in replies:

@@ -14,8 +14,9 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from callwarden.common.logs import get_logger
+from callwarden.common.rpc.access import callers_of
 from callwarden.common.rpc.interceptors import ServerInterceptor, Serving
-from callwarden.kernel.errors import Invalid
+from callwarden.kernel.errors import Internal, Invalid
 
 log = get_logger(__name__)
 
@@ -47,7 +48,9 @@ class Server(grpc.aio.Server):
     """Hand it to a generated `add_…Servicer_to_server(servicer, server)`; the runtime starts and drains it."""
 
     def __init__(self, listen: str, serving: Serving, tls: "TlsFiles | None" = None, *, direct: bool = True) -> None:
-        """`direct`: offer streams a bare connection outside gRPC, see rpc.direct; never with `tls`."""
+        """`direct`: offer streams a bare connection outside gRPC, see rpc.direct; never with `tls`. Who is served is
+        what `serving.gate` says.
+        """
         self.serving = serving
         self._direct = direct and tls is None
         self._listen = listen
@@ -63,7 +66,10 @@ class Server(grpc.aio.Server):
         self._server.add_generic_rpc_handlers(generic_rpc_handlers)
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
-        """Called by generated code."""
+        """Called by generated code. Raises Internal for a method that doesn't say who may call it."""
+        for name in method_handlers:
+            if not self.serving.gate.is_open and not callers_of(f"/{service_name}/{name}"):
+                raise Internal(f"{service_name}/{name} doesn't say who may call it")
         self._services.append(service_name)
         self._server.add_registered_method_handlers(service_name, method_handlers)
 

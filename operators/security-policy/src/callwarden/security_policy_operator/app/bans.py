@@ -8,7 +8,9 @@ from callwarden.common.logs import get_logger
 from callwarden.kernel.clock import Clock, UnixS
 from callwarden.kernel.errors import CallwardenError, Exhausted, Invalid
 from callwarden.security_policy_operator.app.managed import ManagedResources, each
+from callwarden.security_policy_operator.app.realms import RealmBindings
 from callwarden.security_policy_operator.core.bans import AppliedBan, BanOrder, address_of, decide
+from callwarden.security_policy_operator.core.realms import NOT_ALLOWED
 from callwarden.security_policy_operator.core.resource import ManagedResource, Refusal
 from callwarden.security_policy_operator.core.status import moment_of, unavailable
 from callwarden.security_policy_operator.ports import BanRegistry, ClusterApi
@@ -24,15 +26,15 @@ class BanReconciler:
 
     plural = PLURAL
 
-    def __init__(self, cluster: ClusterApi, bans: BanRegistry, clock: Clock, me: str) -> None:
+    def __init__(self, cluster: ClusterApi, bans: BanRegistry, realms: RealmBindings, clock: Clock, me: str) -> None:
         """`me`: this process, as Events name it."""
         self._resources = ManagedResources(cluster, clock, me, "Ban", PLURAL, FINALIZER)
-        self._bans, self._clock = bans, clock
+        self._bans, self._realms, self._clock = bans, realms, clock
         self._ends_s = math.inf  # Unix time at which the next one expires
 
     async def reconcile(self) -> None:
-        resources = await self._resources.list()
-        decisions = decide(resources, self._clock.unix_s())
+        grants, resources = await self._realms.grants(), await self._resources.list()
+        decisions = decide(resources, self._clock.unix_s(), grants)
         orders = [decision for _, decision in decisions if isinstance(decision, BanOrder)]
         self._ends_s = min((order.until_s for order in orders if order.until_s is not None), default=math.inf)
         # All of them first: while NATS is away none of what follows is tried.
@@ -47,7 +49,7 @@ class BanReconciler:
                 resource,
                 self._keep(resource, decision, existing[decision.address])
                 if isinstance(decision, BanOrder)
-                else self._resources.refused(resource, decision),
+                else self._refuse(resource, decision, still=address_of(resource) in existing),
             )
             for resource, decision in decisions
         )
@@ -76,6 +78,14 @@ class BanReconciler:
             log.info("ban.added", address=order.address, until_s=order.until_s or 0.0)
         until = None if order.until_s is None else moment_of(UnixS(order.until_s))
         await self._resources.applied(resource, "Banned", "The address is banned on every edge.", until=until)
+
+    async def _refuse(self, resource: ManagedResource, refusal: Refusal, *, still: bool) -> None:
+        """`still`: another Ban names the address."""
+        if refusal.reason != NOT_ALLOWED:
+            await self._resources.refused(resource, refusal)
+            return
+        await self._lift(resource, still=still)
+        await self._resources.refused(resource, refusal, held=None)
 
     async def _lift(self, resource: ManagedResource, *, still: bool) -> None:
         """`still`: another Ban names the address."""

@@ -17,8 +17,10 @@ from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Conflict, Denied, Invalid, NotFound
 from callwarden.policy.resources import RateDeckSpec
 from callwarden.security_policy_operator.app.managed import ManagedResources, each
+from callwarden.security_policy_operator.app.realms import RealmBindings
 from callwarden.security_policy_operator.core.decks import DeckImport, DeckOutcome, csv_of, digest_of, shown
 from callwarden.security_policy_operator.core.names import decide
+from callwarden.security_policy_operator.core.realms import NOT_ALLOWED
 from callwarden.security_policy_operator.core.resource import ManagedResource, Refusal
 from callwarden.security_policy_operator.core.status import Json, unavailable
 from callwarden.security_policy_operator.ports import ClusterApi, ConfigMaps, DeckRegistry
@@ -28,6 +30,7 @@ log = get_logger(__name__)
 PLURAL: Final = "ratedecks"
 PEEK_S: Final = 2.0  # between two looks at the versions of the ConfigMaps
 PEEKS_PER_S_MAX: Final = 5.0  # what an API server doesn't notice
+_NAMELESS: Final = frozenset({"Conflict", NOT_ALLOWED})  # refusals of those that don't have their name
 _KEPT: Final = ("rates", "version", "digest")  # of the status: they are about the list in force
 
 
@@ -37,17 +40,24 @@ class DeckReconciler:
     plural = PLURAL
 
     def __init__(
-        self, cluster: ClusterApi, config_maps: ConfigMaps, decks: DeckRegistry, clock: Clock, me: str
+        self,
+        cluster: ClusterApi,
+        config_maps: ConfigMaps,
+        decks: DeckRegistry,
+        realms: RealmBindings,
+        clock: Clock,
+        me: str,
     ) -> None:
         """`me`: this process, as Events name it."""
-        self._config_maps, self._decks = config_maps, decks
+        self._config_maps, self._decks, self._realms = config_maps, decks, realms
         self._resources = ManagedResources(cluster, clock, me, "RateDeck", PLURAL)
         self._pause_s = math.inf
         self._outcomes: dict[str, DeckOutcome] = {}
         """By uid, so that a known file isn't read and sent again in each round."""
 
     async def reconcile(self) -> None:
-        decisions = decide(await self._resources.list(), RateDeckSpec)
+        grants, resources = await self._realms.grants(), await self._resources.list()
+        decisions = decide(resources, RateDeckSpec, _has, lambda resource, _: grants.deny_deck(resource))
         uids = {resource.uid for resource, _ in decisions}
         self._outcomes = {uid: outcome for uid, outcome in self._outcomes.items() if uid in uids}
         self._pause_s = max(PEEK_S, len(uids) / PEEKS_PER_S_MAX) if uids else math.inf
@@ -126,7 +136,17 @@ class DeckReconciler:
 
     async def _refuse(self, resource: ManagedResource, refusal: Refusal, errors: Sequence[str] = ()) -> None:
         """The list that was imported before stays in force."""
-        await self._resources.refused(resource, refusal, **_kept(resource.status), errors=list(errors))
+        kept = _kept(resource.status)
+        if refusal.reason in _NAMELESS:
+            # Another resource may replace the list now: once it has the name again, it imports its file again.
+            self._outcomes.pop(resource.uid, None)
+            kept = {}
+        await self._resources.refused(resource, refusal, **kept, errors=list(errors))
+
+
+def _has(resource: ManagedResource) -> bool:
+    """Whether the list in force is this one's."""
+    return "digest" in resource.status
 
 
 def _kept(status: Mapping[str, Any]) -> Json:

@@ -28,16 +28,22 @@ class ManagedResources:
         return [ManagedResource.of(self._kind, body) for body in await self._cluster.list(self._plural)]
 
     def is_held(self, resource: ManagedResource) -> bool:
-        return self._finalizer in resource.finalizers
+        """Whether the service may have something of it. A finalizer alone doesn't say so: whoever may create a resource
+        may write one, and by deleting it would remove what belongs to others. Only the operator may write status."""
+        return self._finalizer in resource.finalizers and resource.was_held
 
     async def hold(self, resource: ManagedResource) -> bool:
         """Keeps it until `release`. False if it has gone meanwhile."""
         assert self._finalizer is not None
-        return self.is_held(resource) or await self._finalize(resource, [*resource.finalizers, self._finalizer])
+        others = [name for name in resource.finalizers if name != self._finalizer]
+        return self.is_held(resource) or (
+            await self._finalize(resource, [*others, self._finalizer])
+            and await self._patch(resource, {"status": {"held": True}}, status=True)
+        )
 
     async def release(self, resource: ManagedResource, reason: str = "", message: str = "") -> None:
         """`reason`: what became of what the service had of it, for an Event."""
-        if not self.is_held(resource):
+        if self._finalizer not in resource.finalizers:
             return
         others = [name for name in resource.finalizers if name != self._finalizer]
         if await self._finalize(resource, others) and reason:
@@ -49,10 +55,14 @@ class ManagedResources:
 
     async def applied(self, resource: ManagedResource, reason: str, message: str, **fields: Any) -> None:
         """What it asks for is in force. `fields`: of its status; those that are None are removed."""
+        if self._finalizer is not None:
+            fields["held"] = True
         await self._report(resource, simple_status(resource, reason, message, self._clock.unix_s()), fields)
 
     async def refused(self, resource: ManagedResource, refusal: Refusal, **fields: Any) -> None:
-        """What it asks for isn't in force, or not yet."""
+        """What it asks for isn't in force, or not yet; something else of it may be, unless `held` is None."""
+        if self._finalizer is not None and resource.was_held:
+            fields.setdefault("held", True)
         status = simple_status(
             resource, refusal.reason, refusal.message, self._clock.unix_s(), accepted=refusal.accepted, applied=False
         )

@@ -10,6 +10,7 @@ from callwarden.common.logs import get_logger
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Conflict
 from callwarden.security_policy_operator.app.policies import PolicyReconciler
+from callwarden.security_policy_operator.app.realms import RealmBindings
 from callwarden.security_policy_operator.ports import BundleStore, ClusterApi, ResourceReconciler
 
 log = get_logger(__name__)
@@ -26,6 +27,7 @@ class SecurityPolicyOperator:
         self,
         cluster: ClusterApi,
         bundles: BundleStore,
+        realms: RealmBindings,
         clock: Clock,
         *,
         me: str,
@@ -36,7 +38,7 @@ class SecurityPolicyOperator:
         self.rounds: Counter[str] = Counter()
         """Since the start, by how they ended: done, conflict, failed."""
         self._resync_s = resync_s
-        self.policies = PolicyReconciler(cluster, bundles, clock, me, lambda: self._reports.changed())
+        self.policies = PolicyReconciler(cluster, bundles, realms, clock, me, lambda: self._reports.changed())
         self._reports = self._follower(self.policies.report, lambda: self.policies.until_report_s(resync_s))
         # Each with rounds of its own: policies don't wait for services that are away.
         self._reconcilers = [

@@ -16,6 +16,7 @@ from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import NotFound
 from callwarden.policy.bundle import Key, PolicySet
 from callwarden.security_policy_operator.app.managed import notify
+from callwarden.security_policy_operator.app.realms import RealmBindings
 from callwarden.security_policy_operator.core.plan import PolicyPlan, PolicyVerdict, plan, unknown
 from callwarden.security_policy_operator.core.resource import ManagedResource
 from callwarden.security_policy_operator.core.status import (
@@ -59,11 +60,17 @@ class PolicyReconciler:
     """`reconcile` and `report` in rounds of their own while this process leads, `follow_acks` always."""
 
     def __init__(
-        self, cluster: ClusterApi, bundles: BundleStore, clock: Clock, me: str, report_due: Callable[[], None]
+        self,
+        cluster: ClusterApi,
+        bundles: BundleStore,
+        realms: RealmBindings,
+        clock: Clock,
+        me: str,
+        report_due: Callable[[], None],
     ) -> None:
         """`me`: this process, as Events name it. `report_due` is called when `report` has something to write."""
         self._cluster, self._bundles, self._clock, self._me = cluster, bundles, clock, me
-        self._report_due = report_due
+        self._realms, self._report_due = realms, report_due
         self._acks: dict[str, Ack] = {}
         self.acks_known = asyncio.Event()
         self._round: _Round | None = None
@@ -95,10 +102,10 @@ class PolicyReconciler:
 
     async def reconcile(self) -> None:
         """Bring the bundle in line with the resources. Raises Unavailable, and Conflict if someone else wrote it."""
-        resources = await self._list()
+        grants, resources = await self._realms.grants(), await self._list()
         applied, written_s, sequence = await self._bundles.read()
         # Off the loop, which renews the Lease: a thousand policies that contradict each other take seconds.
-        wanted = await asyncio.to_thread(plan, resources, applied)
+        wanted = await asyncio.to_thread(plan, resources, applied, grants)
         await _all(
             self._hold(resource)
             for resource in resources
@@ -141,7 +148,7 @@ class PolicyReconciler:
             verdict = last.plan.verdicts.get(resource.key)
             if verdict is None:
                 continue  # it is being deleted
-            refused += not verdict.accepted
+            refused += not verdict.is_carried_out
             revision = revision_of(resource, verdict, self._since.get(resource.key, 0), last.applied.revision)
             state = AppliedState(revision, last.written_s, _is_stressed(verdict, stressed))
             status = status_of(resource, verdict, state, acks, unix_s)

@@ -11,7 +11,9 @@ from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Conflict, Denied, Exhausted, Invalid, NotFound, Unavailable
 from callwarden.policy.resources import TrunkSpec
 from callwarden.security_policy_operator.app.managed import ManagedResources, each
+from callwarden.security_policy_operator.app.realms import RealmBindings
 from callwarden.security_policy_operator.core.names import decide
+from callwarden.security_policy_operator.core.realms import RealmGrants
 from callwarden.security_policy_operator.core.resource import ManagedResource, Refusal
 from callwarden.security_policy_operator.core.status import unavailable
 from callwarden.security_policy_operator.core.trunks import TrunkDifference, TrunkState, change_of, trunk_of
@@ -31,16 +33,18 @@ class TrunkReconciler:
 
     plural = PLURAL
 
-    def __init__(self, cluster: ClusterApi, trunks: TrunkRegistry, clock: Clock, me: str) -> None:
+    def __init__(
+        self, cluster: ClusterApi, trunks: TrunkRegistry, realms: RealmBindings, clock: Clock, me: str
+    ) -> None:
         """`me`: this process, as Events name it."""
         self._resources = ManagedResources(cluster, clock, me, "Trunk", PLURAL, FINALIZER)
-        self._trunks = trunks
+        self._trunks, self._realms = trunks, realms
 
     async def reconcile(self) -> None:
-        resources = await self._resources.list()
+        grants, resources = await self._realms.grants(), await self._resources.list()
         if not resources:
             return
-        decisions = decide(resources, TrunkSpec)
+        decisions = decide(resources, TrunkSpec, self._resources.is_held, grants.deny_trunk)
         try:
             existing = {trunk.name: trunk for trunk in await self._trunks.list()}
         except CallwardenError as error:
@@ -48,6 +52,9 @@ class TrunkReconciler:
                 refusal = decision if isinstance(decision, Refusal) else unavailable(SERVICE, error.message)
                 await self._resources.refused(resource, refusal)
             raise Unavailable(f"{SERVICE}: {error.message}") from error
+        denied = {
+            resource.uid: self._denied(resource, existing.get(resource.key.name), grants) for resource in resources
+        }
         kept: set[str] = set()
         present = (
             (
@@ -57,17 +64,30 @@ class TrunkReconciler:
                 else self._resources.refused(resource, decision),
             )
             for resource, decision in decisions
+            if denied[resource.uid] is None
         )
         # After those that stay: one of them may take over the trunk of a deleted one.
         deleted = (
-            (resource, self._drop(resource, existing.get(resource.key.name), kept))
+            (resource, self._delete(resource, existing.get(resource.key.name), kept))
             for resource in resources
             if resource.is_deleted
         )
-        await each(chain(present, deleted))
+        withdrawn = (
+            (resource, self._withdraw(resource, reason, existing[resource.key.name], kept))
+            for resource, _ in decisions
+            if (reason := denied[resource.uid]) is not None
+        )
+        await each(chain(present, deleted, withdrawn))
 
     def pause_s(self) -> float:
         return math.inf
+
+    def _denied(self, resource: ManagedResource, trunk: TrunkState | None, grants: RealmGrants) -> Refusal | None:
+        """Why it may no longer have the trunk that is its own. The realm of the trunk's account counts, which edits of
+        the resource don't change."""
+        if trunk is None or not self._resources.is_held(resource):
+            return None
+        return grants.deny_realm(resource.key.namespace, trunk.realm, f"The trunk's account is of realm {trunk.realm}")
 
     async def _keep(
         self, resource: ManagedResource, spec: TrunkSpec, existing: TrunkState | None, kept: set[str]
@@ -132,20 +152,36 @@ class TrunkReconciler:
             await self._trunks.update(change)
             log.info("trunk.changed", name=wanted.name, fields=change.written_fields)
 
-    async def _drop(self, resource: ManagedResource, existing: TrunkState | None, kept: Container[str]) -> None:
-        """`kept`: the names of trunks that belong to another resource now."""
+    async def _withdraw(
+        self, resource: ManagedResource, denied: Refusal, existing: TrunkState, kept: Container[str]
+    ) -> None:
+        """It isn't allowed the trunk any more."""
+        why = await self._drop(resource, existing, kept)
+        if why:
+            text = f"{denied.message} Its trunk is disabled, not deleted: {why}."
+            await self._resources.refused(resource, replace(denied, message=text))
+        else:
+            await self._resources.refused(resource, denied, held=None)
+
+    async def _delete(self, resource: ManagedResource, existing: TrunkState | None, kept: Container[str]) -> None:
+        if why := await self._drop(resource, existing, kept):
+            refusal = Refusal("Routed", f"Disabled, not deleted: {why}.", accepted=True)
+            await self._resources.refused(resource, refusal)
+
+    async def _drop(self, resource: ManagedResource, existing: TrunkState | None, kept: Container[str]) -> str:
+        """Why its trunk can't be deleted and is disabled instead; "": it is gone, or was never its own. `kept`: the
+        names of trunks that belong to another resource now."""
         name = resource.key.name
         if not self._resources.is_held(resource) or name in kept:
             await self._resources.release(resource)
-            return
+            return ""
         try:
             deleted = await self._trunks.delete(name)
         except Conflict as error:  # a route leads to it: until someone removes the route no call passes
             change = change_of(existing, replace(existing, enabled=False)) if existing is not None else None
             if change is not None:
                 await self._trunks.update(change)
-            refusal = Refusal("Routed", f"Disabled, not deleted: {error.message}.", accepted=True)
-            await self._resources.refused(resource, refusal)
-            return
+            return error.message
         log.info("trunk.deleted", name=name, deleted=deleted)
         await self._resources.release(resource, "Deleted" if deleted else "", "The trunk no longer exists.")
+        return ""

@@ -1,6 +1,7 @@
 """Ban resources: which address is banned by which of them, and until when.
 
-In: what a schema can't check, times that are up, two that name one address. Out: banning them (app.bans).
+In: what a schema can't check, times that are up, two that name one address, namespaces that may ban none. Out: banning
+them (app.bans).
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ from typing import Any, Final
 from callwarden.kernel.clock import UnixS
 from callwarden.policy.resources import BanSpec
 from callwarden.policy.values import seconds_of
+from callwarden.security_policy_operator.core.realms import RealmGrants
 from callwarden.security_policy_operator.core.resource import ManagedResource, Refusal, spec_of
 
 _NEAR_S: Final = 3.0  # rate-guard keeps whole seconds, and the call takes a moment
@@ -44,12 +46,14 @@ class AppliedBan:
     """Unix time; 0: until it is lifted."""
 
 
-def decide(resources: Iterable[ManagedResource], unix_s: UnixS) -> list[tuple[ManagedResource, BanOrder | Refusal]]:
+def decide(
+    resources: Iterable[ManagedResource], unix_s: UnixS, grants: RealmGrants
+) -> list[tuple[ManagedResource, BanOrder | Refusal]]:
     """What becomes of each resource that isn't being deleted, the older ones first."""
     found: list[tuple[ManagedResource, BanOrder | Refusal]] = []
     banned: dict[str, ManagedResource] = {}
     for resource in sorted((one for one in resources if not one.is_deleted), key=lambda one: one.age):
-        decision = _read(resource, unix_s)
+        decision = grants.deny_ban(resource) or _read(resource, unix_s)
         if isinstance(decision, BanOrder) and banned.setdefault(decision.address, resource) is not resource:
             other = banned[decision.address].metadata
             name = f"{other.get('namespace')}/{other.get('name')}"

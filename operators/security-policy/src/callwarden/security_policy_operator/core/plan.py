@@ -1,7 +1,8 @@
 """Which policies are in force: all resources of a cluster and the bundle so far in, the documents of the next bundle
 and a verdict on each resource out.
 
-In: what a schema can't check, conflicts, the last good version of a policy that became invalid. Out: reading resources,
+In: what a schema can't check, conflicts, realms that a namespace may not act on, the last good version of a policy that
+became invalid. Out: reading resources,
 writing the bundle, status (`status`). An invalid policy never takes another one down with it: it is refused with field
 and reason, its last good version stays in force, and all others apply.
 """
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 from callwarden.policy.bundle import DOCUMENTS_MAX, BadPolicy, Document, Key, PolicySet
 from callwarden.policy.fields import leaves
+from callwarden.security_policy_operator.core.realms import NOT_ALLOWED, RealmGrants
 from callwarden.security_policy_operator.core.resource import ManagedResource
 
 # Two policies with the same pair must not set the same field. The pair itself is a place, not a setting.
@@ -32,6 +34,13 @@ class PolicyVerdict:
     document: Document | None
     """What of it is in force: its present form, or where that was refused its last good one; None: nothing."""
     warnings: tuple[str, ...] = ()
+    denied: str = ""
+    """Why a valid policy may not act on its realm; empty: it may."""
+
+    @property
+    def is_carried_out(self) -> bool:
+        """Whether its present form is in force."""
+        return self.accepted and not self.denied
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +55,23 @@ class PolicyPlan:
         return _content(self.documents) != _content(applied.documents)
 
 
-def plan(resources: Iterable[ManagedResource], applied: PolicySet) -> PolicyPlan:
-    """What is to be in force, given the resources and the bundle so far. Resources that are being deleted don't count.
+def plan(resources: Iterable[ManagedResource], applied: PolicySet, grants: RealmGrants) -> PolicyPlan:
+    """What is to be in force, given the resources, the bundle so far and who may act on what. Resources that are being
+    deleted don't count, and what is no longer allowed is not in force, not even as a last good version.
 
     Each is judged on its own first, the older ones first; then all of them together: the forms that were in force as
     long as nothing contradicts them, and the present ones in their place as far as they fit.
     """
     present = sorted((resource for resource in resources if not resource.is_deleted), key=lambda resource: resource.age)
-    before = {document.key: document for document in applied.documents}
+    before = {document.key: document for document in applied.documents if grants.deny_policy(document) is None}
     claims = _Claims()
     refused: dict[Key, _Objection] = {}
     for resource in present:
         read = _read(resource)
         if isinstance(read, BadPolicy):
             refused[resource.key] = "Invalid", "; ".join(map(str, read.problems))
+        elif denied := grants.deny_policy(read):
+            refused[resource.key] = denied.reason, denied.message
         elif objection := claims.claim(read):
             refused[resource.key] = objection
     for key in refused:
@@ -143,6 +155,8 @@ def _take(chosen: dict[Key, Document], block: list[Document]) -> list[Document]:
 def _verdict(applied: Document | None, refused: _Objection | None) -> PolicyVerdict:
     if refused is not None:
         reason, message = refused
+        if reason == NOT_ALLOWED:
+            return PolicyVerdict(True, "Valid", "The policy is valid.", applied, denied=message)
         stays = " Its last good version stays in force." if applied is not None else ""
         return PolicyVerdict(False, reason, message + stays, applied)
     assert applied is not None

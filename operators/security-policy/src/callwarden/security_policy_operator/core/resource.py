@@ -51,6 +51,13 @@ class ManagedResource:
         return [str(name) for name in self.metadata.get("finalizers") or ()]
 
     @property
+    def was_held(self) -> bool:
+        """Whether the operator has reported that a service has, or may have, something of it."""
+        conditions = [one for one in self.status.get("conditions") or () if isinstance(one, Mapping)]
+        is_applied = any(one.get("type") == "Applied" and one.get("status") == "True" for one in conditions)
+        return is_applied or self.status.get("held") is True
+
+    @property
     def is_deleted(self) -> bool:
         """Whether someone has deleted it, and it waits for its finalizers to be removed."""
         return "deletionTimestamp" in self.metadata

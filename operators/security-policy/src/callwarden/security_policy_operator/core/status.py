@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from callwarden.kernel.clock import UnixS
 from callwarden.security_policy_operator.core.plan import PolicyVerdict
+from callwarden.security_policy_operator.core.realms import NOT_ALLOWED
 from callwarden.security_policy_operator.core.resource import ManagedResource, Refusal
 
 BEHIND_S: Final = 10.0
@@ -151,6 +152,8 @@ def _services(revision: int, acks: Iterable[Ack]) -> list[Json]:
 def _applied(verdict: PolicyVerdict, applied: AppliedState, services: Sequence[Json]) -> Json:
     if not verdict.accepted:
         return _condition("Applied", "False", "NotAccepted", "The policy is not accepted.")
+    if verdict.denied:
+        return _condition("Applied", "False", NOT_ALLOWED, verdict.denied)
     pods, running = _sum(services, "pods"), _sum(services, "running")
     if not pods:
         return _condition("Applied", "Unknown", "NoPods", "No service has reported that it runs.")
@@ -160,7 +163,7 @@ def _applied(verdict: PolicyVerdict, applied: AppliedState, services: Sequence[J
 
 
 def _degraded(verdict: PolicyVerdict, applied: AppliedState, services: Sequence[Json], unix_s: UnixS) -> Json:
-    if not verdict.accepted:
+    if not verdict.is_carried_out:
         if verdict.document is None:
             return _condition("Degraded", "True", "NotInForce", "No version of this policy is in force.")
         return _condition("Degraded", "True", "LastGoodInForce", "An earlier version of this policy is in force.")

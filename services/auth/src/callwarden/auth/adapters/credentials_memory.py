@@ -1,22 +1,23 @@
 """Accounts and credentials in memory, for tests. The same contract suite runs over it and over the database."""
 
 from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 from callwarden.auth.core.sealing import Sealed
-from callwarden.auth.core.trunks import SenderTrunk
+from callwarden.auth.core.trunks import AuthTrunk
 from callwarden.auth.core.users import AuthAccount, UserKey
 from callwarden.auth.ports import StoredCredential
 from callwarden.kernel.errors import Conflict, NotFound, Unavailable
 
 
 class MemoryCredentialStore:
-    """ports.CredentialStore. `accounts` by id, with their realm; `trunks` the senders; `down` makes it unavailable;
-    `asked` has the users of each look-up."""
+    """ports.CredentialStore. `accounts` by id, with their realm; `trunks` the enabled ones; `down` makes it
+    unavailable; `asked` has the users of each look-up."""
 
     def __init__(self) -> None:
         self.accounts: dict[str, tuple[str, AuthAccount]] = {}
         self.credentials: dict[UserKey, tuple[str, Sealed]] = {}
-        self.trunks: list[SenderTrunk] = []
+        self.trunks: list[AuthTrunk] = []
         self.down = False
         self.asked: list[tuple[UserKey, ...]] = []
 
@@ -30,9 +31,24 @@ class MemoryCredentialStore:
                 found[user] = StoredCredential(sealed, self.accounts[account_id][1])
         return found
 
-    async def sender_trunks(self) -> list[SenderTrunk]:
+    async def enabled_trunks(self) -> list[AuthTrunk]:
         self._check_up()
         return list(self.trunks)
+
+    async def numbers(self, after: str, limit: int) -> list[tuple[str, UUID]]:
+        self._check_up()
+        return [(number, owner) for number, owner in sorted(self._owners().items()) if number > after][:limit]
+
+    async def owners(self, numbers: Sequence[str]) -> Mapping[str, UUID]:
+        self._check_up()
+        return {number: owner for number, owner in self._owners().items() if number in numbers}
+
+    def _owners(self) -> dict[str, UUID]:
+        return {
+            number.removeprefix("+"): UUID(account.id)
+            for _, account in self.accounts.values()
+            for number in account.numbers
+        }
 
     async def realm_of(self, account_id: str) -> str:
         self._check_up()

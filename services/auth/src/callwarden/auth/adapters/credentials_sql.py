@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.auth.core.sealing import SEALED_BYTES, Sealed
-from callwarden.auth.core.trunks import TRUNKS_MAX, SenderTrunk
+from callwarden.auth.core.trunks import TRUNKS_MAX, AuthTrunk
 from callwarden.auth.core.users import AuthAccount, UserKey
 from callwarden.auth.ports import StoredCredential
 from callwarden.common.logs import get_logger
@@ -66,8 +66,8 @@ class SqlCredentialStore:
         ]
         return {user: stored for exists, user, stored in rows if exists}
 
-    async def sender_trunks(self) -> list[SenderTrunk]:
-        async def work(connection: AsyncConnection) -> list[SenderTrunk]:
+    async def enabled_trunks(self) -> list[AuthTrunk]:
+        async def work(connection: AsyncConnection) -> list[AuthTrunk]:
             is_sender = and_(trunk.c.direction == "traffic-sender", trunk.c.enabled)
             numbers: dict[UUID, list[str]] = {}
             owners = sql_exists().where(trunk.c.account_id == account_number.c.account_id, is_sender)
@@ -82,22 +82,59 @@ class SqlCredentialStore:
                     own.append(number)
             rows = await connection.execute(
                 select(
-                    trunk.c.name, trunk.c.address, trunk.c.tech_prefix, account.c.id, account.c.type, account.c.status
+                    trunk.c.name,
+                    trunk.c.address,
+                    trunk.c.tech_prefix,
+                    trunk.c.direction,
+                    trunk.c.add_prefix,
+                    trunk.c.strip_digits,
+                    account.c.id,
+                    account.c.type,
+                    account.c.status,
                 )
                 .join(account, account.c.id == trunk.c.account_id)
-                .where(is_sender)
+                .where(trunk.c.enabled)
                 .order_by(trunk.c.name)
                 .limit(TRUNKS_MAX)
             )
             return [
-                SenderTrunk(name, address, tech_prefix, _account(id_, kind, status, numbers.get(id_, ())))
-                for name, address, tech_prefix, id_, kind, status in rows
+                AuthTrunk(
+                    name,
+                    address,
+                    tech_prefix,
+                    _account(id_, kind, status, numbers.get(id_, ())),
+                    direction == "traffic-sender",
+                    add_prefix,
+                    strip_digits,
+                )
+                for name, address, tech_prefix, direction, add_prefix, strip_digits, id_, kind, status in rows
             ]
 
-        trunks = await self._database.transaction("sender-trunks", work)
+        trunks = await self._database.transaction("enabled-trunks", work)
         if len(trunks) == TRUNKS_MAX:
             log.error("trunks.too_many", limit=TRUNKS_MAX)
         return trunks
+
+    async def numbers(self, after: str, limit: int) -> list[tuple[str, UUID]]:
+        async def work(connection: AsyncConnection) -> list[tuple[str, UUID]]:
+            rows = await connection.execute(
+                select(account_number.c.number, account_number.c.account_id)
+                .where(account_number.c.number > after)
+                .order_by(account_number.c.number)
+                .limit(limit)
+            )
+            return [(number, account_id) for number, account_id in rows]
+
+        return await self._database.transaction("numbers", work)
+
+    async def owners(self, numbers: Sequence[str]) -> Mapping[str, UUID]:
+        async def work(connection: AsyncConnection) -> dict[str, UUID]:
+            rows = await connection.execute(
+                select(account_number.c.number, account_number.c.account_id).where(account_number.c.number.in_(numbers))
+            )
+            return {row.number: row.account_id for row in rows}
+
+        return await self._database.transaction("owners", work)
 
     async def realm_of(self, account_id: str) -> str:
         async def work(connection: AsyncConnection) -> str | None:

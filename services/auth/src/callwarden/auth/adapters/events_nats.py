@@ -39,7 +39,7 @@ async def follow(bus: Bus, app: Auth) -> None:
         event = events_pb2.AccountChanged.FromString(message.data)
         user = UserKey(event.realm, event.username) if event.username else None
         what: Any = event.what if event.what in _WHATS else "status"  # Of a newer release: forget all of it.
-        app.account_changed(AuthAccountChange(event.account_id, what, user))
+        app.account_changed(AuthAccountChange(event.account_id, what, user, tuple(event.numbers)))
 
     async def reconnected() -> None:
         app.forget_all()

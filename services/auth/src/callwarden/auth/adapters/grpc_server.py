@@ -65,25 +65,38 @@ class AuthServicer(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
             in_full,
         )
         verdict = self._app.verify_now(answer)
-        return _reply(verdict) if isinstance(verdict, AuthIdentity) else self._verify_later(answer, verdict)
+        if isinstance(verdict, AuthIdentity):
+            return self._reply(verdict, request.called)
+        return self._verify_later(answer, verdict, request.called)
 
-    async def _verify_later(self, answer: DigestAnswer, verdict: Reason | None) -> auth_pb2.VerifyReply:
-        return _reply(await self._app.verify(answer, verdict))
+    async def _verify_later(self, answer: DigestAnswer, verdict: Reason | None, called: str) -> auth_pb2.VerifyReply:
+        return self._reply(await self._app.verify(answer, verdict), called)
 
     def _verify_address(self, request: auth_pb2.VerifyAddressRequest) -> auth_pb2.VerifyReply:
-        return _reply(self._app.verify_address(request.source_address, request.called))
+        return self._reply(self._app.verify_address(request.source_address, request.called), request.called)
 
-
-def _reply(verdict: AuthIdentity | Reason) -> auth_pb2.VerifyReply:
-    if isinstance(verdict, Reason):
-        return _REJECTIONS[verdict]
-    return auth_pb2.VerifyReply(
-        identity=auth_pb2.Identity(
-            account_id=verdict.account.id,
-            account_type=verdict.account.kind,
-            numbers=verdict.account.numbers,
-            tech_prefix=verdict.tech_prefix,
-            ttl_s=verdict.ttl_s,
-            trunk=verdict.trunk,
+    def _reply(self, verdict: AuthIdentity | Reason, called: str) -> auth_pb2.VerifyReply:
+        if isinstance(verdict, Reason):
+            return _REJECTIONS[verdict]
+        reply = auth_pb2.VerifyReply(
+            identity=auth_pb2.Identity(
+                account_id=verdict.account.id,
+                account_type=verdict.account.kind,
+                numbers=verdict.account.numbers,
+                tech_prefix=verdict.tech_prefix,
+                ttl_s=verdict.ttl_s,
+                trunk=verdict.trunk,
+            )
         )
-    )
+        owner = self._app.owner_of(called, verdict.tech_prefix)
+        if owner is not None:
+            found = reply.identity.called_owner
+            found.account_id = owner
+            for trunk in self._app.trunks_of(owner):
+                found.trunks.add(
+                    name=trunk.name,
+                    address=trunk.address,
+                    add_prefix=trunk.add_prefix,
+                    strip_digits=trunk.strip_digits,
+                )
+        return reply

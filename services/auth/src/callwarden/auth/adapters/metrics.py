@@ -20,6 +20,7 @@ QUERIES = Metric(
     "Queries for credentials; verifications share them.",
 )
 CACHED = Metric("callwarden_auth_cached_users", "gauge", "{users}", "Users in memory, existing or not.")
+NUMBERS = Metric("callwarden_auth_numbers", "gauge", "{numbers}", "Numbers of accounts in memory.")
 UNREADABLE = Metric(
     "callwarden_auth_unreadable_credentials_total",
     "counter",
@@ -43,5 +44,6 @@ def register(metrics: Metrics, app: Auth) -> None:
     metrics.observe(LOOK_UPS, lambda: {("cache",): stats.hits, ("database",): stats.misses})
     metrics.observe(QUERIES, lambda: stats.queries)
     metrics.observe(CACHED, lambda: app.cached)
+    metrics.observe(NUMBERS, lambda: len(app.numbers))
     metrics.observe(UNREADABLE, lambda: stats.unreadable)
     metrics.observe(SLOWED, lambda: stats.slowed)

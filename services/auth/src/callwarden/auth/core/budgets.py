@@ -13,7 +13,7 @@ from typing import Final
 
 from callwarden.auth.core.users import UserKey
 from callwarden.kernel.clock import MonoS
-from callwarden.limits.network import source_of
+from callwarden.limits.networks import source_of
 from callwarden.limits.table import Entry, Table
 from callwarden.limits.windows import SlidingCounter, WindowShape
 

@@ -1,4 +1,4 @@
-"""Finds the trunk that may send from an address. `ports` says where trunks are kept."""
+"""Finds the trunk that may send from an address, and those of an account. `ports` says where trunks are kept."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,24 +13,33 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
-class SenderTrunk:
-    """A trunk of direction traffic-sender as stored. `address`: an address or a network, perhaps with a port."""
+class AuthTrunk:
+    """A trunk as stored. `address`: an address or a network, perhaps with a port; of a carrier perhaps a name."""
 
     name: str
     address: str
     tech_prefix: str
     account: AuthAccount
+    is_sender: bool = True
+    """Direction traffic-sender: calls may come in from it."""
+    add_prefix: str = ""
+    strip_digits: int = 0
 
 
 class TrunkTable:
-    """An immutable index of sender trunks. `unusable` names those whose address doesn't parse."""
+    """An immutable index of trunks. `unusable` names senders whose address doesn't parse."""
 
-    __slots__ = ("_by_network", "_lengths", "unusable")
+    __slots__ = ("_by_account", "_by_network", "_lengths", "unusable")
 
-    def __init__(self, trunks: Iterable[SenderTrunk] = ()) -> None:
-        by_network: dict[Network, list[SenderTrunk]] = {}
+    def __init__(self, trunks: Iterable[AuthTrunk] = ()) -> None:
+        by_network: dict[Network, list[AuthTrunk]] = {}
+        by_account: dict[str, list[AuthTrunk]] = {}
         unusable = []
         for trunk in sorted(trunks, key=lambda trunk: trunk.name):
+            if trunk.account.active:
+                by_account.setdefault(trunk.account.id, []).append(trunk)
+            if not trunk.is_sender:
+                continue
             network = parse_network(trunk.address)
             if network is None:
                 unusable.append(trunk.name)
@@ -44,11 +53,20 @@ class TrunkTable:
         # The network lengths that occur, narrowest first. There are few.
         self._lengths = tuple(sorted({(net.version, net.prefixlen) for net in by_network}, key=lambda v: -v[1]))
         self.unusable = tuple(unusable)
+        # Those that calls go out to first: an owner may have one for each direction.
+        self._by_account = {
+            account_id: tuple(sorted(group, key=lambda trunk: trunk.is_sender))
+            for account_id, group in by_account.items()
+        }
 
     def __len__(self) -> int:
         return sum(map(len, self._by_network.values()))
 
-    def find(self, source: str, called: str) -> SenderTrunk | None:
+    def of_account(self, account_id: str) -> tuple[AuthTrunk, ...]:
+        """By which an active account gets its calls, the first to try first."""
+        return self._by_account.get(account_id, ())
+
+    def find(self, source: str, called: str) -> AuthTrunk | None:
         """The trunk for a call to `called` from the address: the narrowest network that has one whose tech prefix the
         called number begins with, and of those the one with the longest prefix. Takes 3 µs for each network
         length that occurs.
@@ -66,7 +84,7 @@ class TrunkTable:
                     return trunk
         return None
 
-    def _groups(self, address: Address) -> Iterator[tuple[SenderTrunk, ...]]:
+    def _groups(self, address: Address) -> Iterator[tuple[AuthTrunk, ...]]:
         for version, length in self._lengths:
             if version == address.version:
                 group = self._by_network.get(ip_network((address, length), strict=False))

@@ -122,7 +122,7 @@ Resellers: TypeAlias = dict[tuple[str, str], Reseller]
 class AccountEvents(Protocol):
     """Where changes of accounts are published."""
 
-    def account_changed(self, account_id: UUID, what: str, realm: str) -> None:
+    def account_changed(self, account_id: UUID, what: str, realm: str, numbers: Sequence[str] = ()) -> None:
         """Notifies all processes that cache something of it; doesn't block. `what`: "status", "limits", "numbers",
-        "trunk"."""
+        "trunk"; with "numbers" those that were given or taken away, none: any may have been."""
         ...

@@ -107,10 +107,11 @@ class CallObserver(Protocol):
         reason: str,
         *,
         local: bool,
+        source: str = "",
     ) -> None:
-        """A call was settled just now. `talk_s` None: it wasn't answered."""
+        """A call from the address `source` was settled just now. `talk_s` None: it wasn't answered."""
         ...
 
-    def refused(self, account_id: UUID, destination: str, reason: Reason, *, local: bool) -> None:
-        """A call was refused just now."""
+    def refused(self, account_id: UUID, destination: str, reason: Reason, *, local: bool, source: str = "") -> None:
+        """A call from the address `source` was refused just now."""
         ...

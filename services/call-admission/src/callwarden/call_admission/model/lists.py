@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from callwarden.kernel.clock import UnixS
@@ -284,7 +284,8 @@ def _runs(pattern: str) -> tuple[tuple[int, int], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A number that is on a list until a moment: a called one for a realm, a calling one for one account."""
+    """A number that is on a list until a moment: a called one for a realm or for one account's calls, a calling one for
+    one account."""
 
     list: str
     """DYNAMIC or SMART."""
@@ -312,6 +313,7 @@ class Listings:
 
     def __init__(self) -> None:
         self._called: dict[tuple[str, str], dict[str, Listed]] = {}
+        self._called_by: dict[tuple[UUID, str], dict[str, Listed]] = {}
         self._calling: dict[tuple[UUID, str], dict[str, Listed]] = {}
         self._count = 0
 
@@ -339,7 +341,7 @@ class Listings:
         """Those that hold, the oldest first."""
         found = [
             listed
-            for of_number in (*self._called.values(), *self._calling.values())
+            for of_number in (*self._called.values(), *self._called_by.values(), *self._calling.values())
             for listed in of_number.values()
             if unix_s < listed.until_s
         ]
@@ -348,27 +350,34 @@ class Listings:
     def called(self, realm: str, digits: str, lists: Collection[str], unix_s: UnixS) -> Listed | None:
         return _first(self._called.get((realm, digits)), lists, unix_s) if self._called else None
 
+    def called_by(self, account_id: UUID, digits: str, lists: Collection[str], unix_s: UnixS) -> Listed | None:
+        """What lists a called number for one account's calls only."""
+        return _first(self._called_by.get((account_id, digits)), lists, unix_s) if self._called_by else None
+
     def calling(self, account_id: UUID, digits: str, lists: Collection[str], unix_s: UnixS) -> Listed | None:
         return _first(self._calling.get((account_id, digits)), lists, unix_s) if self._calling else None
 
+    def holds(self, listed: Listed, lists: Collection[str], unix_s: UnixS) -> bool:
+        """Whether the number is on one of the lists already, for the same calls or for all of the realm's."""
+        of_all = self._called.get((listed.realm, listed.number)) if listed.side is ListSide.CALLED else None
+        return _first(self._of(listed), lists, unix_s) is not None or _first(of_all, lists, unix_s) is not None
+
     def _of(self, listed: Listed) -> dict[str, Listed]:
-        if listed.account_id is None:
-            return self._called.get((listed.realm, listed.number)) or {}
-        return self._calling.get((listed.account_id, listed.number)) or {}
+        table, key = self._place(listed)
+        return table.get(key) or {}
 
     def _store(self, listed: Listed, of_number: dict[str, Listed]) -> None:
-        if listed.account_id is None:
-            called = (listed.realm, listed.number)
-            if of_number:
-                self._called[called] = of_number
-            else:
-                self._called.pop(called, None)
+        table, key = self._place(listed)
+        if of_number:
+            table[key] = of_number
         else:
-            calling = (listed.account_id, listed.number)
-            if of_number:
-                self._calling[calling] = of_number
-            else:
-                self._calling.pop(calling, None)
+            table.pop(key, None)
+
+    def _place(self, listed: Listed) -> tuple[dict[Any, dict[str, Listed]], tuple[object, str]]:
+        if listed.account_id is None:
+            return self._called, (listed.realm, listed.number)
+        table = self._called_by if listed.side is ListSide.CALLED else self._calling
+        return table, (listed.account_id, listed.number)
 
 
 def _first(of_number: Mapping[str, Listed] | None, lists: Collection[str], unix_s: UnixS) -> Listed | None:
@@ -449,6 +458,8 @@ class Lists:
         hit = self.find(names, called, _CALLED)
         if hit is None:
             listed = self.listings.called(realm, called, own, unix_s)
+            if listed is None:
+                listed = self.listings.called_by(account_id, called, own, unix_s)
             if listed is not None:
                 return _hit_of(listed)
         elif hit.kind is not _ALLOW:

@@ -2,9 +2,18 @@
 
 from callwarden.api.auth.v1 import auth_pb2
 from callwarden.common.rpc.stream import StreamPool
-from callwarden.edge_proxy.core.effects import CallerIdentity, Rejected, VerifyDigest, VerifySource
+from callwarden.edge_proxy.core.effects import (
+    CallerIdentity,
+    CarrierRoute,
+    NumberOwner,
+    Rejected,
+    VerifyDigest,
+    VerifySource,
+)
 from callwarden.kernel.errors import Internal
 from callwarden.kernel.verdict import Reason
+from callwarden.sip.address import BadAddress, parse_endpoint
+from callwarden.sip.via import PORT_DEFAULT
 
 SERVICE = "callwarden.api.auth.v1.AuthService"
 
@@ -31,6 +40,7 @@ class GrpcIdentities:
             response=given.response,
             source_address=question.source,
             registered=question.is_registered,
+            called=question.called,
         )
         return _answer(
             await self._pool.call(
@@ -56,11 +66,28 @@ def _answer(reply: auth_pb2.VerifyReply) -> CallerIdentity | Rejected:
     if reply.HasField("identity"):
         found = reply.identity
         return CallerIdentity(
-            found.account_id, found.account_type, tuple(found.numbers), found.tech_prefix, found.ttl_s, found.trunk
+            found.account_id,
+            found.account_type,
+            tuple(found.numbers),
+            found.tech_prefix,
+            found.ttl_s,
+            found.trunk,
+            _owner(found.called_owner) if found.HasField("called_owner") else None,
         )
     if reply.HasField("rejected"):
         return Rejected(reason_of(reply.rejected.reason))
     raise Internal("auth gave no answer")
+
+
+def _owner(found: auth_pb2.NumberOwner) -> NumberOwner:
+    trunks = []
+    for trunk in found.trunks:
+        try:
+            address = parse_endpoint(trunk.address, PORT_DEFAULT)
+        except BadAddress:
+            continue  # a network, which calls come from: there is no one place in it to send one to
+        trunks.append(CarrierRoute(trunk.name, address, trunk.add_prefix, trunk.strip_digits))
+    return NumberOwner(found.account_id, tuple(trunks))
 
 
 _REASONS = {reason.value: reason for reason in Reason}

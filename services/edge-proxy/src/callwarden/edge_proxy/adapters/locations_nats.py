@@ -112,7 +112,6 @@ def _encode(location: Location) -> events_pb2.Location:
     return events_pb2.Location(
         username=location.username,
         realm=location.realm,
-        numbers=location.numbers,
         contacts=[
             events_pb2.Contact(
                 uri=binding.uri,
@@ -148,4 +147,4 @@ def _decode(value: events_pb2.Location) -> Location:
                 q=contact.q_thousandths / 1_000 if contact.HasField("q_thousandths") else None,
             )
         )
-    return Location(value.realm, value.username, tuple(bindings), tuple(value.numbers))
+    return Location(value.realm, value.username, tuple(bindings))

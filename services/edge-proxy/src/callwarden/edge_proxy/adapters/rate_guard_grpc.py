@@ -14,7 +14,7 @@ from callwarden.common.bus import Deleted, KeyValue, Put
 from callwarden.common.logs import get_logger
 from callwarden.common.metrics import Metric, Metrics
 from callwarden.common.rpc import client as rpc
-from callwarden.common.rpc.server import TlsFiles
+from callwarden.common.rpc.client import Credentials
 from callwarden.common.rpc.stream import StreamPool
 from callwarden.edge_proxy.core.counters import EdgeAddressReport
 from callwarden.edge_proxy.core.effects import ScannerSeen
@@ -49,7 +49,7 @@ class GrpcGuard:
         targets: tuple[str, ...],
         edge: str,
         metrics: Metrics,
-        tls: TlsFiles | None,
+        credentials: Credentials | None,
         first_sequence: int = 0,
     ) -> None:
         """`pool` ranks by `only`; `targets` are used while there are no members. Reports are numbered from
@@ -60,7 +60,7 @@ class GrpcGuard:
         self._members_bucket = members
         self._targets = targets
         self._edge = edge
-        self._tls = tls
+        self._credentials = credentials
         self._sequence = first_sequence
         self._addresses: dict[str, str] = {}  # instance → host:port
         self._by_key: dict[str, str] = {}  # KV key → instance
@@ -69,8 +69,8 @@ class GrpcGuard:
         self._lost = metrics.counter(REPORTED, "lost")
 
     async def follow(self) -> None:
-        """Keep the members as the bucket has them; for ever."""
-        async for change in self._members_bucket.watch():
+        """Keep the members as the bucket has them; for ever. Only those that rate-guard itself can have put there."""
+        async for change in self._members_bucket.watch(f"{PEER}.*"):
             match change:
                 case Put(key, value, _):
                     try:
@@ -144,7 +144,7 @@ class GrpcGuard:
         request = rateguard_pb2.AddBanRequest(
             address=scanner.source, reason=Reason.SCANNER.value, duration_s=scanner.ban_s
         )
-        async with rpc.channel(target, self._tls, peer=PEER) as channel:
+        async with rpc.channel(target, self._credentials, peer=PEER) as channel:
             await rpc.unary(rateguard_pb2_grpc.RateGuardServiceStub(channel).AddBan, request, timeout_s=2.0)
 
 

@@ -96,7 +96,6 @@ class EdgeCall:
         "caller_trunk",
         "cookie",
         "destination",
-        "dialled",
         "dialogs",
         "early",
         "final_reason",
@@ -149,7 +148,6 @@ class EdgeCall:
         self.caller_trunk = ""  # by which its address was known
         self.caller_number = ""
         self.caller_tag = ""
-        self.dialled = ""
         self.destination = ""  # as call-admission was asked for it
         self.is_local = False
         # Setting up.

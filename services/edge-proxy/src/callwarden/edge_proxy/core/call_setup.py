@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from callwarden.edge_proxy.core import callers, cookie, forwarding, tags, validation
 from callwarden.edge_proxy.core.active_call import ActiveCalls
-from callwarden.edge_proxy.core.call import CallSide, EdgeCall, EdgeCalls, Target
+from callwarden.edge_proxy.core.call import CallSide, EdgeCall, EdgeCalls
 from callwarden.edge_proxy.core.call_failure import CallFailures
 from callwarden.edge_proxy.core.call_states import IN_SETUP, OVER, CallEvent, CallState, GrantEvent
 from callwarden.edge_proxy.core.challenge import Challenger, CredentialsFault
@@ -102,8 +102,11 @@ class CallSetup:
         if isinstance(found, Credentials):
             call = self._accept(request, source, found.realm)
             if call is not None:
+                called = callers.called_user(request, context.proxy)
                 is_registered = self._locations.is_at_home(found.realm, found.user, source.host)
-                question = VerifyDigest(found, "INVITE", source.host, call.call_id, call.traceparent, is_registered)
+                question = VerifyDigest(
+                    found, "INVITE", source.host, call.call_id, call.traceparent, called, is_registered
+                )
                 context.ask(question, AwaitingIdentity(call, found.user, source.port))
         elif found is CredentialsFault.NONE and self._may_be_trunk(source):
             self._ask_source(request, source)
@@ -191,8 +194,7 @@ class CallSetup:
         context = self._context
         match self._sources.begin(source.host, (request, source), context.mono_s):
             case SourceStep.ASK:
-                user = request.uri.user or ""
-                called = user[: callers.DIALLED_MAX]
+                called = callers.called_user(request, context.proxy)
                 question = VerifySource(source.host, called, request.call_id, context.new_traceparent())
                 context.ask(question, AwaitingSource(request, source))
             case SourceStep.REFUSE:
@@ -237,7 +239,6 @@ class CallSetup:
         if isinstance(called, Refuse):
             self._failures.refuse(call, called, (*passed, "caller-id"))
             return
-        call.dialled = called.dialled
         call.destination, call.is_local = called.destination, called.local
         call.caller_trunk = identity.trunk
         call.targets = list(called.targets)
@@ -274,16 +275,10 @@ class CallSetup:
         if isinstance(answer, CallRefused):
             self._failures.refuse(call, answer.refuse, passed, wanted=answer.sip_status, decided_here=False)
             return
-        call.targets += [
-            Target(
-                callers.carrier_uri(call.destination, route.add_prefix, route.strip_digits, route.address),
-                route.address,
-                route.trunk,
-            )
-            for route in answer.routes
-        ]
-        for route in answer.routes:
-            context.note_carrier(route.address.host, route.trunk)
+        call.targets += [callers.trunk_target(call.destination, route) for route in answer.routes]
+        for target in call.targets:
+            if target.trunk:
+                context.note_carrier(target.address.host, target.trunk)
         call.step(CallEvent.ADMITTED)
         call.admitted_mono_s = context.mono_s
         call.granted_s = answer.granted_s

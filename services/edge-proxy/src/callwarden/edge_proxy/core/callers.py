@@ -3,12 +3,13 @@
 In: caller ids, domains, called names and numbers. Out: credentials (`challenge`), limits (call-admission).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 from callwarden.edge_proxy.core.call import Target
 from callwarden.edge_proxy.core.context import ProxyIdentity
-from callwarden.edge_proxy.core.effects import CallerIdentity
+from callwarden.edge_proxy.core.effects import CallerIdentity, CarrierRoute, NumberOwner
 from callwarden.edge_proxy.core.locations import Binding, Location, Locations
 from callwarden.kernel.clock import UnixS
 from callwarden.kernel.phone import E164, BadNumber, is_number
@@ -23,7 +24,8 @@ DIALLED_MAX = 64  # For the record; longer ones are no number and no name of our
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """The called party: E.164 digits for a carrier, or a local user's name and the phones to ring."""
+    """The called party: E.164 digits for a carrier; or a local user's name and the phones to ring; or the digits of a
+    trunk's number and the trunk."""
 
     destination: str
     dialled: str
@@ -56,6 +58,14 @@ def caller_number(request: Request, identity: CallerIdentity, username: str, pro
     return Refuse(Reason.CALLER_ID, "caller-id", text="From is neither the user nor a number of its account")
 
 
+def called_user(request: Request, proxy: ProxyIdentity) -> str:
+    """What auth is asked whose number it is; "": nothing that can be read, which `called_party` refuses."""
+    try:
+        return _in_full(request.uri, proxy)[:DIALLED_MAX]
+    except (Malformed, BadNumber):
+        return ""
+
+
 def called_party(
     request: Request, identity: CallerIdentity, proxy: ProxyIdentity, locations: Locations, unix_s: UnixS
 ) -> Called | Refuse:
@@ -64,11 +74,16 @@ def called_party(
         uri = request.uri
     except Malformed:
         return Refuse(Reason.MALFORMED, "called", text="the Request-URI can't be read")
-    return called_uri(uri, identity.tech_prefix, proxy, locations, unix_s)
+    return called_uri(uri, identity.tech_prefix, proxy, locations, unix_s, identity.called_owner)
 
 
 def called_uri(
-    uri: Uri, tech_prefix: str, proxy: ProxyIdentity, locations: Locations, unix_s: UnixS
+    uri: Uri,
+    tech_prefix: str,
+    proxy: ProxyIdentity,
+    locations: Locations,
+    unix_s: UnixS,
+    owner: NumberOwner | None = None,
 ) -> Called | Refuse:
     """Whom a URI means: a number for a carrier, or a user of ours."""
     try:
@@ -86,22 +101,38 @@ def called_uri(
     dialled = user
     if tech_prefix:
         user = user.removeprefix(tech_prefix)
+    if owner is not None:
+        # Before any user of that name: a number is its owner's, whatever others are called.
+        return _owned(owner, E164.parse(user), dialled, locations, unix_s)
     location = locations.find_user(realm, user, unix_s)
-    if location is None and not is_number(user):
+    if location is not None:
+        return Called(location.username, dialled, local=True, targets=_phones([location], unix_s))
+    if not is_number(user):
         return Refuse(Reason.NOT_FOUND, "called", text="no such user is registered")
-    if location is None:
-        try:
-            number = E164.parse(user)
-        except BadNumber:
-            return Refuse(Reason.BAD_NUMBER, "called", text="not a number in international form")
-        location = locations.find_number(str(number), unix_s)
-        if location is None:
-            return Called(number.digits, dialled, local=False)
-    return Called(location.username, dialled, local=True, targets=_phones(location, unix_s))
+    try:
+        return Called(E164.parse(user).digits, dialled, local=False)
+    except BadNumber:
+        return Refuse(Reason.BAD_NUMBER, "called", text="not a number in international form")
 
 
-def _phones(location: Location, unix_s: UnixS) -> tuple[Target, ...]:
-    return tuple(_phone(binding) for binding in location.live(unix_s))
+def _owned(owner: NumberOwner, number: E164, dialled: str, locations: Locations, unix_s: UnixS) -> Called | Refuse:
+    """A number of ours: its owner's phones, in whatever realm those are, or its trunk. It never leaves to a carrier."""
+    found = locations.find_account(owner.account_id, unix_s)
+    if found:
+        return Called(found[0].username, dialled, local=True, targets=_phones(found, unix_s))
+    if owner.trunks:
+        targets = tuple(trunk_target(number.digits, trunk) for trunk in owner.trunks)
+        return Called(number.digits, dialled, local=True, targets=targets)
+    return Refuse(Reason.NOT_REGISTERED, "called", text="nobody is registered for this number of ours")
+
+
+def trunk_target(digits: str, route: CarrierRoute) -> Target:
+    """A number at a carrier's or a trunk's address."""
+    return Target(carrier_uri(digits, route.add_prefix, route.strip_digits, route.address), route.address, route.trunk)
+
+
+def _phones(found: Sequence[Location], unix_s: UnixS) -> tuple[Target, ...]:
+    return tuple(_phone(binding) for location in found for binding in location.live(unix_s))
 
 
 def _phone(binding: Binding) -> Target:

@@ -102,7 +102,7 @@ class Context:
         book: RuleBook,
         layer: TransactionLayer,
         random_bytes: Callable[[int], bytes],
-        sampled_share: float = 0.0,
+        sampled_share: float,
     ) -> None:
         """`random_bytes(n)` gives n unpredictable random bytes."""
         self.proxy = proxy

@@ -14,7 +14,7 @@ from enum import Enum
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.kernel.clock import MonoS
 from callwarden.limits.bucket import Rate, TokenBucket
-from callwarden.limits.network import source_of, wide_source_of
+from callwarden.limits.networks import source_of, wide_source_of
 from callwarden.limits.table import Entry, Table
 from callwarden.limits.windows import SlidingCounter
 
@@ -112,7 +112,7 @@ class AddressSum(Entry):
 
 @dataclass(frozen=True, slots=True)
 class EdgeAddressReport:
-    """The sums of one source since the last report: an IPv4 address or an IPv6 /64 (callwarden.limits.network)."""
+    """The sums of one source since the last report: an IPv4 address or an IPv6 /64 (callwarden.limits.networks)."""
 
     host: str
     messages: int

@@ -167,7 +167,8 @@ class DialogGate:
             if not self._sources.may_ask_once(source.host, context.mono_s):
                 self._refuse_stranger(arrival)
             elif self._waits(arrival):
-                question = VerifySource(source.host, call.dialled, request.call_id, call.traceparent)
+                called = request.to.uri.user or ""  # as the trunk dialled it, with any tech prefix
+                question = VerifySource(source.host, called, request.call_id, call.traceparent)
                 context.ask(question, AwaitingSpeaker(arrival, ""))
         elif not side.account_id:
             self._refuse_stranger(arrival)

@@ -30,7 +30,10 @@ class VerifyDigest(NamedTuple):
     source: str
     call_id: str
     traceparent: str
-    is_registered: bool = False  # a phone of this user is registered from there
+    called: str = ""
+    """Of an INVITE: the called number or user."""
+    is_registered: bool = False
+    """A phone of this user is registered from there."""
 
 
 class VerifySource(NamedTuple):
@@ -82,9 +85,25 @@ Question = VerifyDigest | VerifySource | AdmitCall | ExtendCall | LoadRecord
 # Answers.
 
 
+class CarrierRoute(NamedTuple):
+    """One way to a carrier, or to a trunk's own numbers."""
+
+    trunk: str
+    address: Endpoint
+    add_prefix: str
+    strip_digits: int
+
+
+class NumberOwner(NamedTuple):
+    """Whose number was called, and the trunks by which it gets calls while no phone of it is registered."""
+
+    account_id: str
+    trunks: tuple[CarrierRoute, ...] = ()
+
+
 class CallerIdentity(NamedTuple):
     """Who it is. `kind` is "enduser", "traffic-sender" or "carrier"; `numbers` are E.164 with "+"; `trunk` by which the
-    address was known, empty: by a password."""
+    address was known, empty: by a password; `called_owner` of the called number, None: no account of ours."""
 
     account_id: str
     kind: str
@@ -92,6 +111,7 @@ class CallerIdentity(NamedTuple):
     tech_prefix: str
     ttl_s: int
     trunk: str = ""
+    called_owner: NumberOwner | None = None
 
     @property
     def is_trunk(self) -> bool:
@@ -100,15 +120,6 @@ class CallerIdentity(NamedTuple):
 
 class Rejected(NamedTuple):
     reason: Reason
-
-
-class CarrierRoute(NamedTuple):
-    """One way to a carrier."""
-
-    trunk: str
-    address: Endpoint
-    add_prefix: str
-    strip_digits: int
 
 
 class CallAdmitted(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from callwarden.kernel.clock import UnixS
-from callwarden.limits.network import source_of
+from callwarden.limits.networks import source_of
 from callwarden.sip.address import SocketAddress
 
 T = TypeVar("T")
@@ -32,12 +32,11 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """All phones of one user, the one that registered last first. `numbers` are E.164 with "+"."""
+    """All phones of one user, the one that registered last first."""
 
     realm: str
     username: str
     bindings: tuple[Binding, ...]
-    numbers: tuple[str, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -52,14 +51,14 @@ class Location:
 
 
 class Locations:
-    """Every registered user, by name and by number. Mutable: a cache of what all edges share.
+    """Every registered user, by name and by account. Mutable: a cache of what all edges share.
 
     Bounded by who can register: only authenticated users get here, each with a bounded number of bindings.
     """
 
     def __init__(self) -> None:
         self._by_key: dict[Key, Location] = {}
-        self._by_number: dict[str, Key] = {}
+        self._by_account: dict[str, dict[Key, None]] = {}
         self._sources: dict[str, int] = {}  # address → bindings from there
         self._endpoints: dict[SocketAddress, int] = {}
 
@@ -75,9 +74,8 @@ class Locations:
         if not location.bindings:
             return
         self._by_key[location.key] = location
-        for number in location.numbers:
-            self._by_number[number] = location.key
         for binding in location.bindings:
+            self._by_account.setdefault(binding.account_id, {})[location.key] = None
             self._sources[binding.received.host] = self._sources.get(binding.received.host, 0) + 1
             self._endpoints[binding.received] = self._endpoints.get(binding.received, 0) + 1
 
@@ -85,10 +83,11 @@ class Locations:
         old = self._by_key.pop(key, None)
         if old is None:
             return
-        for number in old.numbers:
-            if self._by_number.get(number) == key:
-                del self._by_number[number]
         for binding in old.bindings:
+            keys = self._by_account.get(binding.account_id, {})
+            keys.pop(key, None)
+            if not keys:
+                self._by_account.pop(binding.account_id, None)
             _discount(self._sources, binding.received.host)
             _discount(self._endpoints, binding.received)
 
@@ -97,10 +96,10 @@ class Locations:
         location = self._by_key.get((realm, username))
         return location if location is not None and location.live(unix_s) else None
 
-    def find_number(self, number: str, unix_s: UnixS) -> Location | None:
-        """The location of the user who owns a number (E.164 with "+"), if any phone of it is there now."""
-        key = self._by_number.get(number)
-        return None if key is None else self.find_user(*key, unix_s)
+    def find_account(self, account_id: str, unix_s: UnixS) -> list[Location]:
+        """The locations of the account's users of whom any phone is there now, the one that registered last first."""
+        keys = reversed(self._by_account.get(account_id, {}))
+        return [location for key in keys if (location := self.find_user(*key, unix_s)) is not None]
 
     def is_at_home(self, realm: str, username: str, host: str) -> bool:
         """Whether a phone of this user is registered from this address, or its source."""

@@ -19,7 +19,6 @@ EXPIRES_DEFAULT_S = 3_600  # RFC 3261 10.2
 EXPIRES_MAX_S = 7_200  # A phone that was unplugged is called for that long at most.
 EXPIRES_MIN_S = 60  # What keeps a NAT open over UDP; less is only load.
 BINDINGS_MAX = 10  # Phones of one user; no user needs more to ring at once.
-NUMBERS_MAX = 100  # Of one user in the location's value (16 KiB).
 URI_MAX = 512
 _is_q = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?").fullmatch
 TEXT_MAX = 128
@@ -41,7 +40,6 @@ def register(
     realm: str,
     username: str,
     account_id: str,
-    numbers: tuple[str, ...],
     source: SocketAddress,
     current: Location | None,
     unix_s: UnixS,
@@ -50,7 +48,7 @@ def register(
     try:
         return _register(
             request,
-            Location(realm, username, current.live(unix_s) if current else (), numbers[:NUMBERS_MAX]),
+            Location(realm, username, current.live(unix_s) if current else ()),
             account_id,
             source,
             unix_s,

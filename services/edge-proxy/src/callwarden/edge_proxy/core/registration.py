@@ -70,7 +70,9 @@ class EdgeRegistration:
             return
         traceparent = context.new_traceparent()
         is_registered = self._locations.is_at_home(found.realm, found.user, source.host)
-        question = VerifyDigest(found, "REGISTER", source.host, request.call_id, traceparent, is_registered)
+        question = VerifyDigest(
+            found, "REGISTER", source.host, request.call_id, traceparent, is_registered=is_registered
+        )
         context.ask(question, AwaitingRegistration(server, source, found, traceparent))
 
     def _challenge(self, request: Request, source: SocketAddress, realm: str, *, stale: bool) -> Headers:
@@ -126,7 +128,6 @@ class EdgeRegistration:
             realm=credentials.realm,
             username=credentials.user[:DIALLED_MAX],
             account_id=identity.account_id,
-            numbers=identity.numbers,
             source=source,
             current=self._locations.get(credentials.realm, credentials.user[:DIALLED_MAX]),
             unix_s=context.unix_s,

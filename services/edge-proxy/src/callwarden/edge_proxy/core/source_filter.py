@@ -8,7 +8,7 @@ from enum import Enum
 
 from callwarden.edge_proxy.core.rules import Rules, contains
 from callwarden.kernel.clock import UnixS
-from callwarden.limits.network import source_of
+from callwarden.limits.networks import source_of
 from callwarden.sip.message import SipMessage
 
 _CACHED_MAX = 65_536  # Classified addresses; spoofed ones come by the million, then the cache is emptied.
@@ -36,7 +36,7 @@ class SourceFilter:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._classes: dict[str, _Class] = {}
-        self._bans: dict[str, float] = {}  # by source (callwarden.limits.network)
+        self._bans: dict[str, float] = {}  # by source (callwarden.limits.networks)
         # Of single endpoints, by host and port: a phone behind an office's one address.
         self._endpoints: dict[str, dict[int, float]] = {}
 

@@ -57,6 +57,7 @@ ANSWERS: dict[Reason, RefusalAnswer] = {
     Reason.NO_RATE: RefusalAnswer(403),
     Reason.NO_ROUTE: RefusalAnswer(503, OVERLOAD_RETRY_S),
     Reason.NOT_FOUND: RefusalAnswer(404),
+    Reason.NOT_REGISTERED: RefusalAnswer(480),
     Reason.FOREIGN_DOMAIN: RefusalAnswer(403),
     Reason.BAD_NUMBER: RefusalAnswer(484),
     Reason.TRANSFER: RefusalAnswer(403),

@@ -5,7 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 
 from callwarden.kernel.errors import Invalid
-from callwarden.limits.network import SOURCE_BITS, source_of
+from callwarden.limits.networks import SOURCE_BITS, source_of
 
 _PORT_MAX: Final = 65_535
 

@@ -22,53 +22,68 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from callwarden.api.access.v1 import access_pb2 as callwarden_dot_api_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'callwarden/api/admission/v1/lists.proto\x12\x1b\x63\x61llwarden.api.admission.v1\"\xa5\x01\n\x11ImportListRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04side\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x0e\n\x06\x63olumn\x18\x06 \x01(\t\x12\x10\n\x08prefixes\x18\x07 \x01(\x08\x12\x0f\n\x07\x63ontent\x18\x08 \x01(\x0c\x12\x0e\n\x06trunks\x18\t \x03(\t\"\x83\x01\n\x0fImportListReply\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\r\x12\x12\n\nduplicates\x18\x03 \x01(\r\x12:\n\x06\x65rrors\x18\x04 \x03(\x0b\x32*.callwarden.api.admission.v1.ListLineError\"-\n\rListLineError\x12\x0c\n\x04line\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10ListListsRequest\"H\n\x0eListListsReply\x12\x36\n\x05lists\x18\x01 \x03(\x0b\x32\'.callwarden.api.admission.v1.NumberList\"\xb3\x01\n\nNumberList\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0c\n\x04side\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x0f\n\x07\x65ntries\x18\x06 \x01(\r\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x14\n\x0cupdated_at_s\x18\x08 \x01(\x01\x12\x0e\n\x06loaded\x18\t \x01(\x08\x12\x0e\n\x06trunks\x18\n \x03(\t\"A\n\x0fShowListRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"\x7f\n\rShowListReply\x12\x35\n\x04list\x18\x01 \x01(\x0b\x32\'.callwarden.api.admission.v1.NumberList\x12\x37\n\x07\x65ntries\x18\x02 \x03(\x0b\x32&.callwarden.api.admission.v1.ListEntry\"*\n\tListEntry\x12\x0f\n\x07pattern\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"!\n\x11\x44\x65leteListRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x0f\x44\x65leteListReply\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\"$\n\x12\x43heckNumberRequest\x12\x0e\n\x06number\x18\x01 \x01(\t\"\x81\x01\n\x10\x43heckNumberReply\x12\x32\n\x04hits\x18\x01 \x03(\x0b\x32$.callwarden.api.admission.v1.ListHit\x12\x39\n\x06listed\x18\x02 \x03(\x0b\x32).callwarden.api.admission.v1.ListedNumber\"R\n\x07ListHit\x12\x0c\n\x04list\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04side\x18\x03 \x01(\t\x12\x0f\n\x07pattern\x18\x04 \x01(\t\x12\x0c\n\x04note\x18\x05 \x01(\t\"\x13\n\x11ListListedRequest\"M\n\x0fListListedReply\x12:\n\x07numbers\x18\x01 \x03(\x0b\x32).callwarden.api.admission.v1.ListedNumber\"\xa1\x01\n\x0cListedNumber\x12\x0c\n\x04list\x18\x01 \x01(\t\x12\r\n\x05realm\x18\x02 \x01(\t\x12\x0c\n\x04side\x18\x03 \x01(\t\x12\x0e\n\x06number\x18\x04 \x01(\t\x12\x12\n\naccount_id\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x10\n\x08\x65vidence\x18\x07 \x01(\t\x12\x0f\n\x07since_s\x18\x08 \x01(\x01\x12\x0f\n\x07until_s\x18\t \x01(\x01\"2\n\x13RemoveListedRequest\x12\x0e\n\x06number\x18\x01 \x01(\t\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"O\n\x11RemoveListedReply\x12:\n\x07removed\x18\x01 \x03(\x0b\x32).callwarden.api.admission.v1.ListedNumber2\x83\x06\n\x0bListService\x12l\n\nImportList\x12..callwarden.api.admission.v1.ImportListRequest\x1a,.callwarden.api.admission.v1.ImportListReply(\x01\x12g\n\tListLists\x12-.callwarden.api.admission.v1.ListListsRequest\x1a+.callwarden.api.admission.v1.ListListsReply\x12\x64\n\x08ShowList\x12,.callwarden.api.admission.v1.ShowListRequest\x1a*.callwarden.api.admission.v1.ShowListReply\x12j\n\nDeleteList\x12..callwarden.api.admission.v1.DeleteListRequest\x1a,.callwarden.api.admission.v1.DeleteListReply\x12m\n\x0b\x43heckNumber\x12/.callwarden.api.admission.v1.CheckNumberRequest\x1a-.callwarden.api.admission.v1.CheckNumberReply\x12j\n\nListListed\x12..callwarden.api.admission.v1.ListListedRequest\x1a,.callwarden.api.admission.v1.ListListedReply\x12p\n\x0cRemoveListed\x12\x30.callwarden.api.admission.v1.RemoveListedRequest\x1a..callwarden.api.admission.v1.RemoveListedReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'callwarden/api/admission/v1/lists.proto\x12\x1b\x63\x61llwarden.api.admission.v1\x1a%callwarden/api/access/v1/access.proto\"\xa5\x01\n\x11ImportListRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04side\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x0e\n\x06\x63olumn\x18\x06 \x01(\t\x12\x10\n\x08prefixes\x18\x07 \x01(\x08\x12\x0f\n\x07\x63ontent\x18\x08 \x01(\x0c\x12\x0e\n\x06trunks\x18\t \x03(\t\"\x83\x01\n\x0fImportListReply\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\r\x12\x12\n\nduplicates\x18\x03 \x01(\r\x12:\n\x06\x65rrors\x18\x04 \x03(\x0b\x32*.callwarden.api.admission.v1.ListLineError\"-\n\rListLineError\x12\x0c\n\x04line\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x12\n\x10ListListsRequest\"H\n\x0eListListsReply\x12\x36\n\x05lists\x18\x01 \x03(\x0b\x32\'.callwarden.api.admission.v1.NumberList\"\xb3\x01\n\nNumberList\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0c\n\x04side\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x0f\n\x07\x65ntries\x18\x06 \x01(\r\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x14\n\x0cupdated_at_s\x18\x08 \x01(\x01\x12\x0e\n\x06loaded\x18\t \x01(\x08\x12\x0e\n\x06trunks\x18\n \x03(\t\"A\n\x0fShowListRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\"\x7f\n\rShowListReply\x12\x35\n\x04list\x18\x01 \x01(\x0b\x32\'.callwarden.api.admission.v1.NumberList\x12\x37\n\x07\x65ntries\x18\x02 \x03(\x0b\x32&.callwarden.api.admission.v1.ListEntry\"*\n\tListEntry\x12\x0f\n\x07pattern\x18\x01 \x01(\t\x12\x0c\n\x04note\x18\x02 \x01(\t\"!\n\x11\x44\x65leteListRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x0f\x44\x65leteListReply\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\"$\n\x12\x43heckNumberRequest\x12\x0e\n\x06number\x18\x01 \x01(\t\"\x81\x01\n\x10\x43heckNumberReply\x12\x32\n\x04hits\x18\x01 \x03(\x0b\x32$.callwarden.api.admission.v1.ListHit\x12\x39\n\x06listed\x18\x02 \x03(\x0b\x32).callwarden.api.admission.v1.ListedNumber\"R\n\x07ListHit\x12\x0c\n\x04list\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04side\x18\x03 \x01(\t\x12\x0f\n\x07pattern\x18\x04 \x01(\t\x12\x0c\n\x04note\x18\x05 \x01(\t\"\x13\n\x11ListListedRequest\"M\n\x0fListListedReply\x12:\n\x07numbers\x18\x01 \x03(\x0b\x32).callwarden.api.admission.v1.ListedNumber\"\xa1\x01\n\x0cListedNumber\x12\x0c\n\x04list\x18\x01 \x01(\t\x12\r\n\x05realm\x18\x02 \x01(\t\x12\x0c\n\x04side\x18\x03 \x01(\t\x12\x0e\n\x06number\x18\x04 \x01(\t\x12\x12\n\naccount_id\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x10\n\x08\x65vidence\x18\x07 \x01(\t\x12\x0f\n\x07since_s\x18\x08 \x01(\x01\x12\x0f\n\x07until_s\x18\t \x01(\x01\"2\n\x13RemoveListedRequest\x12\x0e\n\x06number\x18\x01 \x01(\t\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"O\n\x11RemoveListedReply\x12:\n\x07removed\x18\x01 \x03(\x0b\x32).callwarden.api.admission.v1.ListedNumber2\xb4\x06\n\x0bListService\x12s\n\nImportList\x12..callwarden.api.admission.v1.ImportListRequest\x1a,.callwarden.api.admission.v1.ImportListReply\"\x05\xf2\xd4\x18\x01\t(\x01\x12n\n\tListLists\x12-.callwarden.api.admission.v1.ListListsRequest\x1a+.callwarden.api.admission.v1.ListListsReply\"\x05\xf2\xd4\x18\x01\t\x12k\n\x08ShowList\x12,.callwarden.api.admission.v1.ShowListRequest\x1a*.callwarden.api.admission.v1.ShowListReply\"\x05\xf2\xd4\x18\x01\t\x12q\n\nDeleteList\x12..callwarden.api.admission.v1.DeleteListRequest\x1a,.callwarden.api.admission.v1.DeleteListReply\"\x05\xf2\xd4\x18\x01\t\x12t\n\x0b\x43heckNumber\x12/.callwarden.api.admission.v1.CheckNumberRequest\x1a-.callwarden.api.admission.v1.CheckNumberReply\"\x05\xf2\xd4\x18\x01\t\x12q\n\nListListed\x12..callwarden.api.admission.v1.ListListedRequest\x1a,.callwarden.api.admission.v1.ListListedReply\"\x05\xf2\xd4\x18\x01\t\x12w\n\x0cRemoveListed\x12\x30.callwarden.api.admission.v1.RemoveListedRequest\x1a..callwarden.api.admission.v1.RemoveListedReply\"\x05\xf2\xd4\x18\x01\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'callwarden.api.admission.v1.lists_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMPORTLISTREQUEST']._serialized_start=73
-  _globals['_IMPORTLISTREQUEST']._serialized_end=238
-  _globals['_IMPORTLISTREPLY']._serialized_start=241
-  _globals['_IMPORTLISTREPLY']._serialized_end=372
-  _globals['_LISTLINEERROR']._serialized_start=374
-  _globals['_LISTLINEERROR']._serialized_end=419
-  _globals['_LISTLISTSREQUEST']._serialized_start=421
-  _globals['_LISTLISTSREQUEST']._serialized_end=439
-  _globals['_LISTLISTSREPLY']._serialized_start=441
-  _globals['_LISTLISTSREPLY']._serialized_end=513
-  _globals['_NUMBERLIST']._serialized_start=516
-  _globals['_NUMBERLIST']._serialized_end=695
-  _globals['_SHOWLISTREQUEST']._serialized_start=697
-  _globals['_SHOWLISTREQUEST']._serialized_end=762
-  _globals['_SHOWLISTREPLY']._serialized_start=764
-  _globals['_SHOWLISTREPLY']._serialized_end=891
-  _globals['_LISTENTRY']._serialized_start=893
-  _globals['_LISTENTRY']._serialized_end=935
-  _globals['_DELETELISTREQUEST']._serialized_start=937
-  _globals['_DELETELISTREQUEST']._serialized_end=970
-  _globals['_DELETELISTREPLY']._serialized_start=972
-  _globals['_DELETELISTREPLY']._serialized_end=1006
-  _globals['_CHECKNUMBERREQUEST']._serialized_start=1008
-  _globals['_CHECKNUMBERREQUEST']._serialized_end=1044
-  _globals['_CHECKNUMBERREPLY']._serialized_start=1047
-  _globals['_CHECKNUMBERREPLY']._serialized_end=1176
-  _globals['_LISTHIT']._serialized_start=1178
-  _globals['_LISTHIT']._serialized_end=1260
-  _globals['_LISTLISTEDREQUEST']._serialized_start=1262
-  _globals['_LISTLISTEDREQUEST']._serialized_end=1281
-  _globals['_LISTLISTEDREPLY']._serialized_start=1283
-  _globals['_LISTLISTEDREPLY']._serialized_end=1360
-  _globals['_LISTEDNUMBER']._serialized_start=1363
-  _globals['_LISTEDNUMBER']._serialized_end=1524
-  _globals['_REMOVELISTEDREQUEST']._serialized_start=1526
-  _globals['_REMOVELISTEDREQUEST']._serialized_end=1576
-  _globals['_REMOVELISTEDREPLY']._serialized_start=1578
-  _globals['_REMOVELISTEDREPLY']._serialized_end=1657
-  _globals['_LISTSERVICE']._serialized_start=1660
-  _globals['_LISTSERVICE']._serialized_end=2431
+  _globals['_LISTSERVICE'].methods_by_name['ImportList']._loaded_options = None
+  _globals['_LISTSERVICE'].methods_by_name['ImportList']._serialized_options = b'\362\324\030\001\t'
+  _globals['_LISTSERVICE'].methods_by_name['ListLists']._loaded_options = None
+  _globals['_LISTSERVICE'].methods_by_name['ListLists']._serialized_options = b'\362\324\030\001\t'
+  _globals['_LISTSERVICE'].methods_by_name['ShowList']._loaded_options = None
+  _globals['_LISTSERVICE'].methods_by_name['ShowList']._serialized_options = b'\362\324\030\001\t'
+  _globals['_LISTSERVICE'].methods_by_name['DeleteList']._loaded_options = None
+  _globals['_LISTSERVICE'].methods_by_name['DeleteList']._serialized_options = b'\362\324\030\001\t'
+  _globals['_LISTSERVICE'].methods_by_name['CheckNumber']._loaded_options = None
+  _globals['_LISTSERVICE'].methods_by_name['CheckNumber']._serialized_options = b'\362\324\030\001\t'
+  _globals['_LISTSERVICE'].methods_by_name['ListListed']._loaded_options = None
+  _globals['_LISTSERVICE'].methods_by_name['ListListed']._serialized_options = b'\362\324\030\001\t'
+  _globals['_LISTSERVICE'].methods_by_name['RemoveListed']._loaded_options = None
+  _globals['_LISTSERVICE'].methods_by_name['RemoveListed']._serialized_options = b'\362\324\030\001\t'
+  _globals['_IMPORTLISTREQUEST']._serialized_start=112
+  _globals['_IMPORTLISTREQUEST']._serialized_end=277
+  _globals['_IMPORTLISTREPLY']._serialized_start=280
+  _globals['_IMPORTLISTREPLY']._serialized_end=411
+  _globals['_LISTLINEERROR']._serialized_start=413
+  _globals['_LISTLINEERROR']._serialized_end=458
+  _globals['_LISTLISTSREQUEST']._serialized_start=460
+  _globals['_LISTLISTSREQUEST']._serialized_end=478
+  _globals['_LISTLISTSREPLY']._serialized_start=480
+  _globals['_LISTLISTSREPLY']._serialized_end=552
+  _globals['_NUMBERLIST']._serialized_start=555
+  _globals['_NUMBERLIST']._serialized_end=734
+  _globals['_SHOWLISTREQUEST']._serialized_start=736
+  _globals['_SHOWLISTREQUEST']._serialized_end=801
+  _globals['_SHOWLISTREPLY']._serialized_start=803
+  _globals['_SHOWLISTREPLY']._serialized_end=930
+  _globals['_LISTENTRY']._serialized_start=932
+  _globals['_LISTENTRY']._serialized_end=974
+  _globals['_DELETELISTREQUEST']._serialized_start=976
+  _globals['_DELETELISTREQUEST']._serialized_end=1009
+  _globals['_DELETELISTREPLY']._serialized_start=1011
+  _globals['_DELETELISTREPLY']._serialized_end=1045
+  _globals['_CHECKNUMBERREQUEST']._serialized_start=1047
+  _globals['_CHECKNUMBERREQUEST']._serialized_end=1083
+  _globals['_CHECKNUMBERREPLY']._serialized_start=1086
+  _globals['_CHECKNUMBERREPLY']._serialized_end=1215
+  _globals['_LISTHIT']._serialized_start=1217
+  _globals['_LISTHIT']._serialized_end=1299
+  _globals['_LISTLISTEDREQUEST']._serialized_start=1301
+  _globals['_LISTLISTEDREQUEST']._serialized_end=1320
+  _globals['_LISTLISTEDREPLY']._serialized_start=1322
+  _globals['_LISTLISTEDREPLY']._serialized_end=1399
+  _globals['_LISTEDNUMBER']._serialized_start=1402
+  _globals['_LISTEDNUMBER']._serialized_end=1563
+  _globals['_REMOVELISTEDREQUEST']._serialized_start=1565
+  _globals['_REMOVELISTEDREQUEST']._serialized_end=1615
+  _globals['_REMOVELISTEDREPLY']._serialized_start=1617
+  _globals['_REMOVELISTEDREPLY']._serialized_end=1696
+  _globals['_LISTSERVICE']._serialized_start=1699
+  _globals['_LISTSERVICE']._serialized_end=2519
 # @@protoc_insertion_point(module_scope)

@@ -452,10 +452,12 @@ class ListedNumber(_message.Message):
     """The list: "dynamic" or "smart"."""
     realm: _builtins.str
     side: _builtins.str
-    """"called": nobody of the realm calls it. "calling": the account doesn't call with it."""
+    """"called": nobody of the realm calls it, or where there is an account that account doesn't. "calling": the account
+    doesn't call with it.
+    """
     number: _builtins.str
     account_id: _builtins.str
-    """Of a calling number: whose."""
+    """Whose calls it is listed for; empty: all of the realm's."""
     reason: _builtins.str
     evidence: _builtins.str
     since_s: _builtins.float

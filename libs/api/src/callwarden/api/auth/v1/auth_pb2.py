@@ -22,34 +22,49 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from callwarden.api.access.v1 import access_pb2 as callwarden_dot_api_dot_access_dot_v1_dot_access__pb2
 from callwarden.api.stream.v1 import stream_pb2 as callwarden_dot_api_dot_stream_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!callwarden/api/auth/v1/auth.proto\x12\x16\x63\x61llwarden.api.auth.v1\x1a%callwarden/api/stream/v1/stream.proto\"\xdf\x01\n\rVerifyRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\r\n\x05realm\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0b\n\x03uri\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\x12\x13\n\x0bnonce_count\x18\x06 \x01(\t\x12\x0e\n\x06\x63nonce\x18\x07 \x01(\t\x12\x0b\n\x03qop\x18\x08 \x01(\t\x12\x11\n\talgorithm\x18\t \x01(\t\x12\x10\n\x08response\x18\n \x01(\t\x12\x16\n\x0esource_address\x18\x0b \x01(\t\x12\x12\n\nregistered\x18\x0c \x01(\x08\">\n\x14VerifyAddressRequest\x12\x16\n\x0esource_address\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61lled\x18\x02 \x01(\t\"\x84\x01\n\x0bVerifyReply\x12\x34\n\x08identity\x18\x01 \x01(\x0b\x32 .callwarden.api.auth.v1.IdentityH\x00\x12\x34\n\x08rejected\x18\x02 \x01(\x0b\x32 .callwarden.api.auth.v1.RejectedH\x00\x42\t\n\x07verdict\"x\n\x08Identity\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x63\x63ount_type\x18\x02 \x01(\t\x12\x0f\n\x07numbers\x18\x03 \x03(\t\x12\x13\n\x0btech_prefix\x18\x04 \x01(\t\x12\r\n\x05ttl_s\x18\x05 \x01(\r\x12\r\n\x05trunk\x18\x06 \x01(\t\"\x1a\n\x08Rejected\x12\x0e\n\x06reason\x18\x01 \x01(\t\"[\n\x12SetPasswordRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\r\n\x05realm\x18\x03 \x01(\t\x12\x10\n\x08password\x18\x04 \x01(\t\"\x12\n\x10SetPasswordReply\":\n\x17RemoveCredentialRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\r\n\x05realm\x18\x02 \x01(\t\"(\n\x15RemoveCredentialReply\x12\x0f\n\x07removed\x18\x01 \x01(\x08\x32\xf0\x03\n\x0b\x41uthService\x12T\n\x06Verify\x12%.callwarden.api.auth.v1.VerifyRequest\x1a#.callwarden.api.auth.v1.VerifyReply\x12\x62\n\rVerifyAddress\x12,.callwarden.api.auth.v1.VerifyAddressRequest\x1a#.callwarden.api.auth.v1.VerifyReply\x12N\n\x06Stream\x12\x1f.callwarden.api.stream.v1.Frame\x1a\x1f.callwarden.api.stream.v1.Frame(\x01\x30\x01\x12\x63\n\x0bSetPassword\x12*.callwarden.api.auth.v1.SetPasswordRequest\x1a(.callwarden.api.auth.v1.SetPasswordReply\x12r\n\x10RemoveCredential\x12/.callwarden.api.auth.v1.RemoveCredentialRequest\x1a-.callwarden.api.auth.v1.RemoveCredentialReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!callwarden/api/auth/v1/auth.proto\x12\x16\x63\x61llwarden.api.auth.v1\x1a%callwarden/api/access/v1/access.proto\x1a%callwarden/api/stream/v1/stream.proto\"\xef\x01\n\rVerifyRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\r\n\x05realm\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0b\n\x03uri\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\x12\x13\n\x0bnonce_count\x18\x06 \x01(\t\x12\x0e\n\x06\x63nonce\x18\x07 \x01(\t\x12\x0b\n\x03qop\x18\x08 \x01(\t\x12\x11\n\talgorithm\x18\t \x01(\t\x12\x10\n\x08response\x18\n \x01(\t\x12\x16\n\x0esource_address\x18\x0b \x01(\t\x12\x0e\n\x06\x63\x61lled\x18\x0c \x01(\t\x12\x12\n\nregistered\x18\r \x01(\x08\">\n\x14VerifyAddressRequest\x12\x16\n\x0esource_address\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61lled\x18\x02 \x01(\t\"\x84\x01\n\x0bVerifyReply\x12\x34\n\x08identity\x18\x01 \x01(\x0b\x32 .callwarden.api.auth.v1.IdentityH\x00\x12\x34\n\x08rejected\x18\x02 \x01(\x0b\x32 .callwarden.api.auth.v1.RejectedH\x00\x42\t\n\x07verdict\"\xb3\x01\n\x08Identity\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x63\x63ount_type\x18\x02 \x01(\t\x12\x0f\n\x07numbers\x18\x03 \x03(\t\x12\x13\n\x0btech_prefix\x18\x04 \x01(\t\x12\r\n\x05ttl_s\x18\x05 \x01(\r\x12\r\n\x05trunk\x18\x06 \x01(\t\x12\x39\n\x0c\x63\x61lled_owner\x18\x07 \x01(\x0b\x32#.callwarden.api.auth.v1.NumberOwner\"U\n\x0bNumberOwner\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x32\n\x06trunks\x18\x02 \x03(\x0b\x32\".callwarden.api.auth.v1.OwnerTrunk\"U\n\nOwnerTrunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nadd_prefix\x18\x03 \x01(\t\x12\x14\n\x0cstrip_digits\x18\x04 \x01(\r\"\x1a\n\x08Rejected\x12\x0e\n\x06reason\x18\x01 \x01(\t\"[\n\x12SetPasswordRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\r\n\x05realm\x18\x03 \x01(\t\x12\x10\n\x08password\x18\x04 \x01(\t\"\x12\n\x10SetPasswordReply\":\n\x17RemoveCredentialRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\r\n\x05realm\x18\x02 \x01(\t\"(\n\x15RemoveCredentialReply\x12\x0f\n\x07removed\x18\x01 \x01(\x08\x32\x93\x04\n\x0b\x41uthService\x12[\n\x06Verify\x12%.callwarden.api.auth.v1.VerifyRequest\x1a#.callwarden.api.auth.v1.VerifyReply\"\x05\xf2\xd4\x18\x01\x01\x12i\n\rVerifyAddress\x12,.callwarden.api.auth.v1.VerifyAddressRequest\x1a#.callwarden.api.auth.v1.VerifyReply\"\x05\xf2\xd4\x18\x01\x01\x12U\n\x06Stream\x12\x1f.callwarden.api.stream.v1.Frame\x1a\x1f.callwarden.api.stream.v1.Frame\"\x05\xf2\xd4\x18\x01\x01(\x01\x30\x01\x12j\n\x0bSetPassword\x12*.callwarden.api.auth.v1.SetPasswordRequest\x1a(.callwarden.api.auth.v1.SetPasswordReply\"\x05\xf2\xd4\x18\x01\t\x12y\n\x10RemoveCredential\x12/.callwarden.api.auth.v1.RemoveCredentialRequest\x1a-.callwarden.api.auth.v1.RemoveCredentialReply\"\x05\xf2\xd4\x18\x01\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'callwarden.api.auth.v1.auth_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERIFYREQUEST']._serialized_start=101
-  _globals['_VERIFYREQUEST']._serialized_end=324
-  _globals['_VERIFYADDRESSREQUEST']._serialized_start=326
-  _globals['_VERIFYADDRESSREQUEST']._serialized_end=388
-  _globals['_VERIFYREPLY']._serialized_start=391
-  _globals['_VERIFYREPLY']._serialized_end=523
-  _globals['_IDENTITY']._serialized_start=525
-  _globals['_IDENTITY']._serialized_end=645
-  _globals['_REJECTED']._serialized_start=647
-  _globals['_REJECTED']._serialized_end=673
-  _globals['_SETPASSWORDREQUEST']._serialized_start=675
-  _globals['_SETPASSWORDREQUEST']._serialized_end=766
-  _globals['_SETPASSWORDREPLY']._serialized_start=768
-  _globals['_SETPASSWORDREPLY']._serialized_end=786
-  _globals['_REMOVECREDENTIALREQUEST']._serialized_start=788
-  _globals['_REMOVECREDENTIALREQUEST']._serialized_end=846
-  _globals['_REMOVECREDENTIALREPLY']._serialized_start=848
-  _globals['_REMOVECREDENTIALREPLY']._serialized_end=888
-  _globals['_AUTHSERVICE']._serialized_start=891
-  _globals['_AUTHSERVICE']._serialized_end=1387
+  _globals['_AUTHSERVICE'].methods_by_name['Verify']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['Verify']._serialized_options = b'\362\324\030\001\001'
+  _globals['_AUTHSERVICE'].methods_by_name['VerifyAddress']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['VerifyAddress']._serialized_options = b'\362\324\030\001\001'
+  _globals['_AUTHSERVICE'].methods_by_name['Stream']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['Stream']._serialized_options = b'\362\324\030\001\001'
+  _globals['_AUTHSERVICE'].methods_by_name['SetPassword']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['SetPassword']._serialized_options = b'\362\324\030\001\t'
+  _globals['_AUTHSERVICE'].methods_by_name['RemoveCredential']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['RemoveCredential']._serialized_options = b'\362\324\030\001\t'
+  _globals['_VERIFYREQUEST']._serialized_start=140
+  _globals['_VERIFYREQUEST']._serialized_end=379
+  _globals['_VERIFYADDRESSREQUEST']._serialized_start=381
+  _globals['_VERIFYADDRESSREQUEST']._serialized_end=443
+  _globals['_VERIFYREPLY']._serialized_start=446
+  _globals['_VERIFYREPLY']._serialized_end=578
+  _globals['_IDENTITY']._serialized_start=581
+  _globals['_IDENTITY']._serialized_end=760
+  _globals['_NUMBEROWNER']._serialized_start=762
+  _globals['_NUMBEROWNER']._serialized_end=847
+  _globals['_OWNERTRUNK']._serialized_start=849
+  _globals['_OWNERTRUNK']._serialized_end=934
+  _globals['_REJECTED']._serialized_start=936
+  _globals['_REJECTED']._serialized_end=962
+  _globals['_SETPASSWORDREQUEST']._serialized_start=964
+  _globals['_SETPASSWORDREQUEST']._serialized_end=1055
+  _globals['_SETPASSWORDREPLY']._serialized_start=1057
+  _globals['_SETPASSWORDREPLY']._serialized_end=1075
+  _globals['_REMOVECREDENTIALREQUEST']._serialized_start=1077
+  _globals['_REMOVECREDENTIALREQUEST']._serialized_end=1135
+  _globals['_REMOVECREDENTIALREPLY']._serialized_start=1137
+  _globals['_REMOVECREDENTIALREPLY']._serialized_end=1177
+  _globals['_AUTHSERVICE']._serialized_start=1180
+  _globals['_AUTHSERVICE']._serialized_end=1711
 # @@protoc_insertion_point(module_scope)

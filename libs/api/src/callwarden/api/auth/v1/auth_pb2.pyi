@@ -33,6 +33,7 @@ class VerifyRequest(_message.Message):
     ALGORITHM_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
     SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
+    CALLED_FIELD_NUMBER: _builtins.int
     REGISTERED_FIELD_NUMBER: _builtins.int
     username: _builtins.str
     """As sent: the user, or user@realm."""
@@ -51,6 +52,8 @@ class VerifyRequest(_message.Message):
     response: _builtins.str
     """Lower-case hexadecimal."""
     source_address: _builtins.str
+    called: _builtins.str
+    """Of an INVITE: the called number or user, with any tech prefix; empty otherwise."""
     registered: _builtins.bool
     """A phone of this user is registered from there: its owner's, whatever others try."""
     def __init__(
@@ -67,11 +70,12 @@ class VerifyRequest(_message.Message):
         algorithm: _builtins.str = ...,
         response: _builtins.str = ...,
         source_address: _builtins.str = ...,
+        called: _builtins.str = ...,
         registered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "cnonce", b"cnonce", "method", b"method", "nonce", b"nonce", "nonce_count", b"nonce_count", "qop", b"qop", "realm", b"realm", "registered", b"registered", "response", b"response", "source_address", b"source_address", "uri", b"uri", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "called", b"called", "cnonce", b"cnonce", "method", b"method", "nonce", b"nonce", "nonce_count", b"nonce_count", "qop", b"qop", "realm", b"realm", "registered", b"registered", "response", b"response", "source_address", b"source_address", "uri", b"uri", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -85,7 +89,7 @@ class VerifyAddressRequest(_message.Message):
     CALLED_FIELD_NUMBER: _builtins.int
     source_address: _builtins.str
     called: _builtins.str
-    """The called number or user as sent, of which a tech prefix may be the beginning."""
+    """The called number or user, of which a tech prefix may be the beginning."""
     def __init__(
         self,
         *,
@@ -136,6 +140,7 @@ class Identity(_message.Message):
     TECH_PREFIX_FIELD_NUMBER: _builtins.int
     TTL_S_FIELD_NUMBER: _builtins.int
     TRUNK_FIELD_NUMBER: _builtins.int
+    CALLED_OWNER_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     account_type: _builtins.str
     """"enduser", "traffic-sender" or "carrier"."""
@@ -149,6 +154,10 @@ class Identity(_message.Message):
     def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Numbers that the account owns and may show as its caller id; E.164 with "+"."""
 
+    @_builtins.property
+    def called_owner(self) -> Global___NumberOwner:
+        """The account that the called number (without the tech prefix) was given to; unset: none, or no number was called."""
+
     def __init__(
         self,
         *,
@@ -158,14 +167,71 @@ class Identity(_message.Message):
         tech_prefix: _builtins.str = ...,
         ttl_s: _builtins.int = ...,
         trunk: _builtins.str = ...,
+        called_owner: Global___NumberOwner | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["called_owner", b"called_owner"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_type", b"account_type", "numbers", b"numbers", "tech_prefix", b"tech_prefix", "trunk", b"trunk", "ttl_s", b"ttl_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_type", b"account_type", "called_owner", b"called_owner", "numbers", b"numbers", "tech_prefix", b"tech_prefix", "trunk", b"trunk", "ttl_s", b"ttl_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Identity: _TypeAlias = Identity  # noqa: Y015
+
+@_typing.final
+class NumberOwner(_message.Message):
+    """Whose number it is: a call to it stays with us."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    TRUNKS_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    @_builtins.property
+    def trunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnerTrunk]:
+        """By which it gets its calls while none of its phones is registered; the first is tried first."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        trunks: _abc.Iterable[Global___OwnerTrunk] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "trunks", b"trunks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NumberOwner: _TypeAlias = NumberOwner  # noqa: Y015
+
+@_typing.final
+class OwnerTrunk(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    ADD_PREFIX_FIELD_NUMBER: _builtins.int
+    STRIP_DIGITS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    address: _builtins.str
+    """host:port"""
+    add_prefix: _builtins.str
+    strip_digits: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        address: _builtins.str = ...,
+        add_prefix: _builtins.str = ...,
+        strip_digits: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["add_prefix", b"add_prefix", "address", b"address", "name", b"name", "strip_digits", b"strip_digits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OwnerTrunk: _TypeAlias = OwnerTrunk  # noqa: Y015
 
 @_typing.final
 class Rejected(_message.Message):

@@ -250,11 +250,16 @@ class AccountChanged(_message.Message):
     WHAT_FIELD_NUMBER: _builtins.int
     USERNAME_FIELD_NUMBER: _builtins.int
     REALM_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     what: _builtins.str
     """"credential", "status", "limits", "numbers", "trunk"."""
     username: _builtins.str
     realm: _builtins.str
+    @_builtins.property
+    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With "numbers": those that were given or taken away (E.164 digits); none: any may have been."""
+
     def __init__(
         self,
         *,
@@ -262,10 +267,11 @@ class AccountChanged(_message.Message):
         what: _builtins.str = ...,
         username: _builtins.str = ...,
         realm: _builtins.str = ...,
+        numbers: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "realm", b"realm", "username", b"username", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "numbers", b"numbers", "realm", b"realm", "username", b"username", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -489,6 +495,7 @@ class NumberCount(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     FRESH_FIELD_NUMBER: _builtins.int
     ATTACKS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     realm: _builtins.str
     account_id: _builtins.str
     number: _builtins.str
@@ -506,6 +513,8 @@ class NumberCount(_message.Message):
     """To countries that are new to the account."""
     attacks: _builtins.int
     """Calls to the number that were refused as part of an attack."""
+    source: _builtins.str
+    """Of a called number: the address that it was called from, of IPv6 the /64; empty: not known."""
     def __init__(
         self,
         *,
@@ -520,10 +529,11 @@ class NumberCount(_message.Message):
         failures: _builtins.int = ...,
         fresh: _builtins.int = ...,
         attacks: _builtins.int = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "answered", b"answered", "attacks", b"attacks", "calling", b"calling", "calls", b"calls", "failures", b"failures", "fresh", b"fresh", "number", b"number", "realm", b"realm", "short", b"short", "talk_ms", b"talk_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "answered", b"answered", "attacks", b"attacks", "calling", b"calling", "calls", b"calls", "failures", b"failures", "fresh", b"fresh", "number", b"number", "realm", b"realm", "short", b"short", "source", b"source", "talk_ms", b"talk_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -538,26 +548,20 @@ class Location(_message.Message):
     USERNAME_FIELD_NUMBER: _builtins.int
     REALM_FIELD_NUMBER: _builtins.int
     CONTACTS_FIELD_NUMBER: _builtins.int
-    NUMBERS_FIELD_NUMBER: _builtins.int
     username: _builtins.str
     realm: _builtins.str
     @_builtins.property
     def contacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contact]: ...
-    @_builtins.property
-    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Numbers of the user's account (E.164 with "+"): a call to one of them is a local call."""
-
     def __init__(
         self,
         *,
         username: _builtins.str = ...,
         realm: _builtins.str = ...,
         contacts: _abc.Iterable[Global___Contact] | None = ...,
-        numbers: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contacts", b"contacts", "numbers", b"numbers", "realm", b"realm", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contacts", b"contacts", "realm", b"realm", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

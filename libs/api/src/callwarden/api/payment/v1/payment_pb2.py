@@ -22,19 +22,22 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from callwarden.api.access.v1 import access_pb2 as callwarden_dot_api_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'callwarden/api/payment/v1/payment.proto\x12\x19\x63\x61llwarden.api.payment.v1\"c\n\x0cTopUpRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x15\n\ramount_micros\x18\x02 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x0c\n\x04note\x18\x05 \x01(\t\"[\n\nTopUpReply\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12\x16\n\x0e\x62\x61lance_micros\x18\x02 \x01(\x03\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t2i\n\x0ePaymentService\x12W\n\x05TopUp\x12\'.callwarden.api.payment.v1.TopUpRequest\x1a%.callwarden.api.payment.v1.TopUpReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'callwarden/api/payment/v1/payment.proto\x12\x19\x63\x61llwarden.api.payment.v1\x1a%callwarden/api/access/v1/access.proto\"c\n\x0cTopUpRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x15\n\ramount_micros\x18\x02 \x01(\x03\x12\x10\n\x08\x63urrency\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\x0c\n\x04note\x18\x05 \x01(\t\"[\n\nTopUpReply\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12\x16\n\x0e\x62\x61lance_micros\x18\x02 \x01(\x03\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t2p\n\x0ePaymentService\x12^\n\x05TopUp\x12\'.callwarden.api.payment.v1.TopUpRequest\x1a%.callwarden.api.payment.v1.TopUpReply\"\x05\xf2\xd4\x18\x01\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'callwarden.api.payment.v1.payment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOPUPREQUEST']._serialized_start=70
-  _globals['_TOPUPREQUEST']._serialized_end=169
-  _globals['_TOPUPREPLY']._serialized_start=171
-  _globals['_TOPUPREPLY']._serialized_end=262
-  _globals['_PAYMENTSERVICE']._serialized_start=264
-  _globals['_PAYMENTSERVICE']._serialized_end=369
+  _globals['_PAYMENTSERVICE'].methods_by_name['TopUp']._loaded_options = None
+  _globals['_PAYMENTSERVICE'].methods_by_name['TopUp']._serialized_options = b'\362\324\030\001\t'
+  _globals['_TOPUPREQUEST']._serialized_start=109
+  _globals['_TOPUPREQUEST']._serialized_end=208
+  _globals['_TOPUPREPLY']._serialized_start=210
+  _globals['_TOPUPREPLY']._serialized_end=301
+  _globals['_PAYMENTSERVICE']._serialized_start=303
+  _globals['_PAYMENTSERVICE']._serialized_end=415
 # @@protoc_insertion_point(module_scope)

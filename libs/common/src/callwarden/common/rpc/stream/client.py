@@ -298,6 +298,9 @@ class _Connection:
                 reason = str(await call.details())
         except grpc.aio.AioRpcError as error:
             reason = error.details() or error.code().name
+            if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+                # No outage: it lasts until somebody sets the credentials right.
+                log.warning("stream.refused", target=self._target, reason=reason)
         except asyncio.InvalidStateError as error:  # grpc.aio: the call ended while we asked for the next message
             reason = str(error)
         finally:

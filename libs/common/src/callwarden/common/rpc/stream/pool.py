@@ -16,8 +16,7 @@ import grpc.aio
 from callwarden.common.logs import get_logger
 from callwarden.common.metrics import Metrics
 from callwarden.common.rpc import names
-from callwarden.common.rpc.client import channel
-from callwarden.common.rpc.server import TlsFiles
+from callwarden.common.rpc.client import Credentials, channel
 from callwarden.common.rpc.stream.bounds import IN_FLIGHT_MAX
 from callwarden.common.rpc.stream.client import Message, MessageType, NotSent, ReplyT_co, StreamClient
 from callwarden.kernel.errors import Unavailable
@@ -42,7 +41,7 @@ class StreamPool:
         targets: Sequence[str],
         ranking: Ranking,
         *,
-        tls: TlsFiles | None = None,
+        credentials: Credentials | None = None,
         peer: str = "",
         in_flight_max: int = IN_FLIGHT_MAX,
         metrics: Metrics | None = None,
@@ -50,12 +49,13 @@ class StreamPool:
         look_up_every_s: float = LOOK_UP_EVERY_S,
     ) -> None:
         """`service` by its full name, `targets` as host:port, `ranking` for example callwarden.limits.rendezvous,
-        `peer` as of rpc.channel. `resolve` None: names are targets as they are, and gRPC finds one address of each.
+        `credentials` and `peer` as of rpc.channel. `resolve` None: names are targets as they are, and gRPC finds one
+        address of each.
         """
         self._service = service
         self._initial = tuple(targets)
         self._ranking = ranking
-        self._tls = tls
+        self._credentials = credentials
         self._peer = peer
         self._in_flight_max = in_flight_max
         self._metrics = metrics
@@ -98,7 +98,9 @@ class StreamPool:
         """
         for target in set(targets) - set(self._clients):
             stack = AsyncExitStack()
-            opened: grpc.aio.Channel = await stack.enter_async_context(channel(target, self._tls, peer=self._peer))
+            opened: grpc.aio.Channel = await stack.enter_async_context(
+                channel(target, self._credentials, peer=self._peer)
+            )
             client = StreamClient(
                 opened, self._service, target=target, in_flight_max=self._in_flight_max, metrics=self._metrics
             )

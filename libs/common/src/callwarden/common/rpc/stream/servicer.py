@@ -30,6 +30,8 @@ from callwarden.common import trace
 from callwarden.common.logs import get_logger
 from callwarden.common.metrics import Counter, Histogram, Metric, Metrics
 from callwarden.common.rpc import direct
+from callwarden.common.rpc.access import ROLES
+from callwarden.common.rpc.gate import Roles
 from callwarden.common.rpc.interceptors import RPC_SECONDS, RPCS, SERVING, Serving, log_failure
 from callwarden.common.rpc.status import INTERNAL_TEXT, to_status
 from callwarden.common.rpc.stream.bounds import (
@@ -42,7 +44,7 @@ from callwarden.common.rpc.stream.bounds import (
     SWEEP_S,
 )
 from callwarden.kernel.clock import MonoS
-from callwarden.kernel.errors import Exhausted, Internal, Invalid
+from callwarden.kernel.errors import Denied, Exhausted, Internal, Invalid
 
 log = get_logger(__name__)
 
@@ -87,10 +89,11 @@ class StreamServicer:
         self, request_iterator: Any, context: Any
     ) -> AsyncIterator[stream_pb2.Frame]:
         """One client's stream, until it ends, breaks or is drained."""
-        serving, method = SERVING.get() or (Serving(), "/Stream")  # the latter on a server without our interceptor
+        # The latter on a server without our interceptor.
+        serving, method, roles = SERVING.get() or (Serving(), "/Stream", ROLES)
         self._measure(serving)
         service = method.removesuffix("/Stream")
-        stream = _ServedStream(self._handlers, self._in_flight_max, self._load, serving, service)
+        stream = _ServedStream(self._handlers, self._in_flight_max, self._load, serving, service, roles)
         self._streams.add(stream)
         tasks = (
             asyncio.create_task(stream.read(request_iterator), name="stream reader"),
@@ -156,6 +159,7 @@ class _ServedStream:
         load: "_Load",
         serving: Serving,
         service: str,
+        roles: Roles,
     ) -> None:
         self._load = load
         self._loop = asyncio.get_running_loop()
@@ -164,7 +168,10 @@ class _ServedStream:
         self._methods = {
             name: (request_type, handler, _Meter(serving, f"{service}/{name}"))
             for name, (request_type, handler) in handlers.items()
+            if serving.gate.allows(f"{service}/{name}", roles)
         }
+        # Known, and not for this caller, who stays the same for as long as the stream lives.
+        self._denied = handlers.keys() - self._methods.keys()
         self.running: dict[int, tuple[asyncio.Future[Any], float, Any]] = {}
         self._replies: deque[_Reply] = deque()
         self._wake = asyncio.Event()
@@ -246,6 +253,10 @@ class _ServedStream:
     def _begin(self, item: stream_pb2.Item, method: str, mono_s: MonoS) -> None:
         item_id = item.id
         found = self._methods.get(method)
+        if found is None and method in self._denied:
+            meter = _Meter(self._serving, f"{self._service}/{method}")
+            self._fail(item_id, Denied(f"this caller may not call {method}"), meter, mono_s)
+            return
         if found is None:
             self._reply(item_id, b"", grpc.StatusCode.UNIMPLEMENTED.value[0], "no such method", None, mono_s)
             return

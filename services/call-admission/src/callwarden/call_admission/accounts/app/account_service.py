@@ -66,7 +66,7 @@ class AccountService:
         account_id = self._new_id()
         await self._accounts.create(account_id, account, self._ceilings)
         if account.numbers:
-            self._events.account_changed(account_id, "numbers", account.realm)
+            self._events.account_changed(account_id, "numbers", account.realm, account.numbers)
         return await self._accounts.get(account_id, self._clock.unix_s())
 
     async def get(self, ref: AccountRef) -> AccountView:
@@ -87,7 +87,7 @@ class AccountService:
         await self._accounts.update(account_id, change)
         view = await self._accounts.get(account_id, self._clock.unix_s())
         for what in _aspects(change):
-            self._events.account_changed(account_id, what, view.account.realm)
+            self._events.account_changed(account_id, what, view.account.realm, _numbers(change, what))
         return view
 
     async def import_(self, request: ImportRequest) -> Imported:
@@ -104,6 +104,10 @@ class AccountService:
         yield account_csv.header()
         async for page in self._accounts.pages(wanted):
             yield account_csv.write(page)
+
+
+def _numbers(change: AccountChange, what: str) -> tuple[str, ...]:
+    return (*change.add.get("numbers", ()), *change.remove.get("numbers", ())) if what == "numbers" else ()
 
 
 def _aspects(change: AccountChange) -> Iterator[str]:

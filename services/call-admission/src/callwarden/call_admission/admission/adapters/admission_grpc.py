@@ -48,7 +48,13 @@ class AdmissionGrpc(StreamServicer, admission_pb2_grpc.AdmissionServiceServicer)
     async def _answer_admit(self, request: CallRequest) -> admission_pb2.AdmitReply:
         outcome = await self._app.admit(request)
         if isinstance(outcome, Refused):
-            self._watch.refused(request.account_id, request.destination, outcome.refuse.reason, local=request.local)
+            self._watch.refused(
+                request.account_id,
+                request.destination,
+                outcome.refuse.reason,
+                local=request.local,
+                source=request.source_address,
+            )
             return admission_pb2.AdmitReply(
                 refused=refused_message(outcome.refuse, outcome.sip_status), policy_revision=outcome.policy_revision
             )

@@ -76,6 +76,7 @@ class CallEvents:
                 ended.sip_status,
                 ended.reason,
                 local=event.local,
+                source=event.source_address,
             )
 
     async def _batch(self, batch: events_pb2.CallEvents) -> None:

@@ -26,7 +26,7 @@ log = get_logger(__name__)
 
 CHANGED: Final = "lists.changed"
 COUNTED: Final = "lists.counted"
-COUNTS_A_MESSAGE: Final = 1_000  # 130 bytes each, at most twice that
+COUNTS_A_MESSAGE: Final = 1_000  # 150 bytes each, at most twice that
 TTL_S_MIN: Final = 1.0  # The shortest that NATS knows.
 
 
@@ -99,6 +99,7 @@ def _count_message(count: CallCount) -> events_pb2.NumberCount:
         failures=tally.failures,
         fresh=tally.fresh,
         attacks=tally.attacks,
+        source=key.source,
     )
 
 
@@ -112,7 +113,8 @@ def _count(message: events_pb2.NumberCount) -> CallCount:
         message.fresh,
         message.attacks,
     )
-    return CallCount(message.realm, StatsKey(UUID(message.account_id), message.number, message.calling), tally)
+    key = StatsKey(UUID(message.account_id), message.number, message.calling, message.source)
+    return CallCount(message.realm, key, tally)
 
 
 class NatsListed:

@@ -21,6 +21,7 @@ from callwarden.common.logs import get_logger
 from callwarden.kernel.clock import Clock, UnixS
 from callwarden.kernel.errors import CallwardenError
 from callwarden.kernel.verdict import Reason
+from callwarden.limits.networks import source_of
 
 log = get_logger(__name__)
 
@@ -82,21 +83,23 @@ class CallWatch:
         reason: str,
         *,
         local: bool,
+        source: str = "",
     ) -> None:
-        """A call that was settled just now. `talk_s` None: not answered. Local calls count for their caller only."""
+        """A call from an address that was settled just now. `talk_s` None: not answered. Local calls count for their
+        caller only."""
         if reason.startswith(_OURS):
             return
         called = "" if local else digits_of(destination)
         calling = digits_of(caller_number)
         fresh = bool(called) and self.stats.is_fresh(account_id, called, self._clock.mono_s())
-        self.pending.ended(account_id, called, calling, talk_s, sip_status, fresh=fresh)
+        self.pending.ended(account_id, called, calling, talk_s, sip_status, fresh=fresh, source=source_of(source))
 
-    def refused(self, account_id: UUID, destination: str, reason: Reason, *, local: bool) -> None:
-        """A call that was refused just now."""
+    def refused(self, account_id: UUID, destination: str, reason: Reason, *, local: bool, source: str = "") -> None:
+        """A call from an address that was refused just now."""
         if reason in ATTACKS and not local:
             called = digits_of(destination)
             if called:
-                self.pending.attacked(account_id, called)
+                self.pending.attacked(account_id, called, source_of(source))
 
     # ------------------------------------------------------------------ telling, adding, listing
 
@@ -141,11 +144,7 @@ class CallWatch:
         if allowed is not None and allowed.kind is ListKind.ALLOW:
             return
         since_s = UnixS(listed.since_s)
-        if listed.account_id is None:
-            known = lists.listings.called(listed.realm, listed.number, _LISTS, since_s)
-        else:
-            known = lists.listings.calling(listed.account_id, listed.number, _LISTS, since_s)
-        if known is not None:
+        if lists.listings.holds(listed, _LISTS, since_s):
             return
         try:
             is_new = await self._listed.put(listed)

@@ -9,7 +9,7 @@ room is counted.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from callwarden.call_admission.model.lists import DYNAMIC, SMART, Listed, ListSide
@@ -24,13 +24,15 @@ SHORT_S: Final = 6.0  # an answered call below it is a short one
 # what somebody did in the morning is forgiven in the afternoon.
 GENERATION_S: Final = 3_600.0
 TTL_S: Final = 86_400.0  # the longest period that a policy may count failures over
-TABLE_MAX: Final = 50_000  # callers, and as many targets: 25 MB each when full
+# Callers, as many targets, and as many targets of one account each: 25 MB each when full, targets 50.
+TABLE_MAX: Final = 50_000
 ACCOUNTS_MAX: Final = 20_000  # whose countries are known: 10 MB
 COUNTRIES_MAX: Final = 64  # of an account; who calls more is at home everywhere
 PENDING_MAX: Final = 20_000  # numbers between two flushes; more in a second are a flood of made-up ones
 FRESH_S: Final = 86_400.0  # a country is new to an account for a day
 LEARNT_CALLS: Final = 50  # an account's calls before any country is new to it: at first they all would be
 FRESH_PERCENT: Final = 50  # more calls than this to new countries add to the score
+SPREAD_MAX: Final = 64  # accounts, and addresses, of a target that are told apart; calls of further ones don't count
 SCORE_LISTED: Final = 2  # a single statistic that is just out of line lists nobody
 # An attempt that was refused as part of an attack counts like this share of the failures that list a number.
 ATTACK_SHARE: Final = 5
@@ -57,6 +59,14 @@ class NumberStats:
             self.calls, self.answered, self.short, self.talk_ms, self.failures, self.fresh, self.attacks
         )  # fmt: skip
 
+    def part(self, calls: int) -> "NumberStats":
+        """What so many of the calls would have counted."""
+        of = max(1, self.calls)
+        return NumberStats(
+            calls, self.answered * calls // of, self.short * calls // of, self.talk_ms * calls // of,
+            self.failures * calls // of, self.fresh * calls // of, self.attacks,
+        )  # fmt: skip
+
     def add(self, other: "NumberStats") -> None:
         self.calls += other.calls
         self.answered += other.answered
@@ -68,12 +78,13 @@ class NumberStats:
 
 
 class StatsKey(NamedTuple):
-    """Whose number it is in calls of one account."""
+    """Whose number it is in calls of one account, and from where it was called."""
 
     account_id: UUID
     number: str
     """Digits of E.164."""
     calling: bool
+    source: str = ""
 
 
 class CallCount(NamedTuple):
@@ -101,11 +112,12 @@ class Pending:
         return len(self._tallies)
 
     def ended(
-        self, account_id: UUID, called: str, calling: str, talk_s: float | None, sip_status: int, *, fresh: bool
-    ) -> None:
+        self, account_id: UUID, called: str, calling: str, talk_s: float | None, sip_status: int, *, fresh: bool,
+        source: str = "",
+    ) -> None:  # fmt: skip
         """A call that is over. Numbers "" aren't counted; `talk_s` None: it wasn't answered."""
         for number, is_calling in ((called, False), (calling, True)):
-            tally = self._of(account_id, number, is_calling) if number else None
+            tally = self._of(account_id, number, is_calling, "" if is_calling else source) if number else None
             if tally is None:
                 continue
             tally.calls += 1
@@ -117,15 +129,15 @@ class Pending:
                 tally.talk_ms += int(talk_s * 1_000)
                 tally.short += talk_s < SHORT_S
 
-    def attacked(self, account_id: UUID, called: str) -> None:
+    def attacked(self, account_id: UUID, called: str, source: str = "") -> None:
         """A call that was refused as part of an attack. It speaks against the number that it was to; the caller isn't
         judged by what our own limits refused."""
-        tally = self._of(account_id, called, False)
+        tally = self._of(account_id, called, False, source)
         if tally is not None:
             tally.attacks += 1
 
-    def _of(self, account_id: UUID, number: str, calling: bool) -> NumberStats | None:
-        key = StatsKey(account_id, number, calling)
+    def _of(self, account_id: UUID, number: str, calling: bool, source: str) -> NumberStats | None:
+        key = StatsKey(account_id, number, calling, source)
         tally = self._tallies.get(key)
         if tally is None:
             if len(self._tallies) >= PENDING_MAX:
@@ -147,15 +159,77 @@ class Pending:
         ]
 
 
+class _Spread:
+    """Which accounts and addresses a target's counts came from in the last one to two periods, so that none of them
+    counts for more than its share. Mutable."""
+
+    __slots__ = ("accounts", "addresses", "began_s", "old_accounts", "old_addresses")
+
+    def __init__(self) -> None:
+        self.began_s = 0.0
+        self.accounts: dict[UUID, int] = {}
+        self.addresses: dict[str, int] = {}
+        self.old_accounts: dict[UUID, int] = {}
+        self.old_addresses: dict[str, int] = {}
+
+    def take(self, key: StatsKey, amount: int, needed: int, least: tuple[int, int], period_s: float, at: MonoS) -> int:
+        """How much of the amount counts, where a number is listed for `needed` from at least so many accounts and
+        addresses."""
+        if at - self.began_s >= period_s:
+            is_recent = at - self.began_s < 2 * period_s
+            self.old_accounts = self.accounts if is_recent else {}
+            self.old_addresses = self.addresses if is_recent else {}
+            self.accounts, self.addresses, self.began_s = {}, {}, at
+        account, address = key.account_id, key.source
+        of_account, of_address = _shares(needed, *least)
+        counted = min(
+            amount,
+            _room(self.accounts, self.old_accounts, account, of_account),
+            _room(self.addresses, self.old_addresses, address, of_address),
+        )
+        if counted <= 0:
+            return 0
+        self.accounts[account] = self.accounts.get(account, 0) + counted
+        self.addresses[address] = self.addresses.get(address, 0) + counted
+        return counted
+
+    def sizes(self) -> tuple[int, int]:
+        """How many accounts and addresses."""
+        return (
+            len(self.accounts.keys() | self.old_accounts.keys()),
+            len(self.addresses.keys() | self.old_addresses.keys()),
+        )
+
+    def is_wide(self, least: tuple[int, int]) -> bool:
+        accounts, addresses = self.sizes()
+        return accounts >= least[0] and addresses >= least[1]
+
+
+@lru_cache(64)
+def _shares(needed: int, accounts: int, addresses: int) -> tuple[int, int]:
+    """The most that one account, and one address, may count for: so many accounts are enough if all count alike, also
+    where all but one of so many addresses have a single one of them."""
+    at_one = max(accounts - addresses + 1, 1)
+    return -(-needed // accounts), max(-(-needed // addresses), -(-needed * at_one // accounts))
+
+
+def _room(counted: dict[Any, int], before: dict[Any, int], key: object, share: int) -> int:
+    if key not in counted and len(counted) >= SPREAD_MAX:
+        return 0
+    return share - counted.get(key, 0) - before.get(key, 0)
+
+
 class _Numbers(Entry):
     """One number's counts over all processes."""
 
-    __slots__ = ("before", "began_s", "failures", "now")
+    __slots__ = ("before", "began_s", "failures", "failures_of", "now", "of")
 
     def __init__(self) -> None:
         # Not super().__init__(): a flood of made-up numbers makes two of these a call.
         self.used_s = self.began_s = 0.0
         self.hot = False
+        self.of: _Spread | None = None  # where what is in `now` and `before` came from
+        self.failures_of: _Spread | None = None
         self.now: NumberStats | None = None
         self.before: NumberStats | None = None
         self.failures: SlidingCounter | None = None
@@ -192,12 +266,14 @@ class CallStats:
 
     def __init__(self, *, table_max: int = TABLE_MAX) -> None:
         self.targets: Table[_Numbers] = Table(_Numbers, capacity=table_max, ttl_s=TTL_S)
+        # What one account did to one target: where it is out of line by itself, the number is listed for it alone.
+        self.targets_of_one: Table[_Numbers] = Table(_Numbers, capacity=table_max, ttl_s=TTL_S)
         self.callers: Table[_Numbers] = Table(_Numbers, capacity=table_max, ttl_s=TTL_S)
         self.accounts: Table[_Account] = Table(_Account, capacity=ACCOUNTS_MAX, ttl_s=30 * TTL_S)
 
     @property
     def evicted(self) -> int:
-        return self.targets.evicted + self.callers.evicted + self.accounts.evicted
+        return self.targets.evicted + self.targets_of_one.evicted + self.callers.evicted + self.accounts.evicted
 
     def is_fresh(self, account_id: UUID, called: str, mono_s: MonoS) -> bool:
         """Whether a number is in a country that is new to an account whose calls we know."""
@@ -211,44 +287,78 @@ class CallStats:
         self, count: CallCount, dynamic: DynamicList, smart: SmartList, mono_s: MonoS, unix_s: UnixS
     ) -> list[Listed]:
         """Adds what a process counted; what is to be listed now (again and again, as long as it is out of line)."""
-        key, tally = count.key, count.tally
+        key = count.key
         if key.calling:
-            entry = self.callers.use(f"{key.account_id.hex} {key.number}", mono_s)
-        else:
-            self._learn(key, tally.calls, mono_s)
-            entry = self.targets.use(f"{count.realm} {key.number}", mono_s)
+            caller = self.callers.use(f"{key.account_id.hex} {key.number}", mono_s)
+            evidence = judge(caller.add(count.tally, mono_s), smart) if smart.enabled and count.tally.calls else ""
+            return [_listed(SMART, count, key.account_id, evidence, smart.listed, unix_s)] if evidence else []
+        self._learn(key, count.tally.calls, mono_s)
+        target = self.targets.use(f"{count.realm} {key.number}", mono_s)
+        of_one = self.targets_of_one.use(f"{key.account_id.hex} {key.number}", mono_s)
         found: list[Listed] = []
-        side, owner = (ListSide.CALLING, key.account_id) if key.calling else (ListSide.CALLED, None)
-        if dynamic.enabled and not key.calling:
-            evidence = self._failing(count, entry, dynamic, mono_s)
-            if evidence:
-                found.append(
-                    Listed(DYNAMIC, count.realm, side, key.number, owner, "failing", evidence, unix_s,
-                           unix_s + dynamic.listed)
-                )  # fmt: skip
-        if smart.enabled and tally.calls:
-            evidence = judge(entry.add(tally, mono_s), smart)
-            if evidence:
-                found.append(
-                    Listed(SMART, count.realm, side, key.number, owner, "statistics", evidence, unix_s,
-                           unix_s + smart.listed)
-                )  # fmt: skip
+        if dynamic.enabled:
+            of_all, own = self._failing(count, target, of_one, dynamic, mono_s)
+            if of_all or own:
+                owner = None if of_all else key.account_id
+                found.append(_listed(DYNAMIC, count, owner, of_all or own, dynamic.listed, unix_s))
+        if smart.enabled and count.tally.calls:
+            own = judge(of_one.add(count.tally, mono_s), smart)
+            of_all = self._scored(count, target, smart, mono_s)
+            if of_all or own:
+                owner = None if of_all else key.account_id
+                found.append(_listed(SMART, count, owner, of_all or own, smart.listed, unix_s))
         return found
 
-    def _failing(self, count: CallCount, entry: _Numbers, policy: DynamicList, mono_s: MonoS) -> str:
+    def _scored(self, count: CallCount, target: _Numbers, policy: SmartList, mono_s: MonoS) -> str:
+        """What is out of line in the calls of all accounts together."""
+        if target.of is None:
+            target.of = _Spread()
+        least = policy.min_accounts, policy.min_addresses
+        tally = count.tally
+        calls = target.of.take(count.key, tally.calls, policy.min_calls, least, GENERATION_S, mono_s)
+        evidence = judge(target.add(tally.part(calls), mono_s), policy)
+        if not evidence or not target.of.is_wide(least):
+            return ""
+        return f"{evidence}, by {_count_of(target.of)}"
+
+    def _failing(
+        self, count: CallCount, target: _Numbers, of_one: _Numbers, policy: DynamicList, mono_s: MonoS
+    ) -> tuple[str, str]:
+        """What keeps failing: in the calls of all accounts together, and in those of this one."""
         weight = max(1, policy.failures // ATTACK_SHARE)
         amount = count.tally.failures + count.tally.attacks * weight
         if not amount:
-            return ""
+            return "", ""
+        least = policy.min_accounts, policy.min_addresses
+        if target.failures_of is None:
+            target.failures_of = _Spread()
+        counted = target.failures_of.take(count.key, amount, policy.failures + 1, least, policy.period, mono_s)
+        window = _window(policy.period)
+        total, own = (
+            self._add_failures(table, entry, key, window, mono_s, more, policy.failures)
+            for table, entry, key, more in (
+                (self.targets, target, f"{count.realm} {count.key.number}", counted),
+                (self.targets_of_one, of_one, f"{count.key.account_id.hex} {count.key.number}", amount),
+            )
+        )
+        attack = f", a refused attempt of an attack counting {weight}" if count.tally.attacks else ""
+        said = f"failed calls within {policy.period} s (limit {policy.failures}{attack})"
+        is_of_all = total > policy.failures and target.failures_of.is_wide(least)
+        return (
+            f"{total} {said}, by {_count_of(target.failures_of)}" if is_of_all else "",
+            f"{own} {said}" if own > policy.failures else "",
+        )
+
+    @staticmethod
+    def _add_failures(
+        table: Table[_Numbers], entry: _Numbers, key: str, window: WindowShape, mono_s: MonoS, amount: int, limit: int
+    ) -> int:
         if entry.failures is None:
             entry.failures = SlidingCounter()
-        total = entry.failures.add(_window(policy.period), mono_s, amount)
-        if total > policy.failures // 4:
-            self.targets.heat(f"{count.realm} {count.key.number}")
-        if total <= policy.failures:
-            return ""
-        attack = f", a refused attempt of an attack counting {weight}" if count.tally.attacks else ""
-        return f"{total} failed calls within {policy.period} s (limit {policy.failures}{attack})"
+        total = entry.failures.add(window, mono_s, amount)
+        if total > limit // 4:
+            table.heat(key)
+        return total
 
     def _learn(self, key: StatsKey, calls: int, mono_s: MonoS) -> None:
         account = self.accounts.use(key.account_id.hex, mono_s)
@@ -262,12 +372,24 @@ class CallStats:
         if listed.account_id is None:
             self.targets.remove(f"{listed.realm} {listed.number}")
         else:
-            self.callers.remove(f"{listed.account_id.hex} {listed.number}")
+            table = self.targets_of_one if listed.side is ListSide.CALLED else self.callers
+            table.remove(f"{listed.account_id.hex} {listed.number}")
 
     def expire(self, mono_s: MonoS) -> None:
         """Forgets numbers that were not called for long, a bounded number; call it often."""
-        for table in (self.targets, self.callers, self.accounts):
+        for table in (self.targets, self.targets_of_one, self.callers, self.accounts):
             table.expire(mono_s)
+
+
+def _listed(name: str, count: CallCount, owner: UUID | None, evidence: str, listed_s: float, unix_s: UnixS) -> Listed:
+    side = ListSide.CALLING if count.key.calling else ListSide.CALLED
+    reason = "failing" if name == DYNAMIC else "statistics"
+    return Listed(name, count.realm, side, count.key.number, owner, reason, evidence, unix_s, unix_s + listed_s)
+
+
+def _count_of(spread: _Spread) -> str:
+    accounts, addresses = spread.sizes()
+    return f"{accounts} accounts from {addresses} addresses"
 
 
 @lru_cache(64)  # one for each realm's policy; making one takes as long as counting

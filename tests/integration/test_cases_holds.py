@@ -1,0 +1,71 @@
+"""Cases: a call that was asked about again, wherever and whatever became of the first question, has one hold and one
+charge."""
+
+import asyncio
+import time
+
+import pytest
+
+from callwarden.api.admission.v1 import admission_pb2
+from callwarden.testing.edges import Edges, TrackedCall
+from callwarden.testing.waiting import eventually
+from tests.integration.conftest import Sites
+
+pytestmark = pytest.mark.cases
+
+CREDIT_MICROS = 10_000_000
+
+
+async def test_a_call_that_was_retried_has_one_hold_and_one_charge(site: Sites) -> None:
+    async with (
+        site(processes={"call-admission": 2}) as s,
+        Edges(s.system) as edges,
+    ):
+        await edges.connected()
+        account = await s.operator.account("alice", credit_micros=CREDIT_MICROS)
+
+        async def alice() -> admission_pb2.Account:
+            return await s.operator.get("alice")
+
+        # Asked of both processes at once, and once more of each.
+        at_both = TrackedCall(account)
+        replies = [
+            reply for _ in range(2) for reply in await asyncio.gather(*(edges.admit(at_both, n) for n in (0, 1)))
+        ]
+        assert all(reply.HasField("admitted") for reply in replies)
+        granted = {(reply.admitted.hold_id, reply.admitted.granted_s, reply.admitted.expires_at_s) for reply in replies}
+        assert len(granted) == 1
+        one = await alice()
+        assert one.lines_in_use == 1
+        assert one.held_micros > 0
+
+        # The process that was asked dies with the question: the other one is asked.
+        after_death = TrackedCall(account)
+        asking = asyncio.ensure_future(edges.admit(after_death, 0))
+        await s.system.kill("call-admission")
+        assert (await asking).HasField("admitted")
+        assert (await edges.admit(after_death, 1)).HasField("admitted")
+        two = await alice()
+        assert (two.lines_in_use, two.held_micros) == (2, 2 * one.held_micros)
+
+        # Told twice, each of them is charged once: 30 s at 0.06 a minute.
+        for call in (at_both, after_death):
+            call.ended_at_s = time.time()
+            call.answered_at_s = call.ended_at_s - 30
+            for told in ("first", "second"):
+                edges.started(call, message_id=f"{call.hold_id} started {told}")
+                edges.ended(call, message_id=f"{call.hold_id} ended {told}")
+        await edges.flush()
+
+        async def is_settled() -> bool:
+            return (await alice()).lines_in_use == 0 and await edges.consumed()
+
+        await eventually(is_settled, timeout_s=30, what="both calls are settled")
+        assert (await alice()).held_micros == 0
+        records = await s.operator.calls("alice")
+        assert sorted(record.hold_id for record in records) == sorted([at_both.hold_id, after_death.hold_id])
+        charged = sum(record.price_micros for record in records)
+        assert charged > 0
+        assert (await alice()).balance_micros == CREDIT_MICROS - charged
+        audit = await s.operator.audit()
+        assert audit.balance_sum_micros == audit.ledger_sum_micros
