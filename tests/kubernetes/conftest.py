@@ -50,6 +50,7 @@ class OperatorSite:
             "CALLWARDEN_NATS_URL": self.nats.url,
             "CALLWARDEN_INSTANCE": name,
             "CALLWARDEN_READY_FILE": str(ready),
+            "CALLWARDEN_GRPC_OPEN": "true",  # unless the settings have certificates
             "CALLWARDEN_LEASE_S": "3",
             **{f"CALLWARDEN_{key.upper()}": value for key, value in settings.items()},
         }
@@ -77,6 +78,7 @@ class OperatorSite:
             "CALLWARDEN_NATS_URL": self.nats.url,
             "CALLWARDEN_INSTANCE": "rate-guard",
             "CALLWARDEN_READY_FILE": str(ready),
+            "CALLWARDEN_GRPC_OPEN": "true",  # unless the settings have certificates
             **{f"CALLWARDEN_{key.upper()}": value for key, value in settings.items()},
         }
         argv = [sys.executable, "-m", "callwarden.rate_guard.main"]

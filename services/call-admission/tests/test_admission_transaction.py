@@ -45,6 +45,14 @@ def test_credit_for_seven_first_slices_admits_seven(batch: int) -> None:
     assert tables.accounts[UUID(int=1)].held_micros == 7 * 60_000
 
 
+def test_a_refusal_for_money_has_the_status_that_policy_wants_and_no_other_has() -> None:
+    policy = replace(POLICY, reject_status=480)
+    tables = tables_of(account(1, max_lines=0), account(2, balance_micros=0), account(3, daily_micros=0))
+    outcomes = tables.transact([admission(1, 1), admission(2, 2), admission(3, 3)], NOW_S, policy)
+    refused = [(outcome.refuse.reason, outcome.sip_status) for outcome in outcomes if isinstance(outcome, Refused)]
+    assert refused == [(Reason.LINES, 0), (Reason.CREDIT, 480), (Reason.DAILY_SPEND, 480)]
+
+
 def test_one_accounts_calls_take_nothing_from_anothers() -> None:
     tables = tables_of(account(1, max_lines=1), account(2, max_lines=1))
     outcomes = tables.transact([admission(1, 1), admission(2, 2), admission(3, 1), admission(4, 2)], NOW_S)

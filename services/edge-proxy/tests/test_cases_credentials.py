@@ -290,3 +290,13 @@ def test_a_phone_that_is_not_registered_claims_nothing_inside_its_call_either() 
     carrier.send(talk.from_callee("INFO", headers=[("P-Asserted-Identity", "<sip:+49110@x>")]))
     infos = [message for message in alice.inbox if "p-asserted-identity" in message]
     assert len(infos) == 1
+
+
+def test_credentials_that_can_not_be_read_and_name_one_of_our_realms_stay_here() -> None:
+    world = EdgeWorld(realms=(REALM, "second.example"))
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    talk = world.talk(alice, carrier, "+49301234567")
+    for cseq, (realm, kept) in enumerate(((REALM, False), ("other.example", True)), start=9):
+        text = f'Digest realm="{realm}'
+        alice.send(talk.from_caller("INFO", cseq=cseq, headers=[("Proxy-Authorization", text)]))
+        assert ("proxy-authorization" in carrier.got("INFO")) == kept

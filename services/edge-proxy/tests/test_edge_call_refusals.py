@@ -4,13 +4,16 @@ import pytest
 from edge_world import PASSWORD, REALM, Agent, EdgeWorld
 
 from callwarden.edge_proxy.core.effects import (
+    Answer,
     CallAdmitted,
     CallerIdentity,
     CallExtended,
     CallRefused,
+    Rejected,
     Unanswered,
 )
 from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.sip import build
 from callwarden.sip.message import Request
 
 NUMBER = "+49301234567"
@@ -149,9 +152,31 @@ def test_an_extension_after_the_end_changes_nothing() -> None:
     world.advance(58)
     hang_up(world, alice, bob, talk.from_caller("BYE", cseq=9))
     world.release(CallExtended(120, final=False))
+    assert len(world.edge.calls.wheel) == 0
     world.advance(200)
     assert len(world.ended) == 1
     assert len(world.edge.calls) == 0
+
+
+@pytest.mark.parametrize("answer", [None, Rejected(Reason.CREDENTIALS), Unanswered()])
+def test_who_gives_up_while_auth_is_asked_is_asked_about_no_further(answer: Answer | None) -> None:
+    world = EdgeWorld()
+    alice = world.registered("alice", "192.0.2.1")
+    world.asked.clear()
+    first = alice.request("INVITE", f"sip:{NUMBER}@{REALM}")
+    alice.send(first)
+    invite = alice.with_credentials(first, alice.response(407))
+    world.hold_answers = True
+    alice.send(invite)
+    alice.response(100)
+    alice.send(build.cancel(invite))
+    alice.response(200)
+    alice.response(487)
+    world.release(answer)
+    assert not alice.inbox
+    assert len(world.asked) == 1
+    assert len(world.edge.calls) == 0
+    assert not world.decided
 
 
 def test_a_wrong_password_is_asked_again_like_an_unknown_user() -> None:

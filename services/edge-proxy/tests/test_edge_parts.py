@@ -1,5 +1,6 @@
 """The small parts of the edge's core: cookies, keys, statuses, the wheel, counters, used nonces."""
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from uuid import UUID
 
 import pytest
@@ -82,6 +83,13 @@ def test_a_cookie_holds_addresses_of_each_family(caller: str | None, callee: str
     assert "=" not in text
     found = cookie.read(KEYS, text, "call-1", "callee", "caller", START_S)
     assert found == Cookie(HOLD, False, ends[0], account_id, ends[1])
+
+
+def test_what_is_too_short_for_a_cookie_is_none() -> None:
+    whole = urlsafe_b64decode(issued() + "=" * (-len(issued()) % 4))
+    for size in range(len(whole)):
+        text = urlsafe_b64encode(whole[:size]).rstrip(b"=").decode()
+        assert cookie.read(KEYS, text, "call-1", "callee", "caller", START_S) is CookieFault.FORGED
 
 
 def issued(**more: object) -> str:

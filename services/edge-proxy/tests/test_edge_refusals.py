@@ -64,6 +64,7 @@ def test_a_full_edge_says_so_and_keeps_what_it_has() -> None:
     alice.send(first)
     alice.send(alice.with_credentials(first, alice.response(407), PASSWORD))
     assert alice.response(503).get("retry-after") == "5"
+    assert world.edge.stats.unavailable == 1
     assert len(world.edge.calls) == 0
 
 
@@ -105,7 +106,8 @@ def test_each_refusal_names_the_rules_that_let_the_call_pass_before(
         Reason.OVERLOAD: Unanswered(overloaded=True),
     }
     world.release(answers.get(reason))
-    alice.response(status)
+    answer = alice.response(status)
+    assert (answer.reason == "Caller ID Not Allowed") == (reason is Reason.CALLER_ID)
     (decided,) = world.decided
     assert decided.refuse.reason is reason
     assert [rule.rule for rule in decided.rules] == chain

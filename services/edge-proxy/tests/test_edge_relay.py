@@ -408,3 +408,25 @@ def test_a_tag_is_found_wherever_it_stands(header: str) -> None:
     bob.respond(bob.got("BYE"), 200)
     alice.response(200)
     assert [ended.reason for ended in world.ended] == ["caller-bye"]
+
+
+def test_our_route_may_be_written_with_our_domain() -> None:
+    world = EdgeWorld()
+    alice, bob, talk = running(world)
+    bye = talk.from_caller("BYE", cseq=9)
+    bye.set("Route", (bye.get("route") or "").replace("192.0.2.10:5060", REALM))
+    alice.send(bye)
+    bob.respond(bob.got("BYE"), 200)
+    alice.response(200)
+    assert len(world.ended) == 1
+
+
+def test_a_fault_inside_a_call_is_answered_and_counted() -> None:
+    world = EdgeWorld()
+    alice, bob, talk = running(world)
+    world.edge.counters.take_report(world.mono_s)
+    alice.send(talk.from_caller("BYE", cseq=9, headers=[("Proxy-Require", "foo")]))
+    assert alice.response(420).get("unsupported") == "foo"
+    assert not bob.inbox
+    (report,) = world.edge.counters.take_report(world.mono_s)
+    assert report.wrong == 1

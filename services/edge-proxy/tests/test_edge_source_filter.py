@@ -1,8 +1,9 @@
 """A ban on one endpoint leaves its neighbours behind the same address alone."""
 
 import pytest
-from edge_world import REALM, Agent, EdgeWorld
+from edge_world import REALM, START_S, Agent, EdgeWorld
 
+from callwarden.edge_proxy.core import source_filter as module
 from callwarden.edge_proxy.core.effects import (
     ScannerSeen,
 )
@@ -172,3 +173,19 @@ def test_a_blocked_agent_gets_no_answer_and_is_counted_and_not_banned() -> None:
     agent.response(200)
     (report,) = world.edge.counters.take_report(world.mono_s)
     assert (report.messages, report.wrong) == (2, 1)
+
+
+def test_bans_are_bounded_and_those_there_are_can_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BANS_MAX", 1)
+    world = EdgeWorld()
+    found = world.edge.source_filter
+    for port in (5060, 5061):
+        found.ban("192.0.2.1", port, START_S + 60)
+        found.ban("192.0.2.2", port, START_S + 60)
+    found.ban("192.0.2.3", None, START_S + 10)
+    found.ban("192.0.2.3", None, START_S + 60)
+    found.ban("192.0.2.4", None, START_S + 60)
+    later = UnixS(START_S + 30)
+    hosts = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]
+    assert [found.judge_address(host, 5061, later) for host in hosts] == [Drop.BANNED, None, Drop.BANNED, None]
+    assert found.bans == 3

@@ -60,9 +60,14 @@ def test_questions_about_strangers_have_a_budget() -> None:
 def test_of_too_many_addresses_the_oldest_is_forgotten(monkeypatch: pytest.MonkeyPatch, is_trunk: bool) -> None:
     monkeypatch.setattr(module, "KNOWN_MAX", 3)
     sources = Sources()
-    for number in (1, 2, 3, 3, 4):
-        sources.end(f"h{number}", "trunk" if is_trunk else "", NOW)
-    known = [
-        number for number in (1, 2, 3, 4) if (sources.is_trunk(f"h{number}") or not sources.may_ask(f"h{number}", NOW))
-    ]
-    assert known == [2, 3, 4]
+    hosts = ["h1", "h2", "h3", "h4", "h5"]
+
+    def known() -> list[bool]:
+        return [sources.is_trunk(host) or not sources.may_ask(host, NOW) for host in hosts]
+
+    for host in ("h1", "h2", "h3", "h3"):
+        sources.end(host, "trunk" if is_trunk else "", NOW)
+    assert known() == [True, True, True, False, False]
+    for host in ("h4", "h5"):
+        sources.end(host, "trunk" if is_trunk else "", NOW)
+    assert known() == [False, False, True, True, True]

@@ -304,8 +304,6 @@ class Usage(msgspec.Struct, omit_defaults=True):
 
     def _reserve(self, hold: Hold, calls: int, granted_s: int) -> None:
         """So many more calls like this one run, and so much more talk is granted to them."""
-        if not calls and not granted_s:
-            return
         for spans, key in zip((self.days, self.months), keys_of(hold), strict=True):
             span = self._span(spans, key)
             span.running += calls
@@ -331,8 +329,8 @@ class Usage(msgspec.Struct, omit_defaults=True):
 
     def _begin_groups(self, call: CallRequest, hold: Hold, context: TransitionContext) -> None:
         rules, unix_s = context.policy.velocity, context.unix_s
-        if len(self.groups) > len(rules) or any(name not in context.policy.velocity_names for name in self.groups):
-            names = context.policy.velocity_names
+        names = context.policy.velocity_names
+        if any(name not in names for name in self.groups):
             self.groups = {name: group for name, group in self.groups.items() if name in names}
         for rule in rules:
             group = self.groups.get(rule.name)

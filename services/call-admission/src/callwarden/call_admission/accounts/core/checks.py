@@ -134,9 +134,7 @@ def check_email(email: str) -> str:
 
 
 def check_phone(phone: str) -> str:
-    """E.164 digits; empty: none."""
-    if not phone:
-        return ""
+    """E.164 digits."""
     try:
         return E164.parse(phone).digits
     except BadNumber as error:

@@ -41,9 +41,10 @@ def scopes_from(data: bytes) -> tuple[tuple[LimitScope, ...], tuple[str, ...], t
 def costs_bytes(costs: tuple[RouteCost, ...]) -> bytes:
     if not costs:
         return b""
-    # By identity: a quote's costs are one object for all of its calls.
+    # By identity: a quote's costs are one object for all of its calls. What is remembered is kept alive by it, so that
+    # nothing else can have its id.
     known = _COST_BYTES.get(id(costs))
-    if known is None or known[0] is not costs:
+    if known is None:
         rows = [
             (
                 cost.trunk,
