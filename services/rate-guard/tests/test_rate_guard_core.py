@@ -497,14 +497,3 @@ def test_a_network_may_be_written_by_any_of_its_addresses() -> None:
 
 def test_text_that_is_no_address_is_in_no_network() -> None:
     assert "example.org" not in Networks(["0.0.0.0/0", "::/0"])
-
-
-@pytest.mark.cases
-def test_a_64_is_exempt_if_any_of_its_addresses_is_and_an_endpoint_by_its_own() -> None:
-    never = limits({"firewall": {"allow": ["2001:db8:0:1::5"]}}).never
-    assert "2001:db8:0:1::/64" in never
-    assert "2001:db8:0:2::/64" not in never
-    excess = ExceededLimit("[2001:db8:0:1::6]:5060", Reason.CREDENTIALS, "")
-    assert bans.for_excess(excess, 60, never, UnixS(0.0)) is not None
-    for target in ("2001:db8:0:1::/64", "[2001:db8:0:1::5]:5060"):
-        assert bans.for_excess(ExceededLimit(target, Reason.CREDENTIALS, ""), 60, never, UnixS(0.0)) is None

@@ -254,8 +254,8 @@ class EdgeApp:
     def _forget_record(self, change: ForgetRecord) -> None:
         self._records.forget(change.hold_id)
 
-    def _tell(self, news: CallNews) -> None:
-        self._others.tell(news)
+    def _publish_news(self, news: CallNews) -> None:
+        self._others.publish(news)
 
     def _scanner(self, scanner: ScannerSeen) -> None:
         if not self._scanners.full():
@@ -311,6 +311,6 @@ _TELL: dict[type, Callable[[EdgeApp, object], None]] = {
     StoreLocation: EdgeApp._store,  # type: ignore[dict-item]
     StoreRecord: EdgeApp._store_record,  # type: ignore[dict-item]
     ForgetRecord: EdgeApp._forget_record,  # type: ignore[dict-item]
-    CallNews: EdgeApp._tell,  # type: ignore[dict-item]
+    CallNews: EdgeApp._publish_news,  # type: ignore[dict-item]
     ScannerSeen: EdgeApp._scanner,  # type: ignore[dict-item]
 }

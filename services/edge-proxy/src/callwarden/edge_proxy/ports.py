@@ -109,6 +109,6 @@ class EdgeEventPublisher(Protocol):
 class OtherEdges(Protocol):
     """The other edges, one of which may watch a call of which a request came here."""
 
-    def tell(self, news: CallNews) -> None:
-        """To those that are there now; nothing is kept for others. Neither waits nor fails for the network."""
+    def publish(self, news: CallNews) -> None:
+        """Say it to those that are there now; nothing is kept for others. Neither waits nor fails for the network."""
         ...

@@ -24,7 +24,7 @@ TELLING_MAX: Final = 1_000  # At once; more are lost, as they are while NATS is 
 
 
 class NewsNats:
-    """Tells and hears."""
+    """Publishes and hears."""
 
     def __init__(self, bus: Bus, edge: str, heard: Callable[[CallNews], None]) -> None:
         self._bus = bus
@@ -32,7 +32,7 @@ class NewsNats:
         self._heard = heard
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def tell(self, news: CallNews) -> None:
+    def publish(self, news: CallNews) -> None:
         if len(self._tasks) >= TELLING_MAX:
             return
         address = "" if news.address is None else f"{news.address.host} {news.address.port}"
