@@ -237,6 +237,8 @@ async def _admission(hot: HotPool, alice: UUID) -> None:
     decision = DecisionRecord(uuid.uuid4(), f"{MARK}-call", alice, NOW_S, MARK, None, b"")
     assert await store.write(Changes(decisions=[decision])) == Written()
     await store.expired(NOW_S, 10)
+    await store.lapsed(NOW_S, 10)
+    await store.forget_recorded(NOW_S)
 
 
 async def _records(database: Database, seed: Database, alice: UUID) -> None:

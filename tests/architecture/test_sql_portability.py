@@ -90,7 +90,15 @@ async def test_what_adapters_run_is_portable_allowed_to_their_role_and_none_of_i
 def writes() -> Iterator[tuple[str, ...]]:
     """The largest combination of each kind of write (store_sql._writes_of): what a smaller one has, it has, too."""
     before, after = ("moved", "checked", "counters"), ("decisions",)
-    for kind in (("holds", "asked", "known"), ("updated",), ("ends", "gone", "entries", "records", "days"), ()):
+    for kind in (
+        ("holds", "asked", "known"),
+        ("updated",),
+        ("ends", "gone", "entries", "records", "days"),
+        ("ends", "entries", "kept_records", "days"),
+        ("late", "late_gone", "late_entries", "late_records", "days"),
+        ("lowered_days",),
+        (),
+    ):
         yield (*before, *kind, *after)
 
 

@@ -30,6 +30,7 @@ from callwarden.call_admission.model.calls import (
     Pricing,
     Quote,
     Route,
+    Unclaimed,
 )
 from callwarden.call_admission.model.policy import AdmissionPolicies
 from callwarden.common.metrics import Metrics
@@ -227,6 +228,12 @@ class PassingStore:
 
     async def expired(self, unix_s: float, limit: int) -> Sequence[Expired]:
         return await self._store.expired(UnixS(unix_s), limit)
+
+    async def lapsed(self, unix_s: float, limit: int) -> Sequence[Unclaimed]:
+        return await self._store.lapsed(UnixS(unix_s), limit)
+
+    async def forget_recorded(self, unix_s: float) -> None:
+        await self._store.forget_recorded(UnixS(unix_s))
 
 
 SLICE_MICROS = 60_000  # the first 60 s of a call at 0.06 EUR a minute

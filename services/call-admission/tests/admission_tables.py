@@ -24,7 +24,16 @@ from callwarden.call_admission.admission.core.state import Changes, CounterRow, 
 from callwarden.call_admission.admission.core.transaction import AdmissionTransaction
 from callwarden.call_admission.admission.ports import WriteConflict, Written
 from callwarden.call_admission.model.account import Account
-from callwarden.call_admission.model.calls import CallRequest, Ended, ExtendRequest, Hold, Pricing, Quote, Route
+from callwarden.call_admission.model.calls import (
+    CallRequest,
+    Ended,
+    ExtendRequest,
+    Hold,
+    HoldStage,
+    Pricing,
+    Quote,
+    Route,
+)
 from callwarden.call_admission.model.policy import AdmissionPolicies, AdmissionPolicy
 from callwarden.call_admission.model.usage import Usage
 from callwarden.kernel.account import AccountType
@@ -92,12 +101,17 @@ class Tables(MemoryAdmissionStore):
 
     @property
     def entries(self) -> dict[UUID, tuple[UUID, int]]:
-        """Ledger entries by call: whom it was charged to, and the amount (negative)."""
-        return {
+        """Ledger entries about calls: whom it was charged to, and the amount (negative: a charge)."""
+        charged = {
             hold_id: (record.account_id, -record.price_micros)
             for hold_id, record in self.records.items()
             if record.price_micros
         }
+        return charged | self.corrections
+
+    @property
+    def running(self) -> list[Hold]:
+        return [hold for hold in self.holds.values() if hold.stage is HoldStage.RUNNING]
 
     @property
     def recorded(self) -> list[str]:
@@ -114,7 +128,8 @@ class Tables(MemoryAdmissionStore):
         rows = {shard: row.usage for (scope, shard), row in self.counters.items() if scope == key}
         counts = AccountCounts(found.balance_micros, found.held_micros, self.usages.get(key, Usage()), rows)
         before, after = max(found.shards, 1), max(shards, 1)
-        moved = resharded(counts, before, after, [hold.expires_at_s for hold in mine])
+        expiries = [hold.expires_at_s for hold in mine if hold.stage is HoldStage.RUNNING]
+        moved = resharded(counts, before, after, expiries)
         for shard in rows.keys() - moved.shards.keys():
             del self.counters[key, shard]
         if moves(before, after):

@@ -29,7 +29,7 @@ from callwarden.kernel.errors import Conflict, NotFound
 from callwarden.kernel.tariff import Price, RateGroup, Window
 from callwarden.kernel.verdict import Reason
 from callwarden.schema.tables import cdr
-from callwarden.testing.clock import FakeClock
+from callwarden.testing.clock import NOON_S, FakeClock
 
 
 @pytest_asyncio.fixture
@@ -244,7 +244,9 @@ async def test_an_end_of_a_call_that_nobody_knows_is_counted(site: Site) -> None
     assert site.app.stats.ignored == {"unknown": 1}
 
 
-async def test_the_reaper_settles_what_nobody_ends_and_a_late_end_changes_nothing(site: Site) -> None:
+async def test_the_reaper_frees_what_nobody_ends_records_it_once_all_is_heard_and_a_late_end_corrects_it(
+    site: Site,
+) -> None:
     account_id = await site.account()
     answered, ringing = await site.admit(account_id), await site.admit(account_id)
     await site.app.started(Started(answered, account_id, site.clock.unix_s(), "carrier"))
@@ -255,12 +257,51 @@ async def test_the_reaper_settles_what_nobody_ends_and_a_late_end_changes_nothin
     site.clock.advance(400)
     assert await site.app.reap_once() == 1
     audit = await site.audit()
+    assert (audit.open_holds, audit.held_sum_micros, audit.balance_sum_micros) == (2, 0, 1_000_000)
+    found = await site.history.list(account_id, 0.0, 10, running=True)
+    assert {call.state for call in found} == {"lapsed"}
+    assert await site.app.record_once(NOON_S) == 0, "nothing had expired then"
+    assert await site.app.record_once(site.clock.unix_s()) == 2
+    assert await site.app.record_once(site.clock.unix_s()) == 0
+    audit = await site.audit()
     assert (audit.open_holds, audit.balance_sum_micros) == (0, 1_000_000 - 60_000)
-    await site.app.ended(site.ended(answered, account_id, 20))
-    await site.app.ended(site.ended(ringing, account_id, None))
-    assert (await site.audit()).balance_sum_micros == 1_000_000 - 60_000
     records = await site.history.list(account_id, 0.0, 10, running=False)
     assert {(record.state, record.reason) for record in records} == {("expired", "expired")}
+    for _ in range(2):
+        await site.app.ended(site.ended(answered, account_id, 20))
+        await site.app.ended(site.ended(ringing, account_id, None))
+    audit = await site.audit()
+    assert (audit.balance_sum_micros, audit.ledger_sum_micros) == (1_000_000 - 20_000,) * 2
+    records = await site.history.list(account_id, 0.0, 10, running=False)
+    assert {(record.state, record.duration_s, record.price_micros + record.corrected_micros) for record in records} == {
+        ("settled", 20, 20_000),
+        ("settled", 0, 0),
+    }
+    stats = site.app.stats
+    assert (stats.lapsed, stats.expired, stats.ended_late) == (2, 2, {"corrected": 2})
+
+
+async def test_an_end_that_is_heard_before_its_call_is_recorded_is_charged_as_any_other(site: Site) -> None:
+    account_id = await site.account()
+    hold_id = await site.admit(account_id)
+    site.clock.advance(3_600)
+    assert await site.app.reap_once() == 1
+    assert await site.app.ended(site.ended(hold_id, account_id, 20))
+    assert await site.app.record_once(site.clock.unix_s()) == 0
+    (record,) = await site.history.list(account_id, 0.0, 10, running=False)
+    assert (record.state, record.price_micros, record.corrected_micros) == ("settled", 20_000, 0)
+    assert site.app.stats.ended_late == {"in-time": 1}
+
+
+async def test_holds_of_recorded_calls_are_forgotten_after_a_week(site: Site) -> None:
+    account_id = await site.account()
+    hold_id = await site.admit(account_id)
+    site.clock.advance(3_600)
+    await site.app.reap_once()
+    await site.app.record_once(site.clock.unix_s())
+    await site.attempts.forget_recorded(site.clock.unix_s())
+    assert not await site.app.ended(site.ended(hold_id, account_id, 20))
+    assert site.app.stats.ignored == {"settled": 1}
 
 
 async def test_an_extension_between_the_reapers_look_and_its_commit_saves_the_call(

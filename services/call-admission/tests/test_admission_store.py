@@ -232,7 +232,7 @@ async def test_a_settled_call_is_charged_and_its_hold_gone(subject: Subject) -> 
     await admit(subject, 1)
     await commit(subject, ended(1, NOW_S, NOW_S + 10), unix_s=NOW_S + 10)
     loaded = await load(subject, [admission(1)])
-    assert (loaded.holds, loaded.settled) == ({}, {UUID(int=1)})
+    assert (loaded.holds, loaded.settled) == ({}, {UUID(int=1): 10_000})
     assert await subject.money(FIRST) == (1_000_000 - 10_000, 0)
     assert await subject.spent(FIRST) == 10_000
 
@@ -316,7 +316,7 @@ async def test_a_hold_that_has_moved_is_neither_updated_nor_settled(subject: Sub
     changes.expiries[hold.id] += 1.0
     assert conflicts(await subject.store.write(changes))
     loaded = await load(subject, [change])
-    assert (loaded.holds, loaded.settled) == ({hold.id: hold}, set())
+    assert (loaded.holds, loaded.settled) == ({hold.id: hold}, {})
     changes.expiries[hold.id] -= 1.0
     assert await subject.store.write(changes) == Written()
 

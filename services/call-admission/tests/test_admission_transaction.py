@@ -13,15 +13,18 @@ from callwarden.call_admission.admission.core.commands import (
     Admitted,
     Command,
     Done,
+    EndedLate,
     Extended,
     Ignored,
     NeedsQuote,
     NoHold,
     Refused,
 )
-from callwarden.call_admission.model.calls import Expired, Pricing, Started
+from callwarden.call_admission.model.calls import Expired, Pricing, Started, Unclaimed
 from callwarden.call_admission.model.days import day_of
 from callwarden.call_admission.model.settle import talk_s
+from callwarden.call_admission.model.usage import Usage
+from callwarden.call_admission.model.usage_shards import merged
 from callwarden.kernel.verdict import Reason
 
 
@@ -265,12 +268,79 @@ def test_an_answered_call_that_nobody_ends_is_settled_at_what_it_was_granted() -
     tables = tables_of()
     tables.transact([admission(1), Started(UUID(int=1), UUID(int=1), NOW_S + 4, "carrier")], NOW_S + 4)
     (hold,) = tables.holds.values()
-    expire = Expired(UUID(int=1), UUID(int=1))
+    expire, unclaimed = Expired(UUID(int=1), UUID(int=1)), Unclaimed(UUID(int=1), UUID(int=1))
     assert tables.transact([expire], hold.expires_at_s - 0.1) == [Ignored("not-expired")]
+    assert tables.transact([unclaimed], hold.expires_at_s) == [Ignored("not-due")], "it has not lapsed"
     assert tables.transact([expire], hold.expires_at_s) == [Done()]
+    assert tables.records == {}
+    assert tables.accounts[UUID(int=1)].held_micros == 0
+    assert tables.transact([unclaimed], hold.expires_at_s) == [EndedLate(False, 60_000, 0)]
+    assert tables.transact([unclaimed], hold.expires_at_s) == [Ignored("settled")]
     record = tables.records[UUID(int=1)]
     assert (record.reason, record.duration_s, record.price_micros) == ("expired", 60, 60_000)
-    assert tables.transact([ended(1, NOW_S + 4, NOW_S + 9)], hold.expires_at_s + 5) == [Ignored("settled")]
+    assert tables.accounts[UUID(int=1)].balance_micros == 940_000
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize("shards", [0, 3])
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("answer_told", [False, True])
+def test_an_end_that_comes_after_its_hold_has_lapsed_is_charged_once(
+    shards: int, recorded: bool, answer_told: bool
+) -> None:
+    tables = tables_of(account(shards=shards))
+    tables.transact([admission(1)], NOW_S)
+    if answer_told:
+        tables.transact([Started(UUID(int=1), UUID(int=1), NOW_S + 4, "carrier")], NOW_S + 4)
+    (hold,) = tables.holds.values()
+    tables.transact([Expired(hold.id, hold.account_id)], hold.expires_at_s)
+    booked = 0
+    if recorded:
+        booked = 60_000 if answer_told else 0
+        tables.transact([Unclaimed(hold.id, hold.account_id)], hold.expires_at_s + 30)
+    end = ended(1, NOW_S + 4, NOW_S + 24)
+    assert tables.transact([end, end], hold.expires_at_s + 300) == [
+        EndedLate(recorded, 20_000 - booked, 0),
+        Ignored("settled"),
+    ]
+    assert tables.transact([end], hold.expires_at_s + 301) == [Ignored("settled")]
+    assert tables.holds == {}
+    record = tables.records[UUID(int=1)]
+    assert (record.reason, record.duration_s, record.billed_s) == ("caller-bye", 20, 20)
+    assert sum(amount for _, amount in tables.entries.values()) == -20_000
+    usage = merged([tables.usages.get(UUID(int=1), Usage()), *tables.usages_of(UUID(int=1))])
+    day = usage.day(hold.spend_day.toordinal())
+    assert (day.running, day.held_micros, day.granted_s) == (0, 0, 0)
+    assert (day.spent_micros, day.talk_s) == (20_000, 20)
+    assert tables.spent == {(UUID(int=1), hold.spend_day): 20_000}
+
+
+@pytest.mark.cases
+def test_the_answer_of_a_lapsed_call_is_noted_and_counts_for_nothing() -> None:
+    tables = tables_of(account(max_lines=1))
+    tables.transact([admission(1)], NOW_S)
+    (hold,) = tables.holds.values()
+    late_s = hold.expires_at_s + 1
+    tables.transact([Expired(hold.id, hold.account_id), admission(2)], late_s)
+    news = Started(UUID(int=1), UUID(int=1), NOW_S + 4, "carrier")
+    assert tables.transact([news, news], late_s + 1) == [Done(), Done()]
+    assert isinstance(tables.transact([extension(1, 60, NOW_S + 4)], late_s + 1)[0], NoHold)
+    assert tables.transact([admission(1)], late_s + 1) == [Ignored("settled")]
+    assert tables.accounts[UUID(int=1)].held_micros == 60_000, "of the second call"
+    tables.transact([Unclaimed(hold.id, hold.account_id)], late_s + 2)
+    assert tables.records[UUID(int=1)].price_micros == 60_000
+
+
+@pytest.mark.cases
+def test_a_late_end_takes_no_more_than_a_prepaid_account_has_left() -> None:
+    tables = tables_of(account(balance_micros=70_000))
+    tables.transact([admission(1)], NOW_S)
+    (hold,) = tables.holds.values()
+    tables.transact([Expired(hold.id, hold.account_id)], hold.expires_at_s)
+    tables.transact([admission(2)], hold.expires_at_s)  # its money is another call's by now
+    (outcome,) = tables.transact([ended(1, NOW_S, NOW_S + 30)], hold.expires_at_s + 1)
+    assert outcome == EndedLate(False, 10_000, 20_000)
+    assert tables.accounts[UUID(int=1)].balance_micros == tables.accounts[UUID(int=1)].held_micros == 60_000
 
 
 def test_an_unanswered_call_that_nobody_ends_gives_all_back() -> None:
@@ -282,6 +352,7 @@ def test_an_unanswered_call_that_nobody_ends_gives_all_back() -> None:
     assert isinstance(after, Admitted)
     tables.transact([Expired(UUID(int=1), UUID(int=1))], hold.expires_at_s)
     assert tables.accounts[UUID(int=1)].held_micros == 60_000
+    tables.transact([Unclaimed(UUID(int=1), UUID(int=1))], hold.expires_at_s)
     assert tables.records[UUID(int=1)].price_micros == 0
 
 

@@ -1,7 +1,7 @@
 """Cases: digests and challenges of our realm stay here, those of others pass; who somebody is, only peers may claim."""
 
 import pytest
-from edge_world import REALM, SDP, EdgeWorld, account_id
+from edge_world import REALM, SDP, AnsweredCall, EdgeWorld, account_id
 
 from callwarden.edge_proxy.core.effects import AdmitCall, CallerIdentity, CallRefused, VerifyDigest
 from callwarden.kernel.verdict import Reason, Refuse
@@ -300,3 +300,17 @@ def test_credentials_that_can_not_be_read_and_name_one_of_our_realms_stay_here()
         text = f'Digest realm="{realm}'
         alice.send(talk.from_caller("INFO", cseq=cseq, headers=[("Proxy-Authorization", text)]))
         assert ("proxy-authorization" in carrier.got("INFO")) == kept
+
+
+def test_what_a_trunk_says_inside_its_call_passes() -> None:
+    world = EdgeWorld()
+    world.trunks["203.0.113.5"] = CallerIdentity("account-switch", "traffic-sender", (), "", 60, "trunk")
+    switch, carrier = world.agent("203.0.113.5", user="switch"), world.carrier()
+    invite = switch.request("INVITE", f"sip:{NUMBER}@{REALM}", from_="<sip:+4940555@x>;tag=caller", body=SDP)
+    switch.send(invite)
+    switch.response(100)
+    incoming = carrier.got("INVITE")
+    carrier.respond(incoming, 200)
+    talk = AnsweredCall(world, switch, carrier, invite, switch.response(200), incoming)
+    switch.send(talk.from_caller("INFO", cseq=9, headers=[("P-Asserted-Identity", "<sip:+49110@x>")]))
+    assert "p-asserted-identity" in carrier.got("INFO")

@@ -182,7 +182,7 @@ async def test_the_cases_of_dialogs_over_two_edges(site: CaseSite) -> None:
             # F2, F3: a stranger with cookie and tags.
             for method in ("BYE", "INFO"):
                 request = bye(call, stranger, edge, first, method=method)
-                # Who it is, that a phone which moved is asked, too; an edge without the call's record doesn't know whom.
+                # As a phone that moved is asked who it is; an edge without the call's record doesn't know whom to ask.
                 assert (await answer(stranger, request, edge)).status in ((407,) if edge == first else (403, 407))
             # bye_as_callee: the caller plays the callee.
             assert call.response is not None

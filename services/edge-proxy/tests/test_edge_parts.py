@@ -361,6 +361,7 @@ def test_a_nonce_is_used_once_with_each_count() -> None:
     assert uses.is_first("nonce", "00000002", UnixS(2.0), 300)
     assert uses.is_first("nonce", "0000000a", UnixS(2.0), 300)
     assert not uses.is_first("nonce", "0000000A", UnixS(2.0), 300)
+    assert not uses.is_first("nonce", "00000001", UnixS(2.0), 300)
 
 
 def test_uses_are_remembered_for_the_nonces_life_and_in_bounded_memory() -> None:

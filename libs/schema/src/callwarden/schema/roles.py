@@ -22,7 +22,7 @@ RIGHTS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "call-admission": {
         "account": _GROW,
         "account_number": _REPLACE,
-        "cdr": _REPLACE,
+        "cdr": _ALL,
         "decision": _REPLACE,
         "number_list_entry": _REPLACE,
         "hold": _ALL,

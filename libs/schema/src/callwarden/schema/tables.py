@@ -177,8 +177,11 @@ hold = Table(
     _at("created_at"),
     # NULL until the callee answers.
     _at("answered_at", nullable=True),
-    # After this the reaper takes it away; a line counts until then.
+    # After this it lapses; a line counts until then.
     _at("expires_at"),
+    # 0: it counts. 1: it has lapsed, and waits for its end. 2: it has a call record that says "expired", and is kept in
+    # case that the end comes after all.
+    Column("stage", Integer, nullable=False, server_default="0"),
     # Talk time paid for, from the answer.
     Column("granted_s", Integer, nullable=False),
     Column("max_duration_s", Integer, nullable=False),
@@ -207,14 +210,14 @@ hold = Table(
     # By the id's first digit first: by time alone every new hold would be written at the index's end, in one range.
     Index("ix_hold_expires_at", text("substr(CAST(id AS TEXT), 1, 1)"), "expires_at"),
 )
-"""A running call: one line and the money for what it was granted. Deleted by the transaction that writes its CDR."""
+"""A running call: one line and the money for what it was granted. Deleted by the transaction that says how it ended."""
 
 ledger_entry = Table(
     "ledger_entry",
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("account_id", Uuid, ForeignKey("account.id"), nullable=False),
-    # "call", "top-up", "reversal", "correction"
+    # "call", "top-up", "reversal"; "correction": the end of a call came after it was settled as expired
     Column("kind", Text, nullable=False),
     # The call's hold id, the payment's key, the reversed entry's id.
     Column("reference", Text, nullable=False),

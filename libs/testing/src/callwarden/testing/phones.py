@@ -41,6 +41,10 @@ class PhoneCall:
     cseq: int = 1
     routes: tuple[str, ...] = ()
     target: str = ""
+    answered_s: float = 0.0
+    """When its 200 came, by the loop's clock."""
+    ended_s: float = 0.0
+    """When the 200 to its BYE, or the other side's BYE, came."""
 
 
 class Phones:
@@ -54,11 +58,16 @@ class Phones:
         self._proxy = (proxy_host, int(proxy_port))
         self._bind = (host, port)
         self._answer = answer
+        self.contact = ""
+        """What calls give as the host and port of their Contact; empty: where they can be reached."""
         self._pending: dict[tuple[str, str], asyncio.Future[Response]] = {}
         self._calls: dict[str, PhoneCall] = {}
         self._answered: dict[str, Response] = {}
         self._retransmit: dict[str, asyncio.Task[None]] = {}
         self.incoming = 0
+        self.answers_s: dict[str, float] = {}
+        """When an incoming call was first answered, by Call-ID and the loop's clock."""
+        self._ringing: dict[str, tuple[str, int]] = {}
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -104,8 +113,21 @@ class Phones:
         call.cseq += 1
         request = self._build("BYE", call.target, call, [], b"")
         response = await self._send(request)
-        call.ended.set()
+        self._end(call)
         return response.status
+
+    def pick_up(self, call_id: str) -> None:
+        """Answers a call that rings here."""
+        source = self._ringing.pop(call_id)
+        self.answers_s[call_id] = asyncio.get_running_loop().time()
+        self._transport.sendto(self._answered[call_id].to_bytes(), source)
+
+    def rings(self, call_id: str) -> bool:
+        return call_id in self._ringing
+
+    def _end(self, call: PhoneCall) -> None:
+        call.ended_s = call.ended_s or asyncio.get_running_loop().time()
+        call.ended.set()
 
     def send_raw(self, data: bytes) -> None:
         """One datagram as it is."""
@@ -115,7 +137,8 @@ class Phones:
 
     async def _place(self, call: PhoneCall) -> None:
         uri = f"sip:{call.to}@{call.realm}"
-        headers = [("Contact", f"<sip:{call.user}@{self.address}>"), ("Content-Type", "application/sdp")]
+        contact = f"<sip:{call.user}@{self.contact or self.address}>"
+        headers = [("Contact", contact), ("Content-Type", "application/sdp")]
         try:
             status, response = await self._request_with_credentials(
                 "INVITE", uri, call.user, call.password, call.realm, uri, call.call_id, call.tag, 1, headers, SDP
@@ -127,6 +150,7 @@ class Phones:
         call.response = response
         call.cseq = response.cseq.number
         if status < 300:
+            call.answered_s = asyncio.get_running_loop().time()
             call.routes = tuple(str(route) for route in reversed(response.record_routes))
             call.target = str(response.contacts[0].uri)
             self._transport.sendto(self._build("ACK", call.target, call, [], b"").to_bytes(), self._proxy)
@@ -234,7 +258,10 @@ class Phones:
                     answered = self._ok(request)
                     self._answered[request.call_id] = answered
                 self._transport.sendto(build.response(request, 180, to_tag="callee").to_bytes(), source)
-                if self._answer:
+                if not self._answer:
+                    self._ringing.setdefault(request.call_id, source)
+                else:
+                    self.answers_s.setdefault(request.call_id, asyncio.get_running_loop().time())
                     self._transport.sendto(answered.to_bytes(), source)
             case "ACK":
                 pass
@@ -242,7 +269,7 @@ class Phones:
                 self._transport.sendto(build.response(request, 200).to_bytes(), source)
                 if call := self._calls.get(request.call_id):
                     call.cut = True
-                    call.ended.set()
+                    self._end(call)
             case _:
                 self._transport.sendto(build.response(request, 200).to_bytes(), source)
 

@@ -82,6 +82,14 @@ async def open_calls(
     policies.on_change(lambda: events_nats.forget_quotes(quotes))  # spec.billing.exactMatch is rating's
     await events_nats.follow_rating(bus, quotes)
     app = CallAdmission(
-        attempts, quotes, policies, runtime.clock, random.random, lists=lists, trunks=source_trunks, notifier=notifier
+        attempts,
+        quotes,
+        policies,
+        runtime.clock,
+        random.random,
+        lists=lists,
+        trunks=source_trunks,
+        notifier=notifier,
+        progress=events_nats.ConsumerProgress(bus, runtime.clock),
     )
     return OpenedCalls(app, attempts, quotes, source_trunks)

@@ -159,6 +159,14 @@ class Bus:
             self.client, self.jetstream, self.metrics, stream, durable, subject, handler, concurrency, self.on_reconnect
         ).run(self.stopping)
 
+    async def waiting(self, stream: streams.Stream, durable: str) -> int:
+        """How many events a consumer hasn't done yet: not delivered, or not acknowledged. Raises Unavailable."""
+        try:
+            info = await self.jetstream.consumer_info(stream.value, durable)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise Unavailable("NATS doesn't say how far a consumer is") from error
+        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
     async def publish(self, subject: str, payload: bytes) -> None:
         """A plain message to all current subscribers (cache invalidation): may be lost. Raises Unavailable when buffers
         are full.

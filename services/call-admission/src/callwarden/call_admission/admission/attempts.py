@@ -9,15 +9,15 @@ takes two round trips where a transaction with locks takes five, and its decisio
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from callwarden.call_admission.admission.core.cache import AccountCache
 from callwarden.call_admission.admission.core.contended import Contended, versions_of
 from callwarden.call_admission.admission.core.state import Changes, CounterKey, Loaded, ReadSet
 from callwarden.call_admission.admission.ports import AdmissionStore, WriteConflict
-from callwarden.call_admission.model.calls import Expired
+from callwarden.call_admission.model.calls import Expired, Unclaimed
 from callwarden.kernel.clock import UnixS
 from callwarden.kernel.errors import Conflict, Unavailable
 
@@ -134,12 +134,24 @@ class AdmissionAttempts:
         raise Conflict("what is looked at changes too often")
 
     async def expired(self, unix_s: UnixS, limit: int) -> Sequence[Expired]:
-        """Holds whose time has passed (Unix time), at most so many. Raises Unavailable."""
-        try:
-            async with asyncio.timeout(UPDATE_TIMEOUT_S):
-                return await self._store.expired(unix_s, limit)
-        except TimeoutError as error:
-            raise Unavailable("the database doesn't answer") from error
+        """Running holds whose time has passed (Unix time), at most so many. Raises Unavailable."""
+        return await _in_time(self._store.expired(unix_s, limit))
+
+    async def lapsed(self, unix_s: UnixS, limit: int) -> Sequence[Unclaimed]:
+        """Lapsed holds that expired by then (Unix time), at most so many. Raises Unavailable."""
+        return await _in_time(self._store.lapsed(unix_s, limit))
+
+    async def forget_recorded(self, unix_s: UnixS) -> None:
+        """Deletes the holds that have a call record as expired and expired by then. Raises Unavailable."""
+        await _in_time(self._store.forget_recorded(unix_s))
+
+
+async def _in_time(asked: Coroutine[Any, Any, T]) -> T:
+    try:
+        async with asyncio.timeout(UPDATE_TIMEOUT_S):
+            return await asked
+    except TimeoutError as error:
+        raise Unavailable("the database doesn't answer") from error
 
 
 def is_verified(read: ReadSet, changes: Changes) -> bool:

@@ -8,7 +8,7 @@ from uuid import UUID
 from callwarden.call_admission.admission.core.notices import Notice
 from callwarden.call_admission.admission.core.snapshot import SourceTrunk
 from callwarden.call_admission.admission.core.state import Changes, CounterKey, Loaded, ReadSet
-from callwarden.call_admission.model.calls import Expired, NoQuote, Pricing, Quote
+from callwarden.call_admission.model.calls import Expired, NoQuote, Pricing, Quote, Unclaimed
 from callwarden.kernel.clock import UnixS
 from callwarden.kernel.verdict import Reason
 
@@ -52,7 +52,24 @@ class AdmissionStore(Protocol):
         ...
 
     async def expired(self, unix_s: UnixS, limit: int) -> Sequence[Expired]:
-        """Holds whose time has passed (Unix time), at most so many, in any order."""
+        """Running holds whose time has passed (Unix time), at most so many, in any order."""
+        ...
+
+    async def lapsed(self, unix_s: UnixS, limit: int) -> Sequence[Unclaimed]:
+        """Lapsed holds that expired by then (Unix time), at most so many, in any order."""
+        ...
+
+    async def forget_recorded(self, unix_s: UnixS) -> None:
+        """Deletes the holds that have a call record as expired and expired by then (Unix time)."""
+        ...
+
+
+class EventProgress(Protocol):
+    """How far the events of calls have been heard."""
+
+    async def heard_until(self) -> UnixS | None:
+        """Whatever edges have told, or were about to tell, before this moment (Unix time) has taken effect; None: not
+        known, since NATS is away or was until a moment ago, or events wait."""
         ...
 
 

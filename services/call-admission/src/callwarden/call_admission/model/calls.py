@@ -5,6 +5,7 @@ Out: deciding (decide), slicing (slices), settling (settle), and how these value
 
 from dataclasses import dataclass, field
 from datetime import date
+from enum import IntEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -165,7 +166,15 @@ class Ended:
 
 @dataclass(slots=True)
 class Expired:
-    """The reaper found a hold past its time."""
+    """The reaper found a hold past its time: it lapses."""
+
+    hold_id: UUID
+    account_id: UUID
+
+
+@dataclass(slots=True)
+class Unclaimed:
+    """Whatever was told of a lapsed hold's call has been heard, and its end was not among it."""
 
     hold_id: UUID
     account_id: UUID
@@ -190,6 +199,16 @@ class RouteCost(NamedTuple):
 
 def costs_of(routes: tuple[Route, ...]) -> tuple[RouteCost, ...]:
     return tuple(RouteCost(route.trunk, ids.parse(route.carrier_account_id), route.cost) for route in routes)
+
+
+class HoldStage(IntEnum):
+    """What has become of a hold, as it is stored."""
+
+    RUNNING = 0
+    LAPSED = 1
+    """It has expired: no line and no money is counted for it any more. Its end may be under way."""
+    RECORDED = 2
+    """Its call record says "expired". An end that comes all the same corrects it."""
 
 
 @dataclass(slots=True)
@@ -219,6 +238,7 @@ class Hold:
     """By trunk; none of routes whose carrier and cost are unknown."""
     limits_hit: tuple[str, ...] = ()
     """Rules that have left less than a whole slice, refused it more time, or would have if they were enforced."""
+    stage: HoldStage = HoldStage.RUNNING
 
     def of_trunk(self, trunk: str) -> RouteCost | None:
         """Who is paid for the call, which went out by this trunk."""
@@ -227,6 +247,13 @@ class Hold:
             if cost.trunk == trunk:
                 return cost
         return None
+
+    def left_of(self, routes: tuple[Route, ...]) -> tuple[Route, ...]:
+        """The routes that the call was admitted to, as far as they are among these, which are quoted now."""
+        if not self.costs:
+            return routes
+        trunks = {cost.trunk for cost in self.costs}
+        return tuple(route for route in routes if route.trunk in trunks)
 
     def granted(
         self, at_s: float, granted_s: int, held_micros: int, trunk: str, grace_s: int, *, final: bool

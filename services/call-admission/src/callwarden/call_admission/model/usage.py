@@ -196,6 +196,57 @@ class Usage(msgspec.Struct, omit_defaults=True):
             if group.period is not None:
                 group.period.move(hold.created_at_s, micros - hold.held_micros, 0)
 
+    def release(self, hold: Hold, context: TransitionContext) -> None:
+        """The hold has lapsed: what was reserved for the call is free again. With `charge` the same as `end`."""
+        if context.owner == CARRIER:
+            self.leave(hold)
+            return
+        micros, granted_s = hold.held_micros, hold.granted_s
+        if context.owner == ADDRESS:
+            if self.period is not None:
+                self.period.move(hold.created_at_s, -micros, -granted_s)
+            return
+        if context.owner in _WITH_SPANS:
+            self.held_micros -= micros
+            for spans, key in zip((self.days, self.months), keys_of(hold), strict=True):
+                span = self._span(spans, key)
+                span.running -= 1
+                span.held_micros -= micros
+                span.granted_s -= granted_s
+        if self.leases is not None:
+            self.leases.end(hold.expires_at_s, context.unix_s)
+        for mark in hold.marks:
+            group = self.groups.get(mark)
+            if group is None:
+                continue
+            if group.leases is not None:
+                group.leases.end(hold.expires_at_s, context.unix_s)
+            if group.period is not None:
+                group.period.move(hold.created_at_s, -micros, 0)
+
+    def charge(self, hold: Hold, micros: int, duration_s: int, context: TransitionContext, calls: int = 0) -> None:
+        """A call whose hold has lapsed was talked and charged so much more (or less, where it was booked too high).
+        `calls`: by so many a carrier has carried more."""
+        owner = context.owner
+        if owner == ADDRESS:
+            if self.period is not None:
+                self.period.move(hold.created_at_s, micros, duration_s)
+            return
+        if owner == CARRIER or owner in _WITH_SPANS:
+            for spans, key in zip((self.days, self.months), keys_of(hold), strict=True):
+                span = self._span(spans, key)
+                span.talk_s += duration_s
+                if owner == CARRIER:
+                    span.calls += calls
+                else:
+                    span.spent_micros += micros
+        if owner in _WITH_SPANS:
+            self.spent_micros += micros
+        for mark in hold.marks:
+            group = self.groups.get(mark)
+            if group is not None and group.period is not None:
+                group.period.move(hold.created_at_s, micros, 0)
+
     def leave(self, hold: Hold) -> None:
         """The call has gone by another carrier than this one."""
         self._reserve(hold, -1, -hold.granted_s)

@@ -54,7 +54,6 @@ class AddressSum(Entry):
         "_windows",
         "_wrong",
         "endpoints",
-        "host",
         "known_until_s",
         "messages",
         "verified_until_s",
@@ -63,7 +62,6 @@ class AddressSum(Entry):
 
     def __init__(self) -> None:
         super().__init__()
-        self.host = ""
         self.messages = 0
         self.wrong = 0
         self.endpoints: dict[tuple[str, int, str], EndpointSum] = {}  # by address, port and user name

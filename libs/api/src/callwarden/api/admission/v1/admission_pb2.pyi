@@ -1125,7 +1125,7 @@ class Call(_message.Message):
     account: _builtins.str
     destination: _builtins.str
     state: _builtins.str
-    """"running", "settled", "refused" or "expired"."""
+    """"running", "lapsed" (its hold has expired, and its end isn't known yet), "settled", "refused" or "expired"."""
     started_at_s: _builtins.float
     answered_at_s: _builtins.float
     ended_at_s: _builtins.float

@@ -182,7 +182,10 @@ def _lists_changed(before: Sequence[str], add: Sequence[str], remove: Sequence[s
 async def _check_currency_may_change(connection: AsyncConnection, account_id: UUID) -> None:
     for query, why in (
         (select(ledger_entry.c.id).where(ledger_entry.c.account_id == account_id), "the account has ledger entries"),
-        (select(hold.c.id).where(hold.c.account_id == account_id), "the account has running calls"),
+        (
+            select(hold.c.id).where(hold.c.account_id == account_id),
+            "the account has running calls, or had just now",
+        ),
         (select(account.c.id).where(account.c.parent == account_id), "accounts belong to this reseller"),
     ):
         if (await connection.execute(query.limit(1))).first() is not None:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     literal,
     not_,
     select,
+    true,
     tuple_,
     update,
 )
@@ -47,6 +48,7 @@ from callwarden.call_admission.accounts.core.accounts import AccountChange, Acco
 from callwarden.call_admission.accounts.core.views import AccountView
 from callwarden.call_admission.accounts.ports import AccountCeilings, Resellers
 from callwarden.call_admission.admission.adapters.shards_sql import reshard
+from callwarden.call_admission.model.calls import HoldStage
 from callwarden.call_admission.model.days import day_of
 from callwarden.common.sql import Database
 from callwarden.kernel.account import AccountType, NewAccount
@@ -322,14 +324,17 @@ async def _views(connection: AsyncConnection, query: Select[Any], unix_s: UnixS)
     numbers, parents = await numbers_and_parents(connection, rows)
     now = datetime.fromtimestamp(unix_s, UTC)
     lines = select(hold.c.account_id, func.count().label("lines")).where(
-        hold.c.account_id.in_(ids), hold.c.expires_at > now
+        hold.c.account_id.in_(ids), hold.c.expires_at > now, hold.c.stage == HoldStage.RUNNING
     ).group_by(hold.c.account_id)  # fmt: skip
     in_use = {row.account_id: row.lines for row in (await connection.execute(lines)).all()}
     shards = {row.scope: row for row in await connection.execute(in_shards().where(counter.c.scope.in_(ids)))}
     days = {row.id: day_of(unix_s, row.time_zone) for row in rows}
     spent: dict[UUID, int] = {}
     for table, amount, day in ((spend_day, "spent_micros", "day"), (hold, "held_micros", "spend_day")):
-        wanted = tuple_(table.c.account_id, table.c[day]).in_(list(days.items()))
+        wanted = and_(
+            tuple_(table.c.account_id, table.c[day]).in_(list(days.items())),
+            hold.c.stage == HoldStage.RUNNING if table is hold else true(),
+        )
         sums = select(table.c.account_id, func.sum(table.c[amount]).label("micros")).where(wanted).group_by(
             table.c.account_id
         )  # fmt: skip

@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, Select, func, literal, or_, select, true, union_all
+from sqlalchemy import ColumnElement, Row, Select, case, func, literal, or_, select, true, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.api.admission.v1 import admission_pb2
 from callwarden.call_admission.accounts.adapters.account_rows import fetch, in_shards
 from callwarden.call_admission.accounts.core.views import MISMATCHED_MAX, CallView, Explanation, LedgerAudit
+from callwarden.call_admission.model.calls import HoldStage
 from callwarden.call_admission.model.settle import EXPIRED
 from callwarden.call_admission.records.adapters.records_sql import corrected_micros, corrections
 from callwarden.common.sql import Database
@@ -67,13 +68,17 @@ class SqlCallHistory:
     async def audit(self, account_id: UUID | None) -> LedgerAudit:
         mine = true() if account_id is None else account.c.id == account_id
 
-        def total(table: Any, name: str) -> Any:
-            query = select(
-                table.c.account_id, func.sum(table.c[name]).label("micros"), func.count().label("rows")
-            ).group_by(table.c.account_id)
+        def total(table: Any, amount: ColumnElement[int], counted: ColumnElement[bool]) -> Any:
+            query = (
+                select(table.c.account_id, func.sum(amount).label("micros"), func.count().label("rows"))
+                .where(counted)
+                .group_by(table.c.account_id)
+            )
             return (query if account_id is None else query.where(table.c.account_id == account_id)).subquery()
 
-        entries, holds = total(ledger_entry, "amount_micros"), total(hold, "held_micros")
+        entries = total(ledger_entry, ledger_entry.c.amount_micros, true())
+        running_micros = case((hold.c.stage == HoldStage.RUNNING, hold.c.held_micros), else_=0)
+        holds = total(hold, running_micros, hold.c.stage < HoldStage.RECORDED)
         of_shards = in_shards() if account_id is None else in_shards().where(counter.c.scope == account_id)
         shards = of_shards.subquery()
         books = (
@@ -117,14 +122,15 @@ class SqlCallHistory:
 
 
 def _running_calls() -> Select[Any]:
+    state = case((hold.c.stage == HoldStage.RUNNING, literal("running")), else_=literal("lapsed"))
     return select(
         hold.c.id, hold.c.call_id, account.c.name.label("account"), hold.c.destination,
-        literal("running").label("state"), hold.c.created_at.label("started_at"), hold.c.answered_at,
+        state.label("state"), hold.c.created_at.label("started_at"), hold.c.answered_at,
         hold.c.expires_at.label("ended_at"),
         literal(0).label("duration_s"), literal(0).label("billed_s"), literal(0).label("price_micros"),
         account.c.currency, literal("").label("reason"), hold.c.trunk, hold.c.policy_revision, hold.c.trace_id,
         hold.c.caller_number, literal(0).label("cost_micros"),
-    ).join(account, account.c.id == hold.c.account_id)  # fmt: skip
+    ).join(account, account.c.id == hold.c.account_id).where(hold.c.stage < HoldStage.RECORDED)  # fmt: skip
 
 
 def _settled_calls() -> Select[Any]:
@@ -146,7 +152,7 @@ def _call_view(row: Any, corrected: int) -> CallView:
         state=state,
         started_at_s=row.started_at.timestamp(),
         answered_at_s=0.0 if row.answered_at is None else row.answered_at.timestamp(),
-        ended_at_s=0.0 if state == "running" else row.ended_at.timestamp(),
+        ended_at_s=0.0 if state in ("running", "lapsed") else row.ended_at.timestamp(),
         duration_s=row.duration_s,
         billed_s=row.billed_s,
         price_micros=row.price_micros,

@@ -26,6 +26,7 @@ from callwarden.common.bus import Bus, Delivery, Poison, Publisher, Stream
 from callwarden.common.logs import get_logger
 from callwarden.common.runtime import Runtime
 from callwarden.kernel import ids
+from callwarden.kernel.clock import Clock, UnixS
 from callwarden.kernel.errors import Invalid
 
 log = get_logger(__name__)
@@ -42,6 +43,9 @@ RATING_CHANGED: Final = "rating.changed"
 # to 64: what the lanes have no room for comes again.
 CALLS_CONCURRENCY: Final = 1_024
 DECISIONS_CONCURRENCY: Final = 256
+DURABLE: Final = "call-admission"  # the consumer of calls.*
+# Once NATS is back, edges reconnect (every 0.2 s) and send what they have spooled: thousands of ends a second.
+SPOOLS_EMPTY_S: Final = 10.0
 DECISION_BYTES_MAX: Final = 16 * 1024  # ours have 0.6 KB; it is kept as it comes
 _RECORDS: Final = UUID("6d1cf5be-3d2f-4c0e-9a55-6a3c7a1f0c11")  # namespace of ids for events that bring none
 
@@ -171,12 +175,32 @@ def consume(runtime: Runtime, bus: Bus, app: CallAdmission, watch: CallObserver)
     """Has both streams consumed until the process stops; all processes share one durable consumer each."""
     events = CallEvents(app, watch)
     for name, stream, subject, handler, concurrency in (
-        ("call-admission", Stream.CALLS, "calls.*", events.call, CALLS_CONCURRENCY),
+        (DURABLE, Stream.CALLS, "calls.*", events.call, CALLS_CONCURRENCY),
         ("call-admission-decisions", Stream.SECURITY, DECISION, events.decision, DECISIONS_CONCURRENCY),
     ):
         runtime.spawn(
             f"consume-{subject}", bus.consume(stream, name, subject, handler, concurrency=concurrency), drains=True
         )
+
+
+class ConsumerProgress:
+    """Implements ports.EventProgress by what the server says of the consumer that all processes share."""
+
+    def __init__(self, bus: Bus, clock: Clock) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._connected_since_s = clock.mono_s()
+        bus.on_reconnect(self._reconnected)
+
+    async def _reconnected(self) -> None:
+        self._connected_since_s = self._clock.mono_s()
+
+    async def heard_until(self) -> UnixS | None:
+        if not self._bus.connected or self._clock.mono_s() < self._connected_since_s + SPOOLS_EMPTY_S:
+            return None
+        asked_at_s = self._clock.unix_s()
+        waiting = await self._bus.waiting(Stream.CALLS, DURABLE)
+        return asked_at_s if waiting == 0 and self._bus.connected else None
 
 
 class NatsNotifier:

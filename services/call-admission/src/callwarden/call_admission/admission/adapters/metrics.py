@@ -18,8 +18,24 @@ REPORTED = Metric(
 )
 EXTENDED = Metric("callwarden_admission_extended_total", "counter", "{slices}", "Further slices granted.")
 SETTLED = Metric("callwarden_admission_settled_total", "counter", "{calls}", "Calls settled when they ended.")
+LAPSED = Metric(
+    "callwarden_admission_lapsed_total", "counter", "{calls}", "Calls whose hold expired before their end was told."
+)
 EXPIRED = Metric(
-    "callwarden_admission_expired_total", "counter", "{calls}", "Calls settled because their hold expired."
+    "callwarden_admission_expired_total", "counter", "{calls}", "Of those, calls recorded because no end came."
+)
+ENDED_LATE = Metric(
+    "callwarden_admission_ended_late_total",
+    "counter",
+    "{calls}",
+    "Calls whose end came after their hold had expired: in-time, or corrected where they were recorded already.",
+    labels=("how",),
+)
+UNCHARGED = Metric(
+    "callwarden_admission_uncharged_micros_total",
+    "counter",
+    "1",
+    "What such calls cost beyond what their prepaid account had left, in millionths of any currency.",
 )
 IGNORED = Metric(
     "callwarden_admission_ignored_total",
@@ -69,7 +85,10 @@ def register(metrics: Metrics, app: CallAdmission, attempts: AdmissionAttempts, 
     metrics.observe(REPORTED, lambda: {(rule,): n for rule, n in commits.reported.items()})
     metrics.observe(EXTENDED, lambda: stats.extended)
     metrics.observe(SETTLED, lambda: stats.settled)
+    metrics.observe(LAPSED, lambda: stats.lapsed)
     metrics.observe(EXPIRED, lambda: stats.expired)
+    metrics.observe(ENDED_LATE, lambda: {(how,): n for how, n in stats.ended_late.items()})
+    metrics.observe(UNCHARGED, lambda: stats.uncharged_micros)
     metrics.observe(IGNORED, lambda: {(why,): n for why, n in stats.ignored.items()})
     metrics.observe(BATCHES, lambda: commits.batches)
     metrics.observe(COMMANDS, lambda: commits.commands)

@@ -7,9 +7,9 @@ from typing import Any, Final, TypeAlias
 from callwarden.api.admission.v1 import admission_pb2
 from callwarden.call_admission.admission.adapters.statements import ACCOUNT_FIELDS
 from callwarden.call_admission.admission.core.commands import DecisionRecord
-from callwarden.call_admission.admission.core.state import Changes, Loaded, NewHold
+from callwarden.call_admission.admission.core.state import Changes, Correction, Loaded, NewHold
 from callwarden.call_admission.model.account import Account
-from callwarden.call_admission.model.calls import Hold
+from callwarden.call_admission.model.calls import Hold, HoldStage
 from callwarden.call_admission.model.codecs.hold_bytes import costs_bytes, costs_from, scopes_bytes, scopes_from
 from callwarden.call_admission.model.codecs.messages import decision_bytes, price_bytes, price_from, refuse_from
 from callwarden.call_admission.model.codecs.usage_bytes import grants_bytes, usage_bytes
@@ -34,6 +34,7 @@ _LOAD: Final[Mapping[FieldKind, Callable[[Any], Any]]] = {
 }
 _LOADED: Final = tuple((place, _LOAD[field.kind]) for place, field in enumerate(SHARED_FIELDS) if field.kind in _LOAD)
 # The row's kind is before them.
+_STAGES: Final = tuple(HoldStage)
 _SHARED_END: Final = 1 + len(SHARED_FIELDS)
 _ACCOUNT_END: Final = 1 + ACCOUNT_FIELDS
 
@@ -53,17 +54,17 @@ def account_from(row: Any) -> tuple[Account, int, bytes]:
 def add_hold(loaded: Loaded, row: Any) -> None:
     (
         id_, account_id, created_at, answered_at, expires_at, granted_s, max_duration_s, final, held_micros, spend_day,
-        price, trunk, owners, cost, settled, body, _, _,
+        price, trunk, owners, cost, stage, booked, body, _, _,
     ) = row[_ACCOUNT_END:]  # fmt: skip
     if account_id is not None:
         counted_in, marks, limits_hit = scopes_from(owners)
         loaded.holds[id_] = Hold(
             id_, account_id, created_at.timestamp(), None if answered_at is None else answered_at.timestamp(),
             expires_at.timestamp(), granted_s, max_duration_s, final, held_micros, spend_day, price_from(price), trunk,
-            marks, counted_in, costs_from(cost), limits_hit,
+            marks, counted_in, costs_from(cost), limits_hit, _STAGES[stage],
         )  # fmt: skip
-    if settled:
-        loaded.settled.add(id_)
+    if booked is not None:
+        loaded.settled[id_] = booked
     if body is not None:
         decision = admission_pb2.Decision.FromString(body)
         if decision.outcome == "refuse":
@@ -96,7 +97,7 @@ def hold_row(new: NewHold) -> Row:
 def update_row(hold: Hold, expiry_s: float) -> Row:
     return (
         hold.id, time_or_none(hold.answered_at_s), time_of(hold.expires_at_s), hold.granted_s, hold.final,
-        hold.held_micros, hold.trunk, scopes_bytes(hold), time_of(expiry_s),
+        hold.held_micros, hold.trunk, scopes_bytes(hold), hold.stage.value, time_of(expiry_s),
     )  # fmt: skip
 
 
@@ -107,6 +108,10 @@ def end_row(settlement: Settlement, expiry_s: float) -> Row:
         s.price_micros, s.currency, s.trunk, s.reason, s.sip_status, s.cost_micros, s.carrier_account_id,
         ",".join(s.limits_hit), time_of(expiry_s),
     )  # fmt: skip
+
+
+def late_row(correction: Correction, expiry_s: float) -> Row:
+    return (*end_row(correction.settlement, expiry_s), correction.more_micros, correction.entry_id)
 
 
 def decision_row(record: DecisionRecord) -> Row:

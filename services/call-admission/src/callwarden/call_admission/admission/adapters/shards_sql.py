@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.call_admission.admission.core.resharding import AccountCounts, moves, resharded, scopes_after
+from callwarden.call_admission.model.calls import HoldStage
 from callwarden.call_admission.model.codecs.hold_bytes import scopes_bytes_of, scopes_from
 from callwarden.call_admission.model.codecs.usage_bytes import usage_bytes, usage_from
 from callwarden.call_admission.model.usage import Usage
@@ -55,10 +56,14 @@ async def reshard(connection: AsyncConnection, row: Any, shards: int) -> dict[st
     query = select(counter).where(counter.c.scope == row.id).order_by(counter.c.shard).with_for_update()
     rows = {each.shard: usage_from(each.usage) for each in await connection.execute(query)}
     holds = (
-        await connection.execute(select(hold.c.id, hold.c.expires_at, hold.c.owners).where(hold.c.account_id == row.id))
+        await connection.execute(
+            select(hold.c.id, hold.c.expires_at, hold.c.owners, hold.c.stage).where(hold.c.account_id == row.id)
+        )
     ).all()
     counts = AccountCounts(row.balance_micros, row.held_micros, usage_from(row.usage), rows)
-    moved = resharded(counts, before, after, [each.expires_at.timestamp() for each in holds])
+    moved = resharded(
+        counts, before, after, [each.expires_at.timestamp() for each in holds if each.stage == HoldStage.RUNNING]
+    )
     if gone := rows.keys() - moved.shards.keys():
         await connection.execute(delete(counter).where(counter.c.scope == row.id, counter.c.shard.in_(gone)))
     if 0 in moved.shards:

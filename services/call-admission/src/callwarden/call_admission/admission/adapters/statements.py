@@ -22,7 +22,8 @@ _ACCOUNT_COLUMNS: Final = ", ".join(
 _HOLD_NULLS: Final = """NULL::uuid AS hold_id, NULL::uuid AS account_id, NULL::timestamptz AS created_at,
        NULL::timestamptz AS answered_at, NULL::timestamptz AS expires_at, NULL::int4 AS granted_s,
        NULL::int4 AS max_duration_s, NULL::bool AS final, NULL::int8 AS hold_micros, NULL::date AS spend_day,
-       NULL::bytea AS price, NULL::text AS trunk, NULL::bytea AS owners, NULL::bytea AS cost, NULL::bool AS settled,
+       NULL::bytea AS price, NULL::text AS trunk, NULL::bytea AS owners, NULL::bytea AS cost, NULL::int4 AS stage,
+       NULL::int8 AS booked,
        NULL::bytea AS body"""
 
 
@@ -30,7 +31,7 @@ _HOLD_NULLS: Final = """NULL::uuid AS hold_id, NULL::uuid AS account_id, NULL::t
 _COUNTED: Final = """d.lines, d.until FROM a LEFT JOIN (
   SELECT h.account_id, count(*) AS lines, min(h.expires_at) AS until
   FROM (SELECT id FROM a WHERE shards <= 1 AND id = ANY($5::uuid[])) AS w JOIN hold AS h ON h.account_id = w.id
-  WHERE h.expires_at > $4 GROUP BY h.account_id
+  WHERE h.expires_at > $4 AND h.stage = 0 GROUP BY h.account_id
 ) AS d ON d.account_id = a.id"""
 
 
@@ -48,8 +49,8 @@ FROM (SELECT parent AS seen FROM a WHERE parent IS NOT NULL UNION SELECT s.seen 
 JOIN account ON account.id = s.seen
 UNION ALL
 SELECT 2, {account_nulls}, w.id, h.account_id, h.created_at, h.answered_at, h.expires_at, h.granted_s,
-       h.max_duration_s, h.final, h.held_micros, h.spend_day, h.price, h.trunk, h.owners, h.cost, c.id IS NOT NULL,
-       n.body, NULL, NULL
+       h.max_duration_s, h.final, h.held_micros, h.spend_day, h.price, h.trunk, h.owners, h.cost, h.stage,
+       c.price_micros, n.body, NULL, NULL
 FROM unnest($2::uuid[]) AS w(id)
 LEFT JOIN hold AS h ON h.id = w.id
 LEFT JOIN cdr AS c ON c.id = w.id
@@ -162,11 +163,11 @@ KNOWN = CteClause(
 UPDATED = CteClause(
     "updated",
     """id uuid, answered_at timestamptz, expires_at timestamptz, granted_s int4, final bool, held_micros int8,
-    trunk text, owners bytea, expiry timestamptz""",
+    trunk text, owners bytea, stage int4, expiry timestamptz""",
     """UPDATE hold SET answered_at = n.answered_at, expires_at = n.expires_at, granted_s = n.granted_s,
     final = n.final, held_micros = n.held_micros, trunk = n.trunk,
-    owners = n.owners
-  FROM {rows} AS n WHERE hold.id = n.id AND hold.expires_at = n.expiry RETURNING hold.id""",
+    owners = n.owners, stage = n.stage
+  FROM {rows} AS n WHERE hold.id = n.id AND hold.expires_at = n.expiry AND hold.stage <= n.stage RETURNING hold.id""",
     is_counted=True,
 )
 
@@ -194,16 +195,53 @@ ENTRIES = CteClause(
 
 
 # The record takes over from the hold what doesn't change, without its coming here first.
-RECORDS = CteClause(
-    "records",
-    "",
-    """INSERT INTO cdr (id, account_id, call_id, destination, dialled, caller_number, source_address, edge, started_at,
-    answered_at, ended_at, duration_s, billed_s, price_micros, currency, prefix, trunk, reason, sip_status,
+_RECORD: Final = """INSERT INTO cdr (id, account_id, call_id, destination, dialled, caller_number, source_address, edge,
+    started_at, answered_at, ended_at, duration_s, billed_s, price_micros, currency, prefix, trunk, reason, sip_status,
     policy_revision, trace_id, cost_micros, carrier_account_id, limits_hit, decision)
   SELECT g.id, g.account_id, g.call_id, g.destination, g.dialled, g.caller_number, g.source_address, g.edge,
     g.created_at, s.answered_at, s.ended_at, s.duration_s, s.billed_s, s.price, s.currency, g.prefix, s.trunk, s.reason,
     s.sip_status, g.policy_revision, g.trace_id, s.cost, s.carrier, s.hit, g.decision
-  FROM ends AS s JOIN gone AS g ON g.id = s.id RETURNING id""",
+  FROM ends AS s JOIN {} AS g ON g.id = s.id RETURNING id"""
+
+
+RECORDS = CteClause("records", "", _RECORD.format("gone"), is_counted=True)
+
+
+# Of calls whose end is unknown: their holds stay.
+RECORDS_OF_KEPT = CteClause("kept_records", "", _RECORD.format("hold"), is_counted=True)
+
+
+LATE = CteClause(
+    "late",
+    f"{ENDS.columns}, more int8, entry uuid",
+    "SELECT * FROM {rows} AS n WHERE n.id IS NOT NULL",
+)
+
+
+LATE_GONE = CteClause(
+    "late_gone",
+    "",
+    """DELETE FROM hold USING late WHERE hold.id = late.id AND hold.expires_at = late.expiry AND hold.stage = 2
+  RETURNING hold.id""",
+)
+
+
+LATE_ENTRIES = CteClause(
+    "late_entries",
+    "",
+    """INSERT INTO ledger_entry (id, account_id, kind, reference, amount_micros, note)
+  SELECT entry, account_id, 'correction', id::text, -more, 'its end came late' FROM late WHERE more <> 0""",
+)
+
+
+# What was charged first stays in the record, as after any correction; the ledger has the rest.
+LATE_RECORDS = CteClause(
+    "late_records",
+    "",
+    """UPDATE cdr SET answered_at = s.answered_at, ended_at = s.ended_at, duration_s = s.duration_s,
+    billed_s = s.billed_s, trunk = s.trunk, reason = s.reason, sip_status = s.sip_status, cost_micros = s.cost,
+    carrier_account_id = s.carrier
+  FROM late AS s JOIN late_gone AS g ON g.id = s.id WHERE cdr.id = s.id RETURNING cdr.id""",
     is_counted=True,
 )
 
@@ -213,6 +251,15 @@ DAYS = CteClause(
     "account_id uuid, day date, spent int8",
     """INSERT INTO spend_day (account_id, day, spent_micros) SELECT * FROM {rows} AS n WHERE n.account_id IS NOT NULL
   ON CONFLICT (account_id, day) DO UPDATE SET spent_micros = spend_day.spent_micros + excluded.spent_micros""",
+)
+
+
+# Not below nothing: retention may have taken the day.
+LOWERED_DAYS = CteClause(
+    "lowered_days",
+    "account_id uuid, day date, spent int8",
+    """UPDATE spend_day SET spent_micros = greatest(spend_day.spent_micros + n.spent, 0) FROM {rows} AS n
+  WHERE spend_day.account_id = n.account_id AND spend_day.day = n.day""",
 )
 
 
@@ -266,7 +313,8 @@ def statement(size: int, *names: str) -> str:
 CLAUSES: Final = {
     clause.name: clause
     for clause in (
-        MOVED, CHECKED, COUNTERS, HOLDS, ASKED, KNOWN, UPDATED, ENDS, GONE, ENTRIES, RECORDS, DAYS, DECISIONS,
+        MOVED, CHECKED, COUNTERS, HOLDS, ASKED, KNOWN, UPDATED, ENDS, GONE, ENTRIES, RECORDS, RECORDS_OF_KEPT, LATE,
+        LATE_GONE, LATE_ENTRIES, LATE_RECORDS, DAYS, LOWERED_DAYS, DECISIONS,
     )
 }  # fmt: skip
 
@@ -274,5 +322,10 @@ CLAUSES: Final = {
 # In the words of ix_hold_expires_at. Which come first doesn't matter: they are asked for until there are no more.
 READ_EXPIRED: Final = """
 SELECT id, account_id FROM hold
-WHERE substr(CAST(id AS TEXT), 1, 1) = ANY($3::text[]) AND expires_at <= $1 LIMIT $2
+WHERE substr(CAST(id AS TEXT), 1, 1) = ANY($3::text[]) AND expires_at <= $1 AND stage = $4 LIMIT $2
+"""
+
+
+FORGET_RECORDED: Final = """
+DELETE FROM hold WHERE substr(CAST(id AS TEXT), 1, 1) = ANY($2::text[]) AND expires_at <= $1 AND stage = 2
 """

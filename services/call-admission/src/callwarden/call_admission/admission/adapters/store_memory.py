@@ -18,7 +18,7 @@ from callwarden.call_admission.admission.core.state import (
 )
 from callwarden.call_admission.admission.ports import WriteConflict, Written
 from callwarden.call_admission.model.account import Account
-from callwarden.call_admission.model.calls import Expired, Hold
+from callwarden.call_admission.model.calls import Expired, Hold, HoldStage, Unclaimed
 from callwarden.call_admission.model.settle import Settlement
 from callwarden.call_admission.model.usage import Usage
 from callwarden.kernel.clock import UnixS
@@ -33,13 +33,15 @@ class MemoryAdmissionStore:
     usages: dict[UUID, Usage] = field(default_factory=dict)
     holds: dict[UUID, Hold] = field(default_factory=dict)
     records: dict[UUID, Settlement] = field(default_factory=dict)
+    corrections: dict[UUID, tuple[UUID, int]] = field(default_factory=dict)
+    """The ledger's entries about late ends: account and amount."""
     decisions: dict[UUID, DecisionRecord] = field(default_factory=dict)
     spent: dict[tuple[UUID, date], int] = field(default_factory=dict)
     counters: dict[CounterKey, CounterRow] = field(default_factory=dict)
 
     async def load(self, read: ReadSet, counters: Collection[CounterKey]) -> Loaded:
         loaded = Loaded({}, {id_: self.holds[id_] for id_ in read.holds if id_ in self.holds})
-        loaded.settled = self.records.keys() & set(read.holds)
+        loaded.settled = {id_: self.records[id_].price_micros for id_ in read.holds if id_ in self.records}
         for id_ in self.decisions.keys() & set(read.holds):
             decision = self.decisions[id_].decision
             if decision is not None and decision.refused is not None and decision.outcome == "refuse":
@@ -48,7 +50,8 @@ class MemoryAdmissionStore:
             usage = self.usages.get(account.id, Usage()).copy()
             state = loaded.accounts[account.id] = AccountState.of(account, self.versions.get(account.id, 0), 0, usage)
             if account.id in read.counted and account.shards <= 1:
-                holds = (hold for hold in self.holds.values() if hold.account_id == account.id)
+                running = (hold for hold in self.holds.values() if hold.stage is HoldStage.RUNNING)
+                holds = (hold for hold in running if hold.account_id == account.id)
                 alive = [hold.expires_at_s for hold in holds if hold.expires_at_s > read.unix_s]
                 state.lines, state.lines_until_s = len(alive), min([state.lines_until_s, *alive])
         parents = {state.account.parent for state in loaded.accounts.values()}
@@ -65,6 +68,13 @@ class MemoryAdmissionStore:
         for settlement in changes.settled:
             self.holds.pop(settlement.hold_id)
             self.records[settlement.hold_id] = settlement
+        self.records |= {settlement.hold_id: settlement for settlement in changes.recorded}
+        for made in changes.corrected:
+            id_ = made.settlement.hold_id
+            self.holds.pop(id_)
+            self.records[id_] = replace(made.settlement, price_micros=self.records[id_].price_micros)
+            if made.more_micros:
+                self.corrections[made.entry_id] = made.settlement.account_id, -made.more_micros
         for id_ in changes.versions:
             self.accounts[id_], self.usages[id_] = self._moved(id_, changes), changes.usages[id_].copy()
             self.versions[id_] = self.versions.get(id_, 0) + 1
@@ -89,6 +99,8 @@ class MemoryAdmissionStore:
         expiries = {id_: at_s for id_, at_s in changes.expiries.items() if id_ not in changes.new_holds}
         if any(id_ not in self.holds or self.holds[id_].expires_at_s != at_s for id_, at_s in expiries.items()):
             return WriteConflict()
+        if any(self.holds[id_].stage > hold.stage for id_, hold in changes.updated.items()):
+            return WriteConflict()
         known = set(self.holds)
         if changes.check_hold_ids:
             known |= self.records.keys() | self.decisions.keys()
@@ -109,8 +121,17 @@ class MemoryAdmissionStore:
         )
 
     async def expired(self, unix_s: UnixS, limit: int) -> Sequence[Expired]:
-        found = [hold for hold in self.holds.values() if hold.expires_at_s <= unix_s]
-        return [Expired(hold.id, hold.account_id) for hold in found[:limit]]
+        return [Expired(hold.id, hold.account_id) for hold in self._past(unix_s, HoldStage.RUNNING)[:limit]]
+
+    async def lapsed(self, unix_s: UnixS, limit: int) -> Sequence[Unclaimed]:
+        return [Unclaimed(hold.id, hold.account_id) for hold in self._past(unix_s, HoldStage.LAPSED)[:limit]]
+
+    def _past(self, unix_s: UnixS, stage: HoldStage) -> list[Hold]:
+        return [hold for hold in self.holds.values() if hold.stage is stage and hold.expires_at_s <= unix_s]
+
+    async def forget_recorded(self, unix_s: UnixS) -> None:
+        for hold in self._past(unix_s, HoldStage.RECORDED):
+            del self.holds[hold.id]
 
 
 def _copied(row: CounterRow) -> CounterRow:

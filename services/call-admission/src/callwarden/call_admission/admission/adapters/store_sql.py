@@ -5,6 +5,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
 
@@ -16,11 +17,13 @@ from callwarden.call_admission.admission.adapters.rows import (
     decision_row,
     end_row,
     hold_row,
+    late_row,
     time_of,
     update_row,
 )
 from callwarden.call_admission.admission.adapters.statements import (
     CLAUSES,
+    FORGET_RECORDED,
     READ_COUNTED,
     READ_COUNTERS,
     READ_EXPIRED,
@@ -38,7 +41,7 @@ from callwarden.call_admission.admission.core.state import (
     ReferencedAccount,
 )
 from callwarden.call_admission.admission.ports import WriteConflict, Written
-from callwarden.call_admission.model.calls import Expired
+from callwarden.call_admission.model.calls import Expired, HoldStage, Unclaimed
 from callwarden.call_admission.model.codecs.usage_bytes import grants_from, usage_bytes, usage_from
 from callwarden.call_admission.model.usage import Usage
 from callwarden.common.sql import HotPool, OutcomeUnknown
@@ -94,11 +97,23 @@ class SqlAdmissionStore:
         return _WRITTEN
 
     async def expired(self, unix_s: UnixS, limit: int) -> Sequence[Expired]:
-        async def attempt(connection: Any) -> list[Expired]:
-            rows = await connection.fetch(READ_EXPIRED, time_of(unix_s), limit, _DIGITS)
-            return [Expired(row["id"], row["account_id"]) for row in rows]
+        return [Expired(*found) for found in await self._past(unix_s, limit, HoldStage.RUNNING)]
+
+    async def lapsed(self, unix_s: UnixS, limit: int) -> Sequence[Unclaimed]:
+        return [Unclaimed(*found) for found in await self._past(unix_s, limit, HoldStage.LAPSED)]
+
+    async def _past(self, unix_s: UnixS, limit: int, stage: HoldStage) -> list[tuple[UUID, UUID]]:
+        async def attempt(connection: Any) -> list[tuple[UUID, UUID]]:
+            rows = await connection.fetch(READ_EXPIRED, time_of(unix_s), limit, _DIGITS, stage.value)
+            return [(row["id"], row["account_id"]) for row in rows]
 
         return await self._pool.run("expired", attempt)
+
+    async def forget_recorded(self, unix_s: UnixS) -> None:
+        async def attempt(connection: Any) -> None:
+            await connection.execute(FORGET_RECORDED, time_of(unix_s), _DIGITS)
+
+        await self._pool.run("forget-recorded", attempt)
 
 
 async def _load(connection: Any, read: ReadSet) -> Loaded:
@@ -189,9 +204,21 @@ def _writes_of(changes: Changes) -> list[_Write]:
         writes.append(_Write(["updated"], [("updated", rows)], [len(rows)]))
     if changes.settled:
         rows = [end_row(settlement, changes.expiries[settlement.hold_id]) for settlement in changes.settled]
+        writes.append(_Write(["ends", "gone", "entries", "records"], [("ends", rows)], [len(rows)]))
+    if changes.recorded:
+        rows = [end_row(settlement, changes.expiries[settlement.hold_id]) for settlement in changes.recorded]
+        writes.append(_Write(["ends", "entries", "kept_records"], [("ends", rows)], [len(rows)]))
+    if changes.corrected:
+        rows = [late_row(made, changes.expiries[made.settlement.hold_id]) for made in changes.corrected]
+        names = ["late", "late_gone", "late_entries", "late_records"]
+        writes.append(_Write(names, [("late", rows)], [len(rows)]))
+    if changes.settled or changes.recorded or changes.corrected:
         days = [(account, day, changes.spent[account, day]) for account, day in sorted(changes.spent)]
-        names = ["ends", "gone", "entries", "records", "days"]
-        writes.append(_Write(names, [("ends", rows), ("days", days)], [len(rows)]))
+        writes[-1].names.append("days")
+        writes[-1].rows.append(("days", [row for row in days if row[2] >= 0]))
+        # A day's new row must not be below nothing, not even where it is only added to one that is there.
+        if lowered := [row for row in days if row[2] < 0]:
+            writes.append(_Write(["lowered_days"], [("lowered_days", lowered)], []))
     if not writes and (changes.decisions or changes.versions or changes.counters):
         writes.append(_Write([], [], []))
     if changes.counters:

@@ -16,6 +16,7 @@ from callwarden.call_admission.admission.core.commands import (
     Admission,
     Admitted,
     DecisionRecord,
+    EndedLate,
     Extended,
     Extension,
     Ignored,
@@ -30,7 +31,7 @@ from callwarden.call_admission.admission.core.queries import AdmissionQuery
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.admission.core.state import Changes, Loaded, ReadSet
 from callwarden.call_admission.admission.core.transaction import AdmissionTransaction
-from callwarden.call_admission.admission.ports import Notifier, Quotes, Shards, SourceTrunks
+from callwarden.call_admission.admission.ports import EventProgress, Notifier, Quotes, Shards, SourceTrunks
 from callwarden.call_admission.model.calls import CallRequest, Ended, ExtendRequest, NoQuote, Pricing, Quote, Started
 from callwarden.call_admission.model.sources import ListSource, PolicySource
 from callwarden.common.logs import get_logger
@@ -50,6 +51,9 @@ PRICINGS_KNOWN_MAX: Final = 100_000  # by which accounts are priced: 150 bytes e
 QUOTE_ROUNDS: Final = 3
 REAP_EVERY_S: Final = 2.0
 REAP_BATCH: Final = 200
+# Longer than JetStream keeps what was told (3 days): later than this no end comes.
+RECORDED_KEPT_S: Final = 7 * 86_400.0
+FORGET_EVERY_S: Final = 3_600.0
 GROW_EVERY_S: Final = 1.0
 SHARDS_FIRST: Final = 4  # of an account on which several processes keep colliding
 SHARDS_GROWN_MAX: Final = 16  # More are set by an operator only.
@@ -65,7 +69,15 @@ class AdmissionStats:
     refused: dict[tuple[str, str], int] = field(default_factory=dict)
     """By rule and reason."""
     settled: int = 0
+    lapsed: int = 0
+    """Holds that have expired."""
     expired: int = 0
+    """Of those, calls that were recorded without their end."""
+    ended_late: dict[str, int] = field(default_factory=dict)
+    """Calls whose end came after their hold had lapsed: "in-time" before they were recorded as expired, "corrected"
+    after."""
+    uncharged_micros: int = 0
+    """What such calls cost beyond what a prepaid account had left."""
     ignored: dict[str, int] = field(default_factory=dict)
     """Events that changed nothing, by reason."""
     grown: int = 0
@@ -73,7 +85,8 @@ class AdmissionStats:
 
 
 class CallAdmission:
-    """Decides calls. `run` has to run for anything to be answered, `reap` for calls whose end is never reported."""
+    """Decides calls. `run` has to run for anything to be answered, `reap` for calls whose end is never told, or late.
+    Without `progress` those are never recorded."""
 
     def __init__(
         self,
@@ -86,12 +99,14 @@ class CallAdmission:
         lists: ListSource | None = None,
         trunks: SourceTrunks | None = None,
         notifier: Notifier | None = None,
+        progress: EventProgress | None = None,
     ) -> None:
         self._attempts = attempts
         self._quotes = quotes
         self._policies = policies
         self._clock = clock
         self._rng = rng
+        self._progress = progress
         self._lists = lists
         self._trunk_of = trunks.get if trunks is not None else None
         # The shard of a sharded account in which this process counts.
@@ -250,6 +265,8 @@ class CallAdmission:
             if outcome.why == "unknown":
                 log.warning("call.end_unknown", hold_id=str(event.hold_id), reason=event.reason)
             return False
+        if isinstance(outcome, EndedLate):
+            self._count_late(event.hold_id, event.reason, outcome)
         self.stats.settled += 1
         return True
 
@@ -306,26 +323,60 @@ class CallAdmission:
     # ------------------------------------------------------------------ the reaper
 
     async def reap(self) -> None:
-        """Settles calls whose end is never reported, for ever. Every process does; the second one to try changes
-        nothing."""
+        """Frees what expired holds have reserved, and records calls whose end is never told, for ever. Every process
+        does; the second one to try changes nothing."""
+        forget_at_s = 0.0
         while True:
             # Not all processes at the same moment.
             await asyncio.sleep(REAP_EVERY_S * (0.5 + self._rng()))
             try:
                 while await self.reap_once() == REAP_BATCH:
                     pass
+                heard_until_s = await self._progress.heard_until() if self._progress is not None else None
+                if heard_until_s is not None:
+                    while await self.record_once(heard_until_s) == REAP_BATCH:
+                        pass
+                if self._clock.mono_s() >= forget_at_s:
+                    forget_at_s = self._clock.mono_s() + FORGET_EVERY_S
+                    await self._attempts.forget_recorded(UnixS(self._clock.unix_s() - RECORDED_KEPT_S))
             except CallwardenError as error:
                 log.warning("reaper.failed", error=error)
 
     async def reap_once(self) -> int:
-        """Settles the holds that have expired, at most REAP_BATCH; how many were found."""
+        """Lets the holds lapse that have expired, at most REAP_BATCH; how many were found."""
         found = await self._attempts.expired(self._clock.unix_s(), REAP_BATCH)
         outcomes = await asyncio.gather(*(self._commit.submit(self._commit.ends, command) for command in found))
         for outcome in outcomes:
             if isinstance(outcome, Ignored):
                 self._count_ignored(outcome)
             else:
-                self.stats.expired += 1
+                self.stats.lapsed += 1
         if found:
-            log.info("holds.expired", count=len(found))
+            log.info("holds.lapsed", count=len(found))
         return len(found)
+
+    async def record_once(self, heard_until_s: UnixS) -> int:
+        """Records calls, at most REAP_BATCH, whose holds had expired before a moment until which everything that was
+        told has been heard; how many were found."""
+        found = await self._attempts.lapsed(heard_until_s, REAP_BATCH)
+        outcomes = await asyncio.gather(*(self._commit.submit(self._commit.ends, command) for command in found))
+        for command, outcome in zip(found, outcomes, strict=True):
+            if isinstance(outcome, EndedLate):
+                self.stats.expired += 1
+                self._count_uncharged(command.hold_id, outcome)
+            else:
+                self._count_ignored(outcome)
+        if found:
+            log.warning("calls.expired", count=len(found))
+        return len(found)
+
+    def _count_late(self, hold_id: UUID, reason: str, late: EndedLate) -> None:
+        how = "corrected" if late.corrected else "in-time"
+        self.stats.ended_late[how] = self.stats.ended_late.get(how, 0) + 1
+        log.warning("call.ended_late", hold_id=str(hold_id), reason=reason, how=how, more_micros=late.more_micros)
+        self._count_uncharged(hold_id, late)
+
+    def _count_uncharged(self, hold_id: UUID, late: EndedLate) -> None:
+        if late.uncharged_micros:
+            self.stats.uncharged_micros += late.uncharged_micros
+            log.error("call.uncharged", hold_id=str(hold_id), micros=late.uncharged_micros)

@@ -20,6 +20,7 @@ from callwarden.call_admission.model.calls import (
     Quote,
     Route,
     Started,
+    Unclaimed,
 )
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.kernel.verdict import Reason, Refuse
@@ -60,7 +61,7 @@ class DecisionRecord:
         return cls(record_id, call_id, account_id, decision.at_s, decision.outcome, decision)
 
 
-Command: TypeAlias = Admission | Extension | Started | Ended | Expired | DecisionRecord
+Command: TypeAlias = Admission | Extension | Started | Ended | Expired | Unclaimed | DecisionRecord
 
 
 # ------------------------------------------------------------------ outcomes
@@ -104,8 +105,21 @@ class Done:
 
 
 @dataclass(slots=True)
+class EndedLate:
+    """The end of a call whose hold had lapsed was booked."""
+
+    corrected: bool
+    """The call had a record as expired before."""
+    more_micros: int
+    """What was charged now; negative: given back."""
+    uncharged_micros: int
+    """What a prepaid account could no longer pay: its money was free, and has gone elsewhere."""
+
+
+@dataclass(slots=True)
 class Ignored:
-    """The event changed nothing: `why` is "settled" (repeated or late), "unknown" or "not-expired"."""
+    """The event changed nothing: `why` is "settled" (repeated or late), "unknown", "not-expired", or "not-due" where
+    another process has done it."""
 
     why: str
 
@@ -120,7 +134,7 @@ class NeedsCounters:
     """The counters in `Changes.missing_counters` have to be read first; the batch is decided again then."""
 
 
-Outcome: TypeAlias = Admitted | Extended | Refused | NeedsQuote | Done | Ignored | NoHold | NeedsCounters
+Outcome: TypeAlias = Admitted | Extended | Refused | NeedsQuote | Done | EndedLate | Ignored | NoHold | NeedsCounters
 
 
 # ------------------------------------------------------------------ what commands are about

@@ -5,11 +5,12 @@ what one row of counters does with it (model.usage).
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from uuid import UUID
 
 from callwarden.call_admission.admission.core.counting import Counting, carrier_scope
-from callwarden.call_admission.admission.core.state import AccountState, Changes, CounterRow, Loaded
-from callwarden.call_admission.model.calls import CallRequest, Hold, LimitScope
+from callwarden.call_admission.admission.core.state import AccountState, Changes, Correction, CounterRow, Loaded
+from callwarden.call_admission.model.calls import CallRequest, Hold, HoldStage, LimitScope
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.scopes import ACCOUNT, CARRIER, RESELLER
 from callwarden.call_admission.model.settle import Settlement
@@ -92,7 +93,7 @@ class Movement:
         changes = self._changes
         del self._holds[hold.id]
         changes.updated.pop(hold.id, None)
-        self._settled.add(hold.id)
+        self._settled[hold.id] = settlement.price_micros
         changes.settled.append(settlement)
         changes.expiries.setdefault(hold.id, hold.expires_at_s)
         if hold.expires_at_s > self._unix_s:
@@ -120,6 +121,84 @@ class Movement:
             state.balance_micros -= price_micros
             changes.balances[account_id] = changes.balances.get(account_id, 0) - price_micros
         self.move(state)
+
+    # ------------------------------------------------------------------ calls whose end is late or never comes
+
+    def lapse(self, state: AccountState, hold: Hold) -> None:
+        """The hold has expired: nothing is counted for the call any more, until its end is told."""
+        self._keep(hold, HoldStage.LAPSED)
+        account = state.account
+        policy, is_own = self._policy_for(account.realm), True
+        for scope in self._counting.of_running(account, hold):
+            self.touch(scope).usage.release(hold, TransitionContext(scope.kind, policy, account, self._unix_s))
+            if scope.kind == ACCOUNT:
+                is_own = False
+        if not is_own:
+            self._check(account.id, state.version)
+            return
+        state.usage.release(hold, TransitionContext(ACCOUNT, policy, account, self._unix_s))
+        self._hold_money(state, -hold.held_micros)
+        self.move(state)
+
+    def record(self, state: AccountState, hold: Hold, settlement: Settlement) -> None:
+        """The call gets a record although its end is unknown; the hold stays, in case that it becomes known."""
+        self._keep(hold, HoldStage.RECORDED)
+        self._changes.recorded.append(settlement)
+        self._settled[hold.id] = settlement.price_micros
+        self._charge(state, hold, settlement, None)
+
+    def settle_late(self, state: AccountState, hold: Hold, settlement: Settlement, booked: Settlement | None) -> None:
+        """The end of a lapsed call: charged now, less what was `booked` for it when it was recorded as expired."""
+        del self._holds[hold.id]
+        changes = self._changes
+        changes.updated.pop(hold.id, None)
+        changes.expiries.setdefault(hold.id, hold.expires_at_s)
+        if booked is None:
+            changes.settled.append(settlement)
+        else:
+            changes.corrected.append(Correction(settlement, settlement.price_micros - booked.price_micros))
+        self._settled[hold.id] = settlement.price_micros
+        self._charge(state, hold, settlement, booked)
+
+    def keep_answer(self, state: AccountState, hold: Hold) -> None:
+        """The answer of a lapsed call came late: noted for its record."""
+        self._keep(hold, hold.stage)
+        self._check(hold.account_id, state.version)
+
+    def _keep(self, hold: Hold, stage: HoldStage) -> None:
+        self._holds[hold.id] = self._changes.updated[hold.id] = replace(hold, stage=stage)
+        self._changes.expiries.setdefault(hold.id, hold.expires_at_s)
+
+    def _charge(self, state: AccountState, hold: Hold, settlement: Settlement, booked: Settlement | None) -> None:
+        account, changes = state.account, self._changes
+        more_micros, more_s = settlement.price_micros, settlement.duration_s
+        if booked is not None:
+            more_micros -= booked.price_micros
+            more_s -= booked.duration_s
+        if more_micros:
+            key = account.id, hold.spend_day
+            changes.spent[key] = changes.spent.get(key, 0) + more_micros
+        policy, is_own = self._policy_for(account.realm), True
+        for scope in self._counting.of_running(account, hold):
+            context = TransitionContext(scope.kind, policy, account, self._unix_s)
+            if scope.kind == CARRIER:
+                for each, sign in ((settlement, 1), (booked, -1)):
+                    if each is not None and scope.scope == carrier_scope(hold.of_trunk(each.trunk)):
+                        self.touch(scope).usage.charge(hold, 0, sign * each.duration_s, context, calls=sign)
+                continue
+            self.touch(scope).usage.charge(hold, more_micros, more_s, context)
+            if scope.kind == ACCOUNT:
+                is_own = False
+        if not is_own:
+            self._check(account.id, state.version)
+            return
+        state.usage.charge(hold, more_micros, more_s, TransitionContext(ACCOUNT, policy, account, self._unix_s))
+        if more_micros:
+            state.balance_micros -= more_micros
+            changes.balances[account.id] = changes.balances.get(account.id, 0) - more_micros
+        self.move(state)
+
+    # ------------------------------------------------------------------ parts
 
     def shift(
         self, state: AccountState, before: Hold, after: Hold, policy: AdmissionPolicy, *, writes: bool = False

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from math import inf
 from typing import TypeAlias
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from callwarden.call_admission.admission.core.commands import (
     Admission,
@@ -103,8 +103,8 @@ class Loaded:
 
     accounts: dict[UUID, AccountState]
     holds: dict[UUID, Hold]
-    settled: set[UUID] = field(default_factory=set)
-    """Holds of the batch that have a call record."""
+    settled: dict[UUID, int] = field(default_factory=dict)
+    """Holds of the batch that have a call record: what it says that the call cost."""
     refused: dict[UUID, Refuse] = field(default_factory=dict)
     """Admissions of the batch that were refused before."""
     referenced: dict[UUID, ReferencedAccount] = field(default_factory=dict)
@@ -127,12 +127,30 @@ class NewHold:
 
 
 @dataclass(slots=True)
+class Correction:
+    """How a call ended that has a call record as expired: the record changes, and the hold goes."""
+
+    settlement: Settlement
+    """`price_micros` is what the call costs now; the record keeps what was booked first."""
+    more_micros: int
+    """What that is more than was booked; negative: less. The ledger entry's amount, with the other sign."""
+
+    @property
+    def entry_id(self) -> UUID:
+        """Derived, so that no call is corrected twice."""
+        return uuid5(self.settlement.hold_id, "late-end")
+
+
+@dataclass(slots=True)
 class Changes:
     """What is to be written, all of it or nothing. Sums, where several commands touch one row."""
 
     new_holds: dict[UUID, NewHold] = field(default_factory=dict)
     updated: dict[UUID, Hold] = field(default_factory=dict)
     settled: list[Settlement] = field(default_factory=list)
+    recorded: list[Settlement] = field(default_factory=list)
+    """Of calls whose end nobody has told: a call record is written, and the hold is kept."""
+    corrected: list[Correction] = field(default_factory=list)
     expiries: dict[UUID, float] = field(default_factory=dict)
     """`expires_at_s` of every hold that is updated or settled, as it was read. The write goes through only if it is
     still the same: it moves whenever a hold does, which for a sharded account moves no version of the account."""

@@ -24,6 +24,7 @@ from callwarden.call_admission.admission.core.commands import (
     Command,
     DecisionRecord,
     Done,
+    EndedLate,
     Extended,
     Extension,
     Ignored,
@@ -51,23 +52,25 @@ from callwarden.call_admission.model.calls import (
     Ended,
     Expired,
     Hold,
+    HoldStage,
     LimitScope,
     Quote,
     Route,
     RouteCost,
     Started,
+    Unclaimed,
     costs_of,
 )
 from callwarden.call_admission.model.lists import Lists
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.scopes import CARRIER
-from callwarden.call_admission.model.settle import settle, settle_expired
+from callwarden.call_admission.model.settle import Settlement, settle, settle_expired
 from callwarden.kernel.clock import UnixS
 from callwarden.kernel.verdict import Reason, Refuse
 
 _NEGATIVE: Final = (Refused, NeedsQuote, Ignored, NoHold)
 """Outcomes that must be decided again on fresh data if what was read may be stale."""
-_EVENTS: Final = (Started, Ended, Expired)
+_EVENTS: Final = (Started, Ended, Expired, Unclaimed)
 
 
 class AdmissionTransaction:
@@ -125,6 +128,8 @@ class AdmissionTransaction:
                 return self._end(command)
             case Expired():
                 return self._expire(command)
+            case Unclaimed():
+                return self._record(command)
             case DecisionRecord():
                 self.changes.decisions.append(command)
                 return Done()
@@ -140,7 +145,9 @@ class AdmissionTransaction:
         account = state.account
         policy = self._policy_for(account.realm)
         held = self._holds.get(request.hold_id)
-        if request.hold_id in self._settled or (held is not None and held.account_id != account.id):
+        if request.hold_id in self._settled or (
+            held is not None and (held.account_id != account.id or held.stage is not HoldStage.RUNNING)
+        ):
             # A repeated admission whose call is over, or an id that is used twice: neither may have any effect.
             return Ignored("settled")
         before = self._refused.get(request.hold_id)
@@ -152,7 +159,7 @@ class AdmissionTransaction:
                 return NeedsQuote(pricing)
         routes = quote.routes if isinstance(quote, Quote) else ()
         if held is not None:
-            return Admitted(held, _left(routes, held), policy.revision)
+            return Admitted(held, held.left_of(routes), policy.revision)
         scopes = self._counting.of_new(account, command, policy)
         snapshot = self._snapshots.of_new(state, command, scopes)
         decided = decide(snapshot, request, policy)
@@ -240,10 +247,10 @@ class AdmissionTransaction:
 
     def _extend(self, command: Extension) -> Outcome:
         request = command.request
-        hold = self._running(request.hold_id, request.account_id)
+        hold = self._hold(request.hold_id, request.account_id, HoldStage.RUNNING)
         state = self._accounts.get(request.account_id)
         if hold is None or state is None or hold.expires_at_s <= self._unix_s:
-            return NoHold()  # The line of an expired hold may be another call's by now: the reaper settles it.
+            return NoHold()  # The line of an expired hold may be another call's by now.
         if request.granted_s < hold.granted_s:
             return Extended(hold)  # The answer to an earlier request was lost; that grant is still in force.
         request.answered_at_s = self._possible(hold, request.answered_at_s)
@@ -302,11 +309,13 @@ class AdmissionTransaction:
     # ------------------------------------------------------------------ start
 
     def _start(self, event: Started) -> Outcome:
-        hold = self._running(event.hold_id, event.account_id)
+        hold = self._hold(event.hold_id, event.account_id, HoldStage.RUNNING, HoldStage.LAPSED)
         state = self._accounts.get(event.account_id)
         if hold is None or state is None:
-            return self._not_running(event.hold_id)
+            return self._not_running(event)
         policy = self._policy_for(state.account.realm)
+        if hold.stage is HoldStage.LAPSED:
+            return self._start_lapsed(state, hold, event)
         taken = self._taken(hold, event.trunk)
         answered = taken.granted(
             self._possible(hold, event.answered_at_s),
@@ -318,6 +327,15 @@ class AdmissionTransaction:
         )
         if answered != hold:
             self._movement.update(state, taken, answered, policy)
+        return Done()
+
+    def _start_lapsed(self, state: AccountState, hold: Hold, event: Started) -> Outcome:
+        """The answer is noted, so that what was granted is charged if no end comes. The call isn't counted again: its
+        line and its money may be another's by now, and its edge is told so when it asks for more time."""
+        if hold.answered_at_s is None:
+            answered_at_s = self._possible(hold, event.answered_at_s)
+            answered = replace(hold, answered_at_s=answered_at_s, trunk=event.trunk or hold.trunk)
+            self._movement.keep_answer(state, answered)
         return Done()
 
     def _taken(self, hold: Hold, trunk: str) -> Hold:
@@ -336,16 +354,44 @@ class AdmissionTransaction:
             self._movement.touch(scope).usage.leave(hold)
         return replace(hold, scopes=tuple(scope for scope in hold.scopes if scope not in others))
 
-    # ------------------------------------------------------------------ end, expire
+    # ------------------------------------------------------------------ end, lapse, record
 
     def _end(self, event: Ended) -> Outcome:
-        hold = self._running(event.hold_id, event.account_id)
+        hold = self._hold(event.hold_id, event.account_id, *HoldStage)
         state = self._accounts.get(event.account_id)
         if hold is None or state is None:
-            return self._not_running(event.hold_id)
+            return self._not_running(event)
         self._place(hold, event)
-        self._movement.settle(state, hold, settle(hold, event))
-        return Done()
+        settlement = settle(hold, event)
+        if hold.stage is HoldStage.RUNNING:
+            self._movement.settle(state, hold, settlement)
+            return Done()
+        return self._end_late(state, hold, settlement)
+
+    def _end_late(self, state: AccountState, hold: Hold, settlement: Settlement) -> Outcome:
+        booked = None
+        if hold.stage is HoldStage.RECORDED:
+            if hold.id not in self._settled:
+                return Ignored("settled")  # its record is so old that it was deleted
+            booked = replace(settle_expired(hold), price_micros=self._settled[hold.id])
+        uncharged_micros = self._cap(state, settlement, booked)
+        self._movement.settle_late(state, hold, settlement, booked)
+        more_micros = settlement.price_micros - (booked.price_micros if booked is not None else 0)
+        return EndedLate(booked is not None, more_micros, uncharged_micros)
+
+    def _cap(self, state: AccountState, settlement: Settlement, booked: Settlement | None) -> int:
+        """Lowers what a lapsed call costs to what a prepaid account has left: its money was free since, and may be
+        gone. Returns by how much. A sharded account's credit isn't known here; it goes below by that much."""
+        account = state.account
+        if not account.prepaid or account.shards > 1:
+            return 0
+        more_micros = settlement.price_micros - (booked.price_micros if booked is not None else 0)
+        left_micros = max(state.balance_micros + account.overdraft_micros - state.held_micros, 0)
+        over_micros = max(more_micros - left_micros, 0) if more_micros > 0 else 0
+        settlement.price_micros -= over_micros
+        if over_micros:
+            self.changes.must_revalidate.add(account.id)
+        return over_micros
 
     def _possible(self, hold: Hold, answered_at_s: float) -> float:
         """When a call was answered: now, if the edge's clock says that it was before the call was admitted. A hold that
@@ -367,14 +413,24 @@ class AdmissionTransaction:
             event.ended_at_s = self._unix_s
 
     def _expire(self, command: Expired) -> Outcome:
-        hold = self._running(command.hold_id, command.account_id)
+        hold = self._hold(command.hold_id, command.account_id, HoldStage.RUNNING)
         state = self._accounts.get(command.account_id)
         if hold is None or state is None:
-            return self._not_running(command.hold_id)
+            return self._not_running(command)
         if hold.expires_at_s > self._unix_s:
             return Ignored("not-expired")  # Extended between the reaper's look and this transaction.
-        self._movement.settle(state, hold, settle_expired(hold))
+        self._movement.lapse(state, hold)
         return Done()
+
+    def _record(self, command: Unclaimed) -> Outcome:
+        hold = self._hold(command.hold_id, command.account_id, HoldStage.LAPSED)
+        state = self._accounts.get(command.account_id)
+        if hold is None or state is None:
+            return self._not_running(command)
+        settlement = settle_expired(hold)
+        uncharged_micros = self._cap(state, settlement, None)
+        self._movement.record(state, hold, settlement)
+        return EndedLate(False, settlement.price_micros, uncharged_micros)
 
     # ------------------------------------------------------------------ notices, parts
 
@@ -403,12 +459,15 @@ class AdmissionTransaction:
         )  # fmt: skip
         return sharing.share(decided.bounded, snapshot)
 
-    def _running(self, hold_id: UUID, account_id: UUID) -> Hold | None:
+    def _hold(self, hold_id: UUID, account_id: UUID, *stages: HoldStage) -> Hold | None:
+        """The account's hold, if it is in one of these stages."""
         hold = self._holds.get(hold_id)
-        return hold if hold is not None and hold.account_id == account_id else None
+        return hold if hold is not None and hold.account_id == account_id and hold.stage in stages else None
 
-    def _not_running(self, hold_id: UUID) -> Ignored:
-        return Ignored("settled" if hold_id in self._settled else "unknown")
+    def _not_running(self, command: Started | Ended | Expired | Unclaimed) -> Ignored:
+        if command.hold_id in self._settled:
+            return Ignored("settled")
+        return Ignored("unknown" if self._hold(command.hold_id, command.account_id, *HoldStage) is None else "not-due")
 
     def _decision(
         self, outcome: str, refuse: Refuse | None, decided: Evaluation, revision: int, account: str,
@@ -429,14 +488,6 @@ def _hits(decided: Evaluation, policy: AdmissionPolicy) -> tuple[str, ...]:
 def _costs_of(quote: Quote, routes: tuple[Route, ...]) -> tuple[RouteCost, ...]:
     """Costs of the routes that the rules have left; those of all routes the quote knows already."""
     return quote.costs if routes == quote.routes else costs_of(routes)
-
-
-def _left(routes: tuple[Route, ...], hold: Hold) -> tuple[Route, ...]:
-    """The routes that a call was admitted to, as far as they are still quoted."""
-    if not hold.costs:
-        return routes
-    trunks = {cost.trunk for cost in hold.costs}
-    return tuple(route for route in routes if route.trunk in trunks)
 
 
 def _hit(hold: Hold, rules: Sequence[str]) -> Hold:

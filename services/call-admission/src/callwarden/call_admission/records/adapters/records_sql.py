@@ -144,7 +144,7 @@ class SqlRecords:
         found = await self._plain(query)
         if not found:
             if await self._plain(select(hold.c.id).where(hold.c.id == hold_id)):
-                raise Conflict("the call still runs: correct it when it is over", field="hold_id")
+                raise Conflict("the call has no record yet: correct it when it is over", field="hold_id")
             raise NotFound("there is no record of this call", field="hold_id")
         row = found[0]
         call = _Call(row.started_at, row.source_address)
@@ -179,7 +179,7 @@ class SqlRecords:
             entries = await connection.execute(
                 select(ledger_entry.c.id, ledger_entry.c.slice, ledger_entry.c.amount_micros).where(
                     or_(
-                        and_(ledger_entry.c.kind == "reversal", ledger_entry.c.reference == reference),
+                        and_(ledger_entry.c.kind.in_(_LATER), ledger_entry.c.reference == reference),
                         ledger_entry.c.id == UUID(reference),
                     )
                 )
@@ -245,6 +245,8 @@ class SqlRecords:
         return len(found)
 
 
+# What is booked about a call that has been settled: by an operator, and by itself when a call's end came late.
+_LATER: Final = ("reversal", "correction")
 # Counters that are in use stay however old, and those that other rows of their owner or an account's shards rely on.
 _UNUSED_COUNTER: Final = and_(
     counter.c.held_micros == 0,
@@ -287,7 +289,7 @@ def corrections(ids: Sequence[UUID]) -> Select[Any]:
     """What has been booked about these calls since they were settled: `reference` (the call's id) and `micros`."""
     return (
         select(ledger_entry.c.reference, func.sum(ledger_entry.c.amount_micros).label("micros"))
-        .where(ledger_entry.c.kind == "reversal", ledger_entry.c.reference.in_([str(id_) for id_ in ids]))
+        .where(ledger_entry.c.kind.in_(_LATER), ledger_entry.c.reference.in_([str(id_) for id_ in ids]))
         .group_by(ledger_entry.c.reference)
     )
 
