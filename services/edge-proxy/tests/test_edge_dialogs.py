@@ -290,9 +290,12 @@ def test_a_callee_that_drops_record_route_does_not_take_the_callers_bye_past_us(
     answer = build.response(incoming, 200, to_tag="callee", headers=[("Contact", carrier.contact)])
     answer.remove("record-route")
     carrier.send(answer)
+    (first,) = alice.response(200).get_all("record-route")
+    carrier.send(answer)  # again: it has had no ACK yet (RFC 3261 13.3.1.4)
     talk = AnsweredCall(world, alice, carrier, invite, alice.response(200), incoming)
     (route,) = talk.routes
     assert "192.0.2.10:5060" in route
+    assert route == first
     alice.send(talk.from_caller("ACK", cseq=invite.cseq.number))
     carrier.got("ACK")
     alice.send(talk.from_caller("BYE", cseq=9))

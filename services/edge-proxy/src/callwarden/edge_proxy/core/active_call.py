@@ -78,6 +78,7 @@ class ActiveCalls:
             call.invite_bytes = dialogs.skeleton(f"INVITE {invite.uri_text} SIP/2.0", invite)
             call.answer_bytes = dialogs.skeleton("SIP/2.0 200 OK", response)
             call.callee_tag = tag
+            call.record_routes = invite.get_all("record-route")
             self._find_trunk_hops(call, response)
             self._calls.give_caller_cookie(call, call.early.get(tag) or self.caller_cookie(call, tag))
             self._calls.answered(call)
@@ -139,11 +140,11 @@ class ActiveCalls:
         A callee that leaves Record-Route out (RFC 3261 12.1.1 forbids it, SIPp does it) would have the caller's BYE go
         by us.
         """
-        if dialogs.put_cookie(response, call.cookie, text) or call.server is None:
+        if dialogs.put_cookie(response, call.cookie, text):
             return
         response.remove("record-route")
         response.add("Record-Route", f"<sip:{self._context.proxy.address};lr;{cookie.PARAMETER}={text}>")
-        for route in call.server.request.get_all("record-route"):
+        for route in call.record_routes:
             response.add("Record-Route", route)
 
     def _end_fork(self, call: EdgeCall, tag: str, response: Response) -> None:

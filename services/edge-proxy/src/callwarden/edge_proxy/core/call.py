@@ -110,6 +110,7 @@ class EdgeCall:
         "is_trunk",
         "max_s",
         "probe_at_mono_s",
+        "record_routes",
         "rules",
         "server",
         "session_ends_mono_s",
@@ -179,6 +180,8 @@ class EdgeCall:
         self.dialogs: tuple[Dialog, Dialog] | None = None  # instead, where another edge read it
         self.invite_bytes = b""
         self.answer_bytes = b""
+        self.record_routes: list[str] = []
+        """Of the proxies between the caller and us; known from the answer on."""
 
     def step(self, event: CallEvent) -> CallState:
         """Go to the state that follows, and return it. Raises ImpossibleEvent."""
