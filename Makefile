@@ -61,8 +61,11 @@ test: setup ## All tests but the long ones: under 15 minutes on two cores
 test-long: test-soak test-cluster ## The long tests, which make test leaves out
 
 CLUSTER_TESTS := tests/kubernetes tests/chart
-test-soak: setup ## Long tests: kills, soaks, mutants, fuzzing
-	$(BIN)/pytest -n $(XDIST) -m long $(addprefix --ignore=,$(CLUSTER_TESTS))
+# They wait for most of the time, for an outage to end or a hold to expire: more of them at a time than there are cores.
+WAITING_TESTS := tests/integration/test_outages.py
+test-soak: setup ## Long tests: kills, soaks, outages, attacks, mutants, fuzzing
+	$(BIN)/pytest -n $(XDIST) -m long $(addprefix --ignore=,$(CLUSTER_TESTS) $(WAITING_TESTS))
+	$(BIN)/pytest -n 5 -m long $(WAITING_TESTS)
 
 test-cluster: setup apiserver ## Long tests: the operator and the chart on a real API server
 	$(BIN)/pytest -n $(XDIST) -m long $(CLUSTER_TESTS)
