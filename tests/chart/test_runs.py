@@ -251,6 +251,15 @@ async def test_what_kubectl_applies_is_carried_out_by_the_pods_that_production_d
                 await phones.hang_up(call)
             return status
 
+        # The namespace isn't the release's: it acts on the realms that it is granted.
+        spec = {"namespaces": ["default"], "realms": ["*"]}
+        binding = {
+            "apiVersion": "callwarden.io/v1",
+            "kind": "RealmBinding",
+            "metadata": {"name": "default"},
+            "spec": spec,
+        }
+        await kubectl.apply(binding)
         # rating and call-admission have what these say before anybody calls.
         rates = {"name": "rates", "namespace": "default"}
         await kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": rates, "data": {"rates.csv": RATES}})
