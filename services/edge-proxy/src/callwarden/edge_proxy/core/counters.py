@@ -23,7 +23,8 @@ ADDRESS_TTL_S = 3_600.0  # The longest default window.
 VERIFIED_S = 3_600.0  # How long a round trip tells who is there: phones register as often.
 # Of one known address that is over a limit: ten times what a busy carrier sends, and 15 % of a core.
 KNOWN_RATE = Rate(per_second=2_000, burst=4_000)
-# Of all unknown addresses together that sent too much nonsense: whoever was only named as sender still gets an answer.
+# Of all unknown addresses together that sent too much nonsense: an address that was only named as sender still gets
+# an answer.
 STRANGERS_RATE = Rate(per_second=200, burst=400)
 ENDPOINTS_MAX = 256  # Ports and user names of one address in one report; an attacker invents names without end.
 
@@ -202,7 +203,7 @@ class EdgeCounters:
         return reports
 
     def _network(self, host: str, mono_s: MonoS) -> AddressSum:
-        """The /64 of an IPv6 address: whoever has one of its addresses mostly has all of them (RFC 6177), so it is held
+        """The /64 of an IPv6 address: a host with one of its addresses mostly has all of them (RFC 6177), so it is held
         to the limits of one address. It is not reported: bans are on addresses."""
         return self._table.use(network_of(host), mono_s)
 
