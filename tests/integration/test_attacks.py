@@ -34,6 +34,7 @@ RATE: Final = 50  # calls/s
 CALLS_S: Final = 6.0
 CALLERS: Final = 8
 VICTIM: Final = "4930999999"  # a number that the last of the callers calls, and mallory attacks
+VICTIM_EVERY: Final = 8 * CALLERS  # calls; a caller who hangs up on one number all the time would list it for himself
 CARRIER_HOST: Final = "127.0.5.200"
 STUN: Final = bytes.fromhex("000100002112a442") + b"callwarden12"
 BURST: Final = 50  # datagrams between two turns of the loop
@@ -82,7 +83,7 @@ class NormalCalls:
     async def _call(self, number: int) -> None:
         name, phones = list(self.target.callers.items())[number % CALLERS]
         call = phones.call(
-            name, PASSWORD, DEFAULT_REALM, VICTIM if number % CALLERS == CALLERS - 1 else f"4930{number:07d}"
+            name, PASSWORD, DEFAULT_REALM, VICTIM if number % VICTIM_EVERY == CALLERS - 1 else f"4930{number:07d}"
         )
         try:
             status = await call.status

@@ -17,7 +17,7 @@ from callwarden.call_admission.lists.core.call_stats import (
 )
 from callwarden.call_admission.model.lists import DYNAMIC, SMART, Listed, Listings, Lists, ListSide
 from callwarden.kernel.clock import MonoS, UnixS
-from callwarden.limits.networks import network_of
+from callwarden.limits.networks import source_of
 from callwarden.policy.model import DynamicList, SmartList
 
 pytestmark = pytest.mark.cases
@@ -158,4 +158,4 @@ def test_a_number_that_is_listed_for_one_account_is_refused_to_that_account_only
     [("192.0.2.1", "192.0.2.1"), ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"), ("", ""), ("a:b", "a:b")],
 )
 def test_one_holder_of_a_network_is_one_address(host: str, network: str) -> None:
-    assert network_of(host) == network
+    assert source_of(host) == network

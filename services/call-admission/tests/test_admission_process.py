@@ -323,7 +323,8 @@ def autogroup_niceness(pid: int) -> int | None:
 async def test_administration_lets_calls_go_first(state_dir: Path) -> None:
     async with running(state_dir) as edge:
         pid = edge.system.process("administration").child.pid
-        assert os.getpriority(os.PRIO_PROCESS, pid) == NICENESS
+        ours = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, pid) == min(ours + NICENESS, 19)
         assert autogroup_niceness(pid) in (NICENESS, None)
         calls = edge.system.process("call-admission").child.pid
-        assert os.getpriority(os.PRIO_PROCESS, calls) == os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, calls) == ours

@@ -24,13 +24,18 @@ from callwarden.edge_proxy.core.effects import (
     CarrierRoute,
     EdgeDecision,
     ExtendCall,
+    ForgetRecord,
+    LoadRecord,
+    NoRecord,
     NumberOwner,
     Question,
     Rejected,
+    StoreRecord,
     VerifyDigest,
     VerifySource,
 )
 from callwarden.edge_proxy.core.keys import derive
+from callwarden.edge_proxy.core.records import DialogRecord
 from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.phone import E164, BadNumber
@@ -91,14 +96,18 @@ class Agent:
 
     @property
     def contact(self) -> str:
-        return f"<sip:{self.user}@{self.host}:{self.port}>"
+        return f"<sip:{self.user}@{self.uri_host}:{self.port}>"
+
+    @property
+    def uri_host(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     # Sending.
 
     def via(self, rport: bool = True) -> str:
         self._branch += 1
         return (
-            f"SIP/2.0/UDP {self.host}:{self.port};branch=z9hG4bK-{self.user}-{self.port}-{self._branch}"
+            f"SIP/2.0/UDP {self.uri_host}:{self.port};branch=z9hG4bK-{self.user}-{self.port}-{self._branch}"
             f"{';rport' if rport else ''}"
         )
 
@@ -195,6 +204,7 @@ class EdgeWorld:
         self.held: list[Ask] = []
         self.hold_answers = False
         self.lost: list[Send] = []
+        self.records: dict[UUID, DialogRecord] = {}
         self.routes: tuple[CarrierRoute, ...] = ()
         self.admit: Callable[[AdmitCall], Answer] = lambda question: CallAdmitted(
             60, False, 7_200, () if question.local else self.routes
@@ -285,6 +295,10 @@ class EdgeWorld:
                         else:
                             self.edge.resume(number, self.answer(question), self.mono_s, self.unix_s)
                     case _:
+                        if isinstance(effect, StoreRecord):
+                            self.records[effect.record.hold_id] = effect.record
+                        elif isinstance(effect, ForgetRecord):
+                            self.records.pop(effect.hold_id, None)
                         self.events.append(effect)
 
     def release(self, answer: Answer | None = None) -> None:
@@ -296,7 +310,7 @@ class EdgeWorld:
     def answer(self, question: Question) -> Answer:
         match question:
             case VerifyDigest(credentials, method):
-                known = self.users.get(credentials.username)
+                known = self.users.get(credentials.user)
                 hashed = ha1(credentials.algorithm, credentials.username, credentials.realm, PASSWORD)
                 if known is None or not credentials.verify(hashed, method):
                     return Rejected(Reason.CREDENTIALS)
@@ -310,6 +324,8 @@ class EdgeWorld:
                 return self.admit(question)
             case ExtendCall():
                 return self.extend(question)
+            case LoadRecord(hold_id):
+                return self.records.get(hold_id) or NoRecord()
 
     def owner_of(self, called: str) -> NumberOwner | None:
         """Whose number that is: of `owners` (by E.164 with "+") or of a user."""

@@ -3,10 +3,11 @@
 import pytest
 from edge_world import REALM, Agent, EdgeWorld, policy
 
-from callwarden.edge_proxy.core.counters import EdgeAddressReport, EdgeCounters, EdgeExcess
+from callwarden.edge_proxy.core.counters import WIDE_SHARE, EdgeAddressReport, EdgeCounters, EdgeExcess
 from callwarden.edge_proxy.core.effects import CallerIdentity, ScannerSeen
 from callwarden.edge_proxy.core.keepalive import is_keepalive
 from callwarden.edge_proxy.core.rules import Rules
+from callwarden.edge_proxy.core.source_filter import Drop
 from callwarden.kernel.clock import MonoS
 
 pytestmark = pytest.mark.cases
@@ -117,7 +118,7 @@ def test_garbage_as_credentials_in_a_phones_name_is_no_failure_of_it() -> None:
     for value in ("Digest garbage", foreign) * 450:
         forger.send(forger.request("REGISTER", f"sip:{REALM}", headers=[("Authorization", value)]))
     report = report_of(world, "192.0.2.1")
-    assert sum(sums.failures for _, _, sums in report.endpoints) == 0
+    assert sum(sums.failures for *_, sums in report.endpoints) == 0
     assert is_served(alice)
 
 
@@ -135,7 +136,7 @@ def test_the_first_register_of_an_ims_phone_and_stale_nonces_count_as_nothing() 
         phone.send(phone.request("REGISTER", f"sip:{REALM}", headers=[("Authorization", empty)]))
         phone.response(401)
     report = report_of(world, "192.0.2.1")
-    assert (report.wrong, sum(sums.failures for _, _, sums in report.endpoints)) == (0, 0)
+    assert (report.wrong, sum(sums.failures for *_, sums in report.endpoints)) == (0, 0)
     assert not report.verified
 
 
@@ -149,7 +150,7 @@ def test_who_guesses_with_our_nonces_is_verified_and_counted() -> None:
     guesser.response(401)
     report = report_of(world, "203.0.113.66")
     assert report.verified
-    assert sum(sums.failures for _, _, sums in report.endpoints) == 1
+    assert sum(sums.failures for *_, sums in report.endpoints) == 1
     # It can be held against it now, and against nobody who only shares a wire with it.
     nonce = guesser.request("REGISTER", f"sip:{REALM}", call_id="b")
     guesser.send(nonce)
@@ -195,4 +196,40 @@ def test_a_64_is_held_to_the_limits_of_one_address(what: str, spec: dict[str, ob
     # Who is known there is served all the same.
     counters.succeeded("2001:db8:0:7::1", 5060, "bob", mono_s)
     assert counters.may_exceed("2001:db8:0:7::1", EdgeExcess.RATE, mono_s, known=False)
-    assert {report.host for report in counters.take_report(mono_s)} >= {"2001:db8:0:7::1", "2001:db8:0:8::1"}
+    assert {report.host for report in counters.take_report(mono_s)} == {"2001:db8:0:7::/64", "2001:db8:0:8::/64"}
+
+
+@pytest.mark.parametrize("what", ["messages", "failures", "wrong"])
+def test_the_64s_of_a_48_are_not_as_many_sources(what: str) -> None:
+    spec: dict[str, object] = {
+        "messages": {
+            "perAddress": {"max": 20 if what == "messages" else 100_000, "period": "1h"},
+            "wrongPerAddress": {"max": 20, "period": "1h"},
+        },
+        "authFailures": {"perAddress": {"max": 20}, "period": "1h"},
+    }
+    counters = EdgeCounters(Rules.compile(policy(spec).for_realm(REALM), 1))
+    mono_s = MonoS(1_000.0)
+    served = 0
+    for number in range(1, 20 * WIDE_SHARE + 100):
+        host = f"2001:db8:7:{number:x}::1"
+        served += counters.message(host, mono_s) is None
+        if what == "failures":
+            counters.failed(host, 5060, "alice", mono_s)
+        elif what == "wrong":
+            counters.wrong(host, mono_s)
+    assert served == 20 * WIDE_SHARE + (what != "messages")
+    assert counters.message("2001:db8:8::1", mono_s) is None  # the next customer
+
+
+def test_a_ban_on_a_64_drops_all_of_it_and_its_lifting_none() -> None:
+    world = EdgeWorld()
+    source_filter = world.edge.source_filter
+    source_filter.ban("2001:db8:0:7::", None, 0.0)
+    for host, drop in (("2001:db8:0:7::1", True), ("2001:db8:0:7:ffff::9", True), ("2001:db8:0:8::1", False)):
+        assert (source_filter.judge_address(host, 5060, world.unix_s) is Drop.BANNED) is drop
+    source_filter.unban("2001:db8:0:7::", None)
+    assert source_filter.judge_address("2001:db8:0:7::1", 5060, world.unix_s) is None
+    source_filter.ban("2001:db8:0:7::1", 5060, 0.0)  # one phone of an office
+    assert source_filter.judge_address("2001:db8:0:7::1", 5060, world.unix_s) is Drop.BANNED
+    assert source_filter.judge_address("2001:db8:0:7::2", 5060, world.unix_s) is None

@@ -1,9 +1,10 @@
 """Cases: digests and challenges of our realm stay here, those of others pass; who somebody is, only peers may claim."""
 
 import pytest
-from edge_world import REALM, SDP, AnsweredCall, EdgeWorld
+from edge_world import REALM, SDP, AnsweredCall, EdgeWorld, account_id
 
-from callwarden.edge_proxy.core.effects import CallerIdentity
+from callwarden.edge_proxy.core.effects import AdmitCall, CallerIdentity, CallRefused, VerifyDigest
+from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip import build
 
 pytestmark = pytest.mark.cases
@@ -126,9 +127,158 @@ def test_a_carrier_is_not_told_to_place_a_call_for_us(knows_the_call: bool) -> N
 def test_a_phone_may_be_asked_to_call_somebody() -> None:
     world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    world.registered("carol", "192.0.2.3")
     talk = world.talk(alice, bob, "bob")
     alice.send(talk.from_caller("REFER", cseq=9, headers=[("Refer-To", f"<sip:carol@{REALM}>")]))
     bob.got("REFER")
+
+
+REFER_TO = f"<sip:{NUMBER}@{REALM}>"
+
+
+@pytest.mark.parametrize(
+    ("transfers", "of_phone", "refer_to", "status"),
+    [
+        (0, True, REFER_TO, 403),
+        (1, True, REFER_TO, 0),
+        (1, True, f"sip:{NUMBER}@{REALM}", 0),
+        (1, True, "<sip:+4912@pbx.example>", 403),
+        (1, True, f"<sip:nobody@{REALM}>", 404),
+        (1, True, f"<sip:+49-x@{REALM}>", 404),
+        (1, True, "<>", 400),
+        (1, True, None, 400),
+        (1, False, REFER_TO, 403),
+        (2, False, REFER_TO, 0),
+        (2, False, "<sip:+4912@pbx.example>", 403),
+    ],
+)
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("name", ["Refer-To", "r"])
+def test_whom_a_side_is_asked_to_call_is_decided_like_a_new_call(
+    name: str, elsewhere: bool, transfers: int, of_phone: bool, refer_to: str | None, status: int
+) -> None:
+    world = EdgeWorld({"routing": {"transfers": transfers}})
+    alice = world.registered("alice", "192.0.2.1")
+    other = world.registered("bob", "192.0.2.2") if of_phone else world.carrier()
+    talk = world.talk(alice, other, "bob" if of_phone else NUMBER)
+    world.advance(4)
+    if elsewhere:
+        world.restart()
+    refer = talk.from_caller("REFER", cseq=9, headers=[] if refer_to is None else [("Refer-To", refer_to)])
+    alice.send(refer.to_bytes().replace(b"Refer-To:", f"{name}:".encode()))
+    if status:
+        alice.response(status)
+        assert not other.inbox
+    else:
+        other.got("REFER")
+    assert len([event for event in world.ended if event.reason == "transferred"]) == (transfers == 2 and not status)
+
+
+def test_a_carrier_is_asked_only_for_what_the_account_may_call() -> None:
+    world = EdgeWorld({"routing": {"transfers": 2}})
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    talk = world.talk(alice, carrier, NUMBER)
+    world.admit = lambda question: CallRefused(Refuse(Reason.PREMIUM, "premium"))
+    alice.send(talk.from_caller("REFER", cseq=9, headers=[("Refer-To", f"<sip:+49900123456@{REALM}>")]))
+    alice.response(403)
+    assert not carrier.inbox
+    (asked,) = [asked for asked in world.asked if isinstance(asked, AdmitCall)][1:]
+    assert (asked.destination, asked.account_id) == ("49900123456", account_id("alice"))
+    (refused,) = world.decided
+    assert (refused.method, refused.refuse.reason) == ("REFER", Reason.PREMIUM)
+
+
+def test_a_carrier_does_not_ask_a_phone_to_call_somebody() -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    talk = world.talk(alice, carrier, NUMBER)
+    carrier.send(talk.from_callee("REFER", headers=[("Refer-To", f"<sip:+49900123456@{REALM}>")]))
+    carrier.response(403)
+    assert not alice.inbox
+
+
+# Who answers says who it is, too.
+
+
+@pytest.mark.parametrize("status", [180, 183, 200, 302, 486, 603])
+def test_who_somebody_is_no_phone_claims_in_its_answer(status: int) -> None:
+    world = EdgeWorld()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    world.invite(alice, "bob")
+    headers = [("Contact", bob.contact), *IDENTITIES]
+    answer = build.response(bob.got("INVITE"), status, to_tag="b", headers=headers)
+    bob.send(answer.to_bytes().replace(b"\r\nIdentity:", b"\r\ny:"))
+    heard = alice.next()
+    assert [name for name, _ in IDENTITIES if name in heard] == []
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("of_phone", [True, False])
+@pytest.mark.parametrize("method", ["INFO", "INVITE", "UPDATE"])
+def test_nor_inside_a_call_while_a_carrier_does(method: str, of_phone: bool, recorded: bool, elsewhere: bool) -> None:
+    world = EdgeWorld()
+    alice = world.registered("alice", "192.0.2.1")
+    other = world.registered("bob", "192.0.2.2") if of_phone else world.carrier()
+    talk = world.talk(alice, other, "bob" if of_phone else NUMBER)
+    carriers = world.edge.context.carriers
+    if recorded:
+        world.advance(4)
+    if elsewhere:
+        world.restart()
+        world.edge.context.carriers.update(carriers)
+    alice.send(talk.from_caller(method, cseq=9))
+    if method == "INVITE":
+        alice.response(100)
+    other.send(build.response(other.got(method), 200, headers=[("Contact", other.contact), *IDENTITIES]))
+    answer = alice.response(200)
+    names = [name for name, _ in IDENTITIES]
+    assert [name for name in names if name in answer] == ([] if of_phone else names)
+
+
+# Names with their domain, and where a user is at home.
+
+
+@pytest.mark.parametrize(
+    ("username", "is_right"), [("alice", True), (f"alice@{REALM}", True), ("alice@pbx.example", False)]
+)
+def test_a_user_name_may_have_the_realm_and_no_other_domain(username: str, is_right: bool) -> None:
+    world = EdgeWorld()
+    alice, bob = world.user("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    register = alice.request("REGISTER", f"sip:{REALM}", to=f"<sip:alice@{REALM}>", call_id="r")
+    alice.send(register)
+    alice.send(alice.with_credentials(register, alice.response(401), username=username))
+    alice.response(200 if is_right else 401)
+    if not is_right:
+        return
+    world.invite(bob, "alice")  # under her name
+    alice.respond(alice.got("INVITE"), 486)
+    alice.inbox.clear()
+    invite = alice.request("INVITE", f"sip:bob@{REALM}", call_id="c", body=SDP)
+    alice.send(invite)
+    alice.send(alice.with_credentials(invite, alice.response(407), username=username))
+    alice.response(100)
+    bob.inbox.clear()
+    (asked,) = [asked for asked in world.asked if isinstance(asked, AdmitCall)][1:]
+    assert (asked.account_id, asked.caller_number) == (account_id("alice"), "alice")
+
+
+@pytest.mark.parametrize(
+    ("host", "is_registered"),
+    [("192.0.2.1", True), ("192.0.2.2", False), ("2001:db8::2", True), ("2001:db8:0:1::1", False)],
+)
+@pytest.mark.parametrize("method", ["REGISTER", "INVITE"])
+def test_auth_is_told_whether_a_phone_of_the_user_is_there(method: str, host: str, is_registered: bool) -> None:
+    world = EdgeWorld()
+    world.registered("alice", "2001:db8::1" if ":" in host else "192.0.2.1")
+    world.asked.clear()
+    other = world.agent(host, 7_000, "alice")
+    request = other.request(method, f"sip:{REALM}" if method == "REGISTER" else f"sip:{NUMBER}@{REALM}", call_id="x")
+    request.set("To", f"<sip:alice@{REALM}>")
+    other.send(request)
+    other.send(other.with_credentials(request, other.response(401 if method == "REGISTER" else 407)))
+    (asked,) = [asked for asked in world.asked if isinstance(asked, VerifyDigest)]
+    assert asked.is_registered is is_registered
 
 
 def test_a_phone_that_is_not_registered_claims_nothing_inside_its_call_either() -> None:

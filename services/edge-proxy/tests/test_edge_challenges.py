@@ -56,7 +56,7 @@ def test_an_old_nonce_is_stale_and_counts_as_nothing() -> None:
     world = EdgeWorld({"authentication": {"digest": {"nonceLifetime": "60s"}}})
     assert stale_after(world, world.user("alice", "192.0.2.1"), 61)
     (report,) = world.edge.counters.take_report(world.mono_s)
-    assert sum(sums.failures for _, _, sums in report.endpoints) == 0
+    assert sum(sums.failures for *_, sums in report.endpoints) == 0
     assert not world.decided
 
 
@@ -116,7 +116,7 @@ def test_credentials_that_can_not_be_read_are_asked_again_and_are_a_wrong_messag
     agent.send(agent.request("INVITE", f"sip:{NUMBER}@{REALM}", headers=[("Proxy-Authorization", value)]))
     agent.response(407)
     (report,) = world.edge.counters.take_report(world.mono_s)
-    assert (report.wrong, sum(sums.failures for _, _, sums in report.endpoints)) == (1, 0)
+    assert (report.wrong, sum(sums.failures for *_, sums in report.endpoints)) == (1, 0)
 
 
 def test_another_pod_knows_our_nonces() -> None:
@@ -186,8 +186,8 @@ def test_credentials_that_can_not_be_right_are_a_failure_of_nobody_in_particular
     alice.send(again)
     alice.response(challenged.status)
     (report,) = world.edge.counters.take_report(world.mono_s)
-    assert [(port, name, sums.failures) for port, name, sums in report.endpoints] == [(5060, "", 1)]
-    assert [sums.challenges for _, _, sums in report.endpoints] == [2]
+    assert [(port, name, sums.failures) for _, port, name, sums in report.endpoints] == [(5060, "", 1)]
+    assert [sums.challenges for *_, sums in report.endpoints] == [2]
     assert not [asked for asked in world.asked if isinstance(asked, VerifyDigest)]
 
 

@@ -51,7 +51,7 @@ def test_a_report_sums_up_each_port_and_name_and_starts_again() -> None:
     counted.wrong(HOST, NOW)
     (report,) = counted.take_report(NOW)
     assert (report.messages, report.wrong) == (2, 1)
-    assert {(port, name): sums for port, name, sums in report.endpoints} == {
+    assert {(port, name): sums for _, port, name, sums in report.endpoints} == {
         (5060, ""): EndpointSum(challenges=2),
         (5060, "alice"): EndpointSum(failures=1),
         (5061, "alice"): EndpointSum(successes=1),

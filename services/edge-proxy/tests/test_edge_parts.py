@@ -316,7 +316,7 @@ def test_sums_are_reported_once() -> None:
     counted.failed("192.0.2.1", 5060, "alice", MonoS(1.0))
     (report,) = counted.take_report(MonoS(1.0))
     assert (report.host, report.messages, report.wrong) == ("192.0.2.1", 3, 1)
-    assert [(port, name, sums.failures) for port, name, sums in report.endpoints] == [(5060, "alice", 1)]
+    assert [(port, name, sums.failures) for _, port, name, sums in report.endpoints] == [(5060, "alice", 1)]
     assert counted.take_report(MonoS(1.1)) == []
 
 
@@ -326,7 +326,7 @@ def test_invented_names_do_not_fill_the_memory_and_still_count() -> None:
         counted.failed("192.0.2.1", 5060, f"guess{number}", MonoS(1.0))
     (report,) = counted.take_report(MonoS(1.0))
     assert len(report.endpoints) == ENDPOINTS_MAX + 1
-    assert sum(sums.failures for _, _, sums in report.endpoints) == ENDPOINTS_MAX + 500
+    assert sum(sums.failures for *_, sums in report.endpoints) == ENDPOINTS_MAX + 500
 
 
 @pytest.mark.parametrize(

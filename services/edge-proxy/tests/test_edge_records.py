@@ -70,7 +70,15 @@ def test_a_record_holds_what_another_edge_needs_for_as_long_as_the_call_may_last
     record = stored.record
     assert (record.call_id, record.answered_at_s, record.granted_s) == ("call-1", START_S, 60)
     assert record.caller == Leg(
-        invite.get("from") or "", "sip:moved@192.0.2.1:5060", SocketAddress("192.0.2.1", 5060), 20, ()
+        invite.get("from") or "",
+        "sip:moved@192.0.2.1:5060",
+        SocketAddress("192.0.2.1", 5060),
+        20,
+        (),
+        ("192.0.2.1",),
+        account_id("alice"),
+        "",
+        True,
     )
     callee = Leg(
         talk.answer.get("to") or "",
@@ -78,6 +86,10 @@ def test_a_record_holds_what_another_edge_needs_for_as_long_as_the_call_may_last
         SocketAddress("198.51.100.1", 5060),
         0,
         ("<sip:198.51.100.1;lr>",),
+        ("198.51.100.1",),
+        "",
+        "carrier",
+        False,
     )
     assert record.callee == callee
 

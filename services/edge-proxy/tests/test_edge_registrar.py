@@ -198,7 +198,7 @@ def test_a_wrong_password_and_an_unknown_user_are_asked_again_alike(user: str) -
     assert len(answer.get_all("www-authenticate")) == 2
     assert "stale" not in (answer.get("www-authenticate") or "")
     reports = world.edge.counters.take_report(world.mono_s)
-    assert [(name, sums.failures) for report in reports for _, name, sums in report.endpoints if name] == [(user, 1)]
+    assert [(name, sums.failures) for report in reports for *_, name, sums in report.endpoints if name] == [(user, 1)]
     (decided,) = world.decided
     assert (decided.method, decided.refuse.reason, decided.source) == ("REGISTER", Reason.CREDENTIALS, "192.0.2.1")
     assert [rule.rule for rule in decided.rules] == ["banned", "rate", "scanner", "credentials"]
@@ -209,8 +209,8 @@ def test_the_first_challenge_is_no_failure_and_a_success_is_told() -> None:
     alice = world.user("alice", "192.0.2.1")
     send(alice, register(alice))
     (report,) = world.edge.counters.take_report(world.mono_s)
-    assert sum(sums.failures for _, _, sums in report.endpoints) == 0
-    assert [(name, sums.successes) for _, name, sums in report.endpoints if sums.successes] == [("alice", 1)]
+    assert sum(sums.failures for *_, sums in report.endpoints) == 0
+    assert [(name, sums.successes) for *_, name, sums in report.endpoints if sums.successes] == [("alice", 1)]
     assert report.wrong == 0
 
 

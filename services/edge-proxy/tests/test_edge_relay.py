@@ -25,6 +25,8 @@ def test_requests_pass_both_ways_with_their_answers(method: str) -> None:
         (alice, bob, talk.from_caller(method, cseq=20)),
         (bob, alice, talk.from_callee(method, cseq=20)),
     ):
+        if method == "REFER":
+            request.add("Refer-To", f"<sip:+49301234567@{REALM}>")
         sender.send(request)
         if method == "INVITE":
             sender.response(100)

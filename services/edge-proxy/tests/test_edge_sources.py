@@ -19,17 +19,17 @@ def test_a_stranger_is_asked_about_again_after_some_seconds_and_a_trunk_each_tim
     sources = Sources()
     assert sources.may_ask(HOST, NOW)
     assert sources.begin(HOST, WAITING, NOW) is SourceStep.ASK
-    assert sources.end(HOST, False, NOW) == []
+    assert sources.end(HOST, "", NOW) == []
     assert not sources.may_ask(HOST, MonoS(NOW + UNKNOWN_S - 0.1))
     assert sources.may_ask(HOST, MonoS(NOW + UNKNOWN_S))
     assert not sources.is_trunk(HOST)
-    sources.end(HOST, True, NOW)
+    sources.end(HOST, "trunk", NOW)
     assert sources.is_trunk(HOST)
     assert sources.may_ask(HOST, NOW)
     assert [sources.begin(HOST, WAITING, NOW) for _ in range(2)] == [SourceStep.ASK] * 2
     sources.end(HOST, None, NOW)  # auth is away: what it said before holds
     assert sources.is_trunk(HOST)
-    sources.end(HOST, False, NOW)
+    sources.end(HOST, "", NOW)
     assert not sources.is_trunk(HOST)
     assert not sources.may_ask(HOST, NOW)
     sources.forget()
@@ -66,8 +66,8 @@ def test_of_too_many_addresses_the_oldest_is_forgotten(monkeypatch: pytest.Monke
         return [sources.is_trunk(host) or not sources.may_ask(host, NOW) for host in hosts]
 
     for host in ("h1", "h2", "h3", "h3"):
-        sources.end(host, is_trunk, NOW)
+        sources.end(host, "trunk" if is_trunk else "", NOW)
     assert known() == [True, True, True, False, False]
     for host in ("h4", "h5"):
-        sources.end(host, is_trunk, NOW)
+        sources.end(host, "trunk" if is_trunk else "", NOW)
     assert known() == [False, False, True, True, True]

@@ -16,7 +16,7 @@ PLAIN: tuple[str, tuple[str, ...]] = ("<sip:gw@OWN>", ())
 # What a side says of itself, OWN being its address, and where requests to it go then.
 PLACES = [
     ("<sip:gw@OWN:5070>", (), ("OWN", 5070)),
-    (f"<sip:gw@{KNOWN}:5070>", (), (KNOWN, 5070)),  # of another trunk, as auth has said
+    (f"<sip:gw@{KNOWN}:5070>", (), (KNOWN, 5070)),  # of the same trunk, as auth has said
     (f"<sip:gw@{STRANGER}>", (), ("OWN", 5060)),
     ("<sip:gw@switch.example>", (), ("OWN", 5060)),
     (f"<sip:gw@{STRANGER}>", ("<sip:OWN:5071;lr>",), ("OWN", 5071)),  # its proxy goes before its Contact
@@ -94,6 +94,8 @@ def test_a_called_switch_is_reached_where_it_says_if_that_is_its_own(
     scene = HopScene()
     talk = scene.talk(PLAIN, (contact, routes))
     scene.switch.send(talk.from_caller("INFO", cseq=9))
+    if place[0] == KNOWN:
+        place = ("OWN", 5060)  # that is another trunk's, and not the carrier's
     assert scene.reached("INFO") == [(place[0].replace("OWN", CARRIER), place[1])]
 
 
@@ -206,8 +208,9 @@ def test_a_trunk_does_not_speak_for_a_phone() -> None:
     trunk.inbox.clear()
     talk = world.talk(alice, carrier, NUMBER)
     trunk.send(talk.from_callee("INFO"))
-    alice.got("INFO")
+    trunk.response(403)  # nor for another trunk
     trunk.send(talk.from_caller("BYE", cseq=9))
-    trunk.response(403)
+    trunk.response(407)
+    assert not alice.inbox
     assert not carrier.inbox
     assert not world.ended

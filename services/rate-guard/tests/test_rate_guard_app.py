@@ -459,3 +459,35 @@ async def test_reports_are_counted_while_many_bans_are_held_against_a_new_policy
             reports += 1
             await asyncio.sleep(0)
         assert reports >= 20
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize("reported", ["by address", "by /64"])
+async def test_of_ipv6_a_64_is_counted_banned_and_lifted(reported: str) -> None:
+    rig = RateGuardUnderTest()
+    async with rig.writing():
+        for number in range(1, 12):  # each address once: 10 are allowed
+            address = f"2001:db8:0:7::{number:x}"
+            rig.count(messages(1, address if reported == "by address" else "2001:db8:0:7::/64"))
+            rig.count(messages(1, f"2001:db8:{number:x}::1"))  # each another customer
+        await turn()
+        assert rig.banned == ["2001:db8:0:7::/64"]
+        assert list(rig.kept.kept) == rig.banned
+        assert await rig.guard.remove_bans("2001:db8:0:7::99") == ["2001:db8:0:7::/64"]
+        assert rig.banned == []
+        ban = await rig.guard.add_ban("2001:db8:0:7::99", "", 60)
+        assert ban.target == "2001:db8:0:7::/64"
+
+
+@pytest.mark.cases
+async def test_of_a_known_64_the_phone_that_fails_is_banned_and_not_its_neighbours() -> None:
+    rig = RateGuardUnderTest()
+    place = "2001:db8:0:7::/64"
+
+    def report(host: str, failures: int, successes: int) -> AddressReport:
+        return AddressReport(place, 0, 0, [EndpointReport(5060, "alice", failures, successes, f"2001:db8:0:7::{host}")])
+
+    rig.count(report("1", 0, 1), report("2", 0, 1))
+    for _ in range(5):
+        rig.count(report("2", 1, 0))
+    assert rig.banned == ["[2001:db8:0:7::2]:5060"]

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.errors import Invalid
 from callwarden.kernel.verdict import Reason
+from callwarden.limits.networks import source_of
 from callwarden.policy.bundle import Document, PolicySet
 from callwarden.rate_guard.core import bans
-from callwarden.rate_guard.core.addresses import Networks, address_of, endpoint, parse_target
+from callwarden.rate_guard.core.addresses import Networks, address_of, endpoint, host_of, parse_target
 from callwarden.rate_guard.core.bans import PERMANENT, Ban
 from callwarden.rate_guard.core.counters import (
     KNOWN_TTL_S,
@@ -348,8 +349,9 @@ def test_an_addresss_bans_are_those_on_it_and_on_its_endpoints() -> None:
     [
         ("192.0.2.7", "192.0.2.7"),
         (" 192.0.2.7:5060 ", "192.0.2.7:5060"),
-        ("2001:DB8:0::1", "2001:db8::1"),
-        ("[2001:DB8:0::1]", "2001:db8::1"),
+        ("2001:DB8:0::1", "2001:db8::/64"),  # a source as the edges count it
+        ("[2001:DB8:0::1]", "2001:db8::/64"),
+        ("2001:db8::7/64", "2001:db8::/64"),
         ("[2001:db8::1]:5060", "[2001:db8::1]:5060"),
         ("::ffff:192.0.2.7", "192.0.2.7"),
         ("192.0.2.7:05060", "192.0.2.7:5060"),
@@ -362,7 +364,19 @@ def test_what_a_person_writes_has_one_spelling(text: str, target: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "pbx.example", "192.0.2.0/24", "192.0.2.7:0", "192.0.2.7:65536", "192.0.2.7:x", "1.2.3", "[::1", "a:b:c"],
+    [
+        "",
+        "pbx.example",
+        "192.0.2.0/24",
+        "192.0.2.7:0",
+        "192.0.2.7:65536",
+        "192.0.2.7:x",
+        "1.2.3",
+        "[::1",
+        "a:b:c",
+        "2001:db8::/48",
+        "2001:db8::/128",
+    ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     if text == "[::1":  # Forgiven: nothing else can be meant.
@@ -375,8 +389,9 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 @given(st.ip_addresses(), st.integers(1, 65_535))
 def test_an_endpoint_knows_its_address(address: Any, port: int) -> None:
     text = str(address)
-    assert address_of(text) == text
-    assert address_of(endpoint(text, port)) == text
+    assert host_of(text) == text
+    assert host_of(endpoint(text, port)) == text
+    assert address_of(text) == address_of(endpoint(text, port)) == source_of(text)
     if getattr(address, "ipv4_mapped", None) is None and "%" not in text:
         assert parse_target(endpoint(text, port)) == endpoint(text, port)
 

@@ -43,7 +43,7 @@ def totals(some: AddressCounters, mono_s: float) -> dict[str, Any]:
 
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["192.0.2.7", "192.0.2.8", "2001:db8::1"]),
+        st.sampled_from(["192.0.2.7", "192.0.2.8", "2001:db8::/64"]),
         st.integers(0, 9_000),
         st.integers(0, 3),
         st.integers(5_060, 5_062),
@@ -61,7 +61,10 @@ def test_who_matters_is_restored_with_all_counts_on_another_clock(steps: list[An
     some, mono_s = counters(), NOW_S
     for address, messages, wrong, port, user, failures, successes, gap_s in steps:
         mono_s += gap_s
-        some.count(AddressReport(address, messages, wrong, [EndpointReport(port, user, failures, successes)]), mono_s)
+        host = "2001:db8::7" if ":" in address else ""
+        some.count(
+            AddressReport(address, messages, wrong, [EndpointReport(port, user, failures, successes, host)]), mono_s
+        )
     other = counters()
     for data in snapshot.save(some, {shard_of(step[0]) for step in steps}, MonoS(mono_s), WALL_S).values():
         snapshot.load(other, data, MonoS(float(other_clock_s)), WALL_S)

@@ -50,6 +50,7 @@ class Reason(Enum):
     NOT_REGISTERED = "not-registered"  # a number of ours whose owner has neither a phone registered nor a trunk
     FOREIGN_DOMAIN = "foreign-domain"
     BAD_NUMBER = "bad-number"
+    TRANSFER = "transfer"  # a REFER that policy lets nobody send
     # what we couldn't know
     UNAVAILABLE = "unavailable"  # a dependency is dead and policy says refuse
 

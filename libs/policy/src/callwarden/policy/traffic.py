@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from callwarden.policy.fields import EDGE, FieldGroup, Level, Many, Rule, row, seconds
+from callwarden.policy.fields import AUTH, EDGE, FieldGroup, Level, Many, Rule, row, seconds
 from callwarden.policy.values import NETWORKS_MAX, Auto, Duration, Network
 
 AgentPart = Annotated[str, Field(min_length=3, max_length=64)]
@@ -134,6 +134,18 @@ class FailuresOfKnownEndpoint(FieldGroup):
     )
 
 
+class FailuresOfUser(FieldGroup):
+    max: int = Field(
+        default=50,
+        ge=1,
+        le=10_000_000,
+        description="After this many failures within the period, credentials from addresses where the user never was "
+        "are refused like wrong ones, until some of the failures are older than that. Addresses from which the user "
+        "has authenticated are never slowed.",
+        json_schema_extra=row(by=(AUTH,)),
+    )
+
+
 class Registrar(FieldGroup):
     max: int = Field(
         default=300,
@@ -163,6 +175,10 @@ class AuthFailures(FieldGroup):
     per_known_endpoint: FailuresOfKnownEndpoint = Field(
         default=FailuresOfKnownEndpoint(),
         description="From one address and port that some account has authenticated from.",
+    )
+    per_user: FailuresOfUser = Field(
+        default=FailuresOfUser(),
+        description="For one user, existing or not, from all addresses where that user never authenticated.",
     )
     unanswered_challenges: int = Field(
         default=-1,
@@ -460,6 +476,13 @@ class Routing(FieldGroup):
         default=2,
         description="301 and 302. 0: followed. 1: to local users only. 2: never.",
         json_schema_extra=row("securemove", enforced=False, always=2),
+    )
+    transfers: Level[Literal[0, 1, 2]] = Field(
+        default=1,
+        description="REFER within a call, by which one side asks the other to call somebody. 0: refused. 1: between "
+        "phones. 2: also to and from carriers and trunks, where a carrier then places that call itself. The number or "
+        "user must be one that the account may call.",
+        json_schema_extra=row(by=(EDGE,)),
     )
     early_media: EarlyMedia = Field(default=EarlyMedia(), description="Sound before a call is answered.")
     dtmf_input: bool = Field(

@@ -99,6 +99,11 @@ class Credentials(NamedTuple):
     opaque: str
     userhash: bool
 
+    @property
+    def user(self) -> str:
+        """The user name, without the realm where a phone gives its whole address for it."""
+        return self.username.removesuffix(f"@{self.realm}")
+
     def verify(self, ha1_hex: str, method: str) -> bool:
         """The response is that of a user with this HA1 (of this algorithm), for this method.  Takes constant time.
 

@@ -11,6 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from callwarden.auth.core import digest, passwords
+from callwarden.auth.core.budgets import UserBudgets
 from callwarden.auth.core.cache import ABSENT_TTL_S, KNOWN_TTL_S, CachedCredential, CredentialCache
 from callwarden.auth.core.numbers import NUMBERS_MAX, NumberTable, called_number
 from callwarden.auth.core.sealing import SALT_BYTES, CannotOpen, SealingKeys
@@ -27,6 +28,8 @@ from callwarden.common.logs import get_logger
 from callwarden.kernel.clock import Clock, MonoS
 from callwarden.kernel.errors import Exhausted, Internal, Invalid, Unavailable
 from callwarden.kernel.verdict import Reason
+from callwarden.limits.windows import WindowShape
+from callwarden.policy.traffic import AuthFailures
 
 log = get_logger(__name__)
 
@@ -46,11 +49,12 @@ REFUSAL_S: Final = 0.1  # Longer than a look-up takes, shorter than anybody mind
 class AuthStats:
     """Statistics for the metrics. Plain integers: every verification counts."""
 
-    __slots__ = ("hits", "identified", "misses", "queries", "rejected", "unreadable")
+    __slots__ = ("hits", "identified", "misses", "queries", "rejected", "slowed", "unreadable")
 
     def __init__(self) -> None:
         self.hits = self.misses = self.queries = 0
         self.identified = self.rejected = self.unreadable = 0
+        self.slowed = 0
 
 
 class CalledNumbers:
@@ -156,6 +160,7 @@ class Auth:
         self._clock = clock
         self._random_bytes = random_bytes
         self._cache = cache or CredentialCache()
+        self._budgets = UserBudgets()
         self._waiting: dict[UserKey, asyncio.Future[CachedCredential]] = {}
         self._looking_up: asyncio.Task[None] | None = None
         # Grows with each change: a result queried before a change may be stale and isn't cached.
@@ -278,6 +283,7 @@ class Auth:
         unusable: tuple[str, ...] = ()
         while True:
             wait_s = TRUNKS_EVERY_S
+            self._budgets.expire(self._clock.mono_s())
             self._trunks_changed.clear()
             try:
                 self._trunks = TrunkTable(await self._accounts.enabled_trunks())
@@ -316,12 +322,31 @@ class Auth:
         if algorithm is None:
             return self._rejected(Reason.CREDENTIALS)
         right = digest.is_right(answer, algorithm, known.ha1s)
-        if not right or known.account is None:
+        if not self._is_in_budget(answer, policy.auth_failures, is_right=right and known.account is not None):
             return self._rejected(Reason.CREDENTIALS)
+        assert known.account is not None
         if not known.account.active:  # Revealed only to a caller who knows the password.
             return self._rejected(Reason.ACCOUNT_DISABLED)
         self.stats.identified += 1
         return AuthIdentity(known.account, "", max(1, int(known.expires_s - self._clock.mono_s())))
+
+    def _is_in_budget(self, answer: digest.DigestAnswer, limits: AuthFailures, *, is_right: bool) -> bool:
+        """Whether credentials are accepted: right ones, unless they may be the last of many guesses from addresses
+        where this user never was. Those are answered as wrong ones are, after the same work."""
+        budgets, user = self._budgets, answer.user
+        if is_right and (answer.is_registered or budgets.is_known(user, answer.source)):
+            return True
+        mono_s = self._clock.mono_s()
+        window = WindowShape(limits.period)
+        is_spent = budgets.is_spent(user, window, limits.per_user.max, mono_s)
+        if is_right and not is_spent:
+            budgets.succeeded(user, answer.source)
+            return True
+        if is_right:
+            self.stats.slowed += 1
+        elif not is_spent and not (answer.is_registered or budgets.is_known(user, answer.source)):
+            budgets.failed(user, window, mono_s)
+        return False
 
     def _rejected(self, reason: Reason) -> Reason:
         self.stats.rejected += 1

@@ -15,10 +15,12 @@ from callwarden.edge_proxy.core.effects import (
     Answer,
     Ask,
     CallEnded,
+    CallNews,
     CallStarted,
     EdgeDecision,
     ExtendCall,
     ForgetRecord,
+    LoadRecord,
     ScannerSeen,
     StoreLocation,
     StoreRecord,
@@ -35,6 +37,7 @@ from callwarden.edge_proxy.ports import (
     EdgeEventPublisher,
     Guard,
     Identities,
+    OtherEdges,
 )
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Exhausted
@@ -69,6 +72,7 @@ class EdgeApp:
         directory: Directory,
         records: DialogRecords,
         events: EdgeEventPublisher,
+        others: OtherEdges,
     ) -> None:
         self.edge = edge
         self._clock = clock
@@ -78,6 +82,7 @@ class EdgeApp:
         self._directory = directory
         self._records = records
         self._events = events
+        self._others = others
         self._transport: DatagramTransport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._scanners: asyncio.Queue[ScannerSeen] = asyncio.Queue(BANS_WAITING_MAX)
@@ -106,6 +111,11 @@ class EdgeApp:
     def adopt(self, record: DialogRecord) -> None:
         """Go on with a call whose edge died."""
         self.edge.adopt(record, self._clock.mono_s(), self._clock.unix_s())
+        self._perform()
+
+    def heard(self, news: CallNews) -> None:
+        """Another edge tells of a call that may be ours."""
+        self.edge.heard(news, self._clock.mono_s(), self._clock.unix_s())
         self._perform()
 
     def _tick(self) -> None:
@@ -194,6 +204,8 @@ class EdgeApp:
                 return await self._admission.admit(question)  # type: ignore[arg-type]
             if kind is ExtendCall:
                 return await self._admission.extend(question)  # type: ignore[arg-type]
+            if kind is LoadRecord:
+                return await self._records.load(question)  # type: ignore[arg-type]
             assert isinstance(question, VerifySource)
             return await self._identities.verify_source(question)
         except CallwardenError as error:
@@ -241,6 +253,9 @@ class EdgeApp:
 
     def _forget_record(self, change: ForgetRecord) -> None:
         self._records.forget(change.hold_id)
+
+    def _publish_news(self, news: CallNews) -> None:
+        self._others.publish(news)
 
     def _scanner(self, scanner: ScannerSeen) -> None:
         if not self._scanners.full():
@@ -296,5 +311,6 @@ _TELL: dict[type, Callable[[EdgeApp, object], None]] = {
     StoreLocation: EdgeApp._store,  # type: ignore[dict-item]
     StoreRecord: EdgeApp._store_record,  # type: ignore[dict-item]
     ForgetRecord: EdgeApp._forget_record,  # type: ignore[dict-item]
+    CallNews: EdgeApp._publish_news,  # type: ignore[dict-item]
     ScannerSeen: EdgeApp._scanner,  # type: ignore[dict-item]
 }

@@ -18,6 +18,7 @@ from callwarden.edge_proxy.adapters.auth_grpc import GrpcIdentities
 from callwarden.edge_proxy.adapters.bans_nats import BansNats
 from callwarden.edge_proxy.adapters.events_nats import EventsNats
 from callwarden.edge_proxy.adapters.locations_nats import LocationsNats
+from callwarden.edge_proxy.adapters.news_nats import NewsNats
 from callwarden.edge_proxy.adapters.rate_guard_grpc import GrpcGuard
 from callwarden.edge_proxy.adapters.records_nats import RecordsNats
 from callwarden.edge_proxy.adapters.udp import UdpSocket
@@ -109,6 +110,7 @@ async def wire(settings: EdgeSettings, runtime: Runtime) -> None:
         runtime.clock,
         lambda record: app.adopt(record),
     )
+    news = NewsNats(bus, settings.instance, lambda told: app.heard(told))
     events = await runtime.open(EventsNats(publisher, settings.instance, runtime.metrics, os.urandom))
     app = EdgeApp(
         edge,
@@ -119,12 +121,14 @@ async def wire(settings: EdgeSettings, runtime: Runtime) -> None:
         directory=directory,
         records=records,
         events=events,
+        others=news,
     )
 
     async def drain() -> None:
         await app.drain(runtime.stopping, settings.drain_timeout_s)
         await records.say_goodbye()
 
+    await news.follow()
     await accounts_nats.follow(bus, edge.sources.forget)
     runtime.spawn("locations-follow", directory.follow())
     runtime.spawn("locations-write", directory.write())

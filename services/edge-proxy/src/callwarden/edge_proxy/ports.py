@@ -13,10 +13,13 @@ from callwarden.edge_proxy.core.effects import (
     CallEnded,
     CallerIdentity,
     CallExtended,
+    CallNews,
     CallRefused,
     CallStarted,
     EdgeDecision,
     ExtendCall,
+    LoadRecord,
+    NoRecord,
     Rejected,
     ScannerSeen,
     StoreLocation,
@@ -24,6 +27,7 @@ from callwarden.edge_proxy.core.effects import (
     VerifyDigest,
     VerifySource,
 )
+from callwarden.edge_proxy.core.records import DialogRecord
 from callwarden.sip.address import Endpoint
 
 
@@ -87,6 +91,10 @@ class DialogRecords(Protocol):
         """The call is over."""
         ...
 
+    async def load(self, question: LoadRecord) -> DialogRecord | NoRecord:
+        """The record that another edge keeps of a call."""
+        ...
+
 
 class EdgeEventPublisher(Protocol):
     """JetStream, by way of the disk while it is away. Neither waits nor fails for the network."""
@@ -96,3 +104,11 @@ class EdgeEventPublisher(Protocol):
     def ended(self, event: CallEnded) -> None: ...
 
     def decided(self, event: EdgeDecision) -> None: ...
+
+
+class OtherEdges(Protocol):
+    """The other edges, one of which may watch a call of which a request came here."""
+
+    def publish(self, news: CallNews) -> None:
+        """Say it to those that are there now; nothing is kept for others. Neither waits nor fails for the network."""
+        ...

@@ -10,7 +10,7 @@ from callwarden.kernel.errors import CallwardenError, Exhausted
 from callwarden.limits.rendezvous import ShardMap, shard_of
 from callwarden.rate_guard.core import bans as core_bans
 from callwarden.rate_guard.core import snapshot
-from callwarden.rate_guard.core.addresses import address_of, endpoint, parse_target
+from callwarden.rate_guard.core.addresses import address_of, endpoint, host_of, parse_target
 from callwarden.rate_guard.core.bans import Ban
 from callwarden.rate_guard.core.counters import AddressCounters, AddressReport
 from callwarden.rate_guard.core.duplicates import ReportWindow
@@ -106,9 +106,14 @@ class RateGuard:
             address = report.address
             if shared is not None and shared.owner_of(address) != self._me:
                 not_owned.append(address)
-            elif is_new and address not in self._bans:
+                continue
+            if ":" in address:
+                address = self._widen(report)
+            if is_new and address not in self._bans:
                 if address in self._banned_endpoints:
-                    report.endpoints = [e for e in report.endpoints if endpoint(address, e.port) not in self._bans]
+                    report.endpoints = [
+                        e for e in report.endpoints if endpoint(e.host or address, e.port) not in self._bans
+                    ]
                 for excess in self.counters.count(report, mono_s):
                     self._ban(core_bans.for_excess(
                         excess, self.counters.limits.ban_s, self.counters.limits.never, self._clock.unix_s()
@@ -117,6 +122,16 @@ class RateGuard:
                     self._changed.add(address)
         self.stats.not_owned += len(not_owned)
         return not_owned
+
+    @staticmethod
+    def _widen(report: AddressReport) -> str:
+        """Of IPv6 the /64 is counted, also where an older edge reports an address."""
+        place = address_of(report.address)
+        if place != report.address:
+            for each in report.endpoints:
+                each.host = each.host or report.address
+            report.address = place
+        return place
 
     def apply(self, limits: AddressLimits) -> None:
         """Another policy. `write_bans` lifts the bans of addresses that it allows."""
@@ -223,7 +238,7 @@ class RateGuard:
         """Adds what the policy allows by now to the bans to lift. 100,000 of them take 0.3 s: reports are counted in
         between."""
         for number, ban in enumerate(list(self._bans.values()), start=1):
-            if address_of(ban.target) in self.counters.limits.never:
+            if host_of(ban.target) in self.counters.limits.never:
                 self._to_lift.add(ban.target)
             if number % CHECKS_AT_ONCE == 0:
                 await asyncio.sleep(0)

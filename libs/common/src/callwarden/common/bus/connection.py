@@ -63,6 +63,8 @@ class Bus:
         self.jetstream: JetStreamContext = self.client.jetstream(timeout=REQUEST_TIMEOUT_S)
         self._on_reconnect: set[Callable[[], Awaitable[None]]] = set()
         self._reconnects = self.metrics.counter(RECONNECTS)
+        self.losses = 0
+        """How often the connection was lost; raised before it is made again."""
         self.metrics.observe(CONNECTED, lambda: float(self.connected))
 
     @property
@@ -117,6 +119,7 @@ class Bus:
         log.debug("bus.error", error=repr(error))
 
     async def _disconnected(self) -> None:
+        self.losses += 1
         if not self.client.is_closed:
             log.warning("bus.disconnected", servers=[redact_url(url) for url in self._urls])
 

@@ -56,8 +56,8 @@ RIGHTS: Final[dict[str, BusRights]] = {
         reads=(Bucket.BANS, Bucket.MEMBERS, Bucket.DIALOGS, Bucket.LOCATIONS),
         # Of members its own kind only, whose keys have no dot: rate-guard's begin with `rate-guard.`.
         writes=((Bucket.DIALOGS, ">"), (Bucket.LOCATIONS, ">"), (Bucket.MEMBERS, "*")),
-        publishes=("calls.*", "security.decision"),
-        hears=(_ACCOUNTS,),
+        publishes=("calls.*", "security.decision", "edges.news"),
+        hears=(_ACCOUNTS, "edges.news"),
     ),
     "auth": _service("auth", publishes=(_ACCOUNTS,), hears=(_ACCOUNTS,)),
     "rate-guard": _service(

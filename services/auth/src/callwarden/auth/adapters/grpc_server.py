@@ -48,8 +48,10 @@ class AuthServicer(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
         return auth_pb2.RemoveCredentialReply(removed=removed)
 
     def _verify(self, request: auth_pb2.VerifyRequest) -> auth_pb2.VerifyReply | Awaitable[auth_pb2.VerifyReply]:
+        realm, username = request.realm, request.username
+        in_full = username.endswith(f"@{realm}")
         answer = DigestAnswer(
-            UserKey(request.realm, request.username),
+            UserKey(realm, username[: -len(realm) - 1] if in_full else username),
             request.method,
             request.uri,
             request.nonce,
@@ -58,6 +60,9 @@ class AuthServicer(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
             request.qop,
             request.algorithm,
             request.response,
+            request.source_address,
+            request.registered,
+            in_full,
         )
         verdict = self._app.verify_now(answer)
         if isinstance(verdict, AuthIdentity):

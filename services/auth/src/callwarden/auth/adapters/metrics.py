@@ -29,6 +29,14 @@ UNREADABLE = Metric(
 )
 
 
+SLOWED = Metric(
+    "callwarden_auth_slowed_total",
+    "counter",
+    "{requests}",
+    "Right credentials from an address where the user never was, refused since too many wrong ones had come.",
+)
+
+
 def register(metrics: Metrics, app: Auth) -> None:
     """Reads the app's statistics whenever metrics are collected."""
     stats = app.stats
@@ -38,3 +46,4 @@ def register(metrics: Metrics, app: Auth) -> None:
     metrics.observe(CACHED, lambda: app.cached)
     metrics.observe(NUMBERS, lambda: len(app.numbers))
     metrics.observe(UNREADABLE, lambda: stats.unreadable)
+    metrics.observe(SLOWED, lambda: stats.slowed)

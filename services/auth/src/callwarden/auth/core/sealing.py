@@ -21,7 +21,10 @@ KEY_BYTES: Final = 32
 SALT_BYTES: Final = 12  # NIST SP 800-38D section 8.2.2: random nonces of 96 bits are good for 2^32 seals a key.
 _TAG_BYTES: Final = 16
 _HA1_BYTES: Final = (16, 32, 32)
-SEALED_BYTES: Final = SALT_BYTES + sum(_HA1_BYTES) + _TAG_BYTES
+_PLAIN_BYTES: Final = sum(_HA1_BYTES)
+# Twice: of the user name, and of the name in full. Older ones have the first only.
+SEALED_BYTES: Final = SALT_BYTES + 2 * _PLAIN_BYTES + _TAG_BYTES
+_SEALED_BYTES_OLD: Final = SALT_BYTES + _PLAIN_BYTES + _TAG_BYTES
 
 
 class BadKey(ValueError):
@@ -65,7 +68,7 @@ class SealingKeys:
         """`salt`: SALT_BYTES random bytes, new for each seal."""
         if len(salt) != SALT_BYTES:
             raise ValueError("the salt has 12 bytes")
-        plain = bytes.fromhex(ha1s.md5 + ha1s.sha256 + ha1s.sha512_256)
+        plain = _bytes_of(ha1s) + (_bytes_of(ha1s.in_full) if ha1s.in_full is not None else b"")
         return Sealed(salt + self._current.cipher.encrypt(salt, plain, _bound_to(key)), self._current.id)
 
     def open(self, key: UserKey, sealed: Sealed) -> Ha1s:
@@ -73,13 +76,22 @@ class SealingKeys:
         opener = self._by_id.get(sealed.key_id)
         if opener is None:
             raise CannotOpen("the key that sealed it is not configured")
-        if len(sealed.value) != SEALED_BYTES:
+        if len(sealed.value) not in (SEALED_BYTES, _SEALED_BYTES_OLD):
             raise CannotOpen("not a sealed value")
         try:
             plain = opener.cipher.decrypt(sealed.value[:SALT_BYTES], sealed.value[SALT_BYTES:], _bound_to(key))
         except InvalidTag:
             raise CannotOpen("changed, or sealed for another user") from None
-        return Ha1s(plain[:16].hex(), plain[16:48].hex(), plain[48:].hex())
+        rest = plain[_PLAIN_BYTES:]
+        return Ha1s(*_texts(plain), in_full=Ha1s(*_texts(rest)) if rest else None)
+
+
+def _bytes_of(ha1s: Ha1s) -> bytes:
+    return bytes.fromhex(ha1s.md5 + ha1s.sha256 + ha1s.sha512_256)
+
+
+def _texts(plain: bytes) -> tuple[str, str, str]:
+    return plain[:16].hex(), plain[16:48].hex(), plain[48:_PLAIN_BYTES].hex()
 
 
 def _key(text: str) -> _Key:

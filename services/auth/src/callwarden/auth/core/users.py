@@ -29,11 +29,16 @@ class AuthAccount:
 
 @dataclass(frozen=True, slots=True)
 class Ha1s:
-    """H(username:realm:password) by each algorithm, in hex (RFC 7616 section 3.4.2). As good as the password."""
+    """H(username:realm:password) by each algorithm, in hex (RFC 7616 section 3.4.2). As good as the password.
+
+    `in_full`: the same of phones that send user@realm as their name; None where the password was set before auth kept
+    them.
+    """
 
     md5: str = field(repr=False)
     sha256: str = field(repr=False)
     sha512_256: str = field(repr=False)
+    in_full: "Ha1s | None" = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,11 @@ class AuthIdentity:
     ttl_s: int
     trunk: str = ""
     """The trunk that identified the caller; empty: a credential did."""
+
+
+def name_in_full(key: UserKey) -> str:
+    """How a phone may give its name that takes its address for it: user@realm."""
+    return f"{key.username}@{key.realm}"
 
 
 def could_exist(key: UserKey) -> bool:
@@ -67,5 +77,7 @@ def check_key(key: UserKey) -> None:
         raise Invalid("a realm is required", field="realm")
     if not could_exist(UserKey(key.realm, "user")):
         raise Invalid(f"a realm is a domain of at most {REALM_CHARS_MAX} printable characters", field="realm")
+    if key.username.endswith(f"@{key.realm}"):
+        raise Invalid("leave the realm out of the user name: both forms are accepted", field="username")
     if not could_exist(key):
         raise Invalid(f'a user name has 1 to {USERNAME_CHARS_MAX} printable characters and no ":"', field="username")

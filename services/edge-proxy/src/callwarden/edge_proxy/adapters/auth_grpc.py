@@ -39,11 +39,12 @@ class GrpcIdentities:
             algorithm=given.algorithm.value,
             response=given.response,
             source_address=question.source,
+            registered=question.is_registered,
             called=question.called,
         )
         return _answer(
             await self._pool.call(
-                given.username, "Verify", request, auth_pb2.VerifyReply, timeout_s=self._timeout_s, idempotent=True
+                given.user, "Verify", request, auth_pb2.VerifyReply, timeout_s=self._timeout_s, idempotent=True
             )
         )
 

@@ -1,6 +1,7 @@
 """Bans from NATS KV into the screen: enforced by every edge within a second of being made or lifted."""
 
 import asyncio
+from ipaddress import IPv6Network
 
 from google.protobuf.message import DecodeError
 
@@ -31,7 +32,7 @@ class BansNats:
                     try:
                         ban = events_pb2.Ban.FromString(value)
                         address = ban.address or parts_of(key)[0]
-                        host, port = parse_address(address)
+                        host, port = _parse(address)
                     except (DecodeError, ValueError) as error:
                         log.warning("ban.unreadable", error=error)
                         continue
@@ -40,7 +41,7 @@ class BansNats:
                 case Deleted(key, _):
                     try:
                         (address,) = parts_of(key)
-                        host, port = parse_address(address)
+                        host, port = _parse(address)
                     except ValueError:
                         continue
                     self._source_filter.unban(host, port)
@@ -49,3 +50,8 @@ class BansNats:
                     log.info("ban.lifted", address=address)
                 case Synced():
                     self.synced.set()
+
+
+def _parse(target: str) -> tuple[str, int | None]:
+    """Host and port of a ban: "192.0.2.7", "2001:db8:1:2::/64", "[2001:db8::1]:5060". Raises ValueError."""
+    return (str(IPv6Network(target)), None) if "/" in target else parse_address(target)

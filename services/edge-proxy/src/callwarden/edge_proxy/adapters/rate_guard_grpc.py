@@ -156,12 +156,13 @@ def _count(report: EdgeAddressReport) -> rateguard_pb2.AddressCount:
         verified=report.verified,
         endpoints=[
             rateguard_pb2.EndpointCount(
+                address=host if host != report.host else "",
                 port=port,
                 username=username,
                 auth_failures=sums.failures,
                 auth_successes=sums.successes,
                 challenges=sums.challenges,
             )
-            for port, username, sums in report.endpoints
+            for host, port, username, sums in report.endpoints
         ],
     )

@@ -15,10 +15,10 @@ from google.protobuf.message import DecodeError
 from callwarden.api.events.v1 import events_pb2
 from callwarden.common.bus import Deleted, KeyValue, Put, Synced, key_of
 from callwarden.common.logs import get_logger
-from callwarden.edge_proxy.core.effects import StoreRecord
+from callwarden.edge_proxy.core.effects import LoadRecord, NoRecord, StoreRecord
 from callwarden.edge_proxy.core.records import DialogRecord, Leg
 from callwarden.kernel.clock import Clock
-from callwarden.kernel.errors import CallwardenError, Conflict
+from callwarden.kernel.errors import CallwardenError, Conflict, TimedOut
 from callwarden.limits.rendezvous import ShardMap
 from callwarden.sip.address import endpoint
 
@@ -31,6 +31,7 @@ ALIVE_TTL_S: Final = 10.0
 # After a restart of NATS all entries have expired; living edges renew theirs within this time.
 PATIENCE_S: Final = 5.0
 WRITES_MAX: Final = 32
+LOAD_TIMEOUT_S: Final = 0.5  # A request waits for it; without, the cookie alone says who speaks.
 WAITING_MAX: Final = 50_000  # As many as there can be calls.
 TAKEN_TTL_S: Final = 3_600.0  # Of a record that was taken over; its owner rewrites it while the call runs.
 
@@ -71,6 +72,20 @@ class RecordsNats:
     def forget(self, hold_id: UUID) -> None:
         self._wanted[hold_id] = None
         self._wake.set()
+
+    async def load(self, question: LoadRecord) -> DialogRecord | NoRecord:
+        """Raises Unavailable, TimedOut."""
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT_S):
+                found = await self._dialogs.get(str(question.hold_id))
+        except TimeoutError as error:
+            raise TimedOut("the bucket of dialogs doesn't answer") from error
+        if found is None:
+            return NoRecord()
+        try:
+            return _decode(events_pb2.Dialog.FromString(found.value))
+        except (DecodeError, ValueError):
+            return NoRecord()
 
     async def write(self) -> None:
         """Store what is wanted; for ever. What can't be stored is left out: it is a net under a rope."""
@@ -207,6 +222,10 @@ def _encode_leg(leg: Leg) -> events_pb2.DialogLeg:
         address=f"{leg.address.host} {leg.address.port}",
         cseq=leg.cseq,
         route_set=leg.routes,
+        hosts=leg.hosts,
+        account_id=leg.account_id,
+        trunk=leg.trunk,
+        is_phone=leg.is_phone,
     )
 
 
@@ -225,4 +244,14 @@ def _decode(value: events_pb2.Dialog) -> DialogRecord:
 
 def _decode_leg(value: events_pb2.DialogLeg) -> Leg:
     host, _, port = value.address.partition(" ")
-    return Leg(value.uri, value.target, endpoint(host, int(port)), value.cseq, tuple(value.route_set))
+    return Leg(
+        value.uri,
+        value.target,
+        endpoint(host, int(port)),
+        value.cseq,
+        tuple(value.route_set),
+        tuple(value.hosts),
+        value.account_id,
+        value.trunk,
+        value.is_phone if value.HasField("is_phone") else None,
+    )

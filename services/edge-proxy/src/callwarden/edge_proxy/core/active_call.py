@@ -5,17 +5,19 @@ In: the clock of a call. Out: how it is set up (`call_setup`), requests inside i
 
 from typing import NamedTuple, TypeGuard
 
-from callwarden.edge_proxy.core import cookie, dialogs, tags, termination
-from callwarden.edge_proxy.core.call import EdgeCall, EdgeCalls
+from callwarden.edge_proxy.core import cookie, dialogs, forwarding, tags, termination
+from callwarden.edge_proxy.core.call import CallSide, EdgeCall, EdgeCalls
 from callwarden.edge_proxy.core.call_states import TALKING, CallEvent, CallState, GrantEvent, GrantState
 from callwarden.edge_proxy.core.context import Context
 from callwarden.edge_proxy.core.effects import (
     CallEnded,
     CallExtended,
+    CallNews,
     CallRefused,
     CallStarted,
     ExtendCall,
     ForgetRecord,
+    NewsKind,
     StoreRecord,
     Unanswered,
 )
@@ -76,6 +78,7 @@ class ActiveCalls:
             call.invite_bytes = dialogs.skeleton(f"INVITE {invite.uri_text} SIP/2.0", invite)
             call.answer_bytes = dialogs.skeleton("SIP/2.0 200 OK", response)
             call.callee_tag = tag
+            call.record_routes = invite.get_all("record-route")
             self._find_trunk_hops(call, response)
             self._calls.give_caller_cookie(call, call.early.get(tag) or self.caller_cookie(call, tag))
             self._calls.answered(call)
@@ -88,6 +91,9 @@ class ActiveCalls:
             )
             self._set_alarm(call)
         if server is not None:
+            assert call.target is not None
+            if call.target.is_phone:
+                forwarding.clean_identity(response)
             response.pop_via()
             self._put_cookie(call, response, call.caller_cookie)
             context.respond(server, response)
@@ -103,6 +109,8 @@ class ActiveCalls:
                     call.early[tag] = text
             dialogs.put_cookie(response, call.cookie, text)
         assert call.server is not None
+        if call.target is not None and call.target.is_phone:
+            forwarding.clean_identity(response)
         response.pop_via()
         self._context.respond(call.server, response)
 
@@ -132,11 +140,11 @@ class ActiveCalls:
         A callee that leaves Record-Route out (RFC 3261 12.1.1 forbids it, SIPp does it) would have the caller's BYE go
         by us.
         """
-        if dialogs.put_cookie(response, call.cookie, text) or call.server is None:
+        if dialogs.put_cookie(response, call.cookie, text):
             return
         response.remove("record-route")
         response.add("Record-Route", f"<sip:{self._context.proxy.address};lr;{cookie.PARAMETER}={text}>")
-        for route in call.server.request.get_all("record-route"):
+        for route in call.record_routes:
             response.add("Record-Route", route)
 
     def _end_fork(self, call: EdgeCall, tag: str, response: Response) -> None:
@@ -175,7 +183,7 @@ class ActiveCalls:
     def _find_trunk_hops(self, call: EdgeCall, response: Response) -> None:
         """A switch may want the rest of a dialog at another address than its INVITE: that of its route or Contact.
 
-        It may have what it has shown to be its own, or what auth knows as a trunk's: no other host, and no name.
+        It may have what it has shown to be its own, or what is known as the same trunk's: no other host, and no name.
         """
         assert call.caller is not None
         assert call.callee is not None
@@ -190,19 +198,23 @@ class ActiveCalls:
             if not call.callee.is_phone:
                 contact = response.contacts[0].uri if response.contacts else None
                 hop = dialogs.next_hop(dialogs.routes_beyond(response), contact)
-                if self._is_its_own(hop, call.callee.hosts):
+                if self._is_its_own(hop, call.callee):
                     call.callee.address = hop
             if not call.caller.is_phone:
                 invite = call.server.request
                 contact = invite.contacts[0].uri if invite.contacts else None
                 hop = dialogs.next_hop([route.uri for route in invite.record_routes], contact)
-                if self._is_its_own(hop, call.caller.hosts):
+                if self._is_its_own(hop, call.caller):
                     call.caller.address = hop
         except Malformed:
             return  # where the INVITE went, or came from, is as good a guess
 
-    def _is_its_own(self, hop: Endpoint | None, hosts: tuple[str, ...]) -> TypeGuard[SocketAddress]:
-        return isinstance(hop, SocketAddress) and (hop.host in hosts or self._sources.is_trunk(hop.host))
+    def _is_its_own(self, hop: Endpoint | None, side: CallSide) -> TypeGuard[SocketAddress]:
+        return isinstance(hop, SocketAddress) and (
+            hop.host in side.hosts
+            or self._sources.is_of(hop.host, side.trunk)
+            or self._context.is_carriers(hop.host, side.trunk)
+        )
 
     def refuse_late(self, call: EdgeCall, branch: ClientTransaction, response: Response) -> None:
         """A 2xx of a branch that was given up, or of a call that is over: no one but the edge can end that dialog."""
@@ -271,6 +283,10 @@ class ActiveCalls:
         if self._records.take(RECORDS, context.mono_s):
             return
         call.step(CallEvent.RECORD)
+        self._store(call)
+
+    def _store(self, call: EdgeCall) -> None:
+        context = self._context
         record = record_of(call)
         if record is not None:
             left_s = call.answered_mono_s + call.max_s - context.mono_s
@@ -291,6 +307,31 @@ class ActiveCalls:
             call.granted_s = max(call.granted_s, int(context.mono_s - call.answered_mono_s))
             self._extend(call, record.granted_s)
         self._set_alarm(call)
+
+    def changed(self, call: EdgeCall) -> None:
+        """A leg is somewhere else: who would go on with the call needs to know."""
+        if call.state is CallState.RECORDED:
+            self._store(call)
+
+    def take_over(self, call: EdgeCall) -> None:
+        """Go on with a call that another edge watches, of its record: to end it here."""
+        call.is_elsewhere = False
+        self._calls.add(call)
+        self._calls.answered(call)
+
+    def heard(self, news: CallNews) -> None:
+        """Another edge tells of a call that may be ours."""
+        call = self._calls.get(news.hold_id)
+        if call is None or call.state not in TALKING:
+            return
+        if news.kind is NewsKind.ACKNOWLEDGED:
+            call.is_acknowledged = True
+        elif news.kind is NewsKind.ENDED:
+            why = "caller-bye" if news.from_caller else "callee-bye"
+            self._end(call, CallEvent.HUNG_UP, why, self._context.mono_s)
+        elif news.address is not None and (side := call.caller if news.from_caller else call.callee) is not None:
+            side.hosts, side.address = (news.address.host,), news.address
+            self.changed(call)
 
     def _probe(self, call: EdgeCall) -> None:
         """Ask both sides whether they know the call: one may have ended it by a way that isn't ours."""

@@ -41,15 +41,25 @@ class Target(NamedTuple):
     address: Endpoint
     trunk: str = ""
     is_phone: bool = False
+    account_id: str = ""  # whose phone it is
 
 
 class CallSide:
     """One side of a call: where it is, and what a BYE to the other needs. Kept up to date while requests pass."""
 
-    __slots__ = ("address", "cseq", "hosts", "is_phone", "state", "target")
+    __slots__ = ("account_id", "address", "cseq", "hosts", "is_phone", "state", "target", "trunk")
 
-    def __init__(self, address: Endpoint, is_phone: bool, cseq: int) -> None:
-        self.hosts: tuple[str, ...] = (address.host,)  # the only ones that it may speak from
+    def __init__(
+        self,
+        address: Endpoint,
+        is_phone: bool,
+        cseq: int,
+        account_id: str = "",
+        trunk: str = "",
+    ) -> None:
+        self.hosts: tuple[str, ...] = (address.host,)  # the only ones that it may speak from, but for its trunk's
+        self.account_id = account_id  # whose credentials let it speak from elsewhere; empty: nobody's
+        self.trunk = trunk  # by which its address is known; empty: it has credentials
         self.address = address  # where requests to it go
         self.is_phone = is_phone  # then it is where its packets come from, whatever its Contact is
         self.cseq = cseq  # the highest that this side has used
@@ -83,6 +93,7 @@ class EdgeCall:
         "caller_cookie",
         "caller_number",
         "caller_tag",
+        "caller_trunk",
         "cookie",
         "destination",
         "dialogs",
@@ -94,10 +105,12 @@ class EdgeCall:
         "hold_id",
         "invite_bytes",
         "is_acknowledged",
+        "is_elsewhere",
         "is_local",
         "is_trunk",
         "max_s",
         "probe_at_mono_s",
+        "record_routes",
         "rules",
         "server",
         "session_ends_mono_s",
@@ -133,6 +146,7 @@ class EdgeCall:
         # Who.
         self.account_id = ""
         self.is_trunk = False
+        self.caller_trunk = ""  # by which its address was known
         self.caller_number = ""
         self.caller_tag = ""
         self.destination = ""  # as call-admission was asked for it
@@ -156,6 +170,7 @@ class EdgeCall:
         self.answered_mono_s = 0.0
         self.answered_unix_s = 0.0
         self.is_acknowledged = False  # the 2xx has its ACK
+        self.is_elsewhere = False  # another edge watches the call; this is what its record says
         self.session_s = 0  # each refresh is good for that long (RFC 4028); 0: for ever
         self.session_ends_mono_s = 0.0
         self.probe_at_mono_s = 0.0
@@ -165,6 +180,8 @@ class EdgeCall:
         self.dialogs: tuple[Dialog, Dialog] | None = None  # instead, where another edge read it
         self.invite_bytes = b""
         self.answer_bytes = b""
+        self.record_routes: list[str] = []
+        """Of the proxies between the caller and us; known from the answer on."""
 
     def step(self, event: CallEvent) -> CallState:
         """Go to the state that follows, and return it. Raises ImpossibleEvent."""

@@ -103,8 +103,11 @@ class CallSetup:
             call = self._accept(request, source, found.realm)
             if call is not None:
                 called = callers.called_user(request, context.proxy)
-                question = VerifyDigest(found, "INVITE", source.host, call.call_id, call.traceparent, called)
-                context.ask(question, AwaitingIdentity(call, found.username, source.port))
+                is_registered = self._locations.is_at_home(found.realm, found.user, source.host)
+                question = VerifyDigest(
+                    found, "INVITE", source.host, call.call_id, call.traceparent, called, is_registered
+                )
+                context.ask(question, AwaitingIdentity(call, found.user, source.port))
         elif found is CredentialsFault.NONE and self._may_be_trunk(source):
             self._ask_source(request, source)
         else:
@@ -203,8 +206,9 @@ class CallSetup:
         """auth's answer: whose address it is."""
         context = self._context
         request, source = first
-        is_trunk = None if isinstance(answer, Unanswered) else isinstance(answer, CallerIdentity)
-        waiting = self._sources.end(source.host, is_trunk, context.mono_s)
+        is_trunk = isinstance(answer, CallerIdentity)
+        name = answer.trunk if isinstance(answer, CallerIdentity) else ""
+        waiting = self._sources.end(source.host, None if isinstance(answer, Unanswered) else name, context.mono_s)
         if isinstance(answer, CallerIdentity):
             # Sent again while we asked, it has a transaction by now.
             call = self._accept(request, source, context.proxy.realms[0])
@@ -236,6 +240,7 @@ class CallSetup:
             self._failures.refuse(call, called, (*passed, "caller-id"))
             return
         call.destination, call.is_local = called.destination, called.local
+        call.caller_trunk = identity.trunk
         call.targets = list(called.targets)
         call.step(CallEvent.IDENTIFIED)
         question = AdmitCall(
@@ -273,7 +278,7 @@ class CallSetup:
         call.targets += [callers.trunk_target(call.destination, route) for route in answer.routes]
         for target in call.targets:
             if target.trunk:
-                context.note_carrier(target.address.host)
+                context.note_carrier(target.address.host, target.trunk)
         call.step(CallEvent.ADMITTED)
         call.admitted_mono_s = context.mono_s
         call.granted_s = answer.granted_s
@@ -312,8 +317,11 @@ class CallSetup:
         self._calls.give_cookie(call, text)
         call.early = {}
         if call.caller is None:
-            call.caller = CallSide(call.source, not call.is_trunk, call.request.cseq.number)
-        call.callee = CallSide(target.address, target.is_phone, 0)
+            account_id = "" if call.caller_trunk else call.account_id
+            call.caller = CallSide(
+                call.source, not call.is_trunk, call.request.cseq.number, account_id, call.caller_trunk
+            )
+        call.callee = CallSide(target.address, target.is_phone, 0, target.account_id, target.trunk)
         copy = forwarding.forward(context, call.request, uri=target.uri, cookie=text, trusted=call.is_trunk)
         copy.remove("route")  # the edge decides where a new call goes (no open relay)
         try:
@@ -396,6 +404,8 @@ class CallSetup:
         status = response.status
         target = call.target
         is_phone = target is not None and target.is_phone
+        if is_phone:
+            forwarding.clean_identity(response)
         if call.state is CallState.CANCELLING:
             self._failures.fail(call, 487, "cancelled")
         elif status >= 600:

@@ -72,9 +72,24 @@ def called_party(
     """Whom the INVITE is for."""
     try:
         uri = request.uri
-        user = _in_full(uri, proxy)
     except Malformed:
         return Refuse(Reason.MALFORMED, "called", text="the Request-URI can't be read")
+    return called_uri(uri, identity.tech_prefix, proxy, locations, unix_s, identity.called_owner)
+
+
+def called_uri(
+    uri: Uri,
+    tech_prefix: str,
+    proxy: ProxyIdentity,
+    locations: Locations,
+    unix_s: UnixS,
+    owner: NumberOwner | None = None,
+) -> Called | Refuse:
+    """Whom a URI means: a number for a carrier, or a user of ours."""
+    try:
+        user = _in_full(uri, proxy)
+    except Malformed:
+        return Refuse(Reason.MALFORMED, "called", text="the URI can't be read")
     except BadNumber:
         return Refuse(Reason.BAD_NUMBER, "called", text="a local number whose phone-context isn't ours to complete")
     realm = proxy.realm_of(uri)
@@ -84,9 +99,8 @@ def called_party(
     if not user or len(user) > DIALLED_MAX:
         return Refuse(Reason.NOT_FOUND, "called", text="the Request-URI names no user")
     dialled = user
-    if identity.tech_prefix:
-        user = user.removeprefix(identity.tech_prefix)
-    owner = identity.called_owner
+    if tech_prefix:
+        user = user.removeprefix(tech_prefix)
     if owner is not None:
         # Before any user of that name: a number is its owner's, whatever others are called.
         return _owned(owner, E164.parse(user), dialled, locations, unix_s)
@@ -122,7 +136,7 @@ def _phones(found: Sequence[Location], unix_s: UnixS) -> tuple[Target, ...]:
 
 
 def _phone(binding: Binding) -> Target:
-    return Target(binding.uri, binding.received, is_phone=True)
+    return Target(binding.uri, binding.received, is_phone=True, account_id=binding.account_id)
 
 
 def _in_full(uri: Uri, proxy: ProxyIdentity) -> str:

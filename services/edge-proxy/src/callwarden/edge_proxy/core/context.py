@@ -25,6 +25,7 @@ from callwarden.sip.via import PORT_DEFAULT
 
 SERVER_NAME = "Callwarden"
 CARRIERS_MAX = 10_000  # Addresses, which only configuration brings here.
+TRUNKS_OF_HOST_MAX = 16
 # So that an attacker can't fill the database with refusals; what is dropped is counted.
 DECISIONS = Rate(per_second=50, burst=200)
 
@@ -111,7 +112,7 @@ class Context:
         self.random_bytes = random_bytes
         self.sampled_share = sampled_share
         self.counters = EdgeCounters(book.default)
-        self.carriers: dict[str, None] = {}  # addresses of routes, the last used last; see `note_carrier`
+        self.carriers: dict[str, tuple[str, ...]] = {}  # addresses of routes, with their trunks; see `note_carrier`
         self.stats = EdgeStats()
         self.effects: list[object] = []
         self.draining = False
@@ -180,11 +181,19 @@ class Context:
         """The To tag of our own answers: the same for a request whenever it comes."""
         return build.local_tag(request, self.keys.tags[:32])
 
-    def note_carrier(self, host: str) -> None:
+    def note_carrier(self, host: str, trunk: str) -> None:
         """Calls are routed there: what is sent in its name must not shut it out."""
-        if host not in self.carriers and len(self.carriers) >= CARRIERS_MAX:
-            del self.carriers[next(iter(self.carriers))]
-        self.carriers[host] = None
+        trunks = self.carriers.get(host)
+        if trunks is None:
+            if len(self.carriers) >= CARRIERS_MAX:
+                del self.carriers[next(iter(self.carriers))]
+            self.carriers[host] = (trunk,)
+        elif trunk not in trunks:
+            self.carriers[host] = (trunk, *trunks[: TRUNKS_OF_HOST_MAX - 1])
+
+    def is_carriers(self, host: str, trunk: str) -> bool:
+        """Whether calls are routed there by this trunk."""
+        return trunk in self.carriers.get(host, ())
 
     # Chance.
 

@@ -14,7 +14,7 @@ from enum import Enum
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.kernel.clock import MonoS
 from callwarden.limits.bucket import Rate, TokenBucket
-from callwarden.limits.networks import network_of
+from callwarden.limits.networks import source_of, wide_source_of
 from callwarden.limits.table import Entry, Table
 from callwarden.limits.windows import SlidingCounter
 
@@ -26,6 +26,7 @@ KNOWN_RATE = Rate(per_second=2_000, burst=4_000)
 # Of all unknown addresses together that sent too much nonsense: an address that was only named as sender still gets
 # an answer.
 STRANGERS_RATE = Rate(per_second=200, burst=400)
+WIDE_SHARE = 16  # Limits of a /48 in those of one address: a household has few /64s, an office a dozen.
 ENDPOINTS_MAX = 256  # Ports and user names of one address in one report; an attacker invents names without end.
 
 
@@ -64,21 +65,21 @@ class AddressSum(Entry):
         super().__init__()
         self.messages = 0
         self.wrong = 0
-        self.endpoints: dict[tuple[int, str], EndpointSum] = {}
+        self.endpoints: dict[tuple[str, int, str], EndpointSum] = {}  # by address, port and user name
         self._windows = SlidingCounter()
         self._wrong: SlidingCounter | None = None
         self._failed: SlidingCounter | None = None
         self._known_bucket: TokenBucket | None = None
         self.verified_until_s = self.known_until_s = 0.0
 
-    def add_message(self, rules: Rules, mono_s: MonoS) -> EdgeExcess | None:
-        """Count one; the limit of this edge that the address is over."""
+    def add_message(self, rules: Rules, mono_s: MonoS, share: int = 1) -> EdgeExcess | None:
+        """Count one; the limit of this edge that the address is over. `share`: how often it has each limit."""
         self.messages += 1
-        if self._windows.add(rules.messages, mono_s) > rules.messages_max:
+        if self._windows.add(rules.messages, mono_s) > rules.messages_max * share:
             return EdgeExcess.RATE
-        if self._failed is not None and self._failed.count(rules.failures, mono_s) > rules.failures_max:
+        if self._failed is not None and self._failed.count(rules.failures, mono_s) > rules.failures_max * share:
             return EdgeExcess.RATE
-        if self._wrong is not None and self._wrong.count(rules.wrong, mono_s) > rules.wrong_max:
+        if self._wrong is not None and self._wrong.count(rules.wrong, mono_s) > rules.wrong_max * share:
             return EdgeExcess.WRONG
         return None
 
@@ -99,23 +100,23 @@ class AddressSum(Entry):
             self._failed = SlidingCounter()
         self._failed.add(rules.failures, mono_s)
 
-    def endpoint(self, port: int, username: str) -> EndpointSum:
-        found = self.endpoints.get((port, username))
+    def endpoint(self, host: str, port: int, username: str) -> EndpointSum:
+        found = self.endpoints.get((host, port, username))
         if found is None:
             # Beyond the bound names are not distinguished any more, so that none is counted as innocent.
-            key = (port, username) if len(self.endpoints) < ENDPOINTS_MAX else (0, "")
+            key = (host, port, username) if len(self.endpoints) < ENDPOINTS_MAX else (host, 0, "")
             found = self.endpoints.setdefault(key, EndpointSum())
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeAddressReport:
-    """The sums of one address since the last report."""
+    """The sums of one source since the last report: an IPv4 address or an IPv6 /64 (callwarden.limits.networks)."""
 
     host: str
     messages: int
     wrong: int
-    endpoints: tuple[tuple[int, str, EndpointSum], ...]
+    endpoints: tuple[tuple[str, int, str, EndpointSum], ...]
     verified: bool
     """A nonce of ours came back from there within the last hour: what it did was not sent in its name."""
 
@@ -140,7 +141,7 @@ class EdgeCounters:
         """One datagram from there; the limit of ours that it is over."""
         excess = self._use(host, mono_s).add_message(self._rules, mono_s)
         if excess is None and ":" in host:
-            return self._network(host, mono_s).add_message(self._rules, mono_s)
+            return self._wide(host, mono_s).add_message(self._rules, mono_s, WIDE_SHARE)
         return excess
 
     def may_exceed(self, host: str, excess: EdgeExcess, mono_s: MonoS, *, known: bool) -> bool:
@@ -153,38 +154,39 @@ class EdgeCounters:
 
     def is_known(self, host: str, mono_s: MonoS) -> bool:
         """Whether an account authenticated from there within the last hour."""
-        entry = self._table.peek(host)
+        entry = self._table.peek(source_of(host))
         return entry is not None and entry.known_until_s > mono_s
 
     def wrong(self, host: str, mono_s: MonoS) -> None:
         """What came was malformed or meaningless."""
         self._use(host, mono_s).add_wrong(self._rules, mono_s)
-        self._table.heat(host)
+        self._table.heat(source_of(host))
         if ":" in host:
-            self._network(host, mono_s).add_wrong(self._rules, mono_s)
+            self._wide(host, mono_s).add_wrong(self._rules, mono_s)
 
     def challenged(self, host: str, port: int, username: str, mono_s: MonoS) -> None:
-        self._use(host, mono_s).endpoint(port, username).challenges += 1
+        self._use(host, mono_s).endpoint(host, port, username).challenges += 1
 
     def failed(self, host: str, port: int, username: str, mono_s: MonoS) -> None:
         """Wrong credentials with a fresh nonce of ours. A stale nonce, none, and a first challenge are no failures."""
         entry = self._use(host, mono_s)
         entry.verified_until_s = mono_s + VERIFIED_S
         entry.add_failure(self._rules, mono_s)
-        entry.endpoint(port, username).failures += 1
-        self._table.heat(host)
+        entry.endpoint(host, port, username).failures += 1
+        self._table.heat(source_of(host))
         if ":" in host:
-            self._network(host, mono_s).add_failure(self._rules, mono_s)
+            self._wide(host, mono_s).add_failure(self._rules, mono_s)
 
     def succeeded(self, host: str, port: int, username: str, mono_s: MonoS) -> None:
         entry = self._use(host, mono_s)
         entry.verified_until_s = entry.known_until_s = mono_s + VERIFIED_S
-        entry.endpoint(port, username).successes += 1
+        entry.endpoint(host, port, username).successes += 1
 
     def forget(self, host: str) -> None:
         """A ban of the address was lifted: its counters start from zero here, too, or our own limit would stay."""
-        self._table.remove(host)
-        self._unreported.pop(host, None)
+        place = source_of(host)
+        self._table.remove(place)
+        self._unreported.pop(place, None)
 
     def take_report(self, mono_s: MonoS) -> list[EdgeAddressReport]:
         """The sums since the last report; they restart from zero."""
@@ -194,7 +196,7 @@ class EdgeCounters:
         taken, self._unreported = self._unreported, {}
         reports = []
         for host, entry in taken.items():
-            endpoints = tuple((port, name, sums) for (port, name), sums in entry.endpoints.items())
+            endpoints = tuple((*key, sums) for key, sums in entry.endpoints.items())
             verified = entry.verified_until_s > mono_s
             reports.append(EdgeAddressReport(host, entry.messages, entry.wrong, endpoints, verified))
             entry.messages = entry.wrong = 0
@@ -202,14 +204,15 @@ class EdgeCounters:
                 entry.endpoints = {}
         return reports
 
-    def _network(self, host: str, mono_s: MonoS) -> AddressSum:
-        """The /64 of an IPv6 address: a host with one of its addresses mostly has all of them (RFC 6177), so it is held
-        to the limits of one address. It is not reported: bans are on addresses."""
-        return self._table.use(network_of(host), mono_s)
+    def _wide(self, host: str, mono_s: MonoS) -> AddressSum:
+        """The /48 of an IPv6 address, so that the 65,536 /64s of one customer aren't as many sources. It is limited
+        here and not reported: bans are on /64s, since a /48 may be many customers' as well."""
+        return self._table.use(wide_source_of(host) or host, mono_s)
 
     def _use(self, host: str, mono_s: MonoS) -> AddressSum:
-        entry = self._unreported.get(host)
+        place = source_of(host) if ":" in host else host
+        entry = self._unreported.get(place)
         if entry is None:
-            entry = self._table.use(host, mono_s)
-            self._unreported[host] = entry
+            entry = self._table.use(place, mono_s)
+            self._unreported[place] = entry
         return entry

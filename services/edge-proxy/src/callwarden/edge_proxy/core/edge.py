@@ -20,7 +20,8 @@ from callwarden.edge_proxy.core.call_setup import AwaitingAdmission, AwaitingIde
 from callwarden.edge_proxy.core.call_states import IN_SETUP, TALKING
 from callwarden.edge_proxy.core.challenge import Challenger
 from callwarden.edge_proxy.core.context import SERVER_NAME, Context, ProxyIdentity
-from callwarden.edge_proxy.core.effects import Answer, ScannerSeen
+from callwarden.edge_proxy.core.dialog_gate import AwaitingRecord, AwaitingSpeaker, AwaitingTransfer, DialogGate
+from callwarden.edge_proxy.core.effects import Answer, CallNews, ScannerSeen
 from callwarden.edge_proxy.core.keepalive import is_keepalive
 from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.edge_proxy.core.locations import Locations
@@ -30,6 +31,7 @@ from callwarden.edge_proxy.core.relay import InDialogRequest, Relay
 from callwarden.edge_proxy.core.rules import RuleBook
 from callwarden.edge_proxy.core.source_filter import Drop, SourceFilter
 from callwarden.edge_proxy.core.sources import Sources
+from callwarden.edge_proxy.core.speakers import Speakers
 from callwarden.edge_proxy.core.termination import CutBye, LateAnswer, Probe
 from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Reason, Refuse
@@ -84,7 +86,18 @@ class Edge:
         self._call_setup = CallSetup(
             self.context, self.calls, self.locations, challenger, self.sources, self._active_calls
         )
-        self._relay = Relay(self.context, self.calls, self.sources, self._active_calls)
+        speakers = Speakers(self.context, self.calls, self.sources)
+        self._relay = Relay(self.context, self.calls, speakers, self._active_calls, self._is_peer)
+        self._gate = DialogGate(
+            self.context,
+            self.calls,
+            self.locations,
+            self.sources,
+            challenger,
+            self._active_calls,
+            speakers,
+            self._relay,
+        )
         self._registration = EdgeRegistration(self.context, self.locations, challenger)
 
     # Inputs.
@@ -167,6 +180,11 @@ class Edge:
         """Go on with a call of an edge that died, or of this one before it was restarted."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         self._active_calls.adopt(record)
+
+    def heard(self, news: CallNews, mono_s: MonoS, unix_s: UnixS) -> None:
+        """Another edge tells of a call that may be ours."""
+        self.context.mono_s, self.context.unix_s = mono_s, unix_s
+        self._active_calls.heard(news)
 
     def take_effects(self) -> list[object]:
         """What is to be done, in order; asked for after each call of the above."""
@@ -291,7 +309,7 @@ class Edge:
         if method == "CANCEL":
             context.answer_stateless(request, source, 481)
         elif tags.to_tag(request) is not None:
-            self._relay.request(request, source)
+            self._gate.request(request, source)
         elif method == "INVITE":
             self._call_setup.invite(request, source)
         elif method == "REGISTER":
@@ -385,5 +403,8 @@ _RESUME: dict[type, Callable[[Edge, Any, Any], None]] = {
     AwaitingSource: lambda edge, waiting, answer: edge._call_setup.source_found(waiting, answer),
     AwaitingAdmission: lambda edge, waiting, answer: edge._call_setup.decided(waiting, answer),
     AwaitingExtension: lambda edge, waiting, answer: edge._active_calls.extended(waiting, answer),
+    AwaitingRecord: lambda edge, waiting, answer: edge._gate.looked_up(waiting, answer),
+    AwaitingSpeaker: lambda edge, waiting, answer: edge._gate.identified(waiting, answer),
+    AwaitingTransfer: lambda edge, waiting, answer: edge._gate.transfer_decided(waiting, answer),
     AwaitingRegistration: lambda edge, waiting, answer: edge._registration.verified(waiting, answer),
 }

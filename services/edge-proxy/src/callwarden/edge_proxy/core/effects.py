@@ -9,13 +9,14 @@ NamedTuples where one is made for each call (0.3 µs against 0.9 for a frozen da
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 from uuid import UUID
 
 from callwarden.edge_proxy.core.locations import Location
 from callwarden.edge_proxy.core.records import DialogRecord
 from callwarden.kernel.verdict import Reason, Refuse, RuleResult
-from callwarden.sip.address import Endpoint
+from callwarden.sip.address import Endpoint, SocketAddress
 from callwarden.sip.digest import Credentials
 
 # Questions.
@@ -31,6 +32,8 @@ class VerifyDigest(NamedTuple):
     traceparent: str
     called: str = ""
     """Of an INVITE: the called number or user."""
+    is_registered: bool = False
+    """A phone of this user is registered from there."""
 
 
 class VerifySource(NamedTuple):
@@ -69,7 +72,15 @@ class ExtendCall(NamedTuple):
     traceparent: str
 
 
-Question = VerifyDigest | VerifySource | AdmitCall | ExtendCall
+class LoadRecord(NamedTuple):
+    """What does another edge know of this call? Answered by DialogRecord, NoRecord or Unanswered."""
+
+    hold_id: UUID
+    call_id: str
+    traceparent: str
+
+
+Question = VerifyDigest | VerifySource | AdmitCall | ExtendCall | LoadRecord
 
 # Answers.
 
@@ -139,7 +150,11 @@ class Unanswered(NamedTuple):
     overloaded: bool = False
 
 
-Answer = CallerIdentity | Rejected | CallAdmitted | CallExtended | CallRefused | Unanswered
+class NoRecord(NamedTuple):
+    """There is none: the call is over, or seconds old."""
+
+
+Answer = CallerIdentity | Rejected | CallAdmitted | CallExtended | CallRefused | DialogRecord | NoRecord | Unanswered
 
 
 class Ask(NamedTuple):
@@ -217,6 +232,24 @@ class ForgetRecord:
     """The call is over."""
 
     hold_id: UUID
+
+
+class NewsKind(Enum):
+    """What an edge may tell of a call that another one watches."""
+
+    ACKNOWLEDGED = "acknowledged"
+    ENDED = "ended"
+    MOVED = "moved"
+
+
+@dataclass(frozen=True, slots=True)
+class CallNews:
+    """To be told to the other edges, one of which watches this call: by which side it ended, or where a leg is now."""
+
+    hold_id: UUID
+    kind: NewsKind
+    from_caller: bool
+    address: SocketAddress | None
 
 
 @dataclass(frozen=True, slots=True)

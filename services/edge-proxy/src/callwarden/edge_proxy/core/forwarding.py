@@ -19,7 +19,7 @@ _SPELLED = {
     "www-authenticate": "WWW-Authenticate",
     "proxy-authenticate": "Proxy-Authenticate",
 }
-_IDENTITIES = (
+_IDENTITIES = frozenset({
     "p-asserted-identity",
     "p-preferred-identity",
     "remote-party-id",
@@ -30,7 +30,7 @@ _IDENTITIES = (
     "p-asserted-service",
     "p-charging-function-addresses",
     "p-charging-vector",
-)
+})  # fmt: skip
 _BRANCH_BYTES = 8  # Too long to guess: nobody else can answer in the callee's place.
 
 
@@ -60,7 +60,7 @@ def forward(
         if name in copy._keys:
             _keep_foreign(copy, name, proxy.realms)
     if not (context.is_from_peer if trusted is None else trusted):
-        _clean_identity(copy)
+        clean_identity(copy)
     if branch is None:
         branch = f"{MAGIC_COOKIE}{context.random_bytes(_BRANCH_BYTES).hex()}-{fingerprint(request)}"
     copy.push_via(Via("UDP", proxy.uri_host, proxy.endpoint.port, {"branch": branch}))
@@ -102,9 +102,9 @@ def _is_ours(value: str, realms: tuple[str, ...]) -> bool:
         return any(realm in text for realm in realms)
 
 
-def _clean_identity(copy: Request) -> None:
-    """Take away what only a trusted peer may claim (RFC 3325 5, RFC 5806, RFC 7044, RFC 7315, RFC 8224)."""
-    keys = copy._keys
-    for name in _IDENTITIES:
-        if name in keys:
-            copy.remove(name)
+def clean_identity(message: Request | Response) -> None:
+    """Take away what only a trusted peer may claim (RFC 3325 5, RFC 5806, RFC 7044, RFC 7315, RFC 8224). 0.3 µs."""
+    keys = message._keys
+    if not _IDENTITIES.isdisjoint(keys):
+        for name in _IDENTITIES.intersection(keys):
+            message.remove(name)

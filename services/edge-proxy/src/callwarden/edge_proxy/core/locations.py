@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from callwarden.kernel.clock import UnixS
+from callwarden.limits.networks import source_of
 from callwarden.sip.address import SocketAddress
 
 T = TypeVar("T")
@@ -99,6 +100,14 @@ class Locations:
         """The locations of the account's users of whom any phone is there now, the one that registered last first."""
         keys = reversed(self._by_account.get(account_id, {}))
         return [location for key in keys if (location := self.find_user(*key, unix_s)) is not None]
+
+    def is_at_home(self, realm: str, username: str, host: str) -> bool:
+        """Whether a phone of this user is registered from this address, or its source."""
+        location = self._by_key.get((realm, username))
+        if location is None:
+            return False
+        place = source_of(host)
+        return any(source_of(binding.received.host) == place for binding in location.bindings)
 
     def is_source(self, host: str) -> bool:
         """Whether some phone is registered from this address."""

@@ -24,13 +24,21 @@ CSEQ_AHEAD = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One side: its From or To value with tag, its Contact, where it is, its last number, and the routes to it."""
+    """One side: its From or To value with tag, its Contact, where it is, its last number, and the routes to it.
+
+    `hosts` are those it may speak from; `account_id` and `trunk` as in `CallSide`. Records of older edges have none,
+    and don't say whether it is a phone.
+    """
 
     header: str
     target: str
     address: Endpoint
     cseq: int
     routes: tuple[str, ...]
+    hosts: tuple[str, ...] = ()
+    account_id: str = ""
+    trunk: str = ""
+    is_phone: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,17 @@ def record_of(call: EdgeCall) -> DialogRecord | None:
 
 
 def _leg(header: str, towards: Dialog, side: CallSide) -> Leg:
-    return Leg(header, side.target or towards.target, side.address, side.cseq, towards.routes)
+    return Leg(
+        header,
+        side.target or towards.target,
+        side.address,
+        side.cseq,
+        towards.routes,
+        side.hosts,
+        side.account_id,
+        side.trunk,
+        side.is_phone,
+    )
 
 
 def call_of(record: DialogRecord, rules: Rules, traceparent: str, mono_s: MonoS, unix_s: UnixS) -> EdgeCall:
@@ -100,7 +118,10 @@ def call_of(record: DialogRecord, rules: Rules, traceparent: str, mono_s: MonoS,
 
 def _side(leg: Leg) -> CallSide:
     # A phone behind a NAT is where its packets come from, whatever its Contact is.
-    return CallSide(leg.address, not _leads_to(leg.target, leg.address), leg.cseq + CSEQ_AHEAD)
+    is_phone = not _leads_to(leg.target, leg.address) if leg.is_phone is None else leg.is_phone
+    side = CallSide(leg.address, is_phone, leg.cseq + CSEQ_AHEAD, leg.account_id, leg.trunk)
+    side.hosts = leg.hosts or side.hosts
+    return side
 
 
 def _leads_to(uri: str, address: Endpoint) -> bool:

@@ -69,7 +69,10 @@ class EdgeRegistration:
             context.answer_stateless(request, source, 503, None, [("Retry-After", str(OVERLOAD_RETRY_S))])
             return
         traceparent = context.new_traceparent()
-        question = VerifyDigest(found, "REGISTER", source.host, request.call_id, traceparent)
+        is_registered = self._locations.is_at_home(found.realm, found.user, source.host)
+        question = VerifyDigest(
+            found, "REGISTER", source.host, request.call_id, traceparent, is_registered=is_registered
+        )
         context.ask(question, AwaitingRegistration(server, source, found, traceparent))
 
     def _challenge(self, request: Request, source: SocketAddress, realm: str, *, stale: bool) -> Headers:
@@ -86,7 +89,7 @@ class EdgeRegistration:
         context = self._context
         server, source, credentials, traceparent = waiting
         request = server.request
-        host, port, username = source.host, source.port, credentials.username
+        host, port, username = source.host, source.port, credentials.user
         if isinstance(answer, CallerIdentity):
             context.counters.succeeded(host, port, username, context.mono_s)
             if not self._is_own(request, answer, username):
@@ -123,10 +126,10 @@ class EdgeRegistration:
         outcome = registrar.register(
             server.request,
             realm=credentials.realm,
-            username=credentials.username[:DIALLED_MAX],
+            username=credentials.user[:DIALLED_MAX],
             account_id=identity.account_id,
             source=source,
-            current=self._locations.get(credentials.realm, credentials.username[:DIALLED_MAX]),
+            current=self._locations.get(credentials.realm, credentials.user[:DIALLED_MAX]),
             unix_s=context.unix_s,
         )
         context.answer(server, outcome.status, outcome.reason, outcome.headers)

@@ -53,6 +53,7 @@ class Rules:
     call_init_timeout_s: int
     probe_s: int  # 0: never
     quota_status: int
+    transfers: int
     grace_s: int
 
     @classmethod
@@ -78,6 +79,7 @@ class Rules:
             ring_timeout_s=spec.session.ring_timeout,
             call_init_timeout_s=spec.session.call_init_timeout,
             probe_s=spec.session.probe,
+            transfers=spec.routing.transfers,
             quota_status=spec.spend.reject_status,
             grace_s=spec.spend.grace,
         )

@@ -8,6 +8,7 @@ from enum import Enum
 
 from callwarden.edge_proxy.core.rules import Rules, contains
 from callwarden.kernel.clock import UnixS
+from callwarden.limits.networks import source_of
 from callwarden.sip.message import SipMessage
 
 _CACHED_MAX = 65_536  # Classified addresses; spoofed ones come by the million, then the cache is emptied.
@@ -35,7 +36,7 @@ class SourceFilter:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._classes: dict[str, _Class] = {}
-        self._bans: dict[str, float] = {}
+        self._bans: dict[str, float] = {}  # by source (callwarden.limits.networks)
         # Of single endpoints, by host and port: a phone behind an office's one address.
         self._endpoints: dict[str, dict[int, float]] = {}
 
@@ -45,17 +46,18 @@ class SourceFilter:
         self._classes = {}
 
     def ban(self, host: str, port: int | None, until_s: float) -> None:
-        """Drop what comes from there until then (Unix time; 0: for ever): from the whole address, or from one port."""
+        """Drop what comes from there until then (Unix time; 0: for ever): from the whole address, of IPv6 its /64, or
+        from one port."""
         if port is not None:
             if host in self._endpoints or len(self._endpoints) < BANS_MAX:
                 self._endpoints.setdefault(host, {})[port] = until_s or float("inf")
-        elif host in self._bans or len(self._bans) < BANS_MAX:
-            self._bans[host] = until_s or float("inf")
+        elif (place := source_of(host)) in self._bans or len(self._bans) < BANS_MAX:
+            self._bans[place] = until_s or float("inf")
 
     def unban(self, host: str, port: int | None) -> None:
         """Accept what comes from there again."""
         if port is None:
-            self._bans.pop(host, None)
+            self._bans.pop(source_of(host), None)
         elif (ports := self._endpoints.get(host)) is not None:
             ports.pop(port, None)
             if not ports:
@@ -76,13 +78,14 @@ class SourceFilter:
             return None
         if found is _Class.DENIED:
             return Drop.DENIED
-        until_s = self._bans.get(host)
+        place = source_of(host) if ":" in host else host
+        until_s = self._bans.get(place)
         if until_s is None:
             ports = self._endpoints.get(host)
             return Drop.BANNED if ports is not None and ports.get(port, 0.0) > unix_s else None
         if until_s > unix_s:
             return Drop.BANNED
-        del self._bans[host]
+        del self._bans[place]
         return None
 
     def judge_agent(self, message: SipMessage) -> Drop | None:

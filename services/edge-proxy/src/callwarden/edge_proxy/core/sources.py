@@ -16,6 +16,7 @@ Waiting = tuple[Request, SocketAddress]
 
 UNKNOWN_S = 10.0  # A new trunk may call that long after it was made known; an event forgets sooner.
 KNOWN_MAX = 20_000  # Addresses; spoofed ones push each other out.
+NAMES_MAX = 16  # Trunks of one address.
 WAITING_MAX = 2_000  # INVITEs of 3 KB that wait a millisecond; more are challenged at once.
 # Questions about unknown addresses: a flood of spoofed ones must not reach auth.
 QUESTIONS = Rate(per_second=100, burst=200)
@@ -35,7 +36,7 @@ class Sources:
     __slots__ = ("_asked", "_bucket", "_strangers", "_trunks", "_waiting")
 
     def __init__(self) -> None:
-        self._trunks: dict[str, None] = {}
+        self._trunks: dict[str, tuple[str, ...]] = {}  # address → names, as tech prefixes tell several apart
         self._strangers: dict[str, float] = {}  # address → when to ask again
         self._asked: dict[str, list[Waiting]] = {}
         self._waiting = 0
@@ -48,6 +49,25 @@ class Sources:
     def is_trunk(self, host: str) -> bool:
         """Whether auth has said that a trunk sends from there."""
         return host in self._trunks
+
+    def is_of(self, host: str, trunk: str) -> bool:
+        """Whether auth has said that this trunk sends from there."""
+        return trunk in self._trunks.get(host, ())
+
+    def may_ask_once(self, host: str, mono_s: MonoS) -> bool:
+        """Whether to ask about this address now, within the bound for unknown ones; then tell `learn` the answer."""
+        return self.may_ask(host, mono_s) and not self._bucket.take(QUESTIONS, mono_s)
+
+    def learn(self, host: str, trunk: str, mono_s: MonoS) -> None:
+        """auth's answer: the trunk that sends from there; empty: none."""
+        if not trunk:
+            self._trunks.pop(host, None)
+            _keep(self._strangers, host, mono_s + UNKNOWN_S)
+            return
+        self._strangers.pop(host, None)
+        names = self._trunks.get(host, ())
+        if trunk not in names:
+            _keep(self._trunks, host, (trunk, *names[: NAMES_MAX - 1]))
 
     def begin(self, host: str, waiting: Waiting, mono_s: MonoS) -> SourceStep:
         """About to ask for this INVITE."""
@@ -65,16 +85,12 @@ class Sources:
         self._asked[host] = []
         return SourceStep.ASK
 
-    def end(self, host: str, is_trunk: bool | None, mono_s: MonoS) -> list[Waiting]:
-        """auth's answer, None: there was none. Returns the INVITEs that waited for it."""
+    def end(self, host: str, trunk: str | None, mono_s: MonoS) -> list[Waiting]:
+        """auth's answer as in `learn`, None: there was none. Returns the INVITEs that waited for it."""
         waiting = self._asked.pop(host, [])
         self._waiting -= len(waiting)
-        if is_trunk:
-            self._strangers.pop(host, None)
-            _keep(self._trunks, host, None)
-        elif is_trunk is not None:
-            self._trunks.pop(host, None)
-            _keep(self._strangers, host, mono_s + UNKNOWN_S)
+        if trunk is not None:
+            self.learn(host, trunk, mono_s)
         return waiting
 
     def forget(self) -> None:

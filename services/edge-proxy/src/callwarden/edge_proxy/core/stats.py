@@ -20,6 +20,7 @@ class EdgeStats:
         "decisions_dropped",
         "denied_dropped",
         "keepalives",
+        "legs_moved",
         "malformed",
         "rate_dropped",
         "refused",
@@ -49,6 +50,7 @@ class EdgeStats:
     decisions_dropped: int
     denied_dropped: int
     keepalives: int
+    legs_moved: int
     malformed: int
     rate_dropped: int
     refused: int

@@ -60,6 +60,7 @@ ANSWERS: dict[Reason, RefusalAnswer] = {
     Reason.NOT_REGISTERED: RefusalAnswer(480),
     Reason.FOREIGN_DOMAIN: RefusalAnswer(403),
     Reason.BAD_NUMBER: RefusalAnswer(484),
+    Reason.TRANSFER: RefusalAnswer(403),
     Reason.UNAVAILABLE: RefusalAnswer(503, OVERLOAD_RETRY_S),
 }
 

@@ -57,7 +57,7 @@ class RateGuardServicer(StreamServicer, rateguard_pb2_grpc.RateGuardServiceServi
                 count.messages,
                 count.wrong,
                 [
-                    EndpointReport(each.port, each.username, each.auth_failures, each.auth_successes)
+                    EndpointReport(each.port, each.username, each.auth_failures, each.auth_successes, each.address)
                     for each in count.endpoints
                 ],
                 count.verified,

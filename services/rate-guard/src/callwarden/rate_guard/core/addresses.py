@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 
 from callwarden.kernel.errors import Invalid
+from callwarden.limits.networks import SOURCE_BITS, source_of
 
 _PORT_MAX: Final = 65_535
 
@@ -15,14 +16,20 @@ def endpoint(address: str, port: int) -> str:
 
 
 def address_of(target: str) -> str:
-    """The address of an address or endpoint in canonical spelling."""
+    """The source that an address, endpoint or /64 in canonical spelling belongs to: what is counted and banned."""
+    return source_of(host_of(target))
+
+
+def host_of(target: str) -> str:
+    """The address of an address or endpoint, or the /64 itself, in canonical spelling."""
     if target.startswith("["):
         return target[1:].partition("]")[0]
     return target.partition(":")[0] if target.count(":") == 1 else target
 
 
 def parse_target(text: str) -> str:
-    """The canonical spelling of an address or endpoint that an operator wrote. Raises Invalid."""
+    """The canonical spelling of an address, /64 or endpoint that an operator wrote; an IPv6 address means its /64.
+    Raises Invalid."""
     text = text.strip()
     host, port = text, ""
     if text.startswith("["):
@@ -31,16 +38,26 @@ def parse_target(text: str) -> str:
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     if "/" in host:
+        if not port and host.endswith(f"/{SOURCE_BITS}") and ":" in host and is_address(host.partition("/")[0]):
+            return source_of(host)
         raise Invalid("a ban is for one address; for networks use the policy's spec.firewall.deny", field="address")
     try:
         address = str(unmapped(ip_address(host)))
     except ValueError:
         raise Invalid("write an IPv4 or IPv6 address, optionally with a port", field="address") from None
     if not port:
-        return address
+        return source_of(address)
     if not (port.isascii() and port.isdigit()) or not 0 < int(port[:6]) <= _PORT_MAX:
         raise Invalid("a port is a number from 1 to 65535", field="address")
     return endpoint(address, int(port))
+
+
+def is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
@@ -60,7 +77,11 @@ class Networks:
         )
 
     def __contains__(self, address: str) -> bool:
+        """Whether it is in one of them; of a /64, whether any of its addresses is."""
         try:
+            if "/" in address:
+                network = ip_network(address)
+                return any(network.version == each.version and network.overlaps(each) for each in self._networks)
             parsed = unmapped(ip_address(address.partition("%")[0]))
         except ValueError:
             return False

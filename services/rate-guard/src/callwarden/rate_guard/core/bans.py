@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from callwarden.kernel.clock import UnixS
 from callwarden.kernel.errors import Invalid
-from callwarden.rate_guard.core.addresses import Networks, address_of
+from callwarden.rate_guard.core.addresses import Networks, address_of, host_of
 from callwarden.rate_guard.core.counters import ExceededLimit
 
 PERMANENT: Final = 0.0
@@ -34,14 +34,14 @@ class Ban:
 
 def for_excess(excess: ExceededLimit, ban_s: int, never: Networks, unix_s: UnixS) -> Ban | None:
     """The ban for an exceeded limit, or None for an address that must not be banned."""
-    if address_of(excess.target) in never:
+    if host_of(excess.target) in never:
         return None
     return Ban(excess.target, excess.reason.value, excess.evidence, unix_s, unix_s + ban_s, "counter")
 
 
 def by_operator(target: str, reason: str, duration_s: int, never: Networks, unix_s: UnixS) -> Ban:
     """The ban that an operator sets; 0 seconds: permanent. Raises Invalid."""
-    if address_of(target) in never:
+    if host_of(target) in never:
         raise Invalid(f"{target} is an allowed or own address, which must not be banned", field="address")
     reason = " ".join(reason.split()) or "operator"
     if len(reason) > REASON_CHARS_MAX or not reason.isprintable():

@@ -46,11 +46,13 @@ class EndpointReport:
     username: str
     failures: int
     successes: int
+    host: str = ""
+    """The address within the report's /64; empty: the report's own."""
 
 
 @dataclass(slots=True)
 class AddressReport:
-    """What one address did since the last report. Not frozen, for speed."""
+    """What one source did since the last report: an IPv4 address or an IPv6 /64. Not frozen, for speed."""
 
     address: str
     messages: int
@@ -181,7 +183,7 @@ class AddressCounters:
         if not report.failures and not report.successes:
             return 0
         limits = self.limits
-        key = endpoint(name, report.port)
+        key = endpoint(report.host or name, report.port)
         username = report.username[:NAME_CHARS_MAX]
         failed = 0
         if not report.failures and (known := self.endpoints.peek(key)) is not None and known.known:

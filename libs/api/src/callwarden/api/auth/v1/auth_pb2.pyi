@@ -34,7 +34,9 @@ class VerifyRequest(_message.Message):
     RESPONSE_FIELD_NUMBER: _builtins.int
     SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
     CALLED_FIELD_NUMBER: _builtins.int
+    REGISTERED_FIELD_NUMBER: _builtins.int
     username: _builtins.str
+    """As sent: the user, or user@realm."""
     realm: _builtins.str
     method: _builtins.str
     """The SIP method of the request that carries the credentials."""
@@ -52,6 +54,8 @@ class VerifyRequest(_message.Message):
     source_address: _builtins.str
     called: _builtins.str
     """Of an INVITE: the called number or user, with any tech prefix; empty otherwise."""
+    registered: _builtins.bool
+    """A phone of this user is registered from there: its owner's, whatever others try."""
     def __init__(
         self,
         *,
@@ -67,10 +71,11 @@ class VerifyRequest(_message.Message):
         response: _builtins.str = ...,
         source_address: _builtins.str = ...,
         called: _builtins.str = ...,
+        registered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "called", b"called", "cnonce", b"cnonce", "method", b"method", "nonce", b"nonce", "nonce_count", b"nonce_count", "qop", b"qop", "realm", b"realm", "response", b"response", "source_address", b"source_address", "uri", b"uri", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "called", b"called", "cnonce", b"cnonce", "method", b"method", "nonce", b"nonce", "nonce_count", b"nonce_count", "qop", b"qop", "realm", b"realm", "registered", b"registered", "response", b"response", "source_address", b"source_address", "uri", b"uri", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

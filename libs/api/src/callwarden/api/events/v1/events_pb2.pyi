@@ -672,13 +672,27 @@ class DialogLeg(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     CSEQ_FIELD_NUMBER: _builtins.int
     ROUTE_SET_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    TRUNK_FIELD_NUMBER: _builtins.int
+    IS_PHONE_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
     tag: _builtins.str
     target: _builtins.str
     address: _builtins.str
     cseq: _builtins.int
+    account_id: _builtins.str
+    """Whose credentials let it speak from another address; empty: nobody's."""
+    trunk: _builtins.str
+    """The trunk by which its address is known; empty: it has credentials."""
+    is_phone: _builtins.bool
+    """Missing in records of older edges."""
     @_builtins.property
     def route_set(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses that it may speak from."""
+
     def __init__(
         self,
         *,
@@ -688,14 +702,57 @@ class DialogLeg(_message.Message):
         address: _builtins.str = ...,
         cseq: _builtins.int = ...,
         route_set: _abc.Iterable[_builtins.str] | None = ...,
+        hosts: _abc.Iterable[_builtins.str] | None = ...,
+        account_id: _builtins.str = ...,
+        trunk: _builtins.str = ...,
+        is_phone: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_phone", b"_is_phone", "is_phone", b"is_phone"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_phone", b"_is_phone", "account_id", b"account_id", "address", b"address", "cseq", b"cseq", "hosts", b"hosts", "is_phone", b"is_phone", "route_set", b"route_set", "tag", b"tag", "target", b"target", "trunk", b"trunk", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__is_phone: _TypeAlias = _typing.Literal["is_phone"]  # noqa: Y015
+    _WhichOneofArgType__is_phone: _TypeAlias = _typing.Literal["_is_phone", b"_is_phone"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_phone) -> _WhichOneofReturnType__is_phone | None: ...
+
+Global___DialogLeg: _TypeAlias = DialogLeg  # noqa: Y015
+
+@_typing.final
+class CallNews(_message.Message):
+    """Subject "edges.news": an edge tells the others of a call that one of them watches. Not kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    FROM_CALLER_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    EDGE_FIELD_NUMBER: _builtins.int
+    hold_id: _builtins.str
+    kind: _builtins.str
+    """"acknowledged", "ended" or "moved"."""
+    from_caller: _builtins.bool
+    """The side that it is of."""
+    address: _builtins.str
+    """"host port", where the side is now."""
+    edge: _builtins.str
+    """Who tells."""
+    def __init__(
+        self,
+        *,
+        hold_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        from_caller: _builtins.bool = ...,
+        address: _builtins.str = ...,
+        edge: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cseq", b"cseq", "route_set", b"route_set", "tag", b"tag", "target", b"target", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "edge", b"edge", "from_caller", b"from_caller", "hold_id", b"hold_id", "kind", b"kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DialogLeg: _TypeAlias = DialogLeg  # noqa: Y015
+Global___CallNews: _TypeAlias = CallNews  # noqa: Y015
 
 @_typing.final
 class Member(_message.Message):

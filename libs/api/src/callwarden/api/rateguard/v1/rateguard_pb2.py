@@ -26,7 +26,7 @@ from callwarden.api.access.v1 import access_pb2 as callwarden_dot_api_dot_access
 from callwarden.api.stream.v1 import stream_pb2 as callwarden_dot_api_dot_stream_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+callwarden/api/rateguard/v1/rateguard.proto\x12\x1b\x63\x61llwarden.api.rateguard.v1\x1a%callwarden/api/access/v1/access.proto\x1a%callwarden/api/stream/v1/stream.proto\"i\n\x0c\x43ountRequest\x12\x0c\n\x04\x65\x64ge\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x39\n\x06\x63ounts\x18\x03 \x03(\x0b\x32).callwarden.api.rateguard.v1.AddressCount\"\x91\x01\n\x0c\x41\x64\x64ressCount\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08messages\x18\x02 \x01(\r\x12\r\n\x05wrong\x18\x03 \x01(\r\x12=\n\tendpoints\x18\x04 \x03(\x0b\x32*.callwarden.api.rateguard.v1.EndpointCount\x12\x10\n\x08verified\x18\x05 \x01(\x08\"r\n\rEndpointCount\x12\x0c\n\x04port\x18\x01 \x01(\r\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x15\n\rauth_failures\x18\x03 \x01(\r\x12\x16\n\x0e\x61uth_successes\x18\x04 \x01(\r\x12\x12\n\nchallenges\x18\x05 \x01(\r\"\x1f\n\nCountReply\x12\x11\n\tnot_owned\x18\x01 \x03(\t\"\x11\n\x0fListBansRequest\"D\n\rListBansReply\x12\x33\n\x04\x62\x61ns\x18\x01 \x03(\x0b\x32%.callwarden.api.rateguard.v1.BanEntry\"k\n\x08\x42\x61nEntry\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08\x65vidence\x18\x03 \x01(\t\x12\x0f\n\x07since_s\x18\x04 \x01(\x01\x12\x0f\n\x07until_s\x18\x05 \x01(\x01\x12\n\n\x02\x62y\x18\x06 \x01(\t\"D\n\rAddBanRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nduration_s\x18\x03 \x01(\r\"A\n\x0b\x41\x64\x64\x42\x61nReply\x12\x32\n\x03\x62\x61n\x18\x01 \x01(\x0b\x32%.callwarden.api.rateguard.v1.BanEntry\"1\n\x11RemoveBansRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"\"\n\x0fRemoveBansReply\x12\x0f\n\x07removed\x18\x01 \x03(\t2\x97\x04\n\x10RateGuardService\x12\x62\n\x05\x43ount\x12).callwarden.api.rateguard.v1.CountRequest\x1a\'.callwarden.api.rateguard.v1.CountReply\"\x05\xf2\xd4\x18\x01\x01\x12U\n\x06Stream\x12\x1f.callwarden.api.stream.v1.Frame\x1a\x1f.callwarden.api.stream.v1.Frame\"\x05\xf2\xd4\x18\x01\x01(\x01\x30\x01\x12k\n\x08ListBans\x12,.callwarden.api.rateguard.v1.ListBansRequest\x1a*.callwarden.api.rateguard.v1.ListBansReply\"\x05\xf2\xd4\x18\x01\t\x12g\n\x06\x41\x64\x64\x42\x61n\x12*.callwarden.api.rateguard.v1.AddBanRequest\x1a(.callwarden.api.rateguard.v1.AddBanReply\"\x07\xf2\xd4\x18\x03\x01\x08\t\x12r\n\nRemoveBans\x12..callwarden.api.rateguard.v1.RemoveBansRequest\x1a,.callwarden.api.rateguard.v1.RemoveBansReply\"\x06\xf2\xd4\x18\x02\x08\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+callwarden/api/rateguard/v1/rateguard.proto\x12\x1b\x63\x61llwarden.api.rateguard.v1\x1a%callwarden/api/access/v1/access.proto\x1a%callwarden/api/stream/v1/stream.proto\"i\n\x0c\x43ountRequest\x12\x0c\n\x04\x65\x64ge\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x39\n\x06\x63ounts\x18\x03 \x03(\x0b\x32).callwarden.api.rateguard.v1.AddressCount\"\x91\x01\n\x0c\x41\x64\x64ressCount\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08messages\x18\x02 \x01(\r\x12\r\n\x05wrong\x18\x03 \x01(\r\x12=\n\tendpoints\x18\x04 \x03(\x0b\x32*.callwarden.api.rateguard.v1.EndpointCount\x12\x10\n\x08verified\x18\x05 \x01(\x08\"\x83\x01\n\rEndpointCount\x12\x0c\n\x04port\x18\x01 \x01(\r\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x15\n\rauth_failures\x18\x03 \x01(\r\x12\x16\n\x0e\x61uth_successes\x18\x04 \x01(\r\x12\x12\n\nchallenges\x18\x05 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\"\x1f\n\nCountReply\x12\x11\n\tnot_owned\x18\x01 \x03(\t\"\x11\n\x0fListBansRequest\"D\n\rListBansReply\x12\x33\n\x04\x62\x61ns\x18\x01 \x03(\x0b\x32%.callwarden.api.rateguard.v1.BanEntry\"k\n\x08\x42\x61nEntry\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08\x65vidence\x18\x03 \x01(\t\x12\x0f\n\x07since_s\x18\x04 \x01(\x01\x12\x0f\n\x07until_s\x18\x05 \x01(\x01\x12\n\n\x02\x62y\x18\x06 \x01(\t\"D\n\rAddBanRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nduration_s\x18\x03 \x01(\r\"A\n\x0b\x41\x64\x64\x42\x61nReply\x12\x32\n\x03\x62\x61n\x18\x01 \x01(\x0b\x32%.callwarden.api.rateguard.v1.BanEntry\"1\n\x11RemoveBansRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"\"\n\x0fRemoveBansReply\x12\x0f\n\x07removed\x18\x01 \x03(\t2\x97\x04\n\x10RateGuardService\x12\x62\n\x05\x43ount\x12).callwarden.api.rateguard.v1.CountRequest\x1a\'.callwarden.api.rateguard.v1.CountReply\"\x05\xf2\xd4\x18\x01\x01\x12U\n\x06Stream\x12\x1f.callwarden.api.stream.v1.Frame\x1a\x1f.callwarden.api.stream.v1.Frame\"\x05\xf2\xd4\x18\x01\x01(\x01\x30\x01\x12k\n\x08ListBans\x12,.callwarden.api.rateguard.v1.ListBansRequest\x1a*.callwarden.api.rateguard.v1.ListBansReply\"\x05\xf2\xd4\x18\x01\t\x12g\n\x06\x41\x64\x64\x42\x61n\x12*.callwarden.api.rateguard.v1.AddBanRequest\x1a(.callwarden.api.rateguard.v1.AddBanReply\"\x07\xf2\xd4\x18\x03\x01\x08\t\x12r\n\nRemoveBans\x12..callwarden.api.rateguard.v1.RemoveBansRequest\x1a,.callwarden.api.rateguard.v1.RemoveBansReply\"\x06\xf2\xd4\x18\x02\x08\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,24 +47,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COUNTREQUEST']._serialized_end=259
   _globals['_ADDRESSCOUNT']._serialized_start=262
   _globals['_ADDRESSCOUNT']._serialized_end=407
-  _globals['_ENDPOINTCOUNT']._serialized_start=409
-  _globals['_ENDPOINTCOUNT']._serialized_end=523
-  _globals['_COUNTREPLY']._serialized_start=525
-  _globals['_COUNTREPLY']._serialized_end=556
-  _globals['_LISTBANSREQUEST']._serialized_start=558
-  _globals['_LISTBANSREQUEST']._serialized_end=575
-  _globals['_LISTBANSREPLY']._serialized_start=577
-  _globals['_LISTBANSREPLY']._serialized_end=645
-  _globals['_BANENTRY']._serialized_start=647
-  _globals['_BANENTRY']._serialized_end=754
-  _globals['_ADDBANREQUEST']._serialized_start=756
-  _globals['_ADDBANREQUEST']._serialized_end=824
-  _globals['_ADDBANREPLY']._serialized_start=826
-  _globals['_ADDBANREPLY']._serialized_end=891
-  _globals['_REMOVEBANSREQUEST']._serialized_start=893
-  _globals['_REMOVEBANSREQUEST']._serialized_end=942
-  _globals['_REMOVEBANSREPLY']._serialized_start=944
-  _globals['_REMOVEBANSREPLY']._serialized_end=978
-  _globals['_RATEGUARDSERVICE']._serialized_start=981
-  _globals['_RATEGUARDSERVICE']._serialized_end=1516
+  _globals['_ENDPOINTCOUNT']._serialized_start=410
+  _globals['_ENDPOINTCOUNT']._serialized_end=541
+  _globals['_COUNTREPLY']._serialized_start=543
+  _globals['_COUNTREPLY']._serialized_end=574
+  _globals['_LISTBANSREQUEST']._serialized_start=576
+  _globals['_LISTBANSREQUEST']._serialized_end=593
+  _globals['_LISTBANSREPLY']._serialized_start=595
+  _globals['_LISTBANSREPLY']._serialized_end=663
+  _globals['_BANENTRY']._serialized_start=665
+  _globals['_BANENTRY']._serialized_end=772
+  _globals['_ADDBANREQUEST']._serialized_start=774
+  _globals['_ADDBANREQUEST']._serialized_end=842
+  _globals['_ADDBANREPLY']._serialized_start=844
+  _globals['_ADDBANREPLY']._serialized_end=909
+  _globals['_REMOVEBANSREQUEST']._serialized_start=911
+  _globals['_REMOVEBANSREQUEST']._serialized_end=960
+  _globals['_REMOVEBANSREPLY']._serialized_start=962
+  _globals['_REMOVEBANSREPLY']._serialized_end=996
+  _globals['_RATEGUARDSERVICE']._serialized_start=999
+  _globals['_RATEGUARDSERVICE']._serialized_end=1534
 # @@protoc_insertion_point(module_scope)

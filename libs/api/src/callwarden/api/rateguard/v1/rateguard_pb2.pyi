@@ -94,12 +94,15 @@ class EndpointCount(_message.Message):
     AUTH_FAILURES_FIELD_NUMBER: _builtins.int
     AUTH_SUCCESSES_FIELD_NUMBER: _builtins.int
     CHALLENGES_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     port: _builtins.int
     username: _builtins.str
     auth_failures: _builtins.int
     auth_successes: _builtins.int
     challenges: _builtins.int
     """Challenges sent that no credentials have followed yet."""
+    address: _builtins.str
+    """The address within the count's /64; empty: the count's own."""
     def __init__(
         self,
         *,
@@ -108,10 +111,11 @@ class EndpointCount(_message.Message):
         auth_failures: _builtins.int = ...,
         auth_successes: _builtins.int = ...,
         challenges: _builtins.int = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_failures", b"auth_failures", "auth_successes", b"auth_successes", "challenges", b"challenges", "port", b"port", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "auth_failures", b"auth_failures", "auth_successes", b"auth_successes", "challenges", b"challenges", "port", b"port", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

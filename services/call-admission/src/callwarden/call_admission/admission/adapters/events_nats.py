@@ -189,18 +189,24 @@ class ConsumerProgress:
     def __init__(self, bus: Bus, clock: Clock) -> None:
         self._bus = bus
         self._clock = clock
+        self._losses = bus.losses
         self._connected_since_s = clock.mono_s()
-        bus.on_reconnect(self._reconnected)
-
-    async def _reconnected(self) -> None:
-        self._connected_since_s = self._clock.mono_s()
 
     async def heard_until(self) -> UnixS | None:
-        if not self._bus.connected or self._clock.mono_s() < self._connected_since_s + SPOOLS_EMPTY_S:
+        if not self._is_steady():
             return None
         asked_at_s = self._clock.unix_s()
         waiting = await self._bus.waiting(Stream.CALLS, DURABLE)
-        return asked_at_s if waiting == 0 and self._bus.connected else None
+        return asked_at_s if waiting == 0 and self._is_steady() else None
+
+    def _is_steady(self) -> bool:
+        """Whether the connection has stood for so long that edges have sent what they had spooled."""
+        mono_s = self._clock.mono_s()
+        # It may have been lost and made again since the last look.
+        if not self._bus.connected or self._losses != self._bus.losses:
+            self._losses, self._connected_since_s = self._bus.losses, mono_s
+            return False
+        return mono_s >= self._connected_since_s + SPOOLS_EMPTY_S
 
 
 class NatsNotifier:

@@ -21,7 +21,7 @@ from callwarden.common.logs import get_logger
 from callwarden.kernel.clock import Clock, UnixS
 from callwarden.kernel.errors import CallwardenError
 from callwarden.kernel.verdict import Reason
-from callwarden.limits.networks import network_of
+from callwarden.limits.networks import source_of
 
 log = get_logger(__name__)
 
@@ -92,14 +92,14 @@ class CallWatch:
         called = "" if local else digits_of(destination)
         calling = digits_of(caller_number)
         fresh = bool(called) and self.stats.is_fresh(account_id, called, self._clock.mono_s())
-        self.pending.ended(account_id, called, calling, talk_s, sip_status, fresh=fresh, source=network_of(source))
+        self.pending.ended(account_id, called, calling, talk_s, sip_status, fresh=fresh, source=source_of(source))
 
     def refused(self, account_id: UUID, destination: str, reason: Reason, *, local: bool, source: str = "") -> None:
         """A call from an address that was refused just now."""
         if reason in ATTACKS and not local:
             called = digits_of(destination)
             if called:
-                self.pending.attacked(account_id, called, network_of(source))
+                self.pending.attacked(account_id, called, source_of(source))
 
     # ------------------------------------------------------------------ telling, adding, listing
 
