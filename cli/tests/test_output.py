@@ -93,6 +93,13 @@ def test_an_explanation_shows_every_rule_with_its_numbers_and_marks_the_one_that
     assert line("→").strip() == "→ lines: All lines are in use (SIP 486)"
 
 
+def test_seconds_are_shown_as_a_clock_shows_them_without_their_unit() -> None:
+    bound = pb.RuleVerdict(rule="duration", mode="enforce", verdict="pass", counter="seconds", limit=7_200)
+    text = shown(explanation.render("abc@x", pb.ExplainReply(decisions=[pb.Decision(outcome="admit", rules=[bound])])))
+    assert "duration  0:00, limit 2:00:00" in text
+    assert "seconds" not in text
+
+
 def test_rules_that_do_not_apply_share_a_line_for_each_reason_unless_all_are_wanted() -> None:
     names = [f"rule_{number}" for number in range(20)]
     decision = pb.Decision(

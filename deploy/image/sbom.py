@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-# May be shipped with Apache-2.0, as they are: what there is. Whoever brings another one looks at it and adds it.
+# May be shipped with Apache-2.0, as they are: what there is. A change that brings another one adds it here.
 ALLOWED: Final = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT", "MIT-0", "PSF-2.0", "Python-2.0"}
 # In the words of PyPI's classifiers, which CycloneDX doesn't know.
 CLASSIFIERS: Final = {"License :: OSI Approved :: Apache Software License": "Apache-2.0"}
@@ -41,7 +41,7 @@ def describe(member: str, app: Path, *options: str) -> dict[str, Any]:
 
 
 def mend(bom: dict[str, Any]) -> None:
-    """Licences as SPDX names them, and no folder of whoever made it. Unlicensed if one isn't ALLOWED."""
+    """Licences as SPDX names them, and no folder of the machine that made it. Unlicensed if one isn't ALLOWED."""
     for component in bom["components"]:
         licences = [{"license": {"id": UNDECLARED[component["name"]]}}] if component["name"] in UNDECLARED else []
         for each in component.get("licenses", ()):

@@ -27,7 +27,7 @@ name, or one of these:
 | role | who |
 | --- | --- |
 | `security-policy` | the Kubernetes operator |
-| `admin` | whoever runs the `callwarden` command |
+| `admin` | the operator who runs the `callwarden` command |
 | `monitor` | what asks for gRPC health, and nothing else |
 
 How a caller proves its role:

@@ -158,7 +158,8 @@ def _rule(rule: "RuleVerdict", currency: str) -> tuple[Text, ...]:
     if rule.counter and rule.verdict != "skip" and (rule.value or rule.limit):
         value, limit = (_amount(number, rule.counter, currency) for number in (rule.value, rule.limit))
         # For credit, the limit is the least that the call needs.
-        numbers = f"{rule.counter} {value}, {'needed' if rule.counter == 'credit' else 'limit'} {limit}"
+        counted = "" if rule.counter == "seconds" else f"{rule.counter} "  # the clock's form says so
+        numbers = f"{counted}{value}, {'needed' if rule.counter == 'credit' else 'limit'} {limit}"
     dim = output.DIM if rule.verdict == "skip" else ""
     return (
         Text(sign, style=colour),

@@ -142,7 +142,7 @@ def run(arguments: Sequence[str] | None = None, *, program: str = "callwarden") 
     except (typer.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
-        # Whoever read us (`| head`) has enough; closing standard output again at exit must not complain either.
+        # The reader (`| head`) has enough; closing standard output again at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:

@@ -141,7 +141,7 @@ CHECKS: Final = (
             "deploy/secret-in-environment",
             _HIGH,
             "Secrets are given by reference",
-            "Whoever may look at a Deployment reads its variables; a Secret has rights of its own.",
+            "A user who may read a Deployment reads its variables; a Secret has rights of its own.",
             _HARDENING,
         ),
         credentials.secret_in_environment,

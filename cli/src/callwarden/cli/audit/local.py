@@ -77,7 +77,7 @@ ROLE: Final = AuditRule(
     "local/database-role",
     AuditSeverity.MEDIUM,
     "The services' database role has the least rights",
-    "Whoever breaks into one service can change what all others keep, the ledger too.",
+    "An attacker who breaks into one service can change what all others keep, the ledger too.",
     ("db-roles",),
 )
 DATABASE_TLS: Final = AuditRule(

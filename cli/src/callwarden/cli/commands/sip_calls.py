@@ -86,7 +86,8 @@ async def _place(uri: str, *, user: str, password: str, realm: str, edge: tuple[
                 await placed.hang_up()
                 ended = "hung up"
             output.echo(
-                f"{ended} after {placed.talked_s:.1f} s; `callwarden explain {placed.call_id}` shows the record"
+                f"{ended} after {placed.talked_s:.1f} s of talk, which count as begun seconds; "
+                f"`callwarden explain {placed.call_id}` shows the record"
             )
         finally:
             mine.release()

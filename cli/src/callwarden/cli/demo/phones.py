@@ -79,7 +79,7 @@ class BaresipCall:
         return self.status
 
     async def closed(self, timeout_s: float = 30.0) -> None:
-        """Wait for its end, whoever ends it. PhoneFailed if it doesn't come."""
+        """Wait for its end, by either side. PhoneFailed if it doesn't come."""
         if not await self.ends_within(timeout_s):
             raise PhoneFailed(f"the call of {self.phone.user} didn't end within {timeout_s:g} s")
 

@@ -117,7 +117,7 @@ class Child:
         return self._exited.result() if self._exited.done() else None
 
     async def wait(self) -> int:
-        """Wait for its end, whoever causes it; the return code."""
+        """Wait for its end, whatever causes it; the return code."""
         return await asyncio.shield(self._exited)
 
     def send(self, number: signal.Signals) -> None:

@@ -63,8 +63,8 @@ class Guard(Protocol):
     """rate-guard."""
 
     async def report(self, reports: list[EdgeAddressReport]) -> None:
-        """Give the sums to whoever counts each address. Never raises for the network: what can't be told is counted
-        as lost, and the edge's own limits hold."""
+        """Pass the sums on to the service that counts each address. Never raises for the network: what
+        can't be sent is counted as lost, and the edge's own limits apply."""
         ...
 
     async def ban(self, scanner: ScannerSeen) -> None:

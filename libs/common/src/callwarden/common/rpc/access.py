@@ -13,7 +13,7 @@ from google.protobuf.descriptor import MethodDescriptor
 
 from callwarden.api.access.v1 import access_pb2
 
-METHODS_MAX: Final = 1_024  # that are remembered; we have a hundred, and whoever asks for others isn't ours
+METHODS_MAX: Final = 1_024  # that are remembered; we have a hundred, and a caller of others isn't ours
 
 
 def _name(role: int) -> str:

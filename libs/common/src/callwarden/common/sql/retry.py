@@ -28,10 +28,23 @@ ATTEMPTS_MAX: Final = 8  # With jittered pauses, ten writers on one row all got 
 PAUSE_FIRST_S: Final = 0.002  # about one transaction
 PAUSE_MAX_S: Final = 0.1
 
-# SQLSTATE classes that mean "not now" rather than "wrong": connection exceptions, insufficient resources, operator
-# intervention (shutdown, starting up). PostgreSQL appendix A.
-_UNAVAILABLE_CLASSES: Final = ("08", "53", "57")
-_CLOSED: Final = re.compile(r"clos(ed|ing)")
+# SQLSTATEs, or their classes, that mean "not now" rather than "wrong": connection exceptions, insufficient resources,
+# operator intervention (shutdown, starting up), system errors (its disk), and the time-outs by which the server closes
+# a connection amid a transaction. PostgreSQL appendix A.
+_UNAVAILABLE_STATES: Final = ("08", "53", "57", "58", "25P03", "25P04")
+# asyncpg's InterfaceError and InternalClientError are a connection or pool that is gone, or a mistake of ours such as a
+# wrong number of arguments: only their text distinguishes them. "Another operation" is what a statement meets between
+# the server's last word and the end of the connection.
+_GONE: Final = re.compile(r"clos(ed|ing)|released back|another operation|waiter is |unknown protocol state")
+_GONE_TYPES: Final = (
+    OSError,  # connection refused or reset, name not resolved, no answer in time (TimeoutError)
+    EOFError,  # amid a message
+    asyncio.InvalidStateError,  # an answer and the end of the connection at once
+    asyncpg.FatalPostgresError,
+    sqlalchemy.exc.TimeoutError,
+    sqlalchemy.exc.ResourceClosedError,
+    sqlalchemy.exc.PendingRollbackError,  # after a connection that was lost inside a transaction
+)
 
 RETRIES = Metric(
     "callwarden_sql_retries_total",
@@ -57,19 +70,24 @@ def sqlstate_of(error: BaseException) -> str:
     return str(getattr(error, "sqlstate", None) or "")
 
 
+def _driver_error(error: BaseException) -> BaseException:
+    """The error of asyncpg that SQLAlchemy has put two of its own around, or the error itself."""
+    if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
+
+
 def translated(error: BaseException) -> CallwardenError | None:
     """Unavailable if the database could not be reached, OutcomeUnknown if it does not know the outcome of
     it, None if the error is about what was asked."""
     if sqlstate_of(error) == COMPLETION_UNKNOWN:
         return OutcomeUnknown("the database doesn't know whether it was written")
+    driver = _driver_error(error)
     away = (
-        # Connection refused or reset, name not resolved, no answer in time (TimeoutError is an OSError).
-        isinstance(error, OSError | sqlalchemy.exc.TimeoutError)
+        isinstance(driver, _GONE_TYPES)
         or (isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated)
-        or sqlstate_of(error).startswith(_UNAVAILABLE_CLASSES)
-        # asyncpg's InterfaceError is a closed connection or pool, or a mistake of ours such as a wrong number of
-        # arguments: only its text distinguishes them.
-        or (isinstance(error, asyncpg.InterfaceError) and _CLOSED.search(str(error)) is not None)
+        or sqlstate_of(driver).startswith(_UNAVAILABLE_STATES)
+        or (isinstance(driver, asyncpg.InterfaceError | asyncpg.InternalClientError) and _GONE.search(str(driver)))
     )
     return Unavailable("the database is not available") if away else None
 

@@ -28,7 +28,7 @@ class ManagedResources:
         return [ManagedResource.of(self._kind, body) for body in await self._cluster.list(self._plural)]
 
     def is_held(self, resource: ManagedResource) -> bool:
-        """Whether the service may have something of it. A finalizer alone doesn't say so: whoever may create a resource
+        """Whether the service may have something of it. A finalizer alone doesn't say so: the author of a resource
         may write one, and by deleting it would remove what belongs to others. Only the operator may write status."""
         return self._finalizer in resource.finalizers and resource.was_held
 

@@ -69,7 +69,7 @@ class ListSide(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ListHead:
-    """What is known of a list without its entries. `trunks`: it holds for calls by these, whoever's they are."""
+    """What is known of a list without its entries. `trunks`: it applies to calls by these, of any account."""
 
     name: str
     version: int = 0

@@ -43,8 +43,8 @@ def merged(usages: Sequence[Usage]) -> Usage:
 
 
 def correct(usages: Sequence[Usage], day: date, micros: int) -> None:
-    """A call that began on that day has cost so much more (or less) than it was settled at: counted by whoever of them
-    counts that day and month, and never below nothing. What was charged in all stays: a correction is no charge."""
+    """A call that began on that day has cost so much more (or less) than it was settled at: counted by those of them
+    that count that day and month, and never below nothing. What was charged in all stays: a correction is no charge."""
     for key, spans_of in (
         (day.toordinal(), [usage.days for usage in usages]),
         (day.year * 12 + day.month - 1, [usage.months for usage in usages]),

@@ -23,7 +23,8 @@ ADDRESS_TTL_S = 3_600.0  # The longest default window.
 VERIFIED_S = 3_600.0  # How long a round trip tells who is there: phones register as often.
 # Of one known address that is over a limit: ten times what a busy carrier sends, and 15 % of a core.
 KNOWN_RATE = Rate(per_second=2_000, burst=4_000)
-# Of all unknown addresses together that sent too much nonsense: whoever was only named as sender still gets an answer.
+# Of all unknown addresses together that sent too much nonsense: an address that was only named as sender still gets
+# an answer.
 STRANGERS_RATE = Rate(per_second=200, burst=400)
 WIDE_SHARE = 16  # Limits of a /48 in those of one address: a household has few /64s, an office a dozen.
 ENDPOINTS_MAX = 256  # Ports and user names of one address in one report; an attacker invents names without end.

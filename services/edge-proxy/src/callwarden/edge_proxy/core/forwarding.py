@@ -46,7 +46,7 @@ def forward(
     """A copy of the request for its next hop.
 
     `uri` is its Request-URI there; `cookie` makes a Record-Route; `branch` is given where no transaction is (16.11).
-    `trusted`: a peer sent it, who may say who somebody is; None: whoever sent the datagram that is being worked on.
+    `trusted`: a peer sent it that may assert identities; None: the sender of the present datagram decides.
     """
     proxy = context.proxy
     copy = request.copy()

@@ -139,7 +139,7 @@ class NumberLists:
         return deleted
 
     async def check(self, number: str) -> tuple[list[ListSearch], list[Listed]]:
-        """Every list that a number is on, whoever uses it, and what it is listed as for a time. Raises Invalid,
+        """Every list that a number is on, used or not, and what it is listed as for a time. Raises Invalid,
         Unavailable."""
         digits = digits_of(number)
         if not digits:

@@ -322,8 +322,8 @@ async def _correct_shards(connection: AsyncConnection, shards: Sequence[Row[Any]
 
 
 async def _correct_reseller(connection: AsyncConnection, reseller_id: UUID, day: date, micros: int) -> None:
-    """What the reseller's accounts have spent: that of the account's reseller now, whoever it was then. Its credit is
-    no balance that changes; what all calls have cost counts against it."""
+    """What the reseller's accounts have spent: that of the account's present reseller, even if it
+    had another one then. Its credit is no balance that changes; what all calls have cost counts against it."""
     rows = await _counters(connection, reseller_id)
     usages = [usage_from(row.usage) for row in rows]
     correct(usages, day, micros)

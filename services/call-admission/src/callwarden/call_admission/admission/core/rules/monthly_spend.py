@@ -61,7 +61,7 @@ def _measure(snapshot: Snapshot) -> CountedLimit | None:
 
 
 def monthly(account: Account, counted: CounterView, snapshot: Snapshot, source: str) -> CountedLimit | None:
-    """The limit of whoever is counted there (an account, a reseller) in the month of the call; None: it has none."""
+    """The limit of the account or reseller that is counted there, in the month of the call; None: it has none."""
     day = snapshot.day
     month = day.year * 12 + day.month - 1
     limit = (counted.total or counted.usage).monthly_limit(account, month)
