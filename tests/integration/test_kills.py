@@ -46,6 +46,7 @@ REALM: Final = "kills"
 SETUP_S: Final = 6
 SLICE_S: Final = 2
 EXPIRY_MARGIN_S: Final = 10  # call-admission's own, past what is granted
+LIFE_S: Final = SLICE_S + 1 + EXPIRY_MARGIN_S  # No hold lapses sooner: that of a call answered at once, never extended.
 UNDER_KILLS: Final = [race for race in RACES if race.general is None and not race.in_a_moment]
 POLICY: Final = f"""
 apiVersion: callwarden.io/v1
@@ -253,6 +254,10 @@ class Written:
     """Sum of the ledger's entries by account."""
     spent: Mapping[str, int]
     """The days' counters by account."""
+    corrected: Mapping[str, int]
+    """Micros that a late end has added to what a call was recorded with."""
+    late: set[str]
+    """Calls that were charged when their holds may have lapsed: what they held was free for others until then."""
 
 
 async def read_books(database_url: str) -> Written:
@@ -262,17 +267,26 @@ async def read_books(database_url: str) -> Written:
         records = await connection.fetch(
             "SELECT id::text, account_id::text, price_micros, duration_s, reason, answered_at FROM cdr"
         )
+        late = await connection.fetch(
+            "SELECT cdr.id::text FROM cdr JOIN ledger_entry AS e ON e.reference = cdr.id::text"
+            " WHERE e.created_at > cdr.started_at + make_interval(secs => $1)",
+            LIFE_S,
+        )
         entries = await connection.fetch("SELECT account_id::text, kind, reference, amount_micros FROM ledger_entry")
         days = await connection.fetch("SELECT account_id::text, spent_micros FROM spend_day")
     finally:
         await connection.close()
-    books = Written({row["id"]: row for row in accounts}, {}, {}, Counter(), Counter())
+    books = Written(
+        {row["id"]: row for row in accounts}, {}, {}, Counter(), Counter(), Counter(), {row["id"] for row in late}
+    )
     for row in records:
         books.records.setdefault(row["id"], []).append(row)  # type: ignore[attr-defined]
     for row in entries:
         books.entries[row["account_id"]] += row["amount_micros"]  # type: ignore[index]
         if row["kind"] == "call":
             books.charges.setdefault(row["reference"], []).append(-row["amount_micros"])  # type: ignore[attr-defined]
+        elif row["kind"] == "correction":
+            books.corrected[row["reference"]] -= row["amount_micros"]  # type: ignore[index]
     for row in days:
         books.spent[row["account_id"]] += row["spent_micros"]  # type: ignore[index]
     return books
@@ -284,22 +298,26 @@ def sums_are_right(load: Load, books: Written, audit: admission_pb2.AuditLedgerR
     assert audit.held_sum_micros == audit.hold_rows_sum_micros == 0
     for holder in load.holders:
         account = books.accounts[holder.id]
-        cost = sum(
-            record["price_micros"]
-            for records in books.records.values()
+        costs = {
+            call: record["price_micros"] + books.corrected.get(call, 0)
+            for call, records in books.records.items()
             for record in records
             if record["account_id"] == holder.id
-        )
+        }
+        cost = sum(costs.values())
         assert account["held_micros"] == 0
         assert account["balance_micros"] == books.entries[holder.id] == holder.credit_micros - cost
         assert account["balance_micros"] >= 0
         assert books.spent.get(holder.id, 0) == cost
         if holder.daily_micros is not None:
-            assert cost <= holder.daily_micros
+            # By no more than lapsed calls have cost in the end (docs/decisions/0012-late-ends.md).
+            assert cost <= holder.daily_micros + sum(costs[call] for call in books.late & costs.keys())
 
 
 def calls_are_right(load: Load, books: Written) -> None:
     """Every admitted call has one record and one charge, for as long as it talked; no other call has any."""
+    # A prepaid account pays a lapsed call with what it has left.
+    prepaid = {holder.id for holder in load.holders if holder.kind == "credit"}
     for call, _ in load.calls:
         records = books.records.get(call.hold_id, [])
         charges = books.charges.get(call.hold_id, [])
@@ -313,12 +331,15 @@ def calls_are_right(load: Load, books: Written) -> None:
         told_s = load.told.get(call.hold_id)
         if record["reason"] == "expired":
             # Of what was never told, or came too late: all that was granted, if it was answered.
-            assert record["price_micros"] == record["duration_s"] * SECOND_MICROS
+            assert record["price_micros"] <= record["duration_s"] * SECOND_MICROS
+            assert record["price_micros"] == record["duration_s"] * SECOND_MICROS or record["account_id"] in prepaid
             assert record["answered_at"] is not None or not record["duration_s"]
         else:
             assert told_s is not None
             assert record["duration_s"] == told_s
-            assert record["price_micros"] == told_s * SECOND_MICROS
+            price_micros = record["price_micros"] + books.corrected.get(call.hold_id, 0)
+            assert price_micros <= told_s * SECOND_MICROS
+            assert price_micros == told_s * SECOND_MICROS or record["account_id"] in prepaid
 
 
 async def every_line_is_there(track: Track, holder: Holder) -> None:
