@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
@@ -132,6 +133,58 @@ def test_the_minimum_is_charged_until_the_talk_time_passes_it() -> None:
     assert affordable_s(price, START_S, 50_000, 100) == 5
 
 
+HOURLY = Price(  # rate 1.003 for an hour, by windows and groups that a call of 100 s crosses
+    "EUR",
+    tuple(
+        Window(from_s, (RateGroup(0, 1_003_000, 3_600), RateGroup(30, 1_003_000, 3_600, 10)))
+        for from_s in (0, START_S + 20, START_S + 50, START_S + 70)
+    ),
+)
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize(
+    ("method", "decimals", "expected"),
+    # 100 s are 0.027861 and a ninth of a micro.
+    [("up", 2, 30_000), ("middle", 2, 30_000), ("down", 2, 20_000), ("up", 6, 27_862), ("down", 6, 27_861)],
+)
+def test_crossing_windows_and_groups_of_one_rate_changes_no_cent(method: str, decimals: int, expected: int) -> None:
+    assert cost(replace(HOURLY, rounding=Rounding(RoundingMethod(method), decimals)), START_S, 100) == expected
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize(
+    ("method", "decimals", "expected"),
+    [
+        ("up", 2, ("0.10", "0.11", "0.02")),
+        ("middle", 2, ("0.09", "0.11", "0.02")),
+        ("down", 2, ("0.09", "0.10", "0.01")),
+        ("up", 0, ("1", "1", "1")),
+        ("middle", 0, ("0", "0", "0")),
+    ],
+)
+def test_fee_and_minimum_are_rounded_with_the_rest(method: str, decimals: int, expected: tuple[str, ...]) -> None:
+    rounding = Rounding(RoundingMethod(method), decimals)
+    fee = _simple("0.06", fee="0.0911", rounding=rounding)  # 3 s: 0.0941
+    both = _simple("0.06", fee="0.0955", minimum_micros=1, rounding=rounding)  # 10 s: 0.1055
+    minimum = _simple("0.06", minimum_micros=parse_amount("0.015"), rounding=rounding)  # 3 s: 0.003
+    found = cost(fee, START_S, 3), cost(both, START_S, 10), cost(minimum, START_S, 3)
+    assert found == tuple(parse_amount(amount) for amount in expected)
+
+
+@pytest.mark.cases
+def test_money_just_short_of_the_rounded_total_buys_nothing() -> None:
+    price = _simple("0.06", fee="0.0911", rounding=Rounding(RoundingMethod.UP, 2))
+    assert affordable_s(price, START_S, 99_999, 100) == 0
+    assert affordable_s(price, START_S, 100_000, 100) == 8  # 8 s: 0.0991
+    assert affordable_s(replace(price, free_s=60), START_S, 99_999, 100) == 0
+
+
+def test_rounding_up_does_not_pass_the_maximum() -> None:
+    price = _simple("1", maximum_micros=625_000, rounding=Rounding(RoundingMethod.UP, 2))
+    assert cost(price, START_S, 3_600) == 625_000
+
+
 def test_an_increment_begun_in_one_window_is_charged_by_it_to_its_end() -> None:
     price = Price(
         "EUR",
@@ -223,17 +276,14 @@ def _by_the_book(price: Price, at_s: int, duration_s: int) -> tuple[int, int]:
     """Cost and billed seconds, increment by increment in fractions, with nothing in common with the code tested."""
     if duration_s == 0:
         return 0, 0
-    increments: dict[tuple[int, int], Fraction] = {}
+    first = max(i for i, window in enumerate(price.windows) if i == 0 or window.from_s <= at_s)
+    total = Fraction(price.windows[first].connect_fee_micros)
     position_s = 0
     while position_s < duration_s - price.free_s:
         moment_s = at_s + price.free_s + position_s
-        window_index = max(i for i, window in enumerate(price.windows) if i == 0 or window.from_s <= moment_s)
-        window = price.windows[window_index]
-        group_index = max(i for i, group in enumerate(window.groups) if group.start_s <= position_s)
-        group = window.groups[group_index]
-        increment = Fraction(group.rate_micros * group.increment_s, group.unit_s)
-        key = (window_index, group_index)
-        increments[key] = increments.get(key, Fraction(0)) + increment
+        window = price.windows[max(i for i, window in enumerate(price.windows) if i == 0 or window.from_s <= moment_s)]
+        group = window.groups[max(i for i, group in enumerate(window.groups) if group.start_s <= position_s)]
+        total += Fraction(group.rate_micros * group.increment_s, group.unit_s)
         position_s += group.increment_s
     quantum = 10 ** (6 - price.rounding.decimals)
     rounded = {
@@ -241,10 +291,8 @@ def _by_the_book(price: Price, at_s: int, duration_s: int) -> tuple[int, int]:
         RoundingMethod.DOWN: floor,
         RoundingMethod.MIDDLE: lambda value: floor(value + Fraction(1, 2)),
     }[price.rounding.method]
-    first = max(i for i, window in enumerate(price.windows) if i == 0 or window.from_s <= at_s)
-    total = price.windows[first].connect_fee_micros + sum(rounded(x / quantum) * quantum for x in increments.values())
-    total = max(total, price.minimum_micros)
-    return (total if price.maximum_micros is None else min(total, price.maximum_micros)), position_s
+    micros = rounded(max(total, Fraction(price.minimum_micros)) / quantum) * quantum
+    return (micros if price.maximum_micros is None else min(micros, price.maximum_micros)), position_s
 
 
 @given(prices(), seconds)

@@ -263,6 +263,8 @@ Global___RateGroup: _TypeAlias = RateGroup  # noqa: Y015
 
 @_typing.final
 class Rounding(_message.Message):
+    """How the total of a call (connect fee, talk and minimum) is rounded, once."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _Method:
