@@ -122,7 +122,9 @@ def _priced(simulation: "Simulation", duration_s: int) -> output.Aligned:
     quote = simulation.quote
     currency = quote.price.currency
     rows = {"matched": f"+{quote.prefix} {quote.description}"}
-    for window in quote.price.windows:
+    price = quote.price
+    later = (price.weekly.peak, price.weekly.off_peak) if price.HasField("weekly") else ()
+    for window in (*price.windows, *later):
         fee = f"{output.money(window.connect_fee_micros)} to connect, " if window.connect_fee_micros else ""
         for group in window.groups:
             label = window.name or "price"

@@ -18,11 +18,13 @@ So cost never falls as a call grows longer (tested), which lets `affordable_s` s
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import lru_cache
 from math import lcm
 from typing import Final
 
+from callwarden.kernel.hours import PeakHours
 from callwarden.kernel.money import MICROS, Micros
 
 # A million units for one unit of time: above any real price, and 10^6 s at that price still fit 64 bits.
@@ -30,6 +32,10 @@ RATE_MICROS_MAX: Final = 1_000_000 * MICROS
 SECONDS_MAX: Final = 86_400  # Units, increments, free seconds: none is longer than a day.
 GROUPS_MAX: Final = 8  # First increment and following ones need two; eight leave room for volume steps.
 WINDOWS_MAX: Final = 128  # A week of four switches a day, four times over.
+# How far a price goes on after its last window: a year and some days, longer than any call that policy allows.
+WEEKLY_WEEKS_MAX: Final = 53
+_WEEK_S: Final = 7 * 86_400
+_WEEKS_CACHED: Final = 1_024  # About 1 KB each with one range of hours a day.
 
 
 class BadPrice(ValueError):
@@ -101,8 +107,41 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Weekly:
+    """How a price goes on after its last window: peak and off-peak by the hours of a week, in a time zone.
+
+    Nearly all calls end within the windows. The few that last longer may last a year, of a thousand windows: they are
+    worked out for each when needed, so that a price stays small. `peak_hours` and `time_zone` say `hours` in words.
+    """
+
+    from_s: int
+    """Seconds since 1970 UTC; changes of price from then on are not among the price's windows."""
+    peak_hours: str
+    time_zone: str
+    peak: Window
+    off_peak: Window
+    hours: PeakHours = field(compare=False, repr=False)
+
+    def windows(self, until_s: float) -> tuple[Window, ...]:
+        """The windows that begin from `from_s` on, at least those before `until_s` (at most WEEKLY_WEEKS_MAX weeks)."""
+        weeks = min(-(-(int(until_s) + 1 - self.from_s) // _WEEK_S), WEEKLY_WEEKS_MAX)
+        return tuple(itertools.chain.from_iterable(_week(self, week) for week in range(weeks)))
+
+
+@lru_cache(_WEEKS_CACHED)
+def _week(weekly: Weekly, week: int) -> tuple[Window, ...]:
+    from_s = weekly.from_s + week * _WEEK_S
+    _, *switches = weekly.hours.switches(from_s - 1, from_s + _WEEK_S)
+    kinds = {True: weekly.peak, False: weekly.off_peak}
+    return tuple(replace(kinds[is_peak], from_s=moment_s) for moment_s, is_peak in switches)
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
-    """What a destination costs. `maximum_micros` None: no maximum; with one, talk time beyond it is free."""
+    """What a destination costs. `maximum_micros` None: no maximum; with one, talk time beyond it is free.
+
+    One window without `weekly` holds at all times; with `weekly` there are at least two.
+    """
 
     currency: str
     windows: tuple[Window, ...]
@@ -110,6 +149,8 @@ class Price:
     minimum_micros: int = 0
     rounding: Rounding = Rounding()
     maximum_micros: int | None = None
+    weekly: Weekly | None = None
+    """None: the last window has no end."""
 
     def __post_init__(self) -> None:
         windows = self.windows
@@ -124,6 +165,16 @@ class Price:
             _amount("maximum", self.maximum_micros)
             if self.maximum_micros < self.minimum_micros:
                 raise BadPrice("maximum", "must not be below the minimum")
+        # Two windows: the hot path looks at one thing only, their number.
+        if self.weekly is not None and (len(windows) == 1 or self.weekly.from_s < windows[-1].from_s):
+            raise BadPrice("weekly", "must follow two windows or more")
+
+    def windows_until(self, until_s: float) -> tuple[Window, ...]:
+        """All windows that begin before `until_s` (seconds since 1970 UTC), and maybe later ones."""
+        weekly = self.weekly
+        if weekly is None or until_s <= weekly.from_s:
+            return self.windows
+        return self.windows + weekly.windows(until_s)
 
 
 def free(currency: str) -> Price:
@@ -139,11 +190,11 @@ def cost(price: Price, answered_at_s: float, duration_s: int) -> Micros:
     if duration_s <= 0:
         _refuse_negative(duration_s)
         return Micros(0)
-    start_s, window_index = _start(price, answered_at_s)
-    numerator, divisor = price.windows[window_index].connect_fee_micros, 1
+    windows, start_s, window_index = _start(price, answered_at_s, duration_s)
+    numerator, divisor = windows[window_index].connect_fee_micros, 1
     free_s = price.free_s
     if duration_s > free_s:
-        numerator, divisor, _ = _talk(price, start_s + free_s, duration_s - free_s, window_index, numerator)
+        numerator, divisor, _ = _talk(windows, start_s + free_s, duration_s - free_s, window_index, numerator)
     if numerator < price.minimum_micros * divisor:
         numerator, divisor = price.minimum_micros, 1
     rounding = price.rounding
@@ -164,8 +215,8 @@ def billed_s(price: Price, answered_at_s: float, duration_s: int) -> int:
     if duration_s <= price.free_s:
         _refuse_negative(duration_s)
         return 0
-    start_s, window_index = _start(price, answered_at_s)
-    return _talk(price, start_s + price.free_s, duration_s - price.free_s, window_index, 0)[2]
+    windows, start_s, window_index = _start(price, answered_at_s, duration_s)
+    return _talk(windows, start_s + price.free_s, duration_s - price.free_s, window_index, 0)[2]
 
 
 def affordable_s(price: Price, answered_at_s: float, micros: int, limit_s: int) -> int:
@@ -179,8 +230,8 @@ def affordable_s(price: Price, answered_at_s: float, micros: int, limit_s: int) 
         return 0
     if price.maximum_micros is not None and micros >= price.maximum_micros:
         return limit_s
-    start_s, window_index = _start(price, answered_at_s)
-    window = price.windows[window_index]
+    windows, start_s, window_index = _start(price, answered_at_s, limit_s)
+    window = windows[window_index]
     divisor = window.groups[0].unit_s
     most = _largest(price.rounding, micros, divisor)
     spent = window.connect_fee_micros * divisor
@@ -189,7 +240,9 @@ def affordable_s(price: Price, answered_at_s: float, micros: int, limit_s: int) 
     free_s = price.free_s
     if limit_s <= free_s:
         return limit_s
-    return free_s + _affordable_talk(price, start_s + free_s, micros, limit_s - free_s, window_index, most - spent)
+    return free_s + _affordable_talk(
+        price.rounding, windows, start_s + free_s, micros, limit_s - free_s, window_index, most - spent
+    )
 
 
 def _refuse_negative(seconds: int) -> None:
@@ -197,16 +250,20 @@ def _refuse_negative(seconds: int) -> None:
         raise ValueError(f"{seconds} s is no duration")
 
 
-def _start(price: Price, answered_at_s: float) -> tuple[int, int]:
-    """The whole second of the start, and the index of the window in force then."""
+def _start(price: Price, answered_at_s: float, longest_s: int) -> tuple[tuple[Window, ...], int, int]:
+    """The windows that a call of up to `longest_s` may see, the whole second of its start, and the index of the window
+    in force then.
+    """
     windows = price.windows
     if len(windows) == 1:  # most decks: then the moment doesn't matter
-        return 0, 0
+        return windows, 0, 0
     start_s = int(answered_at_s)
-    index = len(windows) - 1
-    while index > 0 and windows[index].from_s > start_s:
-        index -= 1
-    return start_s, index
+    if price.weekly is not None:
+        windows = price.windows_until(start_s + longest_s)
+    index, last = 0, len(windows) - 1
+    while index < last and windows[index + 1].from_s <= start_s:
+        index += 1
+    return windows, start_s, index
 
 
 def _largest(rounding: Rounding, micros: int, divisor: int) -> int:
@@ -219,13 +276,14 @@ def _largest(rounding: Rounding, micros: int, divisor: int) -> int:
     return numerator - divisor // 2 if method is _MIDDLE else numerator
 
 
-def _talk(price: Price, start_s: int, charged_s: int, window_index: int, fee_micros: int) -> tuple[int, int, int]:
+def _talk(
+    windows: tuple[Window, ...], start_s: int, charged_s: int, window_index: int, fee_micros: int
+) -> tuple[int, int, int]:
     """The fee and the exact cost of `charged_s` from the moment `start_s`: numerator and divisor in micros; and the
     billed seconds.
 
     The one place that walks segments forward; `_affordable_talk` walks the same ones with money instead of time.
     """
-    windows = price.windows
     last_window = len(windows) - 1
     groups = windows[window_index].groups
     last_group = len(groups) - 1
@@ -266,11 +324,18 @@ def _talk(price: Price, start_s: int, charged_s: int, window_index: int, fee_mic
             return numerator, divisor, position_s
 
 
-def _affordable_talk(price: Price, start_s: int, micros: int, limit_s: int, window_index: int, left: int) -> int:
+def _affordable_talk(
+    rounding: Rounding,
+    windows: tuple[Window, ...],
+    start_s: int,
+    micros: int,
+    limit_s: int,
+    window_index: int,
+    left: int,
+) -> int:
     """The longest charged time from the moment `start_s`, at most `limit_s`, for which there is `left` after the fee, a
     numerator over the unit of the window's first group, of what rounds to at most `micros`.
     """
-    windows = price.windows
     last_window = len(windows) - 1
     groups = windows[window_index].groups
     last_group = len(groups) - 1
@@ -304,8 +369,8 @@ def _affordable_talk(price: Price, start_s: int, micros: int, limit_s: int, wind
             if group.unit_s != divisor:
                 # Over a common divisor: what is spent so far is exact in it, and so is what is left.
                 common = lcm(divisor, group.unit_s)
-                spent = (_largest(price.rounding, micros, divisor) - left) * (common // divisor)
-                left = _largest(price.rounding, micros, common) - spent
+                spent = (_largest(rounding, micros, divisor) - left) * (common // divisor)
+                left = _largest(rounding, micros, common) - spent
                 divisor = common
                 rate *= common // group.unit_s
             bought_s = left // (increment_s * rate) * increment_s

@@ -51,10 +51,10 @@ def cost_max(price: Price, answers: tuple[float, ...], talk_s: int) -> int:
     """The most that `talk_s` seconds cost whenever between these moments the callee answers."""
     if len(answers) == 1:
         return cost(price, answers[0], talk_s)
-    return max(cost(price, answer_s, talk_s) for answer_s in _decisive(price, *answers, talk_s))
+    return max(cost(price, answer_s, talk_s) for answer_s in _decisive(price, answers, talk_s))
 
 
-def _decisive(price: Price, start_s: float, last_s: float, talk_s: int) -> Sequence[float]:
+def _decisive(price: Price, answers: tuple[float, ...], talk_s: int) -> Sequence[float]:
     """Moments of answer that between them show the most that a call of up to `talk_s` costs.
 
     Without a change of price it is the same at all. At one change, the later the answer, the more increments lie behind
@@ -62,14 +62,14 @@ def _decisive(price: Price, start_s: float, last_s: float, talk_s: int) -> Seque
     needs increments to begin at the same seconds on both sides. Where they don't, or where several changes are near,
     every whole second is looked at (no other moments differ).
     """
-    changes = [
-        index for index, window in enumerate(price.windows) if start_s < window.from_s <= last_s + talk_s and index
-    ]
+    start_s, last_s = answers
+    windows = price.windows_until(last_s + talk_s + 1)
+    changes = [index for index, window in enumerate(windows) if index and start_s < window.from_s <= last_s + talk_s]
     if not changes:
         return (start_s,)
     if len(changes) == 1:
-        after = price.windows[changes[0]]
-        if _is_alike(price.windows[changes[0] - 1], after):
+        after = windows[changes[0]]
+        if _is_alike(windows[changes[0] - 1], after):
             return tuple(
                 moment_s
                 for moment_s in (start_s, last_s, after.from_s - 1.0, float(after.from_s))
@@ -97,7 +97,7 @@ def cut_to_size(
     micros = cost_max(price, answers, total_s)
     budget_micros = bounds.budget_micros
     if budget_micros is not None and micros > budget_micros:
-        moments = answers if len(answers) == 1 else _decisive(price, *answers, limit_s)
+        moments = answers if len(answers) == 1 else _decisive(price, answers, limit_s)
         total_s = min(affordable_s(price, answer_s, budget_micros, limit_s) for answer_s in moments)
         micros = min(cost_max(price, answers, total_s), budget_micros)
     if total_s <= granted_s:
