@@ -2,16 +2,20 @@
 
 import itertools
 import json
+from dataclasses import replace
+from datetime import datetime
 from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.kernel import tariff
+from callwarden.kernel.hours import parse as parse_hours
 from callwarden.kernel.money import MICROS, parse_amount
 from callwarden.kernel.tariff import (
     BadPrice,
@@ -19,6 +23,7 @@ from callwarden.kernel.tariff import (
     RateGroup,
     Rounding,
     RoundingMethod,
+    Weekly,
     Window,
     affordable_s,
     billed_s,
@@ -31,6 +36,7 @@ BALANCE_VECTORS: dict[str, dict[str, Any]] = {vector["id"]: vector for vector in
 
 # The windows of the vectors are given by their lengths; any moment will do for the first.
 START_S = 1_328_203_800  # 2012-02-02T17:30:00Z
+YEAR_S = 366 * 86_400  # The longest spec.session.callTimeout (callwarden.policy.values.DURATION_S_MAX).
 
 
 def _groups(vector: dict[str, Any]) -> tuple[RateGroup, ...]:
@@ -132,6 +138,58 @@ def test_the_minimum_is_charged_until_the_talk_time_passes_it() -> None:
     assert affordable_s(price, START_S, 50_000, 100) == 5
 
 
+HOURLY = Price(  # rate 1.003 for an hour, by windows and groups that a call of 100 s crosses
+    "EUR",
+    tuple(
+        Window(from_s, (RateGroup(0, 1_003_000, 3_600), RateGroup(30, 1_003_000, 3_600, 10)))
+        for from_s in (0, START_S + 20, START_S + 50, START_S + 70)
+    ),
+)
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize(
+    ("method", "decimals", "expected"),
+    # 100 s are 0.027861 and a ninth of a micro.
+    [("up", 2, 30_000), ("middle", 2, 30_000), ("down", 2, 20_000), ("up", 6, 27_862), ("down", 6, 27_861)],
+)
+def test_crossing_windows_and_groups_of_one_rate_changes_no_cent(method: str, decimals: int, expected: int) -> None:
+    assert cost(replace(HOURLY, rounding=Rounding(RoundingMethod(method), decimals)), START_S, 100) == expected
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize(
+    ("method", "decimals", "expected"),
+    [
+        ("up", 2, ("0.10", "0.11", "0.02")),
+        ("middle", 2, ("0.09", "0.11", "0.02")),
+        ("down", 2, ("0.09", "0.10", "0.01")),
+        ("up", 0, ("1", "1", "1")),
+        ("middle", 0, ("0", "0", "0")),
+    ],
+)
+def test_fee_and_minimum_are_rounded_with_the_rest(method: str, decimals: int, expected: tuple[str, ...]) -> None:
+    rounding = Rounding(RoundingMethod(method), decimals)
+    fee = _simple("0.06", fee="0.0911", rounding=rounding)  # 3 s: 0.0941
+    both = _simple("0.06", fee="0.0955", minimum_micros=1, rounding=rounding)  # 10 s: 0.1055
+    minimum = _simple("0.06", minimum_micros=parse_amount("0.015"), rounding=rounding)  # 3 s: 0.003
+    found = cost(fee, START_S, 3), cost(both, START_S, 10), cost(minimum, START_S, 3)
+    assert found == tuple(parse_amount(amount) for amount in expected)
+
+
+@pytest.mark.cases
+def test_money_just_short_of_the_rounded_total_buys_nothing() -> None:
+    price = _simple("0.06", fee="0.0911", rounding=Rounding(RoundingMethod.UP, 2))
+    assert affordable_s(price, START_S, 99_999, 100) == 0
+    assert affordable_s(price, START_S, 100_000, 100) == 8  # 8 s: 0.0991
+    assert affordable_s(replace(price, free_s=60), START_S, 99_999, 100) == 0
+
+
+def test_rounding_up_does_not_pass_the_maximum() -> None:
+    price = _simple("1", maximum_micros=625_000, rounding=Rounding(RoundingMethod.UP, 2))
+    assert cost(price, START_S, 3_600) == 625_000
+
+
 def test_an_increment_begun_in_one_window_is_charged_by_it_to_its_end() -> None:
     price = Price(
         "EUR",
@@ -223,17 +281,14 @@ def _by_the_book(price: Price, at_s: int, duration_s: int) -> tuple[int, int]:
     """Cost and billed seconds, increment by increment in fractions, with nothing in common with the code tested."""
     if duration_s == 0:
         return 0, 0
-    increments: dict[tuple[int, int], Fraction] = {}
+    first = max(i for i, window in enumerate(price.windows) if i == 0 or window.from_s <= at_s)
+    total = Fraction(price.windows[first].connect_fee_micros)
     position_s = 0
     while position_s < duration_s - price.free_s:
         moment_s = at_s + price.free_s + position_s
-        window_index = max(i for i, window in enumerate(price.windows) if i == 0 or window.from_s <= moment_s)
-        window = price.windows[window_index]
-        group_index = max(i for i, group in enumerate(window.groups) if group.start_s <= position_s)
-        group = window.groups[group_index]
-        increment = Fraction(group.rate_micros * group.increment_s, group.unit_s)
-        key = (window_index, group_index)
-        increments[key] = increments.get(key, Fraction(0)) + increment
+        window = price.windows[max(i for i, window in enumerate(price.windows) if i == 0 or window.from_s <= moment_s)]
+        group = window.groups[max(i for i, group in enumerate(window.groups) if group.start_s <= position_s)]
+        total += Fraction(group.rate_micros * group.increment_s, group.unit_s)
         position_s += group.increment_s
     quantum = 10 ** (6 - price.rounding.decimals)
     rounded = {
@@ -241,10 +296,8 @@ def _by_the_book(price: Price, at_s: int, duration_s: int) -> tuple[int, int]:
         RoundingMethod.DOWN: floor,
         RoundingMethod.MIDDLE: lambda value: floor(value + Fraction(1, 2)),
     }[price.rounding.method]
-    first = max(i for i, window in enumerate(price.windows) if i == 0 or window.from_s <= at_s)
-    total = price.windows[first].connect_fee_micros + sum(rounded(x / quantum) * quantum for x in increments.values())
-    total = max(total, price.minimum_micros)
-    return (total if price.maximum_micros is None else min(total, price.maximum_micros)), position_s
+    micros = rounded(max(total, Fraction(price.minimum_micros)) / quantum) * quantum
+    return (micros if price.maximum_micros is None else min(micros, price.maximum_micros)), position_s
 
 
 @given(prices(), seconds)
@@ -295,3 +348,88 @@ def test_no_float_ever_comes_out(price: Price, duration_s: int, micros: int) -> 
     at_s = START_S + 0.75
     amounts = (cost(price, at_s, duration_s), billed_s(price, at_s, duration_s), affordable_s(price, at_s, micros, 99))
     assert all(type(amount) is int for amount in amounts)
+
+
+# ------------------------------------------------------------------ calls longer than the windows of a price
+
+DAY_S, HALF_HOUR_S = 86_400, 1_800
+WEEK_HOURS = "Mon-Fri 08:00-20:00, Sat 10:00-14:00"
+ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]  # the last one moves by half an hour
+
+
+def _is_dear(moment_s: int, zone: str) -> bool:
+    """By a look at the clock there, with nothing in common with the code tested."""
+    local = datetime.fromtimestamp(moment_s, ZoneInfo(zone))
+    return 8 <= local.hour < 20 if local.weekday() < 5 else local.weekday() == 5 and 10 <= local.hour < 14
+
+
+def _long_price(start_s: int, zone: str, rounding: Rounding, free_s: int = 0) -> Price:
+    """A second at 1,003 micros in peak hours and 100 else, with windows for a day as rating has them."""
+    hours = parse_hours(WEEK_HOURS, ZoneInfo(zone))
+    assert hours is not None
+    peak, off_peak = (
+        Window(0, (RateGroup(0, rate, 60),), fee, name)
+        for rate, fee, name in ((60_180, 7_000, "peak"), (6_000, 3_000, "off-peak"))
+    )
+    until_s = start_s + DAY_S
+    (_, first), *later = hours.switches(start_s, until_s)
+    kinds = {True: peak, False: off_peak}
+    windows = (kinds[first], *(replace(kinds[is_peak], from_s=moment_s) for moment_s, is_peak in later))
+    if not later:
+        windows += (replace(kinds[first], from_s=until_s),)
+    weekly = Weekly(until_s, WEEK_HOURS, zone, peak, off_peak, hours)
+    return Price("EUR", windows, free_s, rounding=rounding, weekly=weekly)
+
+
+def _by_the_clock(price: Price, zone: str, start_s: int, duration_s: int) -> int:
+    """Rounded up. Half hour by half hour, since nothing changes within one on any of these clocks."""
+    micros = 7_000 if _is_dear(start_s, zone) else 3_000
+    moment_s, end_s = start_s + price.free_s, start_s + duration_s
+    while moment_s < end_s:
+        next_s = min(moment_s - moment_s % HALF_HOUR_S + HALF_HOUR_S, end_s)
+        micros += (next_s - moment_s) * (1_003 if _is_dear(moment_s, zone) else 100)
+        moment_s = next_s
+    quantum = int(10 ** (6 - price.rounding.decimals))
+    return -(-micros // quantum) * quantum
+
+
+@pytest.mark.cases
+@given(st.integers(1_767_225_600, 1_798_761_600), st.sampled_from(ZONES), st.integers(0, 6), st.integers(1, 72 * 3_600))
+@settings(max_examples=200, deadline=None)
+def test_a_call_of_up_to_three_days_pays_every_second_by_the_clock(
+    start_s: int, zone: str, decimals: int, duration_s: int
+) -> None:
+    price = _long_price(start_s, zone, Rounding(RoundingMethod.UP, decimals), free_s=decimals)
+    for seconds in (duration_s, 72 * 3_600):
+        expected = _by_the_clock(price, zone, start_s, seconds)
+        assert cost(price, start_s, seconds) == expected
+        assert affordable_s(price, start_s, expected, seconds) == seconds
+        if decimals == 6 < seconds:  # more than the free seconds, and nothing is rounded
+            assert affordable_s(price, start_s, expected - 1, seconds) == seconds - 1
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("begins", ["2026-03-27T12:00", "2026-10-23T19:59", "2026-01-03T00:00", "2026-12-31T23:59"])
+def test_the_longest_call_that_policy_allows_pays_every_second_by_the_clock(zone: str, begins: str) -> None:
+    start_s = int(datetime.fromisoformat(begins).replace(tzinfo=ZoneInfo(zone)).timestamp())
+    price = _long_price(start_s, zone, Rounding(RoundingMethod.UP, 2))
+    for seconds in (72 * 3_600, YEAR_S - 1, YEAR_S):  # over changes of summer time
+        assert cost(price, start_s, seconds) == _by_the_clock(price, zone, start_s, seconds)
+
+
+def test_a_price_goes_on_for_a_bounded_time_after_its_windows() -> None:
+    price = _long_price(START_S, "Europe/Berlin", Rounding())
+    assert price.windows_until(START_S + DAY_S) is price.windows
+    windows = price.windows_until(START_S + 1_000 * YEAR_S)
+    assert YEAR_S <= windows[-1].from_s - START_S < YEAR_S + 14 * DAY_S
+    assert len(windows) < 53 * 13 + 4
+    assert [window.from_s for window in windows] == sorted({window.from_s for window in windows})
+
+
+def test_a_price_that_goes_on_has_two_windows() -> None:
+    price = _long_price(START_S, "UTC", Rounding())
+    for windows in (price.windows[:1], (*price.windows, replace(price.windows[0], from_s=START_S + 2 * DAY_S))):
+        with pytest.raises(BadPrice) as caught:
+            replace(price, windows=windows)
+        assert caught.value.field == "weekly"

@@ -24,14 +24,17 @@ from callwarden.call_admission.model.codecs.messages import (
     route_message,
 )
 from callwarden.call_admission.model.codecs.usage_bytes import grants_bytes, grants_from, usage_bytes, usage_from
+from callwarden.call_admission.model.days import zone
 from callwarden.call_admission.model.habits import AccountBaseline, Country, VelocityCounts
 from callwarden.call_admission.model.spans import CalendarSpan
 from callwarden.call_admission.model.usage import Usage
 from callwarden.call_admission.model.windows import WindowBucket
 from callwarden.kernel.errors import Invalid
-from callwarden.kernel.tariff import Price, RateGroup, Rounding, RoundingMethod, Window
+from callwarden.kernel.hours import parse as parse_hours
+from callwarden.kernel.tariff import Price, RateGroup, Rounding, RoundingMethod, Weekly, Window, cost
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 
+NOW_S = 1_767_614_400
 PRICE = Price(
     "KWD",
     (
@@ -52,6 +55,35 @@ REFUSE = Refuse(Reason.RATE, "calls_per_second", "calls", 5, 6, "1 s", "The acco
 def test_a_price_is_the_same_after_it_was_kept(method: RoundingMethod) -> None:
     price = replace(PRICE, rounding=Rounding(method, 2))
     assert price_from(price_bytes(price)) == price
+
+
+def weekly() -> Weekly:
+    hours = parse_hours("Mon-Fri 08:00-20:00", zone("Europe/Berlin"))
+    assert hours is not None
+    peak, off_peak = (
+        Window(0, (RateGroup(0, 9, 60, 1),), 0, "peak"),
+        Window(0, (RateGroup(0, 1, 60, 1),), 7, "off-peak"),
+    )
+    return Weekly(1_767_700_800, "Mon-Fri 08:00-20:00", "Europe/Berlin", peak, off_peak, hours)
+
+
+@pytest.mark.cases
+def test_a_kept_price_goes_on_by_the_hours_of_the_week() -> None:
+    price = replace(PRICE, weekly=weekly())
+    kept = price_from(price_bytes(price))
+    assert kept == price
+    year_s = 366 * 86_400
+    assert cost(kept, NOW_S, year_s) == cost(price, NOW_S, year_s) != cost(PRICE, NOW_S, year_s)
+    assert len(price_bytes(price)) < len(price_bytes(PRICE)) + 128
+
+
+def test_a_price_whose_hours_nobody_can_read_is_none() -> None:
+    message = rating_pb2.Price.FromString(price_bytes(replace(PRICE, weekly=weekly())))
+    for field, value in (("time_zone", "Europe/Atlantis"), ("peak_hours", ""), ("peak_hours", "at noon")):
+        wrong = rating_pb2.Price.FromString(message.SerializeToString())
+        setattr(wrong.weekly, field, value)
+        with pytest.raises(ValueError, match=r"\w"):
+            price_from(wrong.SerializeToString())
 
 
 def test_a_price_is_kept_as_rating_would_say_it() -> None:

@@ -26,7 +26,8 @@ from callwarden.call_admission.model.policy import (
     SlicePolicy,
     VelocityLimits,
 )
-from callwarden.kernel.tariff import Price, RateGroup, Window, free
+from callwarden.kernel.hours import parse as parse_hours
+from callwarden.kernel.tariff import Price, RateGroup, Weekly, Window, free
 from callwarden.kernel.verdict import Mode, Reason
 from callwarden.policy.bundle import Document, PolicySet
 
@@ -189,6 +190,15 @@ def test_an_account_is_priced_by_its_own_list_or_its_resellers() -> None:
     assert pricing_of("", "", "r") == Pricing("", "", "r", True)
 
 
+def weekend(peak_micros: int) -> Price:
+    """Free from Saturday on, until Monday's peak hours, which none of its windows shows."""
+    hours = parse_hours("Mon-Fri 08:00-20:00", zone("UTC"))
+    assert hours is not None
+    free_of_charge, peak = Window(0, (RateGroup(0, 0),)), Window(0, (RateGroup(0, peak_micros),))
+    weekly = Weekly(9, "Mon-Fri 08:00-20:00", "UTC", peak, free_of_charge, hours)
+    return Price("EUR", (free_of_charge, replace(free_of_charge, from_s=9)), weekly=weekly)
+
+
 @pytest.mark.parametrize(
     ("price", "costs_nothing"),
     [
@@ -200,6 +210,8 @@ def test_an_account_is_priced_by_its_own_list_or_its_resellers() -> None:
         (Price("EUR", (Window(0, (RateGroup(0, 0),), 1),)), False),
         (Price("EUR", (Window(0, (RateGroup(0, 0), RateGroup(60, 1))),)), False),
         (Price("EUR", (Window(0, (RateGroup(0, 0),)), Window(9, (RateGroup(0, 1),)))), False),
+        (weekend(1), False),
+        (weekend(0), True),
     ],
 )
 def test_a_call_is_free_if_nothing_of_its_price_costs(price: Price, costs_nothing: bool) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from callwarden.kernel import hours as peak
 from callwarden.kernel.tariff import RateGroup, Rounding, RoundingMethod, cost
 from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.policy.values import DURATION_S_MAX
 from callwarden.rating.core.deck import Deck, DeckBuilder, DeckHead, DeckRow, Tariff, is_prefix
 from callwarden.rating.core.prefixes import PrefixOrder, code_of
 from callwarden.rating.core.quotes import QUOTES_KEPT_MAX, Catalogue, RatingQuote, not_exact, quote, simulate
@@ -166,6 +167,32 @@ def test_a_price_reaches_to_the_end_of_the_longest_call_that_may_begin_with_it()
         last_s = at_s + VALID_S + 86_400  # Somebody keeps the quote to its end, and talks for a day.
         fresh = ask("4930", Catalogue({"d": DAY_AND_NIGHT}, ANYWHERE), deck="d", at_s=last_s - 60).price
         assert cost(price, last_s - 60, 60) == cost(fresh, last_s - 60, 60)
+
+
+@pytest.mark.cases
+@pytest.mark.setting("call-timeout")
+@pytest.mark.parametrize("days", [3, DURATION_S_MAX // 86_400])
+@pytest.mark.parametrize("begins", ["2026-03-27T12:34", "2026-10-23T19:59", "2026-07-04T00:00", "2026-12-31T23:59"])
+def test_a_quote_prices_the_longest_call_to_its_end(begins: str, days: int) -> None:
+    start_s = at(begins)
+    price = ask("4420", Catalogue({"d": DAY_FEE}, ANYWHERE), deck="d", at_s=start_s).price
+    micros = 100_000 if _is_dear(start_s) else 0
+    for minute in range(days * 24 * 60):
+        micros += 60_000 if _is_dear(start_s + minute * 60) else 20_000
+    assert cost(price, start_s, days * 86_400) == micros
+    assert len(price.windows) <= 8  # Whoever keeps a price keeps what is usual, and how it goes on.
+
+
+def _is_dear(moment_s: float) -> bool:
+    local = datetime.fromtimestamp(moment_s, BERLIN)
+    return local.weekday() < 5 and 8 <= local.hour < 20
+
+
+DAY_FEE = compile_deck(
+    DeckRow("44", "UK", Tariff(60_000, 60, 100_000, off_peak_rate_micros=20_000, off_peak_connect_fee_micros=0)),
+    peak_hours="Mon-Fri 08:00-20:00",
+    time_zone="Europe/Berlin",
+)
 
 
 def test_the_same_hour_gives_the_same_price_and_other_hours_are_forgotten() -> None:

@@ -184,7 +184,7 @@ async def test_a_simulated_call_is_of_a_possible_length(rig: RatingUnderTest) ->
     assert not isinstance(found, Refuse)
     assert found.cost_micros == 86_400_000
     with pytest.raises(Invalid):
-        rig.app.simulate("retail", "4930", 0, 86_401)
+        rig.app.simulate("retail", "4930", 0, 366 * 86_400 + 1)
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,21 @@ async def test_a_simulation_adds_it_up(rig: RatingProcesses) -> None:
     assert (await unary(rig.stubs[0].Simulate, request)).refused == "no-rate"
 
 
+@pytest.mark.cases
+async def test_a_call_of_three_days_pays_the_weekend_as_the_weekend(rig: RatingProcesses) -> None:
+    await rig.import_(HEADER + "49,Germany,0.06,0.03\n")
+    await rig.route("49")
+    friday_s = NOON_S + 4 * 86_400
+    request = rating_pb2.SimulateRequest(deck="retail", destination="4930", at_s=friday_s, duration_s=72 * 3_600)
+    simulated = (await unary(rig.stubs[0].Simulate, request)).simulation
+    # Friday noon to 20:00 and Monday 8:00 to noon are dear.
+    assert simulated.cost_micros == 12 * 60 * 60_000 + 60 * 60 * 30_000
+    weekly = (await rig.quote("4930", at_s=friday_s)).quote.price.weekly
+    assert (weekly.peak_hours, weekly.time_zone) == ("Mon-Fri 08:00-20:00", "Europe/Berlin")
+    assert [window.groups[0].rate_micros for window in (weekly.peak, weekly.off_peak)] == [60_000, 30_000]
+    assert [window.name for window in (weekly.peak, weekly.off_peak)] == ["peak", "off-peak"]
+
+
 async def test_bad_requests_name_their_field(rig: RatingProcesses) -> None:
     reply = await rig.import_(HEADER + "49,Germany,dear,\n44,UK,0.01,\nxx,,1,\n")
     assert [(error.line, error.field) for error in reply.errors] == [(2, "rate"), (4, "prefix")]

@@ -32,9 +32,12 @@ def import_(
     peak_hours: Annotated[str, typer.Option(help='Such as "Mon-Fri 08:00-20:00".')] = "",
     time_zone: Annotated[str, typer.Option(help="Time zone of the peak hours.")] = "UTC",
     round_: Annotated[
-        RoundOption, typer.Option("--round", help="How the cost of a call is rounded, once.")
+        RoundOption,
+        typer.Option("--round", help="How the total of a call (connect fee, talk and minimum) is rounded, once."),
     ] = RoundOption.UP,
-    decimals: Annotated[int, typer.Option(min=0, max=6, help="Decimals it is rounded to.")] = 6,
+    decimals: Annotated[
+        int, typer.Option(min=0, max=6, help="Decimals of the currency that the total is rounded to.")
+    ] = 6,
     as_: OutputOption = Output.TABLE,
 ) -> None:
     """Import a deck: all of it, or nothing and an error for each bad line.
@@ -119,7 +122,9 @@ def _priced(simulation: "Simulation", duration_s: int) -> output.Aligned:
     quote = simulation.quote
     currency = quote.price.currency
     rows = {"matched": f"+{quote.prefix} {quote.description}"}
-    for window in quote.price.windows:
+    price = quote.price
+    later = (price.weekly.peak, price.weekly.off_peak) if price.HasField("weekly") else ()
+    for window in (*price.windows, *later):
         fee = f"{output.money(window.connect_fee_micros)} to connect, " if window.connect_fee_micros else ""
         for group in window.groups:
             label = window.name or "price"

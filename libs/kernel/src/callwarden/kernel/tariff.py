@@ -6,20 +6,25 @@ holds for a number and when it is peak (callwarden.rating), and whether a call m
 How a call is charged:
 
 - A call of zero seconds costs nothing. Any other costs the connect fee of the window in which it starts, plus its talk
-  time after the free seconds, at least the minimum, at most the maximum where there is one.
+  time after the free seconds, at least the minimum. This total is rounded, once and as a whole. Where there is a
+  maximum, it costs at most that: rounding doesn't pass it.
 - Time is counted in whole increments; a begun one is charged whole. An increment costs what the window and the rate
   group say in which it begins, even if it ends in the next; the next increment begins where it ended.
-- Increments of one window and group are one segment. Its cost is rounded once; what one increment costs never is, since
-  rounding that first and multiplying it then drifts (an hour for 6.5118 instead of 6.50).
+- Increments of one window and group are one segment. Segments are added up as fractions. What an increment or a segment
+  costs is never rounded: that drifts (an hour for 6.5118 instead of 6.50), and differs with where windows are
+  crossed.
 
 So cost never falls as a call grows longer (tested), which lets `affordable_s` solve for the duration in closed form.
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import lru_cache
+from math import lcm
 from typing import Final
 
+from callwarden.kernel.hours import PeakHours
 from callwarden.kernel.money import MICROS, Micros
 
 # A million units for one unit of time: above any real price, and 10^6 s at that price still fit 64 bits.
@@ -27,6 +32,10 @@ RATE_MICROS_MAX: Final = 1_000_000 * MICROS
 SECONDS_MAX: Final = 86_400  # Units, increments, free seconds: none is longer than a day.
 GROUPS_MAX: Final = 8  # First increment and following ones need two; eight leave room for volume steps.
 WINDOWS_MAX: Final = 128  # A week of four switches a day, four times over.
+# How far a price goes on after its last window: a year and some days, longer than any call that policy allows.
+WEEKLY_WEEKS_MAX: Final = 53
+_WEEK_S: Final = 7 * 86_400
+_WEEKS_CACHED: Final = 1_024  # About 1 KB each with one range of hours a day.
 
 
 class BadPrice(ValueError):
@@ -48,7 +57,7 @@ class RoundingMethod(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """How the cost of one segment is rounded: to so many decimals of the currency's unit, 0 to 6."""
+    """How a call's total is rounded: to so many decimals of the currency's unit, 0 to 6."""
 
     method: RoundingMethod = RoundingMethod.UP
     decimals: int = 6
@@ -98,8 +107,41 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Weekly:
+    """How a price goes on after its last window: peak and off-peak by the hours of a week, in a time zone.
+
+    Nearly all calls end within the windows. The few that last longer may last a year, of a thousand windows: they are
+    worked out for each when needed, so that a price stays small. `peak_hours` and `time_zone` say `hours` in words.
+    """
+
+    from_s: int
+    """Seconds since 1970 UTC; changes of price from then on are not among the price's windows."""
+    peak_hours: str
+    time_zone: str
+    peak: Window
+    off_peak: Window
+    hours: PeakHours = field(compare=False, repr=False)
+
+    def windows(self, until_s: float) -> tuple[Window, ...]:
+        """The windows that begin from `from_s` on, at least those before `until_s` (at most WEEKLY_WEEKS_MAX weeks)."""
+        weeks = min(-(-(int(until_s) + 1 - self.from_s) // _WEEK_S), WEEKLY_WEEKS_MAX)
+        return tuple(itertools.chain.from_iterable(_week(self, week) for week in range(weeks)))
+
+
+@lru_cache(_WEEKS_CACHED)
+def _week(weekly: Weekly, week: int) -> tuple[Window, ...]:
+    from_s = weekly.from_s + week * _WEEK_S
+    _, *switches = weekly.hours.switches(from_s - 1, from_s + _WEEK_S)
+    kinds = {True: weekly.peak, False: weekly.off_peak}
+    return tuple(replace(kinds[is_peak], from_s=moment_s) for moment_s, is_peak in switches)
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
-    """What a destination costs. `maximum_micros` None: no maximum; with one, talk time beyond it is free."""
+    """What a destination costs. `maximum_micros` None: no maximum; with one, talk time beyond it is free.
+
+    One window without `weekly` holds at all times; with `weekly` there are at least two.
+    """
 
     currency: str
     windows: tuple[Window, ...]
@@ -107,6 +149,8 @@ class Price:
     minimum_micros: int = 0
     rounding: Rounding = Rounding()
     maximum_micros: int | None = None
+    weekly: Weekly | None = None
+    """None: the last window has no end."""
 
     def __post_init__(self) -> None:
         windows = self.windows
@@ -121,6 +165,16 @@ class Price:
             _amount("maximum", self.maximum_micros)
             if self.maximum_micros < self.minimum_micros:
                 raise BadPrice("maximum", "must not be below the minimum")
+        # Two windows: the hot path looks at one thing only, their number.
+        if self.weekly is not None and (len(windows) == 1 or self.weekly.from_s < windows[-1].from_s):
+            raise BadPrice("weekly", "must follow two windows or more")
+
+    def windows_until(self, until_s: float) -> tuple[Window, ...]:
+        """All windows that begin before `until_s` (seconds since 1970 UTC), and maybe later ones."""
+        weekly = self.weekly
+        if weekly is None or until_s <= weekly.from_s:
+            return self.windows
+        return self.windows + weekly.windows(until_s)
 
 
 def free(currency: str) -> Price:
@@ -136,12 +190,21 @@ def cost(price: Price, answered_at_s: float, duration_s: int) -> Micros:
     if duration_s <= 0:
         _refuse_negative(duration_s)
         return Micros(0)
-    start_s, window_index = _start(price, answered_at_s)
-    micros = price.windows[window_index].connect_fee_micros
-    if duration_s > price.free_s:
-        micros += _talk(price, start_s + price.free_s, duration_s - price.free_s, window_index)[0]
-    if micros < price.minimum_micros:
-        micros = price.minimum_micros
+    windows, start_s, window_index = _start(price, answered_at_s, duration_s)
+    numerator, divisor = windows[window_index].connect_fee_micros, 1
+    free_s = price.free_s
+    if duration_s > free_s:
+        numerator, divisor, _ = _talk(windows, start_s + free_s, duration_s - free_s, window_index, numerator)
+    if numerator < price.minimum_micros * divisor:
+        numerator, divisor = price.minimum_micros, 1
+    rounding = price.rounding
+    quantum, method = _QUANTUM[rounding.decimals], rounding.method
+    divisor *= quantum
+    if method is _UP:
+        numerator += divisor - 1
+    elif method is _MIDDLE:
+        numerator += divisor // 2  # a half goes up; for an odd divisor there is no exact half
+    micros = numerator // divisor * quantum
     if price.maximum_micros is not None and micros > price.maximum_micros:
         micros = price.maximum_micros
     return Micros(micros)
@@ -152,8 +215,8 @@ def billed_s(price: Price, answered_at_s: float, duration_s: int) -> int:
     if duration_s <= price.free_s:
         _refuse_negative(duration_s)
         return 0
-    start_s, window_index = _start(price, answered_at_s)
-    return _talk(price, start_s + price.free_s, duration_s - price.free_s, window_index)[1]
+    windows, start_s, window_index = _start(price, answered_at_s, duration_s)
+    return _talk(windows, start_s + price.free_s, duration_s - price.free_s, window_index, 0)[2]
 
 
 def affordable_s(price: Price, answered_at_s: float, micros: int, limit_s: int) -> int:
@@ -162,19 +225,24 @@ def affordable_s(price: Price, answered_at_s: float, micros: int, limit_s: int) 
     Exact: with a the answer, cost(a) <= micros, and a is limit_s or micros < cost(a + 1). 0 where nothing can be had,
     also for negative money. ValueError for a negative limit.
     """
-    if limit_s <= 0 or micros < price.minimum_micros:
+    if limit_s <= 0:
         _refuse_negative(limit_s)
         return 0
     if price.maximum_micros is not None and micros >= price.maximum_micros:
         return limit_s
-    start_s, window_index = _start(price, answered_at_s)
-    micros -= price.windows[window_index].connect_fee_micros
-    if micros < 0:
+    windows, start_s, window_index = _start(price, answered_at_s, limit_s)
+    window = windows[window_index]
+    divisor = window.groups[0].unit_s
+    most = _largest(price.rounding, micros, divisor)
+    spent = window.connect_fee_micros * divisor
+    if spent > most or (price.minimum_micros and price.minimum_micros * divisor > most):
         return 0
-    if limit_s <= price.free_s:
+    free_s = price.free_s
+    if limit_s <= free_s:
         return limit_s
-    charged_s = _affordable_talk(price, start_s + price.free_s, micros, limit_s - price.free_s, window_index)
-    return price.free_s + charged_s
+    return free_s + _affordable_talk(
+        price.rounding, windows, start_s + free_s, micros, limit_s - free_s, window_index, most - spent
+    )
 
 
 def _refuse_negative(seconds: int) -> None:
@@ -182,92 +250,133 @@ def _refuse_negative(seconds: int) -> None:
         raise ValueError(f"{seconds} s is no duration")
 
 
-def _start(price: Price, answered_at_s: float) -> tuple[int, int]:
-    """The whole second of the start, and the index of the window in force then."""
-    windows = price.windows
-    if len(windows) == 1:  # most decks: then the moment doesn't matter
-        return 0, 0
-    start_s = int(answered_at_s)
-    index = len(windows) - 1
-    while index > 0 and windows[index].from_s > start_s:
-        index -= 1
-    return start_s, index
-
-
-def _talk(price: Price, start_s: int, charged_s: int, window_index: int) -> tuple[int, int]:
-    """Cost in micros and billed seconds of `charged_s` from the moment `start_s`. The one place that walks segments
-    forward; `_affordable_talk` walks the same ones with money instead of time.
+def _start(price: Price, answered_at_s: float, longest_s: int) -> tuple[tuple[Window, ...], int, int]:
+    """The windows that a call of up to `longest_s` may see, the whole second of its start, and the index of the window
+    in force then.
     """
     windows = price.windows
-    window = windows[window_index]
+    if len(windows) == 1:  # most decks: then the moment doesn't matter
+        return windows, 0, 0
+    start_s = int(answered_at_s)
+    if price.weekly is not None:
+        windows = price.windows_until(start_s + longest_s)
+    index, last = 0, len(windows) - 1
+    while index < last and windows[index + 1].from_s <= start_s:
+        index += 1
+    return windows, start_s, index
+
+
+def _largest(rounding: Rounding, micros: int, divisor: int) -> int:
+    """The largest numerator over `divisor` that cost() rounds to at most `micros`."""
+    quantum, method = _QUANTUM[rounding.decimals], rounding.method
+    divisor *= quantum
+    if method is _UP:
+        return micros // quantum * divisor
+    numerator = (micros // quantum + 1) * divisor - 1
+    return numerator - divisor // 2 if method is _MIDDLE else numerator
+
+
+def _talk(
+    windows: tuple[Window, ...], start_s: int, charged_s: int, window_index: int, fee_micros: int
+) -> tuple[int, int, int]:
+    """The fee and the exact cost of `charged_s` from the moment `start_s`: numerator and divisor in micros; and the
+    billed seconds.
+
+    The one place that walks segments forward; `_affordable_talk` walks the same ones with money instead of time.
+    """
     last_window = len(windows) - 1
-    quantum, method = _QUANTUM[price.rounding.decimals], price.rounding.method
-    total = position_s = group_index = 0
+    groups = windows[window_index].groups
+    last_group = len(groups) - 1
+    position_s = group_index = 0
+    group = groups[0]
+    divisor = group.unit_s
+    numerator = fee_micros * divisor
+    if not last_group and not last_window:  # most decks: one segment
+        increment_s = group.increment_s
+        position_s = -(-charged_s // increment_s) * increment_s
+        return numerator + position_s * group.rate_micros, divisor, position_s
     while True:
         end_s = charged_s
         if window_index < last_window:
             while window_index < last_window and windows[window_index + 1].from_s <= start_s + position_s:
                 window_index += 1
-                window = windows[window_index]
+                groups = windows[window_index].groups
+                last_group = len(groups) - 1
                 group_index = 0
-            if window_index < last_window:
-                end_s = min(end_s, windows[window_index + 1].from_s - start_s)
-        groups = window.groups
-        last_group = len(groups) - 1
-        while group_index < last_group and groups[group_index + 1].start_s <= position_s:
-            group_index += 1
+            if window_index < last_window and (switch_s := windows[window_index + 1].from_s - start_s) < end_s:
+                end_s = switch_s
+        if group_index < last_group:
+            while group_index < last_group and groups[group_index + 1].start_s <= position_s:
+                group_index += 1
+            if group_index < last_group and groups[group_index + 1].start_s < end_s:
+                end_s = groups[group_index + 1].start_s
         group = groups[group_index]
-        if group_index < last_group and groups[group_index + 1].start_s < end_s:
-            end_s = groups[group_index + 1].start_s
         increment_s = group.increment_s
         segment_s = -(-(end_s - position_s) // increment_s) * increment_s
-        # Exact numerator over `divisor`: segment_s × rate / unit in quanta of the rounding.
-        divisor = group.unit_s * quantum
-        numerator = segment_s * group.rate_micros
-        if method is _UP:
-            numerator += divisor - 1
-        elif method is _MIDDLE:
-            numerator += divisor // 2  # a half goes up; for an odd divisor there is no exact half
-        total += numerator // divisor * quantum
+        if group.unit_s == divisor:  # as everywhere in a deck
+            numerator += segment_s * group.rate_micros
+        else:
+            common = lcm(divisor, group.unit_s)
+            numerator = numerator * (common // divisor) + segment_s * group.rate_micros * (common // group.unit_s)
+            divisor = common
         position_s += segment_s
         if position_s >= charged_s:
-            return total, position_s
+            return numerator, divisor, position_s
 
 
-def _affordable_talk(price: Price, start_s: int, micros: int, limit_s: int, window_index: int) -> int:
-    """The longest charged time from the moment `start_s`, at most `limit_s`, whose segments cost at most `micros`."""
-    windows = price.windows
-    window = windows[window_index]
+def _affordable_talk(
+    rounding: Rounding,
+    windows: tuple[Window, ...],
+    start_s: int,
+    micros: int,
+    limit_s: int,
+    window_index: int,
+    left: int,
+) -> int:
+    """The longest charged time from the moment `start_s`, at most `limit_s`, for which there is `left` after the fee, a
+    numerator over the unit of the window's first group, of what rounds to at most `micros`.
+    """
     last_window = len(windows) - 1
-    quantum, method = _QUANTUM[price.rounding.decimals], price.rounding.method
+    groups = windows[window_index].groups
+    last_group = len(groups) - 1
     position_s = group_index = 0
+    group = groups[0]
+    divisor = group.unit_s
+    if not last_group and not last_window:  # most decks: one segment
+        step = group.increment_s * group.rate_micros
+        bought_s = left // step * group.increment_s if step else limit_s
+        return bought_s if bought_s < limit_s else limit_s
     while True:
         end_s = limit_s
         if window_index < last_window:
             while window_index < last_window and windows[window_index + 1].from_s <= start_s + position_s:
                 window_index += 1
-                window = windows[window_index]
+                groups = windows[window_index].groups
+                last_group = len(groups) - 1
                 group_index = 0
-            if window_index < last_window:
-                end_s = min(end_s, windows[window_index + 1].from_s - start_s)
-        groups = window.groups
-        last_group = len(groups) - 1
-        while group_index < last_group and groups[group_index + 1].start_s <= position_s:
-            group_index += 1
+            if window_index < last_window and (switch_s := windows[window_index + 1].from_s - start_s) < end_s:
+                end_s = switch_s
+        if group_index < last_group:
+            while group_index < last_group and groups[group_index + 1].start_s <= position_s:
+                group_index += 1
+            if group_index < last_group and groups[group_index + 1].start_s < end_s:
+                end_s = groups[group_index + 1].start_s
         group = groups[group_index]
-        if group_index < last_group and groups[group_index + 1].start_s < end_s:
-            end_s = groups[group_index + 1].start_s
         increment_s = group.increment_s
         segment_s = -(-(end_s - position_s) // increment_s) * increment_s
-        divisor = group.unit_s * quantum
-        extra = divisor - 1 if method is _UP else divisor // 2 if method is _MIDDLE else 0
-        if group.rate_micros:
-            # The largest numerator n with (n + extra) // divisor * quantum <= micros.
-            numerator_max = (micros // quantum + 1) * divisor - 1 - extra
-            bought_s = numerator_max // (increment_s * group.rate_micros) * increment_s
+        rate = group.rate_micros
+        if rate:
+            if group.unit_s != divisor:
+                # Over a common divisor: what is spent so far is exact in it, and so is what is left.
+                common = lcm(divisor, group.unit_s)
+                spent = (_largest(rounding, micros, divisor) - left) * (common // divisor)
+                left = _largest(rounding, micros, common) - spent
+                divisor = common
+                rate *= common // group.unit_s
+            bought_s = left // (increment_s * rate) * increment_s
             if bought_s < segment_s:
                 return min(position_s + bought_s, limit_s)
-            micros -= (segment_s * group.rate_micros + extra) // divisor * quantum
+            left -= segment_s * rate
         position_s += segment_s
         if position_s >= limit_s:
             return limit_s

@@ -107,7 +107,7 @@ class ConfigMapKey(FieldGroup):
 
 
 class DeckRounding(FieldGroup):
-    """How the cost of a call is rounded, once."""
+    """How the total of a call (connect fee, talk and minimum) is rounded, once."""
 
     method: Literal["up", "middle", "down"] = Field(default="up", description="Direction of rounding.")
     decimals: int = Field(default=6, ge=0, le=6, description="Decimals that are kept.")
@@ -126,7 +126,9 @@ class RateDeckSpec(FieldGroup):
         default="", description='Peak hours, such as "Mon-Fri 08:00-20:00"; empty: the same prices at all times.'
     )
     time_zone: TimeZone = Field(default="UTC", description="Time zone of the peak hours (IANA name).")
-    rounding: DeckRounding = Field(default=DeckRounding(), description="How the cost of a call is rounded, once.")
+    rounding: DeckRounding = Field(
+        default=DeckRounding(), description="How the total of a call (connect fee, talk and minimum) is rounded, once."
+    )
 
 
 ANY: Final = "*"

@@ -23,6 +23,7 @@ from callwarden.kernel.money import BadCurrency, parse_currency
 from callwarden.kernel.phone import DIGITS_MAX
 from callwarden.kernel.tariff import BadPrice
 from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.policy.values import DURATION_S_MAX
 from callwarden.rating.core import deck_csv, quotes
 from callwarden.rating.core.deck import Deck, DeckBuilder, DeckHead, DeckRow, is_name, is_prefix
 from callwarden.rating.core.quotes import Catalogue, RatingQuote, Simulation
@@ -35,7 +36,7 @@ log = get_logger(__name__)
 ERRORS_MAX: Final = 100  # A hundred wrong lines are one mistake; the reply stays small.
 PAGE_ROWS: Final = 1_000  # One insert, 5 ms; quotes are answered between pages.
 LOOK_ROWS: Final = 200  # Rows read from CSV before other tasks run: 1 ms.
-SIMULATED_S_MAX: Final = 86_400
+SIMULATED_S_MAX: Final = DURATION_S_MAX  # The longest call that policy can allow.
 AT_S_MAX: Final = 7_258_118_400.0  # The year 2200: still a valid date.
 UNBILLED_EVERY_S: Final = 5.0  # How often counted calls without a price are checked for due events.
 _READS_MAX: Final = 3  # Imports that may overtake one refresh; the next one reads the rest.

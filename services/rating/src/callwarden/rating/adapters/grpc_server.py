@@ -7,7 +7,7 @@ from callwarden.api.rating.v1 import rating_pb2 as pb
 from callwarden.api.rating.v1 import rating_pb2_grpc
 from callwarden.common.rpc.stream import StreamServicer
 from callwarden.kernel.errors import Invalid
-from callwarden.kernel.tariff import BadPrice, Price, Rounding, RoundingMethod
+from callwarden.kernel.tariff import BadPrice, Price, Rounding, RoundingMethod, Weekly, Window
 from callwarden.kernel.verdict import Refuse
 from callwarden.rating.app import ImportedDeck, Rating
 from callwarden.rating.core import quotes
@@ -193,24 +193,36 @@ def _rounding(request: pb.ImportDeckRequest) -> Rounding:
 def _price(price: Price) -> pb.Price:
     return pb.Price(
         currency=price.currency,
-        windows=[
-            pb.Window(
-                from_s=window.from_s,
-                connect_fee_micros=window.connect_fee_micros,
-                groups=[
-                    pb.RateGroup(
-                        start_s=group.start_s,
-                        rate_micros=group.rate_micros,
-                        unit_s=group.unit_s,
-                        increment_s=group.increment_s,
-                    )
-                    for group in window.groups
-                ],
-                name=window.name,
-            )
-            for window in price.windows
-        ],
+        windows=map(_window_message, price.windows),
         free_s=price.free_s,
         minimum_micros=price.minimum_micros,
         rounding=pb.Rounding(method=_OF_METHOD[price.rounding.method], decimals=price.rounding.decimals),
+        weekly=_weekly_message(price.weekly) if price.weekly is not None else None,
+    )
+
+
+def _weekly_message(weekly: Weekly) -> pb.Weekly:
+    return pb.Weekly(
+        from_s=weekly.from_s,
+        peak_hours=weekly.peak_hours,
+        time_zone=weekly.time_zone,
+        peak=_window_message(weekly.peak),
+        off_peak=_window_message(weekly.off_peak),
+    )
+
+
+def _window_message(window: Window) -> pb.Window:
+    return pb.Window(
+        from_s=window.from_s,
+        connect_fee_micros=window.connect_fee_micros,
+        groups=[
+            pb.RateGroup(
+                start_s=group.start_s,
+                rate_micros=group.rate_micros,
+                unit_s=group.unit_s,
+                increment_s=group.increment_s,
+            )
+            for group in window.groups
+        ],
+        name=window.name,
     )

@@ -11,14 +11,14 @@ from typing import Final
 
 from callwarden.kernel.hours import PeakHours
 from callwarden.kernel.phone import DIGITS_MAX
-from callwarden.kernel.tariff import Price, RateGroup, Rounding, Window
+from callwarden.kernel.tariff import Price, RateGroup, Rounding, Weekly, Window
 from callwarden.rating.core.prefixes import PrefixOrder, PrefixOrderBuilder
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _PREFIX = re.compile(rf"[1-9]\d{{0,{DIGITS_MAX - 1}}}", re.ASCII)
 
-# A price covers this long from the time of the quote: longer than any call (call-admission's limit is a day), so that
-# each second of a call is charged by the right window. The last window has no end.
+# A price has windows for this long from the time of the quote, which is enough for nearly all calls. For longer ones it
+# goes on by the hours of the week, so that each second of a call is charged by the right price.
 WINDOWS_AHEAD_S: Final = 86_400
 # Prices of a deck with peak hours are computed once for each hour, and cached for a few hours.
 PRICE_HOLDS_S: Final = 3_600
@@ -128,18 +128,29 @@ class Deck:
 
     def _price(self, tariff: Tariff, bucket: int, valid_s: float) -> Price:
         windows: tuple[Window, ...]
+        head, weekly = self.head, None
         if self.peak is None or bucket < 0:
             windows = (tariff.window(0, is_peak=None),)
         else:
-            first, *later = self._schedule(bucket, self.peak, valid_s)
+            (_, is_peak), *later = self._schedule(bucket, self.peak, valid_s)
+            until_s = _until_s(bucket, valid_s)
             windows = (
-                tariff.window(0, is_peak=first[1]),
+                tariff.window(0, is_peak=is_peak),
                 *(tariff.window(moment_s, is_peak=is_peak) for moment_s, is_peak in later),
+            )
+            if not later:  # a weekend: a price that goes on has two windows
+                windows += (tariff.window(until_s, is_peak=is_peak),)
+            weekly = Weekly(
+                until_s,
+                head.peak_hours,
+                head.time_zone or "UTC",
+                tariff.window(0, is_peak=True),
+                tariff.window(0, is_peak=False),
+                self.peak,
             )
         if len(self._prices) >= _PRICES_MAX:
             self._prices.clear()
-        head = self.head
-        price = Price(head.currency, windows, tariff.free_s, tariff.minimum_micros, head.rounding)
+        price = Price(head.currency, windows, tariff.free_s, tariff.minimum_micros, head.rounding, weekly=weekly)
         self._prices[(bucket, tariff)] = price
         return price
 
@@ -148,10 +159,13 @@ class Deck:
             if len(self._schedules) >= _BUCKETS_MAX:
                 self._schedules.clear()
                 self._prices.clear()
-            from_s = bucket * PRICE_HOLDS_S
-            until_s = from_s + PRICE_HOLDS_S + int(valid_s) + WINDOWS_AHEAD_S
-            self._schedules[bucket] = peak.switches(from_s, until_s)
+            self._schedules[bucket] = peak.switches(bucket * PRICE_HOLDS_S, _until_s(bucket, valid_s))
         return self._schedules[bucket]
+
+
+def _until_s(bucket: int, valid_s: float) -> int:
+    """Up to when the windows of a price reach that is computed for this hour."""
+    return (bucket + 1) * PRICE_HOLDS_S + int(valid_s) + WINDOWS_AHEAD_S
 
 
 class DeckBuilder:

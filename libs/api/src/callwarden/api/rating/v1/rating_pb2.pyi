@@ -173,6 +173,7 @@ class Price(_message.Message):
     FREE_S_FIELD_NUMBER: _builtins.int
     MINIMUM_MICROS_FIELD_NUMBER: _builtins.int
     ROUNDING_FIELD_NUMBER: _builtins.int
+    WEEKLY_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     free_s: _builtins.int
     minimum_micros: _builtins.int
@@ -182,6 +183,10 @@ class Price(_message.Message):
 
     @_builtins.property
     def rounding(self) -> Global___Rounding: ...
+    @_builtins.property
+    def weekly(self) -> Global___Weekly:
+        """Unset: the last window has no end."""
+
     def __init__(
         self,
         *,
@@ -190,14 +195,55 @@ class Price(_message.Message):
         free_s: _builtins.int = ...,
         minimum_micros: _builtins.int = ...,
         rounding: Global___Rounding | None = ...,
+        weekly: Global___Weekly | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rounding", b"rounding"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rounding", b"rounding", "weekly", b"weekly"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "free_s", b"free_s", "minimum_micros", b"minimum_micros", "rounding", b"rounding", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "free_s", b"free_s", "minimum_micros", b"minimum_micros", "rounding", b"rounding", "weekly", b"weekly", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Price: _TypeAlias = Price  # noqa: Y015
+
+@_typing.final
+class Weekly(_message.Message):
+    """How a price goes on after its windows, which cover a day: by peak hours, since a call may last a year."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_S_FIELD_NUMBER: _builtins.int
+    PEAK_HOURS_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    PEAK_FIELD_NUMBER: _builtins.int
+    OFF_PEAK_FIELD_NUMBER: _builtins.int
+    from_s: _builtins.int
+    """Seconds since 1970 UTC; at or after the last window's from_s. Changes of price from then on are not among the windows."""
+    peak_hours: _builtins.str
+    """Never empty. Such as "Mon-Fri 08:00-20:00"."""
+    time_zone: _builtins.str
+    """IANA name."""
+    @_builtins.property
+    def peak(self) -> Global___Window:
+        """from_s of both is 0."""
+
+    @_builtins.property
+    def off_peak(self) -> Global___Window: ...
+    def __init__(
+        self,
+        *,
+        from_s: _builtins.int = ...,
+        peak_hours: _builtins.str = ...,
+        time_zone: _builtins.str = ...,
+        peak: Global___Window | None = ...,
+        off_peak: Global___Window | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["off_peak", b"off_peak", "peak", b"peak"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_s", b"from_s", "off_peak", b"off_peak", "peak", b"peak", "peak_hours", b"peak_hours", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Weekly: _TypeAlias = Weekly  # noqa: Y015
 
 @_typing.final
 class Window(_message.Message):
@@ -263,6 +309,8 @@ Global___RateGroup: _TypeAlias = RateGroup  # noqa: Y015
 
 @_typing.final
 class Rounding(_message.Message):
+    """How the total of a call (connect fee, talk and minimum) is rounded, once."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     class _Method:

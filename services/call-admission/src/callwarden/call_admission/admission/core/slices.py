@@ -4,10 +4,11 @@ In: seconds and money of one slice under what the rules allow. Out: which budget
 the hold (transaction). Prices are those of callwarden.kernel.tariff, whose cost never falls as a call grows longer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from callwarden.kernel.tariff import Price, affordable_s, cost
+from callwarden.kernel.tariff import Price, Window, affordable_s, cost
 
 # A call that costs nothing needs no money slice, but its line must come back if its edge dies: it is granted in leases.
 FREE_LEASE_S: Final = 120
@@ -37,32 +38,53 @@ class TalkSlice:
 
 
 def possible_answers(price: Price, start_s: float, setup_s_max: int) -> tuple[float, ...]:
-    """Moments of answer that between them show the most that a call begun at `start_s` may cost; the first two are the
-    earliest and the last.
+    """The earliest and the last moment of answer of a call begun at `start_s`; only one where the moment is all one.
 
-    The money is held before anybody knows when the callee answers, and peak hours may begin while it rings. Between two
-    changes of price (of the connect fee; of the rate, free seconds earlier; of the rate at the call's end, see
-    cost_max) the cost moves one way with the moment of answer, but for an increment and its rounding: so the ends and
-    both sides of each change are looked at. Should a call cost that increment more than was held, it isn't charged.
+    The money is held before anybody knows when the callee answers, and peak hours may begin while it rings.
     """
-    windows = price.windows
-    if len(windows) == 1:  # most decks
+    if len(price.windows) == 1:  # most decks
         return (start_s,)
-    last_s = start_s + setup_s_max
-    changes = [window.from_s for window in windows if start_s < window.from_s <= last_s]
-    candidates = [start_s, last_s]
-    for change in changes:
-        candidates += (change, change - 1.0, change - price.free_s)
-    return tuple(answer_s for answer_s in candidates if answer_s >= start_s)
+    return start_s, start_s + setup_s_max
 
 
 def cost_max(price: Price, answers: tuple[float, ...], talk_s: int) -> int:
-    """The most that `talk_s` seconds cost over these moments of answer, and those that let it end at a change."""
+    """The most that `talk_s` seconds cost whenever between these moments the callee answers."""
     if len(answers) == 1:
         return cost(price, answers[0], talk_s)
-    start_s, last_s = answers[0], answers[1]
-    ends = [answer_s for window in price.windows if start_s < (answer_s := float(window.from_s - talk_s)) < last_s]
-    return max(cost(price, answer_s, talk_s) for answer_s in (*answers, *ends))
+    return max(cost(price, answer_s, talk_s) for answer_s in _decisive(price, answers, talk_s))
+
+
+def _decisive(price: Price, answers: tuple[float, ...], talk_s: int) -> Sequence[float]:
+    """Moments of answer that between them show the most that a call of up to `talk_s` costs.
+
+    Without a change of price it is the same at all. At one change, the later the answer, the more increments lie behind
+    it: so the cost moves one way but for the connect fee, and both ends and both sides of the change are enough. That
+    needs increments to begin at the same seconds on both sides. Where they don't, or where several changes are near,
+    every whole second is looked at (no other moments differ).
+    """
+    start_s, last_s = answers
+    windows = price.windows_until(last_s + talk_s + 1)
+    changes = [index for index, window in enumerate(windows) if index and start_s < window.from_s <= last_s + talk_s]
+    if not changes:
+        return (start_s,)
+    if len(changes) == 1:
+        after = windows[changes[0]]
+        if _is_alike(windows[changes[0] - 1], after):
+            return tuple(
+                moment_s
+                for moment_s in (start_s, last_s, after.from_s - 1.0, float(after.from_s))
+                if start_s <= moment_s <= last_s
+            )
+    return (start_s, *range(int(start_s) + 1, int(last_s) + 1))
+
+
+def _is_alike(before: Window, after: Window) -> bool:
+    """Whether they have the same increments, and one rate each, as those of a deck do."""
+    return len({group.rate_micros for group in before.groups}) == len(
+        {group.rate_micros for group in after.groups}
+    ) == 1 and [(group.start_s, group.unit_s, group.increment_s) for group in before.groups] == [
+        (group.start_s, group.unit_s, group.increment_s) for group in after.groups
+    ]
 
 
 def cut_to_size(
@@ -75,7 +97,8 @@ def cut_to_size(
     micros = cost_max(price, answers, total_s)
     budget_micros = bounds.budget_micros
     if budget_micros is not None and micros > budget_micros:
-        total_s = min(affordable_s(price, answer_s, budget_micros, limit_s) for answer_s in answers)
+        moments = answers if len(answers) == 1 else _decisive(price, answers, limit_s)
+        total_s = min(affordable_s(price, answer_s, budget_micros, limit_s) for answer_s in moments)
         micros = min(cost_max(price, answers, total_s), budget_micros)
     if total_s <= granted_s:
         return None

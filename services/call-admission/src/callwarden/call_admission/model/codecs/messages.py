@@ -7,7 +7,9 @@ from typing import Final, Generic, TypeVar
 from callwarden.api.admission.v1 import admission_pb2
 from callwarden.api.rating.v1 import rating_pb2
 from callwarden.call_admission.model.calls import Decision, Route
-from callwarden.kernel.tariff import Price, RateGroup, Rounding, RoundingMethod, Window
+from callwarden.call_admission.model.days import zone
+from callwarden.kernel.hours import parse as parse_hours
+from callwarden.kernel.tariff import Price, RateGroup, Rounding, RoundingMethod, Weekly, Window
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 
 K = TypeVar("K")
@@ -57,21 +59,29 @@ def price_from(data: bytes) -> Price:
     message = rating_pb2.Price.FromString(data)
     return Price(
         currency=message.currency,
-        windows=tuple(
-            Window(
-                from_s=window.from_s,
-                groups=tuple(
-                    RateGroup(group.start_s, group.rate_micros, group.unit_s, group.increment_s)
-                    for group in window.groups
-                ),
-                connect_fee_micros=window.connect_fee_micros,
-                name=window.name,
-            )
-            for window in message.windows
-        ),
+        windows=tuple(map(_window, message.windows)),
         free_s=message.free_s,
         minimum_micros=message.minimum_micros,
         rounding=Rounding(_METHODS[message.rounding.method], message.rounding.decimals),
+        weekly=_weekly(message.weekly) if message.HasField("weekly") else None,
+    )
+
+
+def _window(message: rating_pb2.Window) -> Window:
+    return Window(
+        message.from_s,
+        tuple(RateGroup(group.start_s, group.rate_micros, group.unit_s, group.increment_s) for group in message.groups),
+        message.connect_fee_micros,
+        message.name,
+    )
+
+
+def _weekly(message: rating_pb2.Weekly) -> Weekly:
+    hours = parse_hours(message.peak_hours, zone(message.time_zone))
+    if hours is None:
+        raise ValueError("a weekly price without peak hours")
+    return Weekly(
+        message.from_s, message.peak_hours, message.time_zone, _window(message.peak), _window(message.off_peak), hours
     )
 
 
@@ -95,22 +105,30 @@ def _price_bytes(price: Price) -> bytes:
         minimum_micros=price.minimum_micros,
         rounding=rating_pb2.Rounding(method=_METHOD_OF[price.rounding.method], decimals=price.rounding.decimals),
     )
-    for window in price.windows:
-        message.windows.add(
-            from_s=window.from_s,
-            connect_fee_micros=window.connect_fee_micros,
-            name=window.name,
-            groups=[
-                rating_pb2.RateGroup(
-                    start_s=group.start_s,
-                    rate_micros=group.rate_micros,
-                    unit_s=group.unit_s,
-                    increment_s=group.increment_s,
-                )
-                for group in window.groups
-            ],
-        )
+    message.windows.extend(map(_window_message, price.windows))
+    if (weekly := price.weekly) is not None:
+        message.weekly.from_s = weekly.from_s
+        message.weekly.peak_hours, message.weekly.time_zone = weekly.peak_hours, weekly.time_zone
+        message.weekly.peak.CopyFrom(_window_message(weekly.peak))
+        message.weekly.off_peak.CopyFrom(_window_message(weekly.off_peak))
     return message.SerializeToString()
+
+
+def _window_message(window: Window) -> rating_pb2.Window:
+    return rating_pb2.Window(
+        from_s=window.from_s,
+        connect_fee_micros=window.connect_fee_micros,
+        name=window.name,
+        groups=[
+            rating_pb2.RateGroup(
+                start_s=group.start_s,
+                rate_micros=group.rate_micros,
+                unit_s=group.unit_s,
+                increment_s=group.increment_s,
+            )
+            for group in window.groups
+        ],
+    )
 
 
 def refused_message(refuse: Refuse, sip_status: int) -> admission_pb2.Refused:

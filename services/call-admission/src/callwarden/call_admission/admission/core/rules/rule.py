@@ -27,7 +27,7 @@ class Question:
     """None: rating gave none."""
     is_free: bool
     answers: tuple[float, ...]
-    """Moments of answer to reckon with, see slices.possible_answers."""
+    """The earliest and the last moment of answer, see slices.possible_answers."""
     least_s: int
     """Talk time without which the answer is no."""
     wanted_s: int = 0
