@@ -141,7 +141,8 @@ async def test_talked_seconds_are_charged_whatever_is_away(place: Place, part: s
     for name, (call, hung_up_s) in calls.items():
         record = await place.record_of(call)
         least_s, most_s = place.talked_s(call, hung_up_s)
-        unpaid_s = GRACE_S + 1 if call.cut and part in CUTTERS else 0
+        # Past what was granted, a call goes on for the grace while nobody can grant more.
+        unpaid_s = GRACE_S + 1 if part in CUTTERS and record.duration_s > SLICE_S else 0
         if not (
             record.state == "settled"
             and least_s <= record.duration_s <= math.ceil(most_s)
