@@ -121,7 +121,6 @@ class CalledNumbers:
                 if len(table) >= NUMBERS_MAX:
                     log.error("numbers.too_many", limit=NUMBERS_MAX)
                     break
-                await asyncio.sleep(0)
         except BaseException:
             self._all_changed = True
             raise

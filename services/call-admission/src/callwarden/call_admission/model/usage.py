@@ -162,67 +162,21 @@ class Usage(msgspec.Struct, omit_defaults=True):
 
     def end(self, hold: Hold, settlement: Settlement, context: TransitionContext) -> None:
         """The call is settled, or its hold has expired; for a carrier: one that it took."""
-        owner = context.owner
-        if owner == CARRIER:
+        if context.owner == CARRIER:
             self.leave(hold)
             for spans, key in zip((self.days, self.months), keys_of(hold), strict=True):
                 span = self._span(spans, key)
                 span.calls += 1
                 span.talk_s += settlement.duration_s
             return
-        micros = settlement.price_micros
-        if owner == ADDRESS:
-            if self.period is not None:
-                self.period.move(hold.created_at_s, micros - hold.held_micros, settlement.duration_s - hold.granted_s)
-            return
-        if owner in _WITH_SPANS:
-            self.held_micros -= hold.held_micros
-            self.spent_micros += micros
-            for spans, key in zip((self.days, self.months), keys_of(hold), strict=True):
-                span = self._span(spans, key)
-                span.running -= 1
-                span.held_micros -= hold.held_micros
-                span.granted_s -= hold.granted_s
-                span.spent_micros += micros
-                span.talk_s += settlement.duration_s
-        if self.leases is not None:
-            self.leases.end(hold.expires_at_s, context.unix_s)
-        for mark in hold.marks:
-            group = self.groups.get(mark)
-            if group is None:
-                continue
-            if group.leases is not None:
-                group.leases.end(hold.expires_at_s, context.unix_s)
-            if group.period is not None:
-                group.period.move(hold.created_at_s, micros - hold.held_micros, 0)
+        self._end(hold, settlement.price_micros, settlement.duration_s, context)
 
     def release(self, hold: Hold, context: TransitionContext) -> None:
-        """The hold has lapsed: what was reserved for the call is free again. With `charge` the same as `end`."""
+        """The hold has lapsed: what was reserved for the call is free again, as if it had ended without any talk."""
         if context.owner == CARRIER:
             self.leave(hold)
-            return
-        micros, granted_s = hold.held_micros, hold.granted_s
-        if context.owner == ADDRESS:
-            if self.period is not None:
-                self.period.move(hold.created_at_s, -micros, -granted_s)
-            return
-        if context.owner in _WITH_SPANS:
-            self.held_micros -= micros
-            for spans, key in zip((self.days, self.months), keys_of(hold), strict=True):
-                span = self._span(spans, key)
-                span.running -= 1
-                span.held_micros -= micros
-                span.granted_s -= granted_s
-        if self.leases is not None:
-            self.leases.end(hold.expires_at_s, context.unix_s)
-        for mark in hold.marks:
-            group = self.groups.get(mark)
-            if group is None:
-                continue
-            if group.leases is not None:
-                group.leases.end(hold.expires_at_s, context.unix_s)
-            if group.period is not None:
-                group.period.move(hold.created_at_s, -micros, 0)
+        else:
+            self._end(hold, 0, 0, context)
 
     def charge(self, hold: Hold, micros: int, duration_s: int, context: TransitionContext, calls: int = 0) -> None:
         """A call whose hold has lapsed was talked and charged so much more (or less, where it was booked too high).
@@ -250,6 +204,33 @@ class Usage(msgspec.Struct, omit_defaults=True):
     def leave(self, hold: Hold) -> None:
         """The call has gone by another carrier than this one."""
         self._reserve(hold, -1, -hold.granted_s)
+
+    def _end(self, hold: Hold, micros: int, duration_s: int, context: TransitionContext) -> None:
+        """The call counts no longer as one that runs, and for so much."""
+        if context.owner == ADDRESS:
+            if self.period is not None:
+                self.period.move(hold.created_at_s, micros - hold.held_micros, duration_s - hold.granted_s)
+            return
+        if context.owner in _WITH_SPANS:
+            self.held_micros -= hold.held_micros
+            self.spent_micros += micros
+            for spans, key in zip((self.days, self.months), keys_of(hold), strict=True):
+                span = self._span(spans, key)
+                span.running -= 1
+                span.held_micros -= hold.held_micros
+                span.granted_s -= hold.granted_s
+                span.spent_micros += micros
+                span.talk_s += duration_s
+        if self.leases is not None:
+            self.leases.end(hold.expires_at_s, context.unix_s)
+        for mark in hold.marks:
+            group = self.groups.get(mark)
+            if group is None:
+                continue
+            if group.leases is not None:
+                group.leases.end(hold.expires_at_s, context.unix_s)
+            if group.period is not None:
+                group.period.move(hold.created_at_s, micros - hold.held_micros, 0)
 
     # ------------------------------------------------------------------ what it comes to
 

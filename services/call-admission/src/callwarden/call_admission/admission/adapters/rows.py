@@ -33,8 +33,8 @@ _LOAD: Final[Mapping[FieldKind, Callable[[Any], Any]]] = {
     FieldKind.NAMES: _names,
 }
 _LOADED: Final = tuple((place, _LOAD[field.kind]) for place, field in enumerate(SHARED_FIELDS) if field.kind in _LOAD)
-# The row's kind is before them.
 _STAGES: Final = tuple(HoldStage)
+# The row's kind is before them.
 _SHARED_END: Final = 1 + len(SHARED_FIELDS)
 _ACCOUNT_END: Final = 1 + ACCOUNT_FIELDS
 

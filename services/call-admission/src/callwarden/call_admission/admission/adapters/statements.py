@@ -23,8 +23,7 @@ _HOLD_NULLS: Final = """NULL::uuid AS hold_id, NULL::uuid AS account_id, NULL::t
        NULL::timestamptz AS answered_at, NULL::timestamptz AS expires_at, NULL::int4 AS granted_s,
        NULL::int4 AS max_duration_s, NULL::bool AS final, NULL::int8 AS hold_micros, NULL::date AS spend_day,
        NULL::bytea AS price, NULL::text AS trunk, NULL::bytea AS owners, NULL::bytea AS cost, NULL::int4 AS stage,
-       NULL::int8 AS booked,
-       NULL::bytea AS body"""
+       NULL::int8 AS booked, NULL::bytea AS body"""
 
 
 # Where an account is sharded its lines are counted in its shards.

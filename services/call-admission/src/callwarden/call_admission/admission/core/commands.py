@@ -106,10 +106,10 @@ class Done:
 
 @dataclass(slots=True)
 class EndedLate:
-    """The end of a call whose hold had lapsed was booked."""
+    """A call whose hold had lapsed was booked: by its end, or as expired since none was told."""
 
     corrected: bool
-    """The call had a record as expired before."""
+    """The call had a record as expired before: only its end can come then."""
     more_micros: int
     """What was charged now; negative: given back."""
     uncharged_micros: int
