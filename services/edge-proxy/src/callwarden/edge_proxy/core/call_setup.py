@@ -111,10 +111,7 @@ class CallSetup:
         elif found is CredentialsFault.NONE and self._may_be_trunk(source):
             self._ask_source(request, source)
         else:
-            if found is CredentialsFault.WRONG:
-                context.counters.failed(source.host, source.port, "", context.mono_s)
-            elif found is CredentialsFault.UNREADABLE:
-                context.counters.wrong(source.host, context.mono_s)
+            self._challenger.count(found, context, request, rules, source)
             self._challenge(request, source, stale=found is CredentialsFault.STALE)
 
     def _challenge(self, request: Request, source: SocketAddress, *, stale: bool) -> None:
