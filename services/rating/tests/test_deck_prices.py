@@ -21,7 +21,8 @@ PLAIN, NIGHT = Tariff(60_000), Tariff(60_000, off_peak_rate_micros=30_000)
 
 
 def compiled(*rows: tuple[str, Tariff], name: str = "retail", peak_hours: str = "") -> Deck:
-    builder = DeckBuilder(DeckHead(name, "EUR", 1, peak_hours), hours.parse(peak_hours, ZoneInfo("UTC")))
+    plan = hours.parse_plan([peak_hours], ZoneInfo("UTC")) if peak_hours else None
+    builder = DeckBuilder(DeckHead(name, "EUR", 1, peak_hours), plan)
     builder.add(DeckRow(prefix, "", tariff) for prefix, tariff in rows)
     return builder.build()
 

@@ -23,7 +23,10 @@ VALID_S = 300.0
 
 
 def compile_deck(*rows: DeckRow, name: str = "retail", peak_hours: str = "", **head: Any) -> Deck:
-    builder = DeckBuilder(DeckHead(name, "EUR", **({"version": 3} | head)), peak.parse(peak_hours, BERLIN))
+    details: dict[str, Any] = {"version": 3, "peak_hours": peak_hours} | head
+    made = DeckHead(name, "EUR", **details)
+    hours = [period.hours for period in made.periods]
+    builder = DeckBuilder(made, peak.parse_plan(hours, BERLIN) if hours else None)
     for row in rows:
         builder.add([row])
     return builder.build()

@@ -17,15 +17,22 @@ from callwarden.kernel import csv_rows
 from callwarden.kernel.clock import Clock, UnixS
 from callwarden.kernel.csv_rows import LineError
 from callwarden.kernel.errors import CallwardenError, Invalid
-from callwarden.kernel.hours import BadPeakHours, PeakHours
-from callwarden.kernel.hours import parse as parse_hours
+from callwarden.kernel.hours import BadPeakHours, HoursPlan, parse_plan
 from callwarden.kernel.money import BadCurrency, parse_currency
 from callwarden.kernel.phone import DIGITS_MAX
-from callwarden.kernel.tariff import BadPrice
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.policy.values import DURATION_S_MAX
 from callwarden.rating.core import deck_csv, quotes
-from callwarden.rating.core.deck import Deck, DeckBuilder, DeckHead, DeckRow, is_name, is_prefix
+from callwarden.rating.core.deck import (
+    WINDOWS_MAX,
+    Deck,
+    DeckBuilder,
+    DeckHead,
+    DeckRow,
+    is_name,
+    is_prefix,
+    is_window_name,
+)
 from callwarden.rating.core.quotes import Catalogue, RatingQuote, Simulation
 from callwarden.rating.core.routes import PRIORITY_MAX, RouteRow, RouteTable
 from callwarden.rating.core.unbilled import Unbilled, UnbilledCounts, UnbilledSeverity
@@ -177,17 +184,17 @@ class Rating:
         Reads the whole file before writing anything. Invalid for the name, currency, hours or zone; Conflict if
         another import of the deck came in between.
         """
-        hours = _check(head)
+        _check(head)
         if len(content) > deck_csv.BYTES_MAX:
             raise Invalid(f"a deck has at most {deck_csv.BYTES_MAX} bytes", field="csv")
         async with self._importing:  # One at a time: each may take 100 MB.
             text = csv_rows.decode(content)
             if isinstance(text, LineError):
                 return [text]
-            errors, rows = await _validate(deck_csv.read(text, has_peak=hours is not None))
+            errors, rows = await _validate(_read(text, head))
             if errors:
                 return errors
-            version = await self._store.replace(head, _pages(text, has_peak=hours is not None))
+            version = await self._store.replace(head, _pages(text, head))
         log.info("deck.imported", deck=head.name, version=version, rows=rows)
         await self._notifier.changed(head.name, version)
         await self._refresh_own_change()
@@ -274,7 +281,7 @@ class Rating:
             async for rows in self._store.rows(head.name, head.version):
                 builder.add(rows)
             return builder.build()
-        except (Invalid, BadPrice) as error:
+        except (Invalid, ValueError) as error:  # BadPrice is a ValueError
             log.error("deck.unreadable", error=error, deck=head.name, version=head.version)
             return None
 
@@ -290,8 +297,8 @@ def _digits(destination: str) -> str:
     return destination
 
 
-def _check(head: DeckHead) -> PeakHours | None:
-    """Check the head of a deck; returns its peak hours. Invalid."""
+def _check(head: DeckHead) -> HoursPlan | None:
+    """Check the head of a deck; returns the plan of its periods. Invalid."""
     if not is_name(head.name):
         raise Invalid("a deck's name has 1 to 64 characters of A-Z a-z 0-9 . _ -", field="name")
     try:
@@ -302,10 +309,27 @@ def _check(head: DeckHead) -> PeakHours | None:
         zone = ZoneInfo(head.time_zone or "UTC")
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise Invalid(f"unknown time zone {head.time_zone[:64]!r}", field="time_zone") from error
+    names = [window.name for window in head.windows]
+    if len(names) > WINDOWS_MAX:
+        raise Invalid(f"a deck has at most {WINDOWS_MAX} windows", field="windows")
+    for name in names:
+        if not is_window_name(name):
+            reason = f"{name[:40]!r} is no name of a window (1 to 32 of a-z 0-9 -; not peak, off-peak or other)"
+            raise Invalid(reason, field="windows")
+        if names.count(name) > 1:
+            raise Invalid(f"{name} is there twice", field="windows")
+    field = "peak_hours"
     try:
-        return parse_hours(head.peak_hours, zone)
+        if head.peak_hours:
+            parse_plan([head.peak_hours], zone)
+        field = "windows"
+        return parse_plan([period.hours for period in head.periods], zone) if head.periods else None
     except BadPeakHours as error:
-        raise Invalid(error.reason, field="peak_hours") from error
+        raise Invalid(error.reason, field=field) from error
+
+
+def _read(text: str, head: DeckHead) -> Iterator[DeckRow | LineError]:
+    return deck_csv.read(text, has_peak=bool(head.peak_hours), windows=[window.name for window in head.windows])
 
 
 async def _validate(found: Iterator[DeckRow | LineError]) -> tuple[list[LineError], int]:
@@ -324,10 +348,10 @@ async def _validate(found: Iterator[DeckRow | LineError]) -> tuple[list[LineErro
     return errors, rows
 
 
-async def _pages(text: str, *, has_peak: bool) -> AsyncIterator[Sequence[DeckRow]]:
+async def _pages(text: str, head: DeckHead) -> AsyncIterator[Sequence[DeckRow]]:
     """The rows of a validated file, read a second time: a million of them at once would take 500 MB."""
     page: list[DeckRow] = []
-    for item in deck_csv.read(text, has_peak=has_peak):
+    for item in _read(text, head):
         if isinstance(item, LineError):
             raise AssertionError("the file was validated before")
         page.append(item)
