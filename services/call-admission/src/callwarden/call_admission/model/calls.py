@@ -3,7 +3,8 @@
 Out: deciding (decide), slicing (slices), settling (settle), and how these values travel (adapters).
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import IntEnum
 from functools import lru_cache
@@ -210,6 +211,9 @@ class HoldStage(IntEnum):
     """It has expired: no line and no money is counted for it any more. Its end may be under way."""
     RECORDED = 2
     """Its call record says "expired". An end that comes all the same corrects it."""
+    CLOSED = 3
+    """Its end was told before it was placed: its admission was under way for longer than its edge waited. It counts
+    nothing and has no record; it keeps that admission from placing a hold that nothing would end."""
 
 
 @dataclass(slots=True)
@@ -269,6 +273,10 @@ class Hold:
             answered_at_s + granted_s + grace_s + EXPIRY_MARGIN_S, granted_s, self.max_duration_s, final, held_micros,
             self.spend_day, self.price, trunk, self.marks, self.scopes, self.costs, self.limits_hit,
         )  # fmt: skip
+
+    def hit(self, rules: Sequence[str]) -> "Hold":
+        """The hold with these rules added to its `limits_hit`."""
+        return replace(self, limits_hit=tuple(dict.fromkeys((*self.limits_hit, *rules))))
 
     def without(self) -> "Hold":
         """The same call with nothing granted or held: what it leaves to be asked for while it is decided again."""

@@ -94,6 +94,10 @@ def hold_row(new: NewHold) -> Row:
     )  # fmt: skip
 
 
+def closed_row(hold: Hold) -> Row:
+    return (hold.id, hold.account_id, time_of(hold.created_at_s), hold.spend_day, price_bytes(hold.price))
+
+
 def update_row(hold: Hold, expiry_s: float) -> Row:
     return (
         hold.id, time_or_none(hold.answered_at_s), time_of(hold.expires_at_s), hold.granted_s, hold.final,

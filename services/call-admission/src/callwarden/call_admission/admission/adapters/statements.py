@@ -146,6 +146,19 @@ HOLDS = CteClause(
 )
 
 
+# Of calls that were over before their holds were placed: only the ids matter, each of which is in the table once. In
+# stage 3 (HoldStage.CLOSED).
+CLOSED = CteClause(
+    "closed",
+    "id uuid, account_id uuid, at timestamptz, spend_day date, price bytea",
+    """INSERT INTO hold (id, account_id, call_id, destination, dialled, caller_number, source_address, edge, created_at,
+    expires_at, stage, granted_s, max_duration_s, final, held_micros, spend_day, price, prefix, trunk, policy_revision,
+    trace_id, decision)
+  SELECT n.id, n.account_id, '', '', '', '', '', '', n.at, n.at, 3, 0, 0, true, 0, n.spend_day, n.price, '', '', 0, '',
+    ''::bytea FROM {rows} AS n WHERE n.id IS NOT NULL""",
+)
+
+
 # An id that has a record or a refusal already must not become a hold again.
 ASKED = CteClause("asked", "id uuid", "SELECT * FROM {rows} AS n WHERE n.id IS NOT NULL")
 
@@ -312,7 +325,7 @@ def statement(size: int, *names: str) -> str:
 CLAUSES: Final = {
     clause.name: clause
     for clause in (
-        MOVED, CHECKED, COUNTERS, HOLDS, ASKED, KNOWN, UPDATED, ENDS, GONE, ENTRIES, RECORDS, RECORDS_OF_KEPT, LATE,
+        MOVED, CHECKED, COUNTERS, HOLDS, CLOSED, ASKED, KNOWN, UPDATED, ENDS, GONE, ENTRIES, RECORDS, RECORDS_OF_KEPT, LATE,
         LATE_GONE, LATE_ENTRIES, LATE_RECORDS, DAYS, LOWERED_DAYS, DECISIONS,
     )
 }  # fmt: skip
@@ -326,5 +339,5 @@ WHERE substr(CAST(id AS TEXT), 1, 1) = ANY($3::text[]) AND expires_at <= $1 AND 
 
 
 FORGET_RECORDED: Final = """
-DELETE FROM hold WHERE substr(CAST(id AS TEXT), 1, 1) = ANY($2::text[]) AND expires_at <= $1 AND stage = 2
+DELETE FROM hold WHERE substr(CAST(id AS TEXT), 1, 1) = ANY($2::text[]) AND expires_at <= $1 AND stage >= 2
 """

@@ -274,7 +274,7 @@ class AdmissionTransaction:
             self._record_cut(command, account.name, decided, policy.revision)
             self._notify(state, decided, policy, hold.spend_day, request.call_id)
             if verdict.rule not in hold.limits_hit:
-                self._movement.update(state, hold, _hit(hold, (verdict.rule, *hits)), policy)
+                self._movement.update(state, hold, hold.hit((verdict.rule, *hits)), policy)
             return Refused(verdict, sip_status(verdict, policy), policy.revision)
         if verdict.final and verdict.granted_s < hold.max_duration_s:
             self._record_cut(command, account.name, decided, policy.revision)
@@ -287,7 +287,7 @@ class AdmissionTransaction:
             final=verdict.final,
         )
         if hits:
-            extended = _hit(extended, hits)
+            extended = extended.hit(hits)
         self._movement.update(state, hold, extended, policy)
         if policy.thresholds or decided.warnings:
             self._notify(state, decided, policy, hold.spend_day, request.call_id)
@@ -359,8 +359,11 @@ class AdmissionTransaction:
     def _end(self, event: Ended) -> Outcome:
         hold = self._hold(event.hold_id, event.account_id, *HoldStage)
         state = self._accounts.get(event.account_id)
-        if hold is None or state is None:
-            return self._not_running(event)
+        if hold is None or state is None or hold.stage is HoldStage.CLOSED:
+            outcome = self._not_running(event)
+            if outcome.why == "unknown" and state is not None and self._is_free(event.hold_id):
+                self._movement.close(state.account, event.hold_id)
+            return outcome
         self._place(hold, event)
         settlement = settle(hold, event)
         if hold.stage is HoldStage.RUNNING:
@@ -464,10 +467,15 @@ class AdmissionTransaction:
         hold = self._holds.get(hold_id)
         return hold if hold is not None and hold.account_id == account_id and hold.stage in stages else None
 
+    def _is_free(self, hold_id: UUID) -> bool:
+        """Whether an admission by this id would place a hold."""
+        return hold_id not in self._holds and hold_id not in self._refused
+
     def _not_running(self, command: Started | Ended | Expired | Unclaimed) -> Ignored:
-        if command.hold_id in self._settled:
+        hold = self._hold(command.hold_id, command.account_id, *HoldStage)
+        if command.hold_id in self._settled or (hold is not None and hold.stage is HoldStage.CLOSED):
             return Ignored("settled")
-        return Ignored("unknown" if self._hold(command.hold_id, command.account_id, *HoldStage) is None else "not-due")
+        return Ignored("unknown" if hold is None else "not-due")
 
     def _decision(
         self, outcome: str, refuse: Refuse | None, decided: Evaluation, revision: int, account: str,
@@ -488,8 +496,3 @@ def _hits(decided: Evaluation, policy: AdmissionPolicy) -> tuple[str, ...]:
 def _costs_of(quote: Quote, routes: tuple[Route, ...]) -> tuple[RouteCost, ...]:
     """Costs of the routes that the rules have left; those of all routes the quote knows already."""
     return quote.costs if routes == quote.routes else costs_of(routes)
-
-
-def _hit(hold: Hold, rules: Sequence[str]) -> Hold:
-    """The hold with these rules added to its `limits_hit`."""
-    return replace(hold, limits_hit=tuple(dict.fromkeys((*hold.limits_hit, *rules))))
