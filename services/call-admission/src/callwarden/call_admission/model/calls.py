@@ -76,6 +76,10 @@ class Quote:
         """That priced it."""
         return self.pricing.deck
 
+    def costs_of(self, routes: "tuple[Route, ...]") -> "tuple[RouteCost, ...]":
+        """Of the routes that rules have left; those of all of them are known already."""
+        return self.costs if routes == self.routes else costs_of(routes)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_free", is_free(self.price))
         known = any(route.carrier_account_id or route.cost is not None for route in self.routes)
@@ -163,7 +167,10 @@ class Ended:
     ended_at_s: float
     reason: str
     sip_status: int
+    """Of a call that wasn't answered; below 300: it was."""
     trunk: str
+    edge: str = ""
+    """The edge that tells; empty: not known."""
 
 
 @dataclass(slots=True)
@@ -244,6 +251,8 @@ class Hold:
     limits_hit: tuple[str, ...] = ()
     """Rules that have left less than a whole slice, refused it more time, or would have if they were enforced."""
     stage: HoldStage = HoldStage.RUNNING
+    edge: str = ""
+    """The one that asked for it."""
 
     def of_trunk(self, trunk: str) -> RouteCost | None:
         """Who is paid for the call, which went out by this trunk."""
@@ -271,7 +280,8 @@ class Hold:
         return Hold(
             self.id, self.account_id, self.created_at_s, answered_at_s,
             answered_at_s + granted_s + grace_s + EXPIRY_MARGIN_S, granted_s, self.max_duration_s, final, held_micros,
-            self.spend_day, self.price, trunk, self.marks, self.scopes, self.costs, self.limits_hit,
+            self.spend_day, self.price, trunk, self.marks, self.scopes, self.costs, self.limits_hit, self.stage,
+            self.edge,
         )  # fmt: skip
 
     def hit(self, rules: Sequence[str]) -> "Hold":
@@ -283,6 +293,7 @@ class Hold:
         return Hold(
             self.id, self.account_id, self.created_at_s, self.answered_at_s, self.expires_at_s, 0, self.max_duration_s,
             self.final, 0, self.spend_day, self.price, self.trunk, self.marks, self.scopes, self.costs, self.limits_hit,
+            self.stage, self.edge,
         )  # fmt: skip
 
 

@@ -54,14 +54,14 @@ def account_from(row: Any) -> tuple[Account, int, bytes]:
 def add_hold(loaded: Loaded, row: Any) -> None:
     (
         id_, account_id, created_at, answered_at, expires_at, granted_s, max_duration_s, final, held_micros, spend_day,
-        price, trunk, owners, cost, stage, booked, body, _, _,
+        price, trunk, owners, cost, stage, edge, booked, body, _, _,
     ) = row[_ACCOUNT_END:]  # fmt: skip
     if account_id is not None:
         counted_in, marks, limits_hit = scopes_from(owners)
         loaded.holds[id_] = Hold(
             id_, account_id, created_at.timestamp(), None if answered_at is None else answered_at.timestamp(),
             expires_at.timestamp(), granted_s, max_duration_s, final, held_micros, spend_day, price_from(price), trunk,
-            marks, counted_in, costs_from(cost), limits_hit, _STAGES[stage],
+            marks, counted_in, costs_from(cost), limits_hit, _STAGES[stage], edge,
         )  # fmt: skip
     if booked is not None:
         loaded.settled[id_] = booked

@@ -166,8 +166,8 @@ class Movement:
     def close(self, account: Account, hold_id: UUID) -> None:
         """The call was over before its hold was placed: it never will be. Nothing is counted for it."""
         hold = Hold(
-            hold_id, account.id, self._unix_s, None, self._unix_s, 0, 0, True, 0, day_of(self._unix_s, account.time_zone),
-            free(account.currency), "", stage=HoldStage.CLOSED,
+            hold_id, account.id, self._unix_s, None, self._unix_s, 0, 0, True, 0,
+            day_of(self._unix_s, account.time_zone), free(account.currency), "", stage=HoldStage.CLOSED,
         )  # fmt: skip
         self._holds[hold_id] = self._changes.closed[hold_id] = hold
 

@@ -32,6 +32,7 @@ from callwarden.call_admission.admission.core.commands import (
     NeedsQuote,
     NoHold,
     Outcome,
+    PlacedElsewhere,
     Refused,
     sip_status,
 )
@@ -56,7 +57,6 @@ from callwarden.call_admission.model.calls import (
     LimitScope,
     Quote,
     Route,
-    RouteCost,
     Started,
     Unclaimed,
     costs_of,
@@ -68,7 +68,7 @@ from callwarden.call_admission.model.settle import Settlement, settle, settle_ex
 from callwarden.kernel.clock import UnixS
 from callwarden.kernel.verdict import Reason, Refuse
 
-_NEGATIVE: Final = (Refused, NeedsQuote, Ignored, NoHold)
+_NEGATIVE: Final = (Refused, NeedsQuote, PlacedElsewhere, Ignored, NoHold)
 """Outcomes that must be decided again on fresh data if what was read may be stale."""
 _EVENTS: Final = (Started, Ended, Expired, Unclaimed)
 
@@ -158,6 +158,8 @@ class AdmissionTransaction:
             if quote is None or quote.pricing != pricing:
                 return NeedsQuote(pricing)
         routes = quote.routes if isinstance(quote, Quote) else ()
+        if held is not None and held.edge != request.edge:
+            return PlacedElsewhere()
         if held is not None:
             return Admitted(held, held.left_of(routes), policy.revision)
         scopes = self._counting.of_new(account, command, policy)
@@ -219,8 +221,9 @@ class AdmissionTransaction:
             trunk=routes[0].trunk if routes else "",
             marks=marks(request, policy, account, self._unix_s) if policy.velocity else (),
             scopes=scopes,
-            costs=_costs_of(quote, routes) if isinstance(quote, Quote) else (),
-            limits_hit=_hits(decided, policy),
+            costs=quote.costs_of(routes) if isinstance(quote, Quote) else (),
+            limits_hit=decided.hits(policy),
+            edge=request.edge,
         )
 
     def _without_excluded(
@@ -269,7 +272,7 @@ class AdmissionTransaction:
             return NeedsCounters()
         self._movement.shift(state, without, hold, policy)
         verdict = decided.verdict
-        hits = _hits(decided, policy)
+        hits = decided.hits(policy)
         if isinstance(verdict, Refuse):
             self._record_cut(command, account.name, decided, policy.revision)
             self._notify(state, decided, policy, hold.spend_day, request.call_id)
@@ -364,6 +367,9 @@ class AdmissionTransaction:
             if outcome.why == "unknown" and state is not None and self._is_free(event.hold_id):
                 self._movement.close(state.account, event.hold_id)
             return outcome
+        if event.sip_status >= 300 and event.edge not in ("", hold.edge):
+            # The same INVITE came to two edges, and this one, which has given up, isn't the one that placed the call.
+            return Ignored("elsewhere")
         self._place(hold, event)
         settlement = settle(hold, event)
         if hold.stage is HoldStage.RUNNING:
@@ -485,14 +491,3 @@ class AdmissionTransaction:
             self._unix_s, outcome, refuse, decided.rules, revision, account, request.source_address, request.trace_id,
             sip_status, decided.cut_by,
         )  # fmt: skip
-
-
-def _hits(decided: Evaluation, policy: AdmissionPolicy) -> tuple[str, ...]:
-    """The rules that have shortened the call, or would have refused it if they were enforced."""
-    reported = tuple(decided.reported) if policy.reports else ()
-    return (decided.cut_by, *reported) if decided.cut_by else reported
-
-
-def _costs_of(quote: Quote, routes: tuple[Route, ...]) -> tuple[RouteCost, ...]:
-    """Costs of the routes that the rules have left; those of all routes the quote knows already."""
-    return quote.costs if routes == quote.routes else costs_of(routes)
