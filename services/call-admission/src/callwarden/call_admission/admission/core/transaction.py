@@ -76,7 +76,7 @@ _EVENTS: Final = (Started, Ended, Expired, Unclaimed)
 class AdmissionTransaction:
     """Applies commands in order. One for each attempt; it is thrown away when the write fails.
 
-    `unix_s`: Unix time. `slot`: see Counting.
+    `unix_s`: Unix time. `slot`: see Counting. `expiry_s`: by which holds expire (expiry_clock); None: `unix_s`.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class AdmissionTransaction:
         slot: int = 0,
         lists: Lists | None = None,
         trunk_of: Callable[[str], SourceTrunk | None] | None = None,
+        expiry_s: UnixS | None = None,
     ) -> None:
         self.changes = changes = Changes()
         self._accounts = loaded.accounts
@@ -96,6 +97,7 @@ class AdmissionTransaction:
         self._counters = loaded.counters
         self._policy_for = policy_for
         self._unix_s = unix_s
+        self._expiry_s = unix_s if expiry_s is None else expiry_s
         self._counting = Counting(loaded, policy_for, slot)
         self._snapshots = SnapshotBuilder(loaded, self._counting, unix_s, lists, trunk_of)
         self._movement = Movement(loaded, changes, self._counting, policy_for, unix_s)
@@ -252,7 +254,7 @@ class AdmissionTransaction:
         request = command.request
         hold = self._hold(request.hold_id, request.account_id, HoldStage.RUNNING)
         state = self._accounts.get(request.account_id)
-        if hold is None or state is None or hold.expires_at_s <= self._unix_s:
+        if hold is None or state is None or hold.expires_at_s <= self._expiry_s:
             return NoHold()  # The line of an expired hold may be another call's by now.
         if request.granted_s < hold.granted_s:
             return Extended(hold)  # The answer to an earlier request was lost; that grant is still in force.
