@@ -113,7 +113,7 @@ class DeckRounding(FieldGroup):
     decimals: int = Field(default=6, ge=0, le=6, description="Decimals that are kept.")
 
 
-class DeckWindow(FieldGroup):
+class DeckHours(FieldGroup):
     """Hours of the week for which the CSV may have other prices."""
 
     name: Annotated[str, Field(max_length=32, pattern=r"^[a-z0-9-]{1,32}$")] = Field(
@@ -134,7 +134,7 @@ class RateDeckSpec(FieldGroup):
     peak_hours: PeakHours = Field(
         default="", description='Peak hours, such as "Mon-Fri 08:00-20:00"; empty: the same prices at all times.'
     )
-    windows: Many[DeckWindow] = Field(
+    windows: Many[DeckHours] = Field(
         default=(),
         max_length=8,
         description="Hours with prices of their own. Of overlapping ones the first applies, and any before peak hours.",
