@@ -10,7 +10,7 @@ import pytest
 from callwarden.kernel.hours import parse_plan
 from callwarden.kernel.money import parse_amount
 from callwarden.kernel.tariff import Price, Rounding, RoundingMethod, affordable_s, cost
-from callwarden.rating.core.deck import DeckBuilder, DeckHead, DeckRow, DeckWindow
+from callwarden.rating.core.deck import Deck, DeckHead, DeckRow, DeckWindow, RowPacker
 from callwarden.rating.core.deck_csv import read
 
 VECTORS = json.loads(
@@ -44,9 +44,12 @@ def price_from(row: dict[str, str], rounding: Rounding, *windows: DeckWindow) ->
     assert isinstance(found, DeckRow), found
     head = DeckHead("vectors", "EUR", rounding=rounding, windows=windows)
     plan = parse_plan([window.hours for window in windows], ZoneInfo("UTC")) if windows else None
-    builder = DeckBuilder(head, plan)
-    builder.add([found])
-    return builder.build().price(found.tariff, START_S, 300.0)
+    packer = RowPacker()
+    packer.add([found])
+    deck = Deck(head, plan, packer.pack())
+    match = deck.match("4930")
+    assert match is not None
+    return deck.price(match[1].tariff, START_S, 300.0)
 
 
 def price_of(vector: dict[str, Any]) -> Price:

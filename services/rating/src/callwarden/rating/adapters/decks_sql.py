@@ -62,7 +62,10 @@ class SqlDeckStore:
                 .order_by(deck_row.c.prefix)
                 .limit(PAGE_ROWS)
             )
-            return [row_from(row) for row in rows]
+            try:
+                return [row_from(row) for row in rows]
+            except ValueError as error:
+                raise Invalid(f"a stored row of {name} can't be charged: {error}") from error
 
         return await self._database.transaction("deck page", work)
 

@@ -22,7 +22,7 @@ from callwarden.rating.core.deck import AS_THE_ROW, DeckRow, Tariff, WindowCharg
 from callwarden.rating.core.steps import NONE, BadSteps, parse_steps
 
 BYTES_MAX: Final = 128 * 1024 * 1024  # 128 bytes a row
-ROWS_MAX: Final = 1_000_000  # The largest wholesale lists have about 300,000; a row takes 90 bytes in every process.
+ROWS_MAX: Final = 1_000_000  # The largest wholesale lists have about 300,000; a row takes 12 bytes in every process.
 DESCRIPTION_CHARS_MAX: Final = 128
 LINE_CHARS_MAX: Final = 4_096  # A line with all columns has 300, and 100 more for each window.
 
