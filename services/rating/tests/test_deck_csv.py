@@ -186,6 +186,14 @@ def test_a_long_list_is_read_in_its_order() -> None:
     assert [row.prefix for row in rows(text)] == [str(prefix) for prefix in prefixes]
 
 
+def test_the_example_with_windows_is_a_good_deck() -> None:
+    text = (EXAMPLE.parent / "rates-windows.csv").read_text()
+    found = [item for item in read(text, has_peak=False, windows=("day", "saturday")) if isinstance(item, DeckRow)]
+    assert [row.prefix for row in found] == ["49", "4915", "882"]
+    assert [row.tariff.cuts_at_maximum for row in found] == [False, False, True]
+    assert all(row.tariff.windows for row in found[:2])
+
+
 def test_the_example_is_a_good_deck() -> None:
     found = {row.prefix: row for row in rows(EXAMPLE.read_text())}
     assert len(found) > 40
