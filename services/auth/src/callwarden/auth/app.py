@@ -239,7 +239,7 @@ class Auth:
         Raises Invalid, NotFound, Conflict (the user name is another account's), Unavailable.
         """
         realm = await self._accounts.realm_of(account_id)
-        if user.realm and user.realm != realm:
+        if user.realm and user.realm.lower() != realm:
             # Or another realm's policy would apply to this account's calls.
             raise Invalid(f"the account is in realm {realm}", field="realm")
         user = UserKey(realm, user.username)

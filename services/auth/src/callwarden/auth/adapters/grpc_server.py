@@ -44,7 +44,7 @@ class AuthServicer(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
     async def RemoveCredential(  # noqa: N802
         self, request: auth_pb2.RemoveCredentialRequest, context: Any
     ) -> auth_pb2.RemoveCredentialReply:
-        removed = await self._app.remove_credential(UserKey(request.realm, request.username))
+        removed = await self._app.remove_credential(UserKey(request.realm.lower(), request.username))
         return auth_pb2.RemoveCredentialReply(removed=removed)
 
     def _verify(self, request: auth_pb2.VerifyRequest) -> auth_pb2.VerifyReply | Awaitable[auth_pb2.VerifyReply]:
