@@ -183,6 +183,10 @@ class Edge:
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         self._active_calls.adopt(record)
 
+    def apart(self, mono_s: MonoS) -> None:
+        """The other edges can't be heard now: what they would tell of a call isn't known."""
+        self.context.apart_mono_s = mono_s
+
     def heard(self, news: CallNews, mono_s: MonoS, unix_s: UnixS) -> None:
         """Another edge tells of a call that may be ours."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
