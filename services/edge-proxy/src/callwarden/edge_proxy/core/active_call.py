@@ -255,9 +255,9 @@ class ActiveCalls:
                 self._probe(call)
             self._set_alarm(call)
 
-    def _heard_since(self, mono_s: float) -> bool:
+    def _heard_since(self, since_s: float) -> bool:
         """Whether other edges could be heard all the time since then."""
-        return self._context.apart_mono_s < mono_s
+        return self._context.apart_mono_s < since_s
 
     def _extend(self, call: EdgeCall, known_s: int | None = None) -> None:
         call.step_grant(GrantEvent.ASK)
