@@ -295,7 +295,7 @@ class Edge:
     def _is_named(self, host: str) -> bool:
         """Whether we know who is there: a phone is registered, a trunk or carrier of ours, or we ourselves."""
         return (
-            self.locations.is_source(host)
+            self.locations.is_near(host)
             or self.sources.is_trunk(host)
             or host in self.context.carriers
             or host == self.context.proxy.endpoint.host

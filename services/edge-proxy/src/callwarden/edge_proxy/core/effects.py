@@ -34,6 +34,7 @@ class VerifyDigest(NamedTuple):
     """Of an INVITE: the called number or user."""
     is_registered: bool = False
     """A phone of this user is registered from there."""
+    called_realm: str = ""
 
 
 class VerifySource(NamedTuple):
@@ -43,6 +44,7 @@ class VerifySource(NamedTuple):
     called: str
     call_id: str
     traceparent: str
+    called_realm: str = ""
 
 
 class AdmitCall(NamedTuple):
@@ -112,6 +114,8 @@ class CallerIdentity(NamedTuple):
     ttl_s: int
     trunk: str = ""
     called_owner: NumberOwner | None = None
+    called_is_user: bool = False
+    """The called name consists of digits, and is that of a user of the realm that was called."""
 
     @property
     def is_trunk(self) -> bool:
