@@ -13,10 +13,11 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callwarden.common.sql import connecting
+from callwarden.kernel.errors import Invalid
 from callwarden.schema import migrate, roles
 
 _OWNER: Final = "CALLWARDEN_DATABASE_URL"
@@ -50,9 +51,9 @@ def wanted(environment: Mapping[str, str]) -> tuple[str, dict[str, tuple[str, st
 
 def _login(name: str, url: str) -> tuple[str, str]:
     try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise BadSettings(f"{name} is no database URL") from None
+        parsed = connecting.database_url(url)
+    except Invalid as error:
+        raise BadSettings(f"{name}: {error}") from None
     if not parsed.username:
         raise BadSettings(f"{name} names no user")
     return parsed.username, parsed.password or ""
@@ -77,7 +78,7 @@ async def apply_roles(engine: AsyncEngine, logins: Mapping[str, tuple[str, str]]
 
 async def make_roles(owner: str, logins: Mapping[str, tuple[str, str]]) -> None:
     """`apply_roles` on the database of that URL, whose connections it closes."""
-    engine = create_async_engine(owner, pool_size=1)
+    engine = connecting.make_engine(connecting.database_url(owner), pool_size=1)
     try:
         await apply_roles(engine, logins)
     finally:
