@@ -60,7 +60,7 @@ def _login(name: str, url: str) -> tuple[str, str]:
 
 
 async def apply_roles(engine: AsyncEngine, logins: Mapping[str, tuple[str, str]]) -> None:
-    """Makes the roles, then gives all their rights in one transaction: a running service never sees a gap."""
+    """Makes the roles, then gives what they lack and takes what is too much: a running service never sees a gap."""
     for role, password in logins.values():
         try:  # Asked by trying: the catalogue of roles is each database's own.
             async with engine.begin() as connection:
@@ -70,10 +70,16 @@ async def apply_roles(engine: AsyncEngine, logins: Mapping[str, tuple[str, str]]
                 raise
             async with engine.begin() as connection:
                 await connection.exec_driver_sql(roles.make_role(role, password, exists=True))
-    async with engine.begin() as connection:
+    async with engine.connect() as connection:
+        given = {}
+        for service, (role, _) in logins.items():
+            rows = await connection.exec_driver_sql(roles.GIVEN[engine.dialect.name], (role,))
+            given[service] = {(row["name"], row["right"]) for row in rows.mappings()}
+        await connection.rollback()
         for service, (role, _) in sorted(logins.items()):
-            for statement in roles.grants(service, role):
+            for statement in roles.changes(service, role, given[service]):
                 await connection.exec_driver_sql(statement)
+        await connection.commit()
 
 
 async def make_roles(owner: str, logins: Mapping[str, tuple[str, str]]) -> None:
