@@ -73,11 +73,11 @@ async def apply_roles(engine: AsyncEngine, logins: Mapping[str, tuple[str, str]]
     async with engine.connect() as connection:
         given = {}
         for service, (role, _) in logins.items():
-            rows = await connection.exec_driver_sql(roles.GIVEN[engine.dialect.name], (role,))
+            rows = await connection.exec_driver_sql(roles.GIVEN, (role,))
             given[service] = {(row["name"], row["right"]) for row in rows.mappings()}
         await connection.rollback()
         for service, (role, _) in sorted(logins.items()):
-            for statement in roles.changes(service, role, given[service]):
+            for statement in roles.changes(service, role, given[service], at_once=engine.dialect.name == "postgresql"):
                 await connection.exec_driver_sql(statement)
         await connection.commit()
 

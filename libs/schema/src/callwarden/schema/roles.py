@@ -51,29 +51,28 @@ def make_role(role: str, password: str, *, exists: bool) -> str:
     return f"{verb} ROLE {quoted(role)} WITH LOGIN PASSWORD {_literal(password)}"
 
 
-# What the role was given by name, as (table, right). CockroachDB has the standard's view and says ALL for all;
-# PostgreSQL's leaves rights out that the standard doesn't know.
-GIVEN: Final[Mapping[str, str]] = {
-    "cockroachdb": 'SELECT table_name AS name, privilege_type AS "right" FROM information_schema.table_privileges'
-    " WHERE grantee = $1 AND table_schema = current_schema()",
-    "postgresql": 'SELECT c.relname AS name, a.privilege_type AS "right" FROM pg_class AS c'
-    " CROSS JOIN LATERAL aclexplode(c.relacl) AS a JOIN pg_roles AS r ON r.oid = a.grantee"
-    " WHERE r.rolname = $1 AND c.relnamespace = to_regnamespace(current_schema())",
-}
+# What the role was given by name, as (table, right). CockroachDB says ALL for all; PostgreSQL leaves out what the
+# standard doesn't know (MAINTAIN).
+GIVEN: Final = (
+    'SELECT table_name AS name, privilege_type AS "right" FROM information_schema.table_privileges'
+    " WHERE grantee = $1 AND table_schema = current_schema()"
+)
 
 
-def changes(service: str, role: str, given: Collection[tuple[str, str]]) -> Iterator[str]:
+def changes(service: str, role: str, given: Collection[tuple[str, str]], *, at_once: bool) -> Iterator[str]:
     """What has to be said to a database where the role has `given`, as (table, right), so that it has what it should.
 
-    What is missing is granted first, and only then what is too much revoked: on CockroachDB each statement is a
-    transaction of its own, and a service that runs must not be without its rights between two of them.
+    `at_once`: all of it is one transaction, as on PostgreSQL. On CockroachDB each statement is one of its own, and a
+    service that runs must not be without its rights between two of them: what is missing is granted first, and only
+    then what is too much revoked.
     """
     wanted = {(table, right) for table, rights in RIGHTS[service].items() for right in rights}
     ours = {(table, right) for table, right in given if table in metadata.tables}
-    for table in sorted({table for table, right in ours if right == "ALL"}):
-        # Given by hand, or by an owner's script. What is in ALL is each version's own, so there is a gap here.
-        yield f"REVOKE ALL ON TABLE {quoted(table)} FROM {quoted(role)}"
-        ours = {pair for pair in ours if pair[0] != table}
+    # What is in ALL is each version's own, so CockroachDB has a gap where somebody gave that.
+    renewed = {table for table, right in ours if right == "ALL" or (at_once and (table, right) not in wanted)}
+    if renewed:
+        yield f"REVOKE ALL ON TABLE {_tables(renewed)} FROM {quoted(role)}"
+        ours = {pair for pair in ours if pair[0] not in renewed}
     yield from _by_rights(wanted - ours, lambda rights, tables: f"GRANT {rights} ON TABLE {tables} TO {quoted(role)}")
     yield from _by_rights(
         ours - wanted, lambda rights, tables: f"REVOKE {rights} ON TABLE {tables} FROM {quoted(role)}"
