@@ -248,7 +248,7 @@ def _columns() -> dict[str, str]:
     return {name: families.pop() for name, families in found.items() if len(families) == 1}
 
 
-def _family(node: exp.Expression) -> str:
+def _family(node: exp.Expr) -> str:
     """Of an operand's type, as far as it tells; "" for what fits itself in: a parameter, NULL, a whole number."""
     node = node.unnest()
     if isinstance(node, exp.Cast):

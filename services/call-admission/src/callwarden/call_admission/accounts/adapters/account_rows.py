@@ -80,7 +80,7 @@ def loaded(field: DataField, stored: Any) -> Any:
 _SEPARATOR: Final = ","
 
 
-async def fetch(database: Database, name: str, query: Select[Any]) -> Sequence[Row[Any]]:
+async def fetch(database: Database, name: str, query: Select[*tuple[Any, ...]]) -> Sequence[Row[Any]]:
     """The rows of a query, read outside any transaction."""
 
     async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
