@@ -23,6 +23,7 @@ from callwarden.call_admission.admission.core.commands import (
     NeedsQuote,
     NoHold,
     Outcome,
+    PlacedElsewhere,
     Refused,
 )
 from callwarden.call_admission.admission.core.decide import Evaluation
@@ -149,7 +150,7 @@ class CallAdmission:
 
     # ------------------------------------------------------------------ requests
 
-    async def admit(self, request: CallRequest) -> Admitted | Refused:
+    async def admit(self, request: CallRequest) -> Admitted | Refused | PlacedElsewhere:
         """May this call be placed? Repeated with the same hold id it gives the same answer and one hold.
 
         Raises Unavailable (no hold is known to exist), Exhausted, Conflict for a call that is over already.
@@ -179,6 +180,8 @@ class CallAdmission:
                 case Refused(refuse=refuse):
                     key = refuse.rule, refuse.reason.value
                     self.stats.refused[key] = self.stats.refused.get(key, 0) + 1
+                    return outcome
+                case PlacedElsewhere():
                     return outcome
                 case NeedsQuote(pricing=pricing):
                     self._remember(request.account_id, pricing)
