@@ -33,7 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from callwarden.call_admission.model.calls import HoldStage
 from callwarden.call_admission.model.codecs.usage_bytes import grants_bytes, grants_from, usage_bytes, usage_from
 from callwarden.call_admission.model.days import day_of
-from callwarden.call_admission.model.scopes import ADDRESS, scope_of
+from callwarden.call_admission.model.scopes import address_scope
 from callwarden.call_admission.model.spans import day_spend, month_spend
 from callwarden.call_admission.model.usage import Usage
 from callwarden.call_admission.model.usage_shards import correct, correct_in_all, correct_period
@@ -48,6 +48,7 @@ from callwarden.call_admission.records.core.records import (
 )
 from callwarden.call_admission.records.ports import KEPT, Slice
 from callwarden.common.sql import Database
+from callwarden.common.sql.expressions import total
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
 from callwarden.schema.tables import account, cdr, counter, decision, hold, ledger_entry, spend_day
 
@@ -291,7 +292,7 @@ def _following(rows: Sequence[Row[Any]], limit: int) -> RecordPlace | None:
 def corrections(ids: Sequence[UUID]) -> Select[Any]:
     """What has been booked about these calls since they were settled: `reference` (the call's id) and `micros`."""
     return (
-        select(ledger_entry.c.reference, func.sum(ledger_entry.c.amount_micros).label("micros"))
+        select(ledger_entry.c.reference, total(ledger_entry.c.amount_micros).label("micros"))
         .where(ledger_entry.c.kind.in_(_LATER), ledger_entry.c.reference.in_([str(id_) for id_ in ids]))
         .group_by(ledger_entry.c.reference)
     )
@@ -335,7 +336,7 @@ async def _correct_reseller(connection: AsyncConnection, reseller_id: UUID, day:
 
 
 async def _correct_address(connection: AsyncConnection, realm: str, call: _Call, micros: int) -> None:
-    for row in await _counters(connection, scope_of(ADDRESS, f"{realm} {call.source_address}")):
+    for row in await _counters(connection, address_scope(realm, call.source_address)):
         usage = usage_from(row.usage)
         correct_period(usage, call.started_at.timestamp(), micros)
         await _write_counters(connection, [row], [usage], frozenset())
