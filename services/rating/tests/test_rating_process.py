@@ -1,9 +1,12 @@
 """Two processes of rating on a real NATS and PostgreSQL: what one imports the other quotes; killed in the middle."""
 
 import asyncio
+import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import asyncpg
 import nats
@@ -13,9 +16,11 @@ from callwarden.api.events.v1 import events_pb2
 from callwarden.api.policy.v1 import policy_pb2
 from callwarden.api.rating.v1 import rating_pb2, rating_pb2_grpc
 from callwarden.common.bus import Bucket, Bus, Delivery, Stream
+from callwarden.common.prices import price_of
 from callwarden.common.rpc.client import channel, unary
 from callwarden.common.rpc.stream import StreamClient
 from callwarden.kernel.errors import CallwardenError, Invalid, NotFound, Unavailable
+from callwarden.kernel.tariff import cost
 from callwarden.local.system import LocalSystem
 from callwarden.policy.bundle import Document
 from callwarden.testing.waiting import eventually
@@ -226,6 +231,48 @@ async def test_a_call_of_three_days_pays_the_weekend_as_the_weekend(rig: RatingP
     assert [window.name for window in (weekly.peak, weekly.off_peak)] == ["peak", "off-peak"]
 
 
+async def test_a_deck_with_steps_windows_and_a_maximum_is_charged_by_all_of_them(rig: RatingProcesses) -> None:
+    columns = "prefix,rate,off_peak_rate,rate.sat,steps,off_peak_steps,steps.sat,maximum,at_maximum"
+    request = rating_pb2.ImportDeckRequest(
+        name="retail",
+        currency="EUR",
+        csv=f"{columns}\n49,0.60,0.30,0.12,60:0.06:60,none,2:0.06,2.5,free\n".encode(),
+        peak_hours="Mon-Fri 08:00-19:00",
+        time_zone="Europe/Berlin",
+        windows=[rating_pb2.DeckWindow(name="sat", hours="Sat 09:00-13:00")],
+    )
+    assert (await unary(rig.stubs[0].ImportDeck, request, timeout_s=60)).rows == 1
+    await rig.route("49")
+    saturday_s = NOON_S + 5 * 86_400
+
+    async def costs(at_s: float, duration_s: int) -> int:
+        wanted = rating_pb2.SimulateRequest(deck="retail", destination="4930", at_s=at_s, duration_s=duration_s)
+        return int((await unary(rig.stubs[0].Simulate, wanted)).simulation.cost_micros)
+
+    assert [await costs(NOON_S, seconds) for seconds in (60, 61, 121)] == [600_000, 660_000, 720_000]
+    assert await costs(EVENING_S, 61) == 305_000
+    assert [await costs(saturday_s, seconds) for seconds in (2, 62)] == [4_000, 64_000]
+    assert await costs(NOON_S, 86_400) == 2_500_000
+    # Saturday from 12:59:30: half a minute of the window, then the rest is off-peak.
+    assert await costs(saturday_s + 3_570, 60) == 4_000 + 28_000 + 150_000
+    for process in (0, 1):
+
+        async def arrived(process: int = process) -> bool:
+            return bool(await rig.rate("4930", process=process) == 600_000)
+
+        await eventually(arrived)
+        price = price_of((await rig.quote("4930", process=process, at_s=saturday_s)).quote.price)
+        assert (price.maximum_micros, price.cuts_at_maximum) == (2_500_000, False)
+        assert price.weekly is not None
+        assert [period.hours for period in price.weekly.periods] == ["Sat 09:00-13:00", "Mon-Fri 08:00-19:00"]
+        assert [window.name for window in price.weekly.kinds] == ["sat", "peak", "off-peak"]
+        assert cost(price, saturday_s, 62) == 64_000
+    request.windows.add(name="peak", hours="Sun 00:00-24:00")
+    with pytest.raises(Invalid) as caught:
+        await unary(rig.stubs[0].ImportDeck, request, timeout_s=60)
+    assert caught.value.field == "windows"
+
+
 async def test_bad_requests_name_their_field(rig: RatingProcesses) -> None:
     reply = await rig.import_(HEADER + "49,Germany,dear,\n44,UK,0.01,\nxx,,1,\n")
     assert [(error.line, error.field) for error in reply.errors] == [(2, "rate"), (4, "prefix")]
@@ -336,7 +383,11 @@ async def test_a_process_killed_in_the_middle_of_an_import_leaves_the_deck_as_it
     await rig.system.kill("rating", 0)
     with pytest.raises(CallwardenError):
         await importing
-    assert await rows() > 1
+
+    async def given_up() -> bool:
+        return await rows() == 1
+
+    await eventually(given_up, timeout_s=30)
     await rig.system.restart("rating", 0)
 
     async def as_before() -> bool:
@@ -347,7 +398,49 @@ async def test_a_process_killed_in_the_middle_of_an_import_leaves_the_deck_as_it
 
     await eventually(as_before)
     assert (await rig.import_(HEADER + "49,Germany,0.05,\n", process=1)).rows == 1
-    assert await rows() == 1  # What the killed one had written is gone, too.
+    assert await rows() == 1
+
+
+def deck_processes(rig: RatingProcesses) -> list[int]:
+    """The processes that the first rating process has started."""
+    pid = rig.system.process("rating").child.pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("end", ["killed", "cancelled"])
+async def test_an_import_that_breaks_off_leaves_deck_and_quotes_as_they_were(rig: RatingProcesses, end: str) -> None:
+    await rig.import_(HEADER + "49,Germany,0.06,\n")
+    await rig.route("")
+    importing = asyncio.ensure_future(rig.import_(large(20_000, "0.01")))
+
+    async def rows() -> int:
+        return int(await rig.database.fetchval("SELECT count(*) FROM deck_row"))
+
+    async def half_written() -> bool:
+        return 1 < await rows() < 20_000
+
+    await eventually(half_written, timeout_s=60, interval_s=0.001)
+    assert await rig.rate("4930") == 60_000
+    (process,) = deck_processes(rig)
+    if end == "killed":
+        os.kill(process, signal.SIGKILL)
+        with pytest.raises(Unavailable):
+            await importing
+    else:
+        importing.cancel()
+
+        async def deleted() -> bool:
+            return await rows() == 1 and not deck_processes(rig)
+
+        await eventually(deleted, timeout_s=30)
+    assert await rig.rate("4930") == 60_000
+    assert (await rig.import_(HEADER + "49,Germany,0.05,\n")).rows == 1
+    assert (await rows(), await rig.rate("4930")) == (1, 50_000)
+
+
+async def test_a_large_deck_with_wrong_lines_names_them(rig: RatingProcesses) -> None:
+    reply = await rig.import_(large(1_000, "0.01") + "49,,dear,\n")
+    assert [(error.line, error.field) for error in reply.errors] == [(1_002, "rate")]
 
 
 async def test_without_a_database_what_is_known_goes_on(local_system: StartSystem) -> None:

@@ -14,6 +14,7 @@ from callwarden.edge_proxy.core.effects import (
     CallerIdentity,
     CallExtended,
     CallNews,
+    CallPlacedElsewhere,
     CallRefused,
     CallStarted,
     EdgeDecision,
@@ -54,7 +55,7 @@ class Identities(Protocol):
 class AdmissionClient(Protocol):
     """call-admission. Asked twice about the same hold, it answers the same."""
 
-    async def admit(self, question: AdmitCall) -> CallAdmitted | CallRefused: ...
+    async def admit(self, question: AdmitCall) -> CallAdmitted | CallRefused | CallPlacedElsewhere: ...
 
     async def extend(self, question: ExtendCall) -> CallExtended | CallRefused: ...
 
@@ -108,6 +109,11 @@ class EdgeEventPublisher(Protocol):
 
 class OtherEdges(Protocol):
     """The other edges, one of which may watch a call of which a request came here."""
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether what they say arrives now, as far as is known."""
+        ...
 
     def publish(self, news: CallNews) -> None:
         """Say it to those that are there now; nothing is kept for others. Neither waits nor fails for the network."""

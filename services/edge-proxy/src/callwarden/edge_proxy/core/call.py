@@ -111,6 +111,7 @@ class EdgeCall:
         "max_s",
         "probe_at_mono_s",
         "record_routes",
+        "repeated_mono_s",
         "rules",
         "server",
         "session_ends_mono_s",
@@ -169,6 +170,7 @@ class EdgeCall:
         self.max_s = 0
         self.answered_mono_s = 0.0
         self.answered_unix_s = 0.0
+        self.repeated_mono_s = 0.0  # when the callee last sent its 2xx, as it does until it has the ACK
         self.is_acknowledged = False  # the 2xx has its ACK
         self.is_elsewhere = False  # another edge watches the call; this is what its record says
         self.session_s = 0  # each refresh is good for that long (RFC 4028); 0: for ever
@@ -274,6 +276,11 @@ class EdgeCalls:
             del self._by_call_id[call.call_id]
         if self._by_hold.pop(call.hold_id, None) is not None:
             self.close_unknown(call.hold_id)
+
+    def remove(self, call: EdgeCall) -> None:
+        """The call isn't this edge's; nothing of it is remembered."""
+        self.wheel.cancel(call)
+        self._by_hold.pop(call.hold_id, None)
 
     def close_unknown(self, hold_id: UUID) -> None:
         """A call that this edge never knew is over."""

@@ -21,7 +21,8 @@ from callwarden.edge_proxy.core.call_states import IN_SETUP, TALKING
 from callwarden.edge_proxy.core.challenge import Challenger
 from callwarden.edge_proxy.core.context import SERVER_NAME, Context, ProxyIdentity
 from callwarden.edge_proxy.core.dialog_gate import AwaitingRecord, AwaitingSpeaker, AwaitingTransfer, DialogGate
-from callwarden.edge_proxy.core.effects import Answer, CallNews, ScannerSeen
+from callwarden.edge_proxy.core.duplicates import Duplicates
+from callwarden.edge_proxy.core.effects import Answer, CallNews, NewsKind, ScannerSeen
 from callwarden.edge_proxy.core.keepalive import is_keepalive
 from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.edge_proxy.core.locations import Locations
@@ -83,8 +84,9 @@ class Edge:
         self.calls = EdgeCalls()
         self._challenger = challenger = Challenger(keys.nonces, proxy.realms, random_bytes)
         self._active_calls = ActiveCalls(self.context, self.calls, self.sources)
+        self._duplicates = Duplicates(self.context, self.calls)
         self._call_setup = CallSetup(
-            self.context, self.calls, self.locations, challenger, self.sources, self._active_calls
+            self.context, self.calls, self.locations, challenger, self.sources, self._active_calls, self._duplicates
         )
         speakers = Speakers(self.context, self.calls, self.sources)
         self._relay = Relay(self.context, self.calls, speakers, self._active_calls, self._is_peer)
@@ -108,7 +110,7 @@ class Edge:
         context.mono_s, context.unix_s, context.source = mono_s, unix_s, source
         stats.datagrams += 1
         host = source.host
-        drop = self.source_filter.judge_address(host, source.port, unix_s)
+        drop = self.source_filter.judge_address(host, source.port, mono_s)
         if drop is not None:
             if drop is Drop.BANNED:
                 stats.bans_dropped += 1
@@ -181,10 +183,17 @@ class Edge:
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         self._active_calls.adopt(record)
 
+    def apart(self, mono_s: MonoS) -> None:
+        """The other edges can't be heard now: what they would tell of a call isn't known."""
+        self.context.apart_mono_s = mono_s
+
     def heard(self, news: CallNews, mono_s: MonoS, unix_s: UnixS) -> None:
         """Another edge tells of a call that may be ours."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
-        self._active_calls.heard(news)
+        if news.kind is NewsKind.CANCELLED:
+            self._call_setup.cancelled_elsewhere(news.hold_id)
+        else:
+            self._active_calls.heard(news)
 
     def take_effects(self) -> list[object]:
         """What is to be done, in order; asked for after each call of the above."""
@@ -286,7 +295,7 @@ class Edge:
     def _is_named(self, host: str) -> bool:
         """Whether we know who is there: a phone is registered, a trunk or carrier of ours, or we ourselves."""
         return (
-            self.locations.is_source(host)
+            self.locations.is_near(host)
             or self.sources.is_trunk(host)
             or host in self.context.carriers
             or host == self.context.proxy.endpoint.host
@@ -307,7 +316,7 @@ class Edge:
             return
         method = request.method
         if method == "CANCEL":
-            context.answer_stateless(request, source, 481)
+            self._duplicates.cancel(request, source)
         elif tags.to_tag(request) is not None:
             self._gate.request(request, source)
         elif method == "INVITE":
@@ -362,7 +371,7 @@ class Edge:
             and not self.source_filter.is_allowed(source.host)
         ):
             ban_s = rules.ban_s
-            self.source_filter.ban(source.host, None, context.unix_s + ban_s)
+            self.source_filter.ban(source.host, None, context.mono_s + ban_s)
             context.effects.append(ScannerSeen(source.host, "User-Agent of a known scanner", ban_s))
 
     def _malformed(self, error: Malformed, source: SocketAddress) -> None:

@@ -34,6 +34,7 @@ class VerifyDigest(NamedTuple):
     """Of an INVITE: the called number or user."""
     is_registered: bool = False
     """A phone of this user is registered from there."""
+    called_realm: str = ""
 
 
 class VerifySource(NamedTuple):
@@ -43,6 +44,7 @@ class VerifySource(NamedTuple):
     called: str
     call_id: str
     traceparent: str
+    called_realm: str = ""
 
 
 class AdmitCall(NamedTuple):
@@ -112,6 +114,8 @@ class CallerIdentity(NamedTuple):
     ttl_s: int
     trunk: str = ""
     called_owner: NumberOwner | None = None
+    called_is_user: bool = False
+    """The called name consists of digits, and is that of a user of the realm that was called."""
 
     @property
     def is_trunk(self) -> bool:
@@ -129,6 +133,10 @@ class CallAdmitted(NamedTuple):
     final: bool
     max_duration_s: int
     routes: tuple[CarrierRoute, ...]
+
+
+class CallPlacedElsewhere(NamedTuple):
+    """The INVITE came to another edge, too, which places the call."""
 
 
 class CallExtended(NamedTuple):
@@ -154,7 +162,17 @@ class NoRecord(NamedTuple):
     """There is none: the call is over, or seconds old."""
 
 
-Answer = CallerIdentity | Rejected | CallAdmitted | CallExtended | CallRefused | DialogRecord | NoRecord | Unanswered
+Answer = (
+    CallerIdentity
+    | Rejected
+    | CallAdmitted
+    | CallExtended
+    | CallRefused
+    | CallPlacedElsewhere
+    | DialogRecord
+    | NoRecord
+    | Unanswered
+)
 
 
 class Ask(NamedTuple):
@@ -235,21 +253,25 @@ class ForgetRecord:
 
 
 class NewsKind(Enum):
-    """What an edge may tell of a call that another one watches."""
+    """What an edge may tell of a call that another one watches, or sets up."""
 
     ACKNOWLEDGED = "acknowledged"
+    CANCELLED = "cancelled"
     ENDED = "ended"
     MOVED = "moved"
+    REFRESHED = "refreshed"
 
 
 @dataclass(frozen=True, slots=True)
 class CallNews:
-    """To be told to the other edges, one of which watches this call: by which side it ended, or where a leg is now."""
+    """To be told to the other edges, one of which watches this call: by which side it ended, where a leg is now, or for
+    how long the session was refreshed (RFC 4028; 0: for ever)."""
 
     hold_id: UUID
     kind: NewsKind
     from_caller: bool
     address: SocketAddress | None
+    session_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
