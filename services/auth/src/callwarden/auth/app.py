@@ -72,7 +72,7 @@ class OwnerTable(Protocol[K]):
     def owner(self, key: K, /) -> UUID | None: ...
 
 
-class Called(Generic[K]):
+class CalledOwners(Generic[K]):
     """Whose numbers are, or names that could be numbers, in memory: kept up to date by events, and read again now and
     then. What is known stays while NATS or the database is away."""
 
@@ -189,8 +189,8 @@ class Auth:
         self._changes = 0
         self._trunks: TrunkTable | None = None
         self._trunks_changed = asyncio.Event()
-        self.numbers = Called(NumberTable, "", accounts.numbers, accounts.owners, clock)
-        self.names = Called(UserNameTable, UserKey("", ""), accounts.users_of_digits, accounts.accounts_of, clock)
+        self.numbers = CalledOwners(NumberTable, "", accounts.numbers, accounts.owners, clock)
+        self.names = CalledOwners(UserNameTable, UserKey("", ""), accounts.users_of_digits, accounts.accounts_of, clock)
         # A secret of no user, opened and compared in place of an unknown user's.
         self._nobody = UserKey("", random_bytes(16).hex())
         ha1s = digest.ha1s_of(self._nobody, random_bytes(32).hex())
