@@ -58,13 +58,13 @@ class RunningPhone(ForeignPhone, Protocol):
     ) -> None: ...
 
 
-class _Program:
+class _PhoneProgram:
     """A process that is driven by lines and says what happens in lines."""
 
     def __init__(self, command: Sequence[str | Path], folder: Path) -> None:
         self._command = command
         self._folder = folder
-        self._said = ""
+        self._output = ""
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
@@ -93,22 +93,22 @@ class _Program:
         assert self._process.stdout is not None
         return self._process.stdout
 
-    async def _says(self, pattern: str) -> str:
+    async def _wait_for(self, pattern: str) -> str:
         """Waits until its output has the pattern; what of it matched. What comes before is forgotten."""
         source = self._source()
         async with asyncio.timeout(STARTS_S):
             while True:
-                found = re.search(pattern, self._said)
+                found = re.search(pattern, self._output)
                 if found is not None:
-                    self._said = self._said[found.end() :]
+                    self._output = self._output[found.end() :]
                     return found[0]
                 data = await source.read(LINE_MAX)
                 if not data:
-                    raise AssertionError(f"{self._command[0]} ended: {self._said[-2000:]}")
-                self._said += data.decode(errors="replace")
+                    raise AssertionError(f"{self._command[0]} ended: {self._output[-2000:]}")
+                self._output += data.decode(errors="replace")
 
 
-class Linphone(_Program):
+class Linphone(_PhoneProgram):
     """linphonec of Debian's linphone-cli."""
 
     def __init__(self, setup: PhoneSetup) -> None:
@@ -128,10 +128,10 @@ class Linphone(_Program):
 
     async def is_registered(self) -> bool:
         self._write("soundcard use files")
-        await self._says("Using wav files")
+        await self._wait_for("Using wav files")
         for _ in range(POLLS):
             self._write("status register")
-            state = await self._says(r"registered, identity=|registered=0|registered=-1|Password for")
+            state = await self._wait_for(r"registered, identity=|registered=0|registered=-1|Password for")
             if not state.startswith("registered="):
                 return state.startswith("registered, ")
             await asyncio.sleep(POLL_S)  # It says by itself only that it wants another password.
@@ -139,15 +139,15 @@ class Linphone(_Program):
 
     async def is_answered(self, number: str) -> bool:
         self._write(f"call sip:{number}@{self._realm}")
-        return await self._says(r" connected\.| error\.| ended ") == " connected."
+        return await self._wait_for(r" connected\.| error\.| ended ") == " connected."
 
     async def hang_up(self) -> None:
-        await self._says("Media streams established")
+        await self._wait_for("Media streams established")
         self._write("terminate")
-        await self._says(" ended ")
+        await self._wait_for(" ended ")
 
 
-class Pjsua(_Program):
+class Pjsua(_PhoneProgram):
     """pjsua2 of a Python that has it: `pjsua_phone`."""
 
     def __init__(self, setup: PhoneSetup) -> None:
@@ -156,18 +156,18 @@ class Pjsua(_Program):
         super().__init__([PJSUA_PYTHON, "-P", script, *given], setup.folder)
 
     async def is_registered(self) -> bool:
-        return await self._says(r"registration \d+") == "registration 200"
+        return await self._wait_for(r"registration \d+") == "registration 200"
 
     async def is_answered(self, number: str) -> bool:
         self._write(f"call {number}")
-        return await self._says(r"call (CONFIRMED|DISCONNCTD|DISCONNECTED) \d+") == "call CONFIRMED 200"
+        return await self._wait_for(r"call (CONFIRMED|DISCONNCTD|DISCONNECTED) \d+") == "call CONFIRMED 200"
 
     async def hang_up(self) -> None:
         self._write("hangup")
-        await self._says("call DISCONN")
+        await self._wait_for("call DISCONN")
 
 
-class DebiansBaresip(_Program):
+class DebiansBaresip(_PhoneProgram):
     """baresip 1.0 of Debian's baresip-core, by its module ctrl_tcp, whose events are JSON."""
 
     def __init__(self, setup: PhoneSetup, control_port: int) -> None:
@@ -203,7 +203,7 @@ class DebiansBaresip(_Program):
     async def is_registered(self) -> bool:
         for _ in range(POLLS):
             self._remote("reginfo")
-            state = await self._says(rf"@{re.escape(self._realm)} .{{0,60}}?m(OK|ERR|zzz)")
+            state = await self._wait_for(rf"@{re.escape(self._realm)} .{{0,60}}?m(OK|ERR|zzz)")
             if not state.endswith("zzz"):
                 return state.endswith("OK")
             await asyncio.sleep(POLL_S)
@@ -211,11 +211,11 @@ class DebiansBaresip(_Program):
 
     async def is_answered(self, number: str) -> bool:
         self._remote("dial", f"sip:{number}@{self._realm}")
-        return "ESTABLISHED" in await self._says("CALL_(ESTABLISHED|CLOSED)")
+        return "ESTABLISHED" in await self._wait_for("CALL_(ESTABLISHED|CLOSED)")
 
     async def hang_up(self) -> None:
         self._remote("hangup")
-        await self._says('"hangup"')
+        await self._wait_for('"hangup"')
 
     def _remote(self, command: str, params: str = "") -> None:
         text = json.dumps({"command": command, "params": params, "token": command})

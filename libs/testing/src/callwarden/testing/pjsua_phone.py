@@ -14,20 +14,20 @@ import pjsua2 as pj  # type: ignore[import-not-found]
 TURN_MS = 20
 
 
-def _say(*words: object) -> None:
+def _print(*words: object) -> None:
     sys.stdout.write(" ".join(map(str, words)) + "\n")
     sys.stdout.flush()
 
 
-class _Account(pj.Account):  # type: ignore[misc]
+class PjsuaAccount(pj.Account):  # type: ignore[misc]
     def onRegState(self, event: Any) -> None:  # noqa: N802
-        _say("registration", event.code)
+        _print("registration", event.code)
 
 
-class _Call(pj.Call):  # type: ignore[misc]
+class PjsuaCall(pj.Call):  # type: ignore[misc]
     def onCallState(self, event: Any) -> None:  # noqa: N802
         info = self.getInfo()
-        _say("call", info.stateText, info.lastStatusCode)
+        _print("call", info.stateText, info.lastStatusCode)
 
 
 def _endpoint(port: int) -> Any:
@@ -53,7 +53,7 @@ def _account(user: str, password: str, realm: str, proxy: str) -> Any:
     config.sipConfig.proxies.append(f"sip:{proxy};lr")
     config.sipConfig.authCreds.append(pj.AuthCredInfo("digest", "*", user, 0, password))
     config.mediaConfig.transportConfig.boundAddress = "127.0.0.1"
-    account = _Account()
+    account = PjsuaAccount()
     account.create(config)
     return account
 
@@ -68,7 +68,7 @@ def main(user: str, password: str, realm: str, proxy: str, port: str) -> None:
         while is_open and select.select([sys.stdin], [], [], 0)[0]:
             word, _, number = sys.stdin.readline().strip().partition(" ")
             if word == "call":
-                call = _Call(account)
+                call = PjsuaCall(account)
                 call.makeCall(f"sip:{number}@{realm}", pj.CallOpParam(True))
             elif word == "hangup":
                 call.hangup(pj.CallOpParam())
