@@ -18,7 +18,7 @@ from callwarden.testing.operator import DEFAULT_REALM, OperatorClient
 from callwarden.testing.waiting import eventually
 from tests.integration.wire import SDP, Datagram, Wire, WireCall, message, reply, token
 
-pytestmark = [pytest.mark.cases, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cases, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
 
 CREDIT_MICROS = 10_000_000
 POOR_MICROS = 6_000  # 6 s of talk

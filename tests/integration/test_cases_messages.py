@@ -24,9 +24,9 @@ from tests.integration.odd_messages import (
     Edit,
     Registration,
 )
-from tests.integration.wire import Wire, WireCall, credentials, message, reply, token
+from tests.integration.wire import ANSWER_S, Wire, WireCall, credentials, message, reply, token
 
-pytestmark = [pytest.mark.cases, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cases, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
 
 # Everything comes from few addresses here, and much of it is what gets an address shut out.
 POLICY = """
@@ -85,7 +85,7 @@ async def through_and_back(wires: Wires, number: int, name: str, edit: Edit) -> 
     call = WireCall(wires.caller, wires.edge(number), f"odd-{number}", "alice")
     invite = await call.start(edit)
     wires.caller.send(invite, call.edge)
-    came = await wires.carrier.maybe(lambda got: got.method == "INVITE" and got.get("x-case") == call.case, 20)
+    came = await wires.carrier.maybe(lambda got: got.method == "INVITE" and got.get("x-case") == call.case, ANSWER_S)
     if came is None:
         answers = [got.start for got in wires.caller.got if call.is_answer(got)]
         return f"did not reach the carrier: {answers}"
@@ -123,7 +123,9 @@ async def dialled(wires: Wires, number: int, row: Dialled) -> str:
             first = await wires.caller.ask(invite, edge, call.is_answer)
         else:
             wires.caller.send(invite, edge)
-            came = await wires.carrier.maybe(lambda got: got.method == "INVITE" and got.get("x-case") == call.case, 20)
+            came = await wires.carrier.maybe(
+                lambda got: got.method == "INVITE" and got.get("x-case") == call.case, ANSWER_S
+            )
             if came is None:
                 return f"refused: {[got.start for got in wires.caller.got if call.is_answer(got)]}"
             wires.carrier.send(reply(came, 486, "zz"), came.source)

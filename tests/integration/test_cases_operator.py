@@ -12,7 +12,7 @@ from callwarden.testing.waiting import eventually
 from tests.integration.conftest import Sites
 from tests.integration.wire import SDP, Datagram, Wire, WireCall, message, reply
 
-pytestmark = [pytest.mark.cases, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cases, pytest.mark.timeout(400)]
 
 HEAD = "apiVersion: callwarden.io/v1\nkind: SecurityPolicy\nmetadata: {name: main}\nspec: "
 # r1: first and next increments that differ, and a connect fee.

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 from callwarden.sip.digest import parse_challenge
 from callwarden.testing.operator import DEFAULT_REALM, PASSWORD
 
-ANSWER_S: Final = 20.0
+ANSWER_S: Final = 40.0
 AGAIN_S: Final = 2.0
 _COMPACT: Final = {"v": "via", "f": "from", "t": "to", "i": "call-id", "m": "contact", "l": "content-length"}
 _COPIED: Final = ("via", "from", "to", "call-id", "cseq", "record-route")
