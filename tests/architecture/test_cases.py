@@ -30,7 +30,6 @@ CASES: Final[dict[str, tuple[str, ...]]] = {
     "attack/F3-cseq-poison_F8-refer_F8-update-pai": (
         f"{DIALOGS}::test_no_number_of_a_request_keeps_the_edge_from_ending_the_call",
         f"{DIALOGS}::test_a_carrier_is_never_asked_to_call_somebody_nor_told_who_calls_by_a_phone",
-        f"{DIALOGS}::test_a_bye_of_the_greatest_datagram_ends_nothing",
     ),
     "attack/F4-spoofed-bans": (ATTACKS, "tests/integration/test_cases_bans.py::test_nobody_is_shut_out_by_it"),
     "attack/F5-local-process-no-credential": (

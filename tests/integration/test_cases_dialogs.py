@@ -272,18 +272,3 @@ async def test_a_name_that_nobody_answers_for_stops_no_edge_and_ends_no_call(sit
     )
     site.caller.send(reply(came, 200), came.source)
     assert (await talk.record()).reason == "callee-bye"
-
-
-async def test_a_bye_of_the_greatest_datagram_ends_nothing(site: TwoEdges) -> None:
-    """F3: what the edge would send on is larger than a datagram can be."""
-    for number, edge in enumerate((site.first, site.second)):
-        talk = await answered(await invited(site, f"huge{number}"))
-        bare = talk.call.inside("BYE", edge)
-        site.caller.send(talk.call.inside("BYE", edge, body="x" * (65_450 - len(bare))), edge)
-        assert await is_served(site, edge)
-        assert [one.state for one in await site.operator.calls(talk.call.user, running=True)] == ["running"]
-        assert talk.at_carrier("BYE") == []
-        await talk.hang_up(site.second)
-        record = await talk.record()
-        assert record.reason == "caller-bye"
-        assert record.billed_s >= 1
