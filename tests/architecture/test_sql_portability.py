@@ -93,6 +93,7 @@ def writes() -> Iterator[tuple[str, ...]]:
     for kind in (
         ("holds", "asked", "known"),
         ("updated",),
+        ("closed",),
         ("ends", "gone", "entries", "records", "days"),
         ("ends", "entries", "kept_records", "days"),
         ("late", "late_gone", "late_entries", "late_records", "days"),

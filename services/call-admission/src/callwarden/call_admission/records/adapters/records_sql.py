@@ -30,6 +30,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from callwarden.call_admission.model.calls import HoldStage
 from callwarden.call_admission.model.codecs.usage_bytes import grants_bytes, grants_from, usage_bytes, usage_from
 from callwarden.call_admission.model.days import day_of
 from callwarden.call_admission.model.scopes import ADDRESS, scope_of
@@ -102,6 +103,8 @@ class SqlRecords:
             query = select(at.label("at"), table.c.id, table.c.call_id, body.label("body")).where(
                 table.c.account_id == account_id, at >= _time(since_s)
             )
+            if table is hold:
+                query = query.where(hold.c.stage < HoldStage.RECORDED)  # its record has the decision
             if after is not None:
                 query = query.where(_older(at, table.c.id, after))
             if outcome and table is decision:
@@ -143,7 +146,7 @@ class SqlRecords:
         query = select(cdr.c.account_id, cdr.c.started_at, cdr.c.source_address).where(cdr.c.id == hold_id)
         found = await self._plain(query)
         if not found:
-            if await self._plain(select(hold.c.id).where(hold.c.id == hold_id)):
+            if await self._plain(select(hold.c.id).where(hold.c.id == hold_id, hold.c.stage < HoldStage.RECORDED)):
                 raise Conflict("the call has no record yet: correct it when it is over", field="hold_id")
             raise NotFound("there is no record of this call", field="hold_id")
         row = found[0]
