@@ -106,6 +106,12 @@ def test_a_call_is_not_placed_by_limits_of_a_reseller_that_were_changed_meanwhil
     tables.versions[SHOP] = tables.versions.get(SHOP, 0) + 1
     (second,) = tables.transact([admission(2, pricing=RESELLERS)], NOW_S, POLICY, process)
     assert reason(second) is Reason.RESELLER_QUOTA
+    conflicts = process.conflicts
+    (third,) = tables.transact([admission(3, pricing=RESELLERS)], NOW_S, POLICY, process)
+    assert reason(third) is Reason.RESELLER_QUOTA
+    tables.transact([ended(1, None, NOW_S)], NOW_S, POLICY, process)
+    assert isinstance(tables.transact([admission(4, pricing=RESELLERS)], NOW_S, POLICY, process)[0], Admitted)
+    assert process.conflicts == conflicts, "what was read again is what is remembered"
 
 
 def test_a_resellers_calls_check_its_version_when_they_begin_and_are_extended() -> None:
@@ -377,3 +383,14 @@ def test_a_sharded_accounts_overdraft_is_no_balance() -> None:
     outcomes = [tables.transact([admission(n)], NOW_S, slot=n)[0] for n in (1, 2, 3)]
     assert [isinstance(outcome, Admitted) for outcome in outcomes] == [True, True, False]
     assert sum(usage.held_micros for usage in tables.usages_of(ME)) == 120_000
+
+
+@pytest.mark.setting("credit")
+def test_such_a_call_gets_what_the_account_has_left_and_no_more() -> None:
+    tables = tables_of(account(balance_micros=70_000))
+    tables.transact([admission(1)], NOW_S)
+    tables.reshard(ME, 2)
+    tables.holds[HOLD] = replace(tables.holds[HOLD], scopes=())
+    (outcome,) = tables.transact([extension(1, 60)], NOW_S + 50)
+    assert isinstance(outcome, Extended)
+    assert (outcome.hold.granted_s, outcome.hold.final) == (70, True)
