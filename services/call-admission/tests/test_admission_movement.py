@@ -315,7 +315,7 @@ def test_an_end_before_the_answer_that_is_known_is_one_by_a_clock_gone_wrong(
 # ------------------------------------------------------------------ notices
 
 
-def told(tables: Tables) -> list[tuple[str, int]]:
+def notices_of(tables: Tables) -> list[tuple[str, int]]:
     return [(notice.rule, notice.level) for notice in tables.notices]
 
 
@@ -326,7 +326,7 @@ def test_a_block_of_a_running_call_is_told_once_by_whichever_process() -> None:
     for _ in range(2):
         (outcome,) = tables.transact([extension(1, 60)], NOW_S + 50, plain)
         assert reason(outcome) is Reason.CREDIT
-    assert told(tables) == [("credit", BLOCKED)]
+    assert notices_of(tables) == [("credit", BLOCKED)]
     (notice,) = tables.notices
     assert (notice.account_id, notice.call_id, notice.at_s, notice.realm) == (ME, "call-1", NOW_S + 50, "example.org")
 
@@ -335,19 +335,19 @@ def test_a_block_of_new_calls_is_told_once_a_day_by_whichever_process() -> None:
     tables = tables_of(account(max_lines=0))
     for number in range(1, 4):
         tables.transact([admission(number)], NOW_S)
-    assert told(tables) == [("lines", BLOCKED)]
+    assert notices_of(tables) == [("lines", BLOCKED)]
     tables.transact([admission(9, at_s=NOW_S + 200)], NOW_S + 200)  # after midnight
-    assert told(tables) == [("lines", BLOCKED)] * 2
+    assert notices_of(tables) == [("lines", BLOCKED)] * 2
 
 
 def test_what_more_time_uses_of_a_limit_is_told_at_its_threshold() -> None:
     tables = tables_of(account(daily_micros=200_000))
     half = replace(POLICY, thresholds=(50,))
     tables.transact([admission(1), admission(2)], NOW_S, half)
-    assert told(tables) == []
+    assert notices_of(tables) == []
     tables.transact([extension(1, 60)], NOW_S + 50, half)
     tables.transact([extension(2, 60)], NOW_S + 50, half)
-    assert told(tables) == [("daily_spend", 50)]
+    assert notices_of(tables) == [("daily_spend", 50)]
 
 
 # ------------------------------------------------------------------ accounts that are sharded while calls run
@@ -377,7 +377,6 @@ def test_what_becomes_of_such_a_call_is_counted_there(commands: list[Command]) -
         assert (usage.held_micros, usage.spent_micros) == (0, 50_000)
 
 
-@pytest.mark.setting("overdraft")
 def test_a_sharded_accounts_overdraft_is_no_balance() -> None:
     tables = tables_of(account(shards=2, balance_micros=40_000, overdraft_micros=80_000))
     outcomes = [tables.transact([admission(n)], NOW_S, slot=n)[0] for n in (1, 2, 3)]
