@@ -78,8 +78,8 @@ def test_a_ban_of_a_port_finds_room_where_its_address_has_one_already(monkeypatc
     bans.ban("198.51.100.1", 5061, 0)
     bans.ban("198.51.100.2", 5060, 0)
     assert bans.bans == 2
-    assert bans.judge_address("198.51.100.1", 5061, NOW_S) is Drop.BANNED
-    assert bans.judge_address("198.51.100.2", 5060, NOW_S) is None
+    assert bans.judge_address("198.51.100.1", 5061, MonoS(1.0)) is Drop.BANNED
+    assert bans.judge_address("198.51.100.2", 5060, MonoS(1.0)) is None
 
 
 def test_a_trunk_that_is_known_takes_nobodys_place(monkeypatch: pytest.MonkeyPatch) -> None:
