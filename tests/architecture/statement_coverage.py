@@ -160,6 +160,7 @@ async def _accounts(database: Database) -> UUID:
     assert len([page async for page in accounts.pages(wanted)]) == 2
     for text in (f"{MARK}-alice", f"{MARK}-alice@{REALM}", str(alice)):
         assert await accounts.find(AccountRef.parse(text)) == alice
+    await accounts.owner_of(f"{DIGITS}2")
     await accounts.list("", 10, NOW_S, AccountFilter())
     await accounts.list(f"{MARK}-a@{REALM}", 10, NOW_S, wanted)
     await accounts.list(f"{MARK}-a", 10, NOW_S, wanted)
@@ -319,6 +320,8 @@ async def _auth(database: Database, hot: HotPool, alice: UUID) -> None:
     assert user in await accounts.look_up([user])
     await accounts.enabled_trunks()
     await accounts.numbers("", 10)
+    await accounts.users_of_digits(UserKey("", ""), 10)
+    await accounts.accounts_of([UserKey("example.org", "101")])
     await accounts.owners([f"{DIGITS}2"])
     assert await accounts.realm_of(str(alice)) == REALM
     assert await accounts.sealed_otherwise("b" * 16, UserKey("", ""), 10)
