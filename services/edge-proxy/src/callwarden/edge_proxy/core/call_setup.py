@@ -125,7 +125,7 @@ class CallSetup:
         context = self._context
         context.stats.challenges += 1
         context.counters.challenged(source.host, source.port, "", context.mono_s)
-        realm = context.proxy.realm_of(request.from_.uri) or context.proxy.realms[0]
+        realm = self._realm(request)
         rules = context.book.for_realm(realm)
         headers = self._challenger.headers(
             "Proxy-Authenticate", realm, rules, request, source.host, context.unix_s, stale=stale
@@ -176,7 +176,13 @@ class CallSetup:
                 # Asked again, as RFC 3261 22.1 has it; the guess is counted.
                 refuse = Refuse(answer.reason, "credentials", text="wrong credentials")
                 headers = self._challenger.headers(
-                    "Proxy-Authenticate", self._realm(call), call.rules, call.request, host, context.unix_s, stale=False
+                    "Proxy-Authenticate",
+                    self._realm(call.request),
+                    call.rules,
+                    call.request,
+                    host,
+                    context.unix_s,
+                    stale=False,
                 )
                 self._failures.refuse(call, refuse, _PASSED_AUTH[:-1], headers=headers)
             else:
@@ -184,9 +190,10 @@ class CallSetup:
         else:
             self._failures.refuse(call, unavailable("auth", overloaded=answer.overloaded), _PASSED_AUTH[:-1])
 
-    def _realm(self, call: EdgeCall) -> str:
+    def _realm(self, request: Request) -> str:
+        """The caller's; an anonymous one's is that of whom it calls."""
         proxy = self._context.proxy
-        return proxy.realm_of(call.request.from_.uri) or proxy.realms[0]
+        return proxy.realm_of(request.from_.uri) or proxy.realm_of(request.uri) or proxy.realms[0]
 
     # Trunks, known by their address.
 
