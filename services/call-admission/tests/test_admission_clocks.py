@@ -67,6 +67,23 @@ async def test_an_end_from_an_edge_that_knows_no_answer_and_whose_clock_is_behin
 
 
 @pytest.mark.cases
+@pytest.mark.parametrize("is_told", [False, True])
+async def test_an_end_from_an_edge_that_knows_no_answer_waits_for_the_one_that_does(site: Site, is_told: bool) -> None:
+    """The BYE went by an edge without memory of the call, before the answer was told or even came."""
+    account_id = await site.account()
+    hold_id = await site.admit(account_id)
+    answered_at_s = site.clock.unix_s()
+    bye_s = answered_at_s + TALK_S
+    site.clock.advance(TALK_S)
+    assert await site.app.ended(Ended(hold_id, account_id, None, bye_s, "caller-bye", 0, ""))
+    if is_told:
+        await site.app.started(Started(hold_id, account_id, answered_at_s, "carrier"))
+    await site.app.ended(Ended(hold_id, account_id, answered_at_s, bye_s, "caller-bye", 0, "carrier"))
+    (call,) = await site.history.list(account_id, 0.0, 10, running=False)
+    assert (call.state, call.reason, call.duration_s, call.price_micros) == ("settled", "caller-bye", 5, 5_000)
+
+
+@pytest.mark.cases
 @pytest.mark.parametrize("step_s", [-3_600.0, -5.0, 5.0, 3_600.0, 86_400.0])
 async def test_a_call_goes_on_when_our_clock_is_set_and_is_charged_for_its_talk(site: Site, step_s: float) -> None:
     account_id = await site.account()

@@ -172,6 +172,11 @@ class Ended:
     edge: str = ""
     """The edge that tells; empty: not known."""
 
+    @property
+    def is_of_unseen_answer(self) -> bool:
+        """A BYE was accepted by an edge that didn't see the call answered: another one did, or still may."""
+        return self.answered_at_s is None and self.sip_status < 300
+
 
 @dataclass(slots=True)
 class Expired:

@@ -372,6 +372,10 @@ class AdmissionTransaction:
         if event.sip_status >= 300 and event.edge not in ("", hold.edge):
             # The same INVITE came to two edges, and this one, which has given up, isn't the one that placed the call.
             return Ignored("elsewhere")
+        if hold.stage is HoldStage.RUNNING and hold.answered_at_s is None and event.is_of_unseen_answer:
+            # One that isn't told yet, or is still to come, from the edge that placed the call: it tells the end, too.
+            self._movement.lapse(state, hold)
+            return Done()
         self._place(hold, event)
         settlement = settle(hold, event)
         if hold.stage is HoldStage.RUNNING:
