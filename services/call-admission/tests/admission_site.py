@@ -154,7 +154,8 @@ class Site:
     def ended(self, hold_id: UUID, account_id: UUID, talked_s: float | None) -> Ended:
         unix_s = self.clock.unix_s()
         answered_at_s = None if talked_s is None else unix_s - talked_s
-        return Ended(hold_id, account_id, answered_at_s, unix_s, "caller-bye", 200, "carrier")
+        status = 487 if answered_at_s is None else 200
+        return Ended(hold_id, account_id, answered_at_s, unix_s, "caller-bye", status, "carrier")
 
 
 class running:  # noqa: N801 - reads as a function

@@ -189,7 +189,8 @@ def extension(hold: int, granted_s: int, answered_at_s: float = NOW_S, key: int 
 
 
 def ended(hold: int, answered_at_s: float | None, ended_at_s: float, key: int = 1, trunk: str = "carrier") -> Ended:
-    return Ended(UUID(int=hold), UUID(int=key), answered_at_s, ended_at_s, "caller-bye", 200, trunk)
+    status = 487 if answered_at_s is None else 200
+    return Ended(UUID(int=hold), UUID(int=key), answered_at_s, ended_at_s, "caller-bye", status, trunk)
 
 
 def carrier(trunk: str, **limits: int) -> Account:
