@@ -111,6 +111,17 @@ async def test_failures_are_counted_in_a_row_for_the_next_try() -> None:
     assert [str(error) for error in source.failed] == ["the source is away"] * 4
 
 
+async def test_an_own_change_is_read_at_once_or_else_by_the_next_round() -> None:
+    source = FollowedSource()
+    async with following(source) as follower:
+        await follower.refresh_own()
+        assert source.rounds.get_nowait() == 1
+        source.failures_left = 1
+        await follower.refresh_own()
+        assert [str(error) for error in source.failed] == ["the source is away"]
+        assert await source.rounds.get() == 3
+
+
 async def test_an_error_that_is_none_of_ours_ends_it() -> None:
     async def refresh() -> None:
         raise RuntimeError("a bug")

@@ -90,6 +90,19 @@ async def test_each_process_is_told_where_all_others_are(make: Make, state_dir: 
         assert edge["CALLWARDEN_SPOOL_DIR"] != other["CALLWARDEN_SPOOL_DIR"]
 
 
+async def test_one_process_may_have_variables_of_its_own(make: Make, state_dir: Path) -> None:
+    env = {
+        "*": {"PYTHONPATH": str(Path(__file__).parent), "STANDIN_FOLDER": str(state_dir)},
+        "edge-proxy": {"CALLWARDEN_LOG_LEVEL": "error"},
+        "edge-proxy-1": {"CALLWARDEN_LOG_LEVEL": "debug"},
+    }
+    async with make(processes={"edge-proxy": 2}, env=env):
+        levels = [settings(state_dir, f"edge-proxy-{index}")["CALLWARDEN_LOG_LEVEL"] for index in (0, 1)]
+    assert levels == ["error", "debug"]
+    with pytest.raises(ValueError, match="no service is called edge-proxy-2"):
+        make(processes={"edge-proxy": 2}, env={"edge-proxy-2": {}})
+
+
 async def test_a_secret_goes_only_to_who_needs_it(make: Make, state_dir: Path) -> None:
     async with make() as system:
         auth, edge = settings(state_dir, "auth-0"), settings(state_dir, "edge-proxy-0")

@@ -88,6 +88,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.unix_s = NOW_S
         self.last = 0
         self.batch: list[Command] = []
+        self.too_late: set[UUID] = set()
         self.revived = False
         self.late = False
         # Two processes, each with what it remembers: small, so that it forgets, too.
@@ -102,6 +103,17 @@ class AnyOrder(RuleBasedStateMachine):
         self.batch.append(
             admission(self.last, key, at_s=self.unix_s, price=price, pricing=priced(key), routes=BOTH_ROUTES)
         )
+        return self.last, key
+
+    @rule(target=calls, key=st.sampled_from([1, 2, 3]), commits=st.booleans())
+    def call_too_late(self, key: int, commits: bool) -> tuple[int, int]:
+        """Its edge has waited for the answer no longer, and told the end, before it is decided."""
+        self.last += 1
+        self.batch.append(ended(self.last, None, self.unix_s, key))
+        if commits:
+            self.commit()
+        self.batch.append(admission(self.last, key, at_s=self.unix_s, pricing=priced(key), routes=BOTH_ROUTES))
+        self.too_late.add(UUID(int=self.last))
         return self.last, key
 
     @rule(call=calls)
@@ -210,6 +222,7 @@ class AnyOrder(RuleBasedStateMachine):
                     assert micros <= found.daily_micros, day
             assert sum(span.running for span in counts.days) == len(mine)
             assert sum(span.held_micros for span in counts.days) == held
+        assert self.too_late.isdisjoint({hold.id for hold in self.tables.running} | self.tables.records.keys())
         for hold in self.tables.holds.values():
             assert (hold.id in self.tables.records) == (hold.stage is HoldStage.RECORDED)
 

@@ -14,10 +14,10 @@ import pytest
 from callwarden.api.admission.v1 import admission_pb2 as pb
 from callwarden.api.admission.v1 import admission_pb2_grpc
 from callwarden.api.events.v1 import events_pb2
-from callwarden.call_admission.administration import NICENESS
 from callwarden.call_admission.admission.core.rules import RULES
 from callwarden.common import trace
 from callwarden.common.bus import Bus, Publisher
+from callwarden.common.pace import NICENESS
 from callwarden.common.rpc.client import channel, unary
 from callwarden.common.rpc.stream import StreamPool
 from callwarden.kernel.errors import CallwardenError, Invalid, Unavailable

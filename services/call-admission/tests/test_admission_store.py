@@ -26,12 +26,12 @@ from sqlalchemy import insert, select, update
 
 from callwarden.call_admission.admission.adapters.store_memory import MemoryAdmissionStore
 from callwarden.call_admission.admission.adapters.store_sql import SESSION, SqlAdmissionStore
-from callwarden.call_admission.admission.core.commands import Admitted, Command, DecisionRecord, Outcome
+from callwarden.call_admission.admission.core.commands import Admitted, Command, DecisionRecord, Done, Ignored, Outcome
 from callwarden.call_admission.admission.core.state import Changes, CounterRow, Loaded, ReadSet
 from callwarden.call_admission.admission.core.transaction import AdmissionTransaction
 from callwarden.call_admission.admission.ports import AdmissionStore, WriteConflict, Written
 from callwarden.call_admission.model.account import Account
-from callwarden.call_admission.model.calls import Expired, Hold, LimitScope, Quote, Route
+from callwarden.call_admission.model.calls import Expired, Hold, HoldStage, LimitScope, Quote, Route
 from callwarden.call_admission.model.usage import Usage
 from callwarden.common.sql import Database
 from callwarden.kernel.clock import UnixS
@@ -341,6 +341,35 @@ async def test_an_id_that_was_not_read_must_not_become_a_hold_again(subject: Sub
     changes.check_hold_ids = True
     assert conflicts(await subject.store.write(changes))
     assert not (await load(subject, [admission(number)])).holds
+
+
+async def test_a_call_that_was_over_before_its_hold_was_placed_never_gets_one(subject: Subject) -> None:
+    before = await load(subject, [admission(1)])
+    await commit(subject, ended(1, None, NOW_S))
+    changes, outcomes = decide(before, [admission(1)])
+    assert isinstance(outcomes[0], Admitted), "it had read before the end was written"
+    assert conflicts(await subject.store.write(changes))
+    loaded = await load(subject, [admission(1)])
+    assert (loaded.holds[UUID(int=1)].stage, loaded.accounts[FIRST].lines) == (HoldStage.CLOSED, 0)
+    assert decide(loaded, [admission(1)])[1] == [Ignored("settled")]
+    assert await subject.money(FIRST) == (1_000_000, 0)
+    assert not await subject.store.expired(UnixS(NOW_S + 1e6), 10)
+    assert not await subject.store.lapsed(UnixS(NOW_S + 1e6), 10)
+    await subject.store.forget_recorded(UnixS(NOW_S - 1))
+    assert (await load(subject, [admission(1)])).holds
+    await subject.store.forget_recorded(NOW_S)
+    assert not (await load(subject, [admission(1)])).holds
+
+
+async def test_an_end_that_has_read_no_hold_settles_the_one_that_was_placed_meanwhile(subject: Subject) -> None:
+    before = await load(subject, [ended(1, None, NOW_S)])
+    await admit(subject, 1)
+    changes, outcomes = decide(before, [ended(1, None, NOW_S)])
+    assert outcomes == [Ignored("unknown")]
+    assert conflicts(await subject.store.write(changes))
+    assert await commit(subject, ended(1, None, NOW_S)) == [Done()]
+    assert not (await load(subject, [admission(1)])).holds
+    assert await subject.money(FIRST) == (1_000_000, 0)
 
 
 async def test_money_that_is_not_there_is_not_held(subject: Subject) -> None:

@@ -18,6 +18,7 @@ from callwarden.call_admission.admission.core.commands import (
     Ignored,
     NeedsQuote,
     NoHold,
+    PlacedElsewhere,
     Refused,
 )
 from callwarden.call_admission.model.calls import Expired, Pricing, Started, Unclaimed
@@ -101,6 +102,25 @@ def test_a_hold_id_that_another_account_uses_is_not_answered_with_its_call() -> 
     assert outcomes[1] == Ignored("settled")
     assert tables.transact([extension(1, 60, key=2)], NOW_S) == [NoHold()]
     assert tables.transact([ended(1, None, NOW_S, key=2)], NOW_S) == [Ignored("unknown")]
+
+
+def test_a_call_of_two_edges_is_placed_by_the_one_that_asked_first() -> None:
+    tables = tables_of()
+    first, other = admission(1), admission(1)
+    first.request.edge, other.request.edge = "one", "two"
+    outcomes = tables.transact([first, other, first], NOW_S)
+    assert outcomes[1] == PlacedElsewhere()
+    assert isinstance(outcomes[0], Admitted)
+    assert outcomes[2] == outcomes[0]
+    assert tables.accounts[UUID(int=1)].held_micros == 60_000
+    # The other one gave up before it heard that: the call isn't its own to end.
+    given_up = replace(ended(1, None, NOW_S), sip_status=503, edge="two")
+    assert tables.transact([given_up], NOW_S) == [Ignored("elsewhere")]
+    assert tables.transact([replace(given_up, edge="one")], NOW_S) == [Done()]
+    # Once it was answered whichever edge hears the BYE ends it.
+    first.request.hold_id = UUID(int=2)
+    tables.transact([first], NOW_S)
+    assert tables.transact([replace(ended(2, NOW_S, NOW_S + 5), edge="two")], NOW_S + 5) == [Done()]
 
 
 def test_an_extension_asked_twice_grants_once() -> None:

@@ -32,6 +32,7 @@ from callwarden.edge_proxy.core.effects import (
     Answer,
     CallAdmitted,
     CallExtended,
+    CallPlacedElsewhere,
     CallRefused,
     ExtendCall,
     Question,
@@ -53,6 +54,7 @@ IMPOSSIBLE: dict[CallEvent, tuple[set[CallState], str]] = {
     E.IDENTIFIED: (set(S) - {S.IDENTIFYING}, "auth answers once, and what it says of an ended call is dropped"),
     E.ADMITTED: (set(S) - {S.ADMITTING, S.ABANDONED}, "call-admission is asked once, and answers once"),
     E.UNANSWERED: (set(S) - {S.ADMITTING, S.ABANDONED}, "call-admission is asked once"),
+    E.PLACED_ELSEWHERE: (set(S) - {S.ADMITTING, S.ABANDONED}, "call-admission is asked once"),
     E.REFUSED: (set(S) - {S.IDENTIFYING, S.ADMITTING, S.ABANDONED}, "a call is refused before it has a target"),
     E.PROGRESSED: (NO_TARGET | TALKING | OVER, "no target has the INVITE, or it has answered, or it was left"),
     E.ANSWERED: (NO_TARGET | OVER, "no target has the INVITE; a late 2xx is ended by itself (LateAnswer)"),
@@ -237,7 +239,7 @@ class Scene:
     def answers(self, question: Question) -> list[Answer]:
         usual = self.world.answer(question)
         if isinstance(question, AdmitCall):
-            return [usual, usual, usual, REFUSAL, Unanswered()]
+            return [usual, usual, usual, REFUSAL, CallPlacedElsewhere(), Unanswered()]
         if isinstance(question, ExtendCall):
             more = CallExtended(question.granted_s + 60, False)
             return [more, more, CallExtended(question.granted_s + 1, True), REFUSAL, Unanswered()]

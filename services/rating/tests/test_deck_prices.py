@@ -5,13 +5,16 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from callwarden.kernel import hours
+from callwarden.kernel.tariff import RATE_MICROS_MAX, SECONDS_MAX
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.rating.core import deck as deck_module
 from callwarden.rating.core import quotes as quotes_module
-from callwarden.rating.core.deck import Deck, DeckBuilder, DeckHead, DeckRow, Tariff
-from callwarden.rating.core.prefixes import PrefixOrder, PrefixOrderBuilder, code_of
+from callwarden.rating.core.deck import Deck, DeckEntry, DeckHead, DeckRow, RowPacker, Tariff
+from callwarden.rating.core.prefixes import PrefixOrder, code_of
 from callwarden.rating.core.quotes import Catalogue, RatingQuote, not_exact, quote
 from callwarden.rating.core.routes import Carrier, RatingRoute, RouteRow, RouteTable
 
@@ -21,9 +24,9 @@ PLAIN, NIGHT = Tariff(60_000), Tariff(60_000, off_peak_rate_micros=30_000)
 
 
 def compiled(*rows: tuple[str, Tariff], name: str = "retail", peak_hours: str = "") -> Deck:
-    builder = DeckBuilder(DeckHead(name, "EUR", 1, peak_hours), hours.parse(peak_hours, ZoneInfo("UTC")))
-    builder.add(DeckRow(prefix, "", tariff) for prefix, tariff in rows)
-    return builder.build()
+    packer = RowPacker()
+    packer.add(DeckRow(prefix, "", tariff) for prefix, tariff in rows)
+    return Deck(DeckHead(name, "EUR", 1, peak_hours), hours.parse(peak_hours, ZoneInfo("UTC")), packer.pack())
 
 
 def table(prefix: str = "", cost_deck: str = "") -> RouteTable:
@@ -72,12 +75,16 @@ def test_the_next_hour_leaves_this_hours_price_cached() -> None:
     assert deck.price(NIGHT, NOON_S, VALID_S) is price
 
 
-def test_prefixes_with_the_same_charges_share_one_entry() -> None:
-    deck = compiled(("49", Tariff(1)), ("43", Tariff(1)))
-    german, austrian = deck.match("4930"), deck.match("4310")
+def test_prefixes_with_the_same_charges_share_one_entry_and_one_tariff() -> None:
+    packer = RowPacker()
+    packer.add(DeckRow(prefix, text, Tariff(1)) for prefix, text in (("49", "EU"), ("43", "EU"), ("41", "Swiss")))
+    packed = packer.pack()
+    assert packed.texts == b"EUSwiss"
+    deck = Deck(DeckHead("retail", "EUR"), None, packed)
+    german, swiss = deck.match("4930"), deck.match("4130")
     assert german is not None
-    assert austrian is not None
-    assert german[1] is austrian[1]
+    assert swiss is not None
+    assert german[1].tariff is swiss[1].tariff
 
 
 def test_a_quote_is_the_same_object_for_the_hour() -> None:
@@ -146,7 +153,7 @@ def test_an_inexact_price_is_refused_by_the_rule_of_prices() -> None:
 
 
 def test_all_digits_of_the_longest_numbers_decide() -> None:
-    order = PrefixOrder(["493012345678901"])
+    order = PrefixOrder([code_of("493012345678901")])
     assert order.deciding(code_of("493012345678902"), 1) == 15
 
 
@@ -158,8 +165,42 @@ def test_a_carrier_gets_the_number_as_it_is_unless_it_wants_otherwise() -> None:
 
 @pytest.mark.parametrize("prefixes", list(permutations(["41", "4917", "49"])))
 def test_prefixes_may_come_in_any_order(prefixes: tuple[str, ...]) -> None:
-    builder = PrefixOrderBuilder()
-    for prefix in prefixes:
-        builder.add(prefix)
-    order = builder.build()
+    deck = compiled(*((prefix, Tariff(int(prefix))) for prefix in prefixes))
+    order = deck.order
     assert [order.deciding(code_of(number), 1) for number in ("4917", "4930", "4130", "5")] == [4, 3, 2, 1]
+    found = [deck.match(number) for number in ("4917", "4930", "4130")]
+    assert [match and (match[0], match[1].tariff) for match in found] == [
+        ("4917", Tariff(4917)),
+        ("49", Tariff(49)),
+        ("41", Tariff(41)),
+    ]
+    assert deck.match("5") is None
+
+
+tariffs = st.builds(
+    Tariff,
+    st.integers(0, RATE_MICROS_MAX),
+    *[st.integers(0, SECONDS_MAX)] * 5,
+    st.integers(0, RATE_MICROS_MAX),
+    st.none() | st.integers(0, RATE_MICROS_MAX),
+    st.none() | st.integers(0, RATE_MICROS_MAX),
+)
+described = st.text(st.characters(exclude_categories=["C"]), max_size=5)
+
+
+@given(st.dictionaries(st.from_regex(r"[1-9][0-9]{0,14}", fullmatch=True), st.tuples(described, tariffs), max_size=20))
+def test_packed_rows_are_the_rows(rows: dict[str, tuple[str, Tariff]]) -> None:
+    packer = RowPacker()
+    packer.add(DeckRow(prefix, *entry) for prefix, entry in rows.items())
+    deck = Deck(DeckHead("retail", "EUR"), None, packer.pack())
+    assert deck.rows == len(rows)
+    for prefix, (description, tariff) in rows.items():
+        assert deck.match(prefix) == (prefix, DeckEntry(description, tariff))
+
+
+def test_the_tariffs_of_a_deck_are_cached_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deck_module, "_PRICES_MAX", 2)
+    deck = compiled(*((prefix, Tariff(int(prefix))) for prefix in ("41", "42", "43")))
+    for prefix in ("41", "42", "43", "41"):
+        assert deck.match(prefix) == (prefix, DeckEntry("", Tariff(int(prefix))))
+    assert len(deck._tariffs) == 2

@@ -12,11 +12,12 @@ from callwarden.kernel.tariff import cost
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.policy.bundle import Document, default_set
 from callwarden.policy.model import PolicySpec
-from callwarden.rating import app as app_module
 from callwarden.rating.adapters.decks_memory import MemoryDeckStore
-from callwarden.rating.app import ERRORS_MAX, ImportedDeck, Rating
+from callwarden.rating.app import deck_work
+from callwarden.rating.app.deck_work import ERRORS_MAX, StoreDeckWork
+from callwarden.rating.app.rating import Rating
 from callwarden.rating.core import deck_csv
-from callwarden.rating.core.deck import DeckHead, DeckRow, Tariff
+from callwarden.rating.core.deck import DeckHead, DeckRow, ImportedDeck, Tariff
 from callwarden.rating.core.quotes import RatingQuote
 from callwarden.rating.core.routes import Carrier, RouteRow
 from callwarden.rating.core.unbilled import Unbilled, UnbilledSeverity
@@ -57,6 +58,7 @@ class RatingUnderTest:
         self.policies = default_set()
         self.app = Rating(
             store,
+            StoreDeckWork(store, clock),
             self.announced,
             self.raised,
             self,
@@ -64,6 +66,13 @@ class RatingUnderTest:
             quote_valid_s=300.0,
             refresh_every_s=refresh_every_s,
         )
+
+    async def import_deck(self, head: DeckHead, content: bytes) -> ImportedDeck | list[LineError]:
+        async def parts() -> AsyncIterator[bytes]:
+            yield content[:7]
+            yield content[7:]
+
+        return await self.app.import_deck(head, parts())
 
     def for_realm(self, realm: str) -> PolicySpec:
         """ports.RatingPolicies, of a set that the test may swap."""
@@ -97,17 +106,17 @@ async def rig(store: MemoryDeckStore, fake_clock: FakeClock) -> RatingUnderTest:
 
 async def test_an_imported_deck_prices_the_next_call(rig: RatingUnderTest) -> None:
     assert rig.price_of_a_minute() is Reason.NO_RATE
-    assert await rig.app.import_deck(RETAIL, GERMANY) == ImportedDeck(1, 1)
+    assert await rig.import_deck(RETAIL, GERMANY) == ImportedDeck(1, 1)
     assert rig.price_of_a_minute() == 60_000
-    assert await rig.app.import_deck(RETAIL, HEADER + b"49,Germany,0.03\n44,UK,0.02\n") == ImportedDeck(2, 2)
+    assert await rig.import_deck(RETAIL, HEADER + b"49,Germany,0.03\n44,UK,0.02\n") == ImportedDeck(2, 2)
     assert rig.price_of_a_minute() == 30_000
     assert rig.announced.changes == [("retail", 1), ("retail", 2)]
     assert [(deck.head.name, deck.head.version, deck.rows) for deck in rig.app.decks()] == [("retail", 2, 2)]
 
 
 async def test_a_bad_line_imports_nothing(rig: RatingUnderTest) -> None:
-    await rig.app.import_deck(RETAIL, GERMANY)
-    result = await rig.app.import_deck(RETAIL, HEADER + b"49,Germany,0.01\n44,UK,free\n44,UK,0.01\n44,UK,0.01\n")
+    await rig.import_deck(RETAIL, GERMANY)
+    result = await rig.import_deck(RETAIL, HEADER + b"49,Germany,0.01\n44,UK,free\n44,UK,0.01\n44,UK,0.01\n")
     assert isinstance(result, list)
     assert [(error.line, error.field) for error in result] == [(3, "rate"), (5, "prefix")]
     assert rig.price_of_a_minute() == 60_000
@@ -115,16 +124,16 @@ async def test_a_bad_line_imports_nothing(rig: RatingUnderTest) -> None:
 
 
 async def test_a_file_of_bad_lines_names_the_first_of_them(rig: RatingUnderTest) -> None:
-    result = await rig.app.import_deck(RETAIL, HEADER + b"x,,\n" * 10_000)
+    result = await rig.import_deck(RETAIL, HEADER + b"x,,\n" * 10_000)
     assert isinstance(result, list)
     assert len(result) == ERRORS_MAX
-    assert await rig.app.import_deck(RETAIL, b"\xff") == [LineError(1, "", "is not UTF-8")]
+    assert await rig.import_deck(RETAIL, b"\xff") == [LineError(1, "", "is not UTF-8")]
 
 
 async def test_a_deck_of_many_pages_is_imported_whole(rig: RatingUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_module, "PAGE_ROWS", 7)
+    monkeypatch.setattr(deck_work, "PAGE_ROWS", 7)
     rows = b"".join(b"%d,,0.01\n" % number for number in range(1_000, 1_500))
-    assert await rig.app.import_deck(RETAIL, HEADER + rows) == ImportedDeck(500, 1)
+    assert await rig.import_deck(RETAIL, HEADER + rows) == ImportedDeck(500, 1)
     assert rig.app.decks()[0].rows == 500
 
 
@@ -145,7 +154,7 @@ async def test_a_deck_of_many_pages_is_imported_whole(rig: RatingUnderTest, monk
 )
 async def test_a_deck_that_cannot_be_is_refused(rig: RatingUnderTest, head: DeckHead, field: str) -> None:
     with pytest.raises(Invalid) as caught:
-        await rig.app.import_deck(head, GERMANY)
+        await rig.import_deck(head, GERMANY)
     assert caught.value.field == field
     assert rig.app.decks() == []
 
@@ -153,7 +162,7 @@ async def test_a_deck_that_cannot_be_is_refused(rig: RatingUnderTest, head: Deck
 async def test_a_file_too_large_is_not_looked_at(rig: RatingUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deck_csv, "BYTES_MAX", len(GERMANY) - 1)
     with pytest.raises(Invalid) as caught:
-        await rig.app.import_deck(RETAIL, GERMANY)
+        await rig.import_deck(RETAIL, GERMANY)
     assert caught.value.field == "csv"
 
 
@@ -172,14 +181,14 @@ async def test_what_is_no_moment_is_an_error(rig: RatingUnderTest, at_s: float) 
 
 
 async def test_no_moment_means_now(rig: RatingUnderTest, fake_clock: FakeClock) -> None:
-    await rig.app.import_deck(RETAIL, GERMANY)
+    await rig.import_deck(RETAIL, GERMANY)
     found = rig.app.quote("retail", "4930", 0)
     assert isinstance(found, RatingQuote)
     assert rig.app.good_until_s(0) == fake_clock.unix_s() + 300.0
 
 
 async def test_a_simulated_call_is_of_a_possible_length(rig: RatingUnderTest) -> None:
-    await rig.app.import_deck(RETAIL, GERMANY)
+    await rig.import_deck(RETAIL, GERMANY)
     found = rig.app.simulate("retail", "4930", 0, 86_400)
     assert not isinstance(found, Refuse)
     assert found.cost_micros == 86_400_000
@@ -207,7 +216,7 @@ async def test_a_route_that_cannot_be_is_refused(
 
 
 async def test_a_route_is_used_at_once_and_gone_at_once(rig: RatingUnderTest) -> None:
-    await rig.app.import_deck(RETAIL, GERMANY)
+    await rig.import_deck(RETAIL, GERMANY)
     assert await rig.app.delete_route("", "world")
     assert rig.price_of_a_minute() is Reason.NO_ROUTE
     await rig.app.set_route(RouteRow("49", "world"))
@@ -238,7 +247,7 @@ async def test_another_process_follows_when_it_is_told(rig: RatingUnderTest, fak
     other = RatingUnderTest(rig.store, fake_clock)
     await other.app.refresh()
     async with following(other):
-        await rig.app.import_deck(RETAIL, GERMANY)
+        await rig.import_deck(RETAIL, GERMANY)
         await turns()
         assert other.price_of_a_minute() is Reason.NO_RATE
         other.app.changed()
@@ -251,7 +260,7 @@ async def test_another_process_follows_when_a_notification_was_lost(
 ) -> None:
     other = RatingUnderTest(rig.store, fake_clock, refresh_every_s=0.001)
     await other.app.refresh()
-    await rig.app.import_deck(RETAIL, GERMANY)
+    await rig.import_deck(RETAIL, GERMANY)
     refreshed = asyncio.Event()
     read = other.store.routes
 
@@ -267,10 +276,10 @@ async def test_another_process_follows_when_a_notification_was_lost(
 
 
 async def test_while_the_store_is_away_the_last_prices_go_on(rig: RatingUnderTest) -> None:
-    await rig.app.import_deck(RETAIL, GERMANY)
+    await rig.import_deck(RETAIL, GERMANY)
     rig.store.down = True
     with pytest.raises(Unavailable):
-        await rig.app.import_deck(RETAIL, HEADER + b"49,,0.01\n")
+        await rig.import_deck(RETAIL, HEADER + b"49,,0.01\n")
     with pytest.raises(Unavailable):
         await rig.app.set_route(RouteRow("49", "world"))
     async with following(rig):
@@ -294,7 +303,7 @@ async def test_an_import_that_cannot_be_read_back_is_done_all_the_same(rig: Rati
         return version
 
     rig.store.replace = replace_then_die  # type: ignore[method-assign]
-    assert await rig.app.import_deck(RETAIL, GERMANY) == ImportedDeck(1, 1)
+    assert await rig.import_deck(RETAIL, GERMANY) == ImportedDeck(1, 1)
     assert rig.announced.changes == [("retail", 1)]
     rig.store.down = False
     async with following(rig):
@@ -319,7 +328,7 @@ async def test_a_deck_replaced_while_it_is_read_is_read_again(rig: RatingUnderTe
 
 
 async def test_a_kept_deck_that_makes_no_sense_does_not_end_the_others(rig: RatingUnderTest) -> None:
-    await rig.app.import_deck(RETAIL, GERMANY)
+    await rig.import_deck(RETAIL, GERMANY)
     await rig.store.replace(DeckHead("broken", "EUR", time_zone="Mars/Olympus"), _page(DeckRow("1", "", Tariff(1))))
     await rig.store.replace(RETAIL, _page(DeckRow("49", "", Tariff(5))))
     await rig.app.refresh()
@@ -333,7 +342,7 @@ async def _page(*rows: DeckRow) -> AsyncIterator[Sequence[DeckRow]]:
 
 @pytest.mark.setting("vgetpriceexactmatch")
 async def test_the_realm_s_policy_says_for_whom_a_price_must_be_exact(rig: RatingUnderTest) -> None:
-    await rig.app.import_deck(RETAIL, GERMANY)
+    await rig.import_deck(RETAIL, GERMANY)
     await rig.app.set_route(RouteRow("4930", "world"))
 
     def reason(*, is_resellers: bool, realm: str = "a.example") -> Reason | None:
@@ -351,7 +360,7 @@ async def test_the_realm_s_policy_says_for_whom_a_price_must_be_exact(rig: Ratin
     rig.apply({"exactMatch": 0}, realm="b.example")
     assert reason(is_resellers=True, realm="b.example") is None
     assert reason(is_resellers=False) is Reason.NO_RATE
-    await rig.app.import_deck(RETAIL, GERMANY + b"4930,Berlin,0.05\n")
+    await rig.import_deck(RETAIL, GERMANY + b"4930,Berlin,0.05\n")
     assert reason(is_resellers=True) is None
 
 
@@ -360,7 +369,7 @@ async def test_a_call_without_a_price_is_told_with_the_realm_s_severity(
     rig: RatingUnderTest, fake_clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    await rig.app.import_deck(RETAIL, GERMANY)
+    await rig.import_deck(RETAIL, GERMANY)
     rig.apply({"notBilledSeverity": 1}, realm="b.example")
     rig.apply({"notBilledSeverity": 2}, realm="c.example")
     for realm, number in (("a.example", "33123456789"), ("b.example", "44123456789"), ("c.example", "34123456789")):
@@ -385,7 +394,7 @@ async def test_a_call_without_a_price_is_told_with_the_realm_s_severity(
 
 @pytest.mark.setting("notbilledcallerr")
 async def test_a_call_with_a_price_but_no_route_is_not_unbilled(rig: RatingUnderTest) -> None:
-    await rig.app.import_deck(RETAIL, GERMANY)
+    await rig.import_deck(RETAIL, GERMANY)
     await rig.app.delete_route("", "world")
     found = rig.app.quote("retail", "493012345", 0)
     assert isinstance(found, Refuse)

@@ -37,6 +37,15 @@ class Follower:
         """Begin the next round at once."""
         self._stale.set()
 
+    async def refresh_own(self) -> None:
+        """Read a change that this process made itself, before its caller goes on. The change is done: if it can't be
+        read now, `run` reads it later."""
+        try:
+            await self._refresh()
+        except CallwardenError as error:
+            self._failed(error)
+            self.changed()
+
     async def run(self) -> None:
         """For ever. The first round begins after a change or a pause. Raises what `refresh` raises, but for
         CallwardenErrors."""

@@ -5,12 +5,29 @@ sched(7)) or another container, nor does it reach the database, which does half 
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import TypeVar
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, TypeVar
 
 from callwarden.kernel.clock import Clock
 
 T = TypeVar("T")
+
+# Where the two share processors, calls have three times the weight (sched(7)). More would starve administration on a
+# machine that is busy with other things.
+NICENESS: Final = 5
+_AUTOGROUP: Final = Path("/proc/self/autogroup")
+
+
+def let_others_first() -> None:
+    """Give this process a lower priority. Linux weighs whole sessions first (sched(7), autogroups), so the session is
+    given it too where it is this process's own."""
+    os.nice(NICENESS)
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):  # no Linux, or one without autogroups
+            _AUTOGROUP.write_text(str(NICENESS))
 
 
 class Pace:

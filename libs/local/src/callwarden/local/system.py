@@ -38,11 +38,11 @@ class LocalSystem:
     `state_dir` keeps data, secrets and logs for the next start; None takes a temporary folder and removes it.
     `services` names those to start (default: all), `processes` how many of each (default: one). `sip_listen` is where
     the first edge-proxy listens, port 0 choosing one; a second edge gets a port of its own. `env` adds variables for a
-    service by its name, or for all under "*". `database_url` and `nats_url` use a server that runs already instead of
-    starting one. A database of the system's own has a role for each service with the rights that it needs; `role_urls`
-    are by service the URLs for those of another (empty: all have `database_url`). With `fsync` off the data survive any
-    killed process, not a power cut. `strict` raises at the end what a service did wrong while nobody looked: ended by
-    itself, or had to be killed.
+    service by its name, for one of its processes (`edge-proxy-1`), or for all under "*". `database_url` and `nats_url`
+    use a server that runs already instead of starting one. A database of the system's own has a role for each service
+    with the rights that it needs; `role_urls` are by service the URLs for those of another (empty: all have
+    `database_url`). With `fsync` off the data survive any killed process, not a power cut. `strict` raises at the end
+    what a service did wrong while nobody looked: ended by itself, or had to be killed.
     """
 
     def __init__(
@@ -66,12 +66,13 @@ class LocalSystem:
     ) -> None:
         known = {service.name for service in catalogue}
         wanted = known if services is None else set(services)
-        for name in [*wanted, *(processes or {}), *(name for name in env or {} if name != "*")]:
-            if name not in known:
-                raise ValueError(f"no service is called {name}: there are {', '.join(sorted(known))}")
         self._services = [service for service in catalogue if service.name in wanted]
         self._roles = {*known, "admin", "monitor"}
         self._counts = {service.name: (processes or {}).get(service.name, 1) for service in self._services}
+        each = {f"{name}-{index}" for name, count in self._counts.items() for index in range(count)}
+        for name in [*wanted, *(processes or {}), *(name for name in env or {} if name not in {"*", *each})]:
+            if name not in known:
+                raise ValueError(f"no service is called {name}: there are {', '.join(sorted(known))}")
         self._state_dir_given = state_dir
         self._state_dir: Path | None = None
         self._fsync = fsync
@@ -319,7 +320,9 @@ class LocalSystem:
         env["CALLWARDEN_NATS_URL"] = self.nats_url_of(service.name)
         env["CALLWARDEN_TOKEN_FILE"] = str(token_path(self.state_dir, service.name))
         env["CALLWARDEN_CALLERS_FILE"] = str(tokens.callers_path(self.state_dir))
-        return env | dict(self._env.get("*", {})) | dict(self._env.get(service.name, {}))
+        for name in ("*", service.name, f"{service.name}-{index}"):
+            env |= self._env.get(name, {})
+        return env
 
     async def _close(self) -> list[ChildFailed]:
         try:

@@ -180,7 +180,7 @@ hold = Table(
     # After this it lapses; a line counts until then.
     _at("expires_at"),
     # 0: it counts. 1: it has lapsed, and waits for its end. 2: it has a call record that says "expired", and is kept in
-    # case that the end comes after all.
+    # case that the end comes after all. 3: the call was over before the hold was placed, which it can't be any more.
     Column("stage", Integer, nullable=False, server_default="0"),
     # Talk time paid for, from the answer.
     Column("granted_s", Integer, nullable=False),

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -51,11 +51,20 @@ class Phones:
     """A socket with any number of phones behind it. Use as `async with Phones(proxy) as phones`.
 
     Incoming calls are answered at once (`answer` False: only rung); `incoming` counts INVITEs that start a call.
+    `doubled`: other proxies that get every INVITE, too, as if it had been sent again after a change of DNS; requests
+    inside a call then go to the one whose Record-Route it has.
     """
 
-    def __init__(self, proxy: str, *, host: str = "127.0.0.1", port: int = 0, answer: bool = True) -> None:
-        proxy_host, _, proxy_port = proxy.rpartition(":")
-        self._proxy = (proxy_host, int(proxy_port))
+    def __init__(
+        self,
+        proxy: str,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        answer: bool = True,
+        doubled: Sequence[str] = (),
+    ) -> None:
+        self._proxy, *self._doubled = (_socket_address(each) for each in (proxy, *doubled))
         self._bind = (host, port)
         self._answer = answer
         self.contact = ""
@@ -153,7 +162,8 @@ class Phones:
             call.answered_s = asyncio.get_running_loop().time()
             call.routes = tuple(str(route) for route in reversed(response.record_routes))
             call.target = str(response.contacts[0].uri)
-            self._transport.sendto(self._build("ACK", call.target, call, [], b"").to_bytes(), self._proxy)
+            ack = self._build("ACK", call.target, call, [], b"")
+            self._transport.sendto(ack.to_bytes(), self._next_hop(ack))
         if not call.status.done():
             call.status.set_result(status)
 
@@ -213,6 +223,12 @@ class Phones:
             extra = [("Proxy-Authorization" if response.status == 407 else "Authorization", str(credentials))]
         return response.status, response
 
+    def _next_hop(self, request: Request) -> tuple[str, int]:
+        if not self._doubled or "route" not in request:
+            return self._proxy
+        uri = request.routes[0].uri
+        return uri.host, uri.port or 5060
+
     async def _send(self, request: Request) -> Response:
         """Sends until a final response comes, as RFC 3261 17.1 says; TimeoutError after 64 × T1."""
         key = (request.via.params["branch"] or "", request.method)
@@ -221,7 +237,8 @@ class Phones:
         data, wait_s, left_s = request.to_bytes(), T1_S, 64 * T1_S
         try:
             while left_s > 0:
-                self._transport.sendto(data, self._proxy)
+                for proxy in (self._next_hop(request), *(self._doubled if request.method == "INVITE" else ())):
+                    self._transport.sendto(data, proxy)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
                         return await asyncio.shield(future)
@@ -284,6 +301,11 @@ class _Protocol(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         self._receive(data, (str(addr[0]), addr[1]))
+
+
+def _socket_address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host, int(port)
 
 
 def _token() -> str:

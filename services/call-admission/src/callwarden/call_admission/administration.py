@@ -11,8 +11,6 @@ of a process that admits calls.
 
 import os
 import random
-from contextlib import suppress
-from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -39,15 +37,12 @@ from callwarden.call_admission.records.app.retention import Retention
 from callwarden.call_admission.settings import AdministrationSettings
 from callwarden.call_admission.wiring import open_calls, open_lists
 from callwarden.common.bus import Bucket
+from callwarden.common.pace import let_others_first
 from callwarden.common.runtime import Runtime, run_service
 from callwarden.kernel import ids
 
 # For the queries about limits, which use the same prepared statements as calls.
 HOT_CONNECTIONS: Final = 1
-# Where the two share processors, calls have three times the weight (sched(7)). More would starve administration on a
-# machine that is busy with other things.
-NICENESS: Final = 5
-AUTOGROUP: Final = Path("/proc/self/autogroup")
 
 
 async def wire(settings: AdministrationSettings, runtime: Runtime) -> None:
@@ -92,15 +87,6 @@ async def wire(settings: AdministrationSettings, runtime: Runtime) -> None:
 
 def new_id() -> UUID:
     return ids.from_bytes(os.urandom(16))
-
-
-def let_others_first() -> None:
-    """Takes a lower priority. Linux weighs whole sessions first (sched(7), autogroups), so a session is told too
-    where it is this process's own."""
-    os.nice(NICENESS)
-    if os.getsid(0) == os.getpid():
-        with suppress(OSError):  # no Linux, or one without autogroups
-            AUTOGROUP.write_text(str(NICENESS))
 
 
 def main() -> None:

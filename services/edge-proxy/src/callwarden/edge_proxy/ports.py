@@ -14,6 +14,7 @@ from callwarden.edge_proxy.core.effects import (
     CallerIdentity,
     CallExtended,
     CallNews,
+    CallPlacedElsewhere,
     CallRefused,
     CallStarted,
     EdgeDecision,
@@ -54,7 +55,7 @@ class Identities(Protocol):
 class AdmissionClient(Protocol):
     """call-admission. Asked twice about the same hold, it answers the same."""
 
-    async def admit(self, question: AdmitCall) -> CallAdmitted | CallRefused: ...
+    async def admit(self, question: AdmitCall) -> CallAdmitted | CallRefused | CallPlacedElsewhere: ...
 
     async def extend(self, question: ExtendCall) -> CallExtended | CallRefused: ...
 

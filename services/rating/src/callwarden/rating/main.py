@@ -3,18 +3,22 @@
 from callwarden.api.rating.v1 import rating_pb2_grpc
 from callwarden.common.runtime import Runtime, run_service
 from callwarden.rating.adapters import events_nats, metrics
+from callwarden.rating.adapters.deck_process import ProcessDeckWork
 from callwarden.rating.adapters.decks_sql import SqlDeckStore
 from callwarden.rating.adapters.events_nats import NatsDeckNotifier, NatsUnbilledEventPublisher
 from callwarden.rating.adapters.grpc_server import RatingServicer
-from callwarden.rating.app import Rating
+from callwarden.rating.app.deck_work import StoreDeckWork
+from callwarden.rating.app.rating import Rating
 from callwarden.rating.settings import RatingSettings
 
 
 async def wire(settings: RatingSettings, runtime: Runtime) -> None:
     bus = await runtime.bus()
     policies = await runtime.policies()
+    store = SqlDeckStore(await runtime.database())
     app = Rating(
-        SqlDeckStore(await runtime.database()),
+        store,
+        ProcessDeckWork(store, StoreDeckWork(store, runtime.clock)),
         NatsDeckNotifier(bus),
         NatsUnbilledEventPublisher(await runtime.open(bus.publisher())),
         policies,

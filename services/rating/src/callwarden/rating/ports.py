@@ -1,12 +1,13 @@
-"""What rating needs of the outside world: a store of decks and routes, a notifier of changes, the policy, and a
-publisher of unbilled calls.
+"""What rating needs of the outside world: a store of decks and routes, someone to do the long work on decks, a notifier
+of changes, the policy, and a publisher of unbilled calls.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Protocol
 
+from callwarden.kernel.csv_rows import LineError
 from callwarden.policy.model import PolicySpec
-from callwarden.rating.core.deck import DeckHead, DeckRow
+from callwarden.rating.core.deck import DeckHead, DeckRow, ImportedDeck, PackedRows
 from callwarden.rating.core.routes import RatingRoute, RouteRow
 from callwarden.rating.core.unbilled import Unbilled
 
@@ -47,6 +48,24 @@ class DeckStore(Protocol):
 
     async def delete_route(self, prefix: str, trunk: str) -> bool:
         """Delete the route; returns whether it existed."""
+        ...
+
+
+class DeckWork(Protocol):
+    """Does what takes seconds for a large deck, without keeping quotes from being answered meanwhile.
+
+    Either method raises Unavailable if the store doesn't answer, or if the work broke off."""
+
+    async def replace(self, head: DeckHead, content: AsyncIterable[bytes]) -> ImportedDeck | list[LineError]:
+        """Replace the deck by the rows of a CSV file, or return the errors in its lines (the first `ERRORS_MAX`).
+
+        Reads the whole file before writing anything. Invalid, Conflict if another import of the deck came in between;
+        an error of `content` is raised as it is, with nothing written.
+        """
+        ...
+
+    async def pack(self, head: DeckHead) -> PackedRows:
+        """The rows of that version of the deck. One that is replaced meanwhile may lack some: see `DeckStore.rows`."""
         ...
 
 

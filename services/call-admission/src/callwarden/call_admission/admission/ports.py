@@ -44,10 +44,10 @@ class AdmissionStore(Protocol):
         """Writes all of the changes or nothing.
 
         It is a conflict if an account has another version than `versions` or `checked` says, a counter another one than
-        its row (if there is one), a hold another expiry than `expiries` says, or if a new hold's id has a hold already;
-        with `check_hold_ids` also if it has a call record or a refusal. Each account in `versions` and each counter
-        gets a version one higher. A decision record whose id exists already is left out. Any other exception means that
-        a change can't be written at all.
+        its row (if there is one), a hold another expiry than `expiries` says, or if the id of a new or closed hold has
+        a hold already; with `check_hold_ids` also if a new hold's has a call record or a refusal. Each account in
+        `versions` and each counter gets a version one higher. A decision record whose id exists already is left out.
+        Any other exception means that a change can't be written at all.
         """
         ...
 
@@ -60,7 +60,8 @@ class AdmissionStore(Protocol):
         ...
 
     async def forget_recorded(self, unix_s: UnixS) -> None:
-        """Deletes the holds that have a call record as expired and expired by then (Unix time)."""
+        """Deletes the holds that expired by then (Unix time) and have a call record as expired, or were closed before
+        they were placed."""
         ...
 
 

@@ -3,7 +3,8 @@
 Out: deciding (decide), slicing (slices), settling (settle), and how these values travel (adapters).
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from enum import IntEnum
 from functools import lru_cache
@@ -74,6 +75,10 @@ class Quote:
     def deck(self) -> str:
         """That priced it."""
         return self.pricing.deck
+
+    def costs_of(self, routes: "tuple[Route, ...]") -> "tuple[RouteCost, ...]":
+        """Of the routes that rules have left; those of all of them are known already."""
+        return self.costs if routes == self.routes else costs_of(routes)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_free", is_free(self.price))
@@ -162,7 +167,10 @@ class Ended:
     ended_at_s: float
     reason: str
     sip_status: int
+    """Of a call that wasn't answered; below 300: it was."""
     trunk: str
+    edge: str = ""
+    """The edge that tells; empty: not known."""
 
 
 @dataclass(slots=True)
@@ -210,6 +218,9 @@ class HoldStage(IntEnum):
     """It has expired: no line and no money is counted for it any more. Its end may be under way."""
     RECORDED = 2
     """Its call record says "expired". An end that comes all the same corrects it."""
+    CLOSED = 3
+    """Its end was told before it was placed: its admission was under way for longer than its edge waited. It counts
+    nothing and has no record; it keeps that admission from placing a hold that nothing would end."""
 
 
 @dataclass(slots=True)
@@ -240,6 +251,8 @@ class Hold:
     limits_hit: tuple[str, ...] = ()
     """Rules that have left less than a whole slice, refused it more time, or would have if they were enforced."""
     stage: HoldStage = HoldStage.RUNNING
+    edge: str = ""
+    """The one that asked for it."""
 
     def of_trunk(self, trunk: str) -> RouteCost | None:
         """Who is paid for the call, which went out by this trunk."""
@@ -267,14 +280,20 @@ class Hold:
         return Hold(
             self.id, self.account_id, self.created_at_s, answered_at_s,
             answered_at_s + granted_s + grace_s + EXPIRY_MARGIN_S, granted_s, self.max_duration_s, final, held_micros,
-            self.spend_day, self.price, trunk, self.marks, self.scopes, self.costs, self.limits_hit,
+            self.spend_day, self.price, trunk, self.marks, self.scopes, self.costs, self.limits_hit, self.stage,
+            self.edge,
         )  # fmt: skip
+
+    def hit(self, rules: Sequence[str]) -> "Hold":
+        """The hold with these rules added to its `limits_hit`."""
+        return replace(self, limits_hit=tuple(dict.fromkeys((*self.limits_hit, *rules))))
 
     def without(self) -> "Hold":
         """The same call with nothing granted or held: what it leaves to be asked for while it is decided again."""
         return Hold(
             self.id, self.account_id, self.created_at_s, self.answered_at_s, self.expires_at_s, 0, self.max_duration_s,
             self.final, 0, self.spend_day, self.price, self.trunk, self.marks, self.scopes, self.costs, self.limits_hit,
+            self.stage, self.edge,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from callwarden.edge_proxy.core.effects import (
     AdmitCall,
     CallAdmitted,
     CallExtended,
+    CallPlacedElsewhere,
     CallRefused,
     CarrierRoute,
     ExtendCall,
@@ -33,7 +34,7 @@ class GrpcAdmissionClient:
         self._timeout_s = timeout_s
         self._edge = edge
 
-    async def admit(self, question: AdmitCall) -> CallAdmitted | CallRefused:
+    async def admit(self, question: AdmitCall) -> CallAdmitted | CallRefused | CallPlacedElsewhere:
         request = admission_pb2.AdmitRequest(
             hold_id=str(question.hold_id),
             call_id=question.call_id,
@@ -65,6 +66,8 @@ class GrpcAdmissionClient:
             )
         if reply.HasField("refused"):
             return _refused(reply.refused)
+        if reply.HasField("placed_elsewhere"):
+            return CallPlacedElsewhere()
         raise Internal("call-admission gave no answer")
 
     async def extend(self, question: ExtendCall) -> CallExtended | CallRefused:

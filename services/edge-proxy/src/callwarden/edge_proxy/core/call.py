@@ -275,6 +275,11 @@ class EdgeCalls:
         if self._by_hold.pop(call.hold_id, None) is not None:
             self.close_unknown(call.hold_id)
 
+    def remove(self, call: EdgeCall) -> None:
+        """The call isn't this edge's; nothing of it is remembered."""
+        self.wheel.cancel(call)
+        self._by_hold.pop(call.hold_id, None)
+
     def close_unknown(self, hold_id: UUID) -> None:
         """A call that this edge never knew is over."""
         if len(self._closed) >= CLOSED_MAX:

@@ -4,18 +4,21 @@ In: new INVITEs outside a dialog. Out: the call once it is answered (`active_cal
 """
 
 from typing import NamedTuple
+from uuid import UUID
 
 from callwarden.edge_proxy.core import callers, cookie, forwarding, tags, validation
 from callwarden.edge_proxy.core.active_call import ActiveCalls
 from callwarden.edge_proxy.core.call import CallSide, EdgeCall, EdgeCalls
 from callwarden.edge_proxy.core.call_failure import CallFailures
-from callwarden.edge_proxy.core.call_states import IN_SETUP, OVER, CallEvent, CallState, GrantEvent
+from callwarden.edge_proxy.core.call_states import CANCELLABLE, IN_SETUP, OVER, CallEvent, CallState, GrantEvent
 from callwarden.edge_proxy.core.challenge import Challenger, CredentialsFault
 from callwarden.edge_proxy.core.context import Context, unavailable
+from callwarden.edge_proxy.core.duplicates import Duplicates, hold_id_of
 from callwarden.edge_proxy.core.effects import (
     AdmitCall,
     CallAdmitted,
     CallerIdentity,
+    CallPlacedElsewhere,
     CallRefused,
     Rejected,
     Unanswered,
@@ -74,6 +77,7 @@ class CallSetup:
         challenger: Challenger,
         sources: Sources,
         active_calls: ActiveCalls,
+        duplicates: Duplicates,
     ) -> None:
         self._context = context
         self._calls = calls
@@ -81,6 +85,7 @@ class CallSetup:
         self._challenger = challenger
         self._sources = sources
         self._active_calls = active_calls
+        self._duplicates = duplicates
         self._failures = CallFailures(context, calls)
 
     # Who is it.
@@ -88,6 +93,8 @@ class CallSetup:
     def invite(self, request: Request, source: SocketAddress) -> None:
         """A new INVITE. Without good credentials it costs no memory."""
         context = self._context
+        if self._duplicates.find(request, source) is not None:
+            return  # it is answered from there
         fault = validation.check(request, context.proxy.address) or validation.check_dialog(request)
         if fault is not None:
             context.counters.wrong(source.host, context.mono_s)
@@ -129,8 +136,11 @@ class CallSetup:
         context.answer_stateless(request, source, 407, None, headers)
 
     def _accept(self, request: Request, source: SocketAddress, realm: str) -> EdgeCall | None:
-        """Make a transaction and a call of the INVITE, and answer 100."""
+        """Make a transaction and a call of the INVITE, and answer 100. None: that was done, or there is no room."""
         context = self._context
+        hold_id = hold_id_of(request, source) or context.new_id()
+        if self._calls.get(hold_id) is not None:
+            return None  # it comes once more, when its transaction is over and its call goes on
         peer = context.reply_peer(request, source)
         try:
             server = context.layer.accept(request, peer, context.mono_s)
@@ -140,7 +150,7 @@ class CallSetup:
             return None
         context.respond(server, build.response(request, 100))
         call = EdgeCall(
-            context.new_id(),
+            hold_id,
             request.call_id,
             context.new_traceparent(),
             server,
@@ -258,10 +268,15 @@ class CallSetup:
         )
         context.ask(question, AwaitingAdmission(call))
 
-    def decided(self, waiting: AwaitingAdmission, answer: CallAdmitted | CallRefused | Unanswered) -> None:
+    def decided(
+        self, waiting: AwaitingAdmission, answer: CallAdmitted | CallRefused | CallPlacedElsewhere | Unanswered
+    ) -> None:
         """call-admission's answer."""
         context = self._context
         call = waiting.call
+        if isinstance(answer, CallPlacedElsewhere):
+            self._duplicates.leave(call)
+            return
         if call.state is CallState.ABANDONED:
             # Its end is notified only now: one that came before its hold would be lost.
             self._failures.end(call, _ADMISSION_EVENTS[type(answer)], "cancelled", 487)
@@ -384,6 +399,12 @@ class CallSetup:
         """A branch could not be sent: as if it had answered 503 (RFC 3261 16.9, 8.1.3.1)."""
         if branch is call.branch and call.state in IN_SETUP:
             self._branch_failed(call, build.response(call.request, 503))
+
+    def cancelled_elsewhere(self, hold_id: UUID) -> None:
+        """The caller has given up, at another edge."""
+        call = self._calls.get(hold_id)
+        if call is not None and call.state in CANCELLABLE:
+            self.cancelled(call)
 
     def cancelled(self, call: EdgeCall) -> None:
         """The caller gave up; its CANCEL has its answer already."""

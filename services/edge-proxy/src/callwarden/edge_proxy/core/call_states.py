@@ -32,6 +32,7 @@ class CallEvent(StrEnum):
     IDENTIFIED = "identified"  # who calls and whom is known, and call-admission is asked
     ADMITTED = "admitted"
     REFUSED = "refused"  # there is no hold: call-admission refused, or it was never asked
+    PLACED_ELSEWHERE = "placed elsewhere"  # call-admission has admitted it for another edge
     UNANSWERED = "unanswered"  # call-admission didn't answer: there may be a hold
     # From the two sides.
     PROGRESSED = "progressed"  # a provisional answer
@@ -57,12 +58,14 @@ CALL: Final[dict[CallState, dict[CallEvent, CallState]]] = {
     _S.ADMITTING: {
         _E.ADMITTED: _S.CALLING,
         _E.REFUSED: _S.ENDED,
+        _E.PLACED_ELSEWHERE: _S.ENDED,
         _E.UNANSWERED: _S.ENDED,
         _E.CANCELLED: _S.ABANDONED,
     },
     _S.ABANDONED: {
         _E.ADMITTED: _S.ENDED,
         _E.REFUSED: _S.ENDED,
+        _E.PLACED_ELSEWHERE: _S.ENDED,
         _E.UNANSWERED: _S.ENDED,
     },
     _S.CALLING: {
@@ -103,6 +106,8 @@ CALL: Final[dict[CallState, dict[CallEvent, CallState]]] = {
 
 # A target has been chosen and owes an answer.
 IN_SETUP: Final = frozenset({_S.CALLING, _S.RINGING, _S.CANCELLING})
+# The caller may still give up.
+CANCELLABLE: Final = frozenset({_S.IDENTIFYING, _S.ADMITTING, _S.CALLING, _S.RINGING})
 TALKING: Final = frozenset({_S.ANSWERED, _S.RECORDED})
 # The charge has ended.
 OVER: Final = frozenset({_S.CUTTING, _S.ENDED})

@@ -21,7 +21,8 @@ from callwarden.edge_proxy.core.call_states import IN_SETUP, TALKING
 from callwarden.edge_proxy.core.challenge import Challenger
 from callwarden.edge_proxy.core.context import SERVER_NAME, Context, ProxyIdentity
 from callwarden.edge_proxy.core.dialog_gate import AwaitingRecord, AwaitingSpeaker, AwaitingTransfer, DialogGate
-from callwarden.edge_proxy.core.effects import Answer, CallNews, ScannerSeen
+from callwarden.edge_proxy.core.duplicates import Duplicates
+from callwarden.edge_proxy.core.effects import Answer, CallNews, NewsKind, ScannerSeen
 from callwarden.edge_proxy.core.keepalive import is_keepalive
 from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.edge_proxy.core.locations import Locations
@@ -83,8 +84,9 @@ class Edge:
         self.calls = EdgeCalls()
         self._challenger = challenger = Challenger(keys.nonces, proxy.realms, random_bytes)
         self._active_calls = ActiveCalls(self.context, self.calls, self.sources)
+        self._duplicates = Duplicates(self.context, self.calls)
         self._call_setup = CallSetup(
-            self.context, self.calls, self.locations, challenger, self.sources, self._active_calls
+            self.context, self.calls, self.locations, challenger, self.sources, self._active_calls, self._duplicates
         )
         speakers = Speakers(self.context, self.calls, self.sources)
         self._relay = Relay(self.context, self.calls, speakers, self._active_calls, self._is_peer)
@@ -184,7 +186,10 @@ class Edge:
     def heard(self, news: CallNews, mono_s: MonoS, unix_s: UnixS) -> None:
         """Another edge tells of a call that may be ours."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
-        self._active_calls.heard(news)
+        if news.kind is NewsKind.CANCELLED:
+            self._call_setup.cancelled_elsewhere(news.hold_id)
+        else:
+            self._active_calls.heard(news)
 
     def take_effects(self) -> list[object]:
         """What is to be done, in order; asked for after each call of the above."""
@@ -307,7 +312,7 @@ class Edge:
             return
         method = request.method
         if method == "CANCEL":
-            context.answer_stateless(request, source, 481)
+            self._duplicates.cancel(request, source)
         elif tags.to_tag(request) is not None:
             self._gate.request(request, source)
         elif method == "INVITE":

@@ -131,6 +131,10 @@ class CallAdmitted(NamedTuple):
     routes: tuple[CarrierRoute, ...]
 
 
+class CallPlacedElsewhere(NamedTuple):
+    """The INVITE came to another edge, too, which places the call."""
+
+
 class CallExtended(NamedTuple):
     granted_s: int
     final: bool
@@ -154,7 +158,17 @@ class NoRecord(NamedTuple):
     """There is none: the call is over, or seconds old."""
 
 
-Answer = CallerIdentity | Rejected | CallAdmitted | CallExtended | CallRefused | DialogRecord | NoRecord | Unanswered
+Answer = (
+    CallerIdentity
+    | Rejected
+    | CallAdmitted
+    | CallExtended
+    | CallRefused
+    | CallPlacedElsewhere
+    | DialogRecord
+    | NoRecord
+    | Unanswered
+)
 
 
 class Ask(NamedTuple):
@@ -235,9 +249,10 @@ class ForgetRecord:
 
 
 class NewsKind(Enum):
-    """What an edge may tell of a call that another one watches."""
+    """What an edge may tell of a call that another one watches, or sets up."""
 
     ACKNOWLEDGED = "acknowledged"
+    CANCELLED = "cancelled"
     ENDED = "ended"
     MOVED = "moved"
 

@@ -13,7 +13,7 @@ from callwarden.api.events.v1 import events_pb2
 from callwarden.common.bus import Bus, Publisher
 from callwarden.common.logs import get_logger
 from callwarden.kernel.errors import CallwardenError
-from callwarden.rating.app import Rating
+from callwarden.rating.app.rating import Rating
 from callwarden.rating.core.unbilled import Unbilled, UnbilledSeverity
 
 log = get_logger(__name__)

@@ -9,10 +9,9 @@ from callwarden.common.rpc.stream import StreamServicer
 from callwarden.kernel.errors import Invalid
 from callwarden.kernel.tariff import BadPrice, Price, Rounding, RoundingMethod, Weekly, Window
 from callwarden.kernel.verdict import Refuse
-from callwarden.rating.app import ImportedDeck, Rating
+from callwarden.rating.app.rating import Rating
 from callwarden.rating.core import quotes
-from callwarden.rating.core.deck import DeckHead
-from callwarden.rating.core.deck_csv import BYTES_MAX
+from callwarden.rating.core.deck import DeckHead, ImportedDeck
 from callwarden.rating.core.routes import RouteRow
 
 _METHOD_OF: Final = {
@@ -67,23 +66,17 @@ class RatingServicer(StreamServicer, rating_pb2_grpc.RatingServiceServicer):
         return reply
 
     async def ImportDeck(self, request: pb.ImportDeckRequest, context: Any) -> pb.ImportDeckReply:  # noqa: N802
-        return await self._import(request, request.csv)
+        return await self._import(request, _contents(request))
 
     async def ImportDeckParts(  # noqa: N802
         self, request_iterator: AsyncIterator[pb.ImportDeckRequest], context: Any
     ) -> pb.ImportDeckReply:
-        first: pb.ImportDeckRequest | None = None
-        content = bytearray()
-        async for part in request_iterator:
-            first = first or part
-            content += part.csv
-            if len(content) > BYTES_MAX:
-                raise Invalid(f"a deck has at most {BYTES_MAX} bytes", field="csv")
+        first = await anext(request_iterator, None)
         if first is None:
             raise Invalid("there is no part", field="csv")
-        return await self._import(first, bytes(content))
+        return await self._import(first, _contents(first, request_iterator))
 
-    async def _import(self, request: pb.ImportDeckRequest, content: bytes) -> pb.ImportDeckReply:
+    async def _import(self, request: pb.ImportDeckRequest, content: AsyncIterator[bytes]) -> pb.ImportDeckReply:
         head = DeckHead(
             request.name,
             request.currency,
@@ -176,6 +169,16 @@ class RatingServicer(StreamServicer, rating_pb2_grpc.RatingServiceServicer):
         message = _price(price)
         self._price_messages[id(price)] = price, message
         return message
+
+
+async def _contents(
+    first: pb.ImportDeckRequest, others: AsyncIterator[pb.ImportDeckRequest] | None = None
+) -> AsyncIterator[bytes]:
+    """The parts of a file as they come."""
+    yield first.csv
+    if others is not None:
+        async for part in others:
+            yield part.csv
 
 
 def _rounding(request: pb.ImportDeckRequest) -> Rounding:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from callwarden.common.metrics import Metric, Metrics
-from callwarden.rating.app import Rating
+from callwarden.rating.app.rating import Rating
 
 PREFIXES: Final = Metric("callwarden_rating_prefixes", "gauge", "{prefixes}", "Prefixes in memory.", labels=("deck",))
 REFRESH_FAILURES: Final = Metric(

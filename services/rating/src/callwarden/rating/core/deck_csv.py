@@ -18,7 +18,7 @@ from callwarden.kernel.tariff import RATE_MICROS_MAX, SECONDS_MAX
 from callwarden.rating.core.deck import DeckRow, Tariff, is_prefix
 
 BYTES_MAX: Final = 128 * 1024 * 1024  # 128 bytes a row
-ROWS_MAX: Final = 1_000_000  # The largest wholesale lists have about 300,000; a row takes 90 bytes in every process.
+ROWS_MAX: Final = 1_000_000  # The largest wholesale lists have about 300,000; a row takes 12 bytes in every process.
 DESCRIPTION_CHARS_MAX: Final = 128
 LINE_CHARS_MAX: Final = 4_096  # A line with all columns has 200.
 

@@ -1,11 +1,10 @@
-"""Sorted prefixes: how many leading digits of a number decide which prefix of a table matches.
+"""Sorted prefixes: which one of a table matches a number, and how many of its leading digits decide that.
 
 Out: what a prefix means (deck, routes), and answers shared by numbers that match alike (quotes).
 """
 
-from array import array
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from callwarden.kernel.phone import DIGITS_MAX
@@ -22,12 +21,33 @@ def code_of(prefix: str) -> int:
 
 
 class PrefixOrder:
-    """The prefixes of one table, to find the neighbours of a number. 8 bytes each: a million take 8 MB."""
+    """The prefixes of one table in order, to find the longest one of a number, and its neighbours."""
 
     __slots__ = ("_codes",)
 
-    def __init__(self, prefixes: Iterable[str] = ()) -> None:
-        self._codes = array("Q", sorted(map(code_of, prefixes)))
+    def __init__(self, codes: Sequence[int] = ()) -> None:
+        """`codes` (`code_of`) in ascending order."""
+        self._codes = codes
+
+    def longest(self, number: int) -> tuple[int, int] | None:
+        """The place in the order, and the length, of the longest prefix of the number (given as its code)."""
+        # All that sorts between a prefix of the number and the number begins with that prefix. So it is the number's
+        # predecessor, or the predecessor of the digits that those two share.
+        codes, digits = self._codes, number & _LENGTH
+        place = bisect_right(codes, number)
+        while place:
+            code = codes[place - 1]
+            length = code & _LENGTH
+            shared = min(length, digits)
+            while shared and code // _BEHIND[shared] != number // _BEHIND[shared]:
+                shared -= 1
+            if shared == length:
+                return place - 1, length
+            if not shared:
+                return None
+            behind, digits = _BEHIND[shared], shared
+            place = bisect_right(codes, number // behind * behind | shared, 0, place - 1)
+        return None
 
     def deciding(self, number: int, at_least: int) -> int:
         """How many leading digits of the number (given as its code) decide, at least `at_least`: no longer prefix
@@ -44,23 +64,3 @@ class PrefixOrder:
                 if at_least > number & _LENGTH:
                     return at_least
         return at_least
-
-
-class PrefixOrderBuilder:
-    """Collects prefixes one by one; cheap if they come in order, as from a store."""
-
-    def __init__(self) -> None:
-        self._codes = array("Q")
-        self._is_sorted = True
-
-    def add(self, prefix: str) -> None:
-        code = code_of(prefix)
-        if self._codes and code < self._codes[-1]:
-            self._is_sorted = False
-        self._codes.append(code)
-
-    def build(self) -> PrefixOrder:
-        """The order of the collected prefixes. Call it once."""
-        order = PrefixOrder()
-        order._codes = self._codes if self._is_sorted else array("Q", sorted(self._codes))
-        return order

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from callwarden.rating.core.prefixes import PrefixOrder
+from callwarden.rating.core.prefixes import PrefixOrder, code_of
 
 ROUTES_MAX: Final = 8  # In one answer: each dead one costs the caller 20 s, who hangs up long before the ninth.
 PRIORITY_MAX: Final = 65_535
@@ -56,7 +56,7 @@ class RouteTable:
             for prefix, found in by_prefix.items()
         }
         self._lengths = sorted({len(prefix) for prefix in by_prefix}, reverse=True)
-        self.order = PrefixOrder(filter(None, by_prefix))
+        self.order = PrefixOrder(sorted(code_of(prefix) for prefix in by_prefix if prefix))
 
     def match(self, digits: str) -> tuple[RatingRoute, ...]:
         """The routes of the longest matching prefix, in the order to try them; empty if there are none."""

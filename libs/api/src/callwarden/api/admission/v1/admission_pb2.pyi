@@ -35,7 +35,9 @@ class AdmitRequest(_message.Message):
     EDGE_FIELD_NUMBER: _builtins.int
     TRUNK_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
-    """Chosen by the edge (UUID): asking twice with the same id gives the same answer and one hold."""
+    """Chosen by the edge (UUID): asking twice with the same id gives the same answer and one hold. Edges to which the same
+    INVITE comes choose the same id.
+    """
     call_id: _builtins.str
     account_id: _builtins.str
     destination: _builtins.str
@@ -80,28 +82,49 @@ class AdmitReply(_message.Message):
 
     ADMITTED_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    PLACED_ELSEWHERE_FIELD_NUMBER: _builtins.int
     POLICY_REVISION_FIELD_NUMBER: _builtins.int
     policy_revision: _builtins.int
     @_builtins.property
     def admitted(self) -> Global___Admitted: ...
     @_builtins.property
     def refused(self) -> Global___Refused: ...
+    @_builtins.property
+    def placed_elsewhere(self) -> Global___PlacedElsewhere: ...
     def __init__(
         self,
         *,
         admitted: Global___Admitted | None = ...,
         refused: Global___Refused | None = ...,
+        placed_elsewhere: Global___PlacedElsewhere | None = ...,
         policy_revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "refused", b"refused", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "placed_elsewhere", b"placed_elsewhere", "refused", b"refused", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "policy_revision", b"policy_revision", "refused", b"refused", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "placed_elsewhere", b"placed_elsewhere", "policy_revision", b"policy_revision", "refused", b"refused", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_verdict: _TypeAlias = _typing.Literal["admitted", "refused"]  # noqa: Y015
+    _WhichOneofReturnType_verdict: _TypeAlias = _typing.Literal["admitted", "refused", "placed_elsewhere"]  # noqa: Y015
     _WhichOneofArgType_verdict: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_verdict) -> _WhichOneofReturnType_verdict | None: ...
 
 Global___AdmitReply: _TypeAlias = AdmitReply  # noqa: Y015
+
+@_typing.final
+class PlacedElsewhere(_message.Message):
+    """Another edge has the call: it was admitted by this hold_id for that one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlacedElsewhere: _TypeAlias = PlacedElsewhere  # noqa: Y015
 
 @_typing.final
 class Admitted(_message.Message):

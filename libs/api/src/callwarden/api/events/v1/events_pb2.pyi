@@ -730,7 +730,7 @@ class CallNews(_message.Message):
     EDGE_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     kind: _builtins.str
-    """"acknowledged", "ended" or "moved"."""
+    """"acknowledged", "cancelled", "ended" or "moved"."""
     from_caller: _builtins.bool
     """The side that it is of."""
     address: _builtins.str

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from callwarden.api.admission.v1 import admission_pb2, admission_pb2_grpc
 from callwarden.call_admission.admission.app.calls import CallAdmission
-from callwarden.call_admission.admission.core.commands import Admitted, Extended, Refused
+from callwarden.call_admission.admission.core.commands import Admitted, Extended, PlacedElsewhere, Refused
 from callwarden.call_admission.admission.ports import CallObserver
 from callwarden.call_admission.model.calls import CallRequest, ExtendRequest
 from callwarden.call_admission.model.codecs.fields import (
@@ -58,6 +58,8 @@ class AdmissionGrpc(StreamServicer, admission_pb2_grpc.AdmissionServiceServicer)
             return admission_pb2.AdmitReply(
                 refused=refused_message(outcome.refuse, outcome.sip_status), policy_revision=outcome.policy_revision
             )
+        if isinstance(outcome, PlacedElsewhere):
+            return admission_pb2.AdmitReply(placed_elsewhere=admission_pb2.PlacedElsewhere())
         return admitted_reply(outcome)
 
     def _extend(self, request: admission_pb2.ExtendRequest) -> Awaitable[admission_pb2.ExtendReply]:

@@ -149,6 +149,7 @@ def _ended(event: events_pb2.CallEnded) -> Ended:
         text_of(event.reason, "reason", TEXT_CHARS_MAX),
         event.sip_status if event.sip_status < 1_000 else 0,
         text_of(event.trunk, "trunk", TEXT_CHARS_MAX),
+        text_of(event.edge, "edge", TEXT_CHARS_MAX),
     )
 
 

@@ -54,14 +54,14 @@ def account_from(row: Any) -> tuple[Account, int, bytes]:
 def add_hold(loaded: Loaded, row: Any) -> None:
     (
         id_, account_id, created_at, answered_at, expires_at, granted_s, max_duration_s, final, held_micros, spend_day,
-        price, trunk, owners, cost, stage, booked, body, _, _,
+        price, trunk, owners, cost, stage, edge, booked, body, _, _,
     ) = row[_ACCOUNT_END:]  # fmt: skip
     if account_id is not None:
         counted_in, marks, limits_hit = scopes_from(owners)
         loaded.holds[id_] = Hold(
             id_, account_id, created_at.timestamp(), None if answered_at is None else answered_at.timestamp(),
             expires_at.timestamp(), granted_s, max_duration_s, final, held_micros, spend_day, price_from(price), trunk,
-            marks, counted_in, costs_from(cost), limits_hit, _STAGES[stage],
+            marks, counted_in, costs_from(cost), limits_hit, _STAGES[stage], edge,
         )  # fmt: skip
     if booked is not None:
         loaded.settled[id_] = booked
@@ -92,6 +92,10 @@ def hold_row(new: NewHold) -> Row:
         price_bytes(hold.price), new.prefix, hold.trunk, new.decision.policy_revision, request.trace_id,
         scopes_bytes(hold), costs_bytes(hold.costs), decision_bytes(new.decision),
     )  # fmt: skip
+
+
+def closed_row(hold: Hold) -> Row:
+    return (hold.id, hold.account_id, time_of(hold.created_at_s), hold.spend_day, price_bytes(hold.price))
 
 
 def update_row(hold: Hold, expiry_s: float) -> Row:

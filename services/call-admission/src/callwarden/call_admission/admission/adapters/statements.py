@@ -23,7 +23,7 @@ _HOLD_NULLS: Final = """NULL::uuid AS hold_id, NULL::uuid AS account_id, NULL::t
        NULL::timestamptz AS answered_at, NULL::timestamptz AS expires_at, NULL::int4 AS granted_s,
        NULL::int4 AS max_duration_s, NULL::bool AS final, NULL::int8 AS hold_micros, NULL::date AS spend_day,
        NULL::bytea AS price, NULL::text AS trunk, NULL::bytea AS owners, NULL::bytea AS cost, NULL::int4 AS stage,
-       NULL::int8 AS booked, NULL::bytea AS body"""
+       NULL::text AS edge, NULL::int8 AS booked, NULL::bytea AS body"""
 
 
 # Where an account is sharded its lines are counted in its shards.
@@ -48,7 +48,7 @@ FROM (SELECT parent AS seen FROM a WHERE parent IS NOT NULL UNION SELECT s.seen 
 JOIN account ON account.id = s.seen
 UNION ALL
 SELECT 2, {account_nulls}, w.id, h.account_id, h.created_at, h.answered_at, h.expires_at, h.granted_s,
-       h.max_duration_s, h.final, h.held_micros, h.spend_day, h.price, h.trunk, h.owners, h.cost, h.stage,
+       h.max_duration_s, h.final, h.held_micros, h.spend_day, h.price, h.trunk, h.owners, h.cost, h.stage, h.edge,
        c.price_micros, n.body, NULL, NULL
 FROM unnest($2::uuid[]) AS w(id)
 LEFT JOIN hold AS h ON h.id = w.id
@@ -143,6 +143,19 @@ HOLDS = CteClause(
     """INSERT INTO hold (id, account_id, call_id, destination, dialled, caller_number, source_address, edge, created_at,
     answered_at, expires_at, granted_s, max_duration_s, final, held_micros, spend_day, price, prefix, trunk,
     policy_revision, trace_id, owners, cost, decision) SELECT * FROM {rows} AS n WHERE n.id IS NOT NULL""",
+)
+
+
+# Of calls that were over before their holds were placed: only the ids matter, each of which is in the table once. In
+# stage 3 (HoldStage.CLOSED).
+CLOSED = CteClause(
+    "closed",
+    "id uuid, account_id uuid, at timestamptz, spend_day date, price bytea",
+    """INSERT INTO hold (id, account_id, call_id, destination, dialled, caller_number, source_address, edge, created_at,
+    expires_at, stage, granted_s, max_duration_s, final, held_micros, spend_day, price, prefix, trunk, policy_revision,
+    trace_id, decision)
+  SELECT n.id, n.account_id, '', '', '', '', '', '', n.at, n.at, 3, 0, 0, true, 0, n.spend_day, n.price, '', '', 0, '',
+    ''::bytea FROM {rows} AS n WHERE n.id IS NOT NULL""",
 )
 
 
@@ -314,8 +327,8 @@ def statement(size: int, *names: str) -> str:
 CLAUSES: Final = {
     clause.name: clause
     for clause in (
-        MOVED, CHECKED, COUNTERS, HOLDS, ASKED, KNOWN, UPDATED, ENDS, GONE, ENTRIES, RECORDS, RECORDS_OF_KEPT, LATE,
-        LATE_GONE, LATE_ENTRIES, LATE_RECORDS, DAYS, LOWERED_DAYS, DECISIONS,
+        MOVED, CHECKED, COUNTERS, HOLDS, CLOSED, ASKED, KNOWN, UPDATED, ENDS, GONE, ENTRIES, RECORDS, RECORDS_OF_KEPT,
+        LATE, LATE_GONE, LATE_ENTRIES, LATE_RECORDS, DAYS, LOWERED_DAYS, DECISIONS,
     )
 }  # fmt: skip
 
@@ -328,5 +341,5 @@ WHERE substr(CAST(id AS TEXT), 1, 1) = ANY($3::text[]) AND expires_at <= $1 AND 
 
 
 FORGET_RECORDED: Final = """
-DELETE FROM hold WHERE substr(CAST(id AS TEXT), 1, 1) = ANY($2::text[]) AND expires_at <= $1 AND stage = 2
+DELETE FROM hold WHERE substr(CAST(id AS TEXT), 1, 1) = ANY($2::text[]) AND expires_at <= $1 AND stage >= 2
 """

@@ -64,7 +64,7 @@ class MemoryAdmissionStore:
         conflict = self._conflict(changes)
         if conflict is not None:
             return conflict
-        self.holds |= {id_: new.hold for id_, new in changes.new_holds.items()} | changes.updated
+        self.holds |= {id_: new.hold for id_, new in changes.new_holds.items()} | changes.updated | changes.closed
         for settlement in changes.settled:
             self.holds.pop(settlement.hold_id)
             self.records[settlement.hold_id] = settlement
@@ -104,7 +104,7 @@ class MemoryAdmissionStore:
         known = set(self.holds)
         if changes.check_hold_ids:
             known |= self.records.keys() | self.decisions.keys()
-        if not changes.new_holds.keys().isdisjoint(known):
+        if not changes.new_holds.keys().isdisjoint(known) or not changes.closed.keys().isdisjoint(self.holds):
             return WriteConflict(ValueError("the hold exists already"))
         for account in (self._moved(id_, changes) for id_ in changes.versions):
             if account.held_micros < 0 or (
@@ -130,7 +130,7 @@ class MemoryAdmissionStore:
         return [hold for hold in self.holds.values() if hold.stage is stage and hold.expires_at_s <= unix_s]
 
     async def forget_recorded(self, unix_s: UnixS) -> None:
-        for hold in self._past(unix_s, HoldStage.RECORDED):
+        for hold in (*self._past(unix_s, HoldStage.RECORDED), *self._past(unix_s, HoldStage.CLOSED)):
             del self.holds[hold.id]
 
 

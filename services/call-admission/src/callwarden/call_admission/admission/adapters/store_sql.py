@@ -13,6 +13,7 @@ from callwarden.call_admission.admission.adapters.rows import (
     Row,
     account_from,
     add_hold,
+    closed_row,
     counter_rows,
     decision_row,
     end_row,
@@ -202,6 +203,8 @@ def _writes_of(changes: Changes) -> list[_Write]:
     if changes.updated:
         rows = [update_row(hold, changes.expiries[hold.id]) for hold in changes.updated.values()]
         writes.append(_Write(["updated"], [("updated", rows)], [len(rows)]))
+    if changes.closed:
+        writes.append(_Write(["closed"], [("closed", [closed_row(hold) for hold in changes.closed.values()])], []))
     if changes.settled:
         rows = [end_row(settlement, changes.expiries[settlement.hold_id]) for settlement in changes.settled]
         writes.append(_Write(["ends", "gone", "entries", "records"], [("ends", rows)], [len(rows)]))

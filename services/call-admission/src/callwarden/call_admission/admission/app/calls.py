@@ -23,10 +23,12 @@ from callwarden.call_admission.admission.core.commands import (
     NeedsQuote,
     NoHold,
     Outcome,
+    PlacedElsewhere,
     Refused,
 )
 from callwarden.call_admission.admission.core.decide import Evaluation
 from callwarden.call_admission.admission.core.edge_clocks import EdgeClocks
+from callwarden.call_admission.admission.core.expiry_clock import ExpiryClock
 from callwarden.call_admission.admission.core.queries import AdmissionQuery
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.admission.core.state import Changes, Loaded, ReadSet
@@ -117,6 +119,7 @@ class CallAdmission:
         """The pricing of the account that was learnt last."""
         self.stats = AdmissionStats()
         self.edge_clocks = EdgeClocks()
+        self._expiry = ExpiryClock()
 
     @property
     def commit_stats(self) -> CommitStats:
@@ -138,11 +141,16 @@ class CallAdmission:
 
     def _begin(self, loaded: Loaded, unix_s: UnixS) -> AdmissionTransaction:
         lists = self._lists.current if self._lists is not None else None
-        return AdmissionTransaction(loaded, self._policies.for_realm, unix_s, self._slot, lists, self._trunk_of)
+        return AdmissionTransaction(
+            loaded, self._policies.for_realm, unix_s, self._slot, lists, self._trunk_of, self._expiry_s()
+        )
+
+    def _expiry_s(self) -> UnixS:
+        return self._expiry.at(self._clock.mono_s(), self._clock.unix_s())
 
     # ------------------------------------------------------------------ requests
 
-    async def admit(self, request: CallRequest) -> Admitted | Refused:
+    async def admit(self, request: CallRequest) -> Admitted | Refused | PlacedElsewhere:
         """May this call be placed? Repeated with the same hold id it gives the same answer and one hold.
 
         Raises Unavailable (no hold is known to exist), Exhausted, Conflict for a call that is over already.
@@ -172,6 +180,8 @@ class CallAdmission:
                 case Refused(refuse=refuse):
                     key = refuse.rule, refuse.reason.value
                     self.stats.refused[key] = self.stats.refused.get(key, 0) + 1
+                    return outcome
+                case PlacedElsewhere():
                     return outcome
                 case NeedsQuote(pricing=pricing):
                     self._remember(request.account_id, pricing)
@@ -344,7 +354,7 @@ class CallAdmission:
 
     async def reap_once(self) -> int:
         """Lets the holds lapse that have expired, at most REAP_BATCH; how many were found."""
-        found = await self._attempts.expired(self._clock.unix_s(), REAP_BATCH)
+        found = await self._attempts.expired(self._expiry_s(), REAP_BATCH)
         outcomes = await asyncio.gather(*(self._commit.submit(self._commit.ends, command) for command in found))
         for outcome in outcomes:
             if isinstance(outcome, Ignored):

@@ -100,6 +100,11 @@ class NeedsQuote:
 
 
 @dataclass(slots=True)
+class PlacedElsewhere:
+    """The same call was admitted for another edge, which places it: its INVITE has come to both."""
+
+
+@dataclass(slots=True)
 class Done:
     """The event took effect."""
 
@@ -118,7 +123,8 @@ class EndedLate:
 
 @dataclass(slots=True)
 class Ignored:
-    """The event changed nothing: `why` is "settled" (repeated or late), "unknown", "not-expired", or "not-due" where
+    """The event changed nothing: `why` is "settled" (repeated or late), "unknown", "elsewhere" (of another
+    edge's call), "not-expired", or "not-due" where
     another process has done it."""
 
     why: str
@@ -134,7 +140,9 @@ class NeedsCounters:
     """The counters in `Changes.missing_counters` have to be read first; the batch is decided again then."""
 
 
-Outcome: TypeAlias = Admitted | Extended | Refused | NeedsQuote | Done | EndedLate | Ignored | NoHold | NeedsCounters
+Outcome: TypeAlias = (
+    Admitted | Extended | Refused | NeedsQuote | PlacedElsewhere | Done | EndedLate | Ignored | NoHold | NeedsCounters
+)
 
 
 # ------------------------------------------------------------------ what commands are about

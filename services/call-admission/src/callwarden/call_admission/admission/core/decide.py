@@ -57,6 +57,11 @@ class Evaluation:
         """The rules that would have refused, had they been enforced."""
         return [result.rule for result in self.rules if result.refused is not None and result.mode is Mode.REPORT]
 
+    def hits(self, policy: AdmissionPolicy) -> tuple[str, ...]:
+        """The rules that have shortened the call, or would have refused it if they were enforced."""
+        reported = tuple(self.reported) if policy.reports else ()
+        return (self.cut_by, *reported) if self.cut_by else reported
+
 
 def price_of(snapshot: Snapshot) -> Price | None:
     """What the call is charged by; None where rating gave nothing."""

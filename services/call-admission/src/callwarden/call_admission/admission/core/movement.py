@@ -10,12 +10,15 @@ from uuid import UUID
 
 from callwarden.call_admission.admission.core.counting import Counting, carrier_scope
 from callwarden.call_admission.admission.core.state import AccountState, Changes, Correction, CounterRow, Loaded
+from callwarden.call_admission.model.account import Account
 from callwarden.call_admission.model.calls import CallRequest, Hold, HoldStage, LimitScope
+from callwarden.call_admission.model.days import day_of
 from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.scopes import ACCOUNT, CARRIER, RESELLER
 from callwarden.call_admission.model.settle import Settlement
 from callwarden.call_admission.model.usage import TransitionContext
 from callwarden.kernel.clock import UnixS
+from callwarden.kernel.tariff import free
 
 
 class Movement:
@@ -159,6 +162,14 @@ class Movement:
             changes.corrected.append(Correction(settlement, settlement.price_micros - booked.price_micros))
         self._settled[hold.id] = settlement.price_micros
         self._charge(state, hold, settlement, booked)
+
+    def close(self, account: Account, hold_id: UUID) -> None:
+        """The call was over before its hold was placed: it never will be. Nothing is counted for it."""
+        hold = Hold(
+            hold_id, account.id, self._unix_s, None, self._unix_s, 0, 0, True, 0,
+            day_of(self._unix_s, account.time_zone), free(account.currency), "", stage=HoldStage.CLOSED,
+        )  # fmt: skip
+        self._holds[hold_id] = self._changes.closed[hold_id] = hold
 
     def keep_answer(self, state: AccountState, hold: Hold) -> None:
         """The answer of a lapsed call came late: noted for its record."""

@@ -151,6 +151,8 @@ class Changes:
     recorded: list[Settlement] = field(default_factory=list)
     """Of calls whose end nobody has told: a call record is written, and the hold is kept."""
     corrected: list[Correction] = field(default_factory=list)
+    closed: dict[UUID, Hold] = field(default_factory=dict)
+    """Holds that were never placed, and must not be any more (HoldStage.CLOSED)."""
     expiries: dict[UUID, float] = field(default_factory=dict)
     """`expires_at_s` of every hold that is updated or settled, as it was read. The write goes through only if it is
     still the same: it moves whenever a hold does, which for a sharded account moves no version of the account."""

@@ -32,6 +32,7 @@ from callwarden.call_admission.admission.core.commands import (
     NeedsQuote,
     NoHold,
     Outcome,
+    PlacedElsewhere,
     Refused,
     sip_status,
 )
@@ -56,7 +57,6 @@ from callwarden.call_admission.model.calls import (
     LimitScope,
     Quote,
     Route,
-    RouteCost,
     Started,
     Unclaimed,
     costs_of,
@@ -68,7 +68,7 @@ from callwarden.call_admission.model.settle import Settlement, settle, settle_ex
 from callwarden.kernel.clock import UnixS
 from callwarden.kernel.verdict import Reason, Refuse
 
-_NEGATIVE: Final = (Refused, NeedsQuote, Ignored, NoHold)
+_NEGATIVE: Final = (Refused, NeedsQuote, PlacedElsewhere, Ignored, NoHold)
 """Outcomes that must be decided again on fresh data if what was read may be stale."""
 _EVENTS: Final = (Started, Ended, Expired, Unclaimed)
 
@@ -76,7 +76,7 @@ _EVENTS: Final = (Started, Ended, Expired, Unclaimed)
 class AdmissionTransaction:
     """Applies commands in order. One for each attempt; it is thrown away when the write fails.
 
-    `unix_s`: Unix time. `slot`: see Counting.
+    `unix_s`: Unix time. `slot`: see Counting. `expiry_s`: by which holds expire (expiry_clock); None: `unix_s`.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class AdmissionTransaction:
         slot: int = 0,
         lists: Lists | None = None,
         trunk_of: Callable[[str], SourceTrunk | None] | None = None,
+        expiry_s: UnixS | None = None,
     ) -> None:
         self.changes = changes = Changes()
         self._accounts = loaded.accounts
@@ -96,6 +97,7 @@ class AdmissionTransaction:
         self._counters = loaded.counters
         self._policy_for = policy_for
         self._unix_s = unix_s
+        self._expiry_s = unix_s if expiry_s is None else expiry_s
         self._counting = Counting(loaded, policy_for, slot)
         self._snapshots = SnapshotBuilder(loaded, self._counting, unix_s, lists, trunk_of)
         self._movement = Movement(loaded, changes, self._counting, policy_for, unix_s)
@@ -158,6 +160,8 @@ class AdmissionTransaction:
             if quote is None or quote.pricing != pricing:
                 return NeedsQuote(pricing)
         routes = quote.routes if isinstance(quote, Quote) else ()
+        if held is not None and held.edge != request.edge:
+            return PlacedElsewhere()
         if held is not None:
             return Admitted(held, held.left_of(routes), policy.revision)
         scopes = self._counting.of_new(account, command, policy)
@@ -219,8 +223,9 @@ class AdmissionTransaction:
             trunk=routes[0].trunk if routes else "",
             marks=marks(request, policy, account, self._unix_s) if policy.velocity else (),
             scopes=scopes,
-            costs=_costs_of(quote, routes) if isinstance(quote, Quote) else (),
-            limits_hit=_hits(decided, policy),
+            costs=quote.costs_of(routes) if isinstance(quote, Quote) else (),
+            limits_hit=decided.hits(policy),
+            edge=request.edge,
         )
 
     def _without_excluded(
@@ -249,7 +254,7 @@ class AdmissionTransaction:
         request = command.request
         hold = self._hold(request.hold_id, request.account_id, HoldStage.RUNNING)
         state = self._accounts.get(request.account_id)
-        if hold is None or state is None or hold.expires_at_s <= self._unix_s:
+        if hold is None or state is None or hold.expires_at_s <= self._expiry_s:
             return NoHold()  # The line of an expired hold may be another call's by now.
         if request.granted_s < hold.granted_s:
             return Extended(hold)  # The answer to an earlier request was lost; that grant is still in force.
@@ -269,12 +274,12 @@ class AdmissionTransaction:
             return NeedsCounters()
         self._movement.shift(state, without, hold, policy)
         verdict = decided.verdict
-        hits = _hits(decided, policy)
+        hits = decided.hits(policy)
         if isinstance(verdict, Refuse):
             self._record_cut(command, account.name, decided, policy.revision)
             self._notify(state, decided, policy, hold.spend_day, request.call_id)
             if verdict.rule not in hold.limits_hit:
-                self._movement.update(state, hold, _hit(hold, (verdict.rule, *hits)), policy)
+                self._movement.update(state, hold, hold.hit((verdict.rule, *hits)), policy)
             return Refused(verdict, sip_status(verdict, policy), policy.revision)
         if verdict.final and verdict.granted_s < hold.max_duration_s:
             self._record_cut(command, account.name, decided, policy.revision)
@@ -287,7 +292,7 @@ class AdmissionTransaction:
             final=verdict.final,
         )
         if hits:
-            extended = _hit(extended, hits)
+            extended = extended.hit(hits)
         self._movement.update(state, hold, extended, policy)
         if policy.thresholds or decided.warnings:
             self._notify(state, decided, policy, hold.spend_day, request.call_id)
@@ -359,8 +364,14 @@ class AdmissionTransaction:
     def _end(self, event: Ended) -> Outcome:
         hold = self._hold(event.hold_id, event.account_id, *HoldStage)
         state = self._accounts.get(event.account_id)
-        if hold is None or state is None:
-            return self._not_running(event)
+        if hold is None or state is None or hold.stage is HoldStage.CLOSED:
+            outcome = self._not_running(event)
+            if outcome.why == "unknown" and state is not None and self._is_free(event.hold_id):
+                self._movement.close(state.account, event.hold_id)
+            return outcome
+        if event.sip_status >= 300 and event.edge not in ("", hold.edge):
+            # The same INVITE came to two edges, and this one, which has given up, isn't the one that placed the call.
+            return Ignored("elsewhere")
         self._place(hold, event)
         settlement = settle(hold, event)
         if hold.stage is HoldStage.RUNNING:
@@ -465,10 +476,15 @@ class AdmissionTransaction:
         hold = self._holds.get(hold_id)
         return hold if hold is not None and hold.account_id == account_id and hold.stage in stages else None
 
+    def _is_free(self, hold_id: UUID) -> bool:
+        """Whether an admission by this id would place a hold."""
+        return hold_id not in self._holds and hold_id not in self._refused
+
     def _not_running(self, command: Started | Ended | Expired | Unclaimed) -> Ignored:
-        if command.hold_id in self._settled:
+        hold = self._hold(command.hold_id, command.account_id, *HoldStage)
+        if command.hold_id in self._settled or (hold is not None and hold.stage is HoldStage.CLOSED):
             return Ignored("settled")
-        return Ignored("unknown" if self._hold(command.hold_id, command.account_id, *HoldStage) is None else "not-due")
+        return Ignored("unknown" if hold is None else "not-due")
 
     def _decision(
         self, outcome: str, refuse: Refuse | None, decided: Evaluation, revision: int, account: str,
@@ -478,19 +494,3 @@ class AdmissionTransaction:
             self._unix_s, outcome, refuse, decided.rules, revision, account, request.source_address, request.trace_id,
             sip_status, decided.cut_by,
         )  # fmt: skip
-
-
-def _hits(decided: Evaluation, policy: AdmissionPolicy) -> tuple[str, ...]:
-    """The rules that have shortened the call, or would have refused it if they were enforced."""
-    reported = tuple(decided.reported) if policy.reports else ()
-    return (decided.cut_by, *reported) if decided.cut_by else reported
-
-
-def _costs_of(quote: Quote, routes: tuple[Route, ...]) -> tuple[RouteCost, ...]:
-    """Costs of the routes that the rules have left; those of all routes the quote knows already."""
-    return quote.costs if routes == quote.routes else costs_of(routes)
-
-
-def _hit(hold: Hold, rules: Sequence[str]) -> Hold:
-    """The hold with these rules added to its `limits_hit`."""
-    return replace(hold, limits_hit=tuple(dict.fromkeys((*hold.limits_hit, *rules))))

@@ -177,13 +177,8 @@ class NumberLists:
         return ListInfo(head, mine is not None and mine.head.version == head.version)
 
     async def _changed_here(self, name: str, version: int) -> None:
-        """What was asked of us is done; if it can't be read back now, `follow` reads it later."""
         await self._news.changed(name, version)
-        try:
-            await self.refresh()
-        except CallwardenError as error:
-            self._failed(error)
-            self.changed()
+        await self._follower.refresh_own()
 
     # ------------------------------------------------------------------ following the store
 

@@ -30,6 +30,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from callwarden.call_admission.model.calls import HoldStage
 from callwarden.call_admission.model.codecs.usage_bytes import grants_bytes, grants_from, usage_bytes, usage_from
 from callwarden.call_admission.model.days import day_of
 from callwarden.call_admission.model.scopes import ADDRESS, scope_of
@@ -47,6 +48,7 @@ from callwarden.call_admission.records.core.records import (
 )
 from callwarden.call_admission.records.ports import KEPT, Slice
 from callwarden.common.sql import Database
+from callwarden.common.sql.expressions import total
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
 from callwarden.schema.tables import account, cdr, counter, decision, hold, ledger_entry, spend_day
 
@@ -102,6 +104,8 @@ class SqlRecords:
             query = select(at.label("at"), table.c.id, table.c.call_id, body.label("body")).where(
                 table.c.account_id == account_id, at >= time_at(since_s)
             )
+            if table is hold:
+                query = query.where(hold.c.stage < HoldStage.RECORDED)  # its record has the decision
             if after is not None:
                 query = query.where(_older(at, table.c.id, after))
             if outcome and table is decision:
@@ -143,7 +147,7 @@ class SqlRecords:
         query = select(cdr.c.account_id, cdr.c.started_at, cdr.c.source_address).where(cdr.c.id == hold_id)
         found = await self._plain(query)
         if not found:
-            if await self._plain(select(hold.c.id).where(hold.c.id == hold_id)):
+            if await self._plain(select(hold.c.id).where(hold.c.id == hold_id, hold.c.stage < HoldStage.RECORDED)):
                 raise Conflict("the call has no record yet: correct it when it is over", field="hold_id")
             raise NotFound("there is no record of this call", field="hold_id")
         row = found[0]
@@ -288,7 +292,7 @@ def _following(rows: Sequence[Row[Any]], limit: int) -> RecordPlace | None:
 def corrections(ids: Sequence[UUID]) -> Select[Any]:
     """What has been booked about these calls since they were settled: `reference` (the call's id) and `micros`."""
     return (
-        select(ledger_entry.c.reference, func.sum(ledger_entry.c.amount_micros).label("micros"))
+        select(ledger_entry.c.reference, total(ledger_entry.c.amount_micros).label("micros"))
         .where(ledger_entry.c.kind.in_(_LATER), ledger_entry.c.reference.in_([str(id_) for id_ in ids]))
         .group_by(ledger_entry.c.reference)
     )

@@ -4,50 +4,34 @@ In: the use cases. Out: how a quote is made (core), where decks are kept, and wi
 """
 
 import asyncio
-import gc
 import math
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from typing import Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from callwarden.common.follower import Follower
 from callwarden.common.logs import get_logger
-from callwarden.kernel import csv_rows
 from callwarden.kernel.clock import Clock, UnixS
 from callwarden.kernel.csv_rows import LineError
 from callwarden.kernel.errors import CallwardenError, Invalid
-from callwarden.kernel.hours import BadPeakHours, PeakHours
-from callwarden.kernel.hours import parse as parse_hours
-from callwarden.kernel.money import BadCurrency, parse_currency
 from callwarden.kernel.phone import DIGITS_MAX
 from callwarden.kernel.tariff import BadPrice
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.policy.values import DURATION_S_MAX
+from callwarden.rating.app.deck_work import check
 from callwarden.rating.core import deck_csv, quotes
-from callwarden.rating.core.deck import Deck, DeckBuilder, DeckHead, DeckRow, is_name, is_prefix
+from callwarden.rating.core.deck import Deck, DeckHead, ImportedDeck, is_name, is_prefix
 from callwarden.rating.core.quotes import Catalogue, RatingQuote, Simulation
 from callwarden.rating.core.routes import PRIORITY_MAX, RouteRow, RouteTable
 from callwarden.rating.core.unbilled import Unbilled, UnbilledCounts, UnbilledSeverity
-from callwarden.rating.ports import DeckNotifier, DeckStore, RatingPolicies, UnbilledEventPublisher
+from callwarden.rating.ports import DeckNotifier, DeckStore, DeckWork, RatingPolicies, UnbilledEventPublisher
 
 log = get_logger(__name__)
 
-ERRORS_MAX: Final = 100  # A hundred wrong lines are one mistake; the reply stays small.
-PAGE_ROWS: Final = 1_000  # One insert, 5 ms; quotes are answered between pages.
-LOOK_ROWS: Final = 200  # Rows read from CSV before other tasks run: 1 ms.
 SIMULATED_S_MAX: Final = DURATION_S_MAX  # The longest call that policy can allow.
 AT_S_MAX: Final = 7_258_118_400.0  # The year 2200: still a valid date.
 UNBILLED_EVERY_S: Final = 5.0  # How often counted calls without a price are checked for due events.
 _READS_MAX: Final = 3  # Imports that may overtake one refresh; the next one reads the rest.
-
-
-@dataclass(frozen=True, slots=True)
-class ImportedDeck:
-    """The result of an import."""
-
-    rows: int
-    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +48,7 @@ class Rating:
     def __init__(
         self,
         store: DeckStore,
+        work: DeckWork,
         notifier: DeckNotifier,
         events: UnbilledEventPublisher,
         policies: RatingPolicies,
@@ -73,6 +58,7 @@ class Rating:
         refresh_every_s: float,
     ) -> None:
         self._store = store
+        self._work = work
         self._notifier = notifier
         self._events = events
         self._policies = policies
@@ -171,27 +157,21 @@ class Rating:
 
     # Changes by operators.
 
-    async def import_deck(self, head: DeckHead, content: bytes) -> ImportedDeck | list[LineError]:
+    async def import_deck(self, head: DeckHead, content: AsyncIterable[bytes]) -> ImportedDeck | list[LineError]:
         """Replace the deck by the rows of a CSV file, or return the errors in its lines (the first `ERRORS_MAX`).
 
         Reads the whole file before writing anything. Invalid for the name, currency, hours or zone; Conflict if
         another import of the deck came in between.
         """
-        hours = _check(head)
-        if len(content) > deck_csv.BYTES_MAX:
-            raise Invalid(f"a deck has at most {deck_csv.BYTES_MAX} bytes", field="csv")
+        check(head)
         async with self._importing:  # One at a time: each may take 100 MB.
-            text = csv_rows.decode(content)
-            if isinstance(text, LineError):
-                return [text]
-            errors, rows = await _validate(deck_csv.read(text, has_peak=hours is not None))
-            if errors:
-                return errors
-            version = await self._store.replace(head, _pages(text, has_peak=hours is not None))
-        log.info("deck.imported", deck=head.name, version=version, rows=rows)
-        await self._notifier.changed(head.name, version)
-        await self._refresh_own_change()
-        return ImportedDeck(rows, version)
+            done = await self._work.replace(head, _bounded(content))
+        if not isinstance(done, ImportedDeck):
+            return done
+        log.info("deck.imported", deck=head.name, version=done.version, rows=done.rows)
+        await self._notifier.changed(head.name, done.version)
+        await self._follower.refresh_own()
+        return done
 
     async def set_route(self, row: RouteRow) -> None:
         """Write a route. Invalid, NotFound."""
@@ -215,15 +195,7 @@ class Rating:
 
     async def _routes_changed(self) -> None:
         await self._notifier.changed("", 0)
-        await self._refresh_own_change()
-
-    async def _refresh_own_change(self) -> None:
-        """The change is done. If it can't be read back now, `follow` reads it later."""
-        try:
-            await self.refresh()
-        except CallwardenError as error:
-            self._failed(error)
-            self.changed()
+        await self._follower.refresh_own()
 
     # Following the store.
 
@@ -243,7 +215,6 @@ class Rating:
         """Read what changed in the store, and replace the catalogue atomically. Unavailable."""
         async with self._refreshing:
             decks = dict(self._catalogue.decks)
-            compiled = False
             heads = await self._store.heads()
             for _ in range(_READS_MAX):
                 for head in heads:
@@ -251,7 +222,6 @@ class Rating:
                         deck = await self._compile(head)
                         if deck is not None:
                             decks[head.name] = deck
-                            compiled = True
                 before, heads = heads, await self._store.heads()
                 if heads == before:
                     break
@@ -260,20 +230,11 @@ class Rating:
             names = {head.name for head in heads}
             routes = RouteTable(await self._store.routes())
             self._catalogue = Catalogue({name: deck for name, deck in decks.items() if name in names}, routes)
-            if compiled:
-                # Or every full collection scans each prefix again: a pause of 70 ms for 300,000. Frozen objects are
-                # still freed when nothing refers to them.
-                del decks
-                gc.collect()
-                gc.freeze()
 
     async def _compile(self, head: DeckHead) -> Deck | None:
         """None for a stored deck that can't be charged, which an import would refuse; the earlier version stays."""
         try:
-            builder = DeckBuilder(head, _check(head))
-            async for rows in self._store.rows(head.name, head.version):
-                builder.add(rows)
-            return builder.build()
+            return Deck(head, check(head), await self._work.pack(head))
         except (Invalid, BadPrice) as error:
             log.error("deck.unreadable", error=error, deck=head.name, version=head.version)
             return None
@@ -290,51 +251,11 @@ def _digits(destination: str) -> str:
     return destination
 
 
-def _check(head: DeckHead) -> PeakHours | None:
-    """Check the head of a deck; returns its peak hours. Invalid."""
-    if not is_name(head.name):
-        raise Invalid("a deck's name has 1 to 64 characters of A-Z a-z 0-9 . _ -", field="name")
-    try:
-        parse_currency(head.currency)
-    except BadCurrency as error:
-        raise Invalid(str(error), field="currency") from error
-    try:
-        zone = ZoneInfo(head.time_zone or "UTC")
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise Invalid(f"unknown time zone {head.time_zone[:64]!r}", field="time_zone") from error
-    try:
-        return parse_hours(head.peak_hours, zone)
-    except BadPeakHours as error:
-        raise Invalid(error.reason, field="peak_hours") from error
-
-
-async def _validate(found: Iterator[DeckRow | LineError]) -> tuple[list[LineError], int]:
-    """The errors (the first `ERRORS_MAX`), and the number of correct rows."""
-    errors: list[LineError] = []
-    rows = 0
-    for number, item in enumerate(found):
-        if isinstance(item, LineError):
-            errors.append(item)
-            if len(errors) == ERRORS_MAX:
-                break
-        else:
-            rows += 1
-        if number % LOOK_ROWS == 0:
-            await asyncio.sleep(0)
-    return errors, rows
-
-
-async def _pages(text: str, *, has_peak: bool) -> AsyncIterator[Sequence[DeckRow]]:
-    """The rows of a validated file, read a second time: a million of them at once would take 500 MB."""
-    page: list[DeckRow] = []
-    for item in deck_csv.read(text, has_peak=has_peak):
-        if isinstance(item, LineError):
-            raise AssertionError("the file was validated before")
-        page.append(item)
-        if len(page) % LOOK_ROWS == 0:
-            await asyncio.sleep(0)
-        if len(page) == PAGE_ROWS:
-            yield page
-            page = []
-    if page:
-        yield page
+async def _bounded(content: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """The parts of a file that isn't too large; Invalid."""
+    size = 0
+    async for part in content:
+        size += len(part)
+        if size > deck_csv.BYTES_MAX:
+            raise Invalid(f"a deck has at most {deck_csv.BYTES_MAX} bytes", field="csv")
+        yield part
