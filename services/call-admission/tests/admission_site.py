@@ -129,19 +129,25 @@ class Site:
         async with await self.owner.hot(connections=1) as pool:
             await pool.transaction("top-up", work)
 
-    async def audit(self, account_id: UUID | None = None) -> LedgerAudit:
-        """The books, which must be right whatever happened."""
+    async def audit(self, account_id: UUID | None = None, *, kept_days: int = 0) -> LedgerAudit:
+        """The books, which must be right whatever happened; records are kept for so long (0: for ever)."""
         audit = await self.history.audit(account_id)
         assert audit.mismatched == ()
         assert audit.balance_sum_micros == audit.ledger_sum_micros
         assert audit.held_sum_micros == audit.hold_rows_sum_micros
-        wrong = [finding for finding in await self.wrong_charges(account_id) if finding.kind not in _WAITING]
+        wrong = [
+            finding
+            for finding in await self.wrong_charges(account_id, kept_days=kept_days)
+            if finding.kind not in _WAITING
+        ]
         assert wrong == []
         return audit
 
-    async def wrong_charges(self, account_id: UUID | None = None, since_s: float = 0.0) -> list[Finding]:
+    async def wrong_charges(
+        self, account_id: UUID | None = None, since_s: float = 0.0, *, kept_days: int = 0
+    ) -> list[Finding]:
         """What the check of charges finds."""
-        check = charge_check_on(self.database, self.clock, kept_days=0)
+        check = charge_check_on(self.database, self.clock, kept_days=kept_days)
         pages = [page async for page in check.check(account_id, since_s, ChargeCount())]
         return [finding for page in pages for finding in page]
 

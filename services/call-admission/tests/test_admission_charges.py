@@ -147,6 +147,8 @@ def test_an_entry_of_a_call_needs_its_record(is_first: bool, has_record: bool, f
         ({"stage": HoldStage.RECORDED, "recorded_as": "expired"}, 100_000, []),
         ({"stage": HoldStage.RECORDED, "recorded_as": "caller-bye"}, 0, ["hold-left"]),
         ({"stage": HoldStage.RECORDED}, 0, ["record-missing"]),
+        ({"stage": HoldStage.CLOSED}, 100_000, []),
+        ({"stage": HoldStage.CLOSED, "recorded_as": "caller-bye"}, 0, ["hold-left"]),
         ({"stage": HoldStage.RECORDED, "created_at_s": -1.0}, 0, []),
     ],
 )

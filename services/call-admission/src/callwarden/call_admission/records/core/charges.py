@@ -193,7 +193,7 @@ def check_hold(hold: OpenHold, unix_s: float, kept_since_s: float) -> Iterator[F
             yield _of_hold(FindingKind.HOLD_LEFT, hold, f"recorded as {hold.recorded_as}")
     elif is_recorded:
         yield _of_hold(FindingKind.HOLD_LEFT, hold, f"recorded as {hold.recorded_as}")
-    else:
+    elif hold.stage is not HoldStage.CLOSED:
         late_s = LAPSED_LATE_S if hold.stage is HoldStage.LAPSED else RUNNING_LATE_S
         if hold.expires_at_s < unix_s - late_s:
             yield _of_hold(FindingKind.HOLD_STUCK, hold, f"{hold.stage.name.lower()}, expired long ago")
