@@ -23,6 +23,10 @@ Command = Callable[[str], Awaitable[tuple[int, str, str]]]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 RATES = "prefix,description,rate\n4930,Berlin,0.60\n44,United Kingdom,0.30\n"
+STEPS = (
+    "prefix,rate,unit_s,steps,rate.sat,steps.sat,maximum,at_maximum\n"
+    "4930,0.10,1,2:0.01,0.01,none,0.50,free\n44,0.30,60,,,,0.40,cut\n"
+)
 POLICY = "apiVersion: callwarden.io/v1\nkind: SecurityPolicy\nmetadata: {name: p}\nspec: {lines: {max: 7}}\n"
 ACCOUNTS = "name,parent,lines,daily\nnora,north,2,5\nnils,north,3,\n"
 EXAMPLE = Path(__file__).parents[2] / "deploy/examples/accounts.csv"
@@ -93,6 +97,13 @@ STORY: list[tuple[str, int, str]] = [
     ("rates list", 0, "retail"),
     ("rates simulate retail +493023125042 90s", 0, "0.90 EUR"),
     ("rates simulate retail +13023125042 90s", 1, "no-rate"),
+    ("rates import hours steps.csv --window sat", 2, "saturday=Sat 09:00-13:00"),
+    ("rates import hours steps.csv --window sat=noon", 1, "windows"),
+    ("rates import hours steps.csv --window sat=Sat_09:00-13:00", 0, "2 rates imported, version 1"),
+    ("rates simulate hours +493023125042 5s --at 2026-01-05T12:00+00:00", 0, "0.23 EUR"),
+    ("rates simulate hours +493023125042 5s --at 2026-01-10T12:00+00:00", 0, "0.05 EUR"),
+    ("rates simulate hours +493023125042 1h --at 2026-01-10T12:00+00:00", 0, "0.50 EUR, free beyond it"),
+    ("rates simulate hours +4420794601 1h", 0, "0.40 EUR, the call is cut"),
     ("policy status", 0, "revision 0"),
     ("policy diff policy.yaml", 0, "lines.max"),
     ("policy diff policy.yaml --exit-code", 1, "1 setting would change"),
@@ -144,6 +155,7 @@ async def test_a_day_of_an_operator(
         ("rates.csv", RATES),
         ("accounts.csv", ACCOUNTS),
         ("bad-accounts.csv", BAD_ACCOUNTS),
+        ("steps.csv", STEPS),
         ("bad.csv", f"{RATES}49,Germany,dear\n"),
         ("policy.yaml", POLICY),
     ):
@@ -151,7 +163,9 @@ async def test_a_day_of_an_operator(
     async with LocalSystem(state_dir) as system:
 
         async def command(line: str) -> tuple[int, str, str]:
-            code = await asyncio.to_thread(run, ["--state-dir", str(state_dir), *line.split()])
+            code = await asyncio.to_thread(
+                run, ["--state-dir", str(state_dir), *(part.replace("_", " ") for part in line.split())]
+            )
             shown = capsys.readouterr()
             return code, shown.out, shown.err
 

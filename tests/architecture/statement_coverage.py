@@ -319,6 +319,8 @@ async def _auth(database: Database, hot: HotPool, alice: UUID) -> None:
     assert user in await accounts.look_up([user])
     await accounts.enabled_trunks()
     await accounts.numbers("", 10)
+    await accounts.users_of_digits(UserKey("", ""), 10)
+    await accounts.accounts_of([UserKey("example.org", "101")])
     await accounts.owners([f"{DIGITS}2"])
     assert await accounts.realm_of(str(alice)) == REALM
     assert await accounts.sealed_otherwise("b" * 16, UserKey("", ""), 10)

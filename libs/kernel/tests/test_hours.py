@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from callwarden.kernel.hours import BadPeakHours, PeakHours, parse
+from callwarden.kernel.hours import PLAN_RANGES_MAX, BadPeakHours, PeakHours, parse, parse_plan
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -188,3 +188,61 @@ def _contains(item: tuple[str, str, tuple[int, int], tuple[int, int]], local: da
         return local.weekday() in days and begin <= now < end
     yesterday = (local - timedelta(days=1)).weekday()
     return (local.weekday() in days and now >= begin) or (yesterday in days and now < end)
+
+
+# ------------------------------------------------------------------ several hours, one before the other
+
+MONDAY_S = 1_767_571_200  # 2026-01-05, midnight in UTC
+
+
+def test_of_overlapping_hours_the_first_applies() -> None:
+    plan = parse_plan(["Sat 09:00-13:00", "Mon-Sun 08:00-19:00"], BERLIN)
+    friday_s = int(datetime(2026, 1, 9, 20, tzinfo=BERLIN).timestamp())
+    found = plan.switches(friday_s, friday_s + 2 * 86_400)
+    assert [(datetime.fromtimestamp(moment_s, BERLIN).strftime("%a %H:%M"), part) for moment_s, part in found] == [
+        ("Fri 20:00", 2),
+        ("Sat 08:00", 1),
+        ("Sat 09:00", 0),
+        ("Sat 13:00", 1),
+        ("Sat 19:00", 2),
+        ("Sun 08:00", 1),
+        ("Sun 19:00", 2),
+    ]
+
+
+def test_where_one_ends_as_the_next_begins_there_is_nothing_between() -> None:
+    plan = parse_plan(["Mon 10:00-12:00", "Mon 08:00-10:00", "Mon 12:00-12:01, Mon 11:00-11:30"], UTC)
+    assert plan.switches(MONDAY_S, MONDAY_S + 86_400) == (
+        (MONDAY_S, 3),
+        (MONDAY_S + 8 * 3_600, 1),
+        (MONDAY_S + 10 * 3_600, 0),
+        (MONDAY_S + 12 * 3_600, 2),
+        (MONDAY_S + 12 * 3_600 + 60, 3),
+    )
+
+
+def test_a_plan_of_one_switches_as_its_hours_do() -> None:
+    text = "Mon-Fri 08:00-20:00, Sat 10:00-14:00"
+    (*expected,) = hours(text).switches(MONDAY_S, MONDAY_S + 40 * 86_400)
+    plan = parse_plan([text], BERLIN)
+    assert plan.switches(MONDAY_S, MONDAY_S + 40 * 86_400) == tuple((at, int(not on)) for at, on in expected)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [],
+        [""],
+        ["Mon 08:00-09:00", " "],
+        ["at noon"],
+        [", ".join(["Mon 08:00-09:00"] * 9)] * 2 + [", ".join(["Mon 08:00-09:00"] * 7)],
+    ],
+)
+def test_hours_that_are_none_make_no_plan(texts: list[str]) -> None:
+    with pytest.raises(BadPeakHours):
+        parse_plan(texts, UTC)
+
+
+def test_a_plan_has_at_most_so_many_ranges_in_all() -> None:
+    plan = parse_plan([", ".join(["Mon 08:00-09:00"] * 12)] * 2, UTC)
+    assert sum(len(part.ranges) for part in plan.parts) == PLAN_RANGES_MAX

@@ -3,19 +3,16 @@
 import itertools
 import json
 from dataclasses import replace
-from datetime import datetime
 from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.kernel import tariff
-from callwarden.kernel.hours import parse as parse_hours
 from callwarden.kernel.money import MICROS, parse_amount
 from callwarden.kernel.tariff import (
     BadPrice,
@@ -23,7 +20,6 @@ from callwarden.kernel.tariff import (
     RateGroup,
     Rounding,
     RoundingMethod,
-    Weekly,
     Window,
     affordable_s,
     billed_s,
@@ -36,7 +32,6 @@ BALANCE_VECTORS: dict[str, dict[str, Any]] = {vector["id"]: vector for vector in
 
 # The windows of the vectors are given by their lengths; any moment will do for the first.
 START_S = 1_328_203_800  # 2012-02-02T17:30:00Z
-YEAR_S = 366 * 86_400  # The longest spec.session.callTimeout (callwarden.policy.values.DURATION_S_MAX).
 
 
 def _groups(vector: dict[str, Any]) -> tuple[RateGroup, ...]:
@@ -54,9 +49,10 @@ def _price(vector: dict[str, Any]) -> Price:
         windows.append(Window(from_s if windows else 0, _groups(part), fee))
         from_s += int(part["duration_s"])
     rounding = Rounding(RoundingMethod(vector["rounding"]["method"]), vector["rounding"]["decimals"])
+    maximum = parse_amount(vector["max_cost"]) if "max_cost" in vector else None
     # "disconnect" bounds the talk time and not the price: see the test of affordable_s below.
-    maximum = parse_amount(vector["max_cost"]) if vector.get("max_cost_strategy") == "free" else None
-    return Price("EUR", tuple(windows), rounding=rounding, maximum_micros=maximum)
+    cuts = vector.get("max_cost_strategy") == "disconnect"
+    return Price("EUR", tuple(windows), rounding=rounding, maximum_micros=maximum, cuts_at_maximum=cuts)
 
 
 @pytest.mark.parametrize("vector", COST_VECTORS, ids=lambda vector: str(vector["id"]))
@@ -97,7 +93,9 @@ def test_a_price_with_a_maximum_can_be_talked_on_for_free() -> None:
 
 def test_a_maximum_that_disconnects_is_a_bound_on_the_money_spent() -> None:
     vector = next(v for v in COST_VECTORS if v["id"] == "max-cost-disconnect-getcost")
-    assert affordable_s(_price(vector), START_S, parse_amount(vector["max_cost"]), int(vector["duration_s"])) == 10
+    for micros in (parse_amount(vector["max_cost"]), 1_000 * MICROS):
+        assert affordable_s(_price(vector), START_S, micros, int(vector["duration_s"])) == 10
+    assert affordable_s(_price(vector), START_S, parse_amount("9.5"), int(vector["duration_s"])) == 9
 
 
 def test_a_new_price_is_charged_like_any_other() -> None:
@@ -244,6 +242,8 @@ def test_negative_money_buys_nothing_not_even_what_is_free() -> None:
         ("free_s", lambda: _simple("1", free_s=-1)),
         ("minimum", lambda: _simple("1", minimum_micros=-1)),
         ("maximum", lambda: _simple("1", minimum_micros=2, maximum_micros=1)),
+        ("maximum", lambda: _simple("1", maximum_micros=0, cuts_at_maximum=True)),
+        ("maximum", lambda: _simple("1", cuts_at_maximum=True)),
         ("rounding.decimals", lambda: Rounding(RoundingMethod.UP, 7)),
     ],
 )
@@ -326,6 +326,19 @@ def test_money_buys_the_longest_call_it_can_pay_and_no_longer(price: Price, micr
         assert cost(price, START_S, bought_s + 1) > micros
 
 
+@given(prices(), st.integers(1, 5 * MICROS), st.integers(-5, 10 * MICROS), seconds)
+@settings(max_examples=300, deadline=None)
+def test_no_money_buys_a_second_beyond_a_maximum_that_cuts(
+    price: Price, maximum: int, micros: int, limit_s: int
+) -> None:
+    uncut = replace(price, minimum_micros=min(price.minimum_micros, maximum), maximum_micros=None)
+    price = replace(uncut, maximum_micros=maximum, cuts_at_maximum=True)
+    bought_s = affordable_s(price, START_S, micros, limit_s)
+    within = [s for s in range(limit_s + 1) if _by_the_book(uncut, START_S, s)[0] <= min(micros, maximum)]
+    assert bought_s == (within[-1] if within else 0)
+    assert cost(price, START_S, limit_s) == cost(uncut, START_S, limit_s)
+
+
 @given(prices(), seconds)
 @settings(deadline=None)
 def test_what_a_call_costs_buys_that_call(price: Price, duration_s: int) -> None:
@@ -348,88 +361,3 @@ def test_no_float_ever_comes_out(price: Price, duration_s: int, micros: int) -> 
     at_s = START_S + 0.75
     amounts = (cost(price, at_s, duration_s), billed_s(price, at_s, duration_s), affordable_s(price, at_s, micros, 99))
     assert all(type(amount) is int for amount in amounts)
-
-
-# ------------------------------------------------------------------ calls longer than the windows of a price
-
-DAY_S, HALF_HOUR_S = 86_400, 1_800
-WEEK_HOURS = "Mon-Fri 08:00-20:00, Sat 10:00-14:00"
-ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]  # the last one moves by half an hour
-
-
-def _is_dear(moment_s: int, zone: str) -> bool:
-    """By a look at the clock there, with nothing in common with the code tested."""
-    local = datetime.fromtimestamp(moment_s, ZoneInfo(zone))
-    return 8 <= local.hour < 20 if local.weekday() < 5 else local.weekday() == 5 and 10 <= local.hour < 14
-
-
-def _long_price(start_s: int, zone: str, rounding: Rounding, free_s: int = 0) -> Price:
-    """A second at 1,003 micros in peak hours and 100 else, with windows for a day as rating has them."""
-    hours = parse_hours(WEEK_HOURS, ZoneInfo(zone))
-    assert hours is not None
-    peak, off_peak = (
-        Window(0, (RateGroup(0, rate, 60),), fee, name)
-        for rate, fee, name in ((60_180, 7_000, "peak"), (6_000, 3_000, "off-peak"))
-    )
-    until_s = start_s + DAY_S
-    (_, first), *later = hours.switches(start_s, until_s)
-    kinds = {True: peak, False: off_peak}
-    windows = (kinds[first], *(replace(kinds[is_peak], from_s=moment_s) for moment_s, is_peak in later))
-    if not later:
-        windows += (replace(kinds[first], from_s=until_s),)
-    weekly = Weekly(until_s, WEEK_HOURS, zone, peak, off_peak, hours)
-    return Price("EUR", windows, free_s, rounding=rounding, weekly=weekly)
-
-
-def _by_the_clock(price: Price, zone: str, start_s: int, duration_s: int) -> int:
-    """Rounded up. Half hour by half hour, since nothing changes within one on any of these clocks."""
-    micros = 7_000 if _is_dear(start_s, zone) else 3_000
-    moment_s, end_s = start_s + price.free_s, start_s + duration_s
-    while moment_s < end_s:
-        next_s = min(moment_s - moment_s % HALF_HOUR_S + HALF_HOUR_S, end_s)
-        micros += (next_s - moment_s) * (1_003 if _is_dear(moment_s, zone) else 100)
-        moment_s = next_s
-    quantum = int(10 ** (6 - price.rounding.decimals))
-    return -(-micros // quantum) * quantum
-
-
-@pytest.mark.cases
-@given(st.integers(1_767_225_600, 1_798_761_600), st.sampled_from(ZONES), st.integers(0, 6), st.integers(1, 72 * 3_600))
-@settings(max_examples=200, deadline=None)
-def test_a_call_of_up_to_three_days_pays_every_second_by_the_clock(
-    start_s: int, zone: str, decimals: int, duration_s: int
-) -> None:
-    price = _long_price(start_s, zone, Rounding(RoundingMethod.UP, decimals), free_s=decimals)
-    for seconds in (duration_s, 72 * 3_600):
-        expected = _by_the_clock(price, zone, start_s, seconds)
-        assert cost(price, start_s, seconds) == expected
-        assert affordable_s(price, start_s, expected, seconds) == seconds
-        if decimals == 6 < seconds:  # more than the free seconds, and nothing is rounded
-            assert affordable_s(price, start_s, expected - 1, seconds) == seconds - 1
-
-
-@pytest.mark.cases
-@pytest.mark.parametrize("zone", ZONES)
-@pytest.mark.parametrize("begins", ["2026-03-27T12:00", "2026-10-23T19:59", "2026-01-03T00:00", "2026-12-31T23:59"])
-def test_the_longest_call_that_policy_allows_pays_every_second_by_the_clock(zone: str, begins: str) -> None:
-    start_s = int(datetime.fromisoformat(begins).replace(tzinfo=ZoneInfo(zone)).timestamp())
-    price = _long_price(start_s, zone, Rounding(RoundingMethod.UP, 2))
-    for seconds in (72 * 3_600, YEAR_S - 1, YEAR_S):  # over changes of summer time
-        assert cost(price, start_s, seconds) == _by_the_clock(price, zone, start_s, seconds)
-
-
-def test_a_price_goes_on_for_a_bounded_time_after_its_windows() -> None:
-    price = _long_price(START_S, "Europe/Berlin", Rounding())
-    assert price.windows_until(START_S + DAY_S) is price.windows
-    windows = price.windows_until(START_S + 1_000 * YEAR_S)
-    assert YEAR_S <= windows[-1].from_s - START_S < YEAR_S + 14 * DAY_S
-    assert len(windows) < 53 * 13 + 4
-    assert [window.from_s for window in windows] == sorted({window.from_s for window in windows})
-
-
-def test_a_price_that_goes_on_has_two_windows() -> None:
-    price = _long_price(START_S, "UTC", Rounding())
-    for windows in (price.windows[:1], (*price.windows, replace(price.windows[0], from_s=START_S + 2 * DAY_S))):
-        with pytest.raises(BadPrice) as caught:
-            replace(price, windows=windows)
-        assert caught.value.field == "weekly"

@@ -46,6 +46,21 @@ def test_a_realms_policy_overrides_the_general_one_and_priority_decides_between_
     assert policies.for_realm("b.example").lines.max == 9
 
 
+def test_a_realm_is_the_same_in_whatever_case_it_is_written() -> None:
+    """Accounts and edges have theirs in lower case."""
+    policies = PolicySet.build(
+        1,
+        [
+            policy("upper", realm="A.Example", lines={"max": 2}),
+            policy("lower", realm="a.example", priority=1, session={"ringTimeout": "30s"}),
+        ],
+    )
+    assert policies.realms == ("", "a.example")
+    for written in ("a.example", "A.Example", "A.EXAMPLE"):
+        spec = policies.for_realm(written)
+        assert (spec.realm, spec.lines.max, spec.session.ring_timeout) == ("a.example", 2, 30)
+
+
 @pytest.mark.parametrize(
     ("spec", "field"),
     [

@@ -42,9 +42,20 @@ def test_the_digest_depends_on_file_name_and_terms_but_not_on_the_place_of_the_f
         digest_of("wholesale", deck(), b"csv"),
         digest_of("retail", deck(currency="USD"), b"csv"),
         digest_of("retail", deck(rounding={"decimals": 2}), b"csv"),
+        digest_of("retail", deck(windows=[{"name": "sat", "hours": "Sat 09:00-13:00"}]), b"csv"),
     ]
-    assert len({same, *others}) == 5
+    assert len({same, *others}) == 6
     assert len(same) == 64
+
+
+@pytest.mark.parametrize(
+    "window",
+    [{"name": "sat"}, {"hours": "Sat 09:00-13:00"}, {"name": "Sat", "hours": "Sat 09:00-13:00"},
+     {"name": "sat", "hours": ""}, {"name": "sat", "hours": "at noon"}],
+)  # fmt: skip
+def test_a_window_without_a_name_and_hours_is_refused(window: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="windows"):
+        deck(windows=[window])
 
 
 def test_of_many_invalid_lines_the_first_are_shown_and_cut() -> None:

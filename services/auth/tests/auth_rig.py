@@ -97,9 +97,10 @@ def request(name: str = "alice", password: str = PASSWORD) -> auth_pb2.VerifyReq
 @asynccontextmanager
 async def following(rig: AuthUnderTest) -> AsyncIterator[asyncio.Task[None]]:
     task = asyncio.ensure_future(rig.auth.follow_trunks())
-    numbers = asyncio.ensure_future(rig.auth.numbers.follow())
+    numbers = asyncio.gather(rig.auth.numbers.follow(), rig.auth.names.follow())
     await asyncio.sleep(0)
     await rig.auth.numbers.loaded.wait()
+    await rig.auth.names.loaded.wait()
     yield task
     for each in (task, numbers):
         each.cancel()

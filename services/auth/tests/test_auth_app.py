@@ -201,6 +201,7 @@ async def test_a_new_password_replaces_the_old_one_at_once_and_everybody_is_told
     account_id = await rig.user()
     await rig.auth.verify(answer())
     await rig.auth.set_password(account_id, UserKey("", "alice"), "battery staple")
+    await rig.auth.set_password(account_id, UserKey(REALM.upper(), "alice"), "battery staple")
     assert await rig.auth.verify(answer()) is Reason.CREDENTIALS
     assert isinstance(await rig.auth.verify(answer(password="battery staple")), AuthIdentity)
     assert rig.told.changes[-1] == AuthAccountChange(account_id, "credential", UserKey(REALM, "alice"))

@@ -13,6 +13,7 @@ from sqlalchemy import insert, update
 from callwarden.auth.adapters.credentials_memory import MemoryCredentialStore
 from callwarden.auth.adapters.credentials_sql import SqlCredentialStore
 from callwarden.auth.core.digest import ha1s_of
+from callwarden.auth.core.numbers import is_digits
 from callwarden.auth.core.sealing import SALT_BYTES, Sealed, SealingKeys
 from callwarden.auth.core.trunks import AuthTrunk
 from callwarden.auth.core.users import AuthAccount, UserKey
@@ -240,6 +241,20 @@ async def test_numbers_come_in_pages_and_by_name_with_their_owners(world: Creden
     assert await world.accounts.numbers("12", 1) == rows[1:2]
     assert await world.accounts.numbers("4930123456", 10) == []
     assert await world.accounts.owners(["12", "4930123456", "49"]) == {"12": UUID(bob.id), "4930123456": UUID(alice.id)}
+
+
+async def test_users_whose_names_are_of_digits_are_read_in_order_and_by_name(world: CredentialWorld) -> None:
+    account_id = (await world.add_account()).id
+    names = ("101", "alice", "1" * 15, "1" * 16, "99", "+101")
+    for name in names:
+        await world.accounts.set_credential(account_id, UserKey(REALM, name), sealed(UserKey(REALM, name)))
+    users = [UserKey(REALM, name) for name in sorted(name for name in names if is_digits(name))]
+    owner = UUID(account_id)
+    assert await world.accounts.users_of_digits(UserKey("", ""), 10) == [(user, owner) for user in users]
+    assert await world.accounts.users_of_digits(users[0], 1) == [(users[1], owner)]
+    assert await world.accounts.users_of_digits(users[-1], 10) == []
+    known = UserKey(REALM, "101")
+    assert await world.accounts.accounts_of([known, UserKey("other.example", "101")]) == {known: owner}
 
 
 @pytest.mark.integration

@@ -30,8 +30,8 @@ from callwarden.call_admission.model.spans import CalendarSpan
 from callwarden.call_admission.model.usage import Usage
 from callwarden.call_admission.model.windows import WindowBucket
 from callwarden.kernel.errors import Invalid
-from callwarden.kernel.hours import parse as parse_hours
-from callwarden.kernel.tariff import Price, RateGroup, Rounding, RoundingMethod, Weekly, Window, cost
+from callwarden.kernel.hours import parse_plan
+from callwarden.kernel.tariff import Price, RateGroup, Rounding, RoundingMethod, Weekly, WeeklyPeriod, Window, cost
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 
 NOW_S = 1_767_614_400
@@ -58,13 +58,12 @@ def test_a_price_is_the_same_after_it_was_kept(method: RoundingMethod) -> None:
 
 
 def weekly() -> Weekly:
-    hours = parse_hours("Mon-Fri 08:00-20:00", zone("Europe/Berlin"))
-    assert hours is not None
+    plan = parse_plan(["Mon-Fri 08:00-20:00"], zone("Europe/Berlin"))
     peak, off_peak = (
         Window(0, (RateGroup(0, 9, 60, 1),), 0, "peak"),
         Window(0, (RateGroup(0, 1, 60, 1),), 7, "off-peak"),
     )
-    return Weekly(1_767_700_800, "Mon-Fri 08:00-20:00", "Europe/Berlin", peak, off_peak, hours)
+    return Weekly(1_767_700_800, "Europe/Berlin", (WeeklyPeriod("Mon-Fri 08:00-20:00", peak),), off_peak, plan)
 
 
 @pytest.mark.cases
@@ -86,6 +85,38 @@ def test_a_price_whose_hours_nobody_can_read_is_none() -> None:
             price_from(wrong.SerializeToString())
 
 
+SATURDAY = "Sat 09:00-13:00"
+
+
+def test_a_price_of_several_periods_is_kept_and_refused_by_a_reader_that_does_not_know_them() -> None:
+    of = weekly()
+    saturday = WeeklyPeriod(SATURDAY, Window(0, (RateGroup(0, 4, 60, 1), RateGroup(60, 2, 60, 1)), 3, "saturday"))
+    periods = (saturday, *of.periods)
+    plan = parse_plan([period.hours for period in periods], zone("Europe/Berlin"))
+    price = replace(PRICE, weekly=replace(of, periods=periods, plan=plan))
+    kept = price_from(price_bytes(price))
+    assert kept == price
+    year_s = 366 * 86_400
+    assert cost(kept, NOW_S, year_s) == cost(price, NOW_S, year_s) != cost(replace(PRICE, weekly=of), NOW_S, year_s)
+    message = rating_pb2.Price.FromString(price_bytes(price))
+    message.weekly.ClearField("periods")  # as before this field existed
+    assert message.weekly.peak_hours == ""  # which that reader refuses, too
+    with pytest.raises(ValueError, match=r"\w"):
+        price_from(message.SerializeToString())
+
+
+def test_a_price_of_one_period_has_the_bytes_that_it_always_had() -> None:
+    # Of a hold that was written before a price could have several.
+    written = bytes.fromhex(
+        "0a034b5744122310f4031a0810e0d403183c20061a0a083c10b0ea01181e200122086f66662d7065616b121608c0cfeeca061a081090bf05183c"
+        "200122047065616b180a20bc052a0408011003325008c0f2f3ca0612134d6f6e2d4672692030383a30302d32303a30301a0d4575726f70652f42"
+        "65726c696e220e1a061009183c200122047065616b2a1410071a061001183c200122086f66662d7065616b"
+    )
+    price = replace(PRICE, weekly=weekly())
+    assert price_bytes(price) == written
+    assert price_from(written) == price
+
+
 def test_a_price_is_kept_as_rating_would_say_it() -> None:
     message = rating_pb2.Price.FromString(price_bytes(PRICE))
     assert (message.currency, message.free_s, message.minimum_micros) == ("KWD", 10, 700)
@@ -98,9 +129,15 @@ def test_a_price_is_kept_as_rating_would_say_it() -> None:
     ] == [(0, 60_000, 60, 6), (60, 30_000, 30, 1)]
 
 
-def test_a_price_with_a_maximum_is_never_kept() -> None:
-    with pytest.raises(ValueError, match="maximum"):
-        price_bytes(replace(PRICE, maximum_micros=5))
+@pytest.mark.parametrize(("maximum", "cuts"), [(None, False), (700, False), (5_000, True)])
+def test_a_maximum_is_kept(maximum: int | None, cuts: bool) -> None:
+    price = replace(PRICE, maximum_micros=maximum, cuts_at_maximum=cuts)
+    assert price_from(price_bytes(price)) == price
+
+
+def test_a_maximum_of_nothing_is_kept_apart_from_none() -> None:
+    price = replace(PRICE, minimum_micros=0, maximum_micros=0)
+    assert price_from(price_bytes(price)) == price
 
 
 def test_equal_prices_have_equal_bytes_whichever_object_was_first() -> None:

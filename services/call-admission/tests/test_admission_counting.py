@@ -198,3 +198,14 @@ def test_carriers_of_routes_that_are_excluded_are_not_counted() -> None:
     )  # fmt: skip
     assert carrier_scope(RouteCost("other", high, None)) == scopes[2].scope
     assert carrier_scope(RouteCost("x", None, None)) is carrier_scope(None) is None
+
+
+def test_the_addresses_of_an_ipv6_network_are_counted_as_one() -> None:
+    def scope(address: str) -> UUID:
+        command = admission(1)
+        command.request.source_address = address
+        return {kind: key for kind, key, _ in counted(account(1), policy=EVERY, command=command)}["address"]
+
+    assert scope("2001:db8:1:2::1") == scope("2001:db8:1:2:ffff::9") != scope("2001:db8:1:3::1")
+    assert scope("192.0.2.7") == ADDRESS == scope("::ffff:192.0.2.7")
+    assert scope("192.0.2.8") != ADDRESS

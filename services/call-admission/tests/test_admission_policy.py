@@ -26,8 +26,8 @@ from callwarden.call_admission.model.policy import (
     SlicePolicy,
     VelocityLimits,
 )
-from callwarden.kernel.hours import parse as parse_hours
-from callwarden.kernel.tariff import Price, RateGroup, Weekly, Window, free
+from callwarden.kernel.hours import parse_plan
+from callwarden.kernel.tariff import Price, RateGroup, Weekly, WeeklyPeriod, Window, free
 from callwarden.kernel.verdict import Mode, Reason
 from callwarden.policy.bundle import Document, PolicySet
 
@@ -192,10 +192,9 @@ def test_an_account_is_priced_by_its_own_list_or_its_resellers() -> None:
 
 def weekend(peak_micros: int) -> Price:
     """Free from Saturday on, until Monday's peak hours, which none of its windows shows."""
-    hours = parse_hours("Mon-Fri 08:00-20:00", zone("UTC"))
-    assert hours is not None
+    plan = parse_plan(["Mon-Fri 08:00-20:00"], zone("UTC"))
     free_of_charge, peak = Window(0, (RateGroup(0, 0),)), Window(0, (RateGroup(0, peak_micros),))
-    weekly = Weekly(9, "Mon-Fri 08:00-20:00", "UTC", peak, free_of_charge, hours)
+    weekly = Weekly(9, "UTC", (WeeklyPeriod("Mon-Fri 08:00-20:00", peak),), free_of_charge, plan)
     return Price("EUR", (free_of_charge, replace(free_of_charge, from_s=9)), weekly=weekly)
 
 

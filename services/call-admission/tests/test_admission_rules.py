@@ -370,3 +370,48 @@ def test_what_is_granted_is_paid_by_what_is_held_and_that_by_what_is_there(price
     # Never less than the rounded total, whenever the callee answers.
     assert max(cost(price, NOW_S + ring_s, admit.granted_s) for ring_s in range(141)) <= admit.held_micros <= balance
     assert is_free(price) or admit.final or admit.granted_s == 60
+
+
+# ------------------------------------------------------------------ a maximum price
+
+
+def at_most(micros: int, price: Price = PRICE) -> Price:
+    return replace(price, maximum_micros=micros, cuts_at_maximum=True)
+
+
+def test_a_maximum_that_cuts_is_the_longest_talk_time() -> None:
+    admit = admission(decide(snapshot(quote=quote(at_most(45_500))), request(), policy()))
+    assert (admit.granted_s, admit.held_micros, admit.max_duration_s, admit.final) == (45, 45_000, 45, True)
+
+
+def test_a_maximum_that_cuts_a_longer_call_is_no_bound_on_its_first_slice() -> None:
+    plain = admission(decide(snapshot(quote=quote(PRICE)), request(), policy()))
+    admit = admission(decide(snapshot(quote=quote(at_most(10 * MINUTE))), request(), policy()))
+    assert (admit.granted_s, admit.held_micros, admit.final) == (plain.granted_s, plain.held_micros, False)
+    assert admit.max_duration_s == 600 < plain.max_duration_s
+
+
+def test_money_that_is_short_goes_before_a_maximum_that_cuts() -> None:
+    of = account(balance_micros=20_000)
+    assert admission(decide(snapshot(of, quote=quote(at_most(45_000))), request(), policy())).granted_s == 20
+
+
+def test_a_call_whose_first_second_passes_the_maximum_is_refused() -> None:
+    refuse = refusal(decide(snapshot(quote=quote(at_most(999))), request(), policy()))
+    assert (refuse.reason, refuse.rule, refuse.limit) == (Reason.DURATION, "maximum", 999)
+
+
+def test_a_maximum_cuts_no_later_than_the_dearest_moment_of_answer_would() -> None:
+    begins_s = int(request().start_s)
+    dear = Window(begins_s + 20, (RateGroup(0, 10 * MINUTE, 60, 1),))
+    admit = admission(
+        decide(snapshot(quote=quote(at_most(50_000, Price("EUR", (*PRICE.windows, dear))))), request(), policy())
+    )
+    assert admit.max_duration_s == 5
+
+
+def test_talk_beyond_a_maximum_that_is_free_goes_on_and_holds_no_more() -> None:
+    free_beyond = replace(PRICE, maximum_micros=5_000)
+    plain = admission(decide(snapshot(quote=quote(PRICE)), request(), policy()))
+    admit = admission(decide(snapshot(account(balance_micros=5_000), quote=quote(free_beyond)), request(), policy()))
+    assert (admit.granted_s, admit.held_micros, admit.final) == (plain.granted_s, 5_000, False)

@@ -314,18 +314,22 @@ class EdgeWorld:
                 hashed = ha1(credentials.algorithm, credentials.username, credentials.realm, PASSWORD)
                 if known is None or not credentials.verify(hashed, method):
                     return Rejected(Reason.CREDENTIALS)
-                return known._replace(called_owner=self.owner_of(question.called))
+                return self.called(known, question.called, question.called_realm)
             case VerifySource(source, called):
                 trunk = self.trunks.get(source)
                 if trunk is None:
                     return Rejected(Reason.ACCOUNT_UNKNOWN)
-                return trunk._replace(called_owner=self.owner_of(called.removeprefix(trunk.tech_prefix)))
+                return self.called(trunk, called.removeprefix(trunk.tech_prefix), question.called_realm)
             case AdmitCall():
                 return self.admit(question)
             case ExtendCall():
                 return self.extend(question)
             case LoadRecord(hold_id):
                 return self.records.get(hold_id) or NoRecord()
+
+    def called(self, caller: CallerIdentity, called: str, realm: str) -> CallerIdentity:
+        is_user = called.isdigit() and called in self.users and realm == REALM
+        return caller._replace(called_owner=self.owner_of(called), called_is_user=is_user)
 
     def owner_of(self, called: str) -> NumberOwner | None:
         """Whose number that is: of `owners` (by E.164 with "+") or of a user."""

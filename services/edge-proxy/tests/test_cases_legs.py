@@ -6,7 +6,8 @@ from edge_world import SDP, Agent, AnsweredCall, EdgeWorld
 
 from callwarden.edge_proxy.core.active_call import ACK_TIMEOUT_S, RECORD_AFTER_S
 from callwarden.edge_proxy.core.edge import Edge
-from callwarden.edge_proxy.core.effects import CallNews, CarrierRoute, NewsKind
+from callwarden.edge_proxy.core.effects import CallNews, CarrierRoute, NewsKind, Unanswered
+from callwarden.sip import build
 from callwarden.sip.address import SocketAddress
 from callwarden.sip.message import Request
 
@@ -32,12 +33,14 @@ def go_elsewhere(world: EdgeWorld) -> Edge:
 
 
 def come_back(world: EdgeWorld, owner: Edge) -> CallNews:
-    """To the edge that watches, which hears what the other one told; returns that."""
-    (news,) = world.events_of(CallNews)
+    """To the edge that watches, which hears what the other one told; returns the first of that."""
+    first, *more = world.events_of(CallNews)
+    assert {news.kind for news in more} <= {NewsKind.REFRESHED}
     world.edge = owner
-    owner.heard(news, world.mono_s, world.unix_s)
+    for news in (first, *more):
+        owner.heard(news, world.mono_s, world.unix_s)
     world.settle()
-    return news
+    return first
 
 
 def moved_to(world: EdgeWorld, agent: Agent, host: str) -> Agent:
@@ -229,6 +232,80 @@ def test_an_ack_that_came_by_another_edge_keeps_the_call(told: bool) -> None:
     world.edge = owner
     world.advance(ACK_TIMEOUT_S + 1)
     assert [ended.reason for ended in world.ended] == ([] if told else ["cut-no-ack"])
+
+
+@pytest.mark.parametrize("has_ack", [True, False])
+def test_an_ack_that_may_have_come_by_another_edge_while_none_could_be_heard_is_missed_only_if_the_callee_misses_it(
+    has_ack: bool,
+) -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    invite = world.invite(alice, NUMBER)
+    incoming = carrier.got("INVITE")
+    carrier.respond(incoming, 200, body=SDP)
+    owner = world.edge
+    if has_ack:
+        talk = AnsweredCall(world, alice, carrier, invite, alice.response(200), incoming)
+        go_elsewhere(world)
+        alice.send(talk.from_caller("ACK", cseq=invite.cseq.number))
+        carrier.got("ACK")
+        world.edge = owner
+    owner.apart(world.mono_s)
+    for _ in range(8):
+        world.advance(4)
+        if not has_ack:
+            carrier.respond(incoming, 200, body=SDP)  # RFC 3261 13.3.1.4
+    world.advance(1)
+    assert [ended.reason for ended in world.ended] == ([] if has_ack else ["cut-no-ack"])
+    world.advance(30)
+    assert len(world.ended) == (not has_ack)
+
+
+@pytest.mark.parametrize("case", ["told", "apart", "not refreshed"])
+def test_a_session_that_was_refreshed_by_another_edge_lives(case: str) -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    invite = world.invite(alice, NUMBER)
+    incoming = carrier.got("INVITE")
+    expires = [("Contact", carrier.contact), ("Session-Expires", "90;refresher=uac")]
+    carrier.send(build.response(incoming, 200, to_tag="callee", headers=expires))
+    talk = AnsweredCall(world, alice, carrier, invite, alice.response(200), incoming)
+    alice.send(talk.from_caller("ACK", cseq=invite.cseq.number))
+    carrier.got("ACK")
+    world.advance(45)
+    owner = world.edge
+    if case != "not refreshed":
+        go_elsewhere(world)
+        alice.send(talk.from_caller("UPDATE", cseq=20))
+        more = [("Session-Expires", "120;refresher=uac")]
+        carrier.send(build.response(carrier.got("UPDATE"), 200, headers=more))
+        if case == "told":
+            news = come_back(world, owner)
+            assert (news.kind, news.session_s) == (NewsKind.REFRESHED, 120)
+        world.edge = owner
+    if case == "apart":
+        owner.apart(world.mono_s)
+    world.advance(46)
+    assert [ended.reason for ended in world.ended] == (["cut-session-expired"] if case == "not refreshed" else [])
+    world.advance(75)
+    assert len(world.ended) == (case != "apart"), "refreshed once, and not again"
+
+
+def test_who_speaks_from_elsewhere_while_records_cannot_be_read_is_asked_to_try_again_and_not_blamed() -> None:
+    world = EdgeWorld()
+    alice, bob, talk = talk_of_phones(world)
+    go_elsewhere(world)
+    mobile = moved_to(world, alice, "203.0.113.9")
+    world.hold_answers = True
+    for agent, method, status in ((mobile, "INVITE", 503), (alice, "INFO", 200)):
+        agent.send(talk.from_caller(method, cseq=20))
+        world.release(Unanswered())
+        if status == 200:
+            bob.respond(bob.got(method), 200)
+        assert agent.next().status == status  # type: ignore[union-attr]
+    assert not bob.inbox
+    assert world.edge.stats.cookies_forged == 0
+    assert not world.ended
 
 
 def test_a_request_of_an_unknown_call_is_asked_about_once_however_often_it_comes() -> None:

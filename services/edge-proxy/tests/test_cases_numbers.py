@@ -211,3 +211,41 @@ def test_where_an_account_is_registered_follows_its_bindings() -> None:
     assert [found.username for found in table.find_account("home", unix_s)] == ["desk"]
     table.put(location("desk"))
     assert table.find_account("home", unix_s) == []
+
+
+@pytest.mark.parametrize(
+    ("dialled", "status"),
+    [("101", 480), ("493012345", 480), ("+493012345", 200), ("00493012345", 200), ("102", 200)],
+)
+@pytest.mark.parametrize("is_trunk", [False, True])
+def test_a_user_whose_name_is_of_digits_is_local_and_a_number_with_plus_is_a_number(
+    dialled: str, status: int, is_trunk: bool
+) -> None:
+    world = EdgeWorld()
+    for name in ("101", "493012345"):
+        world.user(name, "192.0.2.9")
+    carrier = world.carrier()
+    if is_trunk:
+        caller = world.agent("198.51.100.9", user="trunk")
+        world.trunks["198.51.100.9"] = CallerIdentity("office", "traffic-sender", ("+4930",), "", 60, "office")
+        caller.send(caller.request("INVITE", f"sip:{dialled}@{REALM}"))
+        caller.response(100)
+    else:
+        caller = world.registered("alice", "192.0.2.1")
+        world.invite(caller, dialled)
+    if status == 200:
+        carrier.respond(carrier.got("INVITE"), 200)
+    assert caller.response(status)
+    assert not carrier.inbox
+    admitted = [question for question in world.asked if isinstance(question, AdmitCall)]
+    assert len(admitted) == (status == 200)
+    assert [decision.refuse.reason for decision in world.decided] == [Reason.NOT_REGISTERED] * (status == 480)
+
+
+def test_a_user_whose_name_is_of_digits_is_rung_once_it_is_registered() -> None:
+    world = EdgeWorld()
+    alice, phone = world.registered("alice", "192.0.2.1"), world.registered("101", "192.0.2.9")
+    world.carrier()
+    world.invite(alice, "101")
+    phone.respond(phone.got("INVITE"), 200)
+    alice.response(200)

@@ -62,6 +62,24 @@ class WithoutAck(Phones):
         return request
 
 
+class AckElsewhere(Phones):
+    """A phone whose ACKs reach another edge, as behind a balancer."""
+
+    def __init__(self, proxy: str, other: str) -> None:
+        super().__init__(proxy)
+        self._first, self._other = proxy, other
+
+    def _build(self, method: str, uri: str, call: PhoneCall, headers: list[tuple[str, str]], body: bytes) -> Request:
+        request = super()._build(method, uri, call, headers, body)
+        if method == "ACK":
+            request.set("Route", (request.get("route") or "").replace(self._first, self._other))
+        return request
+
+    def _next_hop(self, request: Request) -> tuple[str, int]:
+        host, _, port = (self._other if request.method == "ACK" else self._first).rpartition(":")
+        return host, int(port)
+
+
 class Listener(Phones):
     """A phone that only rings, and keeps what it is sent."""
 
@@ -283,6 +301,21 @@ async def test_what_could_not_be_ended_is_refused_and_a_missing_ack_is_found(sit
         assert call.cut
         assert await site.settled(call) == "cut-no-ack"
         assert call.call_id not in site.carrier.up
+
+
+@pytest.mark.long
+async def test_an_ack_that_reaches_another_edge_while_nats_is_away_cuts_nothing(site: CaseSite) -> None:
+    first, second = site.system.sip_addresses
+    async with AckElsewhere(first, second) as phones:
+        await site.system.kill("nats")
+        call = await site.call(phones)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(36):
+                await call.ended.wait()
+        assert call.call_id in site.carrier.up
+        await site.system.restart("nats")
+        assert await phones.hang_up(call) == 200
+        assert await site.settled(call) == "caller-bye"
 
 
 async def test_a_request_before_the_answer_never_goes_where_its_sender_points_it(site: CaseSite) -> None:

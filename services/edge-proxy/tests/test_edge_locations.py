@@ -46,6 +46,18 @@ def test_an_address_is_known_until_the_last_phone_has_left_it() -> None:
     assert len(table) == 1
 
 
+def test_an_ipv6_network_is_one_source_and_an_address_in_it_another_one() -> None:
+    table = Locations()
+    table.put(location("alice", binding("2001:db8:1:2::1"), binding("2001:db8:1:2::2")))
+    assert table.is_near("2001:db8:1:2:ffff::9")
+    assert not table.is_near("2001:db8:1:3::1")
+    assert not table.is_source("2001:db8:1:2:ffff::9")
+    table.put(location("alice", binding("2001:db8:1:2::2")))
+    assert table.is_near("2001:db8:1:2::1")
+    table.remove(("x", "alice"))
+    assert not table.is_near("2001:db8:1:2::2")
+
+
 def test_an_account_is_found_at_the_user_that_is_left_when_another_of_its_users_goes() -> None:
     table = Locations()
     table.put(location("desk", binding("192.0.2.1")))

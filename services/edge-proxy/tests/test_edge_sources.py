@@ -4,7 +4,7 @@ import pytest
 from edge_world import REALM, EdgeWorld
 
 from callwarden.edge_proxy.core import sources as module
-from callwarden.edge_proxy.core.sources import QUESTIONS, UNKNOWN_S, WAITING_MAX, Sources, SourceStep
+from callwarden.edge_proxy.core.sources import QUESTIONS, STRANGERS_MAX, UNKNOWN_S, WAITING_MAX, Sources, SourceStep
 from callwarden.kernel.clock import MonoS
 from callwarden.sip.address import SocketAddress
 
@@ -46,6 +46,23 @@ def test_those_who_wait_for_one_answer_are_handed_back_once_and_bounded() -> Non
     assert sources.end(HOST, None, NOW) == []
     assert sources.begin(HOST, WAITING, NOW) is SourceStep.ASK
     assert sources.begin(HOST, WAITING, NOW) is SourceStep.WAIT  # there is room again
+
+
+def test_the_addresses_of_one_ipv6_network_cause_few_questions_and_a_trunk_among_them_calls() -> None:
+    sources = Sources()
+    hosts = [f"2001:db8:1:2::{number}" for number in range(1, 2 * STRANGERS_MAX)]
+    asked = 0
+    for host in hosts:
+        if sources.may_ask(host, NOW):
+            asked += 1
+            sources.learn(host, "", NOW)
+    assert asked == STRANGERS_MAX
+    assert sources.may_ask("2001:db8:1:3::1", NOW)
+    assert sources.may_ask(hosts[-1], MonoS(NOW + UNKNOWN_S))
+    sources.learn("2001:db8:1:2::77", "trunk", NOW)
+    assert sources.may_ask("2001:db8:1:2::77", NOW)
+    sources.forget()
+    assert sources.may_ask(hosts[-1], NOW)
 
 
 def test_questions_about_strangers_have_a_budget() -> None:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callwarden.kernel.csv_rows import LineError, decode
-from callwarden.kernel.tariff import RATE_MICROS_MAX
+from callwarden.kernel.tariff import RATE_MICROS_MAX, RateGroup
 from callwarden.rating.core import deck_csv
-from callwarden.rating.core.deck import DeckRow, Tariff
+from callwarden.rating.core.deck import AS_THE_ROW, DeckRow, Tariff, WindowCharges
 from callwarden.rating.core.deck_csv import read
 
 HEADER = "prefix,description,rate\n"
@@ -186,8 +186,132 @@ def test_a_long_list_is_read_in_its_order() -> None:
     assert [row.prefix for row in rows(text)] == [str(prefix) for prefix in prefixes]
 
 
+def test_the_example_with_windows_is_a_good_deck() -> None:
+    text = (EXAMPLE.parent / "rates-windows.csv").read_text()
+    found = [item for item in read(text, has_peak=False, windows=("day", "saturday")) if isinstance(item, DeckRow)]
+    assert [row.prefix for row in found] == ["49", "4915", "882"]
+    assert [row.tariff.cuts_at_maximum for row in found] == [False, False, True]
+    assert all(row.tariff.windows for row in found[:2])
+
+
 def test_the_example_is_a_good_deck() -> None:
     found = {row.prefix: row for row in rows(EXAMPLE.read_text())}
     assert len(found) > 40
     assert found["49"].tariff.rate_micros < found["4917"].tariff.rate_micros < found["49900"].tariff.rate_micros
     assert {"1", "44", "447", "881", "882", "212", "49900"} <= set(found)
+
+
+# ------------------------------------------------------------------ steps, maximum, windows
+
+
+def tariff(columns: str, cells: str, *, has_peak: bool = False, windows: tuple[str, ...] = ()) -> Tariff | str:
+    """Of one row; or the field that is wrong."""
+    (found,) = read(f"prefix,rate,{columns}\n49,0.10,{cells}\n", has_peak=has_peak, windows=windows)
+    return found.tariff if isinstance(found, DeckRow) else found.field
+
+
+def test_steps_have_the_rows_unit_and_following_increment_unless_they_say_their_own() -> None:
+    found = tariff("unit_s,next_increment_s,steps", "30,6,60:0.05 600:0.02:10 900:0:1:60")
+    assert isinstance(found, Tariff)
+    assert found.steps == (RateGroup(60, 50_000, 30, 6), RateGroup(600, 20_000, 30, 10), RateGroup(900, 0, 60, 1))
+
+
+@pytest.mark.parametrize(
+    ("first_s", "next_s", "steps", "expected"),
+    [
+        (60, 1, "120:0.05", [(0, 60), (60, 1), (120, 1)]),
+        (60, 1, "60:0.05:10", [(0, 60), (60, 10)]),
+        (60, 6, "30:0.05", [(0, 60), (30, 6)]),
+        (6, 6, "1:0.05", [(0, 6), (1, 6)]),
+    ],
+)
+def test_steps_replace_the_increments_from_their_start_on(
+    first_s: int, next_s: int, steps: str, expected: list[tuple[int, int]]
+) -> None:
+    found = tariff("first_increment_s,next_increment_s,steps", f"{first_s},{next_s},{steps}")
+    assert isinstance(found, Tariff)
+    assert [(group.start_s, group.increment_s) for group in found.window("").groups] == expected
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "60", "60:", ":0.05", "60:0.05:0", "60:0.05:1:0", "60:0.05:1:1:1", "60:-1", "60:1e3", "60:1.0000001",
+        "60:0.1 x", "0:0.05", "86401:0.05", "60:1000001", "120:0.05 60:0.02", "60:0.05 60:0.02", "٦٠:0.05",
+        " ".join(f"{start}:0.01" for start in range(1, 8)),
+    ],
+)  # fmt: skip
+def test_steps_that_cannot_be_charged_are_an_error(cell: str) -> None:
+    assert tariff("steps", cell) == "steps"
+
+
+def test_the_most_steps_still_make_a_price() -> None:
+    found = tariff("first_increment_s,steps", "30," + " ".join(f"{start}:0.01" for start in range(60, 66)))
+    assert isinstance(found, Tariff)
+    assert len(found.window("").groups) == 8
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (",", (None, False)),
+        ("1.5,", (1_500_000, False)),
+        ("1.5,FREE", (1_500_000, False)),
+        ("1.5,cut", (1_500_000, True)),
+        ("0,free", (0, False)),
+        ("0,cut", "at_maximum"),
+        (",cut", "at_maximum"),
+        ("1.5,stop", "at_maximum"),
+        ("-1,", "maximum"),
+    ],
+)
+def test_a_maximum_is_free_beyond_or_cuts(cells: str, expected: tuple[int | None, bool] | str) -> None:
+    found = tariff("maximum,at_maximum", cells)
+    assert (found if isinstance(found, str) else (found.maximum_micros, found.cuts_at_maximum)) == expected
+
+
+def test_a_maximum_is_not_below_the_minimum() -> None:
+    assert tariff("minimum,maximum", "0.2,0.1") == "maximum"
+    assert isinstance(tariff("minimum,maximum", "0.2,0.2"), Tariff)
+
+
+def test_each_window_has_its_own_columns() -> None:
+    fields = ("rate", "connect_fee", "unit_s", "first_increment_s", "next_increment_s", "steps")
+    columns = ",".join([*(f"{field}.sat" for field in fields), "rate.night", "steps.night"])
+    found = tariff(columns, "0.05,0.01,30,60,6,120:0.02,,", windows=("sat", "night"))
+    assert isinstance(found, Tariff)
+    saturday = WindowCharges(50_000, 10_000, 30, 60, 6, (RateGroup(120, 20_000, 30, 6),))
+    assert found.windows == (saturday, AS_THE_ROW)
+    assert found.window("sat", saturday).groups == (
+        RateGroup(0, 50_000, 30, 60),
+        RateGroup(60, 50_000, 30, 6),
+        RateGroup(120, 20_000, 30, 6),
+    )
+    assert tariff(columns, ",,,,,,,", windows=("sat", "night")) == Tariff(100_000)
+
+
+def test_a_column_of_a_window_that_the_deck_does_not_have_is_an_error() -> None:
+    assert tariff("rate.sun", "0.05", windows=("sat",)) == "rate.sun"
+    assert tariff("free_s.sat", "1", windows=("sat",)) == "free_s.sat"
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"), [("rate.sat", "x"), ("unit_s.sat", "0"), ("steps.sat", "60"), ("connect_fee.sat", "-1")]
+)
+def test_a_wrong_cell_of_a_window_is_named(column: str, cell: str) -> None:
+    assert tariff(column, cell, windows=("sat",)) == column
+
+
+def test_another_rate_does_not_silently_inherit_steps() -> None:
+    assert tariff("steps,rate.sat", "60:0.05,0.02", windows=("sat",)) == "steps.sat"
+    assert tariff("steps,off_peak_rate", "60:0.05,0.02", has_peak=True) == "off_peak_steps"
+    found = tariff(
+        "steps,rate.sat,steps.sat,off_peak_rate,off_peak_steps",
+        "60:0.05,0.02,none,0.03,60:0.01",
+        has_peak=True,
+        windows=("sat",),
+    )
+    assert isinstance(found, Tariff)
+    assert found.windows[0].steps == ()
+    assert found.off_peak_steps == (RateGroup(60, 10_000, 60, 1),)
+    assert tariff("off_peak_steps", "60:0.01") == "off_peak_steps"  # without peak hours

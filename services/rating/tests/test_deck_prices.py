@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from callwarden.kernel import hours
-from callwarden.kernel.tariff import RATE_MICROS_MAX, SECONDS_MAX
+from callwarden.kernel.tariff import RATE_MICROS_MAX, SECONDS_MAX, RateGroup
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.rating.core import deck as deck_module
 from callwarden.rating.core import quotes as quotes_module
-from callwarden.rating.core.deck import Deck, DeckEntry, DeckHead, DeckRow, RowPacker, Tariff
+from callwarden.rating.core.deck import AS_THE_ROW, Deck, DeckEntry, DeckHead, DeckRow, RowPacker, Tariff, WindowCharges
 from callwarden.rating.core.prefixes import PrefixOrder, code_of
 from callwarden.rating.core.quotes import Catalogue, RatingQuote, not_exact, quote
 from callwarden.rating.core.routes import Carrier, RatingRoute, RouteRow, RouteTable
@@ -26,7 +26,8 @@ PLAIN, NIGHT = Tariff(60_000), Tariff(60_000, off_peak_rate_micros=30_000)
 def compiled(*rows: tuple[str, Tariff], name: str = "retail", peak_hours: str = "") -> Deck:
     packer = RowPacker()
     packer.add(DeckRow(prefix, "", tariff) for prefix, tariff in rows)
-    return Deck(DeckHead(name, "EUR", 1, peak_hours), hours.parse(peak_hours, ZoneInfo("UTC")), packer.pack())
+    plan = hours.parse_plan([peak_hours], ZoneInfo("UTC")) if peak_hours else None
+    return Deck(DeckHead(name, "EUR", 1, peak_hours), plan, packer.pack())
 
 
 def table(prefix: str = "", cost_deck: str = "") -> RouteTable:
@@ -49,6 +50,27 @@ def test_a_price_without_a_difference_has_one_window_for_all_hours(tariff: Tarif
     price = deck.price(tariff, NOON_S, VALID_S)
     assert [(window.from_s, window.name) for window in price.windows] == [(0, "")]
     assert deck.price(tariff, NOON_S + 12 * HOUR_S, VALID_S) is price
+
+
+STEPS = RateGroup(60, 5_000, 60, 1), RateGroup(600, 0, 1, 30)
+
+
+@pytest.mark.parametrize(
+    "tariff",
+    [
+        PLAIN,
+        NIGHT,
+        Tariff(1, 2, 3, 4, 5, 6, 7, 8, 9),
+        Tariff(0, maximum_micros=0),
+        Tariff(1, steps=STEPS, off_peak_steps=(), maximum_micros=7, cuts_at_maximum=True),
+        Tariff(1, off_peak_steps=STEPS, windows=(AS_THE_ROW, WindowCharges(0, 1, 2, 3, 4, STEPS[:1]))),
+        Tariff(1, windows=(WindowCharges(steps=()), AS_THE_ROW)),
+    ],
+)
+def test_what_a_row_charges_is_the_same_after_it_was_packed(tariff: Tariff) -> None:
+    deck = compiled(("1", PLAIN), ("49", tariff), ("44", NIGHT))
+    found = [deck.match(number) for number in ("49", "44", "1")]
+    assert [match[1].tariff for match in found if match is not None] == [tariff, NIGHT, PLAIN]
 
 
 def test_peak_hours_count_from_the_first_hour_of_1970() -> None:

@@ -23,11 +23,13 @@ VALID_S = 300.0
 
 
 def compile_deck(*rows: DeckRow, name: str = "retail", peak_hours: str = "", **head: Any) -> Deck:
+    details: dict[str, Any] = {"version": 3, "peak_hours": peak_hours} | head
+    made = DeckHead(name, "EUR", **details)
+    hours = [period.hours for period in made.periods]
     packer = RowPacker()
     for row in rows:
         packer.add([row])
-    head = {"version": 3} | head
-    return Deck(DeckHead(name, "EUR", **head), peak.parse(peak_hours, BERLIN), packer.pack())
+    return Deck(made, peak.parse_plan(hours, BERLIN) if hours else None, packer.pack())
 
 
 def route(prefix: str, trunk: str, priority: int = 0, cost_deck: str = "", **carrier: Any) -> RatingRoute:

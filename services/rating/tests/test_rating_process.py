@@ -16,9 +16,11 @@ from callwarden.api.events.v1 import events_pb2
 from callwarden.api.policy.v1 import policy_pb2
 from callwarden.api.rating.v1 import rating_pb2, rating_pb2_grpc
 from callwarden.common.bus import Bucket, Bus, Delivery, Stream
+from callwarden.common.prices import price_of
 from callwarden.common.rpc.client import channel, unary
 from callwarden.common.rpc.stream import StreamClient
 from callwarden.kernel.errors import CallwardenError, Invalid, NotFound, Unavailable
+from callwarden.kernel.tariff import cost
 from callwarden.local.system import LocalSystem
 from callwarden.policy.bundle import Document
 from callwarden.testing.waiting import eventually
@@ -227,6 +229,48 @@ async def test_a_call_of_three_days_pays_the_weekend_as_the_weekend(rig: RatingP
     assert (weekly.peak_hours, weekly.time_zone) == ("Mon-Fri 08:00-20:00", "Europe/Berlin")
     assert [window.groups[0].rate_micros for window in (weekly.peak, weekly.off_peak)] == [60_000, 30_000]
     assert [window.name for window in (weekly.peak, weekly.off_peak)] == ["peak", "off-peak"]
+
+
+async def test_a_deck_with_steps_windows_and_a_maximum_is_charged_by_all_of_them(rig: RatingProcesses) -> None:
+    columns = "prefix,rate,off_peak_rate,rate.sat,steps,off_peak_steps,steps.sat,maximum,at_maximum"
+    request = rating_pb2.ImportDeckRequest(
+        name="retail",
+        currency="EUR",
+        csv=f"{columns}\n49,0.60,0.30,0.12,60:0.06:60,none,2:0.06,2.5,free\n".encode(),
+        peak_hours="Mon-Fri 08:00-19:00",
+        time_zone="Europe/Berlin",
+        windows=[rating_pb2.DeckWindow(name="sat", hours="Sat 09:00-13:00")],
+    )
+    assert (await unary(rig.stubs[0].ImportDeck, request, timeout_s=60)).rows == 1
+    await rig.route("49")
+    saturday_s = NOON_S + 5 * 86_400
+
+    async def costs(at_s: float, duration_s: int) -> int:
+        wanted = rating_pb2.SimulateRequest(deck="retail", destination="4930", at_s=at_s, duration_s=duration_s)
+        return int((await unary(rig.stubs[0].Simulate, wanted)).simulation.cost_micros)
+
+    assert [await costs(NOON_S, seconds) for seconds in (60, 61, 121)] == [600_000, 660_000, 720_000]
+    assert await costs(EVENING_S, 61) == 305_000
+    assert [await costs(saturday_s, seconds) for seconds in (2, 62)] == [4_000, 64_000]
+    assert await costs(NOON_S, 86_400) == 2_500_000
+    # Saturday from 12:59:30: half a minute of the window, then the rest is off-peak.
+    assert await costs(saturday_s + 3_570, 60) == 4_000 + 28_000 + 150_000
+    for process in (0, 1):
+
+        async def arrived(process: int = process) -> bool:
+            return bool(await rig.rate("4930", process=process) == 600_000)
+
+        await eventually(arrived)
+        price = price_of((await rig.quote("4930", process=process, at_s=saturday_s)).quote.price)
+        assert (price.maximum_micros, price.cuts_at_maximum) == (2_500_000, False)
+        assert price.weekly is not None
+        assert [period.hours for period in price.weekly.periods] == ["Sat 09:00-13:00", "Mon-Fri 08:00-19:00"]
+        assert [window.name for window in price.weekly.kinds] == ["sat", "peak", "off-peak"]
+        assert cost(price, saturday_s, 62) == 64_000
+    request.windows.add(name="peak", hours="Sun 00:00-24:00")
+    with pytest.raises(Invalid) as caught:
+        await unary(rig.stubs[0].ImportDeck, request, timeout_s=60)
+    assert caught.value.field == "windows"
 
 
 async def test_bad_requests_name_their_field(rig: RatingProcesses) -> None:

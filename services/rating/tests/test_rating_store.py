@@ -4,20 +4,22 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import func, insert, select, update
 
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError, Conflict, Exhausted, Invalid, NotFound
-from callwarden.kernel.tariff import Rounding, RoundingMethod
+from callwarden.kernel.hours import BadPeakHours, parse
+from callwarden.kernel.tariff import RateGroup, Rounding, RoundingMethod
 from callwarden.rating.adapters import decks_sql
 from callwarden.rating.adapters.decks_memory import MemoryDeckStore
 from callwarden.rating.adapters.decks_sql import SqlDeckStore
-from callwarden.rating.core.deck import DeckHead, DeckRow, Tariff
+from callwarden.rating.core.deck import AS_THE_ROW, DeckHead, DeckRow, DeckWindow, Tariff, WindowCharges
 from callwarden.rating.core.routes import Carrier, RouteRow
 from callwarden.rating.ports import DeckStore
-from callwarden.schema.tables import account, deck_row, trunk
+from callwarden.schema.tables import account, deck, deck_row, trunk
 from callwarden.testing.contracts import ContractSuite, assert_shown_on
 from callwarden.testing.servers import as_owner
 
@@ -27,6 +29,14 @@ ROWS = [
     DeckRow("49", "Germany", Tariff(19_000)),
     DeckRow("4917", "Germany mobile", Tariff(89_000, 30, 1, 60, 6, 5, 4, 3, 2)),
     DeckRow("1", "NANP", Tariff(10_000, off_peak_rate_micros=0)),
+]
+STEPS = RateGroup(60, 5_000, 60, 1), RateGroup(600, 0, 1, 30)
+WITH_WINDOWS = replace(RETAIL, windows=(DeckWindow("sat", "Sat 09:00-13:00"), DeckWindow("sun", "Sun 09:00-13:00")))
+WITH_STEPS = [
+    DeckRow("43", "Austria", Tariff(10_000, steps=STEPS, maximum_micros=5_000_000, cuts_at_maximum=True)),
+    DeckRow("44", "Britain", Tariff(10_000, steps=STEPS, off_peak_steps=(), maximum_micros=0)),
+    DeckRow("45", "Denmark", Tariff(1, windows=(AS_THE_ROW, WindowCharges(2, 3, 4, 5, 6, STEPS[:1])))),
+    DeckRow("46", "Sweden", Tariff(1, off_peak_steps=STEPS, windows=(WindowCharges(0, steps=()), AS_THE_ROW))),
 ]
 
 
@@ -59,6 +69,11 @@ class DeckStoreContract(ContractSuite[DeckStore]):
         version = await subject.replace(RETAIL, pages(*ROWS))
         assert await subject.heads() == [replace(RETAIL, version=version)]
         assert await read(subject) == by_prefix(*ROWS)
+
+    async def test_steps_windows_and_maximum_are_read_as_they_were_written(self, subject: DeckStore) -> None:
+        version = await subject.replace(WITH_WINDOWS, pages(*ROWS, *WITH_STEPS))
+        assert await subject.heads() == [replace(WITH_WINDOWS, version=version)]
+        assert await read(subject) == by_prefix(*ROWS, *WITH_STEPS)
 
     async def test_a_new_version_replaces_all_rows_and_what_holds_for_the_deck(self, subject: DeckStore) -> None:
         first = await subject.replace(RETAIL, pages(*ROWS))
@@ -191,6 +206,29 @@ async def test_no_rows_are_left_of_versions_before_and_of_broken_imports(databas
         await connection.execute(insert(deck_row).values(**orphan))
     assert await store.replace(RETAIL, pages(*ROWS)) == 8
     assert await written(database) == 3
+
+
+@pytest.mark.parametrize(
+    ("head", "rows", "is_marked"),
+    [
+        (RETAIL, ROWS, False),
+        (WITH_WINDOWS, ROWS, True),
+        *((RETAIL, [*ROWS, row], True) for row in WITH_STEPS),
+        (DeckHead("retail", "EUR"), [DeckRow("1", "", Tariff(1, maximum_micros=0))], True),
+    ],
+)
+async def test_a_process_that_does_not_know_steps_windows_or_maximum_cannot_read_a_deck_that_has_them(
+    database: Database, head: DeckHead, rows: list[DeckRow], is_marked: bool
+) -> None:
+    await SqlDeckStore(database).replace(head, pages(*rows))
+    async with database.engine.begin() as connection:
+        stored = await connection.scalar(select(deck.c.peak_hours)) or ""
+    # It parses the hours before it reads a row, and keeps the version that it had where it can't.
+    if is_marked:
+        with pytest.raises(BadPeakHours):
+            parse(stored, ZoneInfo("UTC"))
+    else:
+        assert stored == head.peak_hours
 
 
 async def test_a_deck_of_many_pages_is_written_read_and_replaced(

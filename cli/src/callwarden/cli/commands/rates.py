@@ -13,7 +13,7 @@ from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.output import Output, OutputOption
 
 if TYPE_CHECKING:
-    from callwarden.api.rating.v1.rating_pb2 import Simulation
+    from callwarden.api.rating.v1.rating_pb2 import Price, Simulation, Window
 
 app = typer.Typer(no_args_is_help=True, help="Price lists (decks): import and list them, price a call.")
 
@@ -30,7 +30,15 @@ def import_(
     file: Annotated[Path, typer.Argument(help="CSV file such as deploy/examples/rates.csv; - reads standard input.")],
     currency: Annotated[str, typer.Option(help="ISO 4217.")] = "EUR",
     peak_hours: Annotated[str, typer.Option(help='Such as "Mon-Fri 08:00-20:00".')] = "",
-    time_zone: Annotated[str, typer.Option(help="Time zone of the peak hours.")] = "UTC",
+    window: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=HOURS",
+            help='Hours with prices of their own, such as "saturday=Sat 09:00-13:00", in the columns rate.saturday and '
+            "so on; several times, the first of overlapping ones applies, and all before the peak hours.",
+        ),
+    ] = None,
+    time_zone: Annotated[str, typer.Option(help="Time zone of windows and peak hours.")] = "UTC",
     round_: Annotated[
         RoundOption,
         typer.Option("--round", help="How the total of a call (connect fee, talk and minimum) is rounded, once."),
@@ -52,6 +60,8 @@ def import_(
         RoundOption.DOWN: pb.Rounding.DOWN,
     }[round_]
 
+    windows = [_window(text) for text in window or ()]
+
     def first(part: bytes) -> pb.ImportDeckRequest:
         return pb.ImportDeckRequest(
             name=deck,
@@ -60,6 +70,7 @@ def import_(
             peak_hours=peak_hours,
             time_zone=time_zone,
             rounding=pb.Rounding(method=method, decimals=decimals),
+            windows=[pb.DeckWindow(name=name, hours=hours) for name, hours in windows],
         )
 
     parts = uploads.parts(uploads.read(file), first, lambda part: pb.ImportDeckRequest(csv=part))
@@ -70,6 +81,13 @@ def import_(
     if reply.errors:
         told = uploads.bad_lines(str(file), reply.errors, len(reply.errors))
         raise Failure(f"{told}: nothing was imported; correct them and import again")
+
+
+def _window(text: str) -> tuple[str, str]:
+    name, mark, hours = text.partition("=")
+    if not (name.strip() and mark and hours.strip()):
+        raise CliMisuse(f'--window: {text[:60]!r} is not like "saturday=Sat 09:00-13:00"')
+    return name.strip(), hours.strip()
 
 
 @app.command("list")
@@ -123,8 +141,7 @@ def _priced(simulation: "Simulation", duration_s: int) -> output.Aligned:
     currency = quote.price.currency
     rows = {"matched": f"+{quote.prefix} {quote.description}"}
     price = quote.price
-    later = (price.weekly.peak, price.weekly.off_peak) if price.HasField("weekly") else ()
-    for window in (*price.windows, *later):
+    for window in (*price.windows, *_later(price)):
         fee = f"{output.money(window.connect_fee_micros)} to connect, " if window.connect_fee_micros else ""
         for group in window.groups:
             label = window.name or "price"
@@ -132,6 +149,9 @@ def _priced(simulation: "Simulation", duration_s: int) -> output.Aligned:
             rows[label + (f" from second {group.start_s}" if group.start_s else "")] = (
                 f"{fee}{rate} for {group.unit_s} s, in steps of {group.increment_s} s"
             )
+    if price.HasField("maximum_micros"):
+        beyond = "the call is cut" if price.cuts_at_maximum else "free beyond it"
+        rows["at most"] = f"{output.money(price.maximum_micros, currency)}, {beyond}"
     return output.facts(
         rows
         | {
@@ -141,6 +161,15 @@ def _priced(simulation: "Simulation", duration_s: int) -> output.Aligned:
             "routes": ", ".join(route.trunk for route in quote.routes) or "none",
         }
     )
+
+
+def _later(price: "Price") -> list["Window"]:
+    """What may apply after the windows of a day."""
+    if not price.HasField("weekly"):
+        return []
+    weekly = price.weekly
+    named = [period.window for period in weekly.periods] or [weekly.peak]
+    return [*named, weekly.off_peak]
 
 
 def _moment(text: str | None) -> float:

@@ -1,16 +1,21 @@
 """Peak hours: when a week's dear hours begin and end, in a time zone with its changes of summer time.
 
-In: reading "Mon-Fri 08:00-20:00, Sat 10:00-14:00", the moments at which peak switches on and off. Out: which zone, and
-what applies then: a higher price (rating), more lines (policy).
+In: reading "Mon-Fri 08:00-20:00, Sat 10:00-14:00", the moments at which peak switches on and off, and which of several
+such hours apply at a moment. Out: which zone, and what applies then: a higher price (rating), more lines (policy).
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 TEXT_CHARS_MAX: Final = 256
-RANGES_MAX: Final = 16  # On one day 32 switches at most: a day's price stays below tariff.WINDOWS_MAX.
+RANGES_MAX: Final = 16
+# Two days of 24 ranges have 96 switches at most: the price of a day and an hour stays below tariff.WINDOWS_MAX.
+PLAN_RANGES_MAX: Final = 24
 
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _ITEM = re.compile(
@@ -77,6 +82,42 @@ class PeakHours:
             else:
                 spans.append((begin_s, end_s))
         return spans
+
+
+@dataclass(frozen=True, slots=True)
+class HoursPlan:
+    """Several hours of a week, the first of which goes before the others where they overlap. At least one."""
+
+    parts: tuple[PeakHours, ...]
+
+    def switches(self, from_s: int, until_s: int) -> tuple[tuple[int, int], ...]:
+        """(moment, which part applies from then on): first what applies at `from_s`, then every change before
+        `until_s`. Parts are counted from 0; `len(parts)`: none of them applies.
+        """
+        changes = sorted(
+            (moment_s, number, applies)
+            for number, part in enumerate(self.parts)
+            for moment_s, applies in part.switches(from_s, until_s)
+        )
+        found: list[tuple[int, int]] = []
+        applying: set[int] = set()
+        for moment_s, at_once in groupby(changes, itemgetter(0)):
+            for _, number, applies in at_once:
+                (applying.add if applies else applying.discard)(number)
+            first = min(applying, default=len(self.parts))
+            if not found or found[-1][1] != first:
+                found.append((moment_s, first))
+        return tuple(found)
+
+
+def parse_plan(texts: Sequence[str], zone: tzinfo) -> HoursPlan:
+    """The plan of these hours in order of precedence. Raises BadPeakHours, also where one is empty or none is given."""
+    parts = tuple(part for text in texts if (part := parse(text, zone)) is not None)
+    if not parts or len(parts) < len(texts):
+        raise BadPeakHours("hours must not be empty")
+    if sum(len(part.ranges) for part in parts) > PLAN_RANGES_MAX:
+        raise BadPeakHours(f"more than {PLAN_RANGES_MAX} ranges in all")
+    return HoursPlan(parts)
 
 
 def parse(text: str, zone: tzinfo) -> PeakHours | None:

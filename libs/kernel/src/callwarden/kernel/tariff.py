@@ -24,7 +24,7 @@ from functools import lru_cache
 from math import lcm
 from typing import Final
 
-from callwarden.kernel.hours import PeakHours
+from callwarden.kernel.hours import HoursPlan
 from callwarden.kernel.money import MICROS, Micros
 
 # A million units for one unit of time: above any real price, and 10^6 s at that price still fit 64 bits.
@@ -107,20 +107,34 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class WeeklyPeriod:
+    """What applies in some hours of the week, such as "Sat 09:00-13:00"; the window's `from_s` is 0."""
+
+    hours: str
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
 class Weekly:
-    """How a price goes on after its last window: peak and off-peak by the hours of a week, in a time zone.
+    """How a price goes on after its last window: by the hours of a week, in a time zone.
 
     Nearly all calls end within the windows. The few that last longer may last a year, of a thousand windows: they are
-    worked out for each when needed, so that a price stays small. `peak_hours` and `time_zone` say `hours` in words.
+    worked out for each when needed, so that a price stays small. `periods` and `time_zone` say `plan` in words.
     """
 
     from_s: int
     """Seconds since 1970 UTC; changes of price from then on are not among the price's windows."""
-    peak_hours: str
     time_zone: str
-    peak: Window
-    off_peak: Window
-    hours: PeakHours = field(compare=False, repr=False)
+    periods: tuple[WeeklyPeriod, ...]
+    """In order of precedence; at least one."""
+    rest: Window
+    """At all other hours."""
+    plan: HoursPlan = field(compare=False, repr=False)
+
+    @property
+    def kinds(self) -> tuple[Window, ...]:
+        """What may apply, as `HoursPlan.switches` counts them."""
+        return (*(period.window for period in self.periods), self.rest)
 
     def windows(self, until_s: float) -> tuple[Window, ...]:
         """The windows that begin from `from_s` on, at least those before `until_s` (at most WEEKLY_WEEKS_MAX weeks)."""
@@ -131,14 +145,15 @@ class Weekly:
 @lru_cache(_WEEKS_CACHED)
 def _week(weekly: Weekly, week: int) -> tuple[Window, ...]:
     from_s = weekly.from_s + week * _WEEK_S
-    _, *switches = weekly.hours.switches(from_s - 1, from_s + _WEEK_S)
-    kinds = {True: weekly.peak, False: weekly.off_peak}
-    return tuple(replace(kinds[is_peak], from_s=moment_s) for moment_s, is_peak in switches)
+    _, *switches = weekly.plan.switches(from_s - 1, from_s + _WEEK_S)
+    kinds = weekly.kinds
+    return tuple(replace(kinds[number], from_s=moment_s) for moment_s, number in switches)
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a destination costs. `maximum_micros` None: no maximum; with one, talk time beyond it is free.
+    """What a destination costs. `maximum_micros` None: no maximum; with one, talk time beyond it is free, or where it
+    cuts, there is none.
 
     One window without `weekly` holds at all times; with `weekly` there are at least two.
     """
@@ -151,6 +166,7 @@ class Price:
     maximum_micros: int | None = None
     weekly: Weekly | None = None
     """None: the last window has no end."""
+    cuts_at_maximum: bool = False
 
     def __post_init__(self) -> None:
         windows = self.windows
@@ -165,6 +181,8 @@ class Price:
             _amount("maximum", self.maximum_micros)
             if self.maximum_micros < self.minimum_micros:
                 raise BadPrice("maximum", "must not be below the minimum")
+        if self.cuts_at_maximum and not self.maximum_micros:
+            raise BadPrice("maximum", "must be above 0 to cut a call")
         # Two windows: the hot path looks at one thing only, their number.
         if self.weekly is not None and (len(windows) == 1 or self.weekly.from_s < windows[-1].from_s):
             raise BadPrice("weekly", "must follow two windows or more")
@@ -205,7 +223,7 @@ def cost(price: Price, answered_at_s: float, duration_s: int) -> Micros:
     elif method is _MIDDLE:
         numerator += divisor // 2  # a half goes up; for an odd divisor there is no exact half
     micros = numerator // divisor * quantum
-    if price.maximum_micros is not None and micros > price.maximum_micros:
+    if price.maximum_micros is not None and micros > price.maximum_micros and not price.cuts_at_maximum:
         micros = price.maximum_micros
     return Micros(micros)
 
@@ -222,14 +240,16 @@ def billed_s(price: Price, answered_at_s: float, duration_s: int) -> int:
 def affordable_s(price: Price, answered_at_s: float, micros: int, limit_s: int) -> int:
     """The longest talk time from `answered_at_s`, at most `limit_s`, that costs no more than `micros`.
 
-    Exact: with a the answer, cost(a) <= micros, and a is limit_s or micros < cost(a + 1). 0 where nothing can be had,
-    also for negative money. ValueError for a negative limit.
+    Exact: with a the answer, cost(a) <= micros, and a is limit_s or micros < cost(a + 1). Where the maximum cuts, money
+    beyond it buys nothing. 0 where nothing can be had, also for negative money. ValueError for a negative limit.
     """
     if limit_s <= 0:
         _refuse_negative(limit_s)
         return 0
     if price.maximum_micros is not None and micros >= price.maximum_micros:
-        return limit_s
+        if not price.cuts_at_maximum:
+            return limit_s
+        micros = price.maximum_micros
     windows, start_s, window_index = _start(price, answered_at_s, limit_s)
     window = windows[window_index]
     divisor = window.groups[0].unit_s

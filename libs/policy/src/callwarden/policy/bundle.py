@@ -99,7 +99,8 @@ class Document:
 
     @property
     def realm(self) -> str:
-        return str(self.spec.get("realm", ""))
+        """In lower case: it is a domain (RFC 4343)."""
+        return str(self.spec.get("realm", "")).lower()
 
     @property
     def priority(self) -> int:
@@ -254,8 +255,10 @@ class PolicySet:
         return cls(revision, ordered, dict(usual), usual, stress)
 
     def for_realm(self, realm: str) -> PolicySpec:
-        """The effective settings of one realm."""
+        """The effective settings of one realm, in whatever case it is written."""
         spec = self._by_realm.get(realm)
+        if spec is None:
+            spec = self._by_realm.get(realm.lower())
         return spec if spec is not None else self._by_realm[""]
 
     @property

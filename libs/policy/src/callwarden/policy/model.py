@@ -91,7 +91,7 @@ class PolicySpec(FieldGroup):
         default="",
         max_length=255,
         pattern=r"^[A-Za-z0-9._-]*$",
-        description="The SIP domain that this policy applies to; empty: all.",
+        description="The SIP domain that this policy applies to, in any case; empty: all.",
         json_schema_extra=row(by=(EDGE, "auth", GUARD, ADMISSION, "rating")),
     )
     priority: int = Field(

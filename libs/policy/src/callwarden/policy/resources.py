@@ -113,6 +113,15 @@ class DeckRounding(FieldGroup):
     decimals: int = Field(default=6, ge=0, le=6, description="Decimals that are kept.")
 
 
+class DeckHours(FieldGroup):
+    """Hours of the week for which the CSV may have other prices."""
+
+    name: Annotated[str, Field(max_length=32, pattern=r"^[a-z0-9-]{1,32}$")] = Field(
+        description="Names its columns, such as rate.saturday for saturday. Not peak, off-peak or other."
+    )
+    hours: Annotated[PeakHours, Field(min_length=1)] = Field(description='When it applies, such as "Sat 09:00-13:00".')
+
+
 class RateDeckSpec(FieldGroup):
     """A price list, imported as a whole whenever it or its CSV changes. It has the resource's name."""
 
@@ -125,7 +134,12 @@ class RateDeckSpec(FieldGroup):
     peak_hours: PeakHours = Field(
         default="", description='Peak hours, such as "Mon-Fri 08:00-20:00"; empty: the same prices at all times.'
     )
-    time_zone: TimeZone = Field(default="UTC", description="Time zone of the peak hours (IANA name).")
+    windows: Many[DeckHours] = Field(
+        default=(),
+        max_length=8,
+        description="Hours with prices of their own. Of overlapping ones the first applies, and any before peak hours.",
+    )
+    time_zone: TimeZone = Field(default="UTC", description="Time zone of windows and peak hours (IANA name).")
     rounding: DeckRounding = Field(
         default=DeckRounding(), description="How the total of a call (connect fee, talk and minimum) is rounded, once."
     )

@@ -329,6 +329,8 @@ deck = Table(
     Column("time_zone", Text, nullable=False, server_default="UTC"),
     Column("rounding_method", Text, nullable=False, server_default="up"),
     Column("rounding_decimals", Integer, nullable=False, server_default="6"),
+    # Hours of the week with prices of their own (JSON, [[name, hours], …]); empty: none.
+    Column("windows", Text, nullable=False, server_default=text("''")),
     _at("updated_at", default_now=True),
     CheckConstraint("rounding_method IN ('up', 'middle', 'down')", name="rounding_known"),
     CheckConstraint("rounding_decimals BETWEEN 0 AND 6", name="decimals_bounded"),
@@ -352,6 +354,14 @@ deck_row = Table(
     # Outside the deck's peak hours; NULL: the same as in them.
     Column("off_peak_rate_micros", BigInteger),
     Column("off_peak_connect_fee_micros", BigInteger),
+    # Other rates after some seconds (callwarden.rating.core.steps); off-peak NULL: the same as in peak hours.
+    Column("steps", Text, nullable=False, server_default=text("''")),
+    Column("off_peak_steps", Text),
+    # What differs in each of the deck's windows (JSON, in their order); empty: nothing.
+    Column("windows", Text, nullable=False, server_default=text("''")),
+    # NULL: a call may cost any amount.
+    Column("maximum_micros", BigInteger),
+    Column("cuts_at_maximum", Boolean, nullable=False, server_default=text("false")),
     CheckConstraint("rate_micros >= 0 AND connect_fee_micros >= 0 AND minimum_micros >= 0", name="not_negative"),
     CheckConstraint("unit_s > 0 AND first_increment_s > 0 AND next_increment_s > 0 AND free_s >= 0", name="seconds"),
 )

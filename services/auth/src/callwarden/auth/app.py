@@ -5,15 +5,15 @@ one sealed value on the way in, both compute and compare one digest, and both ge
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from callwarden.auth.core import digest, passwords
 from callwarden.auth.core.budgets import UserBudgets
 from callwarden.auth.core.cache import ABSENT_TTL_S, KNOWN_TTL_S, CachedCredential, CredentialCache
-from callwarden.auth.core.numbers import NUMBERS_MAX, NumberTable, called_number
+from callwarden.auth.core.numbers import NUMBERS_MAX, NumberTable, UserNameTable, called_number, is_digits
 from callwarden.auth.core.sealing import SALT_BYTES, CannotOpen, SealingKeys
 from callwarden.auth.core.trunks import AuthTrunk, TrunkTable
 from callwarden.auth.core.users import AuthIdentity, UserKey, check_key, could_exist
@@ -57,33 +57,56 @@ class AuthStats:
         self.slowed = 0
 
 
-class CalledNumbers:
-    """Whose numbers are, in memory: kept up to date by events, and read again now and then. What is known stays while
-    NATS or the database is away."""
+K = TypeVar("K")
 
-    def __init__(self, store: CredentialStore, clock: Clock) -> None:
-        self._store = store
+
+class OwnerTable(Protocol[K]):
+    """See NumberTable."""
+
+    def __len__(self) -> int: ...
+
+    def append(self, rows: Iterable[tuple[K, UUID]]) -> None: ...
+
+    def change(self, keys: Iterable[K], owners: Mapping[K, UUID], /) -> bool: ...
+
+    def owner(self, key: K, /) -> UUID | None: ...
+
+
+class CalledOwners(Generic[K]):
+    """Whose numbers are, or names that could be numbers, in memory: kept up to date by events, and read again now and
+    then. What is known stays while NATS or the database is away."""
+
+    def __init__(
+        self,
+        table: Callable[[], OwnerTable[K]],
+        before_all: K,
+        page: Callable[[K, int], Awaitable[list[tuple[K, UUID]]]],
+        owners: Callable[[Sequence[K]], Awaitable[Mapping[K, UUID]]],
+        clock: Clock,
+    ) -> None:
+        """`page`: the next so many after a key, `before_all` of which comes before all; `owners`: of these keys."""
+        self._make, self._before_all, self._page, self._owners = table, before_all, page, owners
         self._clock = clock
-        self._table: NumberTable | None = None
+        self._table: OwnerTable[K] | None = None
         self._all_changed = True
-        self._changed: set[str] = set()
+        self._changed: set[K] = set()
         self._wake = asyncio.Event()
         self.loaded = asyncio.Event()
 
     def __len__(self) -> int:
         return 0 if self._table is None else len(self._table)
 
-    def owner(self, digits: str) -> UUID | None:
-        """The account that owns the number. Raises Unavailable until they are loaded."""
+    def owner(self, key: K) -> UUID | None:
+        """The account that owns it. Raises Unavailable until they are loaded."""
         if self._table is None:
             raise Unavailable("the numbers are not loaded yet")
-        return self._table.owner(digits)
+        return self._table.owner(key)
 
-    def changed(self, numbers: Iterable[str]) -> None:
+    def changed(self, keys: Iterable[K]) -> None:
         """These may have another owner now; none: any may have."""
-        numbers = tuple(numbers)
-        self._changed.update(numbers)
-        if not numbers or len(self._changed) > NUMBERS_MAX:
+        keys = tuple(keys)
+        self._changed.update(keys)
+        if not keys or len(self._changed) > NUMBERS_MAX:
             self._all_changed = True
         self._wake.set()
 
@@ -112,10 +135,10 @@ class CalledNumbers:
 
     async def _read_all(self) -> None:
         # Numbers that change from now on are read once more afterwards: their page may have been read before.
-        table, after = NumberTable(), ""
+        table, after = self._make(), self._before_all
         self._all_changed = False
         try:
-            while page := await self._store.numbers(after, NUMBERS_PAGE):
+            while page := await self._page(after, NUMBERS_PAGE):
                 table.append(page)
                 after = page[-1][0]
                 if len(table) >= NUMBERS_MAX:
@@ -131,7 +154,7 @@ class CalledNumbers:
         numbers = list(self._changed)[:NUMBERS_ASKED_MAX]
         self._changed.difference_update(numbers)  # one that changes again meanwhile is read again
         try:
-            owners = await self._store.owners(numbers)
+            owners = await self._owners(numbers)
         except BaseException:
             self._changed.update(numbers)
             raise
@@ -166,7 +189,8 @@ class Auth:
         self._changes = 0
         self._trunks: TrunkTable | None = None
         self._trunks_changed = asyncio.Event()
-        self.numbers = CalledNumbers(accounts, clock)
+        self.numbers = CalledOwners(NumberTable, "", accounts.numbers, accounts.owners, clock)
+        self.names = CalledOwners(UserNameTable, UserKey("", ""), accounts.users_of_digits, accounts.accounts_of, clock)
         # A secret of no user, opened and compared in place of an unknown user's.
         self._nobody = UserKey("", random_bytes(16).hex())
         ha1s = digest.ha1s_of(self._nobody, random_bytes(32).hex())
@@ -227,6 +251,12 @@ class Auth:
         owner = self.numbers.owner(number) if number else None
         return None if owner is None else str(owner)
 
+    def is_user(self, called: str, tech_prefix: str, realm: str) -> bool:
+        """Whether what was called is the name of a user of the realm, though it could be a number; with "+" it is one.
+        Raises Unavailable as `owner_of`."""
+        name = called.removeprefix(tech_prefix)
+        return bool(realm) and is_digits(name) and self.names.owner(UserKey(realm, name)) is not None
+
     def trunks_of(self, account_id: str) -> tuple[AuthTrunk, ...]:
         """By which the account gets its calls. Raises Unavailable until trunks are loaded."""
         if self._trunks is None:
@@ -239,7 +269,7 @@ class Auth:
         Raises Invalid, NotFound, Conflict (the user name is another account's), Unavailable.
         """
         realm = await self._accounts.realm_of(account_id)
-        if user.realm and user.realm != realm:
+        if user.realm and user.realm.lower() != realm:
             # Or another realm's policy would apply to this account's calls.
             raise Invalid(f"the account is in realm {realm}", field="realm")
         user = UserKey(realm, user.username)
@@ -263,6 +293,8 @@ class Auth:
         self._changes += 1
         if change.user is not None:
             self._cache.forget_user(change.user)
+            if is_digits(change.user.username):
+                self.names.changed((change.user,))
         if change.account_id:
             self._cache.forget_account(change.account_id)
         if change.what in ("trunk", "status", "numbers"):
@@ -276,6 +308,7 @@ class Auth:
         self._cache.clear()
         self._trunks_changed.set()
         self.numbers.changed(())
+        self.names.changed(())
 
     async def follow_trunks(self) -> None:
         """Keeps the trunks in memory up to date with the database. Runs until it is cancelled."""

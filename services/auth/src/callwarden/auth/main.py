@@ -35,11 +35,13 @@ async def wire(settings: AuthSettings, runtime: Runtime) -> None:
     auth_pb2_grpc.add_AuthServiceServicer_to_server(AuthServicer(app), runtime.server)
     runtime.spawn("trunks", app.follow_trunks())
     runtime.spawn("numbers", app.numbers.follow())
+    runtime.spawn("names", app.names.follow())
     with suppress(
         TimeoutError
     ):  # Without the database it starts all the same, and answers as it does when that is away.
         async with asyncio.timeout(LOAD_S):
             await app.numbers.loaded.wait()
+            await app.names.loaded.wait()
     runtime.spawn("reseal", _reseal(app))
 
 

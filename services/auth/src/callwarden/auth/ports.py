@@ -52,6 +52,15 @@ class CredentialStore(Protocol):
         """The owners of those of the numbers that have one."""
         ...
 
+    async def users_of_digits(self, after: UserKey, limit: int) -> list[tuple[UserKey, UUID]]:
+        """The first `limit` users after `after`, by realm and name, whose names consist of at most 15 digits, with the
+        accounts that they belong to."""
+        ...
+
+    async def accounts_of(self, users: Sequence[UserKey]) -> Mapping[UserKey, UUID]:
+        """The accounts of those of the users that there are."""
+        ...
+
     async def realm_of(self, account_id: str) -> str:
         """The account's realm. Raises NotFound."""
         ...

@@ -121,6 +121,8 @@ class EdgeApp:
     def _tick(self) -> None:
         self._ticking = False
         clock = self._clock
+        if not self._others.is_heard:
+            self.edge.apart(clock.mono_s())
         self.edge.handle_timers(clock.mono_s(), clock.unix_s())
         self._perform()
 

@@ -110,6 +110,11 @@ class EdgeEventPublisher(Protocol):
 class OtherEdges(Protocol):
     """The other edges, one of which may watch a call of which a request came here."""
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether what they say arrives now, as far as is known."""
+        ...
+
     def publish(self, news: CallNews) -> None:
         """Say it to those that are there now; nothing is kept for others. Neither waits nor fails for the network."""
         ...

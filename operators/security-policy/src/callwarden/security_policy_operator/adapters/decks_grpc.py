@@ -28,6 +28,7 @@ class RatingDecks:
             peak_hours=spec.peak_hours,
             time_zone=spec.time_zone,
             rounding=pb.Rounding(method=_METHODS[spec.rounding.method], decimals=spec.rounding.decimals),
+            windows=[pb.DeckWindow(name=window.name, hours=window.hours) for window in spec.windows],
         )
         reply = await unary(self._rating.ImportDeck, request, timeout_s=IMPORT_TIMEOUT_S)
         if reply.errors:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from callwarden.auth.core.numbers import is_digits
 from callwarden.auth.core.sealing import Sealed
 from callwarden.auth.core.trunks import AuthTrunk
 from callwarden.auth.core.users import AuthAccount, UserKey
@@ -42,6 +43,15 @@ class MemoryCredentialStore:
     async def owners(self, numbers: Sequence[str]) -> Mapping[str, UUID]:
         self._check_up()
         return {number: owner for number, owner in self._owners().items() if number in numbers}
+
+    async def users_of_digits(self, after: UserKey, limit: int) -> list[tuple[UserKey, UUID]]:
+        self._check_up()
+        users = sorted(user for user in self.credentials if is_digits(user.username) and user > after)
+        return [(user, UUID(self.credentials[user][0])) for user in users[:limit]]
+
+    async def accounts_of(self, users: Sequence[UserKey]) -> Mapping[UserKey, UUID]:
+        self._check_up()
+        return {user: UUID(self.credentials[user][0]) for user in users if user in self.credentials}
 
     def _owners(self) -> dict[str, UUID]:
         return {

@@ -19,6 +19,7 @@ from callwarden.common.logs import get_logger
 from callwarden.common.sql import Database, HotPool
 from callwarden.kernel import ids
 from callwarden.kernel.errors import Conflict, NotFound
+from callwarden.kernel.phone import DIGITS_MAX
 from callwarden.schema.tables import account, account_number, credential, trunk
 
 log = get_logger(__name__)
@@ -136,6 +137,27 @@ class SqlCredentialStore:
 
         return await self._database.transaction("owners", work)
 
+    async def users_of_digits(self, after: UserKey, limit: int) -> list[tuple[UserKey, UUID]]:
+        async def work(connection: AsyncConnection) -> list[tuple[UserKey, UUID]]:
+            rows = await connection.execute(
+                select(credential.c.realm, credential.c.username, credential.c.account_id)
+                .where(_after(after), credential.c.username.regexp_match(f"^[0-9]{{1,{DIGITS_MAX}}}$"))
+                .order_by(credential.c.realm, credential.c.username)
+                .limit(limit)
+            )
+            return [(UserKey(realm, username), account_id) for realm, username, account_id in rows]
+
+        return await self._database.transaction("users-of-digits", work)
+
+    async def accounts_of(self, users: Sequence[UserKey]) -> Mapping[UserKey, UUID]:
+        async def work(connection: AsyncConnection) -> dict[UserKey, UUID]:
+            rows = await connection.execute(
+                select(credential.c.realm, credential.c.username, credential.c.account_id).where(or_(*map(_is, users)))
+            )
+            return {UserKey(realm, username): account_id for realm, username, account_id in rows}
+
+        return await self._database.transaction("accounts-of", work)
+
     async def realm_of(self, account_id: str) -> str:
         async def work(connection: AsyncConnection) -> str | None:
             realm: str | None = await connection.scalar(select(account.c.realm).where(account.c.id == _id(account_id)))
@@ -189,10 +211,7 @@ class SqlCredentialStore:
                 select(credential.c.realm, credential.c.username, credential.c.sealed_ha1, credential.c.key_id)
                 .where(
                     credential.c.key_id != key_id,
-                    or_(
-                        credential.c.realm > after.realm,
-                        and_(credential.c.realm == after.realm, credential.c.username > after.username),
-                    ),
+                    _after(after),
                 )
                 .order_by(credential.c.realm, credential.c.username)
                 .limit(limit)
@@ -222,6 +241,14 @@ def _id(account_id: str) -> UUID:
     if parsed is None:
         raise NotFound("there is no such account", field="account_id")
     return parsed
+
+
+def _after(user: UserKey) -> Any:
+    """By realm and name."""
+    return or_(
+        credential.c.realm > user.realm,
+        and_(credential.c.realm == user.realm, credential.c.username > user.username),
+    )
 
 
 def _is(user: UserKey) -> Any:

@@ -44,7 +44,7 @@ class AuthServicer(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
     async def RemoveCredential(  # noqa: N802
         self, request: auth_pb2.RemoveCredentialRequest, context: Any
     ) -> auth_pb2.RemoveCredentialReply:
-        removed = await self._app.remove_credential(UserKey(request.realm, request.username))
+        removed = await self._app.remove_credential(UserKey(request.realm.lower(), request.username))
         return auth_pb2.RemoveCredentialReply(removed=removed)
 
     def _verify(self, request: auth_pb2.VerifyRequest) -> auth_pb2.VerifyReply | Awaitable[auth_pb2.VerifyReply]:
@@ -66,16 +66,19 @@ class AuthServicer(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
         )
         verdict = self._app.verify_now(answer)
         if isinstance(verdict, AuthIdentity):
-            return self._reply(verdict, request.called)
-        return self._verify_later(answer, verdict, request.called)
+            return self._reply(verdict, request.called, request.called_realm)
+        return self._verify_later(answer, verdict, request)
 
-    async def _verify_later(self, answer: DigestAnswer, verdict: Reason | None, called: str) -> auth_pb2.VerifyReply:
-        return self._reply(await self._app.verify(answer, verdict), called)
+    async def _verify_later(
+        self, answer: DigestAnswer, verdict: Reason | None, request: auth_pb2.VerifyRequest
+    ) -> auth_pb2.VerifyReply:
+        return self._reply(await self._app.verify(answer, verdict), request.called, request.called_realm)
 
     def _verify_address(self, request: auth_pb2.VerifyAddressRequest) -> auth_pb2.VerifyReply:
-        return self._reply(self._app.verify_address(request.source_address, request.called), request.called)
+        verdict = self._app.verify_address(request.source_address, request.called)
+        return self._reply(verdict, request.called, request.called_realm)
 
-    def _reply(self, verdict: AuthIdentity | Reason, called: str) -> auth_pb2.VerifyReply:
+    def _reply(self, verdict: AuthIdentity | Reason, called: str, realm: str) -> auth_pb2.VerifyReply:
         if isinstance(verdict, Reason):
             return _REJECTIONS[verdict]
         reply = auth_pb2.VerifyReply(
@@ -88,6 +91,7 @@ class AuthServicer(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
                 trunk=verdict.trunk,
             )
         )
+        reply.identity.called_is_user = self._app.is_user(called, verdict.tech_prefix, realm)
         owner = self._app.owner_of(called, verdict.tech_prefix)
         if owner is not None:
             found = reply.identity.called_owner

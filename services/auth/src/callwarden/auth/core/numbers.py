@@ -1,6 +1,7 @@
 """Whose number is it: every number that an account owns, in 24 bytes each. `app` keeps it up to date.
 
-In: E.164 digits and account ids. Out: where numbers are kept (ports), which trunks an owner has (`trunks`).
+And which users have names that could be numbers. In: E.164 digits, names and account ids. Out: where they are kept
+(ports), which trunks an owner has (`trunks`).
 """
 
 from array import array
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from uuid import UUID
 
+from callwarden.auth.core.users import UserKey
 from callwarden.kernel.phone import DIGITS_MAX, E164, BadNumber, is_number
 
 NUMBERS_MAX: Final = 4_000_000  # 100 MB; more are left out, with an error in the log.
@@ -66,6 +68,43 @@ class NumberTable:
         if index == len(numbers.number) or numbers.number[index] != value:
             return None
         return UUID(int=numbers.high[index] * _HALF + numbers.low[index])
+
+
+class UserNameTable:
+    """The users whose names consist of digits, of one moment, and the changes since: as NumberTable, for each realm."""
+
+    __slots__ = ("_by_realm",)
+
+    def __init__(self) -> None:
+        self._by_realm: dict[str, NumberTable] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_realm.values()))
+
+    def append(self, rows: Iterable[tuple[UserKey, UUID]]) -> None:
+        """Takes in the next users, which come in the order of realm and name as text."""
+        for user, owner in rows:
+            self._by_realm.setdefault(user.realm, NumberTable()).append([(user.username, owner)])
+
+    def change(self, users: Iterable[UserKey], owners: Mapping[UserKey, UUID]) -> bool:
+        """As NumberTable.change."""
+        changes = [
+            self._by_realm.setdefault(user.realm, NumberTable()).change(
+                [user.username], {user.username: owners[user]} if user in owners else {}
+            )
+            for user in users
+        ]
+        return all(changes)
+
+    def owner(self, user: UserKey) -> UUID | None:
+        """The account that the user belongs to; None: there is no such user."""
+        table = self._by_realm.get(user.realm)
+        return None if table is None else table.owner(user.username)
+
+
+def is_digits(name: str) -> bool:
+    """Whether a user's name could be taken for a number, and a number for it."""
+    return len(name) <= DIGITS_MAX and name.isascii() and name.isdigit()
 
 
 def called_number(called: str, tech_prefix: str) -> str:

@@ -94,7 +94,7 @@ def is_free(price: Price) -> bool:
     if price.maximum_micros == 0:
         return True
     weekly = price.weekly
-    windows = price.windows if weekly is None else (*price.windows, weekly.peak, weekly.off_peak)
+    windows = price.windows if weekly is None else price.windows + weekly.kinds
     return not price.minimum_micros and all(
         not window.connect_fee_micros and all(not group.rate_micros for group in window.groups) for window in windows
     )

@@ -5,6 +5,8 @@ from functools import lru_cache
 from typing import Final
 from uuid import UUID, uuid5
 
+from callwarden.limits.networks import source_of
+
 ACCOUNT: Final = "account"
 RESELLER: Final = "reseller"
 REALM: Final = "realm"
@@ -14,6 +16,11 @@ CARRIER: Final = "carrier"
 OWNERS: Final = (ACCOUNT, RESELLER, REALM, SYSTEM, ADDRESS, CARRIER)
 
 _SCOPES: Final = UUID("b7a8d1a4-6f5e-4a53-9d2c-0a0b5e6a9f31")
+
+
+def address_scope(realm: str, address: str) -> UUID:
+    """The scope of a source address, of IPv6 its /64. By realm, since each realm has its own limits and period."""
+    return scope_of(ADDRESS, f"{realm} {source_of(address)}")
 
 
 @lru_cache(16_384)  # Realms, carriers and the addresses of the last minutes; 0.3 KB each.

@@ -41,6 +41,7 @@ class GrpcIdentities:
             source_address=question.source,
             registered=question.is_registered,
             called=question.called,
+            called_realm=question.called_realm,
         )
         return _answer(
             await self._pool.call(
@@ -49,7 +50,9 @@ class GrpcIdentities:
         )
 
     async def verify_source(self, question: VerifySource) -> CallerIdentity | Rejected:
-        request = auth_pb2.VerifyAddressRequest(source_address=question.source, called=question.called)
+        request = auth_pb2.VerifyAddressRequest(
+            source_address=question.source, called=question.called, called_realm=question.called_realm
+        )
         return _answer(
             await self._pool.call(
                 question.source,
@@ -73,6 +76,7 @@ def _answer(reply: auth_pb2.VerifyReply) -> CallerIdentity | Rejected:
             found.ttl_s,
             found.trunk,
             _owner(found.called_owner) if found.HasField("called_owner") else None,
+            found.called_is_user,
         )
     if reply.HasField("rejected"):
         return Rejected(reason_of(reply.rejected.reason))

@@ -32,6 +32,10 @@ class NewsNats:
         self._heard = heard
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def is_heard(self) -> bool:
+        return self._bus.connected
+
     def publish(self, news: CallNews) -> None:
         if len(self._tasks) >= TELLING_MAX:
             return
@@ -42,6 +46,7 @@ class NewsNats:
             from_caller=news.from_caller,
             address=address,
             edge=self._edge,
+            session_s=news.session_s,
         )
         task = asyncio.create_task(self._publish(message.SerializeToString()))
         self._tasks.add(task)
@@ -76,4 +81,4 @@ def _decode(news: events_pb2.CallNews) -> CallNews:
         if not isinstance(found, SocketAddress):
             raise ValueError("a side is never known by name")
         address = found
-    return CallNews(UUID(news.hold_id), NewsKind(news.kind), news.from_caller, address)
+    return CallNews(UUID(news.hold_id), NewsKind(news.kind), news.from_caller, address, news.session_s)

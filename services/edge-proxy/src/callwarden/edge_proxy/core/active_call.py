@@ -38,6 +38,7 @@ RECORD_AFTER_S = 3.0  # Most calls that are only tried are over by then, and cos
 RECORDS = Rate(per_second=200, burst=200)
 RECORD_MARGIN_S = 60.0
 ACK_TIMEOUT_S = 32.0  # RFC 3261 13.3.1.4: 64 × T1.
+REPEAT_S = 12.0  # Until its ACK comes the callee repeats its 2xx each T2 (4 s) at least; two may be lost.
 FORKS_MAX = 16  # Answers of one INVITE that are ended one by one; no proxy forks to more phones.
 
 
@@ -71,6 +72,7 @@ class ActiveCalls:
             self._end_fork(call, tag, response)
             return
         call.step(CallEvent.ANSWERED)
+        call.repeated_mono_s = context.mono_s
         if is_first:
             assert server is not None
             invite = server.request
@@ -163,20 +165,15 @@ class ActiveCalls:
 
     def _start_session(self, call: EdgeCall, response: Response) -> None:
         """How long the session lasts if nobody refreshes it (RFC 4028 7.2); no header: for ever."""
-        if "session-expires" not in response._keys:
-            call.session_s = 0
-            return
-        seconds, _, _ = (response.get("session-expires") or "").partition(";")
-        seconds = seconds.strip()
-        call.session_s = int(seconds) if seconds.isascii() and seconds.isdigit() and len(seconds) < 10 else 0
+        call.session_s = dialogs.session_s_of(response)
         call.session_ends_mono_s = self._context.mono_s + call.session_s
 
-    def refreshed(self, call: EdgeCall, response: Response) -> None:
-        """A 2xx to a re-INVITE or an UPDATE."""
+    def refreshed(self, call: EdgeCall, session_s: int) -> None:
+        """A 2xx to a re-INVITE or an UPDATE, here or at another edge."""
         if call.state not in TALKING:
             return
         before_s = call.session_s
-        self._start_session(call, response)
+        call.session_s, call.session_ends_mono_s = session_s, self._context.mono_s + session_s
         if call.session_s or before_s:
             self._set_alarm(call)
 
@@ -234,9 +231,16 @@ class ActiveCalls:
         if mono_s >= call.admitted_mono_s + call.rules.absolute_timeout_s:
             self.cut(call, "cut-absolute")
         elif not call.is_acknowledged and mono_s >= call.answered_mono_s + ACK_TIMEOUT_S:
-            self.cut(call, "cut-no-ack")
+            if self._heard_since(call.answered_mono_s) or mono_s - call.repeated_mono_s < REPEAT_S:
+                self.cut(call, "cut-no-ack")
+            else:
+                call.is_acknowledged = True  # another edge may have passed it on: the callee has stopped asking for it
+                self._set_alarm(call)
         elif call.session_s and mono_s >= call.session_ends_mono_s:
-            self.cut(call, "cut-session-expired")
+            if self._heard_since(call.session_ends_mono_s - call.session_s):
+                self.cut(call, "cut-session-expired")
+            else:
+                self.refreshed(call, call.session_s)  # maybe, by another edge; whether a side is gone probes find out
         elif mono_s >= self._cut_at_s(call):
             if call.granted_s >= call.max_s:
                 self.cut(call, "cut-duration")
@@ -250,6 +254,10 @@ class ActiveCalls:
             if call.rules.probe_s and mono_s >= call.probe_at_mono_s:
                 self._probe(call)
             self._set_alarm(call)
+
+    def _heard_since(self, since_s: float) -> bool:
+        """Whether other edges could be heard all the time since then."""
+        return self._context.apart_mono_s < since_s
 
     def _extend(self, call: EdgeCall, known_s: int | None = None) -> None:
         call.step_grant(GrantEvent.ASK)
@@ -326,6 +334,8 @@ class ActiveCalls:
             return
         if news.kind is NewsKind.ACKNOWLEDGED:
             call.is_acknowledged = True
+        elif news.kind is NewsKind.REFRESHED:
+            self.refreshed(call, news.session_s)
         elif news.kind is NewsKind.ENDED:
             why = "caller-bye" if news.from_caller else "callee-bye"
             self._end(call, CallEvent.HUNG_UP, why, self._context.mono_s)

@@ -111,6 +111,7 @@ class EdgeCall:
         "max_s",
         "probe_at_mono_s",
         "record_routes",
+        "repeated_mono_s",
         "rules",
         "server",
         "session_ends_mono_s",
@@ -169,6 +170,7 @@ class EdgeCall:
         self.max_s = 0
         self.answered_mono_s = 0.0
         self.answered_unix_s = 0.0
+        self.repeated_mono_s = 0.0  # when the callee last sent its 2xx, as it does until it has the ACK
         self.is_acknowledged = False  # the 2xx has its ACK
         self.is_elsewhere = False  # another edge watches the call; this is what its record says
         self.session_s = 0  # each refresh is good for that long (RFC 4028); 0: for ever

@@ -109,10 +109,10 @@ class CallSetup:
         if isinstance(found, Credentials):
             call = self._accept(request, source, found.realm)
             if call is not None:
-                called = callers.called_user(request, context.proxy)
+                called, realm = callers.called_user(request, context.proxy)
                 is_registered = self._locations.is_at_home(found.realm, found.user, source.host)
                 question = VerifyDigest(
-                    found, "INVITE", source.host, call.call_id, call.traceparent, called, is_registered
+                    found, "INVITE", source.host, call.call_id, call.traceparent, called, is_registered, realm
                 )
                 context.ask(question, AwaitingIdentity(call, found.user, source.port))
         elif found is CredentialsFault.NONE and self._may_be_trunk(source):
@@ -204,8 +204,8 @@ class CallSetup:
         context = self._context
         match self._sources.begin(source.host, (request, source), context.mono_s):
             case SourceStep.ASK:
-                called = callers.called_user(request, context.proxy)
-                question = VerifySource(source.host, called, request.call_id, context.new_traceparent())
+                called, realm = callers.called_user(request, context.proxy)
+                question = VerifySource(source.host, called, request.call_id, context.new_traceparent(), realm)
                 context.ask(question, AwaitingSource(request, source))
             case SourceStep.REFUSE:
                 self._challenge(request, source, stale=False)

@@ -58,12 +58,13 @@ def caller_number(request: Request, identity: CallerIdentity, username: str, pro
     return Refuse(Reason.CALLER_ID, "caller-id", text="From is neither the user nor a number of its account")
 
 
-def called_user(request: Request, proxy: ProxyIdentity) -> str:
-    """What auth is asked whose number it is; "": nothing that can be read, which `called_party` refuses."""
+def called_user(request: Request, proxy: ProxyIdentity) -> tuple[str, str]:
+    """What auth is asked whose number or name it is, and the realm; "": nothing that can be read, or a realm of others,
+    which `called_party` refuses."""
     try:
-        return _in_full(request.uri, proxy)[:DIALLED_MAX]
+        return _in_full(request.uri, proxy)[:DIALLED_MAX], proxy.realm_of(request.uri) or ""
     except (Malformed, BadNumber):
-        return ""
+        return "", ""
 
 
 def called_party(
@@ -74,7 +75,9 @@ def called_party(
         uri = request.uri
     except Malformed:
         return Refuse(Reason.MALFORMED, "called", text="the Request-URI can't be read")
-    return called_uri(uri, identity.tech_prefix, proxy, locations, unix_s, identity.called_owner)
+    return called_uri(
+        uri, identity.tech_prefix, proxy, locations, unix_s, identity.called_owner, is_user=identity.called_is_user
+    )
 
 
 def called_uri(
@@ -84,8 +87,10 @@ def called_uri(
     locations: Locations,
     unix_s: UnixS,
     owner: NumberOwner | None = None,
+    *,
+    is_user: bool = False,
 ) -> Called | Refuse:
-    """Whom a URI means: a number for a carrier, or a user of ours."""
+    """Whom a URI means: a number for a carrier, or a user of ours. `is_user`: its digits are a user's name."""
     try:
         user = _in_full(uri, proxy)
     except Malformed:
@@ -107,6 +112,9 @@ def called_uri(
     location = locations.find_user(realm, user, unix_s)
     if location is not None:
         return Called(location.username, dialled, local=True, targets=_phones([location], unix_s))
+    if is_user:
+        # A name of ours is local, as a number of ours is. With "+" it would have been a number.
+        return Refuse(Reason.NOT_REGISTERED, "called", text="no phone of this user of ours is registered")
     if not is_number(user):
         return Refuse(Reason.NOT_FOUND, "called", text="no such user is registered")
     try:

@@ -3,6 +3,7 @@
 In: no behaviour of its own beyond sending, asking and noting. Out: everything that decides.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -78,6 +79,7 @@ class Context:
         "_asked",
         "_decisions",
         "_waiting",
+        "apart_mono_s",
         "book",
         "carriers",
         "counters",
@@ -116,6 +118,7 @@ class Context:
         self.stats = EdgeStats()
         self.effects: list[object] = []
         self.draining = False
+        self.apart_mono_s = -math.inf  # when the other edges could last not be heard
         self.is_from_peer = False  # the request being worked on came from a trunk or carrier of ours
         self.source: SocketAddress | None = None  # of the datagram being worked on
         self.mono_s = MonoS(0.0)

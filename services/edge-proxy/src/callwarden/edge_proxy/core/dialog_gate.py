@@ -139,6 +139,15 @@ class DialogGate:
             call = call_of(answer, context.book.default, context.new_traceparent(), context.mono_s, context.unix_s)
             call.is_elsewhere = True
             self._speakers.reconcile(call, found)
+        if (
+            call is None
+            and isinstance(answer, Unanswered)
+            and not self._speakers.may_speak(found, None, arrival.source)
+        ):
+            # Only the record could tell whether it may speak from there: not to be known now isn't to be a stranger.
+            context.stats.unavailable += 1
+            self._answer(arrival, 503, [("Retry-After", str(OVERLOAD_RETRY_S))])
+            return
         if call is not None and not self._speakers.is_in(call, arrival.request, found):
             self._answer(arrival, self._judge(CookieFault.WRONG_TAG, arrival.source))
             return

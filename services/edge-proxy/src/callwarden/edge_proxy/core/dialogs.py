@@ -22,6 +22,15 @@ def skeleton(start: str, message: SipMessage) -> bytes:
     return "\r\n".join([start, *lines, "", ""]).encode()
 
 
+def session_s_of(response: Response) -> int:
+    """How long the session lasts if nobody refreshes it (RFC 4028 7.2), in seconds; 0: for ever."""
+    if "session-expires" not in response._keys:
+        return 0
+    seconds, _, _ = (response.get("session-expires") or "").partition(";")
+    seconds = seconds.strip()
+    return int(seconds) if seconds.isascii() and seconds.isdigit() and len(seconds) < 10 else 0
+
+
 def is_ours(uri: Uri) -> bool:
     """A Record-Route of an edge: only those have the parameter."""
     return PARAMETER in uri.params

@@ -110,7 +110,7 @@ class Edge:
         context.mono_s, context.unix_s, context.source = mono_s, unix_s, source
         stats.datagrams += 1
         host = source.host
-        drop = self.source_filter.judge_address(host, source.port, unix_s)
+        drop = self.source_filter.judge_address(host, source.port, mono_s)
         if drop is not None:
             if drop is Drop.BANNED:
                 stats.bans_dropped += 1
@@ -182,6 +182,10 @@ class Edge:
         """Go on with a call of an edge that died, or of this one before it was restarted."""
         self.context.mono_s, self.context.unix_s = mono_s, unix_s
         self._active_calls.adopt(record)
+
+    def apart(self, mono_s: MonoS) -> None:
+        """The other edges can't be heard now: what they would tell of a call isn't known."""
+        self.context.apart_mono_s = mono_s
 
     def heard(self, news: CallNews, mono_s: MonoS, unix_s: UnixS) -> None:
         """Another edge tells of a call that may be ours."""
@@ -291,7 +295,7 @@ class Edge:
     def _is_named(self, host: str) -> bool:
         """Whether we know who is there: a phone is registered, a trunk or carrier of ours, or we ourselves."""
         return (
-            self.locations.is_source(host)
+            self.locations.is_near(host)
             or self.sources.is_trunk(host)
             or host in self.context.carriers
             or host == self.context.proxy.endpoint.host
@@ -367,7 +371,7 @@ class Edge:
             and not self.source_filter.is_allowed(source.host)
         ):
             ban_s = rules.ban_s
-            self.source_filter.ban(source.host, None, context.unix_s + ban_s)
+            self.source_filter.ban(source.host, None, context.mono_s + ban_s)
             context.effects.append(ScannerSeen(source.host, "User-Agent of a known scanner", ban_s))
 
     def _malformed(self, error: Malformed, source: SocketAddress) -> None:

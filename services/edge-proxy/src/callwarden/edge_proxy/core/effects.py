@@ -34,6 +34,7 @@ class VerifyDigest(NamedTuple):
     """Of an INVITE: the called number or user."""
     is_registered: bool = False
     """A phone of this user is registered from there."""
+    called_realm: str = ""
 
 
 class VerifySource(NamedTuple):
@@ -43,6 +44,7 @@ class VerifySource(NamedTuple):
     called: str
     call_id: str
     traceparent: str
+    called_realm: str = ""
 
 
 class AdmitCall(NamedTuple):
@@ -112,6 +114,8 @@ class CallerIdentity(NamedTuple):
     ttl_s: int
     trunk: str = ""
     called_owner: NumberOwner | None = None
+    called_is_user: bool = False
+    """The called name consists of digits, and is that of a user of the realm that was called."""
 
     @property
     def is_trunk(self) -> bool:
@@ -255,16 +259,19 @@ class NewsKind(Enum):
     CANCELLED = "cancelled"
     ENDED = "ended"
     MOVED = "moved"
+    REFRESHED = "refreshed"
 
 
 @dataclass(frozen=True, slots=True)
 class CallNews:
-    """To be told to the other edges, one of which watches this call: by which side it ended, or where a leg is now."""
+    """To be told to the other edges, one of which watches this call: by which side it ended, where a leg is now, or for
+    how long the session was refreshed (RFC 4028; 0: for ever)."""
 
     hold_id: UUID
     kind: NewsKind
     from_caller: bool
     address: SocketAddress | None
+    session_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

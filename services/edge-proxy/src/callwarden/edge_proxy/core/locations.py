@@ -60,6 +60,7 @@ class Locations:
         self._by_key: dict[Key, Location] = {}
         self._by_account: dict[str, dict[Key, None]] = {}
         self._sources: dict[str, int] = {}  # address → bindings from there
+        self._places: dict[str, int] = {}  # the same by source: of IPv6 the /64
         self._endpoints: dict[SocketAddress, int] = {}
 
     def __len__(self) -> int:
@@ -77,6 +78,8 @@ class Locations:
         for binding in location.bindings:
             self._by_account.setdefault(binding.account_id, {})[location.key] = None
             self._sources[binding.received.host] = self._sources.get(binding.received.host, 0) + 1
+            place = source_of(binding.received.host)
+            self._places[place] = self._places.get(place, 0) + 1
             self._endpoints[binding.received] = self._endpoints.get(binding.received, 0) + 1
 
     def remove(self, key: Key) -> None:
@@ -89,6 +92,7 @@ class Locations:
             if not keys:
                 self._by_account.pop(binding.account_id, None)
             _discount(self._sources, binding.received.host)
+            _discount(self._places, source_of(binding.received.host))
             _discount(self._endpoints, binding.received)
 
     def find_user(self, realm: str, username: str, unix_s: UnixS) -> Location | None:
@@ -112,6 +116,10 @@ class Locations:
     def is_source(self, host: str) -> bool:
         """Whether some phone is registered from this address."""
         return host in self._sources
+
+    def is_near(self, host: str) -> bool:
+        """Whether some phone is registered from this source: what is counted as one (callwarden.limits.networks)."""
+        return source_of(host) in self._places
 
     def is_endpoint(self, address: SocketAddress) -> bool:
         """Whether some phone is registered from this address and port."""

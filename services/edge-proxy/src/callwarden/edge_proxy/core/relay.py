@@ -7,7 +7,7 @@ whether it may pass (`dialog_gate`), the call's clock (`active_call`).
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from callwarden.edge_proxy.core import forwarding
+from callwarden.edge_proxy.core import dialogs, forwarding
 from callwarden.edge_proxy.core.active_call import ActiveCalls
 from callwarden.edge_proxy.core.call import EdgeCall, EdgeCalls
 from callwarden.edge_proxy.core.context import Context
@@ -191,7 +191,10 @@ class Relay:
             self._follow(forwarded, call)
             if forwarded.method in _REFRESHING:
                 self._refresh(forwarded, call, response)
-                self._active_calls.refreshed(call, response)
+                self._active_calls.refreshed(call, dialogs.session_s_of(response))
+        elif 200 <= status < 300 and forwarded.method in _REFRESHING:
+            found, session_s = forwarded.cookie, dialogs.session_s_of(response)
+            context.effects.append(CallNews(found.hold_id, NewsKind.REFRESHED, found.from_caller, None, session_s))
         if not self._is_trusted(forwarded):
             forwarding.clean_identity(response)
         if forwarding.take_out_our_challenges(response, context.proxy.realms) and status in (401, 407):

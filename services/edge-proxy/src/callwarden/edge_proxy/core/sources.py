@@ -8,16 +8,19 @@ from typing import TypeVar
 
 from callwarden.kernel.clock import MonoS
 from callwarden.limits.bucket import Rate, TokenBucket
+from callwarden.limits.networks import source_of
 from callwarden.sip.address import SocketAddress
 from callwarden.sip.message import Request
 
 T = TypeVar("T")
 Waiting = tuple[Request, SocketAddress]
 
+STRANGERS_MAX = 16  # Of one IPv6 /64 in UNKNOWN_S: whoever has one address of it mostly has all.
 UNKNOWN_S = 10.0  # A new trunk may call that long after it was made known; an event forgets sooner.
 KNOWN_MAX = 20_000  # Addresses; spoofed ones push each other out.
 NAMES_MAX = 16  # Trunks of one address.
 WAITING_MAX = 2_000  # INVITEs of 3 KB that wait a millisecond; more are challenged at once.
+_NOBODY = (0.0, 0)
 # Questions about unknown addresses: a flood of spoofed ones must not reach auth.
 QUESTIONS = Rate(per_second=100, burst=200)
 
@@ -33,18 +36,24 @@ class SourceStep(Enum):
 class Sources:
     """Mutable: a cache."""
 
-    __slots__ = ("_asked", "_bucket", "_strangers", "_trunks", "_waiting")
+    __slots__ = ("_asked", "_bucket", "_crowds", "_strangers", "_trunks", "_waiting")
 
     def __init__(self) -> None:
         self._trunks: dict[str, tuple[str, ...]] = {}  # address → names, as tech prefixes tell several apart
         self._strangers: dict[str, float] = {}  # address → when to ask again
+        self._crowds: dict[str, tuple[float, int]] = {}  # IPv6 /64 → strangers there, counted until then
         self._asked: dict[str, list[Waiting]] = {}
         self._waiting = 0
         self._bucket = TokenBucket()
 
     def may_ask(self, host: str, mono_s: MonoS) -> bool:
         """Whether an INVITE without credentials from there may be a trunk's."""
-        return host in self._trunks or self._strangers.get(host, 0.0) <= mono_s
+        if host in self._trunks:
+            return True
+        if self._strangers.get(host, 0.0) > mono_s:
+            return False
+        until_s, strangers = self._crowds.get(source_of(host), _NOBODY) if ":" in host else _NOBODY
+        return strangers < STRANGERS_MAX or until_s <= mono_s
 
     def is_trunk(self, host: str) -> bool:
         """Whether auth has said that a trunk sends from there."""
@@ -63,6 +72,12 @@ class Sources:
         if not trunk:
             self._trunks.pop(host, None)
             _keep(self._strangers, host, mono_s + UNKNOWN_S)
+            if ":" in host:
+                place = source_of(host)
+                until_s, strangers = self._crowds.get(place, _NOBODY)
+                if until_s <= mono_s:
+                    until_s, strangers = mono_s + UNKNOWN_S, 0
+                _keep(self._crowds, place, (until_s, strangers + 1))
             return
         self._strangers.pop(host, None)
         names = self._trunks.get(host, ())
@@ -97,6 +112,7 @@ class Sources:
         """Trunks have changed."""
         self._trunks = {}
         self._strangers = {}
+        self._crowds = {}
 
 
 def _keep(cache: dict[str, T], host: str, value: T) -> None:

@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from callwarden.common.logs import get_logger
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError, Conflict, Exhausted, Invalid, NotFound
-from callwarden.kernel.tariff import Rounding, RoundingMethod
-from callwarden.rating.core.deck import DeckHead, DeckRow, Tariff
+from callwarden.rating.adapters.deck_rows import COLUMNS, head_from, head_values, is_marked, row_from, row_values
+from callwarden.rating.core.deck import DeckHead, DeckRow
 from callwarden.rating.core.routes import Carrier, RatingRoute, RouteRow
 from callwarden.schema.tables import account, deck, deck_row, route, trunk
 
@@ -30,20 +30,6 @@ PAGE_ROWS: Final = 1_000  # One round trip, 5 ms; quotes are answered between pa
 DELETED_ROWS: Final = 5_000  # In one transaction; CockroachDB prefers small ones.
 ROUTE_ROWS_MAX: Final = 20_000  # Each change reads all: 0.2 s.
 
-_COLUMNS: Final = (
-    deck_row.c.prefix,
-    deck_row.c.description,
-    deck_row.c.rate_micros,
-    deck_row.c.unit_s,
-    deck_row.c.connect_fee_micros,
-    deck_row.c.first_increment_s,
-    deck_row.c.next_increment_s,
-    deck_row.c.free_s,
-    deck_row.c.minimum_micros,
-    deck_row.c.off_peak_rate_micros,
-    deck_row.c.off_peak_connect_fee_micros,
-)
-
 
 class SqlDeckStore:
     """ports.DeckStore."""
@@ -54,17 +40,7 @@ class SqlDeckStore:
     async def heads(self) -> list[DeckHead]:
         async def work(connection: AsyncConnection) -> list[DeckHead]:
             rows = await connection.execute(select(deck).order_by(deck.c.name))
-            return [
-                DeckHead(
-                    row.name,
-                    row.currency,
-                    row.version,
-                    row.peak_hours,
-                    row.time_zone,
-                    Rounding(RoundingMethod(row.rounding_method), row.rounding_decimals),
-                )
-                for row in rows
-            ]
+            return [head_from(row) for row in rows]
 
         return await self._database.transaction("decks", work)
 
@@ -81,21 +57,27 @@ class SqlDeckStore:
     async def _page(self, name: str, version: int, after: str) -> list[DeckRow]:
         async def work(connection: AsyncConnection) -> list[DeckRow]:
             rows = await connection.execute(
-                select(*_COLUMNS)
+                select(*COLUMNS)
                 .where(deck_row.c.deck == name, deck_row.c.version == version, deck_row.c.prefix > after)
                 .order_by(deck_row.c.prefix)
                 .limit(PAGE_ROWS)
             )
-            return [DeckRow(prefix, description, Tariff(*rest)) for prefix, description, *rest in rows]
+            try:
+                return [row_from(row) for row in rows]
+            except ValueError as error:
+                raise Invalid(f"a stored row of {name} can't be charged: {error}") from error
 
         return await self._database.transaction("deck page", work)
 
     async def replace(self, head: DeckHead, pages: AsyncIterator[Sequence[DeckRow]]) -> int:
-        before, version = await self._begin(head.name, await anext(pages))
+        first = await anext(pages)
+        marked = bool(head.windows) or any(map(is_marked, first))
+        before, version = await self._begin(head.name, first)
         try:
             async for page in pages:
                 await self._insert(head.name, version, page)
-            await self._point(head, before, version)
+                marked = marked or any(map(is_marked, page))
+            await self._point(head, before, version, marked)
         except BaseException:
             with suppress(CallwardenError):
                 await self._delete(head.name, deck_row.c.version == version)
@@ -113,31 +95,23 @@ class SqlDeckStore:
             before = await connection.scalar(select(deck.c.version).where(deck.c.name == name))
             written = await connection.scalar(select(func.max(deck_row.c.version)).where(deck_row.c.deck == name))
             version = max(before or 0, written or 0) + 1
-            await connection.execute(insert(deck_row), _values(name, version, page))
+            await connection.execute(insert(deck_row), row_values(name, version, page))
             return before, version
 
         return await self._write("deck begin", work)
 
     async def _insert(self, name: str, version: int, page: Sequence[DeckRow]) -> None:
         async def work(connection: AsyncConnection) -> None:
-            await connection.execute(insert(deck_row), _values(name, version, page))
+            await connection.execute(insert(deck_row), row_values(name, version, page))
 
         await self._write("deck page write", work)
 
-    async def _point(self, head: DeckHead, before: int | None, version: int) -> None:
+    async def _point(self, head: DeckHead, before: int | None, version: int, marked: bool) -> None:
         async def work(connection: AsyncConnection) -> None:
             now = await connection.scalar(select(deck.c.version).where(deck.c.name == head.name).with_for_update())
             if now != before:
                 raise Conflict("another import of this deck came in between", field="name")
-            values = {
-                "currency": head.currency,
-                "version": version,
-                "peak_hours": head.peak_hours,
-                "time_zone": head.time_zone,
-                "rounding_method": head.rounding.method.value,
-                "rounding_decimals": head.rounding.decimals,
-                "updated_at": func.now(),
-            }
+            values = head_values(head, version, is_marked=marked) | {"updated_at": func.now()}
             await connection.execute(
                 insert(deck)
                 .values(name=head.name, **values)
@@ -230,24 +204,3 @@ class SqlDeckStore:
             return result.rowcount > 0
 
         return await self._database.transaction("delete route", work)
-
-
-def _values(name: str, version: int, rows: Sequence[DeckRow]) -> list[dict[str, Any]]:
-    return [
-        {
-            "deck": name,
-            "version": version,
-            "prefix": row.prefix,
-            "description": row.description,
-            "rate_micros": row.tariff.rate_micros,
-            "unit_s": row.tariff.unit_s,
-            "connect_fee_micros": row.tariff.connect_fee_micros,
-            "first_increment_s": row.tariff.first_increment_s,
-            "next_increment_s": row.tariff.next_increment_s,
-            "free_s": row.tariff.free_s,
-            "minimum_micros": row.tariff.minimum_micros,
-            "off_peak_rate_micros": row.tariff.off_peak_rate_micros,
-            "off_peak_connect_fee_micros": row.tariff.off_peak_connect_fee_micros,
-        }
-        for row in rows
-    ]

@@ -5,21 +5,16 @@ from typing import Any, Final
 
 from callwarden.api.rating.v1 import rating_pb2 as pb
 from callwarden.api.rating.v1 import rating_pb2_grpc
+from callwarden.common.prices import price_message, rounding_of
 from callwarden.common.rpc.stream import StreamServicer
 from callwarden.kernel.errors import Invalid
-from callwarden.kernel.tariff import BadPrice, Price, Rounding, RoundingMethod, Weekly, Window
+from callwarden.kernel.tariff import BadPrice, Price, Rounding, RoundingMethod
 from callwarden.kernel.verdict import Refuse
 from callwarden.rating.app.rating import Rating
 from callwarden.rating.core import quotes
-from callwarden.rating.core.deck import DeckHead, ImportedDeck
+from callwarden.rating.core.deck import DeckHead, DeckWindow, ImportedDeck
 from callwarden.rating.core.routes import RouteRow
 
-_METHOD_OF: Final = {
-    pb.Rounding.UP: RoundingMethod.UP,
-    pb.Rounding.MIDDLE: RoundingMethod.MIDDLE,
-    pb.Rounding.DOWN: RoundingMethod.DOWN,
-}
-_OF_METHOD: Final = {method: number for number, method in _METHOD_OF.items()}
 _PRICES_MAX: Final = 4_096  # As many as a deck caches.
 _DECIMALS_DEFAULT: Final = 6  # A request without rounding is exact.
 
@@ -84,6 +79,7 @@ class RatingServicer(StreamServicer, rating_pb2_grpc.RatingServiceServicer):
             request.peak_hours,
             request.time_zone or "UTC",
             _rounding(request),
+            tuple(DeckWindow(window.name, window.hours) for window in request.windows),
         )
         result = await self._app.import_deck(head, content)
         if isinstance(result, ImportedDeck):
@@ -166,7 +162,7 @@ class RatingServicer(StreamServicer, rating_pb2_grpc.RatingServiceServicer):
             return known[1]
         if len(self._price_messages) >= _PRICES_MAX:
             self._price_messages.clear()
-        message = _price(price)
+        message = price_message(price)
         self._price_messages[id(price)] = price, message
         return message
 
@@ -184,48 +180,9 @@ async def _contents(
 def _rounding(request: pb.ImportDeckRequest) -> Rounding:
     if not request.HasField("rounding"):
         return Rounding(RoundingMethod.UP, _DECIMALS_DEFAULT)
-    method = _METHOD_OF.get(request.rounding.method)
-    if method is None:
-        raise Invalid("must be up, middle or down", field="rounding.method")
     try:
-        return Rounding(method, request.rounding.decimals)
+        return rounding_of(request.rounding)
     except BadPrice as error:
         raise Invalid(error.reason, field=error.field) from error
-
-
-def _price(price: Price) -> pb.Price:
-    return pb.Price(
-        currency=price.currency,
-        windows=map(_window_message, price.windows),
-        free_s=price.free_s,
-        minimum_micros=price.minimum_micros,
-        rounding=pb.Rounding(method=_OF_METHOD[price.rounding.method], decimals=price.rounding.decimals),
-        weekly=_weekly_message(price.weekly) if price.weekly is not None else None,
-    )
-
-
-def _weekly_message(weekly: Weekly) -> pb.Weekly:
-    return pb.Weekly(
-        from_s=weekly.from_s,
-        peak_hours=weekly.peak_hours,
-        time_zone=weekly.time_zone,
-        peak=_window_message(weekly.peak),
-        off_peak=_window_message(weekly.off_peak),
-    )
-
-
-def _window_message(window: Window) -> pb.Window:
-    return pb.Window(
-        from_s=window.from_s,
-        connect_fee_micros=window.connect_fee_micros,
-        groups=[
-            pb.RateGroup(
-                start_s=group.start_s,
-                rate_micros=group.rate_micros,
-                unit_s=group.unit_s,
-                increment_s=group.increment_s,
-            )
-            for group in window.groups
-        ],
-        name=window.name,
-    )
+    except ValueError as error:
+        raise Invalid("must be up, middle or down", field="rounding.method") from error

@@ -35,6 +35,7 @@ class VerifyRequest(_message.Message):
     SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
     CALLED_FIELD_NUMBER: _builtins.int
     REGISTERED_FIELD_NUMBER: _builtins.int
+    CALLED_REALM_FIELD_NUMBER: _builtins.int
     username: _builtins.str
     """As sent: the user, or user@realm."""
     realm: _builtins.str
@@ -56,6 +57,8 @@ class VerifyRequest(_message.Message):
     """Of an INVITE: the called number or user, with any tech prefix; empty otherwise."""
     registered: _builtins.bool
     """A phone of this user is registered from there: its owner's, whatever others try."""
+    called_realm: _builtins.str
+    """The realm in which `called` is called."""
     def __init__(
         self,
         *,
@@ -72,10 +75,11 @@ class VerifyRequest(_message.Message):
         source_address: _builtins.str = ...,
         called: _builtins.str = ...,
         registered: _builtins.bool = ...,
+        called_realm: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "called", b"called", "cnonce", b"cnonce", "method", b"method", "nonce", b"nonce", "nonce_count", b"nonce_count", "qop", b"qop", "realm", b"realm", "registered", b"registered", "response", b"response", "source_address", b"source_address", "uri", b"uri", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "called", b"called", "called_realm", b"called_realm", "cnonce", b"cnonce", "method", b"method", "nonce", b"nonce", "nonce_count", b"nonce_count", "qop", b"qop", "realm", b"realm", "registered", b"registered", "response", b"response", "source_address", b"source_address", "uri", b"uri", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -87,18 +91,22 @@ class VerifyAddressRequest(_message.Message):
 
     SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
     CALLED_FIELD_NUMBER: _builtins.int
+    CALLED_REALM_FIELD_NUMBER: _builtins.int
     source_address: _builtins.str
     called: _builtins.str
     """The called number or user, of which a tech prefix may be the beginning."""
+    called_realm: _builtins.str
+    """The realm in which it is called."""
     def __init__(
         self,
         *,
         source_address: _builtins.str = ...,
         called: _builtins.str = ...,
+        called_realm: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["called", b"called", "source_address", b"source_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["called", b"called", "called_realm", b"called_realm", "source_address", b"source_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -141,6 +149,7 @@ class Identity(_message.Message):
     TTL_S_FIELD_NUMBER: _builtins.int
     TRUNK_FIELD_NUMBER: _builtins.int
     CALLED_OWNER_FIELD_NUMBER: _builtins.int
+    CALLED_IS_USER_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     account_type: _builtins.str
     """"enduser", "traffic-sender" or "carrier"."""
@@ -150,6 +159,8 @@ class Identity(_message.Message):
     """The answer holds for this long unless an account event says otherwise, in seconds."""
     trunk: _builtins.str
     """The trunk that sends from there; empty: known by a credential."""
+    called_is_user: _builtins.bool
+    """The called name (without the tech prefix) consists of digits, and is a user of called_realm."""
     @_builtins.property
     def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Numbers that the account owns and may show as its caller id; E.164 with "+"."""
@@ -168,10 +179,11 @@ class Identity(_message.Message):
         ttl_s: _builtins.int = ...,
         trunk: _builtins.str = ...,
         called_owner: Global___NumberOwner | None = ...,
+        called_is_user: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["called_owner", b"called_owner"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_type", b"account_type", "called_owner", b"called_owner", "numbers", b"numbers", "tech_prefix", b"tech_prefix", "trunk", b"trunk", "ttl_s", b"ttl_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_type", b"account_type", "called_is_user", b"called_is_user", "called_owner", b"called_owner", "numbers", b"numbers", "tech_prefix", b"tech_prefix", "trunk", b"trunk", "ttl_s", b"ttl_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

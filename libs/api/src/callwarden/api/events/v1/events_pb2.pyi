@@ -728,15 +728,18 @@ class CallNews(_message.Message):
     FROM_CALLER_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     EDGE_FIELD_NUMBER: _builtins.int
+    SESSION_S_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     kind: _builtins.str
-    """"acknowledged", "cancelled", "ended" or "moved"."""
+    """"acknowledged", "cancelled", "ended", "moved" or "refreshed"."""
     from_caller: _builtins.bool
     """The side that it is of."""
     address: _builtins.str
     """"host port", where the side is now."""
     edge: _builtins.str
     """Who tells."""
+    session_s: _builtins.int
+    """For how long the session was refreshed (RFC 4028); 0: for ever."""
     def __init__(
         self,
         *,
@@ -745,10 +748,11 @@ class CallNews(_message.Message):
         from_caller: _builtins.bool = ...,
         address: _builtins.str = ...,
         edge: _builtins.str = ...,
+        session_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "edge", b"edge", "from_caller", b"from_caller", "hold_id", b"hold_id", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "edge", b"edge", "from_caller", b"from_caller", "hold_id", b"hold_id", "kind", b"kind", "session_s", b"session_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

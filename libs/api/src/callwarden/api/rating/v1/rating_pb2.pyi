@@ -174,9 +174,15 @@ class Price(_message.Message):
     MINIMUM_MICROS_FIELD_NUMBER: _builtins.int
     ROUNDING_FIELD_NUMBER: _builtins.int
     WEEKLY_FIELD_NUMBER: _builtins.int
+    MAXIMUM_MICROS_FIELD_NUMBER: _builtins.int
+    CUTS_AT_MAXIMUM_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     free_s: _builtins.int
     minimum_micros: _builtins.int
+    maximum_micros: _builtins.int
+    """The most that a call costs; unset: there is no maximum."""
+    cuts_at_maximum: _builtins.bool
+    """The call ends before it costs more than the maximum; false: beyond it, it goes on for free."""
     @_builtins.property
     def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___Window]:
         """In order of time; the first holds from the start of the call."""
@@ -196,18 +202,22 @@ class Price(_message.Message):
         minimum_micros: _builtins.int = ...,
         rounding: Global___Rounding | None = ...,
         weekly: Global___Weekly | None = ...,
+        maximum_micros: _builtins.int | None = ...,
+        cuts_at_maximum: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rounding", b"rounding", "weekly", b"weekly"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum_micros", b"_maximum_micros", "maximum_micros", b"maximum_micros", "rounding", b"rounding", "weekly", b"weekly"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "free_s", b"free_s", "minimum_micros", b"minimum_micros", "rounding", b"rounding", "weekly", b"weekly", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum_micros", b"_maximum_micros", "currency", b"currency", "cuts_at_maximum", b"cuts_at_maximum", "free_s", b"free_s", "maximum_micros", b"maximum_micros", "minimum_micros", b"minimum_micros", "rounding", b"rounding", "weekly", b"weekly", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__maximum_micros: _TypeAlias = _typing.Literal["maximum_micros"]  # noqa: Y015
+    _WhichOneofArgType__maximum_micros: _TypeAlias = _typing.Literal["_maximum_micros", b"_maximum_micros"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__maximum_micros) -> _WhichOneofReturnType__maximum_micros | None: ...
 
 Global___Price: _TypeAlias = Price  # noqa: Y015
 
 @_typing.final
 class Weekly(_message.Message):
-    """How a price goes on after its windows, which cover a day: by peak hours, since a call may last a year."""
+    """How a price goes on after its windows, which cover a day: by hours of the week, since a call may last a year."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -216,18 +226,27 @@ class Weekly(_message.Message):
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     PEAK_FIELD_NUMBER: _builtins.int
     OFF_PEAK_FIELD_NUMBER: _builtins.int
+    PERIODS_FIELD_NUMBER: _builtins.int
     from_s: _builtins.int
     """Seconds since 1970 UTC; at or after the last window's from_s. Changes of price from then on are not among the windows."""
     peak_hours: _builtins.str
-    """Never empty. Such as "Mon-Fri 08:00-20:00"."""
+    """Such as "Mon-Fri 08:00-20:00"; empty, and `peak` unset, where there are several periods."""
     time_zone: _builtins.str
     """IANA name."""
     @_builtins.property
     def peak(self) -> Global___Window:
-        """from_s of both is 0."""
+        """from_s of all windows is 0."""
 
     @_builtins.property
-    def off_peak(self) -> Global___Window: ...
+    def off_peak(self) -> Global___Window:
+        """At all other hours."""
+
+    @_builtins.property
+    def periods(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeeklyPeriod]:
+        """In order of precedence; two or more. Instead of peak_hours and peak, so that a reader that doesn't know them refuses
+        the price.
+        """
+
     def __init__(
         self,
         *,
@@ -236,14 +255,39 @@ class Weekly(_message.Message):
         time_zone: _builtins.str = ...,
         peak: Global___Window | None = ...,
         off_peak: Global___Window | None = ...,
+        periods: _abc.Iterable[Global___WeeklyPeriod] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["off_peak", b"off_peak", "peak", b"peak"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_s", b"from_s", "off_peak", b"off_peak", "peak", b"peak", "peak_hours", b"peak_hours", "time_zone", b"time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_s", b"from_s", "off_peak", b"off_peak", "peak", b"peak", "peak_hours", b"peak_hours", "periods", b"periods", "time_zone", b"time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Weekly: _TypeAlias = Weekly  # noqa: Y015
+
+@_typing.final
+class WeeklyPeriod(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOURS_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    hours: _builtins.str
+    """Such as "Sat 09:00-13:00"; never empty."""
+    @_builtins.property
+    def window(self) -> Global___Window: ...
+    def __init__(
+        self,
+        *,
+        hours: _builtins.str = ...,
+        window: Global___Window | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hours", b"hours", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WeeklyPeriod: _TypeAlias = WeeklyPeriod  # noqa: Y015
 
 @_typing.final
 class Window(_message.Message):
@@ -257,7 +301,7 @@ class Window(_message.Message):
     """The window holds from this moment (seconds since 1970 UTC); 0 for the first."""
     connect_fee_micros: _builtins.int
     name: _builtins.str
-    """"peak", "off-peak" or empty."""
+    """"peak", "off-peak", the name of one of the deck's windows, "other", or empty."""
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___RateGroup]: ...
     def __init__(
@@ -397,6 +441,7 @@ class ImportDeckRequest(_message.Message):
     PEAK_HOURS_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     ROUNDING_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     currency: _builtins.str
     csv: _builtins.bytes
@@ -405,6 +450,12 @@ class ImportDeckRequest(_message.Message):
     time_zone: _builtins.str
     @_builtins.property
     def rounding(self) -> Global___Rounding: ...
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeckWindow]:
+        """Hours of the week with prices of their own, in columns such as "rate.saturday". Where they overlap, an earlier one
+        goes before a later one, and all before the peak hours. At most 8.
+        """
+
     def __init__(
         self,
         *,
@@ -414,14 +465,39 @@ class ImportDeckRequest(_message.Message):
         peak_hours: _builtins.str = ...,
         time_zone: _builtins.str = ...,
         rounding: Global___Rounding | None = ...,
+        windows: _abc.Iterable[Global___DeckWindow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rounding", b"rounding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["csv", b"csv", "currency", b"currency", "name", b"name", "peak_hours", b"peak_hours", "rounding", b"rounding", "time_zone", b"time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["csv", b"csv", "currency", b"currency", "name", b"name", "peak_hours", b"peak_hours", "rounding", b"rounding", "time_zone", b"time_zone", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportDeckRequest: _TypeAlias = ImportDeckRequest  # noqa: Y015
+
+@_typing.final
+class DeckWindow(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HOURS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """1 to 32 characters of [a-z0-9-]."""
+    hours: _builtins.str
+    """Such as "Sat 09:00-13:00", in the deck's time zone; never empty."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        hours: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hours", b"hours", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeckWindow: _TypeAlias = DeckWindow  # noqa: Y015
 
 @_typing.final
 class ImportDeckReply(_message.Message):

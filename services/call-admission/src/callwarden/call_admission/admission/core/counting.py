@@ -13,7 +13,16 @@ from callwarden.call_admission.admission.core.state import CounterKey, Loaded
 from callwarden.call_admission.model.account import Account, shards_of
 from callwarden.call_admission.model.calls import Hold, LimitScope, Quote, RouteCost
 from callwarden.call_admission.model.policy import AdmissionPolicy
-from callwarden.call_admission.model.scopes import ACCOUNT, ADDRESS, CARRIER, REALM, RESELLER, SYSTEM, scope_of
+from callwarden.call_admission.model.scopes import (
+    ACCOUNT,
+    ADDRESS,
+    CARRIER,
+    REALM,
+    RESELLER,
+    SYSTEM,
+    address_scope,
+    scope_of,
+)
 from callwarden.kernel.account import AccountType
 
 # Rows over which the calls of one realm, or of the whole system, are spread: so many processes don't collide there.
@@ -109,8 +118,7 @@ class Counting:
                 scopes.append(LimitScope(SYSTEM, scope_of(SYSTEM, ""), self._slot % WIDE_SHARDS))
             address, only = command.request.source_address, policy.address.account
             if ADDRESS in policy.owners and address and only in (None, account.name):
-                # By realm, since each realm has its own limits and period.
-                scopes.append(LimitScope(ADDRESS, scope_of(ADDRESS, f"{account.realm} {address}"), 0))
+                scopes.append(LimitScope(ADDRESS, address_scope(account.realm, address), 0))
         scopes += [LimitScope(CARRIER, scope_of(CARRIER, str(each)), 0) for each in carriers if each in limited]
         return tuple(scopes)
 

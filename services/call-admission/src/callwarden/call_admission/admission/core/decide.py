@@ -16,6 +16,7 @@ from callwarden.call_admission.admission.core.slices import (
     TalkSlice,
     cut_to_size,
     possible_answers,
+    talk_within_maximum,
 )
 from callwarden.call_admission.admission.core.snapshot import Snapshot
 from callwarden.call_admission.model.calls import CallRequest, ExtendRequest, Hold, Quote, Route, is_free
@@ -88,6 +89,12 @@ def decide(
     if asked.refusal is not None or price is None:
         return Evaluation(asked.refusal or _unpriced(), asked.results, (), asked.bounded, asked.warnings)
     bounds = asked.bounds
+    if price.cuts_at_maximum:
+        talk_s = talk_within_maximum(price, answers, bounds.talk_s_max)
+        if not talk_s:
+            return Evaluation(_too_dear(price), asked.results, (), asked.bounded, asked.warnings)
+        if talk_s < bounds.talk_s_max:
+            bounds.talk_s_max, asked.talk_rule = talk_s, _MAXIMUM
     part = cut_to_size(price, answers, 0, wanted_s, bounds)
     if part is None:  # the rules have each found room for the least talk time
         raise AssertionError("no talk time within bounds that the rules have let through")
@@ -149,6 +156,8 @@ _MODE_ENFORCE: Final = Mode.ENFORCE
 _MODE_OFF: Final = Mode.OFF
 _DURATION: Final = "duration"
 """The rule whose bound is the policy's and the hold's longest talk time."""
+_MAXIMUM: Final = "maximum"
+"""The price list's bound: a maximum price that cuts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +247,13 @@ def _cut_by(part: TalkSlice, wanted_s: int, asked: _Asked) -> str:
 def _no_route(rule: str) -> Refuse:
     """Each of several rules has left routes, but none has been left by all."""
     return Refuse(Reason.NO_ROUTE, rule, text="Every route is ruled out, one for this and another for that.")
+
+
+def _too_dear(price: Price) -> Refuse:
+    return Refuse(
+        Reason.DURATION, _MAXIMUM, "price", limit=price.maximum_micros or 0, window="call",
+        text="The first second costs more than the price list lets a call cost.",
+    )  # fmt: skip
 
 
 def _unpriced() -> Refuse:

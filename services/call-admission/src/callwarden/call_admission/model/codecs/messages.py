@@ -7,22 +7,14 @@ from typing import Final, Generic, TypeVar
 from callwarden.api.admission.v1 import admission_pb2
 from callwarden.api.rating.v1 import rating_pb2
 from callwarden.call_admission.model.calls import Decision, Route
-from callwarden.call_admission.model.days import zone
-from callwarden.kernel.hours import parse as parse_hours
-from callwarden.kernel.tariff import Price, RateGroup, Rounding, RoundingMethod, Weekly, Window
+from callwarden.common.prices import price_message, price_of
+from callwarden.kernel.tariff import Price
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 PRICES_CACHED: Final = 4_096  # A deck has some dozens of different tariffs; an entry is about 1 KB.
-
-_METHOD_OF: Final = {
-    RoundingMethod.UP: rating_pb2.Rounding.UP,
-    RoundingMethod.MIDDLE: rating_pb2.Rounding.MIDDLE,
-    RoundingMethod.DOWN: rating_pb2.Rounding.DOWN,
-}
-_METHODS: Final = {number: method for method, number in _METHOD_OF.items()}
 
 
 class LruCache(Generic[K, V]):
@@ -56,79 +48,18 @@ _PRICE_BYTES: "Final[LruCache[int, tuple[Price, bytes]]]" = LruCache(PRICES_CACH
 @lru_cache(PRICES_CACHED)
 def price_from(data: bytes) -> Price:
     """The price of a serialised rating.v1.Price. ValueError if it is none."""
-    message = rating_pb2.Price.FromString(data)
-    return Price(
-        currency=message.currency,
-        windows=tuple(map(_window, message.windows)),
-        free_s=message.free_s,
-        minimum_micros=message.minimum_micros,
-        rounding=Rounding(_METHODS[message.rounding.method], message.rounding.decimals),
-        weekly=_weekly(message.weekly) if message.HasField("weekly") else None,
-    )
-
-
-def _window(message: rating_pb2.Window) -> Window:
-    return Window(
-        message.from_s,
-        tuple(RateGroup(group.start_s, group.rate_micros, group.unit_s, group.increment_s) for group in message.groups),
-        message.connect_fee_micros,
-        message.name,
-    )
-
-
-def _weekly(message: rating_pb2.Weekly) -> Weekly:
-    hours = parse_hours(message.peak_hours, zone(message.time_zone))
-    if hours is None:
-        raise ValueError("a weekly price without peak hours")
-    return Weekly(
-        message.from_s, message.peak_hours, message.time_zone, _window(message.peak), _window(message.off_peak), hours
-    )
+    return price_of(rating_pb2.Price.FromString(data))
 
 
 def price_bytes(price: Price) -> bytes:
-    """The serialised rating.v1.Price. Rating quotes no maximum, so the message has none."""
+    """The serialised rating.v1.Price."""
     # By identity: prices come out of price_from's cache, and hashing one takes longer than all else here (5 µs).
     # What is remembered is kept alive by it, so that nothing else can have its id.
     known = _PRICE_BYTES.get(id(price))
     if known is None:
-        known = price, _price_bytes(price)
+        known = price, price_message(price).SerializeToString()
         _PRICE_BYTES.put(id(price), known)
     return known[1]
-
-
-def _price_bytes(price: Price) -> bytes:
-    if price.maximum_micros is not None:
-        raise ValueError("a price with a maximum can't be kept")
-    message = rating_pb2.Price(
-        currency=price.currency,
-        free_s=price.free_s,
-        minimum_micros=price.minimum_micros,
-        rounding=rating_pb2.Rounding(method=_METHOD_OF[price.rounding.method], decimals=price.rounding.decimals),
-    )
-    message.windows.extend(map(_window_message, price.windows))
-    if (weekly := price.weekly) is not None:
-        message.weekly.from_s = weekly.from_s
-        message.weekly.peak_hours, message.weekly.time_zone = weekly.peak_hours, weekly.time_zone
-        message.weekly.peak.CopyFrom(_window_message(weekly.peak))
-        message.weekly.off_peak.CopyFrom(_window_message(weekly.off_peak))
-    return message.SerializeToString()
-
-
-def _window_message(window: Window) -> rating_pb2.Window:
-    return rating_pb2.Window(
-        from_s=window.from_s,
-        connect_fee_micros=window.connect_fee_micros,
-        name=window.name,
-        groups=[
-            rating_pb2.RateGroup(
-                start_s=group.start_s,
-                rate_micros=group.rate_micros,
-                unit_s=group.unit_s,
-                increment_s=group.increment_s,
-            )
-            for group in window.groups
-        ],
-    )
 
 
 def refused_message(refuse: Refuse, sip_status: int) -> admission_pb2.Refused:

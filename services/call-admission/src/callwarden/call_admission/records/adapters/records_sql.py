@@ -33,7 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from callwarden.call_admission.model.calls import HoldStage
 from callwarden.call_admission.model.codecs.usage_bytes import grants_bytes, grants_from, usage_bytes, usage_from
 from callwarden.call_admission.model.days import day_of
-from callwarden.call_admission.model.scopes import ADDRESS, scope_of
+from callwarden.call_admission.model.scopes import address_scope
 from callwarden.call_admission.model.spans import day_spend, month_spend
 from callwarden.call_admission.model.usage import Usage
 from callwarden.call_admission.model.usage_shards import correct, correct_in_all, correct_period
@@ -336,7 +336,7 @@ async def _correct_reseller(connection: AsyncConnection, reseller_id: UUID, day:
 
 
 async def _correct_address(connection: AsyncConnection, realm: str, call: _Call, micros: int) -> None:
-    for row in await _counters(connection, scope_of(ADDRESS, f"{realm} {call.source_address}")):
+    for row in await _counters(connection, address_scope(realm, call.source_address)):
         usage = usage_from(row.usage)
         correct_period(usage, call.started_at.timestamp(), micros)
         await _write_counters(connection, [row], [usage], frozenset())
