@@ -34,11 +34,12 @@ from callwarden.call_admission.records.core.charges import (
     check_hold,
     is_to_be_known,
 )
-from callwarden.kernel.hours import parse as parse_hours
-from callwarden.kernel.tariff import Price, RateGroup, Rounding, RoundingMethod, Weekly, Window
+from callwarden.kernel.hours import parse_plan
+from callwarden.kernel.tariff import Price, RateGroup, Rounding, RoundingMethod, Weekly, WeeklyPeriod, Window
 from callwarden.schema.tables import cdr, hold, ledger_entry
 from callwarden.testing.clock import FakeClock
 
+WORKING = "Mon-Fri 08:00-20:00"
 ACCOUNT, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
 CALL = ChargedCall(
     hold_id=uuid.UUID(int=9), account_id=ACCOUNT, account="alice", call_id="call", currency="EUR", started_at_s=999.0,
@@ -229,9 +230,8 @@ def _weekly(unix_s: float) -> Price:
     """One whose windows change while the test's calls run."""
     low, high = (Window(0, (RateGroup(0, rate, 60, 7),), 1_000) for rate in (30_000, 90_001))
     now_s = int(unix_s)
-    hours = parse_hours("Mon-Fri 08:00-20:00", UTC)
-    assert hours is not None
-    weekly = Weekly(now_s + 200, "Mon-Fri 08:00-20:00", "UTC", high, low, hours)
+    plan = parse_plan([WORKING], UTC)
+    weekly = Weekly(now_s + 200, "UTC", (WeeklyPeriod(WORKING, high),), low, plan)
     windows = (low, replace(high, from_s=now_s - 20), replace(low, from_s=now_s + 30))
     return Price("EUR", windows, 3, 500, Rounding(RoundingMethod.MIDDLE, 4), weekly=weekly)
 
