@@ -114,6 +114,12 @@ def test_a_simulated_call_tells_what_it_would_get_cost_and_take() -> None:
         assert part in text
 
 
+def test_a_simulated_call_to_a_number_of_ours_names_its_owner() -> None:
+    reply = pb.SimulateCallReply(admitted=pb.Admitted(granted_s=60), number_owner="bob@example.org")
+    text = shown(limits.render_simulation("alice", "+4930777", reply))
+    assert "of bob@example.org: local" in text
+
+
 def test_a_simulated_refusal_ends_with_its_reason() -> None:
     reply = pb.SimulateCallReply(
         refused=pb.Refused(reason="lines"),

@@ -160,6 +160,7 @@ async def _accounts(database: Database) -> UUID:
     assert len([page async for page in accounts.pages(wanted)]) == 2
     for text in (f"{MARK}-alice", f"{MARK}-alice@{REALM}", str(alice)):
         assert await accounts.find(AccountRef.parse(text)) == alice
+    await accounts.owner_of(f"{DIGITS}2")
     await accounts.list("", 10, NOW_S, AccountFilter())
     await accounts.list(f"{MARK}-a@{REALM}", 10, NOW_S, wanted)
     await accounts.list(f"{MARK}-a", 10, NOW_S, wanted)

@@ -227,6 +227,13 @@ def test_no_secret_is_in_a_configmap_or_written_into_an_environment(case: str) -
         assert not re.search(r"://[^/\s]*:[^/\s]*@|BEGIN [A-Z ]*PRIVATE|password: *[^$\s]", json.dumps(each["data"]))
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_pods_do_not_carry_what_each_release_changes(case: str) -> None:
+    """Or an upgrade restarts servers that it doesn't touch."""
+    for name, pod in pods(rendered(case)):
+        assert not {"helm.sh/chart", "app.kubernetes.io/version"} & set(pod["metadata"]["labels"]), name
+
+
 @pytest.mark.setting("db-roles")
 @pytest.mark.parametrize("case", [case for case in CASES if case != "little"])
 def test_every_pod_is_under_a_policy_and_denied_all_else(case: str) -> None:

@@ -115,6 +115,25 @@ async def test_a_number_is_its_owners_from_the_moment_it_is_given_until_it_is_ta
             assert record.trunk == "carrier"
 
 
+async def test_a_user_whose_name_is_of_digits_is_local_from_the_moment_there_is_one(site: Sites) -> None:
+    async with called(site) as s:
+        assert (await s.call("4930444"))[0] == 200
+        assert s.site.carrier.incoming == 1
+        await s.site.operator.account("4930444")
+
+        async def is_local() -> bool:
+            return (await s.call("4930444"))[0] == 480
+
+        await eventually(is_local, what="auth knows the user")
+        before = s.site.carrier.incoming
+        assert (await s.call("+4930444"))[0] == 200
+        assert s.site.carrier.incoming == before + 1
+        async with Phones(s.site.system.sip_addresses[0]) as desks:
+            assert await desks.register("4930444", PASSWORD, DEFAULT_REALM) == 200
+            await s.rings(desks, "4930444")
+        assert s.site.carrier.incoming == before + 1
+
+
 async def test_a_number_whose_owner_is_away_is_480_and_costs_nothing(site: Sites) -> None:
     async with called(site) as s:
         await s.site.operator.account("bob", numbers=(BOBS,))

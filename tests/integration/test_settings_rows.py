@@ -22,7 +22,7 @@ from callwarden.common.rpc.client import unary
 from callwarden.kernel.errors import Invalid, NotFound
 from callwarden.local.system import LocalSystem
 from callwarden.testing.edges import Edges, TrackedCall
-from callwarden.testing.operator import OperatorClient
+from callwarden.testing.operator import DEFAULT_REALM, OperatorClient
 from callwarden.testing.servers import Servers, as_roles
 from callwarden.testing.waiting import eventually
 
@@ -340,6 +340,18 @@ async def test_a_simulated_call_gets_what_a_call_would_and_leaves_no_trace(desk:
     listed = await unary(desk.operator.accounts.ListDecisions, admission_pb2.ListDecisionsRequest(account=account))
     assert not listed.decisions
     assert (await desk.simulate(account, destination="bob", local=True)).held_micros == 0
+
+
+async def test_a_simulated_call_to_a_number_of_ours_is_local_as_a_call_would_be(desk: AdmissionSite) -> None:
+    account = await desk.open("caller")
+    await desk.operator.account("number-owner", numbers=("+4930777",))
+    reply = await desk.simulate(account, destination="4930777")
+    assert reply.number_owner == f"number-owner@{DEFAULT_REALM}"
+    assert reply.HasField("admitted")
+    assert (list(reply.admitted.routes), reply.held_micros, reply.prefix) == ([], 0, "")
+    other = await desk.simulate(account, destination="4930778")
+    assert other.number_owner == ""
+    assert [route.trunk for route in other.admitted.routes] == ["carrier"]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,42 @@ def test_what_is_ours_the_trunks_or_a_popular_numbers_speaks_against_nobody(stat
     assert not is_failure(status)
 
 
+def test_a_called_numbers_calls_are_told_apart_by_where_they_came_from_and_a_callers_are_not() -> None:
+    pending = Pending()
+    for source in ("192.0.2.7", "192.0.2.8", "192.0.2.7"):
+        pending.ended(ALICE, TARGET, CALLER, None, 404, fresh=False, source=source)
+    pending.attacked(ALICE, TARGET, "192.0.2.8")
+    assert {each.key: (each.tally.calls, each.tally.attacks) for each in pending.take({ALICE: REALM})} == {
+        StatsKey(ALICE, TARGET, False, "192.0.2.7"): (2, 0),
+        StatsKey(ALICE, TARGET, False, "192.0.2.8"): (1, 1),
+        StatsKey(ALICE, CALLER, True): (3, 0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("calls", "part"),
+    [
+        (10, NumberStats(10, 5, 4, 100_000, 3, 2, 1)),
+        (5, NumberStats(5, 2, 2, 50_000, 1, 1, 1)),
+        (0, NumberStats(attacks=1)),
+    ],
+)
+def test_a_part_of_the_calls_counts_for_its_share_rounded_down(calls: int, part: NumberStats) -> None:
+    assert NumberStats(10, 5, 4, 100_000, 3, 2, 1).part(calls) == part
+    assert NumberStats(attacks=1).part(0) == NumberStats(attacks=1)
+
+
 # ------------------------------------------------------------------ numbers that keep failing
+
+
+def test_an_account_counts_for_no_more_than_its_share_of_what_lists_a_number_for_all() -> None:
+    two = DynamicList(enabled=True, failures=39, period=600, listed=60, min_accounts=2, min_addresses=1)
+    stats = CallStats()
+    assert add(stats, count(NumberStats(failures=30)), dynamic=two) == []
+    assert add(stats, count(NumberStats(failures=19), account=BOB), dynamic=two) == [], "20 and 19"
+    (listed,) = add(stats, count(NumberStats(failures=1), account=BOB), dynamic=two)
+    assert listed.account_id is None
+    assert listed.evidence.startswith("40 failed calls within 600 s (limit 39), by 2 accounts")
 
 
 def test_a_number_that_fails_too_often_for_one_account_is_listed_for_it() -> None:

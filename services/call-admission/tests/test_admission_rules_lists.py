@@ -112,3 +112,11 @@ def test_a_number_that_is_listed_for_a_time_may_be_called_after_it(left_s: float
         Reason.DESTINATION, retry_after_s, f"dynamic +{BERLIN}"
     )  # fmt: skip
     assert "60 failed calls" in refuse.text
+
+
+def test_a_local_call_goes_by_no_trunk_whose_list_could_rule_it_out() -> None:
+    by_trunk = compiled("irsf", BERLIN, trunks=(ROUTE.trunk, OTHER.trunk))
+    assert refusal(ask(by_trunk)).window == f"irsf +{BERLIN}"
+    local = ask(by_trunk, local=True)
+    admission(local)
+    assert (result(local, "lists").refused, result(local, "lists").skipped) == (None, "")

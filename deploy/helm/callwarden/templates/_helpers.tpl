@@ -19,6 +19,12 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/part-of: callwarden
 {{- end -}}
 
+{{/* Labels of pods: nothing of a release, or each upgrade would restart pods that it doesn't change. Takes root and name. */}}
+{{- define "callwarden.pod-labels" -}}
+{{ include "callwarden.selector" . }}
+app.kubernetes.io/component: {{ .name }}
+{{- end -}}
+
 {{/* Labels of a service's objects. Takes root and name. */}}
 {{- define "callwarden.labels" -}}
 {{ include "callwarden.selector" . }}

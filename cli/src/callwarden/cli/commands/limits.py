@@ -178,6 +178,8 @@ def render_simulation(account: str, to: str, reply: "SimulateCallReply") -> "Ren
     head = Text.assemble(output.printable(f"A call from {account} to {to} would be "), verdict, ".")
     parts: list[RenderableType] = [output.Aligned([[head]])]
     facts: dict[str, str | Text] = {}
+    if reply.number_owner:
+        facts["number"] = f"of {reply.number_owner}: local, and 480 while it has no phone registered and no trunk"
     if is_admitted:
         admitted = reply.admitted
         first = output.duration(admitted.granted_s)

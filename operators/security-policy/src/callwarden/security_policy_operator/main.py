@@ -51,7 +51,7 @@ async def wire(settings: OperatorSettings, runtime: Runtime) -> None:
     metrics.register(runtime.metrics, operator, election)
     plurals = [*PLURALS.values(), BINDINGS, *(each.plural for each in resources)]
     runtime.spawn("acks", operator.policies.follow_acks())
-    runtime.spawn("watch", ResourceWatch(plurals, operator.changed).run())
+    runtime.spawn("watch", ResourceWatch(plurals, operator.changed, me).run())
     runtime.spawn("lead", election.run(operator.lead))
 
 

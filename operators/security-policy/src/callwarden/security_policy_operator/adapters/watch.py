@@ -21,10 +21,11 @@ _STOP_TIMEOUT_S: Final = 5.0
 
 
 class ResourceWatch:
-    """`await watch.run()` for ever; `changed` is called in the loop that runs it."""
+    """`await watch.run()` for ever; `changed` is called in the loop that runs it. `me` names this process."""
 
-    def __init__(self, plurals: Iterable[str], changed: Callable[[], None]) -> None:
+    def __init__(self, plurals: Iterable[str], changed: Callable[[], None], me: str) -> None:
         self._plurals = tuple(plurals)
+        self._me = me
         self._changed = changed
 
     async def run(self) -> None:
@@ -54,11 +55,19 @@ class ResourceWatch:
         settings.scanning.disabled = True  # our kinds exist before the operator does; it has no right to watch all CRDs
         settings.process.ultimate_exiting_timeout = None
 
+        # Or kopf asks for the user's name, which the user of a container need not have. Its type isn't public.
+        identity: Any = self._me
+
         def work() -> None:
             try:
                 asyncio.run(
                     kopf.operator(
-                        registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop
+                        registry=registry,
+                        settings=settings,
+                        standalone=True,
+                        clusterwide=True,
+                        stop_flag=stop,
+                        identity=identity,
                     )
                 )
             except Exception as error:  # the boundary of the thread: the waiting task ends, and with it the process

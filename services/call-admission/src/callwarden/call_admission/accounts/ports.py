@@ -45,6 +45,10 @@ class Accounts(Protocol):
         """The account's id. Raises NotFound; Conflict when several realms have one of that name."""
         ...
 
+    async def owner_of(self, number: str) -> UUID | None:
+        """The account that the number (E.164 digits) was given to."""
+        ...
+
     async def get(self, account_id: UUID, unix_s: UnixS) -> AccountView:
         """Raises NotFound."""
         ...

@@ -1574,11 +1574,14 @@ class SimulateCallReply(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
+    NUMBER_OWNER_FIELD_NUMBER: _builtins.int
     held_micros: _builtins.int
     """What admitted calls would hold at first."""
     currency: _builtins.str
     prefix: _builtins.str
     """The prefix that prices it; empty: none."""
+    number_owner: _builtins.str
+    """The account (name@realm) that the number was given to: the call stays local. Empty: none, or `local` was asked for."""
     @_builtins.property
     def admitted(self) -> Global___Admitted: ...
     @_builtins.property
@@ -1599,10 +1602,11 @@ class SimulateCallReply(_message.Message):
         currency: _builtins.str = ...,
         prefix: _builtins.str = ...,
         price: _rating_pb2.Price | None = ...,
+        number_owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "decision", b"decision", "price", b"price", "refused", b"refused", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "currency", b"currency", "decision", b"decision", "held_micros", b"held_micros", "prefix", b"prefix", "price", b"price", "refused", b"refused", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "currency", b"currency", "decision", b"decision", "held_micros", b"held_micros", "number_owner", b"number_owner", "prefix", b"prefix", "price", b"price", "refused", b"refused", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_verdict: _TypeAlias = _typing.Literal["admitted", "refused"]  # noqa: Y015
     _WhichOneofArgType_verdict: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015

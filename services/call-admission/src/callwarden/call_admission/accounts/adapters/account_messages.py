@@ -98,6 +98,7 @@ def simulated_message(found: Simulated) -> pb.SimulateCallReply:
     reply = pb.SimulateCallReply(
         decision=pb.Decision.FromString(decision_bytes(decision)),
         currency=found.currency,
+        number_owner=found.number_owner,
         prefix=quote.prefix if quote is not None else "",
         price=None if quote is None else rating_pb2.Price.FromString(price_bytes(quote.price)),
     )

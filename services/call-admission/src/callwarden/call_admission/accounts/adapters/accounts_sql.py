@@ -222,6 +222,11 @@ class SqlAccounts:
         account_id: UUID = found[0].id
         return account_id
 
+    async def owner_of(self, number: str) -> UUID | None:
+        query = select(account_number.c.account_id).where(account_number.c.number == number)
+        found = await fetch(self._database, "number-owner", query)
+        return found[0].account_id if found else None
+
     async def get(self, account_id: UUID, unix_s: UnixS) -> AccountView:
         async def work(connection: AsyncConnection) -> Sequence[AccountView]:
             return await _views(connection, select(account).where(account.c.id == account_id), unix_s)

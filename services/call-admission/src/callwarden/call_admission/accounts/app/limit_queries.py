@@ -17,7 +17,7 @@ from callwarden.call_admission.admission.core.rules import RULES, LimitUsage
 from callwarden.call_admission.model.calls import CallRequest, Decision, Quote, Route
 from callwarden.call_admission.model.sources import PolicySource
 from callwarden.kernel.account import AccountType
-from callwarden.kernel.clock import Clock
+from callwarden.kernel.clock import Clock, UnixS
 from callwarden.kernel.errors import Invalid
 from callwarden.kernel.verdict import Mode, Refuse
 
@@ -67,6 +67,8 @@ class Simulated:
     """None: a local call, or one that has no price."""
     routes: tuple[Route, ...]
     currency: str
+    number_owner: str = ""
+    """The account that the number was given to, as name@realm: the call is local. Empty: it is none's."""
 
 
 class LimitQueries:
@@ -111,9 +113,10 @@ class LimitQueries:
             trunk.name == call.trunk and trunk.account == account.name for trunk in await self._trunks.list()
         ):
             raise Invalid(f"{account.name} has no trunk {call.trunk}", field="trunk")
+        owner = "" if call.local else await self._owner_of(call.destination, unix_s)
         request = CallRequest(
             _NOBODY, "", account_id, call.destination, call.destination, call.caller_number, call.source_address, "",
-            call.local, at_s, trunk=call.trunk,
+            call.local or bool(owner), at_s, trunk=call.trunk,
         )  # fmt: skip
         decided, snapshot = await self._app.simulate(request)
         policy = self._policies.for_realm(snapshot.account.realm)
@@ -125,4 +128,12 @@ class LimitQueries:
             cut_by=decided.cut_by,
         )  # fmt: skip
         quote = snapshot.quote if isinstance(snapshot.quote, Quote) else None
-        return Simulated(verdict, decision, quote, decided.routes, account.currency)
+        return Simulated(verdict, decision, quote, decided.routes, account.currency, owner)
+
+    async def _owner_of(self, number: str, unix_s: UnixS) -> str:
+        """As edges learn it from auth: a number of ours never leaves to a carrier."""
+        owner_id = await self._accounts.owner_of(number)
+        if owner_id is None:
+            return ""
+        owner = (await self._accounts.get(owner_id, unix_s)).account
+        return f"{owner.name}@{owner.realm}"
