@@ -16,7 +16,7 @@ XDIST ?= auto
 .PHONY: help setup man demo recording up clean
 .PHONY: test test-long test-soak outages test-cluster test-unit apiserver
 .PHONY: check lint types layers layers-graph layers-graph-check proto proto-check crds crds-check fields fields-check
-.PHONY: format lock checkov chart-audit chart-docs sbom sbom-tools docs release bench mutants fuzz
+.PHONY: format lock checkov pjsua chart-audit chart-docs sbom sbom-tools docs release bench mutants fuzz
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -132,6 +132,8 @@ lock: setup ## Lock dependencies with hashes and without addresses
 	  --custom-compile-command "make lock" $(addprefix --no-emit-package ,$(NAMES)) \
 	  pyproject.toml --group dev -o requirements/dev.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" requirements/pjsua.in -o requirements/pjsua.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" requirements/checkov.in -o requirements/checkov.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" requirements/sbom.in -o requirements/sbom.txt
@@ -146,6 +148,12 @@ checkov: setup ## The environment that the chart's test by checkov needs
 
 chart-audit: checkov ## checkov over the rendered chart and the Dockerfile
 	CALLWARDEN_CHECKOV=$(abspath $(CHECKOV))/bin/checkov $(BIN)/pytest -q tests/chart/test_checkov.py
+
+# No wheel of it for every Python, and nothing of ours needs it but one test.
+PJSUA := $(VENV)-pjsua
+pjsua: setup ## The environment that the test with a pjsua phone needs
+	@test -x $(PJSUA)/bin/python || $(PYTHON) -m venv $(PJSUA)
+	@VIRTUAL_ENV=$(abspath $(PJSUA)) $(UV) pip install --quiet --require-hashes --only-binary :all: -r requirements/pjsua.txt
 
 # What looks at an image's packages is none of them.
 SBOM := $(VENV)-sbom

@@ -110,3 +110,8 @@ def test_a_request_with_a_name_in_latin_1_is_answered_with_it() -> None:
     assert isinstance(message, Request)
     assert message.to_bytes() == data
     assert b'From: "J\xfcrgen" <sip:alice@example.com>;tag=a' in build.response(message, 486).to_bytes()
+
+
+def test_a_name_without_quotes_may_be_a_mail_address() -> None:
+    message = parse(request().replace(b"From: ", b"From: alice@home "))
+    assert (message.from_.display, str(message.from_.uri)) == ("alice@home", "sip:alice@example.com")

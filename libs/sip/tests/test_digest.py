@@ -162,3 +162,19 @@ def test_keys_are_checked() -> None:
         NonceKeys({256: b"k" * 32}, current=256)
     with pytest.raises(ValueError):
         KEYS.issue(NOW_S, b"")
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize("between", [",", ", ,", " , , ", ",,,", ", ,\t, "])
+def test_commas_with_nothing_between_them_are_one(between: str) -> None:
+    text = between.join(['Digest username="bob"', 'realm="a,, b"', "nc=00000001"])
+    for value in (text, text + between.strip()):
+        assert digest.parse_fields(value) == {"username": "bob", "realm": "a,, b", "nc": "00000001"}
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize("gap", [" " * 60, "," * 60, ", " * 30])
+def test_no_gap_is_read_in_more_than_one_way(gap: str) -> None:
+    """Else the time to refuse it would grow with the power of how many there are."""
+    with pytest.raises(Malformed):
+        digest.parse_fields("Digest " + f",{gap}".join(f"a{number}=1" for number in range(20)) + ", ;")

@@ -36,6 +36,46 @@ def test_a_subscriber_shows_itself_or_a_number_of_its_own(shown: str, status: in
         assert question.caller_number == "+4930111"
 
 
+@pytest.mark.cases
+@pytest.mark.parametrize(
+    ("preferred", "status", "number"),
+    [
+        (None, 100, "+4930111"),
+        (f"<sip:alice@{REALM}>", 100, "+4930111"),
+        (f'"A" <sip:+4930112@{REALM}>, <tel:+4930112>', 100, "+4930112"),
+        ("<tel:+4930112>", 100, "+4930112"),
+        (f"<sip:bob@{REALM}>", 403, ""),
+        ("<sip:alice@example.org>", 403, ""),
+        ("<sip:alice@anonymous.invalid>", 403, ""),
+        ("<sip:@@>", 400, ""),
+    ],
+)
+def test_a_subscriber_may_be_anonymous_to_the_callee_and_is_known_here(
+    preferred: str | None, status: int, number: str
+) -> None:
+    world = EdgeWorld()
+    alice = world.registered("alice", "192.0.2.1", numbers=("+4930111", "+4930112"))
+    carrier = world.carrier()
+    first = alice.request(
+        "INVITE",
+        f"sip:{NUMBER}@{REALM}",
+        from_='"Anonymous" <sip:anonymous@anonymous.invalid>;tag=caller',
+        headers=[] if preferred is None else [("P-Preferred-Identity", preferred)],
+        body=SDP,
+    )
+    alice.send(first)
+    alice.send(alice.with_credentials(first, alice.response(407)))
+    alice.response(100)
+    if status != 100:
+        alice.response(status)
+        return
+    (question,) = [asked for asked in world.asked if isinstance(asked, AdmitCall)]
+    assert question.caller_number == number
+    invite = carrier.got("INVITE")
+    assert invite.from_.uri.host == "anonymous.invalid"
+    assert "p-preferred-identity" not in invite
+
+
 def test_a_subscriber_can_not_assert_an_identity() -> None:
     world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")

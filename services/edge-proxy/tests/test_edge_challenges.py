@@ -7,11 +7,13 @@ from callwarden.edge_proxy.core.effects import (
     AdmitCall,
     VerifyDigest,
 )
+from callwarden.kernel.verdict import Reason
 from callwarden.sip import build
 from callwarden.sip.digest import parse_challenge
 from callwarden.sip.message import Response
 
 NUMBER = "+49301234567"
+OLD = "baresip v1.0.0 (x86_64/linux)"
 
 
 def silent(agent: Agent) -> bool:
@@ -204,3 +206,67 @@ def test_a_wrong_password_is_asked_again_in_the_senders_realm_or_our_first(sende
     alice.response(100)
     for answer in (challenged, alice.response(407)):
         assert parse_challenge(answer.get_all("proxy-authenticate")[0]).realm == realm
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize("method", ["REGISTER", "INVITE"])
+def test_why_a_phone_of_another_algorithm_is_refused_is_explained(method: str) -> None:
+    world = EdgeWorld({"authentication": {"digest": {"algorithms": 1}}})
+    alice = world.user("alice", "192.0.2.1")
+    first = alice.request(method, f"sip:alice@{REALM}")
+    alice.send(first)
+    again = alice.with_credentials(first, alice.response(401 if method == "REGISTER" else 407))
+    world.apply({"authentication": {"digest": {"algorithms": 2}}})
+    alice.send(again)
+    (decided,) = world.decided
+    assert (decided.method, decided.refuse.reason, decided.refuse.rule) == (
+        method,
+        Reason.CREDENTIALS,
+        "digest-algorithm",
+    )
+    assert (
+        decided.refuse.text
+        == "the phone answers by another digest algorithm; the policy accepts SHA-256 or SHA-512-256"
+    )
+    (report,) = world.edge.counters.take_report(world.mono_s)
+    assert sum(sums.failures for *_, sums in report.endpoints) == 1
+
+
+@pytest.mark.cases
+@pytest.mark.parametrize(("agent", "algorithms", "notes"), [(OLD, 2, 1), (OLD, 1, 0), ("Linphone/5.1", 2, 0)])
+def test_a_phone_that_gives_up_at_the_challenge_is_explained(agent: str, algorithms: int, notes: int) -> None:
+    world = EdgeWorld({"authentication": {"digest": {"algorithms": algorithms}}})
+    alice = world.user("alice", "192.0.2.1")
+    request = alice.request("REGISTER", f"sip:{REALM}")
+    request.set("User-Agent", agent)
+    alice.send(request)
+    alice.response(401)
+    assert [decided.refuse.text for decided in world.decided] == [
+        "this kind of phone knows MD5 only; the policy accepts SHA-256 or SHA-512-256"
+    ] * notes
+
+
+def test_notes_of_such_phones_are_bounded_since_anybody_can_forge_them() -> None:
+    world = EdgeWorld({"authentication": {"digest": {"algorithms": 2}}})
+    alice = world.user("alice", "192.0.2.1")
+    for number in range(30):
+        request = alice.request("REGISTER", f"sip:{REALM}", call_id=f"forged-{number}")
+        request.set("User-Agent", OLD)
+        alice.send(request)
+    assert len(world.decided) == 10
+
+
+@pytest.mark.cases
+def test_of_several_answers_one_by_an_accepted_algorithm_is_taken() -> None:
+    """linphone answers all challenges of a response at once."""
+    world = EdgeWorld({"authentication": {"digest": {"algorithms": 2}}})
+    alice = world.user("alice", "192.0.2.1")
+    first = alice.request("REGISTER", f"sip:{REALM}", to=f"<sip:alice@{REALM}>")
+    alice.send(first)
+    again = alice.with_credentials(first, alice.response(401))
+    good = again.get("authorization") or ""
+    again.set("Authorization", good.replace("algorithm=SHA-256", "algorithm=MD5"))
+    again.add("Authorization", good)
+    alice.send(again)
+    alice.response(200)
+    assert not world.decided

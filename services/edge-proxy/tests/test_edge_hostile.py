@@ -15,32 +15,11 @@ from callwarden.edge_proxy.core.call_states import TALKING
 from callwarden.edge_proxy.core.effects import CallAdmitted
 from callwarden.sip import build
 from callwarden.sip.message import Request
+from callwarden.testing.hostile import BEHAVIOURS, Answer
 
 pytestmark = pytest.mark.cases
 
 NUMBER = "+49301234567"
-TIMER_F_S = 32.0
-
-# What it does with a request: the answers it gives, each after so many seconds and from its address or another one.
-Answer = tuple[int, float, bool]
-BEHAVIOURS: dict[str, tuple[Answer, ...]] = {
-    "accepts": ((200, 0, False),),
-    "knows nothing": ((481, 0, False),),
-    "times out": ((408, 0, False),),
-    "fails": ((500, 0, False),),
-    "is overloaded": ((503, 0, False),),
-    "declines": ((603, 0, False),),
-    "refuses": ((403, 0, False),),
-    "challenges": ((407, 0, False),),
-    "is silent": (),
-    "is late": ((200, TIMER_F_S + 1, False),),
-    "refuses late": ((481, TIMER_F_S - 1, False),),
-    "answers twice": ((200, 0, False), (200, 1, False)),
-    "changes its mind": ((481, 0, False), (200, 1, False)),
-    "answers from elsewhere": ((200, 0, True),),
-    "refuses from elsewhere": ((481, 0, True),),
-    "only rings": ((180, 0, False),),
-}
 
 
 class HostileScene:

@@ -151,7 +151,10 @@ def _explain_call(call_id: str, as_: Output, *, every: bool) -> None:
 
     reply = remote.speak(lambda system: remote.ask(system.accounts.Explain, pb.ExplainRequest(call_id=call_id)))
     if not reply.decisions and not reply.HasField("call"):
-        raise Failure(f"nothing is known about call {call_id}: `callwarden call list` shows the ids")
+        raise Failure(
+            f"nothing is known about call {call_id}: `callwarden call list` shows the ids; a phone that gives up when "
+            "it is asked for its password leaves none (one that knows MD5 only does, where the policy wants SHA-256)"
+        )
     decisions = output.plain(reply)["decisions"]
     output.emit(
         as_,

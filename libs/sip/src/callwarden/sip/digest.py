@@ -24,8 +24,11 @@ CREDENTIALS_MAX = 2048  # An Authorization with SHA-512-256 and a long nonce has
 FIELDS_MAX = 20  # RFC 7616 names eleven.
 
 _scheme_at = re.compile(r"[Dd][Ii][Gg][Ee][Ss][Tt][ \t]+").match
-_FIELD = r"[ \t]*({token})[ \t]*=[ \t]*(?:\"([^\"\\]*(?:\\.[^\"\\]*)*)\"|([^\",\s]+))[ \t]*(?:,|$)".replace(
-    "{token}", TOKEN
+# Commas with nothing between them are one (RFC 9110 5.6.1). Possessive, for there is one way to read them.
+_FIELD = (
+    r"[ \t]*({token})[ \t]*=[ \t]*(?:\"([^\"\\]*(?:\\.[^\"\\]*)*)\"|([^\",\s]+))[ \t]*(?:,(?:[ \t]*+,)*+|$)".replace(
+        "{token}", TOKEN
+    )
 )
 _fields = re.compile(_FIELD, re.DOTALL).findall
 # Asked first: in text that is no list of fields findall would look for one from every place.

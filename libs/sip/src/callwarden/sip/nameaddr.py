@@ -23,9 +23,9 @@ from callwarden.sip.grammar import (
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.uri import Uri, parse_uri
 
-# Without quotes only tokens are legal; phones send umlauts, dots and brackets as well.  What would end the name for
-# another reader stays refused.
-_is_display = re.compile(r"[^\"<>,;:@\\]*").fullmatch
+# Without quotes only tokens are legal; phones send umlauts, dots, brackets and mail addresses as well.  What would end
+# the name for another reader stays refused.
+_is_display = re.compile(r"[^\"<>,;:\\]*").fullmatch
 
 
 class NameAddr(NamedTuple):

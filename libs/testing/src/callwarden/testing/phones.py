@@ -234,15 +234,15 @@ class Phones:
         uri = request.routes[0].uri
         return uri.host, uri.port or 5060
 
-    async def _send(self, request: Request) -> Response:
-        """Sends until a final response comes, as RFC 3261 17.1 says; TimeoutError after 64 × T1."""
+    async def _send(self, request: Request, to: tuple[str, int] | None = None) -> Response:
+        """Sends, to the proxy by default, until a final response comes (RFC 3261 17.1); TimeoutError after 64 × T1."""
         key = (request.via.params["branch"] or "", request.method)
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._pending[key] = future
         data, wait_s, left_s = request.to_bytes(), T1_S, 64 * T1_S
         try:
             while left_s > 0:
-                for proxy in (self._next_hop(request), *(self._doubled if request.method == "INVITE" else ())):
+                for proxy in (to or self._next_hop(request), *(self._doubled if request.method == "INVITE" else ())):
                     self._transport.sendto(data, proxy)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):

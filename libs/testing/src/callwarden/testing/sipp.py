@@ -115,6 +115,24 @@ async def run(
     )
 
 
+async def registers(
+    remote: str, *, folder: Path, local_port: int, user: str, password: str, realm: str, timeout_s: float = 30
+) -> bool:
+    """Whether a phone that SIPp plays gets a 200 to its REGISTER."""
+    arguments = _arguments("registration.xml", folder, "127.0.0.1", local_port, timeout_s)
+    arguments += ["-m", "1", "-s", user, "-au", user, "-ap", password, "-key", "realm", realm]
+    process = await asyncio.create_subprocess_exec(
+        *("sipp", *arguments, remote), cwd=folder, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(timeout_s + 15):
+            return await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 class Answerer:
     """A SIPp that answers calls until it is left: a carrier's switch. Use as `async with`."""
 

@@ -118,17 +118,14 @@ class CallSetup:
         elif found is CredentialsFault.NONE and self._may_be_trunk(source):
             self._ask_source(request, source)
         else:
-            if found is CredentialsFault.WRONG:
-                context.counters.failed(source.host, source.port, "", context.mono_s)
-            elif found is CredentialsFault.UNREADABLE:
-                context.counters.wrong(source.host, context.mono_s)
+            self._challenger.count(found, context, request, rules, source)
             self._challenge(request, source, stale=found is CredentialsFault.STALE)
 
     def _challenge(self, request: Request, source: SocketAddress, *, stale: bool) -> None:
         context = self._context
         context.stats.challenges += 1
         context.counters.challenged(source.host, source.port, "", context.mono_s)
-        realm = context.proxy.realm_of(request.from_.uri) or context.proxy.realms[0]
+        realm = self._realm(request)
         rules = context.book.for_realm(realm)
         headers = self._challenger.headers(
             "Proxy-Authenticate", realm, rules, request, source.host, context.unix_s, stale=stale
@@ -179,7 +176,13 @@ class CallSetup:
                 # Asked again, as RFC 3261 22.1 has it; the guess is counted.
                 refuse = Refuse(answer.reason, "credentials", text="wrong credentials")
                 headers = self._challenger.headers(
-                    "Proxy-Authenticate", self._realm(call), call.rules, call.request, host, context.unix_s, stale=False
+                    "Proxy-Authenticate",
+                    self._realm(call.request),
+                    call.rules,
+                    call.request,
+                    host,
+                    context.unix_s,
+                    stale=False,
                 )
                 self._failures.refuse(call, refuse, _PASSED_AUTH[:-1], headers=headers)
             else:
@@ -187,9 +190,10 @@ class CallSetup:
         else:
             self._failures.refuse(call, unavailable("auth", overloaded=answer.overloaded), _PASSED_AUTH[:-1])
 
-    def _realm(self, call: EdgeCall) -> str:
+    def _realm(self, request: Request) -> str:
+        """The caller's; an anonymous one's is that of whom it calls."""
         proxy = self._context.proxy
-        return proxy.realm_of(call.request.from_.uri) or proxy.realms[0]
+        return proxy.realm_of(request.from_.uri) or proxy.realm_of(request.uri) or proxy.realms[0]
 
     # Trunks, known by their address.
 

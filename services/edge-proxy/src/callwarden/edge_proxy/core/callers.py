@@ -15,10 +15,13 @@ from callwarden.kernel.clock import UnixS
 from callwarden.kernel.phone import E164, BadNumber, is_number
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip.address import Endpoint
+from callwarden.sip.grammar import split_list
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request
+from callwarden.sip.nameaddr import parse_name_addr
 from callwarden.sip.uri import Uri
 
+ANONYMOUS_HOST = "anonymous.invalid"  # RFC 3323 4.1.1.3
 DIALLED_MAX = 64  # For the record; longer ones are no number and no name of ours.
 
 
@@ -37,10 +40,16 @@ def caller_number(request: Request, identity: CallerIdentity, username: str, pro
     """The number (or name) that the caller shows, if it may.
 
     A subscriber's From must be in a domain of ours and name the user itself or a number of its account; a trunk shows
-    the numbers of its own customers.
+    the numbers of its own customers. Where From is anonymous, P-Preferred-Identity says it (RFC 3323 4.1.1.3, RFC 3325
+    6), or it is the user.
     """
     try:
         sender = request.from_.uri
+        if sender.host.lower() == ANONYMOUS_HOST and not identity.is_trunk:
+            preferred = request.get("p-preferred-identity")
+            if preferred is None:
+                return identity.numbers[0] if identity.numbers else username
+            sender = parse_name_addr(split_list(preferred)[0]).uri
         shown = _in_full(sender, proxy)
     except Malformed:
         return Refuse(Reason.MALFORMED, "caller-id", text="From can't be read")

@@ -7,8 +7,12 @@ nonces are signed (callwarden.sip.digest), counting (`counters`).
 from collections.abc import Callable
 from enum import Enum
 
+from callwarden.edge_proxy.core.context import Context
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.kernel.clock import UnixS
+from callwarden.kernel.verdict import Reason, Refuse
+from callwarden.limits.bucket import Rate, TokenBucket
+from callwarden.sip.address import SocketAddress
 from callwarden.sip.digest import Algorithm, Credentials, Freshness, NonceKeys, parse_credentials
 from callwarden.sip.malformed import Malformed
 from callwarden.sip.message import Request
@@ -17,6 +21,9 @@ from callwarden.sip.uri import parse_uri
 _SALT_BYTES = 5
 # They give up at any challenge that isn't MD5, wherever it stands (libre before 2.0; Debian 12 has baresip 1.0.0).
 _MD5_AGENTS = ("baresip v0.", "baresip v1.")
+# Notes of phones that can't answer our challenge: a User-Agent comes in packets that anybody can forge.
+_NOTES = Rate(per_second=1, burst=10)
+_PASSED = ("banned", "rate", "scanner")
 USES_MAX = 65_536  # In each of two generations; at 500 calls/s and a nonce life of 300 s the last 130 s at least.
 
 
@@ -27,6 +34,7 @@ class CredentialsFault(Enum):
     STALE = "stale"  # an old nonce, one of another address, one used before: ask again, counts as nothing
     UNREADABLE = "unreadable"  # not Digest, or not what it should be: a wrong message
     WRONG = "wrong"  # a fresh nonce of ours in credentials that can't be right
+    ALGORITHM = "algorithm"  # a fresh nonce of ours, hashed by an algorithm that policy doesn't accept: wrong, too
 
 
 class Challenger:
@@ -38,13 +46,14 @@ class Challenger:
         self._realms = realms
         self._random_bytes = random_bytes
         self._uses = Uses()
+        self._notes = TokenBucket()
 
     def headers(
         self, name: str, realm: str, rules: Rules, request: Request, host: str, unix_s: UnixS, *, stale: bool
     ) -> list[tuple[str, str]]:
         """The challenges as headers called `name` (WWW-Authenticate or Proxy-Authenticate), in policy's order. 8 µs."""
         offered = rules.offered
-        if len(offered) > 1 and (request.get("user-agent") or "").startswith(_MD5_AGENTS):
+        if len(offered) > 1 and _knows_md5_only(request):
             offered = (Algorithm.MD5,)
         # Bound to the address: a nonce seen on the wire is worth nothing elsewhere, and a client that
         # answers a challenge has shown that packets reach it there.
@@ -70,9 +79,45 @@ class Challenger:
                 if 'nonce=""' not in value:
                     fault = CredentialsFault.UNREADABLE
                 continue
-            if credentials.realm in self._realms:  # others are for another proxy on the way (RFC 3261 22.3)
-                return self._examine(credentials, request, rules, host, unix_s)
+            if credentials.realm not in self._realms:  # for another proxy on the way (RFC 3261 22.3)
+                continue
+            judged = self._examine(credentials, request, rules, host, unix_s)
+            if judged is not CredentialsFault.ALGORITHM:
+                return judged
+            fault = judged  # linphone answers all challenges at once: another of its answers may do
         return fault
+
+    def count(
+        self, fault: CredentialsFault, context: Context, request: Request, rules: Rules, source: SocketAddress
+    ) -> None:
+        """Counts what isn't worth a question to auth, and notes for `callwarden explain` why a phone that is too old
+        for the policy can't get in: to its owner it looks like a wrong password."""
+        accepted = " or ".join(sorted(rules.accepted))
+        text = ""
+        match fault:
+            case CredentialsFault.ALGORITHM:
+                context.counters.failed(source.host, source.port, "", context.mono_s)
+                text = f"the phone answers by another digest algorithm; the policy accepts {accepted}"
+            case CredentialsFault.WRONG:
+                context.counters.failed(source.host, source.port, "", context.mono_s)
+            case CredentialsFault.UNREADABLE:
+                context.counters.wrong(source.host, context.mono_s)
+            case CredentialsFault.NONE if Algorithm.MD5 not in rules.accepted and _knows_md5_only(request):
+                # It gives up at this challenge: nothing else will come.
+                if not self._notes.take(_NOTES, context.mono_s):
+                    text = f"this kind of phone knows MD5 only; the policy accepts {accepted}"
+            case _:
+                pass
+        if text:
+            context.note_refusal(
+                Refuse(Reason.CREDENTIALS, "digest-algorithm", text=text),
+                request_method=request.method,
+                call_id=request.call_id,
+                traceparent=context.new_traceparent(),
+                source=source.host,
+                passed=_PASSED,
+                rules=rules,
+            )
 
     def is_authentic(self, request: Request, rules: Rules, host: str, unix_s: UnixS) -> bool:
         """Whether the request carries a fresh nonce that we gave to this address: it was not sent in its name."""
@@ -91,7 +136,9 @@ class Challenger:
     ) -> Credentials | CredentialsFault:
         if self._keys.check(credentials.nonce, unix_s, rules.nonce_lifetime_s, host) is not Freshness.FRESH:
             return CredentialsFault.STALE
-        if credentials.algorithm not in rules.accepted or not _is_for(credentials.uri, request):
+        if credentials.algorithm not in rules.accepted:
+            return CredentialsFault.ALGORITHM
+        if not _is_for(credentials.uri, request):
             return CredentialsFault.WRONG
         if not self._uses.is_first(credentials.nonce, credentials.nc, unix_s, rules.nonce_lifetime_s):
             return CredentialsFault.STALE
@@ -121,6 +168,10 @@ class Uses:
             return False
         self._new.add(use)
         return True
+
+
+def _knows_md5_only(request: Request) -> bool:
+    return (request.get("user-agent") or "").startswith(_MD5_AGENTS)
 
 
 def _is_for(uri: str, request: Request) -> bool:

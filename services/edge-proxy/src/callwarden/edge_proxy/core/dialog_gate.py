@@ -184,10 +184,7 @@ class DialogGate:
         else:
             given = self._challenger.examine(request, "proxy-authorization", call.rules, source.host, context.unix_s)
             if not isinstance(given, Credentials):
-                if given is CredentialsFault.WRONG:
-                    context.counters.failed(source.host, source.port, "", context.mono_s)
-                elif given is CredentialsFault.UNREADABLE:
-                    context.counters.wrong(source.host, context.mono_s)
+                self._challenger.count(given, context, request, call.rules, source)
                 self._challenge(arrival, stale=given is CredentialsFault.STALE)
             elif self._waits(arrival):
                 verify = VerifyDigest(given, request.method, source.host, request.call_id, call.traceparent)

@@ -55,10 +55,7 @@ class EdgeRegistration:
         rules = context.book.for_realm(realm)
         found = self._challenger.examine(request, "authorization", rules, source.host, context.unix_s)
         if not isinstance(found, Credentials):
-            if found is CredentialsFault.WRONG:
-                context.counters.failed(source.host, source.port, "", context.mono_s)
-            elif found is CredentialsFault.UNREADABLE:
-                context.counters.wrong(source.host, context.mono_s)
+            self._challenger.count(found, context, request, rules, source)
             headers = self._challenge(request, source, realm, stale=found is CredentialsFault.STALE)
             context.answer_stateless(request, source, 401, None, headers)
             return
