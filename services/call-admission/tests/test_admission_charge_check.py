@@ -34,6 +34,7 @@ from callwarden.call_admission.records.core.charges import (
     check_hold,
     is_to_be_known,
 )
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.hours import parse_plan
 from callwarden.kernel.tariff import Price, RateGroup, Rounding, RoundingMethod, Weekly, WeeklyPeriod, Window
 from callwarden.schema.tables import cdr, hold, ledger_entry
@@ -156,16 +157,16 @@ def test_an_entry_of_a_call_needs_its_record(is_first: bool, has_record: bool, f
 def test_a_hold_is_compared_with_what_became_of_its_call(
     changes: dict[str, Any], after_s: float, expected: list[str]
 ) -> None:
-    found = check_hold(replace(HOLD, **changes), HOLD.expires_at_s + after_s, 0.0)
+    found = check_hold(replace(HOLD, **changes), UnixS(HOLD.expires_at_s + after_s), 0.0)
     assert [finding.kind.value for finding in found] == expected
 
 
 def test_an_edge_must_know_a_call_after_a_while_and_as_long_as_its_hold_lasts() -> None:
-    assert not is_to_be_known(HOLD, 5.0 + KNOWN_AFTER_S)
-    assert is_to_be_known(HOLD, 6.0 + KNOWN_AFTER_S)
-    assert is_to_be_known(replace(HOLD, answered_at_s=None), 1.0 + KNOWN_AFTER_S)
-    assert not is_to_be_known(replace(HOLD, stage=HoldStage.LAPSED), 500.0)
-    assert not is_to_be_known(HOLD, HOLD.expires_at_s + KNOWN_AFTER_S)
+    assert not is_to_be_known(HOLD, UnixS(5.0 + KNOWN_AFTER_S))
+    assert is_to_be_known(HOLD, UnixS(6.0 + KNOWN_AFTER_S))
+    assert is_to_be_known(replace(HOLD, answered_at_s=None), UnixS(1.0 + KNOWN_AFTER_S))
+    assert not is_to_be_known(replace(HOLD, stage=HoldStage.LAPSED), UnixS(500.0))
+    assert not is_to_be_known(HOLD, UnixS(HOLD.expires_at_s + KNOWN_AFTER_S))
 
 
 # ------------------------------------------------------------------ on a database
@@ -226,13 +227,13 @@ async def test_what_ordinary_and_unordinary_calls_leave_is_right(site: Site, sha
     assert count.entries == 14, "of each call that cost something, and of two late ends"
 
 
-def _weekly(unix_s: float) -> Price:
+def _weekly(unix_s: UnixS) -> Price:
     """One whose windows change while the test's calls run."""
     low, high = (Window(0, (RateGroup(0, rate, 60, 7),), 1_000) for rate in (30_000, 90_001))
-    now_s = int(unix_s)
+    start_s = int(unix_s)
     plan = parse_plan([WORKING], UTC)
-    weekly = Weekly(now_s + 200, "UTC", (WeeklyPeriod(WORKING, high),), low, plan)
-    windows = (low, replace(high, from_s=now_s - 20), replace(low, from_s=now_s + 30))
+    weekly = Weekly(start_s + 200, "UTC", (WeeklyPeriod(WORKING, high),), low, plan)
+    windows = (low, replace(high, from_s=start_s - 20), replace(low, from_s=start_s + 30))
     return Price("EUR", windows, 3, 500, Rounding(RoundingMethod.MIDDLE, 4), weekly=weekly)
 
 

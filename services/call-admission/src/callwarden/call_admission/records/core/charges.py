@@ -14,6 +14,7 @@ from uuid import UUID
 
 from callwarden.call_admission.model.calls import HoldStage
 from callwarden.call_admission.model.settle import EXPIRED, charge_micros, talk_s
+from callwarden.kernel.clock import UnixS
 from callwarden.kernel.tariff import Price
 
 # A moment is stored to the microsecond: what was worked out of it before may have been on the other side of a second.
@@ -183,7 +184,7 @@ def check_entry(entry: BookedCharge, *, has_record: bool) -> Iterator[Finding]:
         )
 
 
-def check_hold(hold: OpenHold, unix_s: float, kept_since_s: float) -> Iterator[Finding]:
+def check_hold(hold: OpenHold, unix_s: UnixS, kept_since_s: float) -> Iterator[Finding]:
     """What is wrong with a hold. Records of calls that began before `kept_since_s` may have been deleted."""
     is_recorded = hold.recorded_as is not None
     if hold.stage is HoldStage.RECORDED:
@@ -199,7 +200,7 @@ def check_hold(hold: OpenHold, unix_s: float, kept_since_s: float) -> Iterator[F
             yield _of_hold(FindingKind.HOLD_STUCK, hold, f"{hold.stage.name.lower()}, expired long ago")
 
 
-def is_to_be_known(hold: OpenHold, unix_s: float) -> bool:
+def is_to_be_known(hold: OpenHold, unix_s: UnixS) -> bool:
     """Whether an edge must know the call of this hold by now."""
     since_s = hold.created_at_s if hold.answered_at_s is None else hold.answered_at_s
     return (
