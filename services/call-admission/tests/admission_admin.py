@@ -106,7 +106,7 @@ def administration_on(
 
 
 class EdgeCallList:
-    """Implements ports.EdgeCalls by a set of calls that no edge knows; None: the edges can't be asked."""
+    """Implements ports.CallsOfEdges by a set of calls that no edge knows; None: the edges can't be asked."""
 
     def __init__(self) -> None:
         self.missing: Set[UUID] | None = frozenset()

@@ -34,7 +34,7 @@ from callwarden.call_admission.model.calls import (
     Unclaimed,
 )
 from callwarden.call_admission.model.policy import AdmissionPolicies
-from callwarden.call_admission.records.core.charges import ChargeCount, Finding, FindingKind
+from callwarden.call_admission.records.core.charges import ChargeCount, ChargeFinding, FindingKind
 from callwarden.common.metrics import Metrics
 from callwarden.common.sql import Database, HotPool
 from callwarden.kernel.clock import UnixS
@@ -145,7 +145,7 @@ class Site:
 
     async def wrong_charges(
         self, account_id: UUID | None = None, since_s: float = 0.0, *, kept_days: int = 0
-    ) -> list[Finding]:
+    ) -> list[ChargeFinding]:
         """What the check of charges finds."""
         check = charge_check_on(self.database, self.clock, kept_days=kept_days)
         pages = [page async for page in check.check(account_id, since_s, ChargeCount())]

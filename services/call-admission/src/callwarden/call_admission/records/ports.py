@@ -70,7 +70,7 @@ class Charges(Protocol):
         ...
 
 
-class EdgeCalls(Protocol):
+class CallsOfEdges(Protocol):
     """What edges know of running calls."""
 
     async def unknown(self, holds: Sequence[OpenHold]) -> Set[UUID]:

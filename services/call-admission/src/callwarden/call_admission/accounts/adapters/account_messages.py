@@ -11,7 +11,7 @@ from callwarden.api.rating.v1 import rating_pb2
 from callwarden.call_admission.accounts.app.limit_queries import LimitShown, Simulated
 from callwarden.call_admission.accounts.core.views import AccountView, CallView
 from callwarden.call_admission.model.codecs.messages import decision_bytes, price_bytes, refused_message, route_message
-from callwarden.call_admission.records.core.charges import ChargeCount, Finding
+from callwarden.call_admission.records.core.charges import ChargeCount, ChargeFinding
 from callwarden.call_admission.records.core.corrections import Corrected
 from callwarden.kernel.account import FIELDS
 from callwarden.kernel.fields import DataField, FieldKind
@@ -117,7 +117,7 @@ def simulated_message(found: Simulated) -> pb.SimulateCallReply:
     return reply
 
 
-def finding_message(finding: Finding) -> pb.ChargeFinding:
+def finding_message(finding: ChargeFinding) -> pb.ChargeFinding:
     return pb.ChargeFinding(
         kind=finding.kind.value,
         hold_id=str(finding.hold_id),

@@ -12,7 +12,7 @@ from callwarden.call_admission.accounts.core.views import CallView, Explanation,
 from callwarden.call_admission.accounts.ports import Accounts, CallHistory
 from callwarden.call_admission.records.app.charge_check import ChargeCheck
 from callwarden.call_admission.records.core import records
-from callwarden.call_admission.records.core.charges import ChargeCount, Finding
+from callwarden.call_admission.records.core.charges import ChargeCount, ChargeFinding
 from callwarden.call_admission.records.core.corrections import Corrected
 from callwarden.call_admission.records.core.records import Decisions, LedgerEntries, RecordedDecision, RecordPlace
 from callwarden.call_admission.records.ports import Records
@@ -97,7 +97,7 @@ class RecordService:
 
     async def check_charges(
         self, ref: AccountRef | None, since_s: float, count: ChargeCount
-    ) -> AsyncIterator[Sequence[Finding]]:
+    ) -> AsyncIterator[Sequence[ChargeFinding]]:
         """What is wrong with calls that began or were charged since then, and with holds; `count` grows as it goes."""
         account_id = None if ref is None else await self._accounts.find(ref)
         async for findings in self._check.check(account_id, since_s, count):

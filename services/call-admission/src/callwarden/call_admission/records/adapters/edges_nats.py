@@ -1,5 +1,5 @@
 """Which calls edges know, by what they write down in NATS: a record of each answered call in KV `dialogs`, that they
-live in KV `members`. See ports.EdgeCalls.
+live in KV `members`. See ports.CallsOfEdges.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ ASKED_AT_ONCE: Final = 32
 
 
 class NatsEdgeCalls:
-    """Implements ports.EdgeCalls."""
+    """Implements ports.CallsOfEdges."""
 
     def __init__(self, dialogs: KeyValue, members: KeyValue) -> None:
         self._dialogs = dialogs

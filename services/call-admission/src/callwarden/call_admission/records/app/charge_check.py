@@ -2,7 +2,7 @@
 every hour.
 
 In: what is read, in which order, what was found last. Out: what is wrong (core.charges), reading (ports.Charges), what
-edges know (ports.EdgeCalls).
+edges know (ports.CallsOfEdges).
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from uuid import UUID
 from callwarden.call_admission.records.core.charges import (
     ChargeCount,
     ChargedCall,
-    Finding,
+    ChargeFinding,
     FindingKind,
     OpenHold,
     check_call,
@@ -22,7 +22,7 @@ from callwarden.call_admission.records.core.charges import (
     is_to_be_known,
     unknown_call,
 )
-from callwarden.call_admission.records.ports import Charges, EdgeCalls
+from callwarden.call_admission.records.ports import CallsOfEdges, Charges
 from callwarden.common.logs import get_logger
 from callwarden.kernel.clock import Clock
 from callwarden.kernel.errors import CallwardenError, Unavailable
@@ -37,7 +37,7 @@ class ChargeCheck:
     """`run` checks every `every_s`, what was charged in the `span_s` before. `kept_days`: of records; 0: for ever."""
 
     def __init__(
-        self, charges: Charges, edges: EdgeCalls, clock: Clock, rng: Callable[[], float], *, kept_days: int,
+        self, charges: Charges, edges: CallsOfEdges, clock: Clock, rng: Callable[[], float], *, kept_days: int,
         every_s: float, span_s: float,
     ) -> None:  # fmt: skip
         self._charges = charges
@@ -53,7 +53,7 @@ class ChargeCheck:
 
     async def check(
         self, account_id: UUID | None, since_s: float, count: ChargeCount
-    ) -> AsyncIterator[Sequence[Finding]]:
+    ) -> AsyncIterator[Sequence[ChargeFinding]]:
         """What is wrong, page by page, of calls that began or were charged since then, and of all holds; `count`
         grows as it goes. Raises Unavailable."""
         until_s = self._clock.unix_s()
@@ -77,7 +77,7 @@ class ChargeCheck:
             found += await self._unknown([hold for hold in holds if is_to_be_known(hold, unix_s)], count)
             yield _counted(count, found)
 
-    async def _unknown(self, holds: Sequence[OpenHold], count: ChargeCount) -> list[Finding]:
+    async def _unknown(self, holds: Sequence[OpenHold], count: ChargeCount) -> list[ChargeFinding]:
         if not holds:
             return []
         try:
@@ -118,14 +118,14 @@ class ChargeCheck:
         log.info("charges.checked", records=count.records, entries=count.entries, found=count.found.total())
 
 
-def _checked(call: ChargedCall, count: ChargeCount) -> Iterable[Finding]:
+def _checked(call: ChargedCall, count: ChargeCount) -> Iterable[ChargeFinding]:
     count.records += 1
     count.unpriced += call.price is None
     count.uncharged += call.uncharged_micros > 0
     return check_call(call)
 
 
-def _counted(count: ChargeCount, findings: Iterable[Finding]) -> Sequence[Finding]:
+def _counted(count: ChargeCount, findings: Iterable[ChargeFinding]) -> Sequence[ChargeFinding]:
     found = list(findings)
     count.found.update(finding.kind for finding in found)
     return found

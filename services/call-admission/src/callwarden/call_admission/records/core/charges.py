@@ -50,7 +50,7 @@ class FindingKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ChargeFinding:
     """One thing that is wrong with one call."""
 
     kind: FindingKind
@@ -138,11 +138,11 @@ class ChargeCount:
     found: Counter[FindingKind] = field(default_factory=Counter)
 
 
-def check_call(call: ChargedCall) -> Iterator[Finding]:
+def check_call(call: ChargedCall) -> Iterator[ChargeFinding]:
     """What is wrong with a record. Without its price, only what the ledger says."""
 
-    def finding(kind: FindingKind, expected_micros: int, found_micros: int, note: str = "") -> Finding:
-        return Finding(
+    def finding(kind: FindingKind, expected_micros: int, found_micros: int, note: str = "") -> ChargeFinding:
+        return ChargeFinding(
             kind, call.hold_id, call.call_id, call.account, call.currency, expected_micros, found_micros, note
         )
 
@@ -176,15 +176,15 @@ def _talked_s(call: ChargedCall, nearby_s: float) -> int:
     return 0 if call.answered_at_s is None else talk_s(call.answered_at_s + nearby_s, call.ended_at_s)
 
 
-def check_entry(entry: BookedCharge, *, has_record: bool) -> Iterator[Finding]:
+def check_entry(entry: BookedCharge, *, has_record: bool) -> Iterator[ChargeFinding]:
     """What is wrong with a ledger entry whose record would still be kept."""
     if entry.is_first and not has_record:
-        yield Finding(
+        yield ChargeFinding(
             FindingKind.RECORD_MISSING, entry.hold_id, "", entry.account, entry.currency, 0, entry.amount_micros
         )
 
 
-def check_hold(hold: OpenHold, unix_s: UnixS, kept_since_s: float) -> Iterator[Finding]:
+def check_hold(hold: OpenHold, unix_s: UnixS, kept_since_s: float) -> Iterator[ChargeFinding]:
     """What is wrong with a hold. Records of calls that began before `kept_since_s` may have been deleted."""
     is_recorded = hold.recorded_as is not None
     if hold.stage is HoldStage.RECORDED:
@@ -210,9 +210,9 @@ def is_to_be_known(hold: OpenHold, unix_s: UnixS) -> bool:
     )
 
 
-def unknown_call(hold: OpenHold) -> Finding:
+def unknown_call(hold: OpenHold) -> ChargeFinding:
     return _of_hold(FindingKind.CALL_UNKNOWN, hold, f"admitted by {hold.edge}")
 
 
-def _of_hold(kind: FindingKind, hold: OpenHold, note: str) -> Finding:
-    return Finding(kind, hold.hold_id, hold.call_id, hold.account, hold.currency, 0, hold.held_micros, note)
+def _of_hold(kind: FindingKind, hold: OpenHold, note: str) -> ChargeFinding:
+    return ChargeFinding(kind, hold.hold_id, hold.call_id, hold.account, hold.currency, 0, hold.held_micros, note)
