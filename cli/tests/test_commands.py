@@ -134,6 +134,10 @@ STORY: list[tuple[str, int, str]] = [
     ("ledger list yuki", 0, "first credit"),
     ("ledger list nobody", 1, "no account nobody"),
     ("ledger check", 0, "The books are right"),
+    ("ledger check --since 2026-01-01", 0, "Every charge is what its price"),
+    ("ledger check --since 30d --output csv", 0, "kind,hold_id,call_id"),
+    ("ledger check --since soon", 2, "--since"),
+    ("ledger check --since 2026-13-01", 2, "neither a duration nor a day"),
     ("ledger check nobody", 1, "no account nobody"),
     ("trunk remove berlin", 1, "route"),
 ]

@@ -35,6 +35,7 @@ from callwarden.call_admission.model.lists import ListEntry, ListHead
 from callwarden.call_admission.model.spans import CalendarSpan, day_spend
 from callwarden.call_admission.model.usage import Usage
 from callwarden.call_admission.records.adapters import records_sql
+from callwarden.call_admission.records.adapters.charges_sql import SqlCharges
 from callwarden.call_admission.records.core.records import RecordPlace
 from callwarden.cli.audit.sources.running import database_role
 from callwarden.common.sql import Database, HotPool
@@ -215,6 +216,10 @@ async def _calls(database: Database, seed: Database, alice: UUID) -> None:
         assert await history.list(owner, 1.0, 10, running=True)
         await history.audit(owner)
         assert len([page async for page in records.export(owner, 0.0, NOW_S)]) == 2
+        charges = SqlCharges(database)
+        assert [page async for page in charges.calls(owner, 0.0, NOW_S)]
+        assert [page async for page in charges.entries(owner, 0.0)]
+        assert [page async for page in charges.holds(owner)]
     assert (await history.explain(call_id)).call is not None
     for outcome in ("", MARK):
         await records.decisions(alice, 0.0, outcome, RecordPlace(int(NOW_S) * 10**6, uuid.uuid4()), 2)

@@ -1,7 +1,8 @@
 """Accounts as tests speak of them, and their administration on a real database."""
 
+import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -15,10 +16,14 @@ from callwarden.call_admission.accounts.app.trunk_service import TrunkService
 from callwarden.call_admission.accounts.core.accounts import AccountChange, check_account, check_change
 from callwarden.call_admission.accounts.core.trunks import check_trunk
 from callwarden.call_admission.model.policy import AdmissionPolicy
+from callwarden.call_admission.records.adapters.charges_sql import SqlCharges
 from callwarden.call_admission.records.adapters.records_sql import SqlRecords
+from callwarden.call_admission.records.app.charge_check import ChargeCheck
+from callwarden.call_admission.records.core.charges import OpenHold
 from callwarden.common.sql import Database
 from callwarden.kernel.account import NewAccount
 from callwarden.kernel.clock import Clock
+from callwarden.kernel.errors import Unavailable
 from callwarden.kernel.trunk import Trunk
 from callwarden.policy.model import PolicySpec
 
@@ -94,5 +99,28 @@ def administration_on(
     return Administration(
         AccountService(accounts, events, limits or Limits(), clock, uuid.uuid4),
         TrunkService(SqlTrunks(database), accounts, events, clock),
-        RecordService(accounts, SqlCallHistory(database), SqlRecords(database), clock),
+        RecordService(
+            accounts, SqlCallHistory(database), SqlRecords(database), clock, charge_check_on(database, clock)
+        ),
+    )
+
+
+class EdgeCallList:
+    """Implements ports.CallsOfEdges by a set of calls that no edge knows; None: the edges can't be asked."""
+
+    def __init__(self) -> None:
+        self.missing: Set[UUID] | None = frozenset()
+
+    async def unknown(self, holds: Sequence[OpenHold]) -> Set[UUID]:
+        if self.missing is None:
+            raise Unavailable("NATS is not available")
+        return self.missing & {hold.hold_id for hold in holds}
+
+
+def charge_check_on(
+    database: Database, clock: Clock, edges: EdgeCallList | None = None, *, kept_days: int = 400
+) -> ChargeCheck:
+    edges = edges or EdgeCallList()
+    return ChargeCheck(
+        SqlCharges(database), edges, clock, random.random, kept_days=kept_days, every_s=3_600, span_s=86_400
     )

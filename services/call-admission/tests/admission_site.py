@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
+from admission_admin import charge_check_on
 from sqlalchemy import func, select
 
 from callwarden.call_admission.accounts.adapters.accounts_sql import SqlAccounts
@@ -33,6 +34,7 @@ from callwarden.call_admission.model.calls import (
     Unclaimed,
 )
 from callwarden.call_admission.model.policy import AdmissionPolicies
+from callwarden.call_admission.records.core.charges import ChargeCount, ChargeFinding, FindingKind
 from callwarden.common.metrics import Metrics
 from callwarden.common.sql import Database, HotPool
 from callwarden.kernel.clock import UnixS
@@ -44,6 +46,9 @@ from callwarden.testing.clock import FakeClock
 from callwarden.testing.servers import as_owner
 
 T = TypeVar("T")
+
+# What is only wrong where the reaper runs.
+_WAITING = (FindingKind.HOLD_STUCK, FindingKind.CALL_UNKNOWN)
 
 PRICE = Price("EUR", (Window(0, (RateGroup(0, 60_000, 60, 1),)),))
 RETAIL = Pricing("retail", realm="example.org")
@@ -124,13 +129,27 @@ class Site:
         async with await self.owner.hot(connections=1) as pool:
             await pool.transaction("top-up", work)
 
-    async def audit(self, account_id: UUID | None = None) -> LedgerAudit:
-        """The books, which must be right whatever happened."""
+    async def audit(self, account_id: UUID | None = None, *, kept_days: int = 0) -> LedgerAudit:
+        """The books, which must be right whatever happened; records are kept for so long (0: for ever)."""
         audit = await self.history.audit(account_id)
         assert audit.mismatched == ()
         assert audit.balance_sum_micros == audit.ledger_sum_micros
         assert audit.held_sum_micros == audit.hold_rows_sum_micros
+        wrong = [
+            finding
+            for finding in await self.wrong_charges(account_id, kept_days=kept_days)
+            if finding.kind not in _WAITING
+        ]
+        assert wrong == []
         return audit
+
+    async def wrong_charges(
+        self, account_id: UUID | None = None, since_s: float = 0.0, *, kept_days: int = 0
+    ) -> list[ChargeFinding]:
+        """What the check of charges finds."""
+        check = charge_check_on(self.database, self.clock, kept_days=kept_days)
+        pages = [page async for page in check.check(account_id, since_s, ChargeCount())]
+        return [finding for page in pages for finding in page]
 
     def request(self, account_id: UUID, hold_id: UUID | None = None, **changes: Any) -> CallRequest:
         number = next(numbers)

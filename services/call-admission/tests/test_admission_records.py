@@ -207,7 +207,7 @@ async def test_what_is_old_is_forgotten_and_the_books_never(site: Site) -> None:
     assert kept == [new]
     assert days == [now.date()]
     assert await rows_of(site, ledger_entry) == entries
-    await site.audit()
+    await site.audit(kept_days=30)
     await site.app.ended(site.ended(old, account_id, 60))  # told once more, a month later
     assert await rows_of(site, cdr) == 1
     assert await rows_of(site, ledger_entry) == entries
@@ -215,5 +215,5 @@ async def test_what_is_old_is_forgotten_and_the_books_never(site: Site) -> None:
         await SqlRecords(site.database).correct_call(old, 0, "too late", "k")
     done = await SqlRecords(site.database).reverse_entry(old, "but its entry is there", "k")
     assert done.amount_micros == SLICE_MICROS
-    await site.audit()
+    await site.audit(kept_days=30)
     assert await SqlShards(site.database).grow(account_id, 2, 4)

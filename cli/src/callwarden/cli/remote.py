@@ -153,6 +153,14 @@ async def ask_pages(
             return found, bool(reply.next)
 
 
+async def ask_parts(method: Callable[..., Any], request: Any, *, timeout_s: float) -> list[Any]:
+    """All parts of a streamed answer. Raises as `ask`."""
+    from callwarden.common.rpc.client import streamed
+
+    with _explained(timeout_s):
+        return [part async for part in streamed(method, request, timeout_s=timeout_s)]
+
+
 async def save(method: Callable[..., Any], request: Any, file: Path | None, *, timeout_s: float) -> None:
     """Writes the pieces of a file that a service streams to `file`, or to standard output, as they come.
 

@@ -53,6 +53,16 @@ def moment(text: str, zone: str, unix_s: UnixS, *, name: str) -> float:
     return (at if at.tzinfo is not None else at.replace(tzinfo=place)).timestamp()
 
 
+def since(text: str, unix_s: UnixS, *, name: str = "--since") -> float:
+    """Seconds since 1970 of "24h" (ago) or of "2026-11-01", "2026-11-01 08:00" by this machine's clock."""
+    if "-" not in text:
+        return unix_s - seconds(text, name=name)
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise CliMisuse(f"{name}: neither a duration nor a day: {text[:64]!r} (write 24h, or 2026-11-01)") from error
+
+
 def number(text: str, *, name: str = "number") -> str:
     """E.164 digits of "+44 20 7946 0101"."""
     from callwarden.kernel.phone import E164, BadNumber

@@ -1,18 +1,28 @@
 """`callwarden topup` and `callwarden ledger`: money in, what was booked, and whether the books are right."""
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from callwarden.cli import output, remote, retrying, values
 from callwarden.cli.failure import CliMisuse, Failure
 from callwarden.cli.output import Output, OutputOption
+from callwarden.cli.records import csv_columns, moment
+from callwarden.kernel.clock import UnixS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from callwarden.api.admission.v1.admission_pb2 import Correction, LedgerEntry
+    from callwarden.api.admission.v1.admission_pb2 import (
+        AuditLedgerReply,
+        ChargeFinding,
+        ChargeSummary,
+        Correction,
+        LedgerEntry,
+    )
+
+CHECK_TIMEOUT_S: Final = 3_600.0  # A million records take minutes, and the database has other things to do.
 
 app = typer.Typer(no_args_is_help=True, help="The ledger: what was booked, and whether the books are right.")
 
@@ -70,37 +80,105 @@ def topup(
 @app.command()
 def check(
     account: Annotated[str, typer.Argument(help="Name or id. Default: all accounts.", show_default=False)] = "",
+    since: Annotated[str, typer.Option(help="Charges since 2026-11-01, or of the last 24h, 30d, …")] = "24h",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many findings to show at most.")] = 100,
     as_: OutputOption = Output.TABLE,
 ) -> None:
-    """Compare the sums of the ledger with balances and holds. Exit code 1 if they differ.
+    """Check the books: sums of the ledger against balances and holds, and every charge.
 
-    Example: [bold]callwarden ledger check[/bold]
+    Each call since then is priced again by what its record has kept, and compared with the record, the ledger, its hold
+    and the calls that edges know. Exit code 0: nothing is wrong; 1: something is, or it could not be checked.
+
+
+    Example: [bold]callwarden ledger check --since 2026-11-01[/bold]
     """
     from callwarden.api.admission.v1 import admission_pb2 as pb
 
-    books = remote.speak(
-        lambda system: remote.ask(system.accounts.AuditLedger, pb.AuditLedgerRequest(account=account), timeout_s=60.0)
-    )
+    since_s = max(values.since(since, UnixS(time.time())), 0.0)
+
+    async def work(system: remote.Remote) -> "tuple[pb.AuditLedgerReply, list[pb.CheckChargesPart]]":
+        books = await remote.ask(system.accounts.AuditLedger, pb.AuditLedgerRequest(account=account), timeout_s=60.0)
+        request = pb.CheckChargesRequest(account=account, since_s=since_s)
+        return books, await remote.ask_parts(system.accounts.CheckCharges, request, timeout_s=CHECK_TIMEOUT_S)
+
+    books, parts = remote.speak(work)
+    summary = next((part.summary for part in parts if part.HasField("summary")), None)
+    if summary is None:
+        raise Failure("the check of charges ended early: try again")
+    found = [finding for part in parts for finding in part.findings]
+    shown, total = found[:limit], sum(of.count for of in summary.found)
     right = is_right(books)
 
     def view() -> None:
-        output.show(
-            output.facts(
-                {
-                    "accounts": f"{books.accounts:,}",
-                    "ledger": f"{output.money(books.ledger_sum_micros)} in {books.entries:,} entries",
-                    "balances": output.money(books.balance_sum_micros),
-                    "held": f"{output.money(books.held_sum_micros)} by {books.open_holds:,} running calls",
-                }
-            )
-        )
-        if right:
+        output.show(output.facts(_facts(books, summary, since_s)))
+        if shown:
+            output.echo("")
+            output.show(_findings(shown))
+        if total > len(shown):
+            output.echo(f"\nthe first {len(shown):,} of {total:,}; more with --limit")
+        if right and not total:
+            output.echo("Every charge is what its price and its talk say.")
             output.echo("The books are right: every balance is the sum of its entries.")
 
-    output.emit(as_, output.plain(books) | {"right": right}, view)
+    document = output.plain(books) | {
+        "right": right and not total,
+        "since": moment(since_s),
+        "charges": output.plain(summary),
+        "findings": [output.plain(finding) for finding in shown],
+    }
+    rows = [output.plain(finding) for finding in shown]
+    output.emit(as_, document, view, rows=rows, columns=csv_columns(pb.ChargeFinding))
     if not right:
         named = ", ".join(books.mismatched_accounts[:20])
         raise Failure("the books are wrong" + (f": ledger and balance differ for {named}" if named else ""))
+    if total:
+        raise Failure("the books are wrong: " + ", ".join(f"{of.count:,} {of.kind}" for of in summary.found))
+
+
+def _facts(books: "AuditLedgerReply", charges: "ChargeSummary", since_s: float) -> dict[str, str]:
+    money = output.money
+    rows = {
+        "accounts": f"{books.accounts:,}",
+        "ledger": f"{money(books.ledger_sum_micros)} in {books.entries:,} entries",
+        "balances": money(books.balance_sum_micros),
+        "held": f"{money(books.held_sum_micros)} by {books.open_holds:,} running calls",
+        "checked": f"{charges.records:,} calls and {charges.entries:,} charges since "
+        f"{output.clock(since_s, date=True) or 'the first'}, {charges.holds:,} holds",
+    }
+    if charges.unpriced:
+        rows["not checked"] = f"{charges.unpriced:,} calls whose records are of a release that kept no price"
+    if charges.uncharged:
+        rows["not paid"] = f"{charges.uncharged:,} calls in full, because their ends came late"
+    if not charges.edges_asked:
+        rows["edges"] = "could not be asked which calls they know"
+    return rows
+
+
+def _findings(found: "Sequence[ChargeFinding]") -> output.Rows:
+    table = output.Rows(
+        "what",
+        "account",
+        "expected",
+        "found",
+        "call",
+        "hold",
+        "note",
+        right=("expected", "found"),
+        prose=("note",),
+        below=("call", "hold"),
+        optional=("note",),
+    )
+    for finding in found:
+        table.add(
+            finding.kind,
+            finding.account,
+            output.money(finding.expected_micros, finding.currency),
+            output.money(finding.found_micros, finding.currency),
+            finding.call_id,
+            finding.hold_id,
+            finding.note,
+        )
+    return table
 
 
 @app.command("list")

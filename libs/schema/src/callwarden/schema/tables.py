@@ -277,6 +277,13 @@ cdr = Table(
     Column("billed_s", Integer, nullable=False),
     Column("price_micros", BigInteger, nullable=False),
     Column("currency", Text, nullable=False),
+    # By what the charge can be worked out again; NULL in records of releases that didn't keep it. The price that was
+    # true at admission (protobuf Price), the talk time that was granted and the money that was held for it in the end.
+    Column("price", LargeBinary),
+    Column("granted_s", Integer),
+    Column("held_micros", BigInteger),
+    # What a prepaid account could not pay any more when the end came late: the call was charged so much less.
+    Column("uncharged_micros", BigInteger, nullable=False, server_default="0"),
     # What the carrier charges; NULL where nobody knows.
     Column("cost_micros", BigInteger),
     Column("carrier_account_id", Uuid),

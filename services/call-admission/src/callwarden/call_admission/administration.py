@@ -28,10 +28,15 @@ from callwarden.call_admission.admission.adapters.policy_source import CompiledP
 from callwarden.call_admission.lists.adapters import lists_nats
 from callwarden.call_admission.lists.adapters import metrics as list_metrics
 from callwarden.call_admission.lists.adapters.lists_grpc import ListGrpc
+from callwarden.call_admission.records.adapters.charges_sql import SqlCharges
+from callwarden.call_admission.records.adapters.edges_nats import NatsEdgeCalls
+from callwarden.call_admission.records.adapters.metrics import register_check
 from callwarden.call_admission.records.adapters.records_sql import SqlRecords
+from callwarden.call_admission.records.app.charge_check import ChargeCheck
 from callwarden.call_admission.records.app.retention import Retention
 from callwarden.call_admission.settings import AdministrationSettings
 from callwarden.call_admission.wiring import open_calls, open_lists
+from callwarden.common.bus import Bucket
 from callwarden.common.pace import let_others_first
 from callwarden.common.runtime import Runtime, run_service
 from callwarden.kernel import ids
@@ -51,10 +56,19 @@ async def wire(settings: AdministrationSettings, runtime: Runtime) -> None:
     publisher = await runtime.open(bus.publisher())
     records = SqlRecords(database)
     accounts, trunks, events = SqlAccounts(database), SqlTrunks(database), NatsAccountEvents(publisher, new_id)
+    check = ChargeCheck(
+        SqlCharges(database),
+        NatsEdgeCalls(bus.kv(Bucket.DIALOGS), bus.kv(Bucket.MEMBERS)),
+        runtime.clock,
+        random.random,
+        kept_days=settings.keep_cdr_days,
+        every_s=settings.check_charges_every_s,
+        span_s=settings.check_charges_span_s,
+    )
     servicer = AccountGrpc(
         AccountService(accounts, events, policies, runtime.clock, new_id),
         TrunkService(trunks, accounts, events, runtime.clock),
-        RecordService(accounts, SqlCallHistory(database), records, runtime.clock),
+        RecordService(accounts, SqlCallHistory(database), records, runtime.clock, check),
         LimitQueries(calls.app, accounts, trunks, policies, runtime.clock),
     )
     retention = Retention(records, settings.kept_days(), runtime.clock, random.random)
@@ -64,6 +78,9 @@ async def wire(settings: AdministrationSettings, runtime: Runtime) -> None:
     runtime.spawn("source-trunks", calls.source_trunks.follow(bus))
     runtime.spawn("lists-follow", lists.numbers.follow())
     runtime.spawn("listed-follow", lists_nats.follow_listed(lists.listed_kv, lists.numbers, lambda _: None))
+    register_check(runtime.metrics, check)
+    if settings.check_charges_every_s:
+        runtime.spawn("charge-check", check.run())
     if retention.forgets:
         runtime.spawn("retention", retention.run())
 

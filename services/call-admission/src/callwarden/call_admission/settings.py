@@ -39,6 +39,12 @@ class AdministrationSettings(ProcessSettings):
     keep_spend_day_days: Annotated[int, Field(ge=0, le=100_000)] = 400
     """Spend of an account's past days; 0: for ever."""
 
+    check_charges_every_s: Annotated[int, Field(ge=0, le=30 * 86_400)] = 3_600
+    """How often charges are checked against prices, ledger and holds, as `callwarden ledger check` does; 0: never."""
+
+    check_charges_span_s: Annotated[int, Field(ge=60, le=366 * 86_400)] = 86_400
+    """Such a check looks at calls that began, or were charged, so long ago at most."""
+
     def kept_days(self) -> dict[str, int]:
         """By what callwarden.call_admission.records.ports.KEPT names."""
         return {

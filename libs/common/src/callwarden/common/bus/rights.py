@@ -77,7 +77,8 @@ RIGHTS: Final[dict[str, BusRights]] = {
     ),
     "administration": _service(
         "administration",
-        reads=(Bucket.LISTED,),
+        # What edges know of running calls, for the check of charges.
+        reads=(Bucket.LISTED, Bucket.DIALOGS, Bucket.MEMBERS),
         writes=((Bucket.LISTED, ">"),),
         publishes=(_ACCOUNTS, "lists.changed"),
         hears=(_ACCOUNTS, "rating.changed", "lists.changed"),

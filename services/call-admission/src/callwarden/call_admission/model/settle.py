@@ -9,7 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from callwarden.call_admission.model.calls import Ended, Hold
-from callwarden.kernel.tariff import billed_s, cost
+from callwarden.kernel.tariff import Price, billed_s, cost
 
 EXPIRED: Final = "expired"
 DURATION_S_MAX: Final = 366 * 86_400  # A longer one is a clock gone wrong; keeps what is recorded within 32 bits.
@@ -34,12 +34,23 @@ class Settlement:
     """What the carrier charges; None: unknown, or in another currency."""
     carrier_account_id: UUID | None = None
     limits_hit: tuple[str, ...] = ()
+    granted_s: int = 0
+    held_micros: int = 0
+    """With `granted_s` and the hold's price: what the charge is worked out of, now and when it is checked."""
+    uncharged_micros: int = 0
+    """What the account could not pay any more; `price_micros` is less by it."""
 
 
 def talk_s(answered_at_s: float, ended_at_s: float) -> int:
     """Whole seconds of talk; a begun second counts, to the millisecond, since clocks of two events say no more."""
     milliseconds = round((ended_at_s - answered_at_s) * 1_000)
     return min(max(-(-milliseconds // 1_000), 0), DURATION_S_MAX)
+
+
+def charge_micros(price: Price, answered_at_s: float, duration_s: int, granted_s: int, held_micros: int) -> int:
+    """What a call costs that talked for so long: at most what was granted and held. Past what was granted the edge goes
+    on only while it can't ask us; that time isn't charged."""
+    return min(cost(price, answered_at_s, min(duration_s, granted_s)), held_micros)
 
 
 def settle(hold: Hold, ended: Ended) -> Settlement:
@@ -64,10 +75,8 @@ def _record(
 ) -> Settlement:
     price_micros = charged_s = 0
     if answered_at_s is not None and duration_s:
-        # Past what was granted the edge goes on only while it can't ask us; that time isn't charged.
-        paid_s = min(duration_s, hold.granted_s)
-        price_micros = min(cost(hold.price, answered_at_s, paid_s), hold.held_micros)
-        charged_s = billed_s(hold.price, answered_at_s, paid_s)
+        price_micros = charge_micros(hold.price, answered_at_s, duration_s, hold.granted_s, hold.held_micros)
+        charged_s = billed_s(hold.price, answered_at_s, min(duration_s, hold.granted_s))
     carrier = cost_micros = None
     if hold.costs and (taken := hold.of_trunk(trunk)) is not None:
         carrier = taken.carrier_account_id
@@ -77,5 +86,5 @@ def _record(
     return Settlement(
         hold.id, hold.account_id, answered_at_s, max(ended_at_s, answered_at_s or hold.created_at_s), duration_s,
         charged_s, price_micros, hold.price.currency, trunk or hold.trunk, reason, status, cost_micros, carrier,
-        hold.limits_hit,
+        hold.limits_hit, hold.granted_s, hold.held_micros,
     )  # fmt: skip

@@ -1,9 +1,10 @@
 """What records need of the world. Each docstring is the contract; every method may raise Unavailable."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
 from typing import Final, Protocol, TypeAlias
 from uuid import UUID
 
+from callwarden.call_admission.records.core.charges import BookedCharge, ChargedCall, OpenHold
 from callwarden.call_admission.records.core.corrections import Corrected
 from callwarden.call_admission.records.core.records import CallRecord, Decisions, LedgerEntries, RecordPlace
 
@@ -46,4 +47,33 @@ class Records(Protocol):
     async def forget(self, kind: str, slice_: Slice, before_s: float, limit: int) -> int:
         """Deletes at most `limit` rows of one of KEPT that are older, of accounts of the slice; how many it found.
         Several processes may do so at once."""
+        ...
+
+
+class Charges(Protocol):
+    """What was booked about calls, to be checked. All methods raise Unavailable. Pages are never empty."""
+
+    def calls(self, account_id: UUID | None, since_s: float, until_s: float) -> AsyncIterator[Sequence[ChargedCall]]:
+        """Records of calls that began in that time; each with what the ledger has of it at the same moment."""
+        ...
+
+    async def calls_of(self, hold_ids: Sequence[UUID]) -> Sequence[ChargedCall]:
+        """The records of these calls, as far as there are any, likewise."""
+        ...
+
+    def entries(self, account_id: UUID | None, since_s: float) -> AsyncIterator[Sequence[BookedCharge]]:
+        """Charges of calls, and corrections by late ends, that were booked since then."""
+        ...
+
+    def holds(self, account_id: UUID | None) -> AsyncIterator[Sequence[OpenHold]]:
+        """All holds, each with what its call was recorded as at the same moment."""
+        ...
+
+
+class CallsOfEdges(Protocol):
+    """What edges know of running calls."""
+
+    async def unknown(self, holds: Sequence[OpenHold]) -> Set[UUID]:
+        """Those of the holds whose calls no edge knows: answered calls that no edge has written down, and calls being
+        set up whose edge is gone. Raises Unavailable."""
         ...

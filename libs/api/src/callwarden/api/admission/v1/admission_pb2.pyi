@@ -1905,3 +1905,162 @@ class AuditLedgerReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditLedgerReply: _TypeAlias = AuditLedgerReply  # noqa: Y015
+
+@_typing.final
+class CheckChargesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    SINCE_S_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    """Id or name; empty: all accounts."""
+    since_s: _builtins.float
+    """Only calls that began, or were charged, since then; seconds since 1970. Holds are all looked at."""
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        since_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "since_s", b"since_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckChargesRequest: _TypeAlias = CheckChargesRequest  # noqa: Y015
+
+@_typing.final
+class CheckChargesPart(_message.Message):
+    """Findings as they are found, at most 10,000; the last part has the summary."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChargeFinding]: ...
+    @_builtins.property
+    def summary(self) -> Global___ChargeSummary: ...
+    def __init__(
+        self,
+        *,
+        findings: _abc.Iterable[Global___ChargeFinding] | None = ...,
+        summary: Global___ChargeSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckChargesPart: _TypeAlias = CheckChargesPart  # noqa: Y015
+
+@_typing.final
+class ChargeFinding(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    HOLD_ID_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    EXPECTED_MICROS_FIELD_NUMBER: _builtins.int
+    FOUND_MICROS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"undercharged", "overcharged", "talk-differs", "entry-missing", "entry-differs", "record-missing", "hold-left",
+    "hold-stuck" or "call-unknown".
+    """
+    hold_id: _builtins.str
+    call_id: _builtins.str
+    """Empty: not known any more."""
+    account: _builtins.str
+    currency: _builtins.str
+    expected_micros: _builtins.int
+    found_micros: _builtins.int
+    note: _builtins.str
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        hold_id: _builtins.str = ...,
+        call_id: _builtins.str = ...,
+        account: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        expected_micros: _builtins.int = ...,
+        found_micros: _builtins.int = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "call_id", b"call_id", "currency", b"currency", "expected_micros", b"expected_micros", "found_micros", b"found_micros", "hold_id", b"hold_id", "kind", b"kind", "note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChargeFinding: _TypeAlias = ChargeFinding  # noqa: Y015
+
+@_typing.final
+class ChargeSummary(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    UNPRICED_FIELD_NUMBER: _builtins.int
+    UNCHARGED_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
+    EDGES_ASKED_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    records: _builtins.int
+    unpriced: _builtins.int
+    """Of them, those of releases that didn't keep the price: their charges can't be worked out again."""
+    uncharged: _builtins.int
+    """Of them, those of calls that a prepaid account could not pay in full, because their ends came late."""
+    entries: _builtins.int
+    holds: _builtins.int
+    edges_asked: _builtins.bool
+    """The edges could be asked which calls they know."""
+    @_builtins.property
+    def found(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChargeFindingCount]:
+        """How many there are of each kind that was found, also of those that weren't sent."""
+
+    def __init__(
+        self,
+        *,
+        records: _builtins.int = ...,
+        unpriced: _builtins.int = ...,
+        uncharged: _builtins.int = ...,
+        entries: _builtins.int = ...,
+        holds: _builtins.int = ...,
+        edges_asked: _builtins.bool = ...,
+        found: _abc.Iterable[Global___ChargeFindingCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges_asked", b"edges_asked", "entries", b"entries", "found", b"found", "holds", b"holds", "records", b"records", "uncharged", b"uncharged", "unpriced", b"unpriced"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChargeSummary: _TypeAlias = ChargeSummary  # noqa: Y015
+
+@_typing.final
+class ChargeFindingCount(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChargeFindingCount: _TypeAlias = ChargeFindingCount  # noqa: Y015

@@ -299,6 +299,11 @@ class AccountServiceStub:
                 request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.AuditLedgerRequest.SerializeToString,
                 response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.AuditLedgerReply.FromString,
                 _registered_method=True)
+        self.CheckCharges = channel.unary_stream(
+                '/callwarden.api.admission.v1.AccountService/CheckCharges',
+                request_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.CheckChargesRequest.SerializeToString,
+                response_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.CheckChargesPart.FromString,
+                _registered_method=True)
 
 
 class AccountServiceServicer:
@@ -436,6 +441,13 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckCharges(self, request, context):
+        """Every charge worked out again: call records against prices, talk and ledger, holds against records and edges.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -538,6 +550,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.AuditLedger,
                     request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.AuditLedgerRequest.FromString,
                     response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.AuditLedgerReply.SerializeToString,
+            ),
+            'CheckCharges': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckCharges,
+                    request_deserializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.CheckChargesRequest.FromString,
+                    response_serializer=callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.CheckChargesPart.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1081,6 +1098,33 @@ class AccountService:
             '/callwarden.api.admission.v1.AccountService/AuditLedger',
             callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.AuditLedgerRequest.SerializeToString,
             callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.AuditLedgerReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckCharges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/callwarden.api.admission.v1.AccountService/CheckCharges',
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.CheckChargesRequest.SerializeToString,
+            callwarden_dot_api_dot_admission_dot_v1_dot_admission__pb2.CheckChargesPart.FromString,
             options,
             channel_credentials,
             insecure,

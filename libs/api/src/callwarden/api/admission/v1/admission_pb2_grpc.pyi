@@ -118,6 +118,8 @@ class AccountServiceStub:
     """What was booked on an account, the newest first."""
     AuditLedger: _grpc.UnaryUnaryMultiCallable[_admission_pb2.AuditLedgerRequest, _admission_pb2.AuditLedgerReply]
     """The sum of all ledger entries against the balances: what the books say."""
+    CheckCharges: _grpc.UnaryStreamMultiCallable[_admission_pb2.CheckChargesRequest, _admission_pb2.CheckChargesPart]
+    """Every charge worked out again: call records against prices, talk and ledger, holds against records and edges."""
 
 @_typing.type_check_only
 class AccountServiceAsyncStub(AccountServiceStub):
@@ -156,6 +158,8 @@ class AccountServiceAsyncStub(AccountServiceStub):
     """What was booked on an account, the newest first."""
     AuditLedger: _aio.UnaryUnaryMultiCallable[_admission_pb2.AuditLedgerRequest, _admission_pb2.AuditLedgerReply]  # type: ignore[assignment]
     """The sum of all ledger entries against the balances: what the books say."""
+    CheckCharges: _aio.UnaryStreamMultiCallable[_admission_pb2.CheckChargesRequest, _admission_pb2.CheckChargesPart]  # type: ignore[assignment]
+    """Every charge worked out again: call records against prices, talk and ledger, holds against records and edges."""
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
     """Accounts, trunks and what is known of calls: for the CLI and, later, the console."""
@@ -311,5 +315,13 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admission_pb2.AuditLedgerReply, _abc.Awaitable[_admission_pb2.AuditLedgerReply]]:
         """The sum of all ledger entries against the balances: what the books say."""
+
+    @_abc_1.abstractmethod
+    def CheckCharges(
+        self,
+        request: _admission_pb2.CheckChargesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admission_pb2.CheckChargesPart], _abc.AsyncIterator[_admission_pb2.CheckChargesPart]]:
+        """Every charge worked out again: call records against prices, talk and ledger, holds against records and edges."""
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

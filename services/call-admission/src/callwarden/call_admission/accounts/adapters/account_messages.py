@@ -11,6 +11,7 @@ from callwarden.api.rating.v1 import rating_pb2
 from callwarden.call_admission.accounts.app.limit_queries import LimitShown, Simulated
 from callwarden.call_admission.accounts.core.views import AccountView, CallView
 from callwarden.call_admission.model.codecs.messages import decision_bytes, price_bytes, refused_message, route_message
+from callwarden.call_admission.records.core.charges import ChargeCount, ChargeFinding
 from callwarden.call_admission.records.core.corrections import Corrected
 from callwarden.kernel.account import FIELDS
 from callwarden.kernel.fields import DataField, FieldKind
@@ -114,6 +115,31 @@ def simulated_message(found: Simulated) -> pb.SimulateCallReply:
         )
         reply.held_micros = verdict.held_micros
     return reply
+
+
+def finding_message(finding: ChargeFinding) -> pb.ChargeFinding:
+    return pb.ChargeFinding(
+        kind=finding.kind.value,
+        hold_id=str(finding.hold_id),
+        call_id=finding.call_id,
+        account=finding.account,
+        currency=finding.currency,
+        expected_micros=finding.expected_micros,
+        found_micros=finding.found_micros,
+        note=finding.note,
+    )
+
+
+def summary_message(count: ChargeCount) -> pb.ChargeSummary:
+    return pb.ChargeSummary(
+        records=count.records,
+        unpriced=count.unpriced,
+        uncharged=count.uncharged,
+        entries=count.entries,
+        holds=count.holds,
+        edges_asked=count.edges_asked,
+        found=[pb.ChargeFindingCount(kind=kind.value, count=n) for kind, n in sorted(count.found.items())],
+    )
 
 
 def correction_message(done: Corrected) -> pb.Correction:

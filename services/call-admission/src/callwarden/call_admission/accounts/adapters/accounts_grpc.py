@@ -11,8 +11,10 @@ from callwarden.call_admission.accounts.adapters.account_messages import (
     call_message,
     changed,
     correction_message,
+    finding_message,
     given,
     simulated_message,
+    summary_message,
     trunk_message,
     usage_message,
 )
@@ -41,6 +43,7 @@ from callwarden.call_admission.model.codecs.fields import (
     text_of,
     uuid_of,
 )
+from callwarden.call_admission.records.core.charges import ChargeCount
 from callwarden.call_admission.records.core.records import RecordPlace, check_format
 from callwarden.kernel.account import FIELDS
 from callwarden.kernel.errors import Invalid
@@ -48,6 +51,7 @@ from callwarden.kernel.trunk import TRUNK_FIELDS
 from callwarden.kernel.verdict import Mode
 
 OUTCOME_CHARS_MAX: Final = 32
+FINDINGS_MAX: Final = 10_000  # of one check: what is wrong with so many is wrong with all
 
 
 class AccountGrpc(admission_pb2_grpc.AccountServiceServicer):
@@ -239,6 +243,17 @@ class AccountGrpc(admission_pb2_grpc.AccountServiceServicer):
             open_holds=audit.open_holds,
             mismatched_accounts=audit.mismatched,
         )
+
+    async def CheckCharges(  # noqa: N802
+        self, request: pb.CheckChargesRequest, context: Any
+    ) -> AsyncIterator[pb.CheckChargesPart]:
+        ref = AccountRef.parse(request.account) if request.account else None
+        count, shown = ChargeCount(), 0
+        async for findings in self._records.check_charges(ref, seconds_of(request.since_s, "since_s"), count):
+            shown_now = findings[: FINDINGS_MAX - shown]
+            shown += len(shown_now)
+            yield pb.CheckChargesPart(findings=[finding_message(finding) for finding in shown_now])
+        yield pb.CheckChargesPart(summary=summary_message(count))
 
 
 def _is_reported(body: bytes) -> bool:

@@ -10,7 +10,9 @@ from uuid import UUID
 from callwarden.call_admission.accounts.core.accounts import AccountRef
 from callwarden.call_admission.accounts.core.views import CallView, Explanation, LedgerAudit
 from callwarden.call_admission.accounts.ports import Accounts, CallHistory
+from callwarden.call_admission.records.app.charge_check import ChargeCheck
 from callwarden.call_admission.records.core import records
+from callwarden.call_admission.records.core.charges import ChargeCount, ChargeFinding
 from callwarden.call_admission.records.core.corrections import Corrected
 from callwarden.call_admission.records.core.records import Decisions, LedgerEntries, RecordedDecision, RecordPlace
 from callwarden.call_admission.records.ports import Records
@@ -25,11 +27,14 @@ REPORTED_SCAN_MAX: Final = 5_000  # decisions looked through for one page of tho
 class RecordService:
     """Calls, decisions and ledger entries, by account."""
 
-    def __init__(self, accounts: Accounts, history: CallHistory, records: Records, clock: Clock) -> None:
+    def __init__(
+        self, accounts: Accounts, history: CallHistory, records: Records, clock: Clock, check: ChargeCheck
+    ) -> None:
         self._accounts = accounts
         self._history = history
         self._records = records
         self._clock = clock
+        self._check = check
 
     async def export_calls(
         self, ref: AccountRef | None, since_s: float, until_s: float, format_: str
@@ -89,3 +94,11 @@ class RecordService:
 
     async def audit(self, ref: AccountRef | None) -> LedgerAudit:
         return await self._history.audit(None if ref is None else await self._accounts.find(ref))
+
+    async def check_charges(
+        self, ref: AccountRef | None, since_s: float, count: ChargeCount
+    ) -> AsyncIterator[Sequence[ChargeFinding]]:
+        """What is wrong with calls that began or were charged since then, and with holds; `count` grows as it goes."""
+        account_id = None if ref is None else await self._accounts.find(ref)
+        async for findings in self._check.check(account_id, since_s, count):
+            yield findings

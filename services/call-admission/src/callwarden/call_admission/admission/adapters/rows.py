@@ -110,7 +110,7 @@ def end_row(settlement: Settlement, expiry_s: float) -> Row:
     return (
         s.hold_id, s.account_id, time_or_none(s.answered_at_s), time_of(s.ended_at_s), s.duration_s, s.billed_s,
         s.price_micros, s.currency, s.trunk, s.reason, s.sip_status, s.cost_micros, s.carrier_account_id,
-        ",".join(s.limits_hit), time_of(expiry_s),
+        ",".join(s.limits_hit), s.granted_s, s.held_micros, s.uncharged_micros, time_of(expiry_s),
     )  # fmt: skip
 
 

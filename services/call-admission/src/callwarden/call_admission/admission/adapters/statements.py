@@ -188,7 +188,7 @@ ENDS = CteClause(
     "ends",
     """id uuid, account_id uuid, answered_at timestamptz, ended_at timestamptz, duration_s int4, billed_s int4,
     price int8, currency text, trunk text, reason text, sip_status int4, cost int8,
-    carrier uuid, hit text, expiry timestamptz""",
+    carrier uuid, hit text, granted int4, held int8, uncharged int8, expiry timestamptz""",
     "SELECT * FROM {rows} AS n WHERE n.id IS NOT NULL",
 )
 
@@ -209,10 +209,12 @@ ENTRIES = CteClause(
 # The record takes over from the hold what doesn't change, without its coming here first.
 _RECORD: Final = """INSERT INTO cdr (id, account_id, call_id, destination, dialled, caller_number, source_address, edge,
     started_at, answered_at, ended_at, duration_s, billed_s, price_micros, currency, prefix, trunk, reason, sip_status,
-    policy_revision, trace_id, cost_micros, carrier_account_id, limits_hit, decision)
+    policy_revision, trace_id, cost_micros, carrier_account_id, limits_hit, decision, price, granted_s, held_micros,
+    uncharged_micros)
   SELECT g.id, g.account_id, g.call_id, g.destination, g.dialled, g.caller_number, g.source_address, g.edge,
     g.created_at, s.answered_at, s.ended_at, s.duration_s, s.billed_s, s.price, s.currency, g.prefix, s.trunk, s.reason,
-    s.sip_status, g.policy_revision, g.trace_id, s.cost, s.carrier, s.hit, g.decision
+    s.sip_status, g.policy_revision, g.trace_id, s.cost, s.carrier, s.hit, g.decision, g.price, s.granted,
+    s.held, s.uncharged
   FROM ends AS s JOIN {} AS g ON g.id = s.id RETURNING id"""
 
 
@@ -252,7 +254,7 @@ LATE_RECORDS = CteClause(
     "",
     """UPDATE cdr SET answered_at = s.answered_at, ended_at = s.ended_at, duration_s = s.duration_s,
     billed_s = s.billed_s, trunk = s.trunk, reason = s.reason, sip_status = s.sip_status, cost_micros = s.cost,
-    carrier_account_id = s.carrier
+    carrier_account_id = s.carrier, uncharged_micros = s.uncharged
   FROM late AS s JOIN late_gone AS g ON g.id = s.id WHERE cdr.id = s.id RETURNING cdr.id""",
     is_counted=True,
 )

@@ -404,6 +404,7 @@ class AdmissionTransaction:
         left_micros = max(state.balance_micros + account.overdraft_micros - state.held_micros, 0)
         over_micros = max(more_micros - left_micros, 0) if more_micros > 0 else 0
         settlement.price_micros -= over_micros
+        settlement.uncharged_micros = over_micros
         if over_micros:
             self.changes.must_revalidate.add(account.id)
         return over_micros

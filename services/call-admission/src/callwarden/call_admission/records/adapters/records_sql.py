@@ -102,7 +102,7 @@ class SqlRecords:
             (cdr, cdr.c.started_at, cdr.c.decision),
         ):
             query = select(at.label("at"), table.c.id, table.c.call_id, body.label("body")).where(
-                table.c.account_id == account_id, at >= _time(since_s)
+                table.c.account_id == account_id, at >= time_at(since_s)
             )
             if table is hold:
                 query = query.where(hold.c.stage < HoldStage.RECORDED)  # its record has the decision
@@ -128,7 +128,7 @@ class SqlRecords:
                 ledger_entry.c.note, account.c.currency,
             )
             .join(account, account.c.id == ledger_entry.c.account_id)
-            .where(ledger_entry.c.account_id == account_id, at >= _time(since_s))
+            .where(ledger_entry.c.account_id == account_id, at >= time_at(since_s))
             .order_by(at.desc(), id_.desc())
             .limit(limit + 1)
         )  # fmt: skip
@@ -235,7 +235,7 @@ class SqlRecords:
             where = and_(where, owner < high)
         elif owner.nullable:
             where = or_(where, owner.is_(None))  # the last slice takes what has no owner, too
-        old = is_old(_time(before_s))
+        old = is_old(time_at(before_s))
         found = [tuple(row) for row in await self._plain(select(*keys).where(where, old).limit(limit))]
         if not found:
             return 0
@@ -403,7 +403,7 @@ def _page(account_id: UUID | None, since_s: float, until_s: float, last: Row[Any
     query = (
         select(cdr, account.c.name.label("account"), account.c.realm)
         .join(account, account.c.id == cdr.c.account_id)
-        .where(cdr.c.started_at >= _time(since_s), cdr.c.started_at < _time(until_s))
+        .where(cdr.c.started_at >= time_at(since_s), cdr.c.started_at < time_at(until_s))
         .where(true() if account_id is None else cdr.c.account_id == account_id)
         .order_by(cdr.c.account_id, cdr.c.started_at, cdr.c.id)
         .limit(EXPORT_PAGE)
@@ -448,5 +448,5 @@ def _record(row: Row[Any], corrected_micros: int) -> CallRecord:
     )
 
 
-def _time(at_s: float) -> datetime:
+def time_at(at_s: float) -> datetime:
     return datetime.fromtimestamp(at_s, UTC)
