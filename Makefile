@@ -14,7 +14,7 @@ XDIST ?= auto
 
 # Several targets are named like folders.
 .PHONY: help setup man demo recording up clean
-.PHONY: test test-long test-soak test-cluster test-unit apiserver
+.PHONY: test test-long test-soak outages test-cluster test-unit apiserver
 .PHONY: check lint types layers layers-graph layers-graph-check proto proto-check crds crds-check fields fields-check
 .PHONY: format lock checkov chart-audit chart-docs sbom sbom-tools docs release bench mutants fuzz
 
@@ -62,10 +62,15 @@ test-long: test-soak test-cluster ## The long tests, which make test leaves out
 
 CLUSTER_TESTS := tests/kubernetes tests/chart
 # They wait for most of the time, for an outage to end or a hold to expire: more of them at a time than there are cores.
-WAITING_TESTS := tests/integration/test_outages.py
+WAITING_TESTS := tests/integration/test_outages.py tests/integration/test_clocks.py
 test-soak: setup ## Long tests: kills, soaks, outages, attacks, mutants, fuzzing
 	$(BIN)/pytest -n $(XDIST) -m long $(addprefix --ignore=,$(CLUSTER_TESTS) $(WAITING_TESTS))
 	$(BIN)/pytest -n 5 -m long $(WAITING_TESTS)
+
+outages: setup ## The table of outages: kills each part under calls, and writes docs/outages.md (about 10 minutes)
+	@rm -rf build/outages
+	CALLWARDEN_OUTAGES=$(abspath build/outages) $(BIN)/pytest -n 5 -m long tests/integration/test_outages.py
+	$(BIN)/python -m tests.integration.outages_report build/outages docs/outages.md
 
 test-cluster: setup apiserver ## Long tests: the operator and the chart on a real API server
 	$(BIN)/pytest -n $(XDIST) -m long $(CLUSTER_TESTS)

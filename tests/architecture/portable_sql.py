@@ -17,6 +17,7 @@ import sqlglot
 from sqlglot import exp
 
 from callwarden.schema.tables import metadata
+from tests.architecture import sql_types
 
 logging.getLogger("sqlglot").setLevel(logging.ERROR)  # What it doesn't know we refuse; it needn't say so, too.
 
@@ -438,6 +439,27 @@ LACKS: Final = (
         "sql-statements.html",
         words("VACUUM|CLUSTER|REINDEX"),
         "VACUUM account",
+    ),
+    Lack(
+        "sums without a cast",
+        "the sum of integers is a decimal, which doesn't mix with integers",
+        "functions-and-operators.html",
+        lambda statement: sql_types.sums_without_a_cast(statement.tree),
+        "SELECT coalesce(sum(spent_micros), 0) FROM counter",
+    ),
+    Lack(
+        "mixed types",
+        "COALESCE, CASE, GREATEST and LEAST take operands of one type",
+        "scalar-expressions.html",
+        lambda statement: sql_types.mixes_types(statement.tree),
+        "SELECT coalesce(spent_micros, $1::DECIMAL) FROM counter",
+    ),
+    Lack(
+        "arrays without a type",
+        "a parameter that stands for an array is of no known type there",
+        "array.html",
+        lambda statement: sql_types.leaves_an_array_without_a_type(statement.tree),
+        "SELECT id FROM account WHERE id = ANY($1)",
     ),
     Lack(
         "commands that aren't looked into",

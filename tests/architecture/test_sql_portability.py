@@ -32,6 +32,39 @@ def test_a_statement_that_is_not_portable_is_found(lack: Lack) -> None:
     assert lack.reference.startswith("https://")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("sums without a cast", "SELECT sum(held_micros) + 1 FROM counter"),
+        ("sums without a cast", "SELECT coalesce(sum(held_micros) FILTER (WHERE shard > 0), 0) FROM counter"),
+        ("mixed types", "SELECT greatest(held_micros, 0.5) FROM counter"),
+        ("mixed types", "SELECT least(count(*), sum(held_micros)::DECIMAL) FROM counter"),
+        ("mixed types", "SELECT coalesce(held_micros::TEXT, spent_micros) FROM counter"),
+        ("mixed types", "SELECT CASE WHEN shard > 0 THEN held_micros ELSE $1::DOUBLE PRECISION END FROM counter"),
+        ("mixed types", "SELECT CASE WHEN shard > 0 THEN name WHEN shard > 1 THEN id END FROM account"),
+        ("arrays without a type", "SELECT x FROM unnest($1) AS w(x)"),
+        ("arrays without a type", "SELECT x FROM unnest($1::uuid[], $2) AS w(x, y)"),
+        ("arrays without a type", "DELETE FROM hold WHERE id <> ALL($1)"),
+    ],
+)
+def test_types_that_do_not_go_together_are_found(name: str, text: str) -> None:
+    assert name in {lack.name for lack in found_in(text)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SELECT coalesce(CAST(sum(held_micros) AS BIGINT), 0) FROM counter",
+        "SELECT coalesce(CAST(sum(held_micros) FILTER (WHERE shard > 0) AS BIGINT), $1::BIGINT) FROM counter",
+        "SELECT greatest(held_micros + $1::BIGINT, 0), coalesce(name, 'none') FROM counter, account",
+        "SELECT CASE WHEN shard > 0 THEN held_micros ELSE 0 END FROM counter",
+        "SELECT x FROM unnest($1::uuid[]) AS w(x) WHERE x = ANY(CAST($2 AS uuid[]))",
+    ],
+)
+def test_types_that_go_together_are_not(text: str) -> None:
+    assert list(found_in(text)) == []
+
+
 def not_portable(texts: dict[str, str]) -> list[str]:
     """What is wrong, with the statement and its place."""
     return [

@@ -38,7 +38,10 @@ def test_a_password_can_not_end_its_literal() -> None:
             {"CALLWARDEN_DATABASE_URL": "postgresql+asyncpg://o@h/d", "CALLWARDEN_ROLE_CHEF": "x"},
             "CALLWARDEN_ROLE_CHEF",
         ),
-        ({"CALLWARDEN_DATABASE_URL": "postgresql+asyncpg://h/d", "CALLWARDEN_ROLE_AUTH": "no url"}, "AUTH is no"),
+        (
+            {"CALLWARDEN_DATABASE_URL": "postgresql+asyncpg://h/d", "CALLWARDEN_ROLE_AUTH": "no url"},
+            "AUTH: the database URL",
+        ),
         (
             {
                 "CALLWARDEN_DATABASE_URL": "postgresql+asyncpg://o@h/d",

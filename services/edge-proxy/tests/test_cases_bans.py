@@ -227,9 +227,9 @@ def test_a_ban_on_a_64_drops_all_of_it_and_its_lifting_none() -> None:
     source_filter = world.edge.source_filter
     source_filter.ban("2001:db8:0:7::", None, 0.0)
     for host, drop in (("2001:db8:0:7::1", True), ("2001:db8:0:7:ffff::9", True), ("2001:db8:0:8::1", False)):
-        assert (source_filter.judge_address(host, 5060, world.unix_s) is Drop.BANNED) is drop
+        assert (source_filter.judge_address(host, 5060, world.mono_s) is Drop.BANNED) is drop
     source_filter.unban("2001:db8:0:7::", None)
-    assert source_filter.judge_address("2001:db8:0:7::1", 5060, world.unix_s) is None
+    assert source_filter.judge_address("2001:db8:0:7::1", 5060, world.mono_s) is None
     source_filter.ban("2001:db8:0:7::1", 5060, 0.0)  # one phone of an office
-    assert source_filter.judge_address("2001:db8:0:7::1", 5060, world.unix_s) is Drop.BANNED
-    assert source_filter.judge_address("2001:db8:0:7::2", 5060, world.unix_s) is None
+    assert source_filter.judge_address("2001:db8:0:7::1", 5060, world.mono_s) is Drop.BANNED
+    assert source_filter.judge_address("2001:db8:0:7::2", 5060, world.mono_s) is None

@@ -24,10 +24,11 @@ from callwarden.edge_proxy.core.locations import Binding, Location, Locations
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.edge_proxy.core.source_filter import SourceFilter
 from callwarden.edge_proxy.settings import EdgeSettings
-from callwarden.kernel.clock import UnixS
+from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 from callwarden.local.nats import NatsServer
 from callwarden.sip.address import SocketAddress
+from callwarden.testing.clock import NOON_S, FakeClock
 from callwarden.testing.waiting import eventually
 
 HOLD = UUID("9a06b950-af52-4b41-b13f-f3222176d61e")
@@ -130,21 +131,28 @@ async def test_what_is_registered_while_nats_is_away_is_known_when_it_is_back(
 
 
 @pytest.mark.integration
-async def test_bans_hold_and_are_lifted_as_the_bucket_says(bus: Bus) -> None:
-    rules = Rules.compile(policy().for_realm(""), 1)
+@pytest.mark.parametrize("ahead_s", [0.0, 3_600.0, -3_600.0])
+async def test_bans_hold_and_are_lifted_as_the_bucket_says_whatever_our_clock_says(bus: Bus, ahead_s: float) -> None:
+    rules, clock = Rules.compile(policy().for_realm(""), 1), FakeClock()
     source_filter = SourceFilter(rules)
-    bans = BansNats(bus.kv(Bucket.BANS), source_filter, EdgeCounters(rules))
-    task = asyncio.create_task(bans.follow())
+    clock.step_wall(ahead_s)
+    task = asyncio.create_task(BansNats(bus.kv(Bucket.BANS), source_filter, EdgeCounters(rules), clock).follow())
     kv = bus.kv(Bucket.BANS)
+
+    def is_banned(in_s: float = 0.0) -> bool:
+        return source_filter.judge_address("192.0.2.66", 5060, MonoS(clock.mono_s() + in_s)) is not None
+
     await kv.put("not-ours", b"\xff\xff")
     key = key_of("192.0.2.66")
-    await kv.put(key, events_pb2.Ban(address="192.0.2.66", until_s=START_S + 60).SerializeToString())
-    await eventually(lambda: source_filter.judge_address("192.0.2.66", 5060, START_S) is not None)
-    assert source_filter.judge_address("192.0.2.66", 5060, UnixS(START_S + 61)) is None
-    await kv.put(key, events_pb2.Ban(address="192.0.2.66", until_s=0).SerializeToString())
-    await eventually(lambda: source_filter.judge_address("192.0.2.66", 5060, UnixS(START_S + 61)) is not None)
+    ban = events_pb2.Ban(address="192.0.2.66", since_s=NOON_S, until_s=NOON_S + 60)
+    await kv.put(key, ban.SerializeToString())
+    await eventually(is_banned)
+    assert is_banned(59)
+    assert not is_banned(61)
+    await kv.put(key, events_pb2.Ban(address="192.0.2.66", since_s=NOON_S, until_s=0).SerializeToString())
+    await eventually(lambda: is_banned(61))
     await kv.delete(key)
-    await eventually(lambda: source_filter.judge_address("192.0.2.66", 5060, START_S) is None)
+    await eventually(lambda: not is_banned())
     task.cancel()
 
 

@@ -1,7 +1,7 @@
 """A ban on one endpoint leaves its neighbours behind the same address alone."""
 
 import pytest
-from edge_world import REALM, START_S, Agent, EdgeWorld
+from edge_world import REALM, Agent, EdgeWorld
 
 from callwarden.edge_proxy.core import source_filter as module
 from callwarden.edge_proxy.core.effects import (
@@ -9,7 +9,7 @@ from callwarden.edge_proxy.core.effects import (
 )
 from callwarden.edge_proxy.core.rules import Rules
 from callwarden.edge_proxy.core.source_filter import Drop, SourceFilter
-from callwarden.kernel.clock import UnixS
+from callwarden.kernel.clock import MonoS
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import default_set
 from callwarden.sip import build
@@ -26,12 +26,12 @@ def source_filter() -> SourceFilter:
 def test_only_the_banned_endpoint_is_dropped_until_its_end(host: str) -> None:
     some = source_filter()
     some.ban(host, 5060, NOW_S + 60)
-    assert some.judge_address(host, 5060, UnixS(NOW_S)) is Drop.BANNED
-    assert some.judge_address(host, 5061, UnixS(NOW_S)) is None
-    assert some.judge_address(host, 5060, UnixS(NOW_S + 60)) is None
+    assert some.judge_address(host, 5060, MonoS(NOW_S)) is Drop.BANNED
+    assert some.judge_address(host, 5061, MonoS(NOW_S)) is None
+    assert some.judge_address(host, 5060, MonoS(NOW_S + 60)) is None
     assert some.bans == 1
     some.unban(host, 5060)
-    assert some.judge_address(host, 5060, UnixS(NOW_S)) is None
+    assert some.judge_address(host, 5060, MonoS(NOW_S)) is None
     assert some.bans == 0
 
 
@@ -39,12 +39,12 @@ def test_an_addresss_ban_and_those_of_its_endpoints_end_apart() -> None:
     some = source_filter()
     some.ban("192.0.2.7", 5060, 0)
     some.ban("192.0.2.7", None, NOW_S + 60)
-    assert some.judge_address("192.0.2.7", 5061, UnixS(NOW_S)) is Drop.BANNED
+    assert some.judge_address("192.0.2.7", 5061, MonoS(NOW_S)) is Drop.BANNED
     some.unban("192.0.2.7", None)
-    assert some.judge_address("192.0.2.7", 5061, UnixS(NOW_S)) is None
-    assert some.judge_address("192.0.2.7", 5060, UnixS(NOW_S)) is Drop.BANNED
+    assert some.judge_address("192.0.2.7", 5061, MonoS(NOW_S)) is None
+    assert some.judge_address("192.0.2.7", 5060, MonoS(NOW_S)) is Drop.BANNED
     some.unban("192.0.2.7", 5061)
-    assert some.judge_address("192.0.2.7", 5060, UnixS(NOW_S)) is Drop.BANNED
+    assert some.judge_address("192.0.2.7", 5060, MonoS(NOW_S)) is Drop.BANNED
 
 
 NUMBER = "+49301234567"
@@ -106,7 +106,7 @@ def test_a_ban_holds_until_its_end_and_can_be_lifted() -> None:
         return not silent(agent) and bool(agent.inbox.pop())
 
     assert answered()
-    world.edge.source_filter.ban("192.0.2.1", None, world.unix_s + 60)
+    world.edge.source_filter.ban("192.0.2.1", None, world.mono_s + 60)
     assert not answered()
     world.advance(61)
     assert answered()
@@ -180,12 +180,12 @@ def test_bans_are_bounded_and_those_there_are_can_be_changed(monkeypatch: pytest
     world = EdgeWorld()
     found = world.edge.source_filter
     for port in (5060, 5061):
-        found.ban("192.0.2.1", port, START_S + 60)
-        found.ban("192.0.2.2", port, START_S + 60)
-    found.ban("192.0.2.3", None, START_S + 10)
-    found.ban("192.0.2.3", None, START_S + 60)
-    found.ban("192.0.2.4", None, START_S + 60)
-    later = UnixS(START_S + 30)
+        found.ban("192.0.2.1", port, NOW_S + 60)
+        found.ban("192.0.2.2", port, NOW_S + 60)
+    found.ban("192.0.2.3", None, NOW_S + 10)
+    found.ban("192.0.2.3", None, NOW_S + 60)
+    found.ban("192.0.2.4", None, NOW_S + 60)
+    later = MonoS(NOW_S + 30)
     hosts = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]
     assert [found.judge_address(host, 5061, later) for host in hosts] == [Drop.BANNED, None, Drop.BANNED, None]
     assert found.bans == 3

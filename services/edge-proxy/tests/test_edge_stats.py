@@ -159,7 +159,7 @@ def test_what_comes_is_counted_once_and_as_nothing_else(what: str) -> None:
 
 def test_a_banned_address_and_one_over_its_limit_are_counted_apart() -> None:
     world = EdgeWorld({"messages": {"perAddress": {"max": 2, "period": "60s"}}})
-    world.edge.source_filter.ban("192.0.2.9", None, START_S + 60)
+    world.edge.source_filter.ban("192.0.2.9", None, world.mono_s + 60)
     world.receive(OPTIONS, "192.0.2.9", 5060)
     assert (world.edge.stats.bans_dropped, world.edge.stats.rate_dropped) == (1, 0)
     for _ in range(5):

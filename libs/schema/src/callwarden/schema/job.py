@@ -13,10 +13,11 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from callwarden.common.sql import connecting
+from callwarden.kernel.errors import Invalid
 from callwarden.schema import migrate, roles
 
 _OWNER: Final = "CALLWARDEN_DATABASE_URL"
@@ -50,16 +51,16 @@ def wanted(environment: Mapping[str, str]) -> tuple[str, dict[str, tuple[str, st
 
 def _login(name: str, url: str) -> tuple[str, str]:
     try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise BadSettings(f"{name} is no database URL") from None
+        parsed = connecting.database_url(url)
+    except Invalid as error:
+        raise BadSettings(f"{name}: {error}") from None
     if not parsed.username:
         raise BadSettings(f"{name} names no user")
     return parsed.username, parsed.password or ""
 
 
 async def apply_roles(engine: AsyncEngine, logins: Mapping[str, tuple[str, str]]) -> None:
-    """Makes the roles, then gives all their rights in one transaction: a running service never sees a gap."""
+    """Makes the roles, then gives what they lack and takes what is too much: a running service never sees a gap."""
     for role, password in logins.values():
         try:  # Asked by trying: the catalogue of roles is each database's own.
             async with engine.begin() as connection:
@@ -69,15 +70,21 @@ async def apply_roles(engine: AsyncEngine, logins: Mapping[str, tuple[str, str]]
                 raise
             async with engine.begin() as connection:
                 await connection.exec_driver_sql(roles.make_role(role, password, exists=True))
-    async with engine.begin() as connection:
+    async with engine.connect() as connection:
+        given = {}
+        for service, (role, _) in logins.items():
+            rows = await connection.exec_driver_sql(roles.GIVEN, (role,))
+            given[service] = {(row["name"], row["right"]) for row in rows.mappings()}
+        await connection.rollback()
         for service, (role, _) in sorted(logins.items()):
-            for statement in roles.grants(service, role):
+            for statement in roles.changes(service, role, given[service], at_once=engine.dialect.name == "postgresql"):
                 await connection.exec_driver_sql(statement)
+        await connection.commit()
 
 
 async def make_roles(owner: str, logins: Mapping[str, tuple[str, str]]) -> None:
     """`apply_roles` on the database of that URL, whose connections it closes."""
-    engine = create_async_engine(owner, pool_size=1)
+    engine = connecting.make_engine(connecting.database_url(owner), pool_size=1)
     try:
         await apply_roles(engine, logins)
     finally:

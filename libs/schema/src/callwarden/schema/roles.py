@@ -5,7 +5,7 @@ statements are run is in `job`.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from callwarden.schema.tables import metadata
@@ -51,14 +51,44 @@ def make_role(role: str, password: str, *, exists: bool) -> str:
     return f"{verb} ROLE {quoted(role)} WITH LOGIN PASSWORD {_literal(password)}"
 
 
-def grants(service: str, role: str) -> Iterator[str]:
-    """Takes all rights to our tables away and gives those of the service. To be run in one transaction."""
-    yield f"REVOKE ALL ON TABLE {_tables(metadata.tables)} FROM {quoted(role)}"
-    by_rights: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
-    for table, rights in RIGHTS[service].items():
-        by_rights[rights].append(table)
-    for rights, tables in sorted(by_rights.items()):
-        yield f"GRANT {', '.join(rights)} ON TABLE {_tables(tables)} TO {quoted(role)}"
+# What the role was given by name, as (table, right). CockroachDB says ALL for all; PostgreSQL leaves out what the
+# standard doesn't know (MAINTAIN).
+GIVEN: Final = (
+    'SELECT table_name AS name, privilege_type AS "right" FROM information_schema.table_privileges'
+    " WHERE grantee = $1 AND table_schema = current_schema()"
+)
+
+
+def changes(service: str, role: str, given: Collection[tuple[str, str]], *, at_once: bool) -> Iterator[str]:
+    """What has to be said to a database where the role has `given`, as (table, right), so that it has what it should.
+
+    `at_once`: all of it is one transaction, as on PostgreSQL. On CockroachDB each statement is one of its own, and a
+    service that runs must not be without its rights between two of them: what is missing is granted first, and only
+    then what is too much revoked.
+    """
+    wanted = {(table, right) for table, rights in RIGHTS[service].items() for right in rights}
+    ours = {(table, right) for table, right in given if table in metadata.tables}
+    # What is in ALL is each version's own, so CockroachDB has a gap where somebody gave that.
+    renewed = {table for table, right in ours if right == "ALL" or (at_once and (table, right) not in wanted)}
+    if renewed:
+        yield f"REVOKE ALL ON TABLE {_tables(renewed)} FROM {quoted(role)}"
+        ours = {pair for pair in ours if pair[0] not in renewed}
+    yield from _by_rights(wanted - ours, lambda rights, tables: f"GRANT {rights} ON TABLE {tables} TO {quoted(role)}")
+    yield from _by_rights(
+        ours - wanted, lambda rights, tables: f"REVOKE {rights} ON TABLE {tables} FROM {quoted(role)}"
+    )
+
+
+def _by_rights(pairs: Collection[tuple[str, str]], statement: Callable[[str, str], str]) -> Iterator[str]:
+    """One statement for all tables with the same rights."""
+    rights: defaultdict[str, list[str]] = defaultdict(list)
+    for table, right in sorted(pairs):
+        rights[table].append(right)
+    tables: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+    for table, those in rights.items():
+        tables[tuple(those)].append(table)
+    for those_rights, those_tables in sorted(tables.items()):
+        yield statement(", ".join(those_rights), _tables(those_tables))
 
 
 def _tables(names: Iterable[str]) -> str:

@@ -76,7 +76,7 @@ class Phones:
         self.incoming = 0
         self.answers_s: dict[str, float] = {}
         """When an incoming call was first answered, by Call-ID and the loop's clock."""
-        self._ringing: dict[str, tuple[str, int]] = {}
+        self._ringing: dict[str, tuple[Request, tuple[str, int]]] = {}
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -127,9 +127,14 @@ class Phones:
 
     def pick_up(self, call_id: str) -> None:
         """Answers a call that rings here."""
-        source = self._ringing.pop(call_id)
+        _, source = self._ringing.pop(call_id)
         self.answers_s[call_id] = asyncio.get_running_loop().time()
         self._transport.sendto(self._answered[call_id].to_bytes(), source)
+
+    def decline(self, call_id: str) -> None:
+        """Declines a call that rings here: 486."""
+        invite, source = self._ringing.pop(call_id)
+        self._transport.sendto(build.response(invite, 486, to_tag="callee").to_bytes(), source)
 
     def rings(self, call_id: str) -> bool:
         return call_id in self._ringing
@@ -276,7 +281,7 @@ class Phones:
                     self._answered[request.call_id] = answered
                 self._transport.sendto(build.response(request, 180, to_tag="callee").to_bytes(), source)
                 if not self._answer:
-                    self._ringing.setdefault(request.call_id, source)
+                    self._ringing.setdefault(request.call_id, (request, source))
                 else:
                     self.answers_s.setdefault(request.call_id, asyncio.get_running_loop().time())
                     self._transport.sendto(answered.to_bytes(), source)

@@ -92,7 +92,7 @@ async def wire(settings: EdgeSettings, runtime: Runtime) -> None:
     edge_metrics.observe(runtime.metrics, edge)
 
     directory = LocationsNats(bus.kv(Bucket.LOCATIONS), edge.locations.put, edge.locations.remove)
-    bans = BansNats(bus.kv(Bucket.BANS), edge.source_filter, edge.counters)
+    bans = BansNats(bus.kv(Bucket.BANS), edge.source_filter, edge.counters, runtime.clock)
     guard = GrpcGuard(
         guards,
         bus.kv(Bucket.MEMBERS),

@@ -3,18 +3,15 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from callwarden.common.metrics import Metrics
+from callwarden.common.sql import connecting
 from callwarden.common.sql.hot import STATEMENT_TIMEOUT_S, HotPool
 from callwarden.common.sql.retry import Retry
-from callwarden.kernel.errors import Invalid
 
 T = TypeVar("T")
 
-DRIVERS: Final = frozenset({"postgresql+asyncpg", "cockroachdb+asyncpg"})
 POOL_TIMEOUT_S: Final = 5.0  # waiting for a free connection
 CONNECTION_AGE_MAX_S: Final = 1_800  # so that connections spread over the nodes again after one came back
 
@@ -28,31 +25,22 @@ class Database:
         self, url: str, *, connections_max: int = 8, application: str = "callwarden", metrics: Metrics | None = None
     ) -> None:
         """No connection is made yet. Raises Invalid for a URL that isn't one of ours."""
-        try:
-            self._url: URL = make_url(url)
-        except ArgumentError:
-            raise Invalid("the database URL doesn't parse", field="database_url") from None  # its text has the password
-        if self._url.drivername not in DRIVERS:
-            raise Invalid(
-                f"the database URL begins with {' or '.join(sorted(DRIVERS))}, not {self._url.drivername}",
-                field="database_url",
-            )
+        self._url = connecting.database_url(url)
         self._connections_max = connections_max
         self._application = application
         self._retry = Retry(metrics)
-        self.engine: AsyncEngine = create_async_engine(
+        self.engine: AsyncEngine = connecting.make_engine(
             self._url,
+            connect={
+                "server_settings": {"application_name": application},
+                "command_timeout": 4 * STATEMENT_TIMEOUT_S,  # reports and imports are slower than calls
+            },
             isolation_level="SERIALIZABLE",
             pool_size=connections_max,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT_S,
             pool_recycle=CONNECTION_AGE_MAX_S,
             pool_pre_ping=True,  # cold work: a round trip is cheaper than an error after a failover
-            hide_parameters=True,  # they would stand in errors and logs
-            connect_args={
-                "server_settings": {"application_name": application},
-                "command_timeout": 4 * STATEMENT_TIMEOUT_S,  # reports and imports are slower than calls
-            },
         )
 
     def __repr__(self) -> str:
@@ -117,10 +105,9 @@ class Database:
 
         `session`: settings of the server for its connections, such as what the planner may use.
         """
-        dsn = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
         size = connections or self._connections_max
         return await HotPool.open(
-            dsn,
+            connecting.dsn(self._url),
             size_min=min(2, size),
             size_max=size,
             application=self._application,

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
+from callwarden.common.sql.connecting import know_arrays
 from callwarden.common.sql.retry import Retry, translated
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class HotPool:
                 command_timeout=STATEMENT_TIMEOUT_S,
                 statement_cache_size=STATEMENTS_CACHED,
                 max_inactive_connection_lifetime=LIFETIME_IDLE_S,
+                init=_know_arrays,
                 reset=_leave_as_it_is,
                 server_settings={
                     "application_name": application,
@@ -110,6 +112,10 @@ class HotPool:
             yield connection
         finally:
             await self._pool.release(connection)
+
+
+async def _know_arrays(connection: Any) -> None:
+    know_arrays(connection)
 
 
 async def _leave_as_it_is(connection: Any) -> None:

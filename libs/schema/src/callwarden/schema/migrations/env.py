@@ -4,8 +4,8 @@ import asyncio
 
 from alembic import context
 from sqlalchemy import Connection, pool
-from sqlalchemy.ext.asyncio import create_async_engine
 
+from callwarden.common.sql import connecting
 from callwarden.schema.tables import metadata
 
 
@@ -16,7 +16,7 @@ def _run(connection: Connection) -> None:
 
 
 async def _online(database_url: str) -> None:
-    engine = create_async_engine(database_url, poolclass=pool.NullPool)
+    engine = connecting.make_engine(connecting.database_url(database_url), poolclass=pool.NullPool)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_run)

@@ -8,6 +8,8 @@ down_revision = ${repr(down_revision)}
 branch_labels = None
 depends_on = None
 
+# CockroachDB commits each statement by itself: each must bear being run again (if_not_exists, if_exists).
+
 
 def upgrade() -> None:
     ${upgrades if upgrades else "pass"}

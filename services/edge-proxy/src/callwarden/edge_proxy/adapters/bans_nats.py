@@ -1,4 +1,9 @@
-"""Bans from NATS KV into the screen: enforced by every edge within a second of being made or lifted."""
+"""Bans from NATS KV into the screen: enforced by every edge within a second of being made or lifted.
+
+A ban lasts as long as the bucket has it, which drops it when it ends. In case that NATS is away then, the edge ends it
+when the time that it was made for has passed since the edge heard of it. When the edge's wall clock says that it ends
+is not looked at: where that is ahead, no ban would ever be enforced.
+"""
 
 import asyncio
 from ipaddress import IPv6Network
@@ -10,6 +15,7 @@ from callwarden.common.bus import Deleted, KeyValue, Put, Synced, parts_of
 from callwarden.common.logs import get_logger
 from callwarden.edge_proxy.core.counters import EdgeCounters
 from callwarden.edge_proxy.core.source_filter import SourceFilter
+from callwarden.kernel.clock import Clock
 from callwarden.sip.address import parse_address
 
 log = get_logger(__name__)
@@ -18,10 +24,11 @@ log = get_logger(__name__)
 class BansNats:
     """Follows the bucket."""
 
-    def __init__(self, bucket: KeyValue, source_filter: SourceFilter, counters: EdgeCounters) -> None:
+    def __init__(self, bucket: KeyValue, source_filter: SourceFilter, counters: EdgeCounters, clock: Clock) -> None:
         self._bucket = bucket
         self._source_filter = source_filter
         self._counters = counters
+        self._clock = clock
         self.synced = asyncio.Event()
 
     async def follow(self) -> None:
@@ -36,7 +43,9 @@ class BansNats:
                     except (DecodeError, ValueError) as error:
                         log.warning("ban.unreadable", error=error)
                         continue
-                    self._source_filter.ban(host, port, ban.until_s)
+                    lasts_s = max(ban.until_s - ban.since_s, 0.0)
+                    until_mono_s = self._clock.mono_s() + lasts_s if ban.until_s else 0.0
+                    self._source_filter.ban(host, port, until_mono_s)
                     log.info("ban.applied", address=address, reason=ban.reason, until_s=ban.until_s)
                 case Deleted(key, _):
                     try:

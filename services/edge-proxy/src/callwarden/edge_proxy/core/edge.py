@@ -110,7 +110,7 @@ class Edge:
         context.mono_s, context.unix_s, context.source = mono_s, unix_s, source
         stats.datagrams += 1
         host = source.host
-        drop = self.source_filter.judge_address(host, source.port, unix_s)
+        drop = self.source_filter.judge_address(host, source.port, mono_s)
         if drop is not None:
             if drop is Drop.BANNED:
                 stats.bans_dropped += 1
@@ -367,7 +367,7 @@ class Edge:
             and not self.source_filter.is_allowed(source.host)
         ):
             ban_s = rules.ban_s
-            self.source_filter.ban(source.host, None, context.unix_s + ban_s)
+            self.source_filter.ban(source.host, None, context.mono_s + ban_s)
             context.effects.append(ScannerSeen(source.host, "User-Agent of a known scanner", ban_s))
 
     def _malformed(self, error: Malformed, source: SocketAddress) -> None:

@@ -7,7 +7,7 @@ In: the order (allow before deny before ban before limit) and the verdicts. Out:
 from enum import Enum
 
 from callwarden.edge_proxy.core.rules import Rules, contains
-from callwarden.kernel.clock import UnixS
+from callwarden.kernel.clock import MonoS
 from callwarden.limits.networks import source_of
 from callwarden.sip.message import SipMessage
 
@@ -45,14 +45,14 @@ class SourceFilter:
         self._rules = rules
         self._classes = {}
 
-    def ban(self, host: str, port: int | None, until_s: float) -> None:
-        """Drop what comes from there until then (Unix time; 0: for ever): from the whole address, of IPv6 its /64, or
-        from one port."""
+    def ban(self, host: str, port: int | None, until_mono_s: float) -> None:
+        """Drop what comes from there until then (0: for ever): from the whole address, of IPv6 its /64, or from one
+        port. By the monotonic clock: setting the other one must not lift a ban."""
         if port is not None:
             if host in self._endpoints or len(self._endpoints) < BANS_MAX:
-                self._endpoints.setdefault(host, {})[port] = until_s or float("inf")
+                self._endpoints.setdefault(host, {})[port] = until_mono_s or float("inf")
         elif (place := source_of(host)) in self._bans or len(self._bans) < BANS_MAX:
-            self._bans[place] = until_s or float("inf")
+            self._bans[place] = until_mono_s or float("inf")
 
     def unban(self, host: str, port: int | None) -> None:
         """Accept what comes from there again."""
@@ -71,7 +71,7 @@ class SourceFilter:
         """On the static allow list: never banned, never limited."""
         return self._classify(host) is _Class.ALLOWED
 
-    def judge_address(self, host: str, port: int, unix_s: UnixS) -> Drop | None:
+    def judge_address(self, host: str, port: int, mono_s: MonoS) -> Drop | None:
         """Before anything else is done. 0.15 µs for an address that was seen before."""
         found = self._classes.get(host) or self._classify(host)
         if found is _Class.ALLOWED:
@@ -79,11 +79,11 @@ class SourceFilter:
         if found is _Class.DENIED:
             return Drop.DENIED
         place = source_of(host) if ":" in host else host
-        until_s = self._bans.get(place)
-        if until_s is None:
+        until_mono_s = self._bans.get(place)
+        if until_mono_s is None:
             ports = self._endpoints.get(host)
-            return Drop.BANNED if ports is not None and ports.get(port, 0.0) > unix_s else None
-        if until_s > unix_s:
+            return Drop.BANNED if ports is not None and ports.get(port, 0.0) > mono_s else None
+        if until_mono_s > mono_s:
             return Drop.BANNED
         del self._bans[place]
         return None

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.common.sql import Database, RetriesExhausted
+from callwarden.common.sql.expressions import total
 from callwarden.kernel import ids
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
 from callwarden.payment.core.topup import Credited, Paid, Payee, TopUp, balance_after, repeated
@@ -119,7 +120,7 @@ async def _payee(connection: AsyncConnection, account_id: uuid.UUID) -> Payee:
     if row is None:
         raise NotFound("there is no such account", field="account")
     # A sharded account's charges are in its shards until they are merged.
-    in_shards = select(func.coalesce(func.sum(counter.c.spent_micros), 0)).where(counter.c.scope == account_id)
+    in_shards = select(func.coalesce(total(counter.c.spent_micros), 0)).where(counter.c.scope == account_id)
     spent_micros = int((await connection.execute(in_shards)).scalar_one()) if row.shards > 1 else 0
     return Payee(str(account_id), row.currency, row.balance_micros - spent_micros)
 

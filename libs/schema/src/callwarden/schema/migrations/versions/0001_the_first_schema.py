@@ -68,8 +68,9 @@ def upgrade() -> None:
         sa.CheckConstraint("overdraft_micros >= 0", name=op.f("ck_account_overdraft_not_negative")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_account")),
         sa.UniqueConstraint("realm", "name", name=op.f("uq_account_realm_name")),
+        if_not_exists=True,
     )
-    op.create_index("ix_account_parent", "account", ["parent"], unique=False)
+    op.create_index("ix_account_parent", "account", ["parent"], if_not_exists=True)
     op.create_table(
         "counter",
         sa.Column("scope", sa.Uuid(), nullable=False),
@@ -83,6 +84,7 @@ def upgrade() -> None:
         sa.CheckConstraint("held_micros >= 0", name=op.f("ck_counter_held_not_negative")),
         sa.CheckConstraint("spent_micros >= 0", name=op.f("ck_counter_spent_not_negative")),
         sa.PrimaryKeyConstraint("scope", "shard", name=op.f("pk_counter")),
+        if_not_exists=True,
     )
     op.create_table(
         "decision",
@@ -93,9 +95,10 @@ def upgrade() -> None:
         sa.Column("outcome", sa.Text(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_decision")),
+        if_not_exists=True,
     )
-    op.create_index("ix_decision_account_id_at", "decision", ["account_id", "at"], unique=False)
-    op.create_index("ix_decision_call_id", "decision", ["call_id"], unique=False)
+    op.create_index("ix_decision_account_id_at", "decision", ["account_id", "at"], if_not_exists=True)
+    op.create_index("ix_decision_call_id", "decision", ["call_id"], if_not_exists=True)
     op.create_table(
         "deck",
         sa.Column("name", sa.Text(), nullable=False),
@@ -109,6 +112,7 @@ def upgrade() -> None:
         sa.CheckConstraint("rounding_method IN ('up', 'middle', 'down')", name=op.f("ck_deck_rounding_known")),
         sa.CheckConstraint("rounding_decimals BETWEEN 0 AND 6", name=op.f("ck_deck_decimals_bounded")),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_deck")),
+        if_not_exists=True,
     )
     op.create_table(
         "deck_row",
@@ -134,6 +138,7 @@ def upgrade() -> None:
             name=op.f("ck_deck_row_seconds"),
         ),
         sa.PrimaryKeyConstraint("deck", "version", "prefix", name=op.f("pk_deck_row")),
+        if_not_exists=True,
     )
     op.create_table(
         "number_list",
@@ -150,6 +155,7 @@ def upgrade() -> None:
         sa.CheckConstraint("side IN ('called', 'calling', 'both')", name=op.f("ck_number_list_side_known")),
         sa.CheckConstraint("entries >= 0", name=op.f("ck_number_list_entries_not_negative")),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_number_list")),
+        if_not_exists=True,
     )
     op.create_table(
         "number_list_entry",
@@ -158,6 +164,7 @@ def upgrade() -> None:
         sa.Column("pattern", sa.Text(), nullable=False),
         sa.Column("note", sa.Text(), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("list", "version", "pattern", name=op.f("pk_number_list_entry")),
+        if_not_exists=True,
     )
     op.create_table(
         "account_number",
@@ -165,8 +172,9 @@ def upgrade() -> None:
         sa.Column("account_id", sa.Uuid(), nullable=False),
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_account_number_account_id")),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_account_number")),
+        if_not_exists=True,
     )
-    op.create_index("ix_account_number_account_id", "account_number", ["account_id"], unique=False)
+    op.create_index("ix_account_number_account_id", "account_number", ["account_id"], if_not_exists=True)
     op.create_table(
         "cdr",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -198,9 +206,10 @@ def upgrade() -> None:
         sa.CheckConstraint("price_micros >= 0", name=op.f("ck_cdr_price_not_negative")),
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_cdr_account_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_cdr")),
+        if_not_exists=True,
     )
-    op.create_index("ix_cdr_account_id_started_at", "cdr", ["account_id", "started_at"], unique=False)
-    op.create_index("ix_cdr_call_id", "cdr", ["call_id"], unique=False)
+    op.create_index("ix_cdr_account_id_started_at", "cdr", ["account_id", "started_at"], if_not_exists=True)
+    op.create_index("ix_cdr_call_id", "cdr", ["call_id"], if_not_exists=True)
     op.create_table(
         "credential",
         sa.Column("realm", sa.Text(), nullable=False),
@@ -211,8 +220,9 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_credential_account_id")),
         sa.PrimaryKeyConstraint("realm", "username", name=op.f("pk_credential")),
+        if_not_exists=True,
     )
-    op.create_index("ix_credential_account_id", "credential", ["account_id"], unique=False)
+    op.create_index("ix_credential_account_id", "credential", ["account_id"], if_not_exists=True)
     op.create_table(
         "hold",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -244,11 +254,15 @@ def upgrade() -> None:
         sa.CheckConstraint("held_micros >= 0", name=op.f("ck_hold_held_not_negative")),
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_hold_account_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_hold")),
+        if_not_exists=True,
     )
-    op.create_index("ix_hold_account_id_expires_at", "hold", ["account_id", "expires_at"], unique=False)
-    op.create_index("ix_hold_call_id", "hold", ["call_id"], unique=False)
+    op.create_index("ix_hold_account_id_expires_at", "hold", ["account_id", "expires_at"], if_not_exists=True)
+    op.create_index("ix_hold_call_id", "hold", ["call_id"], if_not_exists=True)
     op.create_index(
-        "ix_hold_expires_at", "hold", [sa.literal_column("substr(CAST(id AS TEXT), 1, 1)"), "expires_at"], unique=False
+        "ix_hold_expires_at",
+        "hold",
+        [sa.literal_column("substr(CAST(id AS TEXT), 1, 1)"), "expires_at"],
+        if_not_exists=True,
     )
     op.create_table(
         "ledger_entry",
@@ -268,8 +282,11 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_ledger_entry_account_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_ledger_entry")),
         sa.UniqueConstraint("kind", "reference", "slice", name=op.f("uq_ledger_entry_kind_reference_slice")),
+        if_not_exists=True,
     )
-    op.create_index("ix_ledger_entry_account_id_created_at", "ledger_entry", ["account_id", "created_at"], unique=False)
+    op.create_index(
+        "ix_ledger_entry_account_id_created_at", "ledger_entry", ["account_id", "created_at"], if_not_exists=True
+    )
     op.create_table(
         "spend_day",
         sa.Column("account_id", sa.Uuid(), nullable=False),
@@ -278,6 +295,7 @@ def upgrade() -> None:
         sa.CheckConstraint("spent_micros >= 0", name=op.f("ck_spend_day_spent_not_negative")),
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_spend_day_account_id")),
         sa.PrimaryKeyConstraint("account_id", "day", name=op.f("pk_spend_day")),
+        if_not_exists=True,
     )
     op.create_table(
         "trunk",
@@ -296,6 +314,7 @@ def upgrade() -> None:
         sa.CheckConstraint("strip_digits BETWEEN 0 AND 15", name=op.f("ck_trunk_strip_digits_bounded")),
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_trunk_account_id")),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_trunk")),
+        if_not_exists=True,
     )
     op.create_table(
         "payment",
@@ -310,6 +329,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_payment_account_id")),
         sa.ForeignKeyConstraint(["entry_id"], ["ledger_entry.id"], name=op.f("fk_payment_entry_id")),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_payment")),
+        if_not_exists=True,
     )
     op.create_table(
         "route",
@@ -319,37 +339,38 @@ def upgrade() -> None:
         sa.Column("cost_deck", sa.Text(), server_default="", nullable=False),
         sa.ForeignKeyConstraint(["trunk"], ["trunk.name"], name=op.f("fk_route_trunk")),
         sa.PrimaryKeyConstraint("prefix", "trunk", name=op.f("pk_route")),
+        if_not_exists=True,
     )
     # ### end Alembic commands ###
 
 
 def downgrade() -> None:
     # ### commands auto generated by Alembic - please adjust! ###
-    op.drop_table("route")
-    op.drop_table("payment")
-    op.drop_table("trunk")
-    op.drop_table("spend_day")
-    op.drop_table("counter")
-    op.drop_index("ix_ledger_entry_account_id_created_at", table_name="ledger_entry")
-    op.drop_table("ledger_entry")
-    op.drop_index("ix_hold_expires_at", table_name="hold")
-    op.drop_index("ix_hold_call_id", table_name="hold")
-    op.drop_index("ix_hold_account_id_expires_at", table_name="hold")
-    op.drop_table("hold")
-    op.drop_index("ix_credential_account_id", table_name="credential")
-    op.drop_table("credential")
-    op.drop_index("ix_cdr_call_id", table_name="cdr")
-    op.drop_index("ix_cdr_account_id_started_at", table_name="cdr")
-    op.drop_table("cdr")
-    op.drop_index("ix_account_number_account_id", table_name="account_number")
-    op.drop_table("account_number")
-    op.drop_table("number_list_entry")
-    op.drop_table("number_list")
-    op.drop_table("deck_row")
-    op.drop_table("deck")
-    op.drop_index("ix_decision_call_id", table_name="decision")
-    op.drop_index("ix_decision_account_id_at", table_name="decision")
-    op.drop_table("decision")
-    op.drop_index("ix_account_parent", table_name="account")
-    op.drop_table("account")
+    op.drop_table("route", if_exists=True)
+    op.drop_table("payment", if_exists=True)
+    op.drop_table("trunk", if_exists=True)
+    op.drop_table("spend_day", if_exists=True)
+    op.drop_table("counter", if_exists=True)
+    op.drop_index("ix_ledger_entry_account_id_created_at", table_name="ledger_entry", if_exists=True)
+    op.drop_table("ledger_entry", if_exists=True)
+    op.drop_index("ix_hold_expires_at", table_name="hold", if_exists=True)
+    op.drop_index("ix_hold_call_id", table_name="hold", if_exists=True)
+    op.drop_index("ix_hold_account_id_expires_at", table_name="hold", if_exists=True)
+    op.drop_table("hold", if_exists=True)
+    op.drop_index("ix_credential_account_id", table_name="credential", if_exists=True)
+    op.drop_table("credential", if_exists=True)
+    op.drop_index("ix_cdr_call_id", table_name="cdr", if_exists=True)
+    op.drop_index("ix_cdr_account_id_started_at", table_name="cdr", if_exists=True)
+    op.drop_table("cdr", if_exists=True)
+    op.drop_index("ix_account_number_account_id", table_name="account_number", if_exists=True)
+    op.drop_table("account_number", if_exists=True)
+    op.drop_table("number_list_entry", if_exists=True)
+    op.drop_table("number_list", if_exists=True)
+    op.drop_table("deck_row", if_exists=True)
+    op.drop_table("deck", if_exists=True)
+    op.drop_index("ix_decision_call_id", table_name="decision", if_exists=True)
+    op.drop_index("ix_decision_account_id_at", table_name="decision", if_exists=True)
+    op.drop_table("decision", if_exists=True)
+    op.drop_index("ix_account_parent", table_name="account", if_exists=True)
+    op.drop_table("account", if_exists=True)
     # ### end Alembic commands ###

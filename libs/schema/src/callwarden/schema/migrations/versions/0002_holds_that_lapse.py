@@ -10,8 +10,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("hold", sa.Column("stage", sa.Integer(), server_default="0", nullable=False))
+    op.add_column("hold", sa.Column("stage", sa.Integer(), server_default="0", nullable=False), if_not_exists=True)
 
 
 def downgrade() -> None:
-    op.drop_column("hold", "stage")
+    op.drop_column("hold", "stage", if_exists=True)

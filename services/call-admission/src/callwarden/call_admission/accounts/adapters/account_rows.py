@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, Select, and_, func, or_, select, tuple_
+from sqlalchemy import Row, Select, and_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.call_admission.accounts.core.account_csv import Line
@@ -24,6 +24,7 @@ from callwarden.call_admission.accounts.core.accounts import (
 from callwarden.call_admission.accounts.core.checks import check_lists
 from callwarden.call_admission.accounts.ports import Resellers
 from callwarden.common.sql import Database
+from callwarden.common.sql.expressions import total
 from callwarden.kernel.account import FIELDS, LIMITS, AccountType, NewAccount
 from callwarden.kernel.csv_rows import LineError
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
@@ -79,7 +80,7 @@ def loaded(field: DataField, stored: Any) -> Any:
 _SEPARATOR: Final = ","
 
 
-async def fetch(database: Database, name: str, query: Select[Any]) -> Sequence[Row[Any]]:
+async def fetch(database: Database, name: str, query: Select[*tuple[Any, ...]]) -> Sequence[Row[Any]]:
     """The rows of a query, read outside any transaction."""
 
     async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
@@ -168,7 +169,7 @@ async def _free_micros(connection: AsyncConnection, row: Row[Any]) -> int:
 
 def in_shards() -> Select[Any]:
     """What sharded accounts hold and were charged in their shards, beside their rows."""
-    held, spent = func.sum(counter.c.held_micros).label("held"), func.sum(counter.c.spent_micros).label("spent")
+    held, spent = total(counter.c.held_micros).label("held"), total(counter.c.spent_micros).label("spent")
     return select(counter.c.scope, held, spent).group_by(counter.c.scope)
 
 

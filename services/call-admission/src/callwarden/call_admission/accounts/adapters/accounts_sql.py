@@ -51,6 +51,7 @@ from callwarden.call_admission.admission.adapters.shards_sql import reshard
 from callwarden.call_admission.model.calls import HoldStage
 from callwarden.call_admission.model.days import day_of
 from callwarden.common.sql import Database
+from callwarden.common.sql.expressions import total
 from callwarden.kernel.account import AccountType, NewAccount
 from callwarden.kernel.clock import UnixS
 from callwarden.kernel.csv_rows import LineError
@@ -335,7 +336,7 @@ async def _views(connection: AsyncConnection, query: Select[Any], unix_s: UnixS)
             tuple_(table.c.account_id, table.c[day]).in_(list(days.items())),
             hold.c.stage == HoldStage.RUNNING if table is hold else true(),
         )
-        sums = select(table.c.account_id, func.sum(table.c[amount]).label("micros")).where(wanted).group_by(
+        sums = select(table.c.account_id, total(table.c[amount]).label("micros")).where(wanted).group_by(
             table.c.account_id
         )  # fmt: skip
         for row in (await connection.execute(sums)).all():

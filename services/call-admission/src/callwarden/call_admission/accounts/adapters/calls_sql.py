@@ -15,6 +15,7 @@ from callwarden.call_admission.model.calls import HoldStage
 from callwarden.call_admission.model.settle import EXPIRED
 from callwarden.call_admission.records.adapters.records_sql import corrected_micros, corrections
 from callwarden.common.sql import Database
+from callwarden.common.sql.expressions import total
 from callwarden.schema.tables import account, cdr, counter, decision, hold, ledger_entry
 
 DECISIONS_MAX: Final = 100  # of one Call-ID; a caller that repeats a refused call with it fills no more than a page
@@ -68,17 +69,17 @@ class SqlCallHistory:
     async def audit(self, account_id: UUID | None) -> LedgerAudit:
         mine = true() if account_id is None else account.c.id == account_id
 
-        def total(table: Any, amount: ColumnElement[int], counted: ColumnElement[bool]) -> Any:
+        def by_account(table: Any, amount: ColumnElement[int], counted: ColumnElement[bool]) -> Any:
             query = (
-                select(table.c.account_id, func.sum(amount).label("micros"), func.count().label("rows"))
+                select(table.c.account_id, total(amount).label("micros"), func.count().label("rows"))
                 .where(counted)
                 .group_by(table.c.account_id)
             )
             return (query if account_id is None else query.where(table.c.account_id == account_id)).subquery()
 
-        entries = total(ledger_entry, ledger_entry.c.amount_micros, true())
+        entries = by_account(ledger_entry, ledger_entry.c.amount_micros, true())
         running_micros = case((hold.c.stage == HoldStage.RUNNING, hold.c.held_micros), else_=0)
-        holds = total(hold, running_micros, hold.c.stage < HoldStage.RECORDED)
+        holds = by_account(hold, running_micros, hold.c.stage < HoldStage.RECORDED)
         of_shards = in_shards() if account_id is None else in_shards().where(counter.c.scope == account_id)
         shards = of_shards.subquery()
         books = (
@@ -92,12 +93,12 @@ class SqlCallHistory:
         sums = (
             select(
                 func.count(),
-                func.coalesce(func.sum(entries.c.rows), 0),
-                func.coalesce(func.sum(balance), 0),
-                func.coalesce(func.sum(entries.c.micros), 0),
-                func.coalesce(func.sum(in_holds), 0),
-                func.coalesce(func.sum(holds.c.micros), 0),
-                func.coalesce(func.sum(holds.c.rows), 0),
+                func.coalesce(total(entries.c.rows), 0),
+                func.coalesce(total(balance), 0),
+                func.coalesce(total(entries.c.micros), 0),
+                func.coalesce(total(in_holds), 0),
+                func.coalesce(total(holds.c.micros), 0),
+                func.coalesce(total(holds.c.rows), 0),
             )
             .select_from(books)
             .where(mine)

@@ -19,6 +19,7 @@ from callwarden.call_admission.lists.ports import WrittenList
 from callwarden.call_admission.model.lists import ENTRIES_TOTAL_MAX, LISTS_MAX, ListEntry, ListHead, ListKind, ListSide
 from callwarden.common.logs import get_logger
 from callwarden.common.sql import Database
+from callwarden.common.sql.expressions import total
 from callwarden.kernel.errors import CallwardenError, Conflict, Exhausted
 from callwarden.schema.tables import account, number_list, number_list_entry
 
@@ -147,7 +148,7 @@ class SqlLists:
                 raise Conflict("another import of this list came in between", field="name")
             row = (
                 await connection.execute(
-                    select(func.count(), func.coalesce(func.sum(number_list.c.entries), 0)).where(
+                    select(func.count(), func.coalesce(total(number_list.c.entries), 0)).where(
                         number_list.c.name != head.name
                     )
                 )

@@ -48,6 +48,7 @@ from callwarden.call_admission.records.core.records import (
 )
 from callwarden.call_admission.records.ports import KEPT, Slice
 from callwarden.common.sql import Database
+from callwarden.common.sql.expressions import total
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
 from callwarden.schema.tables import account, cdr, counter, decision, hold, ledger_entry, spend_day
 
@@ -291,7 +292,7 @@ def _following(rows: Sequence[Row[Any]], limit: int) -> RecordPlace | None:
 def corrections(ids: Sequence[UUID]) -> Select[Any]:
     """What has been booked about these calls since they were settled: `reference` (the call's id) and `micros`."""
     return (
-        select(ledger_entry.c.reference, func.sum(ledger_entry.c.amount_micros).label("micros"))
+        select(ledger_entry.c.reference, total(ledger_entry.c.amount_micros).label("micros"))
         .where(ledger_entry.c.kind.in_(_LATER), ledger_entry.c.reference.in_([str(id_) for id_ in ids]))
         .group_by(ledger_entry.c.reference)
     )
