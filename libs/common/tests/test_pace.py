@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from callwarden.common.pace import Pace
+from callwarden.common.pace import Pace, pieces
 from callwarden.testing.clock import FakeClock
 
 
@@ -36,3 +36,8 @@ async def test_making_a_piece_is_work_too() -> None:
     async for _ in Pace(clock, 0.5, sleep).over(slowly()):
         clock.advance(2.0)
     assert rests == [3.0]
+
+
+def test_pieces_are_all_items_in_their_order() -> None:
+    assert list(pieces("abcde", 2)) == ["ab", "cd", "e"]
+    assert list(pieces("", 2)) == []

@@ -50,7 +50,10 @@ WHY: Final[Mapping[str, tuple[AuditSeverity, str]]] = {
     "maxdyndailycredit_multiplier": (_MEDIUM, "An account may spend so many times its largest day at once."),
     "sendadminemailnotifications": (_LOW, "Nobody is told of blocked users and critical events."),
     "autoban": (_MEDIUM, "A caller with bad statistics goes on with another number from the same address."),
-    "blocknotbilledcalls": (_MEDIUM, "Calls without a price are given away."),
+    "blocknotbilledcalls": (
+        _MEDIUM,
+        "Calls are sold at the price of a larger destination than the one they cost us for.",
+    ),
     "blocknotprofitablecalls": (_MEDIUM, "Calls are sold under cost."),
     "blockearlymedia": (_LOW, "Sound before the answer is a conversation that is never charged."),
     "autofinetune": (_LOW, "Limits move with the load, so an attacker who makes load moves limits."),

@@ -132,13 +132,14 @@ VALUES: Final[Mapping[str, Mapping[str, Any]]] = {
 _NO_LIMIT: Final = frozenset({"-1", "", "null", "none", "no limit", "unlimited"})
 _WORDS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _OTHER_KIND: Final = "input should be a valid"  # As pydantic says it.
-_SPAN: Final = re.compile(r"(\d{1,9})\s*([a-z]+)", re.ASCII)
+_SPAN: Final = re.compile(r"(\d{1,9})(\.\d{1,9})?\s*([a-z]+)", re.ASCII)
 _UNITS: Final = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
     **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), "m"),
     **dict.fromkeys(("h", "hour", "hours"), "h"),
     **dict.fromkeys(("d", "day", "days"), "d"),
 }
+_PER_DAY: Final = {"s": 86_400, "m": 1_440, "h": 24, "d": 1}
 
 
 def translate(listed: SettingsList) -> Translation:
@@ -218,7 +219,7 @@ def _read(setting: Setting, path: str, beside: Mapping[str, Any]) -> tuple[Any, 
         meanings: Iterable[Any] = [values[word]] if word in values else []
         reasons.append(f"spec.{path}: only {' or '.join(values)} can be carried over")
     else:
-        meanings = _meanings(setting.value)
+        meanings = _meanings(setting.value, facts()[path].unit)
     for value in meanings:
         try:
             policies = PolicySet.build(1, [_document(merged([beside, nested(path, value)]))])
@@ -233,15 +234,20 @@ def _read(setting: Setting, path: str, beside: Mapping[str, Any]) -> tuple[Any, 
     return next((reason for reason in reasons if _OTHER_KIND not in reason), reasons[0])
 
 
-def _meanings(text: str) -> Iterator[Any]:
-    """What a text may mean, the likeliest first: the model takes the first that is of the field's kind."""
+def _meanings(text: str, unit: str) -> Iterator[Any]:
+    """What a text may mean, the likeliest first: the model takes the first that is of the field's kind. `unit`: of a
+    field that is a number, such as "days"."""
     word = text.casefold()
     if re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
         yield int(text)
     elif word in _WORDS:
         yield int(_WORDS[word])
-    elif (span := _SPAN.fullmatch(word)) and span[2] in _UNITS:
-        yield f"{span[1]}{_UNITS[span[2]]}"
+    elif (span := _SPAN.fullmatch(word)) and span[3] in _UNITS:
+        count, fraction, of = span[1], span[2] or "", _UNITS[span[3]]
+        if unit == "days":
+            yield float(count + fraction) / _PER_DAY[of]
+        elif not fraction:
+            yield f"{count}{of}"
     if word in _WORDS or word in ("0", "1"):
         yield _WORDS.get(word, word == "1")
     if re.fullmatch(r"[+-]?\d{1,18}\.\d{1,18}", text, re.ASCII):

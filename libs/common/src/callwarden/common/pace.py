@@ -6,7 +6,7 @@ sched(7)) or another container, nor does it reach the database, which does half 
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
@@ -46,3 +46,9 @@ class Pace:
             yield piece
             await self._sleep((self._clock.mono_s() - began_s) * self._rest_of_work)
             began_s = self._clock.mono_s()
+
+
+def pieces(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items in their order, `size` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

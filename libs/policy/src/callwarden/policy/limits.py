@@ -244,10 +244,10 @@ class Billing(FieldGroup):
     """Calls without a price, or that cost more than they earn."""
 
     block_not_billed: Level[Literal[0, 1, 2, 3, 4, 5]] = Field(
-        default=0,
-        description="Calls that are refused. 0: none. 1: without a price in the account's list. 2: without a rate for "
-        "exactly the route's prefix. 3: priced by a list that isn't the account's. 4: also checks the list's "
-        "prefix. 5: also the reseller's.",
+        default=1,
+        description="Calls that are refused. 0 and 1: without a price in the account's list or its reseller's. 2: "
+        "without a rate for exactly the route's prefix. 3: priced by a list that isn't the account's. 4: also checks "
+        "the list's prefix. 5: also the reseller's.",
         json_schema_extra=row("blocknotbilledcalls"),
     )
     block_not_profitable: Level[Literal[0, 1, 2, 3]] = Field(

@@ -207,7 +207,7 @@ HARDENED: Final[dict[str, Any]] = {
     "routing": {"earlyMedia": {"toCaller": 1}},
     "spend": {"dynamicDaily": {"mode": 2, "multiplier": 4}},
     "callsPerAddress": {"maxCalls": 500},
-    "billing": {"blockNotBilled": 1, "blockNotProfitable": 1},
+    "billing": {"blockNotBilled": 2, "blockNotProfitable": 1},
     "notifications": {"email": {"level": 2}},
     "api": {"inputValidation": 4, "login": 3, "adminTrust": 4, "sipAuth": 1, "remoteAdmin": 1},
     "autoTune": 0,

@@ -55,7 +55,7 @@ class BillingRule(AdmissionRule):
         )
 
     def idle(self, policy: AdmissionPolicy) -> str:
-        return "" if policy.not_billed else "off by policy"
+        return "" if policy.not_billed >= 2 else "off by policy"
 
 
 class ProfitRule(AdmissionRule):
