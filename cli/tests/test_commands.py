@@ -9,7 +9,9 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import asyncpg
 import pytest
 
 from callwarden.cli import state
@@ -197,7 +199,8 @@ async def test_a_day_of_an_operator(
         services = {one["service"] for one in json.loads(out)["running"]}
         assert services == {"edge-proxy", "auth", "rate-guard", "call-admission", "administration", "rating", "payment"}
         await a_payment_is_repeated(command)
-        await a_call_is_corrected(system, command, alice["id"])
+        hold_id = await a_call_is_corrected(system, command, alice["id"])
+        await what_is_tampered_with_is_found(system, command, alice["id"], hold_id)
         _, out, _ = await command("ledger check -o json")
         assert json.loads(out)["right"] is True
         _, out, _ = await command("rates simulate retail +493023125042 90s -o json")
@@ -223,8 +226,8 @@ async def a_payment_is_repeated(command: Command) -> None:
     assert "key: " in out
 
 
-async def a_call_is_corrected(system: LocalSystem, command: Command, account_id: str) -> None:
-    """Half a minute at 0.60, settled; then it costs 0.10, once, and a payment is taken back."""
+async def a_call_is_corrected(system: LocalSystem, command: Command, account_id: str) -> str:
+    """Half a minute at 0.60, settled; then it costs 0.10, once, and a payment is taken back. The call's hold id."""
     async with Edges(system) as edges:
         call = TrackedCall(account_id, "493023125042", at_s=time.time() - 50)
         await edges.admit(call, 0)
@@ -256,3 +259,61 @@ async def a_call_is_corrected(system: LocalSystem, command: Command, account_id:
         ("reversal", 200_000),
         ("call", -300_000),
     ]
+    return str(record["hold_id"])
+
+
+# What is done to the call $1 in the database, what puts it right again, and what the check then finds.
+TAMPERING = [
+    (
+        "UPDATE cdr SET price_micros = price_micros - 1 WHERE id = $1",
+        "UPDATE cdr SET price_micros = price_micros + 1 WHERE id = $1",
+        ["undercharged", "entry-differs"],
+    ),
+    (
+        "DELETE FROM ledger_entry WHERE id = $1",
+        "INSERT INTO ledger_entry SELECT * FROM kept_entry WHERE id = $1",
+        ["entry-missing"],
+    ),
+    ("DELETE FROM cdr WHERE id = $1", "INSERT INTO cdr SELECT * FROM kept_cdr WHERE id = $1", ["record-missing"]),
+]
+
+
+async def what_is_tampered_with_is_found(system: LocalSystem, command: Command, account_id: str, hold_id: str) -> None:
+    """By the exit code, as a table and as CSV; and a call that no edge has written down."""
+
+    async def found(expected_code: int) -> list[str]:
+        code, out, err = await command("ledger check alice -o json")
+        checked = json.loads(out)
+        assert (code, checked["right"], bool(err)) == (expected_code, not expected_code, bool(expected_code)), out
+        assert checked["charges"]["edges_asked"]
+        return [one["kind"] for one in checked["findings"]]
+
+    connection = await asyncpg.connect(system.database_url.replace("+asyncpg", ""))
+    try:
+        await connection.execute("CREATE TEMPORARY TABLE kept_entry AS SELECT * FROM ledger_entry")
+        await connection.execute("CREATE TEMPORARY TABLE kept_cdr AS SELECT * FROM cdr")
+        assert await found(0) == []
+        for tampering, remedy, expected in TAMPERING:
+            await connection.execute(tampering, UUID(hold_id))
+            assert await found(1) == expected
+            code, out, err = await command("ledger check alice")
+            assert (code, expected[0] in out, "the books are wrong" in err) == (1, True, True), (out, err)
+            _, out, _ = await command("ledger check alice -o csv")
+            assert [row["kind"] for row in csv.DictReader(out.splitlines())] == expected
+            await connection.execute(remedy, UUID(hold_id))
+            assert await found(0) == []
+        async with Edges(system) as edges:
+            call = TrackedCall(account_id, "493023125042", at_s=time.time())
+            await edges.admit(call, 0)
+            assert await found(0) == []
+            await connection.execute("UPDATE hold SET created_at = created_at - interval '10 minutes'")
+            assert await found(1) == ["call-unknown"]
+            edges.ended(call)
+
+            async def is_settled() -> bool:
+                return not await connection.fetchval("SELECT count(*) FROM hold")
+
+            await eventually(is_settled)
+        assert await found(0) == []
+    finally:
+        await connection.close()

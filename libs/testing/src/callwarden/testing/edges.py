@@ -160,6 +160,7 @@ class Edges:
             answered_at_s=call.answered_at_s,
             ended_at_s=call.ended_at_s or time.time(),
             reason=reason,
+            sip_status=0 if call.answered_at_s else 487,  # as an edge tells that it wasn't answered
             trunk=call.trunk,
         )
         self._events.publish("calls.ended", event.SerializeToString(), message_id=message_id or f"{call.hold_id}.ended")
