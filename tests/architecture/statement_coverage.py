@@ -218,7 +218,6 @@ async def _calls(database: Database, seed: Database, alice: UUID) -> None:
         assert len([page async for page in records.export(owner, 0.0, NOW_S)]) == 2
         charges = SqlCharges(database)
         assert [page async for page in charges.calls(owner, 0.0, NOW_S)]
-        assert [page async for page in charges.entries(owner, 0.0)]
         assert [page async for page in charges.holds(owner)]
     assert (await history.explain(call_id)).call is not None
     for outcome in ("", MARK):
@@ -273,6 +272,8 @@ async def _records(database: Database, seed: Database, alice: UUID) -> None:
         await connection.execute(insert(cdr).values(id=entry, account_id=alice, **call, **more, **rest, **last))
 
     await seed.transaction("seed", work)
+    for owner in (None, alice):
+        assert [page async for page in SqlCharges(database).entries(owner, 0.0)]
     await _refused(records.correct_call(running, 5, MARK, MARK))
     await records.correct_call(entry, 5, MARK, f"{MARK}-1")
     await records.reverse_entry(entry, MARK, f"{MARK}-2")

@@ -44,7 +44,7 @@ PUBLISHERS: Final[dict[str, set[str]]] = {
     "$JS.API.DIRECT.GET.KV_bans.$KV.bans.abc": {"edge-proxy", "rate-guard", "security-policy"},
     "$JS.API.DIRECT.GET.KV_policy.$KV.policy.bundle": set(RIGHTS),
     "$JS.API.DIRECT.GET.KV_locations.$KV.locations.abc": {"edge-proxy"},
-    "$JS.API.CONSUMER.CREATE.KV_dialogs": {"edge-proxy"},
+    "$JS.API.CONSUMER.CREATE.KV_dialogs": {"edge-proxy", "administration"},  # which asks whose calls are known
     "$JS.API.CONSUMER.CREATE.CALLS": set(),
     "$JS.API.CONSUMER.MSG.NEXT.CALLS.call-admission": {"call-admission"},
     "$JS.API.CONSUMER.INFO.CALLS.call-admission": {"call-admission"},
