@@ -204,8 +204,8 @@ def _way(race: Race, number: int) -> tuple[str, str]:
 
 
 def address_of(account: str) -> str:
-    """An address that only this account, or its first sibling, calls from."""
-    return f"2001:db8::{account[:4]}:{account[4:8]}"
+    """An address of a network (/64, which counts as one source) that only this account, or its first sibling, has."""
+    return f"2001:db8:{account[:4]}:{account[4:8]}::1"
 
 
 async def race_for(
