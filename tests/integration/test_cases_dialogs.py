@@ -5,18 +5,16 @@ Each case has an account of its own. What is asked each time: is the call up at 
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
 
 from callwarden.api.admission.v1 import admission_pb2 as pb
-from callwarden.local.files import TemporaryFolder
-from callwarden.local.system import LocalSystem
-from callwarden.testing.operator import DEFAULT_REALM, OperatorClient
+from callwarden.testing.operator import DEFAULT_REALM
 from callwarden.testing.waiting import eventually
-from tests.integration.wire import SDP, Datagram, Wire, WireCall, message, reply, token
+from tests.integration.two_edges import TwoEdges, two_edges
+from tests.integration.wire import SDP, Datagram, WireCall, message, reply, token
 
 pytestmark = [pytest.mark.cases, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
 
@@ -32,24 +30,6 @@ spec:
   fraud: {dynamicList: {enabled: false}, smartList: {enabled: false}}
   firewall: {allow: [127.0.0.0/8]}
 """
-
-
-@dataclass(frozen=True, slots=True)
-class TwoEdges:
-    """The edges, and the two sides as sockets that do nothing by themselves."""
-
-    system: LocalSystem
-    operator: OperatorClient
-    caller: Wire
-    carrier: Wire
-
-    @property
-    def first(self) -> str:
-        return self.system.sip_addresses[0]
-
-    @property
-    def second(self) -> str:
-        return self.system.sip_addresses[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +89,8 @@ class AnsweredDialog:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site() -> AsyncIterator[TwoEdges]:
-    folder = TemporaryFolder("state")
-    async with AsyncExitStack() as stack:
-        stack.callback(folder.remove)
-        system = await stack.enter_async_context(LocalSystem(folder.path, processes={"edge-proxy": 2}))
-        operator = await stack.enter_async_context(OperatorClient(system))
-        caller = await stack.enter_async_context(Wire("127.0.9.1"))
-        carrier = await stack.enter_async_context(Wire("127.0.9.2"))
-        await operator.deck()
-        await operator.carrier(carrier.address)
-        await operator.apply_policy(POLICY)
-        yield TwoEdges(system, operator, caller, carrier)
+    async with two_edges("127.0.9.1", "127.0.9.2", POLICY) as running:
+        yield running
 
 
 async def invited(

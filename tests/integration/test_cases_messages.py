@@ -5,15 +5,11 @@ The rows of a table are tried at once, at one edge and the other in turn.
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
 
-from callwarden.local.files import TemporaryFolder
-from callwarden.local.system import LocalSystem
-from callwarden.testing.operator import DEFAULT_REALM, OperatorClient
+from callwarden.testing.operator import DEFAULT_REALM
 from tests.integration.odd_messages import (
     DIALLED,
     DIGESTS,
@@ -24,7 +20,8 @@ from tests.integration.odd_messages import (
     Edit,
     Registration,
 )
-from tests.integration.wire import ANSWER_S, Wire, WireCall, credentials, message, reply, token
+from tests.integration.two_edges import TwoEdges, two_edges
+from tests.integration.wire import ANSWER_S, WireCall, credentials, message, reply, token
 
 pytestmark = [pytest.mark.cases, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
 
@@ -40,34 +37,12 @@ spec:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Wires:
-    """Two edges, and the two sides as sockets that do nothing by themselves."""
-
-    system: LocalSystem
-    operator: OperatorClient
-    caller: Wire
-    carrier: Wire
-
-    def edge(self, number: int) -> str:
-        return self.system.sip_addresses[number % 2]
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def wires() -> AsyncIterator[Wires]:
-    folder = TemporaryFolder("state")
-    async with AsyncExitStack() as stack:
-        stack.callback(folder.remove)
-        system = await stack.enter_async_context(LocalSystem(folder.path, processes={"edge-proxy": 2}))
-        operator = await stack.enter_async_context(OperatorClient(system))
-        caller = await stack.enter_async_context(Wire("127.0.8.1"))
-        carrier = await stack.enter_async_context(Wire("127.0.8.2"))
-        await operator.deck()
-        await operator.carrier(carrier.address)
-        await operator.account("alice", lines=200, credit_micros=100_000_000, numbers=(OWN,))
-        await operator.account("bob", numbers=("+4930110",))
-        await operator.apply_policy(POLICY)
-        yield Wires(system, operator, caller, carrier)
+async def wires() -> AsyncIterator[TwoEdges]:
+    async with two_edges("127.0.8.1", "127.0.8.2", POLICY) as running:
+        await running.operator.account("alice", lines=200, credit_micros=100_000_000, numbers=(OWN,))
+        await running.operator.account("bob", numbers=("+4930110",))
+        yield running
 
 
 async def all_at_once(rows: Sequence[tuple[str, Coroutine[None, None, str]]]) -> None:
@@ -76,12 +51,12 @@ async def all_at_once(rows: Sequence[tuple[str, Coroutine[None, None, str]]]) ->
     assert {name: fault for name, fault in wrong.items() if fault} == {}
 
 
-async def nothing_is_held(wires: Wires) -> None:
+async def nothing_is_held(wires: TwoEdges) -> None:
     account = await wires.operator.get("alice")
     assert account.balance_micros == 100_000_000
 
 
-async def through_and_back(wires: Wires, number: int, name: str, edit: Edit) -> str:
+async def through_and_back(wires: TwoEdges, number: int, name: str, edit: Edit) -> str:
     call = WireCall(wires.caller, wires.edge(number), f"odd-{number}", "alice")
     invite = await call.start(edit)
     wires.caller.send(invite, call.edge)
@@ -101,14 +76,14 @@ async def through_and_back(wires: Wires, number: int, name: str, edit: Edit) -> 
     return ""
 
 
-async def test_odd_invites_reach_the_carrier_and_its_answer_the_caller(wires: Wires) -> None:
+async def test_odd_invites_reach_the_carrier_and_its_answer_the_caller(wires: TwoEdges) -> None:
     """p01"""
     rows = enumerate(ODD_INVITES.items())
     await all_at_once([(name, through_and_back(wires, number, name, edit)) for number, (name, edit) in rows])
     await nothing_is_held(wires)
 
 
-async def dialled(wires: Wires, number: int, row: Dialled) -> str:
+async def dialled(wires: TwoEdges, number: int, row: Dialled) -> str:
     edge = wires.edge(number)
     odd = dict(row.call)
     if "more" in odd:
@@ -139,7 +114,7 @@ async def dialled(wires: Wires, number: int, row: Dialled) -> str:
     return "" if first.status == row.refused or (not row.refused and 400 <= first.status < 500) else first.start
 
 
-async def test_a_number_is_called_however_it_is_written_and_nothing_else_is(wires: Wires) -> None:
+async def test_a_number_is_called_however_it_is_written_and_nothing_else_is(wires: TwoEdges) -> None:
     """n01, and the strings of F6"""
     await all_at_once([(row.name, dialled(wires, number, row)) for number, row in enumerate(DIALLED)])
     refused = {f"dialled-{number}" for number, row in enumerate(DIALLED) if not row.number}
@@ -147,7 +122,7 @@ async def test_a_number_is_called_however_it_is_written_and_nothing_else_is(wire
     await nothing_is_held(wires)
 
 
-async def registered(wires: Wires, edge: str, user: str, row: Registration) -> str:
+async def registered(wires: TwoEdges, edge: str, user: str, row: Registration) -> str:
     uri, call_id = f"sip:{DEFAULT_REALM}", token()
     branch = ""
 
@@ -176,7 +151,7 @@ async def registered(wires: Wires, edge: str, user: str, row: Registration) -> s
 
 @pytest.mark.parametrize("rows", [REGISTRATIONS, DIGESTS], ids=["r01", "d01"])
 async def test_a_phone_registers_however_it_writes_it_and_with_right_credentials_only(
-    wires: Wires, rows: list[Registration]
+    wires: TwoEdges, rows: list[Registration]
 ) -> None:
     """r01; d01, and the user names of F6"""
     prefix = "r" if rows is REGISTRATIONS else "d"
