@@ -105,13 +105,14 @@ class Recorder:
             self.of_service[place.split("/")[1]].add(text)
 
     def _place(self, frame: FrameType | None) -> str:
-        """The innermost line of ours, below libs/common; remembers it."""
+        """The innermost line of ours above libs/common; remembers it, and those of libs/common below it."""
         while frame is not None:
             path = Path(frame.f_code.co_filename)
             if path.is_relative_to(ROOT) and "src" in path.parts and ".venv" not in path.parts:
                 place = path.relative_to(ROOT).as_posix(), frame.f_lineno
                 self.places.add(place)
-                return f"{place[0]}:{place[1]}"
+                if not place[0].startswith("libs/common/"):
+                    return f"{place[0]}:{place[1]}"
             frame = frame.f_back
         return "?"
 

@@ -1,8 +1,9 @@
 """The database by its URL, through SQLAlchemy for everything that is not hot."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
+from sqlalchemy import Row, Select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from callwarden.common.metrics import Metrics
@@ -99,6 +100,15 @@ class Database:
                 return await work(await connection.execution_options(isolation_level="AUTOCOMMIT"))
 
         return await self._retry.run(name, attempt)
+
+    async def rows(self, name: str, query: Select[*tuple[Any, ...]]) -> Sequence[Row[Any]]:
+        """All rows of a query, of one moment, `outside` any transaction."""
+
+        async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
+            rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
+            return rows
+
+        return await self.outside(name, work)
 
     async def hot(self, *, connections: int | None = None, session: Mapping[str, str] | None = None) -> HotPool:
         """A bare asyncpg pool on the same database: `pool = await runtime.open(await database.hot())`.

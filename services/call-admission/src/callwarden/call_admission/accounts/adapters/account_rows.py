@@ -23,7 +23,6 @@ from callwarden.call_admission.accounts.core.accounts import (
 )
 from callwarden.call_admission.accounts.core.checks import check_lists
 from callwarden.call_admission.accounts.ports import Resellers
-from callwarden.common.sql import Database
 from callwarden.common.sql.expressions import total
 from callwarden.kernel.account import FIELDS, LIMITS, AccountType, NewAccount
 from callwarden.kernel.csv_rows import LineError
@@ -78,16 +77,6 @@ def loaded(field: DataField, stored: Any) -> Any:
 
 
 _SEPARATOR: Final = ","
-
-
-async def fetch(database: Database, name: str, query: Select[*tuple[Any, ...]]) -> Sequence[Row[Any]]:
-    """The rows of a query, read outside any transaction."""
-
-    async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
-        rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
-        return rows
-
-    return await database.outside(name, work)
 
 
 async def numbers_and_parents(

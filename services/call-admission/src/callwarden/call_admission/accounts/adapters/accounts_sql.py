@@ -33,7 +33,6 @@ from callwarden.call_admission.accounts.adapters.account_rows import (
     account_of,
     changed,
     check_deck,
-    fetch,
     filtered,
     in_shards,
     numbers_and_parents,
@@ -113,13 +112,13 @@ class SqlAccounts:
             )
         )
         if system is not None:
-            (row,) = await fetch(
-                self._database, "account-count", select(func.count().label("there")).select_from(account)
+            (row,) = await self._database.rows(
+                "account-count", select(func.count().label("there")).select_from(account)
             )
             _check_ceiling("the system", "spec.system.maxAccounts", row.there, sum(more.values()), system)
         for realm, limit in realms.items():
             of_realm = select(func.count().label("there")).where(account.c.realm == realm)
-            (row,) = await fetch(self._database, "account-count", of_realm)
+            (row,) = await self._database.rows("account-count", of_realm)
             _check_ceiling(f"realm {realm}", "spec.system.perRealm.maxAccounts", row.there, more[realm], limit)
 
     async def _taken(self, error: IntegrityError, name: str, realm: str, numbers: Sequence[str]) -> Exception:
@@ -214,7 +213,7 @@ class SqlAccounts:
             query = query.where(account.c.name == ref.name)
             if ref.realm:
                 query = query.where(account.c.realm == ref.realm)
-        found = await fetch(self._database, "account-find", query)
+        found = await self._database.rows("account-find", query)
         if not found:
             raise NotFound(f"there is no account {ref}", field="account")
         if len(found) > 1:
@@ -224,7 +223,7 @@ class SqlAccounts:
 
     async def owner_of(self, number: str) -> UUID | None:
         query = select(account_number.c.account_id).where(account_number.c.number == number)
-        found = await fetch(self._database, "number-owner", query)
+        found = await self._database.rows("number-owner", query)
         return found[0].account_id if found else None
 
     async def get(self, account_id: UUID, unix_s: UnixS) -> AccountView:

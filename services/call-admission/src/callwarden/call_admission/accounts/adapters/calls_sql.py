@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Row, Select, case, func, literal, or_, sel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.api.admission.v1 import admission_pb2
-from callwarden.call_admission.accounts.adapters.account_rows import fetch, in_shards
+from callwarden.call_admission.accounts.adapters.account_rows import in_shards
 from callwarden.call_admission.accounts.core.views import MISMATCHED_MAX, CallView, Explanation, LedgerAudit
 from callwarden.call_admission.model.calls import HoldStage
 from callwarden.call_admission.model.settle import EXPIRED
@@ -41,9 +41,9 @@ class SqlCallHistory:
             narrowed.append(query.subquery())
         both = union_all(*(select(part) for part in narrowed)).subquery()
         newest = select(both).order_by(both.c.started_at.desc(), both.c.id).limit(limit)
-        rows = await fetch(self._database, "call-list", newest)
-        later = await fetch(
-            self._database, "call-corrections", corrections([row.id for row in rows if row.state == "settled"])
+        rows = await self._database.rows("call-list", newest)
+        later = await self._database.rows(
+            "call-corrections", corrections([row.id for row in rows if row.state == "settled"])
         )
         corrected = {row.reference: corrected_micros(row) for row in later}
         return [_call_view(row, corrected.get(str(row.id), 0)) for row in rows]
@@ -112,8 +112,8 @@ class SqlCallHistory:
         )
         # One statement sees one moment; a reader of whole tables in a serializable transaction would make the calls'
         # transactions fail.
-        (row,) = await fetch(self._database, "audit", sums)
-        names = [found.name for found in await fetch(self._database, "audit", wrong)]
+        (row,) = await self._database.rows("audit", sums)
+        names = [found.name for found in await self._database.rows("audit", wrong)]
         accounts, entry_rows, balances, entered, account_held, hold_rows_held, open_holds = (
             int(value) for value in row
         )

@@ -7,7 +7,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from callwarden.call_admission.accounts.adapters.account_rows import fetch, trunk_of, trunk_row
+from callwarden.call_admission.accounts.adapters.account_rows import trunk_of, trunk_row
 from callwarden.call_admission.accounts.core.trunks import TrunkUpdate
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
@@ -52,7 +52,7 @@ class SqlTrunks:
 
     async def list(self) -> Sequence[Trunk]:
         query = select(trunk, account.c.name.label("owner"), account.c.realm).join(account).order_by(trunk.c.name)
-        return [trunk_of(row) for row in await fetch(self._database, "trunk-list", query)]
+        return [trunk_of(row) for row in await self._database.rows("trunk-list", query)]
 
     async def delete(self, name: str) -> UUID | None:
         async def work(connection: AsyncConnection) -> UUID | None:

@@ -9,7 +9,6 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Row, Select, Text, and_, cast, literal, select, true, tuple_
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from callwarden.call_admission.model.calls import HoldStage
 from callwarden.call_admission.model.codecs.messages import price_from
@@ -22,7 +21,6 @@ from callwarden.schema.tables import account, cdr, hold, ledger_entry
 ACCOUNTS_PAGE: Final = 100
 PAGE: Final = 1_000  # rows, 0.5 KB each
 
-_STAGES: Final = tuple(HoldStage)
 _FIRST = ledger_entry.alias("first_entry")
 _LATE = ledger_entry.alias("late_entry")
 _CALLS: Final = (
@@ -59,7 +57,7 @@ class SqlCharges:
                 yield [_call(row) for row in rows]
 
     async def calls_of(self, hold_ids: Sequence[UUID]) -> Sequence[ChargedCall]:
-        return [_call(row) for row in await self._rows(_CALLS.where(cdr.c.id.in_(hold_ids)))]
+        return [_call(row) for row in await self._database.rows("charges", _CALLS.where(cdr.c.id.in_(hold_ids)))]
 
     async def entries(self, account_id: UUID | None, since_s: float) -> AsyncIterator[Sequence[BookedCharge]]:
         at, id_, owner = ledger_entry.c.created_at, ledger_entry.c.id, ledger_entry.c.account_id
@@ -108,20 +106,13 @@ class SqlCharges:
         """`query` has the order of `key`, and `size` as its limit: a page begins where the last one ended."""
         page = query
         while True:
-            rows = await self._rows(page)
+            rows = await self._database.rows("charges", page)
             if rows:
                 yield rows
             if len(rows) < size:
                 return
             place = [literal(getattr(rows[-1], name)) for name in names]
             page = query.where(key[0] > place[0] if len(key) == 1 else tuple_(*key) > tuple_(*place))
-
-    async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
-        async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
-            rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
-            return rows
-
-        return await self._database.outside("charges", work)
 
 
 def _call(row: Any) -> ChargedCall:
@@ -144,7 +135,7 @@ def _entry(row: Any) -> BookedCharge:
 
 def _hold(row: Any) -> OpenHold:
     return OpenHold(
-        row.id, row.account, row.currency, row.call_id, row.edge, _STAGES[row.stage], row.created_at.timestamp(),
+        row.id, row.account, row.currency, row.call_id, row.edge, HoldStage(row.stage), row.created_at.timestamp(),
         None if row.answered_at is None else row.answered_at.timestamp(), row.expires_at.timestamp(), row.held_micros,
         row.reason,
     )  # fmt: skip

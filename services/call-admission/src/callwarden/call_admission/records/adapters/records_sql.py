@@ -70,7 +70,7 @@ class SqlRecords:
     ) -> AsyncIterator[Sequence[CallRecord]]:
         last: Row[Any] | None = None
         while True:
-            rows = await self._plain(_page(account_id, since_s, until_s, last))
+            rows = await self._rows(_page(account_id, since_s, until_s, last))
             if rows:
                 corrected = await self._corrected([row.id for row in rows])
                 yield [_record(row, corrected.get(str(row.id), 0)) for row in rows]
@@ -79,16 +79,10 @@ class SqlRecords:
                 return
 
     async def _corrected(self, ids: Sequence[UUID]) -> dict[str, int]:
-        return {row.reference: corrected_micros(row) for row in await self._plain(corrections(ids))}
+        return {row.reference: corrected_micros(row) for row in await self._rows(corrections(ids))}
 
-    async def _plain(self, query: Select[Any]) -> Sequence[Row[Any]]:
-        """One statement sees one moment; it needs no transaction."""
-
-        async def work(connection: AsyncConnection) -> Sequence[Row[Any]]:
-            rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
-            return rows
-
-        return await self._database.outside("records", work)
+    async def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[Row[Any]]:
+        return await self._database.rows("records", query)
 
     # ------------------------------------------------------------------ decisions
 
@@ -114,7 +108,7 @@ class SqlRecords:
                 parts.append(query.order_by(at.desc(), table.c.id.desc()).limit(limit + 1))
         both = union_all(*(select(part.subquery()) for part in parts)).subquery()
         newest = select(both).order_by(both.c.at.desc(), both.c.id.desc()).limit(limit + 1)
-        rows = await self._plain(newest)
+        rows = await self._rows(newest)
         page = rows[:limit]
         return Decisions(tuple(RecordedDecision(row.call_id, row.body) for row in page), _following(rows, limit))
 
@@ -132,7 +126,7 @@ class SqlRecords:
             .order_by(at.desc(), id_.desc())
             .limit(limit + 1)
         )  # fmt: skip
-        rows = await self._plain(query if after is None else query.where(_older(at, id_, after)))
+        rows = await self._rows(query if after is None else query.where(_older(at, id_, after)))
         entries = tuple(
             LedgerEntry(
                 row.id, row.at.timestamp(), row.kind, row.reference, row.amount_micros, row.currency, row.note
@@ -145,9 +139,9 @@ class SqlRecords:
 
     async def correct_call(self, hold_id: UUID, price_micros: int, note: str, key: str) -> Corrected:
         query = select(cdr.c.account_id, cdr.c.started_at, cdr.c.source_address).where(cdr.c.id == hold_id)
-        found = await self._plain(query)
+        found = await self._rows(query)
         if not found:
-            if await self._plain(select(hold.c.id).where(hold.c.id == hold_id, hold.c.stage < HoldStage.RECORDED)):
+            if await self._rows(select(hold.c.id).where(hold.c.id == hold_id, hold.c.stage < HoldStage.RECORDED)):
                 raise Conflict("the call has no record yet: correct it when it is over", field="hold_id")
             raise NotFound("there is no record of this call", field="hold_id")
         row = found[0]
@@ -158,7 +152,7 @@ class SqlRecords:
         query = select(
             ledger_entry.c.account_id, ledger_entry.c.kind, ledger_entry.c.reference, ledger_entry.c.created_at
         ).where(ledger_entry.c.id == entry_id)
-        found = await self._plain(query)
+        found = await self._rows(query)
         if not found:
             raise NotFound("there is no such ledger entry", field="entry_id")
         row = found[0]
@@ -166,7 +160,7 @@ class SqlRecords:
             raise Invalid("this entry is a reversal: correct the call, or top up", field="entry_id")
         call = None
         if row.kind == "call":
-            record = await self._plain(select(cdr.c.started_at, cdr.c.source_address).where(cdr.c.id == entry_id))
+            record = await self._rows(select(cdr.c.started_at, cdr.c.source_address).where(cdr.c.id == entry_id))
             call = _Call(record[0].started_at, record[0].source_address) if record else _Call(row.created_at, "")
         return await self._reverse(row.account_id, str(entry_id), call, 0, note, key)
 
@@ -236,7 +230,7 @@ class SqlRecords:
         elif owner.nullable:
             where = or_(where, owner.is_(None))  # the last slice takes what has no owner, too
         old = is_old(time_at(before_s))
-        found = [tuple(row) for row in await self._plain(select(*keys).where(where, old).limit(limit))]
+        found = [tuple(row) for row in await self._rows(select(*keys).where(where, old).limit(limit))]
         if not found:
             return 0
 
