@@ -1,4 +1,4 @@
-"""Two running edges, and a caller and a carrier that are sockets: for cases where the second edge has no memory of a call.
+"""Two running edges, and a caller and a carrier that are sockets: for cases where the second edge knows no call yet.
 
 In: the system, its price list and its carrier. Out: accounts, policies' contents and messages (the tests).
 """
