@@ -12,7 +12,7 @@ import grpc.aio
 
 from callwarden.common.rpc.interceptors import ERROR_KEY, ClientInterceptor
 from callwarden.common.rpc.renewing import RenewingChannel, TokenChannel
-from callwarden.common.rpc.server import KEEPALIVE_OPTIONS, MESSAGE_BYTES_MAX, TlsFiles
+from callwarden.common.rpc.server import CONNECTION_OPTIONS, MESSAGE_BYTES_MAX, TlsFiles
 from callwarden.common.rpc.status import to_error
 from callwarden.common.rpc.tokens import TokenFile
 from callwarden.kernel.errors import CallwardenError
@@ -27,7 +27,7 @@ RECONNECT_MIN_MS: Final = 50
 RECONNECT_MAX_MS: Final = 1_000  # A restarted pod is back in seconds; a minute (grpc's default) would be an outage.
 
 _OPTIONS: Final[tuple[tuple[str, int], ...]] = (
-    *KEEPALIVE_OPTIONS,
+    *CONNECTION_OPTIONS,
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.enable_retries", 0),

@@ -25,16 +25,21 @@ METADATA_BYTES_MAX: Final = 16 * 1024
 READ_TRIES: Final = 10  # of certificates that are being exchanged at this very moment
 STREAMS_MAX: Final = 1_000  # concurrent RPCs a connection; ours need a handful, since the hot ones share a stream
 
-# Both sides. A peer whose machine vanished is noticed after 20 + 5 s instead of the kernel's 15 min, which is what
+# Both sides.
+# No probing of the bandwidth: gRPC raises and lowers the largest frame it accepts by what it measures, and one that was
+# under way when it lowered it ends the connection ("Frame size … is larger than max frame size"), with all its streams.
+# Within a cluster the windows it starts with are wide enough.
+# A peer whose machine vanished is noticed after 20 + 5 s instead of the kernel's 15 min, which is what
 # otherwise keeps a stream half dead.
-KEEPALIVE_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
+CONNECTION_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )
 _SERVER_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
-    *KEEPALIVE_OPTIONS,
+    *CONNECTION_OPTIONS,
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # must allow what our clients do
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
