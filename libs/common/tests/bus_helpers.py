@@ -3,6 +3,7 @@
 import asyncio
 
 from callwarden.common.bus import Bus, Delivery, Stream
+from callwarden.testing.consumed import consumed
 from callwarden.testing.waiting import eventually
 
 
@@ -11,8 +12,7 @@ async def messages_in(bus: Bus, stream: Stream) -> int:
 
 
 async def nothing_left(bus: Bus) -> bool:
-    info = await bus.jetstream.consumer_info("CALLS", "settle")
-    return (info.num_ack_pending, info.num_pending) == (0, 0)
+    return await consumed(bus, Stream.CALLS, "settle")
 
 
 class Received:

@@ -15,9 +15,10 @@ from typing import Any, Final, Self
 
 from callwarden.api.admission.v1 import admission_pb2
 from callwarden.api.events.v1 import events_pb2
-from callwarden.common.bus import Bus, Publisher
+from callwarden.common.bus import Bus, Publisher, Stream
 from callwarden.common.rpc.stream import StreamPool
 from callwarden.local.system import LocalSystem
+from callwarden.testing.consumed import consumed
 
 SERVICE: Final = "callwarden.api.admission.v1.AdmissionService"
 CONNECT_TIMEOUT_S: Final = 30.0
@@ -171,8 +172,7 @@ class Edges:
 
     async def consumed(self, durable: str = "call-admission") -> bool:
         """Whether call-admission has taken in all that JetStream has for it."""
-        info = await self._bus.jetstream.consumer_info("CALLS", durable)
-        return not info.num_pending and not info.num_ack_pending
+        return await consumed(self._bus, Stream.CALLS, durable)
 
 
 def in_turn(key: str, targets: Sequence[str]) -> Sequence[str]:
