@@ -200,9 +200,10 @@ bench: setup ## SIPp against the running system; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
 # CORES="rating rate-guard": these only; SAMPLE=50: that many mutants of each, AGAIN=1: those that survived
-# the last full run. With either, docs/mutants.md stays as it is, but for RECORD=1.
+# the last full run, MODULE="core.deck*": those of such modules. With any, docs/mutants.md stays as it is, but for
+# SAMPLE's RECORD=1.
 mutants: setup ## Plant faults in the cores; the unit tests must notice. Writes docs/mutants.md
-	$(BIN)/python -m tests.mutation $(CORES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(AGAIN),--again) $(if $(RECORD),--record) $(if $(JOBS),--jobs $(JOBS))
+	$(BIN)/python -m tests.mutation $(CORES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(AGAIN),--again) $(MODULE:%=--module '%') $(if $(RECORD),--record) $(if $(JOBS),--jobs $(JOBS))
 
 fuzz: setup ## The parser under atheris; FUZZ_SECONDS=600 for the long run
 	$(BIN)/python libs/sip/fuzz/fuzz_message.py -max_total_time=$${FUZZ_SECONDS:-60}

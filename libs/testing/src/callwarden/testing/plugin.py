@@ -58,7 +58,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """With `--with-database`, those that take a database from the fixtures below, themselves or by another fixture."""
     if not config.getoption("--with-database"):
         return
-    chosen, others = [], []
+    chosen: list[pytest.Item] = []
+    others: list[pytest.Item] = []
     for item in items:
         uses = item.get_closest_marker("database") or not _DATABASE_FIXTURES.isdisjoint(
             getattr(item, "fixturenames", ())
