@@ -145,19 +145,6 @@ def test_each_shard_has_its_part_of_a_groups_levels_rounded_up() -> None:
 # ------------------------------------------------------------------ what is shown
 
 
-def test_nothing_is_shown_of_an_owner_that_is_not_counted() -> None:
-    of = policy(
-        fraud={
-            "velocity": [{"name": "irsf", "critical": {"total": 5}}],
-            "newDestination": {"enabled": True, "maxPerDay": 3},
-        }
-    )
-    nobody = replace(snapshot(account(talk_day_s=60, monthly_micros=1, prepaid=False)), counted={})
-    for each in RULES:
-        if each.name not in ("lines", "credit", "daily_spend"):
-            assert each.uses(nobody, of) == (), each.name
-
-
 @pytest.mark.parametrize(("used", "limit", "left"), [(3, 5, 2), (5, 5, 0), (7, 5, 0), (7, None, None)])
 def test_what_remains_of_a_limit_is_never_less_than_nothing(used: int, limit: int | None, left: int | None) -> None:
     assert LimitUsage("calls", "calls", used, limit).remaining == left
@@ -268,7 +255,14 @@ def test_a_running_call_that_has_had_its_longest_time_is_refused_more(
         assert found.result.mode is mode
         seconds = int(of.talk_s_max)
         if is_refused:
-            assert (found.result.value, found.result.limit, found.result.window) == (least_s - 1, seconds, "call")
+            refuse = found.result.refused
+            assert refuse is not None
+            assert (refuse.counter, refuse.value, refuse.limit, refuse.window) == (
+                "seconds",
+                least_s - 1,
+                seconds,
+                "call",
+            )
         else:
             assert (found.talk_s_max, found.result.value) == (seconds, 0)
 
