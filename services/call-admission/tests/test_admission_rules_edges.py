@@ -36,7 +36,7 @@ from callwarden.call_admission.model.scopes import RESELLER
 from callwarden.call_admission.model.spans import CalendarSpan
 from callwarden.call_admission.model.usage import WARNED, Usage
 from callwarden.kernel.tariff import Price, RateGroup, Window
-from callwarden.kernel.verdict import Mode, Reason
+from callwarden.kernel.verdict import Mode, Reason, RuleResult
 from callwarden.limits.shards import Shard
 
 CUBA, BERLIN = "5371234567", "493012345678"
@@ -264,7 +264,8 @@ def test_a_running_call_that_has_had_its_longest_time_is_refused_more(
                 "call",
             )
         else:
-            assert (found.talk_s_max, found.result.value) == (seconds, 0)
+            assert found.talk_s_max == seconds
+            assert found.result == RuleResult("duration", mode, None, "seconds", 0, seconds, "call")
 
 
 # ------------------------------------------------------------------ money
