@@ -150,6 +150,13 @@ def test_what_remains_of_a_limit_is_never_less_than_nothing(used: int, limit: in
     assert LimitUsage("calls", "calls", used, limit).remaining == left
 
 
+def test_only_what_a_running_call_can_still_use_up_is_asked_again_at_each_slice() -> None:
+    assert {each.name for each in RULES if each.extends} == {
+        "account", "address_cost", "credit", "daily_spend", "duration", "dynamic_daily", "monthly_spend",
+        "reseller_spend", "velocity",
+    }  # fmt: skip
+
+
 def test_a_rule_without_a_limit_of_its_own_shows_nothing_and_is_always_asked() -> None:
     local_only = rule("only_local")
     assert (local_only.uses(snapshot(), policy()), local_only.idle(policy()), local_only.extends) == ((), "", False)
