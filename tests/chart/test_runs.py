@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -158,7 +159,7 @@ async def installed(
                 children.append(child := await _start(name, containers[name], world, account))
                 stack.push_async_callback(child.kill)
             for name in (*DATABASE_USERS, "administration"):
-                await eventually(lambda name=name: _waits_for_its_role(world.at(name, "metrics")), timeout_s=60)
+                await eventually(partial(_waits_for_its_role, world.at(name, "metrics")), timeout_s=60)
             job = await _start("schema", migrations, world)
             stack.push_async_callback(_drop_roles, database_url)
             assert await asyncio.wait_for(job.wait(), 60) == 0, job.log_tail()

@@ -30,7 +30,7 @@ _NOT_YET: Final = {
 
 
 async def revision(database: Database) -> str:
-    """The last migration that the database has had, "" before the first. Raises Unavailable, and what isn't foreseen."""
+    """The database's last migration, "" before the first. Raises Unavailable, and what isn't foreseen."""
     try:
         return await database.outside("schema_revision", _revision)
     except Exception as error:
@@ -55,4 +55,4 @@ async def schema_problem(database: Database) -> str:
 
 
 async def _revision(connection: AsyncConnection) -> str:
-    return await connection.scalar(text(f"SELECT max(version_num) FROM {VERSION_TABLE}")) or ""
+    return await connection.scalar(text("SELECT max(version_num) FROM alembic_version")) or ""
