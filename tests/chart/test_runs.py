@@ -11,7 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-import asyncpg
 import pytest
 import pytest_asyncio
 from sqlalchemy import make_url
@@ -25,6 +24,7 @@ from callwarden.local.nats import NatsServer
 from callwarden.local.ports import reserve
 from callwarden.local.process import Child, file_appears
 from callwarden.local.services import base_environment
+from callwarden.testing import databases
 from callwarden.testing.certificates import Authority
 from callwarden.testing.kube_tools import needs_kube_tools
 from callwarden.testing.operator import PASSWORD, OperatorClient
@@ -185,7 +185,7 @@ async def _start(name: str, container: Object, world: World, more: Mapping[str, 
 
 async def _drop_roles(database_url: str) -> None:
     url = make_url(database_url)
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    connection = await databases.connect(database_url)
     for user in DATABASE_USERS:
         role = f"{user}_{url.database}"
         await connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", role)

@@ -346,9 +346,7 @@ class AdmissionTransaction:
     def _taken(self, hold: Hold, trunk: str) -> Hold:
         """The call, which went out by this trunk: no longer counted for the other carriers. Unchanged if the trunk
         isn't given or isn't one of its routes."""
-        if not trunk or not any(scope.kind == CARRIER for scope in hold.scopes):
-            return hold
-        cost = hold.of_trunk(trunk)
+        cost = hold.of_trunk(trunk) if trunk else None
         if cost is None:
             return hold
         taken_by = carrier_scope(cost)
