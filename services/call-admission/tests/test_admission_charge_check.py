@@ -113,8 +113,8 @@ DEARER = Price("EUR", (Window(0, (RateGroup(0, 60, 60, 1),)), Window(1_000, (Rat
 def test_a_finding_says_what_should_be_there_and_what_is(
     changes: dict[str, Any], expected: tuple[FindingKind, int, int, str]
 ) -> None:
-    kind, *amounts, note = expected
-    found = ChargeFinding(kind, CALL.hold_id, "call", "alice", "EUR", *amounts, note)
+    kind, expected_micros, found_micros, note = expected
+    found = ChargeFinding(kind, CALL.hold_id, "call", "alice", "EUR", expected_micros, found_micros, note)
     assert list(check_call(replace(CALL, **changes))) == [found]
 
 
