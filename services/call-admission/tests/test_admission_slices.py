@@ -42,9 +42,10 @@ START_S = int(NOW_S) + 0.25
 LAST_S = START_S + RINGS_S
 
 CHEAP, DEAR = (RateGroup(0, 60_000, 60, 1),), (RateGroup(0, 600_000, 60, 1),)
-BY_SIX, STEPS = (RateGroup(0, 600_000, 60, 6),), (RateGroup(0, 6_000_000, 60, 5), RateGroup(5, 60_000, 60, 5))
-SAME_STEPS = (RateGroup(0, 60_000, 60, 5), RateGroup(5, 600_000, 60, 5))
-BY_FIVE = (RateGroup(0, 60_000, 60, 5), RateGroup(5, 60_000, 60, 5))
+BY_SIX = (RateGroup(0, 600_000, 60, 6),)
+# Dear, or cheap, for the first five seconds; and one rate all the time.
+STEPS, SAME_STEPS = (RateGroup(0, 6_000_000), RateGroup(5, 60_000)), (RateGroup(0, 60_000), RateGroup(5, 600_000))
+LOW, HIGH = (RateGroup(0, 300_000), RateGroup(5, 300_000)), (RateGroup(0, 600_000), RateGroup(5, 600_000))
 PAIRS = {
     "rises": (CHEAP, 0, DEAR, 0),
     "falls": (DEAR, 0, CHEAP, 0),
@@ -54,8 +55,9 @@ PAIRS = {
     "to other increments": (CHEAP, 0, BY_SIX, 0),
     "steps": (STEPS, 0, SAME_STEPS, 0),
     "to steps": (SAME_STEPS, 0, STEPS, 0),
-    "one rate, then steps": (BY_FIVE, 0, STEPS, 0),
-    "steps, then one rate": (STEPS, 0, BY_FIVE, 0),
+    "one rate, then steps": (LOW, 0, SAME_STEPS, 0),
+    "steps, then one rate": (STEPS, 0, HIGH, 0),
+    "one rate rises": (LOW, 0, HIGH, 0),
 }
 
 
