@@ -14,7 +14,7 @@ XDIST ?= auto
 
 # Several targets are named like folders.
 .PHONY: help setup man demo recording up clean
-.PHONY: test test-long test-soak test-waiting outages test-cluster test-unit apiserver
+.PHONY: test test-long test-soak test-waiting test-cockroachdb outages test-cluster test-node test-unit apiserver cluster
 .PHONY: check lint types layers layers-graph layers-graph-check proto proto-check crds crds-check fields fields-check
 .PHONY: format lock checkov pjsua chart-audit chart-docs sbom sbom-tools docs release bench mutants fuzz
 
@@ -58,16 +58,22 @@ up: setup ## The whole system in the foreground
 test: setup ## All tests but the long ones: under 15 minutes on two cores
 	$(BIN)/pytest -n $(XDIST) -m "not long"
 
-test-long: test-soak test-waiting test-cluster ## The long tests, which make test leaves out
+test-long: test-soak test-waiting test-cockroachdb test-cluster ## The long tests, which make test leaves out
 
 CLUSTER_TESTS := tests/kubernetes tests/chart
+NODE_TESTS := tests/cluster
 # They wait for most of the time, for an outage to end or a hold to expire: more of them at a time than there are cores.
 WAITING_TESTS := $(addprefix tests/integration/,test_outages.py test_clocks.py test_hostile.py)
 test-soak: setup ## Long tests: kills, soaks, attacks, mutants, fuzzing
-	$(BIN)/pytest -n $(XDIST) -m long $(addprefix --ignore=,$(CLUSTER_TESTS) $(WAITING_TESTS))
+	$(BIN)/pytest -n $(XDIST) -m long $(addprefix --ignore=,$(CLUSTER_TESTS) $(NODE_TESTS) $(WAITING_TESTS))
 
 test-waiting: setup ## Long tests that wait: outages, wrong clocks, hostile far sides (about 12 minutes)
 	$(BIN)/pytest -n 5 -m long $(WAITING_TESTS)
+
+# Another server: CALLWARDEN_TEST_DATABASE=cockroachdb+asyncpg://root:…@host:26257/defaultdb make test-cockroachdb
+test-cockroachdb: export CALLWARDEN_TEST_DATABASE ?= stand-in
+test-cockroachdb: setup ## The tests with a database again, as a client of CockroachDB (about 2 minutes)
+	$(BIN)/pytest -n $(XDIST) -m "not long" --with-database libs services
 
 outages: setup ## The table of outages: kills each part under calls, and writes docs/outages.md (about 10 minutes)
 	@rm -rf build/outages
@@ -79,6 +85,12 @@ test-cluster: setup apiserver ## Long tests: the operator and the chart on a rea
 
 apiserver: setup ## The API server that the tests with a cluster need; minutes where Go's cache is empty
 	$(BIN)/python -m tests.kubernetes.build
+
+test-node: setup cluster ## Long tests: the chart's installation on a real Kubernetes of one node; root
+	$(BIN)/pytest -m node $(NODE_TESTS)
+
+cluster: setup ## That node's programs and images, kept in the user's cache; up to an hour the first time
+	$(BIN)/python -m tests.cluster.build
 
 test-unit: setup ## Without the tests that start processes
 	$(BIN)/pytest -n $(XDIST) -m "not integration and not long"
@@ -195,9 +207,10 @@ bench: setup ## SIPp against the running system; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
 # CORES="rating rate-guard": these only; SAMPLE=50: that many mutants of each, AGAIN=1: those that survived
-# the last full run. With either, docs/mutants.md stays as it is, but for RECORD=1.
+# the last full run, MODULE="core.deck*": those of such modules. With any, docs/mutants.md stays as it is, but for
+# SAMPLE's RECORD=1.
 mutants: setup ## Plant faults in the cores; the unit tests must notice. Writes docs/mutants.md
-	$(BIN)/python -m tests.mutation $(CORES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(AGAIN),--again) $(if $(RECORD),--record) $(if $(JOBS),--jobs $(JOBS))
+	$(BIN)/python -m tests.mutation $(CORES) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(AGAIN),--again) $(MODULE:%=--module '%') $(if $(RECORD),--record) $(if $(JOBS),--jobs $(JOBS))
 
 fuzz: setup ## The parser under atheris; FUZZ_SECONDS=600 for the long run
 	$(BIN)/python libs/sip/fuzz/fuzz_message.py -max_total_time=$${FUZZ_SECONDS:-60}

@@ -7,7 +7,7 @@ import importlib
 from benchmarks.report import save
 
 # Each is a module with `async def run() -> list[Table]`.
-NAMES = ["calls", "stream", "edge", "admission", "administration", "lists", "policies", "realms"]
+NAMES = ["calls", "stream", "edge", "admission", "administration", "lists", "policies", "realms", "enumeration"]
 
 
 def main() -> None:

@@ -20,8 +20,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
-import asyncpg
-
 from benchmarks.admission import SERVICE, Bench, Edges, Load, account_id
 from benchmarks.report import Table
 from callwarden.api.admission.v1 import admission_pb2 as pb
@@ -32,6 +30,7 @@ from callwarden.common.rpc.stream import StreamPool
 from callwarden.edge_proxy.adapters.events_nats import EventsNats
 from callwarden.limits.rendezvous import ranking
 from callwarden.local.system import LocalSystem
+from callwarden.testing import databases
 from callwarden.testing.operator import DEFAULT_REALM, OperatorClient
 
 LINES: Final = int(os.environ.get("BENCH_ADMINISTRATION_LINES", "100000"))
@@ -188,7 +187,7 @@ async def run() -> list[Table]:
         operator = await stack.enter_async_context(OperatorClient(system))
         bus = await stack.enter_async_context(Bus(system.nats_url, name="bench"))
         publisher = await stack.enter_async_context(bus.publisher())
-        connection = await asyncpg.connect(system.database_url.replace("+asyncpg", ""))
+        connection = await databases.connect(system.database_url)
         stack.push_async_callback(connection.close)
         await operator.deck()
         await operator.carrier("127.0.0.1:9")

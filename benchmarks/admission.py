@@ -26,7 +26,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-import asyncpg
 import uvloop
 
 from benchmarks.report import Table, reference_us
@@ -39,6 +38,7 @@ from callwarden.edge_proxy.core.effects import CallEnded, CallStarted
 from callwarden.kernel.errors import CallwardenError
 from callwarden.limits.rendezvous import ranking
 from callwarden.local.system import LocalSystem
+from callwarden.testing import databases
 from callwarden.testing.operator import DEFAULT_REALM, OperatorClient
 from callwarden.testing.waiting import eventually
 
@@ -339,7 +339,7 @@ async def run() -> list[Table]:
         operator = await stack.enter_async_context(OperatorClient(system))
         bus = await stack.enter_async_context(Bus(system.nats_url, name="bench"))
         events = await stack.enter_async_context(bus.publisher())
-        connection = await asyncpg.connect(system.database_url.replace("+asyncpg", ""))
+        connection = await databases.connect(system.database_url)
         stack.push_async_callback(connection.close)
         await operator.deck()
         await operator.carrier("127.0.0.1:9")

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 
 from callwarden.cli import state
 from callwarden.cli.main import run
 from callwarden.local.system import LocalSystem
+from callwarden.testing import databases
 from callwarden.testing.edges import Edges, TrackedCall
 from callwarden.testing.waiting import eventually
 
@@ -288,7 +288,7 @@ async def what_is_tampered_with_is_found(system: LocalSystem, command: Command, 
         assert checked["charges"]["edges_asked"]
         return [one["kind"] for one in checked["findings"]]
 
-    connection = await asyncpg.connect(system.database_url.replace("+asyncpg", ""))
+    connection = await databases.connect(system.database_url)
     try:
         await connection.execute("CREATE TEMPORARY TABLE kept_entry AS SELECT * FROM ledger_entry")
         await connection.execute("CREATE TEMPORARY TABLE kept_cdr AS SELECT * FROM cdr")

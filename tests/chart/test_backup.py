@@ -7,21 +7,23 @@ import time
 import uuid
 from pathlib import Path
 
-import asyncpg
 import pytest
 from sqlalchemy import make_url
 
+from callwarden.common.sql import connecting
 from callwarden.local.account import ordinary_user
 from callwarden.local.postgres import program_folder
 from callwarden.schema.tables import metadata
+from callwarden.testing import databases
 from callwarden.testing.kube_tools import needs_kube_tools
 from tests.chart.rendering import containers, rendered
 
 pytestmark = [pytest.mark.integration, pytest.mark.setting("db-backup"), needs_kube_tools()]
 
 
-def plain(url: str) -> str:
-    return url.replace("+asyncpg", "")
+def dsn(url: str) -> str:
+    """As PostgreSQL's own programs take it."""
+    return connecting.dsn(make_url(url))
 
 
 def backup(url: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -34,7 +36,7 @@ def backup(url: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 async def contents(url: str) -> dict[str, list[str]]:
-    connection = await asyncpg.connect(plain(url))
+    connection = await databases.connect(url)
     try:
         names = [*metadata.tables, "alembic_version"]
         rows = {name: await connection.fetch(f'SELECT t::text FROM "{name}" t ORDER BY 1') for name in names}
@@ -47,7 +49,7 @@ async def test_a_dump_restored_into_an_empty_database_is_the_same(
     database_url: str, postgres_url: str, tmp_path: Path
 ) -> None:
     account = uuid.uuid4()
-    connection = await asyncpg.connect(plain(database_url))
+    connection = await databases.connect(database_url)
     await connection.execute(
         "INSERT INTO account (id, realm, name, type, currency, prepaid, balance_micros) "
         "VALUES ($1, 'r', 'alice', 'enduser', 'EUR', true, 5)",
@@ -58,17 +60,17 @@ async def test_a_dump_restored_into_an_empty_database_is_the_same(
         account,
     )
     await connection.close()
-    result = backup(plain(database_url), tmp_path)
+    result = backup(dsn(database_url), tmp_path)
     assert result.returncode == 0, result.stderr
     (dump,) = os.listdir(tmp_path)
 
     name = f"restored_{uuid.uuid4().hex}"
-    server = await asyncpg.connect(plain(postgres_url))
+    server = await databases.connect(postgres_url)
     await server.execute(f"CREATE DATABASE {name}")
     try:
         restored = make_url(database_url).set(database=name).render_as_string(hide_password=False)
         program = program_folder(ordinary_user()) / "pg_restore"
-        arguments = ["--exit-on-error", "--no-owner", "--no-privileges", "--dbname", plain(restored)]
+        arguments = ["--exit-on-error", "--no-owner", "--no-privileges", "--dbname", dsn(restored)]
         restoring = await asyncio.create_subprocess_exec(program, *arguments, tmp_path / dump)
         assert await restoring.wait() == 0
         found = await contents(restored)
@@ -91,7 +93,7 @@ def test_old_dumps_go_when_a_new_one_is_there(database_url: str, tmp_path: Path)
     for name, days in (("callwarden-old.dump", 30), ("callwarden-new.dump", 1), ("other.dump", 30)):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (time.time() - days * 86_400,) * 2)
-    assert backup(plain(database_url), tmp_path).returncode == 0
+    assert backup(dsn(database_url), tmp_path).returncode == 0
     names = {path.name for path in tmp_path.iterdir()}
     assert {"callwarden-new.dump", "other.dump"} < names
     assert "callwarden-old.dump" not in names

@@ -17,8 +17,6 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-import asyncpg
-
 from callwarden.api.admission.v1 import admission_pb2
 from callwarden.call_admission.model.codecs.usage_bytes import usage_bytes
 from callwarden.call_admission.model.spans import CalendarSpan
@@ -26,6 +24,7 @@ from callwarden.call_admission.model.usage import Usage
 from callwarden.common.rpc.client import unary
 from callwarden.kernel.errors import CallwardenError
 from callwarden.local.system import LocalSystem
+from callwarden.testing import databases
 from callwarden.testing.edges import Edges, TrackedCall
 from callwarden.testing.operator import OperatorClient
 from callwarden.testing.servers import Servers, as_roles
@@ -189,7 +188,7 @@ async def _called_last_month(track: Track, account: str, race: Race) -> None:
     month = today.year * 12 + today.month - 2
     limit = race.limits["monthly_micros"]
     usage = Usage(months=[CalendarSpan(month, calls=1)], month_base_micros=limit, month_grown=month)
-    connection = await asyncpg.connect(track.system.database_url.replace("+asyncpg", ""))
+    connection = await databases.connect(track.system.database_url)
     try:
         await connection.execute(
             "UPDATE account SET usage = $2, version = version + 1 WHERE id = $1", UUID(account), usage_bytes(usage)

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import asyncpg
 import pytest
 
 from callwarden.api.admission.v1 import admission_pb2
 from callwarden.common.rpc.client import unary
 from callwarden.kernel.errors import CallwardenError
+from callwarden.testing import databases
 from callwarden.testing.edges import Edges, TrackedCall
 from callwarden.testing.servers import Servers
 from callwarden.testing.waiting import eventually
@@ -261,7 +261,7 @@ class Written:
 
 
 async def read_books(database_url: str) -> Written:
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    connection = await databases.connect(database_url)
     try:
         accounts = await connection.fetch("SELECT id::text, balance_micros, held_micros FROM account")
         records = await connection.fetch(

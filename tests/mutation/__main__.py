@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,19 @@ def run_job(job: Job) -> Iterator[tuple[str, Any]]:
 
 
 def _run_core(core: Core, arguments: argparse.Namespace, told: reasons.Reasons) -> CoreResult:
+    modules = chosen_modules(core, arguments.module)
+    only = _survivors(core) if arguments.again else None
+    if arguments.of is not None:
+        only = named_survivors(modules, arguments.of.read_text())
     job = Job(
-        {name: str(file) for name, file in core.modules().items()},
+        {name: str(file) for name, file in modules.items()},
         ["-m", "not integration and not long", str(ROOT / core.tests)],
         [str(ROOT / "services")],
         SERVERS,
         arguments.jobs,
         arguments.sample,
         arguments.seed,
-        only=_survivors(core) if arguments.again else None,
+        only=only,
     )
     result = CoreResult()
     total = done = 0
@@ -52,12 +57,33 @@ def _run_core(core: Core, arguments: argparse.Namespace, told: reasons.Reasons) 
         result.add(module, name, outcome, told)
         done += 1
         if outcome in ("survived", "not run") and told.of(module, name) is None:
-            print(f"{outcome}: {core.modules()[module].relative_to(ROOT)}:{line}: {name}")
+            print(f"{outcome}: {modules[module].relative_to(ROOT)}:{line}: {name}")
         if done % 100 == 0 or done == total:
             print(f"{core.name}: {done} of {total}", file=sys.stderr)
     if done != total:
         raise RuntimeError(f"{total - done} mutants have no outcome")
     return result
+
+
+def chosen_modules(core: Core, patterns: list[str]) -> dict[str, Path]:
+    """Those of a core whose names, without the service's package, match one of the patterns; all without patterns."""
+    return {
+        name: file
+        for name, file in core.modules().items()
+        if not patterns or any(fnmatch(name.split(".", 2)[-1], pattern) for pattern in patterns)
+    }
+
+
+def named_survivors(modules: Mapping[str, Path], log: str) -> list[str]:
+    """Those of these modules that an earlier run printed."""
+    names = {str(file.relative_to(ROOT)): name for name, file in modules.items()}
+    found = []
+    for line in log.splitlines():
+        outcome, _, rest = line.partition(": ")
+        file, _, rest = rest.partition(":")
+        if outcome in ("survived", "not run") and file in names:
+            found.append(f"{names[file]}: {rest.partition(': ')[2]}")
+    return found
 
 
 def _survivors(core: Core) -> list[str]:
@@ -72,6 +98,16 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="that many mutants of each core, instead of all")
     parser.add_argument("--seed", type=int, default=0, help="which sample")
     parser.add_argument("--again", action="store_true", help="those that survived the last full run without a reason")
+    parser.add_argument(
+        "--of", type=Path, metavar="FILE", help="those that an earlier run, whose output this is, named"
+    )
+    parser.add_argument(
+        "--module",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="of these modules only, such as 'admission.core.rules.*'; may be given several times",
+    )
     parser.add_argument("--record", action="store_true", help="write docs/mutants.md for a sample, too")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="forks at once")
     arguments = parser.parse_args()
@@ -84,7 +120,7 @@ def main() -> int:
     failed = [name for name, result in results.items() if result.share > report.SHARE_MAX]
     for name in failed:
         print(f"{name}: more than {report.SHARE_MAX:.0%} survive without a reason", file=sys.stderr)
-    if arguments.again or (arguments.sample is not None and not arguments.record):
+    if arguments.again or arguments.of or arguments.module or (arguments.sample is not None and not arguments.record):
         return 1 if failed else 0
     if arguments.sample is None:
         unused = told.unused(module for name in results for module in CORES[name].modules())

@@ -29,6 +29,7 @@ says "600 of 2,842", the run took a sample: the same mutants each time, chosen b
     make mutants CORES=rating          one core, and its part of this page
     make mutants CORES=rating SAMPLE=50   fifty of its mutants; the page stays
     make mutants CORES=rating AGAIN=1     those that survived last time; the page stays
+    make mutants CORES=rating MODULE=core.deck   those of one module (or of a pattern); the page stays
 
 How it works: [decision 11](decisions/0011-own-mutation-runs.md).
 """

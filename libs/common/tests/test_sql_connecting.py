@@ -20,6 +20,7 @@ from callwarden.common.sql.connecting import dsn
 from callwarden.kernel.errors import Invalid, Unavailable
 from callwarden.testing.certificates import Authority
 from callwarden.testing.cockroachdb import CockroachDBFace
+from callwarden.testing.databases import needs_postgres
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 ARRAYS: dict[str, list[Any]] = {
@@ -68,6 +69,7 @@ def _parameter(name: str, kind: Any, value: Any) -> Any:
     return bindparam(name, value, type_=kind)
 
 
+@needs_postgres
 @pytest.mark.integration
 async def test_the_face_counts_what_is_looked_up(face: CockroachDBFace, database_url: str) -> None:
     """Or the test above could not fail."""
@@ -132,6 +134,7 @@ async def tried(face: CockroachDBFace, url: str) -> dict[str, str]:
     return found
 
 
+@needs_postgres
 @pytest.mark.integration
 @pytest.mark.parametrize("driver", ["postgresql", "cockroachdb"])
 async def test_tls_is_what_the_url_says_by_engine_and_pool_alike(

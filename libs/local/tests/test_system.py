@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from callwarden.local import ports
@@ -25,6 +24,7 @@ from callwarden.local.run_file import NotRunning, RunFile
 from callwarden.local.services import SERVICES, Service
 from callwarden.local.supervisor import Restart, supervise
 from callwarden.local.system import LocalSystem
+from callwarden.testing import databases
 
 pytestmark = pytest.mark.integration
 
@@ -321,7 +321,7 @@ async def test_servers_of_its_own_have_tables_and_keep_data_and_secrets(state_di
 
 
 async def rows(url: str, statement: str) -> list[object]:
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    connection = await databases.connect(url)
     try:
         return list(await connection.fetch(statement))
     finally:

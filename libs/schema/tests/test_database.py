@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from callwarden.schema.tables import account, ledger_entry, metadata
+from callwarden.testing.databases import needs_postgres
 
 pytestmark = pytest.mark.integration
 
@@ -37,6 +38,7 @@ def new_account(**values: Any) -> Mapping[str, Any]:
     }
 
 
+@needs_postgres
 async def test_the_migrations_make_exactly_the_tables_of_the_models(connection: AsyncConnection) -> None:
     def differences(sync: Connection) -> list[Any]:
         return list(compare_metadata(MigrationContext.configure(sync), metadata))

@@ -20,7 +20,9 @@ from sqlalchemy.exc import DBAPIError
 from callwarden.common.sql import connecting
 from callwarden.schema import job, migrate, roles
 from callwarden.schema.tables import metadata
+from callwarden.testing import databases
 from callwarden.testing.cockroachdb import CockroachDBFace
+from callwarden.testing.databases import needs_postgres
 from callwarden.testing.servers import as_owner
 
 pytestmark = pytest.mark.integration
@@ -53,7 +55,7 @@ EMPTY = "DROP SCHEMA public CASCADE", "CREATE SCHEMA public", "GRANT USAGE ON SC
 
 
 async def execute(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+    connection = await databases.connect(url)
     try:
         for statement in statements:
             await connection.execute(statement)
@@ -93,6 +95,7 @@ async def until_it_gets_through(work: Callable[[], None]) -> None:
     raise last
 
 
+@needs_postgres
 async def test_a_migration_that_is_cut_at_every_statement_can_be_run_again(face: CockroachDBFace, empty: str) -> None:
     """There, and the way back."""
     url = face.url(empty)

@@ -2,15 +2,11 @@
 
 from pathlib import Path
 
-import asyncpg
 import nats
 import pytest
 
 from callwarden.local.nats import NatsServer
-
-
-def plain(url: str) -> str:
-    return url.replace("postgresql+asyncpg://", "postgresql://")
+from callwarden.testing import databases
 
 
 @pytest.mark.integration
@@ -40,7 +36,7 @@ async def test_a_private_nats_is_empty_and_survives_a_kill(nats_server: NatsServ
 
 @pytest.mark.integration
 async def test_a_database_has_tables_and_no_rows(database_url: str) -> None:
-    connection = await asyncpg.connect(plain(database_url))
+    connection = await databases.connect(database_url)
     tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert tables
     await connection.close()
@@ -49,7 +45,7 @@ async def test_a_database_has_tables_and_no_rows(database_url: str) -> None:
 @pytest.mark.integration
 @pytest.mark.parametrize("run", [1, 2])
 async def test_what_one_test_writes_another_does_not_see(database_url: str, run: int) -> None:
-    connection = await asyncpg.connect(plain(database_url))
+    connection = await databases.connect(database_url)
     await connection.execute("CREATE TABLE left_behind (run INT)")
     await connection.execute("INSERT INTO left_behind VALUES ($1)", run)
     assert await connection.fetchval("SELECT count(*) FROM left_behind") == 1

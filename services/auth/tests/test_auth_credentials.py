@@ -107,7 +107,7 @@ async def sql_world(database_url: str) -> AsyncIterator[SqlCredentialWorld]:
         yield world
 
 
-@pytest_asyncio.fixture(params=["memory", pytest.param("sql", marks=pytest.mark.integration)])
+@pytest_asyncio.fixture(params=["memory", pytest.param("sql", marks=[pytest.mark.integration, pytest.mark.database])])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[CredentialWorld]:
     if request.param == "memory":
         yield MemoryCredentialWorld()

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
 
-import asyncpg
 import nats
 import pytest
 
@@ -24,6 +23,7 @@ from callwarden.common.rpc.stream import StreamClient
 from callwarden.kernel.errors import Conflict, Invalid, NotFound
 from callwarden.local.system import LocalSystem
 from callwarden.sip.digest import Algorithm, ha1, response_for
+from callwarden.testing import databases
 from callwarden.testing.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -60,7 +60,7 @@ class AuthProcesses:
     account_id: str
 
     async def execute(self, statement: str, *arguments: object) -> None:
-        connection = await asyncpg.connect(self.system.database_url.replace("+asyncpg", ""))
+        connection = await databases.connect(self.system.database_url)
         try:
             await connection.execute(statement, *arguments)
         finally:

@@ -93,7 +93,9 @@ def snapshot(of: Account | None = None, *owners: CounterView, **changes: object)
     of = of or account()
     day = day_of(NOW_S, of.time_zone)
     base = Snapshot(of, of.balance_micros, of.held_micros, 0, day, 0, 0, quote(), unix_s=NOW_S)
-    base.counted = {ACCOUNT: counted()} | {owner.owner: owner for owner in owners}
+    base.counted = views = {ACCOUNT: counted()} | {owner.owner: owner for owner in owners}
+    if views[ACCOUNT].is_sharded:
+        base.held_micros = views[ACCOUNT].usage.used("credit", NOW_S)
     return replace(base, **changes)  # type: ignore[arg-type]
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 import pytest_asyncio
 from admission_admin import Administration, Heard, account, administration_on, change, trunk
@@ -16,6 +15,7 @@ from callwarden.call_admission.accounts.core.accounts import AccountChange, Acco
 from callwarden.call_admission.accounts.core.checks import page_size
 from callwarden.common.sql import Database
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound
+from callwarden.testing import databases
 from callwarden.testing.clock import FakeClock
 from callwarden.testing.servers import as_owner
 
@@ -249,7 +249,7 @@ async def test_trunks_belong_to_accounts_of_their_kind(admin: Administration, he
 async def test_a_trunk_that_routes_lead_to_stays(admin: Administration, database_url: str) -> None:
     await admin.accounts.create(account(name="carrier-account", type="carrier", prepaid=False, numbers=()))
     await admin.trunks.create(trunk())
-    connection = await asyncpg.connect(as_owner(database_url).replace("+asyncpg", ""))
+    connection = await databases.connect(as_owner(database_url))
     await connection.execute("INSERT INTO route (prefix, trunk) VALUES ('49', 'berlin')")
     await connection.close()
     with pytest.raises(Conflict) as raised:
@@ -260,7 +260,7 @@ async def test_a_trunk_that_routes_lead_to_stays(admin: Administration, database
 async def test_an_account_whose_books_are_wrong_is_named(admin: Administration, database_url: str) -> None:
     made = await admin.accounts.create(account())
     await admin.accounts.create(account(name="bob", numbers=()))
-    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    connection = await databases.connect(database_url)
     await connection.execute("UPDATE account SET balance_micros = 5 WHERE id = $1", made.id)
     await connection.close()
     audit = await admin.records.audit(None)

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 from uuid import UUID
 
-import asyncpg
 import pytest
 import pytest_asyncio
 from admission_site import PRICE, RETAIL, Site, running
@@ -36,6 +35,7 @@ from callwarden.common.sql import HotPool, OutcomeUnknown
 from callwarden.common.sql.retry import RETRIES
 from callwarden.kernel.verdict import Reason
 from callwarden.policy.bundle import default_set
+from callwarden.testing import databases
 from callwarden.testing.clock import FakeClock
 from callwarden.testing.waiting import eventually
 
@@ -125,7 +125,7 @@ async def test_writers_that_have_all_read_the_same_and_meet_in_one_row_are_decid
     async with AsyncExitStack() as stack:
         sites = [await stack.enter_async_context(running(database_url, fake_clock)) for _ in range(processes)]
         account_id = await sites[0].account(**limits)
-        gate = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+        gate = await databases.connect(database_url)
         stack.push_async_callback(gate.close)
 
         async def all_wait_for_the_row() -> bool:

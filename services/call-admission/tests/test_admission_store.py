@@ -117,7 +117,9 @@ class InDatabase(Subject):
             return result.all() if result.returns_rows else ()
 
 
-@pytest_asyncio.fixture(params=["memory", pytest.param("database", marks=pytest.mark.integration)])
+@pytest_asyncio.fixture(
+    params=["memory", pytest.param("database", marks=[pytest.mark.integration, pytest.mark.database])]
+)
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     if request.param == "memory":
         opened: Subject = InMemory(MemoryAdmissionStore())

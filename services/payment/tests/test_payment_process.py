@@ -14,6 +14,7 @@ from callwarden.common.rpc.client import channel, unary
 from callwarden.kernel.errors import CallwardenError, Conflict, Invalid, NotFound, Unavailable
 from callwarden.local.system import LocalSystem
 from callwarden.policy.bundle import Document
+from callwarden.testing import databases
 from callwarden.testing.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -129,6 +130,6 @@ class PaymentProcesses:
 @pytest.fixture
 async def rig(local_system: StartSystem) -> AsyncIterator["PaymentProcesses"]:
     system = await local_system(services={"payment"}, processes={"payment": 2})
-    database = await asyncpg.connect(system.database_url.replace("+asyncpg", ""))
+    database = await databases.connect(system.database_url)
     yield PaymentProcesses(system, database, await add_account(database, "alice"))
     await database.close()

@@ -23,6 +23,7 @@ from callwarden.kernel.errors import CallwardenError, Invalid, NotFound, Unavail
 from callwarden.kernel.tariff import cost
 from callwarden.local.system import LocalSystem
 from callwarden.policy.bundle import Document
+from callwarden.testing import databases
 from callwarden.testing.waiting import eventually
 
 pytestmark = pytest.mark.integration
@@ -77,7 +78,7 @@ class RatingProcesses:
 async def rig(local_system: StartSystem) -> AsyncIterator[RatingProcesses]:
     system = await local_system(services={"rating"}, processes={"rating": 2})
     async with AsyncExitStack() as stack:
-        database = await asyncpg.connect(system.database_url.replace("+asyncpg", ""))
+        database = await databases.connect(system.database_url)
         stack.push_async_callback(database.close)
         found = RatingProcesses(system, database)
         for target in system.targets("rating"):

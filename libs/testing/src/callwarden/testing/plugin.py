@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _local_key: "pytest.StashKey[LocalServers]" = pytest.StashKey()
 _WORKER_INPUT = "callwarden_servers"
+_DATABASE_FIXTURES = frozenset({"database_url", "postgres_url", "local_system"})
 
 
 def _local_servers(config: pytest.Config) -> "LocalServers":
@@ -47,6 +48,25 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("callwarden")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--with-database", action="store_true", help="only tests that use a database")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--with-database`, those that take a database from the fixtures below, themselves or by another fixture."""
+    if not config.getoption("--with-database"):
+        return
+    chosen: list[pytest.Item] = []
+    others: list[pytest.Item] = []
+    for item in items:
+        uses = item.get_closest_marker("database") or not _DATABASE_FIXTURES.isdisjoint(
+            getattr(item, "fixturenames", ())
+        )
+        (chosen if uses else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = chosen
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -7,9 +7,9 @@ line each way.
 
 import asyncio
 import json
+import os
 import socket
 import threading
-import uuid
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -18,12 +18,10 @@ from callwarden.local.files import TemporaryFolder
 
 if TYPE_CHECKING:  # Imported when the first server starts: every pytest run loads this plugin, few need a server.
     from callwarden.local.nats import NatsServer
-    from callwarden.local.postgres import PostgresServer
+    from callwarden.testing.databases import Databases
 
 T = TypeVar("T")
 
-TEMPLATE = "callwarden_template"
-_ROLE = "test_{}"  # A service's, on the shared server; other tests make roles of the plain names there.
 _ANSWER_TIMEOUT_S = 100.0  # Below pytest's own time-out, so that the test reports what the servers said.
 
 
@@ -34,15 +32,16 @@ class ServersFailed(Exception):
 def as_roles(database_url: str) -> dict[str, str]:
     """By service, the URL of a database of the shared server for that service's role. All have the owner's password."""
     from callwarden.schema.roles import RIGHTS
+    from callwarden.testing.databases import ROLE
 
-    return {service: _as_user(database_url, _ROLE.format(service)) for service in RIGHTS}
+    return {service: _as_user(database_url, ROLE.format(service)) for service in RIGHTS}
 
 
 def as_owner(database_url: str) -> str:
     """The URL of a database of the shared server for the tables' owner."""
-    from callwarden.local.postgres import SUPERUSER
+    from callwarden.testing.databases import owner
 
-    return _as_user(database_url, SUPERUSER)
+    return _as_user(database_url, owner(os.environ))
 
 
 def _as_user(database_url: str, user: str) -> str:
@@ -68,21 +67,19 @@ class Workshop:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = asyncio.Lock()
-        self._template_lock = asyncio.Lock()
         self._nats: NatsServer | None = None
-        self._postgres: PostgresServer | None = None
-        self._has_template = False
+        self._databases: Databases | None = None
 
     async def answer(self, what: str, argument: str) -> str:
         match what:
             case "nats":
                 return (await self._nats_server()).url
             case "postgres":
-                return (await self._postgres_server()).url("postgres")
+                return (await self._databases_of_the_run()).url()
             case "database":
-                return await self._new_database()
+                return await (await self._databases_of_the_run()).new()
             case "drop":
-                await self._drop_database(argument)
+                await (await self._databases_of_the_run()).drop(argument)
                 return ""
         raise ServersFailed(f"nobody knows {what!r}")
 
@@ -90,8 +87,8 @@ class Workshop:
         async with self._lock:
             if self._nats is not None:
                 await self._nats.stop()
-            if self._postgres is not None:
-                await self._postgres.stop(discard=True)
+            if self._databases is not None:
+                await self._databases.stop()
 
     async def _nats_server(self) -> "NatsServer":
         from callwarden.local.nats import NatsServer
@@ -103,51 +100,15 @@ class Workshop:
                 self._nats = server
             return self._nats
 
-    async def _postgres_server(self) -> "PostgresServer":
-        from callwarden.local.postgres import PostgresServer, new_password
+    async def _databases_of_the_run(self) -> "Databases":
+        from callwarden.testing.databases import databases
 
         async with self._lock:
-            if self._postgres is None:
-                server = PostgresServer(self._folder / "postgres", password=new_password(), fsync=False)
-                await server.start()
-                self._postgres = server
-            return self._postgres
-
-    async def _new_database(self) -> str:
-        server = await self._postgres_server()
-        async with self._template_lock:  # Copied one at a time: a database being copied can't be copied.
-            if not self._has_template:
-                await self._make_template(server)
-                self._has_template = True
-            name = f"test_{uuid.uuid4().hex}"
-            # Copying files is three times as fast as writing them through the log, on a server that does not sync.
-            await self._execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
-        return server.url(name)
-
-    async def _drop_database(self, url: str) -> None:
-        await self._execute(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
-
-    async def _make_template(self, server: "PostgresServer") -> None:
-        """With the roles of the services: a copy of a database has its rights, too."""
-        from sqlalchemy import make_url
-
-        from callwarden.schema import job, migrate, roles
-
-        await self._execute(f"DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)")
-        await self._execute(f"CREATE DATABASE {TEMPLATE}")
-        url = server.url(TEMPLATE)
-        await asyncio.to_thread(migrate.upgrade, url)
-        password = str(make_url(url).password)
-        await job.make_roles(url, {service: (_ROLE.format(service), password) for service in roles.RIGHTS})
-
-    async def _execute(self, statement: str) -> None:
-        import asyncpg
-
-        connection = await asyncpg.connect((await self._postgres_server()).url("postgres", driver="postgresql"))
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
+            if self._databases is None:
+                found = databases(os.environ, self._folder)
+                await found.start()
+                self._databases = found
+            return self._databases
 
 
 class LocalServers:

@@ -45,10 +45,17 @@ async def wire(settings: OperatorSettings, runtime: Runtime) -> None:
         resources.append(DeckReconciler(cluster, cluster, decks, realms, clock, me))
     bundles = NatsBundles(bus.kv(Bucket.POLICY), bus.kv(Bucket.POLICY_ACKS))
     operator = SecurityPolicyOperator(
-        cluster, bundles, realms, clock, me=me, resync_s=settings.resync_s, resources=resources
+        cluster,
+        bundles,
+        realms,
+        clock,
+        me=me,
+        resync_s=settings.resync_s,
+        resources=resources,
+        seen=metrics.seen(runtime.metrics),
     )
     election = LeaderElection(cluster, clock, settings.lease_namespace, settings.lease_name, settings.lease_s, me)
-    metrics.register(runtime.metrics, operator, election)
+    metrics.register(runtime.metrics, operator, resources, election)
     plurals = [*PLURALS.values(), BINDINGS, *(each.plural for each in resources)]
     runtime.spawn("acks", operator.policies.follow_acks())
     runtime.spawn("watch", ResourceWatch(plurals, operator.changed, me).run())

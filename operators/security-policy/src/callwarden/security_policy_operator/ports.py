@@ -1,6 +1,6 @@
 """What the operator needs of the world."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from callwarden.kernel.clock import UnixS
@@ -72,6 +72,10 @@ class ResourceReconciler(Protocol):
 
     async def reconcile(self) -> None:
         """Carry out what is declared. Raises Unavailable."""
+        ...
+
+    def states(self) -> Iterable[str]:
+        """What the last round came to, of each resource: applied, refused, pending."""
         ...
 
     def pause_s(self) -> float:

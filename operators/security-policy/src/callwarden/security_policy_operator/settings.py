@@ -21,8 +21,9 @@ class OperatorSettings(settings.Settings):
         "callwarden-security-policy"
     )
 
-    lease_s: Annotated[int, Field(ge=3, le=300)] = 15
-    """How long the others wait for a leader that no longer renews the Lease."""
+    lease_s: Annotated[int, Field(ge=3, le=300)] = 10
+    """How long the others wait for a leader that no longer renews the Lease, which it does three times in that time:
+    one that died is replaced after this and a third of it at most."""
 
     resync_s: Annotated[float, Field(ge=1.0, le=3_600.0)] = 60.0
     """Everything is reconciled again after this, whether or not a change was noticed."""

@@ -76,7 +76,6 @@ class Publisher:
         self._last_token = 0
         self._wake = asyncio.Event()
         self._acked = asyncio.Event()
-        self._closing = False
         self._sent = metrics.counter(PUBLISHED, "acknowledged")
         self._spooled = metrics.counter(PUBLISHED, "spooled")
         self._lost = metrics.counter(PUBLISHED, "lost")

@@ -7,16 +7,25 @@ was first seen. Should two lead for a moment all the same, the bundle's compare-
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from callwarden.common.logs import get_logger
-from callwarden.kernel.clock import Clock
+from callwarden.kernel.clock import Clock, MonoS
 from callwarden.kernel.errors import CallwardenError, Conflict, NotFound
 from callwarden.security_policy_operator.adapters.kubernetes import Kubernetes
 
 log = get_logger(__name__)
 
+_JUST_AFTER_S: Final = 0.05
 _ROUNDS: Final = 3  # renewals within a lease's time: two may fail
+
+
+class _Seen(NamedTuple):
+    """Another process's Lease: since when it has been as it is, and for how long it holds."""
+
+    version: str
+    mono_s: MonoS
+    lease_s: float
 
 
 class LeaderElection:
@@ -25,7 +34,7 @@ class LeaderElection:
     def __init__(self, cluster: Kubernetes, clock: Clock, namespace: str, name: str, lease_s: int, me: str) -> None:
         self._cluster, self._clock = cluster, clock
         self._namespace, self._name, self._lease_s, self._me = namespace, name, lease_s, me
-        self._seen: tuple[str, float] = "", 0.0
+        self._seen = _Seen("", MonoS(0.0), 0.0)
         self.leads = False
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
@@ -50,7 +59,7 @@ class LeaderElection:
                     work.cancel()
                     await asyncio.wait({work})
                     work = None
-                pause = asyncio.ensure_future(asyncio.sleep(self._lease_s / _ROUNDS))
+                pause = asyncio.ensure_future(asyncio.sleep(self._pause_s()))
                 await asyncio.wait({pause} | ({work} if work is not None else set()), return_when="FIRST_COMPLETED")
                 if work is not None and work.done():
                     await work  # its error
@@ -62,6 +71,14 @@ class LeaderElection:
             if self.leads:
                 self.leads = False
                 await self._release()
+
+    def _pause_s(self) -> float:
+        """Until it is renewed, or until its holder would be gone, whichever is earlier."""
+        pause_s = self._lease_s / _ROUNDS
+        if self.leads or not self._seen.version:
+            return pause_s
+        left_s = self._seen.mono_s + self._seen.lease_s - self._clock.mono_s()
+        return min(pause_s, left_s + _JUST_AFTER_S) if left_s > 0 else pause_s
 
     async def _take(self) -> bool:
         """Tries to take or renew the Lease; whether this process holds it."""
@@ -107,10 +124,10 @@ class LeaderElection:
     def _is_gone(self, found: dict[str, Any], spec: dict[str, Any]) -> bool:
         version = str(found.get("metadata", {}).get("resourceVersion", ""))
         mono_s = self._clock.mono_s()
-        if self._seen[0] != version:
-            self._seen = version, mono_s
+        if self._seen.version != version:
+            self._seen = _Seen(version, mono_s, float(spec.get("leaseDurationSeconds") or self._lease_s))
             return False
-        return mono_s - self._seen[1] > float(spec.get("leaseDurationSeconds") or self._lease_s)
+        return mono_s - self._seen.mono_s > self._seen.lease_s
 
     def _spec(self, changes: int) -> dict[str, Any]:
         now = datetime.fromtimestamp(self._clock.unix_s(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

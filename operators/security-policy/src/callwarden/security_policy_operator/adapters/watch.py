@@ -21,9 +21,11 @@ _STOP_TIMEOUT_S: Final = 5.0
 
 
 class ResourceWatch:
-    """`await watch.run()` for ever; `changed` is called in the loop that runs it. `me` names this process."""
+    """`await watch.run()` for ever; `changed` is called with a kind's plural in the loop that runs it. `me` names this
+    process.
+    """
 
-    def __init__(self, plurals: Iterable[str], changed: Callable[[], None], me: str) -> None:
+    def __init__(self, plurals: Iterable[str], changed: Callable[[str], None], me: str) -> None:
         self._plurals = tuple(plurals)
         self._me = me
         self._changed = changed
@@ -44,7 +46,7 @@ class ResourceWatch:
                 return
             else:
                 known[uid] = form
-            loop.call_soon_threadsafe(self._changed)
+            loop.call_soon_threadsafe(self._changed, str(event["resource"].plural))
 
         for plural in self._plurals:
             kopf.on.event(GROUP, VERSION, plural, registry=registry)(on_event)

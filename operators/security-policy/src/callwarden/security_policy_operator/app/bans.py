@@ -1,6 +1,7 @@
 """Ban resources carried out: an address is banned while a Ban names it, and no longer when the Ban is gone."""
 
 import math
+from collections.abc import Iterable
 from itertools import chain
 from typing import Final
 
@@ -54,6 +55,9 @@ class BanReconciler:
             for resource, decision in decisions
         )
         await each(chain(deleted, present))
+
+    def states(self) -> Iterable[str]:
+        return self._resources.states.values()
 
     def pause_s(self) -> float:
         return max(0.0, self._ends_s - self._clock.unix_s())

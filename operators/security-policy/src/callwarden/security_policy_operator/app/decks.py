@@ -8,7 +8,7 @@ those whose names it knows, and so asks for their versions, often.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -70,6 +70,9 @@ class DeckReconciler:
             )
             for resource, decision in decisions
         )
+
+    def states(self) -> Iterable[str]:
+        return self._resources.states.values()
 
     def pause_s(self) -> float:
         return self._pause_s

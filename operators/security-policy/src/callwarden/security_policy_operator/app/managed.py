@@ -22,10 +22,15 @@ class ManagedResources:
         """`me`: this process, as Events name it. Without a finalizer nothing is held."""
         self._cluster, self._clock, self._me = cluster, clock, me
         self._kind, self._plural, self._finalizer = kind, plural, finalizer
+        self.states: dict[str, str] = {}
+        """By uid what the last round came to: applied, refused, or pending (accepted, and not carried out yet)."""
 
     async def list(self) -> list[ManagedResource]:
         """All of them, in all namespaces."""
-        return [ManagedResource.of(self._kind, body) for body in await self._cluster.list(self._plural)]
+        found = [ManagedResource.of(self._kind, body) for body in await self._cluster.list(self._plural)]
+        uids = {resource.uid for resource in found}
+        self.states = {uid: state for uid, state in self.states.items() if uid in uids}
+        return found
 
     def is_held(self, resource: ManagedResource) -> bool:
         """Whether the service may have something of it. A finalizer alone doesn't say so: the author of a resource
@@ -55,12 +60,14 @@ class ManagedResources:
 
     async def applied(self, resource: ManagedResource, reason: str, message: str, **fields: Any) -> None:
         """What it asks for is in force. `fields`: of its status; those that are None are removed."""
+        self.states[resource.uid] = "applied"
         if self._finalizer is not None:
             fields["held"] = True
         await self._report(resource, simple_status(resource, reason, message, self._clock.unix_s()), fields)
 
     async def refused(self, resource: ManagedResource, refusal: Refusal, **fields: Any) -> None:
         """What it asks for isn't in force, or not yet; something else of it may be, unless `held` is None."""
+        self.states[resource.uid] = "pending" if refusal.accepted else "refused"
         if self._finalizer is not None and resource.was_held:
             fields.setdefault("held", True)
         status = simple_status(

@@ -1,7 +1,7 @@
 """Trunk resources carried out: call-admission has a trunk as each of them says, and none when it is gone."""
 
 import math
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import replace
 from itertools import chain
 from typing import Final
@@ -78,6 +78,9 @@ class TrunkReconciler:
             if (reason := denied[resource.uid]) is not None
         )
         await each(chain(present, deleted, withdrawn))
+
+    def states(self) -> Iterable[str]:
+        return self._resources.states.values()
 
     def pause_s(self) -> float:
         return math.inf

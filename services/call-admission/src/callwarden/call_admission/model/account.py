@@ -21,4 +21,4 @@ class Account(AccountFields):
 def shards_of(account: Account) -> int:
     """In how many rows the account's own calls are counted; 1: in its own. A reseller's shards are those of what its
     accounts come to."""
-    return account.shards if account.shards > 1 and account.type is not AccountType.RESELLER else 1
+    return max(account.shards, 1) if account.type is not AccountType.RESELLER else 1

@@ -146,11 +146,9 @@ class AccountCache:
             self._counters[key] = counter, read.unix_s
         for account_id, referenced in loaded.referenced.items():
             known_other = self._referenced.pop(account_id, None)
-            # What came from the cache keeps its age.
-            is_same = known_other is not None and known_other[0] is referenced
-            self._referenced[account_id] = (
-                known_other if known_other is not None and is_same else (referenced, read.unix_s)
-            )  # fmt: skip
+            if known_other is None or known_other[0] is not referenced:
+                known_other = referenced, read.unix_s  # What came from the cache keeps its age.
+            self._referenced[account_id] = known_other
         while len(self._counters) > COUNTERS_MAX:
             self._counters.popitem(last=False)
         while len(self._referenced) > REFERENCED_MAX:

@@ -74,8 +74,7 @@ class Counting:
                 case _:
                     hold_id = command.request.hold_id if isinstance(command, Extension) else command.hold_id
                     hold = loaded.holds.get(hold_id)
-                    state = None if hold is None else loaded.accounts.get(hold.account_id)
-                    if hold is None or state is None:
+                    if hold is None or (state := loaded.accounts.get(hold.account_id)) is None:
                         continue
                     scopes = self.of_running(state.account, hold)
             for _, scope_id, shard in scopes:
@@ -98,14 +97,6 @@ class Counting:
                 scopes.append(LimitScope(RESELLER, account.id, 0))
             elif account.type is AccountType.CARRIER:
                 scopes.append(LimitScope(CARRIER, scope_of(CARRIER, str(account.id)), 0))
-        if (
-            not scopes
-            and account.parent is None
-            and not policy.owners
-            and account.shards <= 1
-            and (not limited or limited.isdisjoint(carriers))
-        ):
-            return ()
         count = shards_of(account)
         if count > 1:
             scopes.append(LimitScope(ACCOUNT, account.id, self._slot % count))

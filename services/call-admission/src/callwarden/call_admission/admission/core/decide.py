@@ -6,6 +6,7 @@ changes (transaction).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from callwarden.call_admission.admission.core.rules import RULES, AdmissionRule, Question
@@ -24,7 +25,7 @@ from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.kernel.tariff import Price, free
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 
-_FREE: Final[dict[str, Price]] = {}  # by currency; ISO 4217 has 180
+_free: Final = lru_cache(256)(free)  # by currency; ISO 4217 has 180
 
 
 @dataclass(slots=True)
@@ -68,8 +69,7 @@ def price_of(snapshot: Snapshot) -> Price | None:
     """What the call is charged by; None where rating gave nothing."""
     quote = snapshot.quote
     if quote is None:
-        currency = snapshot.account.currency
-        return _FREE.get(currency) or _FREE.setdefault(currency, free(currency))
+        return _free(snapshot.account.currency)
     return quote.price if isinstance(quote, Quote) else None
 
 
@@ -89,28 +89,21 @@ def decide(
     if asked.refusal is not None or price is None:
         return Evaluation(asked.refusal or _unpriced(), asked.results, (), asked.bounded, asked.warnings)
     bounds = asked.bounds
-    if price.cuts_at_maximum:
-        talk_s = talk_within_maximum(price, answers, bounds.talk_s_max)
+    if price.cuts_at_maximum and price.maximum_micros is not None:
+        talk_s = talk_within_maximum(price, price.maximum_micros, answers, bounds.talk_s_max)
         if not talk_s:
-            return Evaluation(_too_dear(price), asked.results, (), asked.bounded, asked.warnings)
+            return Evaluation(_too_dear(price.maximum_micros), asked.results, (), asked.bounded, asked.warnings)
         if talk_s < bounds.talk_s_max:
             bounds.talk_s_max, asked.talk_rule = talk_s, _MAXIMUM
     part = cut_to_size(price, answers, 0, wanted_s, bounds)
-    if part is None:  # the rules have each found room for the least talk time
-        raise AssertionError("no talk time within bounds that the rules have let through")
+    assert part is not None, "the rules have each found room for the least talk time"
     admit = Admit(part.granted_s, part.held_micros, part.final, bounds.talk_s_max, price)
     return Evaluation(
         admit, asked.results, asked.routes, asked.bounded, asked.warnings, _cut_by(part, wanted_s, asked)
     )  # fmt: skip
 
 
-def decide_extension(
-    snapshot: Snapshot,
-    hold: Hold,
-    request: ExtendRequest,
-    policy: AdmissionPolicy,
-    rules: Sequence[AdmissionRule] = RULES,
-) -> Evaluation:
+def decide_extension(snapshot: Snapshot, hold: Hold, request: ExtendRequest, policy: AdmissionPolicy) -> Evaluation:
     """May this running call go on? `snapshot` is without what the call itself holds and counts.
 
     Granted are seconds in total. Only the rules that extend are asked; the call's own longest duration, fixed at its
@@ -122,7 +115,7 @@ def decide_extension(
     free_call = is_free(price)
     wanted_s = hold.granted_s + (FREE_LEASE_S if free_call else _slice_s(policy.slice.next_s, snapshot, policy))
     question = Question("", False, price, free_call, answers, hold.granted_s + 1, wanted_s, hold.marks)
-    asked = _ask(snapshot, question, policy, _plan(policy, rules, extends=True), ())
+    asked = _ask(snapshot, question, policy, _plan(policy, RULES, extends=True), ())
     results, bounds = asked.results, asked.bounds
     if asked.refusal is not None:
         return Evaluation(asked.refusal, results, (), asked.bounded, asked.warnings)
@@ -249,9 +242,9 @@ def _no_route(rule: str) -> Refuse:
     return Refuse(Reason.NO_ROUTE, rule, text="Every route is ruled out, one for this and another for that.")
 
 
-def _too_dear(price: Price) -> Refuse:
+def _too_dear(maximum_micros: int) -> Refuse:
     return Refuse(
-        Reason.DURATION, _MAXIMUM, "price", limit=price.maximum_micros or 0, window="call",
+        Reason.DURATION, _MAXIMUM, "price", limit=maximum_micros, window="call",
         text="The first second costs more than the price list lets a call cost.",
     )  # fmt: skip
 

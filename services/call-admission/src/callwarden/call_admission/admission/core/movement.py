@@ -85,10 +85,9 @@ class Movement:
             self.move(state)
         else:
             self._check(account.id, state.version)
-        if before.scopes:
-            for scope in before.scopes:
-                if scope.kind == RESELLER and (reseller := self._referenced.get(scope.scope)) is not None:
-                    self._check(scope.scope, reseller.version)
+        for scope in before.scopes:
+            if scope.kind == RESELLER and (reseller := self._referenced.get(scope.scope)) is not None:
+                self._check(scope.scope, reseller.version)
 
     def settle(self, state: AccountState, hold: Hold, settlement: Settlement) -> None:
         """A call is over: nothing is held for it any more, and what it cost is spent."""
@@ -106,15 +105,14 @@ class Movement:
         if price_micros:
             changes.spent[account_id, day] = changes.spent.get((account_id, day), 0) + price_micros
         is_own = True
-        if hold.scopes or account.shards > 1:
-            for scope in self._counting.of_running(account, hold):
-                usage = self.touch(scope).usage
-                if scope.kind == CARRIER and scope.scope != carrier_scope(hold.of_trunk(settlement.trunk)):
-                    usage.leave(hold)
-                    continue
-                usage.end(hold, settlement, TransitionContext(scope.kind, policy, account, self._unix_s))
-                if scope.kind == ACCOUNT:
-                    is_own = False
+        for scope in self._counting.of_running(account, hold):
+            usage = self.touch(scope).usage
+            if scope.kind == CARRIER and scope.scope != carrier_scope(hold.of_trunk(settlement.trunk)):
+                usage.leave(hold)
+                continue
+            usage.end(hold, settlement, TransitionContext(scope.kind, policy, account, self._unix_s))
+            if scope.kind == ACCOUNT:
+                is_own = False
         if not is_own:
             self._check(account_id, state.version)
             return
@@ -217,14 +215,13 @@ class Movement:
         """Moves every counter of the call from one of its states to another; whether the account's own row is among
         them."""
         account, is_own = state.account, True
-        if before.scopes or account.shards > 1:
-            for scope in self._counting.of_running(account, before):
-                if scope.kind == CARRIER and before.granted_s == after.granted_s:
-                    continue  # It counts nothing else, and all calls that it takes meet in its row.
-                counter = self.touch(scope) if writes else self._counters[scope.scope, scope.shard]
-                counter.usage.extend(before, after, TransitionContext(scope.kind, policy, account, self._unix_s))
-                if scope.kind == ACCOUNT:
-                    is_own = False
+        for scope in self._counting.of_running(account, before):
+            if scope.kind == CARRIER and before.granted_s == after.granted_s:
+                continue  # It counts nothing else, and all calls that it takes meet in its row.
+            counter = self.touch(scope) if writes else self._counters[scope.scope, scope.shard]
+            counter.usage.extend(before, after, TransitionContext(scope.kind, policy, account, self._unix_s))
+            if scope.kind == ACCOUNT:
+                is_own = False
         if is_own:
             state.usage.extend(before, after, TransitionContext(ACCOUNT, policy, account, self._unix_s))
         return is_own

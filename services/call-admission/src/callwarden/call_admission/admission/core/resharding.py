@@ -28,7 +28,7 @@ class AccountCounts:
 
 def moves(before: int, after: int) -> bool:
     """Whether counts move at all. Numbers of rows: 1, where the account isn't sharded."""
-    return before != after and not 1 < before < after
+    return after < before or before == 1 < after
 
 
 def resharded(counts: AccountCounts, before: int, after: int, expire_at_s: Iterable[float]) -> AccountCounts:
@@ -50,7 +50,6 @@ def resharded(counts: AccountCounts, before: int, after: int, expire_at_s: Itera
     kept = {index: usage for index, usage in counts.shards.items() if 0 < index < after}
     if after > 1:
         return AccountCounts(counts.balance_micros, counts.held_micros, own, {0: total, **kept})
-    total = merged([total, *kept.values()])
     total.leases = None
     total.notice_day, total.notices = notified.notice_day, notified.notices
     return AccountCounts(

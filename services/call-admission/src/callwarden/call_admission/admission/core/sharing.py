@@ -46,10 +46,9 @@ class Sharing:
         """
         has_more = False
         for demand in demands:
-            view = snapshot.counted.get(demand.owner)
-            shard = view.shard if view is not None else None
-            if view is None or not isinstance(shard, Shard) or shard.count <= 1:
-                continue
+            view = snapshot.counted[demand.owner]
+            shard = view.shard
+            assert shard is not None, "only of a shard more is asked for"
             keys = [(view.key, index) for index in range(shard.count)]
             rows = [row for key in keys if (row := self._counters.get(key)) is not None]
             if len(rows) < len(keys):
@@ -62,7 +61,7 @@ class Sharing:
             after = shared(before, demand.quantity, demand.limit, used, shard.index, demand.needed)
             view.total = merged([row.usage for row in rows])
             for key, row, old, new in zip(keys, rows, before, after, strict=True):
-                if old is new or old.grants == new.grants:
+                if old.grants == new.grants:
                     continue
                 row.grants = new.grants
                 self._touched[key] = row
@@ -71,8 +70,4 @@ class Sharing:
                 if key[1] == shard.index:
                     has_more = True
                     view.shard = new
-                    if demand.owner == ACCOUNT and demand.quantity == "credit":
-                        # Until now rules saw this shard's former part of the balance.
-                        overdraft_micros = snapshot.account.overdraft_micros
-                        snapshot.balance_micros = view.allowance("credit", demand.limit) - overdraft_micros
         return has_more

@@ -87,16 +87,14 @@ def _is_alike(before: Window, after: Window) -> bool:
     ]
 
 
-def talk_within_maximum(price: Price, answers: tuple[float, ...], limit_s: int) -> int:
-    """The longest talk time up to `limit_s` that no moment of answer makes dearer than the maximum that cuts."""
-    maximum = price.maximum_micros
-    if not price.cuts_at_maximum or maximum is None:
-        return limit_s
+def talk_within_maximum(price: Price, maximum_micros: int, answers: tuple[float, ...], limit_s: int) -> int:
+    """The longest talk time up to `limit_s` that no moment of answer makes dearer than the maximum, which cuts."""
     # What the first moment allows is rarely a minute's work for the others; the limit may be a year.
-    limit_s = affordable_s(price, answers[0], maximum, limit_s)
+    limit_s = affordable_s(price, answers[0], maximum_micros, limit_s)
     if len(answers) == 1:
         return limit_s
-    return min(affordable_s(price, answer_s, maximum, limit_s) for answer_s in _decisive(price, answers, limit_s))
+    moments = _decisive(price, answers, limit_s)
+    return min(affordable_s(price, answer_s, maximum_micros, limit_s) for answer_s in moments)
 
 
 def cut_to_size(
@@ -114,6 +112,6 @@ def cut_to_size(
         micros = min(cost_max(price, answers, total_s), budget_micros)
     if total_s <= granted_s:
         return None
-    if bounds.cap_micros is not None and micros > bounds.cap_micros:
-        micros = max(bounds.cap_micros, 0)
+    if bounds.cap_micros is not None:
+        micros = max(min(micros, bounds.cap_micros), 0)
     return TalkSlice(total_s, micros, final=total_s < limit_s or total_s >= bounds.talk_s_max)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final
 from uuid import UUID
 
 from callwarden.call_admission.model.account import Account
@@ -15,15 +15,7 @@ from callwarden.call_admission.model.calls import NoQuote, Quote
 from callwarden.call_admission.model.lists import Listing
 from callwarden.call_admission.model.usage import Usage
 from callwarden.kernel.clock import EPOCH_S, UnixS
-
-
-class Shares(Protocol):
-    """One shard's part of its owner's limits (callwarden.limits.shards.Shard)."""
-
-    @property
-    def count(self) -> int: ...
-
-    def allowance(self, quantity: str, limit: int) -> int: ...
+from callwarden.limits.shards import Shard
 
 
 @dataclass(slots=True)
@@ -34,7 +26,8 @@ class CounterView:
     """Its kind, see usage.OWNERS."""
     key: UUID
     usage: Usage
-    shard: Shares | None = None
+    shard: Shard | None = None
+    """Of several; None: `usage` is all."""
     account: Account | None = None
     """Of a reseller or a carrier."""
     total: Usage | None = None
@@ -42,11 +35,11 @@ class CounterView:
 
     @property
     def is_sharded(self) -> bool:
-        return self.shard is not None and self.shard.count > 1
+        return self.shard is not None
 
     def allowance(self, quantity: str, limit: int) -> int:
         """What may be used of the limit here: the limit itself, or this shard's part of it."""
-        return limit if self.shard is None or self.shard.count <= 1 else self.shard.allowance(quantity, limit)
+        return limit if self.shard is None else self.shard.allowance(quantity, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +70,8 @@ class Snapshot:
     balance_micros: int
     """With what the batch has settled so far."""
     held_micros: int
-    """Over all running calls, those of the batch included."""
+    """Over all running calls, those of the batch included. Of a sharded account with what has been spent, which leaves
+    its balance only when its shards are joined; of a shard: its own."""
     lines: int
     """Running calls now."""
     day: date
@@ -101,8 +95,5 @@ class Snapshot:
     @property
     def available_micros(self) -> int:
         """What a prepaid account can still hold; of a sharded one, what this shard can."""
-        own = self.counted.get("account")
-        if own is not None and own.is_sharded:
-            credit_micros = self.account.balance_micros + self.account.overdraft_micros
-            return own.allowance("credit", credit_micros) - own.usage.used("credit", self.unix_s)
-        return self.balance_micros + self.account.overdraft_micros - self.held_micros
+        credit_micros = self.balance_micros + self.account.overdraft_micros
+        return self.counted["account"].allowance("credit", credit_micros) - self.held_micros

@@ -56,15 +56,14 @@ class SnapshotBuilder:
         if request.trunk and self._trunk_of is not None:
             # A trunk that isn't known (just created, or its event was lost) may do only what every trunk may.
             snapshot.trunk = self._trunk_of(request.trunk) or SourceTrunk(request.trunk, only_local=True)
-        if scopes and isinstance(command.quote, Quote) and command.quote.carriers:
+        if isinstance(command.quote, Quote):
             snapshot.carriers = self.carriers(command.quote.carriers, scopes)
         return snapshot
 
     def of_running(self, state: AccountState, hold: Hold) -> Snapshot:
         """For a running call. `hold` is the call as if nothing had been granted to it; what it really holds is left
         out of the snapshot."""
-        counting = self._counting
-        scopes = counting.of_running(state.account, hold) if hold.scopes or state.account.shards > 1 else ()
+        scopes = self._counting.of_running(state.account, hold)
         snapshot = self._build(state, scopes, hold.spend_day)
         if not any(scope.kind == ACCOUNT for scope in scopes):
             snapshot.held_micros -= self._holds[hold.id].held_micros
@@ -86,16 +85,14 @@ class SnapshotBuilder:
         counted = self._views(state, scopes)
         own = counted[ACCOUNT]
         span = own.usage.day(day.toordinal())
-        balance_micros, held_micros, lines = state.balance_micros, state.held_micros, state.lines
-        if own.is_sharded or own.usage is not state.usage:
+        held_micros, lines = state.held_micros, state.lines
+        if own.usage is not state.usage:
             # The charges of a sharded account stay in its shards: what they hold and have spent uses up the balance.
             held_micros = own.usage.used("credit", self._unix_s)
             lines = own.usage.used("calls", self._unix_s)
-            balance_micros = own.allowance("credit", account.balance_micros + account.overdraft_micros)
-            balance_micros -= account.overdraft_micros
         return Snapshot(
             account=account,
-            balance_micros=balance_micros,
+            balance_micros=state.balance_micros,
             held_micros=held_micros,
             lines=lines,
             day=day,

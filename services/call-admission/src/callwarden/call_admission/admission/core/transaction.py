@@ -346,9 +346,7 @@ class AdmissionTransaction:
     def _taken(self, hold: Hold, trunk: str) -> Hold:
         """The call, which went out by this trunk: no longer counted for the other carriers. Unchanged if the trunk
         isn't given or isn't one of its routes."""
-        if not trunk or not any(scope.kind == CARRIER for scope in hold.scopes):
-            return hold
-        cost = hold.of_trunk(trunk)
+        cost = hold.of_trunk(trunk) if trunk else None
         if cost is None:
             return hold
         taken_by = carrier_scope(cost)
@@ -402,7 +400,7 @@ class AdmissionTransaction:
             return 0
         more_micros = settlement.price_micros - (booked.price_micros if booked is not None else 0)
         left_micros = max(state.balance_micros + account.overdraft_micros - state.held_micros, 0)
-        over_micros = max(more_micros - left_micros, 0) if more_micros > 0 else 0
+        over_micros = max(more_micros - left_micros, 0)
         settlement.price_micros -= over_micros
         settlement.uncharged_micros = over_micros
         if over_micros:

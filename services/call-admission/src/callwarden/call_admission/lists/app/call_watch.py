@@ -41,13 +41,12 @@ _LISTS: Final = (DYNAMIC, SMART)
 class CallWatchStats:
     """What happened, for the metrics."""
 
-    __slots__ = ("listed", "not_listed", "published")
+    __slots__ = ("listed", "not_listed")
 
     def __init__(self) -> None:
         self.listed: dict[str, int] = {}
         """By list."""
         self.not_listed = 0
-        self.published = 0
 
 
 class CallWatch:
@@ -123,7 +122,6 @@ class CallWatch:
             return
         await self._know_realms(self.pending.accounts())
         counts = self.pending.take(self._realms)
-        self.counts.published += len(counts)
         await self._news.counted(counts)
         await self.add(counts)
 
