@@ -14,7 +14,7 @@ XDIST ?= auto
 
 # Several targets are named like folders.
 .PHONY: help setup man demo recording up clean
-.PHONY: test test-long test-soak test-waiting test-cockroachdb outages test-cluster test-unit apiserver
+.PHONY: test test-long test-soak test-waiting test-cockroachdb outages test-cluster test-node test-unit apiserver cluster
 .PHONY: check lint types layers layers-graph layers-graph-check proto proto-check crds crds-check fields fields-check
 .PHONY: format lock checkov pjsua chart-audit chart-docs sbom sbom-tools docs release bench mutants fuzz
 
@@ -61,10 +61,11 @@ test: setup ## All tests but the long ones: under 15 minutes on two cores
 test-long: test-soak test-waiting test-cockroachdb test-cluster ## The long tests, which make test leaves out
 
 CLUSTER_TESTS := tests/kubernetes tests/chart
+NODE_TESTS := tests/cluster
 # They wait for most of the time, for an outage to end or a hold to expire: more of them at a time than there are cores.
 WAITING_TESTS := $(addprefix tests/integration/,test_outages.py test_clocks.py test_hostile.py)
 test-soak: setup ## Long tests: kills, soaks, attacks, mutants, fuzzing
-	$(BIN)/pytest -n $(XDIST) -m long $(addprefix --ignore=,$(CLUSTER_TESTS) $(WAITING_TESTS))
+	$(BIN)/pytest -n $(XDIST) -m long $(addprefix --ignore=,$(CLUSTER_TESTS) $(NODE_TESTS) $(WAITING_TESTS))
 
 test-waiting: setup ## Long tests that wait: outages, wrong clocks, hostile far sides (about 12 minutes)
 	$(BIN)/pytest -n 5 -m long $(WAITING_TESTS)
@@ -84,6 +85,12 @@ test-cluster: setup apiserver ## Long tests: the operator and the chart on a rea
 
 apiserver: setup ## The API server that the tests with a cluster need; minutes where Go's cache is empty
 	$(BIN)/python -m tests.kubernetes.build
+
+test-node: setup cluster ## Long tests: the chart's installation on a real Kubernetes of one node; root
+	$(BIN)/pytest -m node $(NODE_TESTS)
+
+cluster: setup ## That node's programs and images, kept in the user's cache; up to an hour the first time
+	$(BIN)/python -m tests.cluster.build
 
 test-unit: setup ## Without the tests that start processes
 	$(BIN)/pytest -n $(XDIST) -m "not integration and not long"

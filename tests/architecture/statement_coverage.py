@@ -39,6 +39,7 @@ from callwarden.call_admission.records.adapters.charges_sql import SqlCharges
 from callwarden.call_admission.records.core.records import RecordPlace
 from callwarden.cli.audit.sources.running import database_role
 from callwarden.common.sql import Database, HotPool
+from callwarden.common.sql.schema import schema_problem
 from callwarden.kernel.clock import UnixS
 from callwarden.kernel.errors import CallwardenError
 from callwarden.payment.adapters.ledger_sql import SqlLedgerStore
@@ -111,6 +112,8 @@ async def run_all(
     """
     monkeypatch.setattr(accounts_sql, "EXPORT_PAGE", 1)
     monkeypatch.setattr(records_sql, "EXPORT_PAGE", 1)
+    for each in connections.values():
+        assert await schema_problem(each.database) == ""
     rating, admission = connections["rating"].database, connections["call-admission"].database
     await _rating(rating)
     alice = await _accounts(admission)

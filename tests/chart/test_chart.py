@@ -165,7 +165,8 @@ def test_every_container_holds_the_restricted_standard_with_a_read_only_root(cas
 def test_only_the_operator_has_a_token_for_the_api_server(case: str) -> None:
     for name, pod in pods(rendered(case)):
         assert pod["spec"]["automountServiceAccountToken"] is name.endswith("security-policy"), name
-        assert pod["spec"]["serviceAccountName"] == name
+        is_migration = pod["metadata"]["labels"]["app.kubernetes.io/name"] == "schema"
+        assert pod["spec"]["serviceAccountName"] == ("cw-callwarden-schema-job" if is_migration else name)
     for each in of_kind(rendered(case), "ServiceAccount"):
         assert each["automountServiceAccountToken"] is False
 
@@ -412,6 +413,17 @@ def test_each_service_is_in_the_chart_and_started_by_its_own_command() -> None:
         assert commands[service] == [next(iter(project["scripts"]))]
     scripts = tomllib.loads((ROOT / "services" / "call-admission" / "pyproject.toml").read_text())["project"]["scripts"]
     assert [commands["call-admission"], commands["administration"]] == [[name] for name in scripts]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "little"])
+def test_migrations_are_waited_for_by_services_and_wait_for_nothing_themselves(case: str) -> None:
+    """As a hook they'd run after `--wait`, which waits for services that wait for them; and again at each upgrade."""
+    (each,) = (each for each in of_kind(rendered(case), "Job") if "-schema-" in each["metadata"]["name"])
+    assert not any(key.startswith("helm.sh/hook") for key in each["metadata"]["annotations"])
+    assert each["metadata"]["annotations"]["argocd.argoproj.io/hook"] == "Sync"
+    assert each["metadata"]["name"] == "cw-callwarden-schema-1", "its revision's own: a Job can't be changed"
+    told = environment(each["spec"]["template"]["spec"]["containers"][0])
+    assert int(told["CALLWARDEN_START_TIMEOUT_S"]) == each["spec"]["activeDeadlineSeconds"]
 
 
 def test_the_job_gives_roles_to_the_services_that_have_rights() -> None:

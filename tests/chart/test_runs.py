@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -123,8 +124,8 @@ async def nats_with_users(state_dir: Path) -> AsyncIterator[NatsServer]:
 async def installed(
     case: str, folder: Path, nats: NatsServer, database_url: str, kubernetes: KubernetesCluster | None = None
 ) -> AsyncIterator[World]:
-    """The migrations Job of a preset, then every service of it, as processes. The operator's pod, too, where there is
-    a Kubernetes for it: with the account and the rights that the chart gives it.
+    """Every service of a preset as processes, then its migrations Job, for which they wait. The operator's pod, too,
+    where there is a Kubernetes for it: with the account and the rights that the chart gives it.
     """
     owner = make_url(database_url)
 
@@ -148,9 +149,7 @@ async def installed(
     make_mounts(world, authority, "admin")
     try:
         async with AsyncExitStack() as stack:
-            job = await _start("schema", containers.pop("schema"), world)
-            assert await asyncio.wait_for(job.wait(), 60) == 0, job.log_tail()
-            stack.push_async_callback(_drop_roles, database_url)
+            migrations = containers.pop("schema")
             # What a pod finds at its service account's mount and in the cluster's own variables.
             account = {} if kubernetes is None else {"KUBECONFIG": str(await kubernetes.account(objects))}
             left_out = {"security-policy"} if kubernetes is None else set()
@@ -159,12 +158,29 @@ async def installed(
                 make_mounts(world, authority, name)
                 children.append(child := await _start(name, containers[name], world, account))
                 stack.push_async_callback(child.kill)
+            for name in (*DATABASE_USERS, "administration"):
+                await eventually(partial(_waits_for_its_role, world.at(name, "metrics")), timeout_s=60)
+            job = await _start("schema", migrations, world)
+            stack.push_async_callback(_drop_roles, database_url)
+            assert await asyncio.wait_for(job.wait(), 60) == 0, job.log_tail()
             for child in children:
                 ready = asyncio.ensure_future(file_appears(folder / f"{child.name}.ready"))
                 await child.until(ready, 60)
             yield world
     finally:
         world.release()
+
+
+async def _waits_for_its_role(metrics: str) -> bool:
+    """Up, and unready for want of what the Job makes: Helm, Argo CD and the kubelet wait for such a pod."""
+    try:
+        reader, writer = await asyncio.open_connection(*metrics.split(":"))
+    except ConnectionRefusedError:
+        return False
+    writer.write(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    return b"503" in answer and b"schema (the database doesn't" in answer
 
 
 def make_mounts(world: World, authority: Authority, name: str) -> None:

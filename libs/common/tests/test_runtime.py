@@ -2,8 +2,10 @@
 
 import asyncio
 import signal
+import uuid
 from typing import Any
 
+import asyncpg
 import grpc
 import grpc.aio
 import pytest
@@ -14,7 +16,10 @@ from callwarden.api.rateguard.v1 import rateguard_pb2_grpc
 from callwarden.common.bus import Bus, Stream
 from callwarden.common.rpc.client import channel
 from callwarden.common.rpc.stream import StreamClient
+from callwarden.common.sql.schema import REVISION
 from callwarden.local.nats import NatsServer
+from callwarden.local.ports import reserved
+from callwarden.testing.waiting import eventually
 
 from .child import Start, get
 
@@ -205,11 +210,61 @@ async def test_a_collector_that_is_away_does_not_hold_up_the_end(start: Start) -
     assert process.logged[-1]["event"] == "service.stopped"
 
 
-async def test_the_database_is_there_when_asked_for(start: Start, postgres_url: str) -> None:
-    process = await start(
-        "processes.py", "uses_database", database_url=postgres_url.replace("postgresql://", "postgresql+asyncpg://")
-    )
+async def test_the_database_is_there_when_asked_for(start: Start, database_url: str) -> None:
+    process = await start("processes.py", "uses_database", database_url=database_url)
     await process.ready()
     assert process.output == ["selected 1"]
+    process.signal(signal.SIGTERM)
+    assert await process.ends() == 0
+
+
+async def test_it_waits_for_the_schema_says_why_it_is_not_ready_and_goes_on_when_it_is_there(
+    start: Start, postgres_url: str
+) -> None:
+    name = f"test_{uuid.uuid4().hex}"
+    dsn = postgres_url.replace("+asyncpg", "")
+    url_of_ours = f"{dsn.rpartition('/')[0]}/{name}"
+    server = await asyncpg.connect(dsn)
+    with reserved() as port:
+        process = await start(
+            "processes.py",
+            "uses_database",
+            database_url=url_of_ours.replace("postgresql://", "postgresql+asyncpg://"),
+            metrics_listen=f"127.0.0.1:{port}",
+        )
+
+        async def becomes(problem: str) -> None:
+            async def is_so() -> bool:
+                return await get(port, "/readyz") == (503, f"not ready: started, schema ({problem})\n")
+
+            await eventually(is_so, timeout_s=60)
+            assert (await get(port, "/healthz"))[0] == 200, "it is not to be killed for what others have to do"
+
+        assert (await process.logs("schema.waiting"))["reason"] == "the database doesn't exist yet"
+        await becomes("the database doesn't exist yet")
+        await server.execute(f"CREATE DATABASE {name}")
+        try:
+            await becomes("the database has no tables yet")
+            owner = await asyncpg.connect(url_of_ours)
+            await owner.execute("CREATE TABLE alembic_version (version_num text)")
+            await owner.execute("INSERT INTO alembic_version VALUES ('0001')")
+            await becomes(f"the database's schema is 0001, this release needs {REVISION}")
+            assert process.output == []
+            # The next release's migrations keep what this one reads.
+            await owner.execute("UPDATE alembic_version SET version_num = '9000'")
+            await process.ready()
+            assert process.output == ["selected 1"]
+            assert await get(port, "/readyz") == (200, "ok\n")
+            process.signal(signal.SIGTERM)
+            assert await process.ends() == 0
+            await owner.close()
+        finally:
+            await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            await server.close()
+
+
+async def test_told_to_stop_while_it_waits_for_the_schema_it_stops(start: Start) -> None:
+    process = await start("processes.py", "uses_database", database_url="postgresql+asyncpg://u:p@127.0.0.1:1/d")
+    assert (await process.logs("schema.waiting"))["reason"] == "the database doesn't answer"
     process.signal(signal.SIGTERM)
     assert await process.ends() == 0

@@ -20,7 +20,7 @@ from callwarden.call_admission.admission.core.commands import (
 )
 from callwarden.call_admission.admission.core.notices import Notice
 from callwarden.call_admission.admission.core.resharding import AccountCounts, moves, resharded, scopes_after
-from callwarden.call_admission.admission.core.state import Changes, CounterRow, Loaded, ReadSet
+from callwarden.call_admission.admission.core.state import AccountState, Changes, CounterRow, Loaded, ReadSet
 from callwarden.call_admission.admission.core.transaction import AdmissionTransaction
 from callwarden.call_admission.admission.ports import WriteConflict, Written
 from callwarden.call_admission.model.account import Account
@@ -145,6 +145,17 @@ class Tables(MemoryAdmissionStore):
         self.versions[key] = self.versions.get(key, 0) + 1
 
 
+@dataclass
+class Watched(Tables):
+    """Tables that keep what was asked of them."""
+
+    written: list[Changes] = field(default_factory=list)
+
+    async def write(self, changes: Changes) -> Written | WriteConflict:
+        self.written.append(changes)
+        return await super().write(changes)
+
+
 def account(key: int = 1, **changes: object) -> Account:
     base = Account(
         id=UUID(int=key),
@@ -167,6 +178,10 @@ def account(key: int = 1, **changes: object) -> Account:
 
 def tables_of(*accounts: Account) -> Tables:
     return Tables({each.id: each for each in accounts or (account(),)})
+
+
+def watched(*accounts: Account) -> Watched:
+    return Watched({each.id: each for each in accounts or (account(),)})
 
 
 def admission(
@@ -206,3 +221,19 @@ def admitted(outcome: Outcome) -> Hold:
 def reason(outcome: Outcome) -> Reason:
     assert isinstance(outcome, Refused)
     return outcome.refuse.reason
+
+
+def applied(command: Command, loaded: Loaded, policy: AdmissionPolicy = POLICY) -> tuple[object, Changes]:
+    """A command on what was read, as it stands before anything is written."""
+    transaction = AdmissionTransaction(loaded, lambda realm: policy, NOW_S)
+    return transaction.apply(command), transaction.changes
+
+
+def read(*holds: Hold, of: Account | None = None) -> Loaded:
+    of = of or account()
+    return Loaded({of.id: AccountState.of(of)}, {hold.id: hold for hold in holds})
+
+
+def held(**changes: object) -> Hold:
+    hold = admitted(tables_of().transact([admission(1)], NOW_S)[0])
+    return replace(hold, **changes)  # type: ignore[arg-type]

@@ -49,7 +49,7 @@ def field_of(raised: pytest.ExceptionInfo[Invalid]) -> str:
         ("daily_micros", AMOUNT_MICROS_MAX, AMOUNT_MICROS_MAX),
         ("country", "de", "DE"),
         ("email", "Al.ice+voip@mail.example.org", "Al.ice+voip@mail.example.org"),
-        ("email", "a" * 64 + "@" + ".".join(["b" * 61] * 3) + ".de", "a" * 64 + "@" + ".".join(["b" * 61] * 3) + ".de"),
+        ("email", f"{'a' * 64}@{'b' * 62}.{'c' * 61}.{'d' * 61}.de", f"{'a' * 64}@{'b' * 62}.{'c' * 61}.{'d' * 61}.de"),
         ("phone", "+49 30 1234", "49301234"),
         ("shards", 2, 2),
         ("shards", 64, 64),
@@ -81,7 +81,7 @@ def test_a_value_at_its_bound_is_taken_as_it_is_kept(field: str, value: Any, kep
         ("email", "alice"),
         ("email", "alice@example"),
         ("email", '"a b"@example.org'),
-        ("email", "a@" + ".".join(["b" * 63] * 4) + ".de"),
+        ("email", f"{'a' * 64}@{'b' * 62}.{'c' * 62}.{'d' * 61}.de"),
         ("phone", "12a"),
         ("shards", 1),
         ("shards", 65),
@@ -216,7 +216,7 @@ def test_a_new_address_is_not_the_one_that_was_verified(changes: dict[str, Any],
 
 
 def test_a_filter_that_says_nothing_means_all() -> None:
-    assert check_filter("", "", "") == AccountFilter(None, "", None)
+    assert check_filter("", "", "") == AccountFilter() == AccountFilter(None, "", None)
     of = check_filter("carrier", "Example.org", "north@example.org")
     assert of == AccountFilter(AccountType.CARRIER, "example.org", AccountRef(None, "north", "example.org"))
 
@@ -275,6 +275,7 @@ def test_a_trunks_value_at_its_bound_is_taken_as_it_is_kept(field: str, value: A
         ("account", "a b"),
         ("tech_prefix", "0" * 17),
         ("strip_digits", -1),
+        ("strip_digits", 16),
         ("add_prefix", "1" * 16),
         ("add_prefix", "١"),
         ("allow_prefixes", ("049",)),

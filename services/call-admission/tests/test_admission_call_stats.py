@@ -111,6 +111,7 @@ def test_a_called_numbers_calls_are_told_apart_by_where_they_came_from_and_a_cal
 def test_a_part_of_the_calls_counts_for_its_share_rounded_down(calls: int, part: NumberStats) -> None:
     assert NumberStats(10, 5, 4, 100_000, 3, 2, 1).part(calls) == part
     assert NumberStats(attacks=1).part(0) == NumberStats(attacks=1)
+    assert NumberStats(1, 1, 1, 4_000, 0, 1).part(1) == NumberStats(1, 1, 1, 4_000, 0, 1)
 
 
 # ------------------------------------------------------------------ numbers that keep failing
@@ -154,7 +155,7 @@ def test_only_called_numbers_are_listed_for_failures_and_only_where_policy_wants
 
 def test_a_number_on_its_way_to_the_list_is_not_forgotten_for_others() -> None:
     stats = CallStats()
-    for failures, is_hot in ((10, False), (1, True)):
+    for failures, is_hot in ((5, False), (5, False), (1, True)):
         add(stats, count(NumberStats(failures=failures)))
         assert stats.targets.is_hot(f"{REALM} {TARGET}") is is_hot
 

@@ -27,12 +27,14 @@ from callwarden.call_admission.records.core.charges import (
     BookedCharge,
     ChargeCount,
     ChargedCall,
+    ChargeFinding,
     FindingKind,
     OpenHold,
     check_call,
     check_entry,
     check_hold,
     is_to_be_known,
+    unknown_call,
 )
 from callwarden.kernel.clock import UnixS
 from callwarden.kernel.hours import parse_plan
@@ -87,9 +89,33 @@ def test_a_record_is_compared_with_its_price_its_talk_and_its_entry(
     assert kinds(replace(CALL, **changes)) == expected
 
 
-def test_a_finding_says_what_should_be_there_and_what_is() -> None:
-    (finding,) = check_call(replace(CALL, price_micros=40_000, entry_micros=-40_000, uncharged_micros=1_000))
-    assert (finding.expected_micros, finding.found_micros, finding.currency) == (49_000, 40_000, "EUR")
+# Dearer from the answer on: a moment before it, all of the call's talk costs next to nothing.
+DEARER = Price("EUR", (Window(0, (RateGroup(0, 60, 60, 1),)), Window(1_000, (RateGroup(0, 60_000, 60, 1),))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"price_micros": 40_000, "entry_micros": -40_000, "uncharged_micros": 1_000},
+            (FindingKind.UNDERCHARGED, 49_000, 40_000, ""),
+        ),
+        ({"price": DEARER, "price_micros": 100, "entry_micros": -100}, (FindingKind.UNDERCHARGED, 50_000, 100, "")),
+        (
+            {"price": DEARER, "ended_at_s": 1_055.0},
+            (FindingKind.TALK, 50_000, 50_000, "50 s recorded, 55 s between answer and end"),
+        ),
+        ({"entry_micros": None}, (FindingKind.ENTRY_MISSING, -50_000, 0, "")),
+        ({"entry_micros": -50_001}, (FindingKind.ENTRY_DIFFERS, -50_000, -50_001, "")),
+        ({"entry_account_id": OTHER}, (FindingKind.ENTRY_DIFFERS, -50_000, -50_000, "booked on another account")),
+    ],
+)
+def test_a_finding_says_what_should_be_there_and_what_is(
+    changes: dict[str, Any], expected: tuple[FindingKind, int, int, str]
+) -> None:
+    kind, expected_micros, found_micros, note = expected
+    found = ChargeFinding(kind, CALL.hold_id, "call", "alice", "EUR", expected_micros, found_micros, note)
+    assert list(check_call(replace(CALL, **changes))) == [found]
 
 
 @st.composite
@@ -131,9 +157,8 @@ def test_a_call_is_right_by_what_its_row_has_kept(
 )
 def test_an_entry_of_a_call_needs_its_record(is_first: bool, has_record: bool, found: int) -> None:
     entry = BookedCharge(CALL.hold_id, CALL.hold_id, "alice", "EUR", -50_000, is_first)
-    assert [finding.kind for finding in check_entry(entry, has_record=has_record)] == [
-        FindingKind.RECORD_MISSING
-    ] * found
+    missing = ChargeFinding(FindingKind.RECORD_MISSING, CALL.hold_id, "", "alice", "EUR", 0, -50_000)
+    assert list(check_entry(entry, has_record=has_record)) == [missing] * found
 
 
 @pytest.mark.parametrize(
@@ -161,11 +186,19 @@ def test_a_hold_is_compared_with_what_became_of_its_call(
     assert [finding.kind.value for finding in found] == expected
 
 
+def test_what_is_wrong_with_a_hold_is_said_with_what_it_holds() -> None:
+    (finding,) = check_hold(replace(HOLD, stage=HoldStage.RECORDED), UnixS(0.0), 0.0)
+    told = "its hold says that it was recorded as expired"
+    assert finding == ChargeFinding(FindingKind.RECORD_MISSING, HOLD.hold_id, "call", "alice", "EUR", 0, 60_000, told)
+    assert unknown_call(HOLD) == replace(finding, kind=FindingKind.CALL_UNKNOWN, note="admitted by edge-0")
+
+
 def test_an_edge_must_know_a_call_after_a_while_and_as_long_as_its_hold_lasts() -> None:
     assert not is_to_be_known(HOLD, UnixS(5.0 + KNOWN_AFTER_S))
     assert is_to_be_known(HOLD, UnixS(6.0 + KNOWN_AFTER_S))
     assert is_to_be_known(replace(HOLD, answered_at_s=None), UnixS(1.0 + KNOWN_AFTER_S))
     assert not is_to_be_known(replace(HOLD, stage=HoldStage.LAPSED), UnixS(500.0))
+    assert not is_to_be_known(replace(HOLD, recorded_as="caller-bye"), UnixS(500.0))
     assert not is_to_be_known(HOLD, UnixS(HOLD.expires_at_s + KNOWN_AFTER_S))
 
 

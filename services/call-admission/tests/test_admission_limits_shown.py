@@ -4,9 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from admission_asked import DAY_WINDOW, MONTH_WINDOW, by_carriers
 from admission_line import (
     Line,
     account,
+    at,
     counted,
     granted,
     policy,
@@ -31,6 +33,7 @@ def used(line: Line, rule: str) -> list[tuple[str, str, int, int | None, str]]:
     return [(use.counter, use.unit, use.used, use.limit, use.window) for use in uses]
 
 
+TODAY_S, MONTH_S = at("2026-01-06 00:00", "Europe/Berlin"), at("2026-02-01 00:00", "Europe/Berlin")
 ADDRESS = {"maxCalls": 9, "maxDuration": "9m", "maxCost": 9}
 CASES: dict[str, tuple[dict[str, Any], list[tuple[str, str, int, int | None, str]]]] = {
     "lines": ({}, [("calls", "calls", 1, 5, "now")]),
@@ -139,3 +142,82 @@ def test_what_is_not_counted_is_not_held_against_a_call() -> None:
     decided = decide(snapshot(None, counted()), request(), of)
     for rule in ("address_calls", "address_duration", "address_cost", "system_calls", "system_rate"):
         assert result(decided, rule).skipped == "not counted"
+
+
+# ------------------------------------------------------------------ what is used
+
+
+def shown(line: Line, **of: Any) -> dict[str, tuple[LimitUsage, ...]]:
+    """What `callwarden limits show` lists, by rule."""
+    found = {rule.name: rule.uses(replace(line.snapshot(), **of), line.policy) for rule in RULES}
+    return {rule: uses for rule, uses in found.items() if len(uses)}
+
+
+def test_only_limits_that_hold_are_shown_of_what_is_counted() -> None:
+    of = reseller(active=True)
+    line = Line(postpaid(max_lines=2), policy(), reseller=of)
+    granted(line.call())
+    assert shown(line) == {"lines": (LimitUsage("calls", "calls", 1, 2, source="account"),)}
+    unchecked = policy(spend={"checkPostpaid": False, "daily": {"perAccount": False}}, duration={"enforce": 0})
+    limits: dict[str, Any] = {"monthly_micros": 9, "talk_day_s": 9, "daily_micros": 9}
+    no_more = Line(postpaid(max_lines=2, **limits), unchecked, reseller=reseller(**limits))
+    assert list(shown(no_more, carriers=by_carriers(9).of["carriers"])) == ["lines"]
+
+
+def test_every_limit_is_shown_with_who_set_it_and_when_it_begins_anew() -> None:
+    levels = {"perSecond": 9, "perMinute": 9, "total": 9, "atOnce": 9, "inSequence": 9, "spend": 9, "duration": "9m"}
+    under = policy(
+        lines={"max": 5, "maxPerSecond": 9},
+        spend={"daily": {"endUser": 9}, "dynamicDaily": {"mode": 1}},
+        fraud={
+            "velocity": [
+                {"name": "irsf", "period": "5m", "critical": levels},
+                {"name": "all", "critical": {"spend": 5}},
+            ]
+        },
+    )
+    shop = reseller(daily_micros=70_000, monthly_micros=80_000)
+    line = Line(postpaid(monthly_micros=90_000, talk_day_s=900, talk_month_s=990), under, reseller=shop)
+    granted(line.call())
+    day, month = (DAY_WINDOW, TODAY_S), (MONTH_WINDOW, MONTH_S)
+    assert shown(line, carriers=by_carriers(7).of["carriers"]) == {
+        "carrier_talk_time": (
+            LimitUsage("talk", "s", 7, 3_600, *day, "carrier a"),
+            LimitUsage("talk", "s", 7, 9_999, *month, "carrier a"),
+        ),
+        "lines": (LimitUsage("calls", "calls", 1, 5),),
+        "calls_per_second": (LimitUsage("calls", "calls", 1, 9, "1 s"),),
+        "velocity": (
+            LimitUsage("per_second", "calls", 1, 9, "irsf 1 s"),
+            LimitUsage("per_minute", "calls", 1, 9, "irsf 60 s"),
+            LimitUsage("total", "calls", 1, 9, "irsf 300 s"),
+            LimitUsage("at_once", "calls", 1, 9, "irsf now"),
+            LimitUsage("in_sequence", "calls", 1, 9, "irsf 300 s"),
+            LimitUsage("spend", "micros", 60_000, 9_000_000, "irsf 300 s"),
+            LimitUsage("duration", "s", 0, 540, "irsf call"),
+            LimitUsage("spend", "micros", 60_000, 5_000_000, "all 3600 s"),
+        ),
+        "talk_time": (
+            LimitUsage("talk", "s", 60, 900, *day, "account"), LimitUsage("talk", "s", 60, 990, *month, "account"),
+        ),
+        "reseller_spend": (
+            LimitUsage("spent", "micros", 60_000, 70_000, *day, "reseller shop"),
+            LimitUsage("spent", "micros", 60_000, 80_000, *month, "reseller shop"),
+        ),
+        "monthly_spend": (LimitUsage("spent", "micros", 60_000, 90_000, *month, "account"),),
+        "daily_spend": (LimitUsage("spent", "micros", 60_000, 9_000_000, *day),),
+        "dynamic_daily": (LimitUsage("spent", "micros", 60_000, 10_000_000, *day),),
+    }  # fmt: skip
+
+
+def test_an_accounts_own_limits_and_a_prepaid_resellers_credit_are_shown_as_theirs() -> None:
+    shop = reseller(prepaid=True, balance_micros=50_000, overdraft_micros=20_000)
+    line = Line(account(daily_micros=90_000, max_per_second=3), policy(), reseller=shop)
+    granted(line.call())
+    assert shown(line) == {
+        "lines": (LimitUsage("calls", "calls", 1, 5),),
+        "calls_per_second": (LimitUsage("calls", "calls", 1, 3, "1 s", source="account"),),
+        "reseller_spend": (LimitUsage("credit", "micros", 60_000, 70_000, "credit", 0.0, "reseller shop"),),
+        "daily_spend": (LimitUsage("spent", "micros", 60_000, 90_000, DAY_WINDOW, TODAY_S, "account"),),
+        "credit": (LimitUsage("credit", "micros", 60_000, 1_000_000, source="account"),),
+    }  # fmt: skip

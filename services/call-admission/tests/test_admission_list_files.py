@@ -82,6 +82,7 @@ def test_digits_of_a_file_are_prefixes_where_that_is_said() -> None:
         ("range end,range start\n49301999\n", "", 2, "has only 1 fields"),
         ("number,x\n4930123,a\n\n\n030,b\n", "", 5, "country code"),
         ("\n030\n", "", 2, "country code"),
+        ("4930123\n030", "", 2, "country code"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(text: str, column: str, line: int, why: str) -> None:

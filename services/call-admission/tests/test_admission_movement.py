@@ -1,6 +1,6 @@
 """What a transaction writes, checks and looks up again, beyond what a reader of the tables sees at once."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date
 from uuid import UUID
 
@@ -14,12 +14,15 @@ from admission_tables import (
     Tables,
     account,
     admission,
-    admitted,
+    applied,
     carrier,
     ended,
     extension,
+    held,
+    read,
     reason,
     tables_of,
+    watched,
 )
 
 from callwarden.call_admission.admission.core.commands import (
@@ -35,13 +38,11 @@ from callwarden.call_admission.admission.core.commands import (
     Refused,
 )
 from callwarden.call_admission.admission.core.counting import Counting
-from callwarden.call_admission.admission.core.state import AccountState, Changes, Loaded
+from callwarden.call_admission.admission.core.state import AccountState, Loaded
 from callwarden.call_admission.admission.core.transaction import AdmissionTransaction
-from callwarden.call_admission.admission.ports import WriteConflict, Written
 from callwarden.call_admission.model.account import Account
-from callwarden.call_admission.model.calls import Expired, Hold, HoldStage, Started, Unclaimed
+from callwarden.call_admission.model.calls import Expired, HoldStage, Started, Unclaimed
 from callwarden.call_admission.model.days import day_of
-from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.call_admission.model.scopes import ACCOUNT, scope_of
 from callwarden.call_admission.model.usage import BLOCKED, Usage
 from callwarden.call_admission.model.usage_shards import merged
@@ -50,21 +51,6 @@ from callwarden.kernel.verdict import Reason
 
 ME, HOLD, SHOP = UUID(int=1), UUID(int=1), UUID(int=50)
 DAY = day_of(NOW_S, "Europe/Berlin")
-
-
-@dataclass
-class Watched(Tables):
-    """Tables that keep what was asked of them."""
-
-    written: list[Changes] = field(default_factory=list)
-
-    async def write(self, changes: Changes) -> Written | WriteConflict:
-        self.written.append(changes)
-        return await super().write(changes)
-
-
-def watched(*accounts: Account) -> Watched:
-    return Watched({each.id: each for each in accounts or (account(),)})
 
 
 def shop(**changes: object) -> Account:
@@ -76,22 +62,6 @@ def talk_of(tables: Tables, trunk: str, day: date = DAY) -> tuple[int, int, int,
     """Seconds talked and granted, calls that run and calls in all of a day, by a carrier's counts."""
     span = merged(tables.usages_of(scope_of("carrier", str(CARRIERS[trunk])))).day(day.toordinal())
     return span.talk_s, span.granted_s, span.running, span.calls
-
-
-def applied(command: Command, loaded: Loaded, policy: AdmissionPolicy = POLICY) -> tuple[object, Changes]:
-    """A command on what was read, as it stands before anything is written."""
-    transaction = AdmissionTransaction(loaded, lambda realm: policy, NOW_S)
-    return transaction.apply(command), transaction.changes
-
-
-def read(*holds: Hold, of: Account | None = None) -> Loaded:
-    of = of or account()
-    return Loaded({of.id: AccountState.of(of)}, {hold.id: hold for hold in holds})
-
-
-def held(**changes: object) -> Hold:
-    hold = admitted(tables_of().transact([admission(1)], NOW_S)[0])
-    return replace(hold, **changes)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------ what has to be the same when it is written

@@ -36,7 +36,7 @@ from callwarden.call_admission.model.scopes import RESELLER
 from callwarden.call_admission.model.spans import CalendarSpan
 from callwarden.call_admission.model.usage import WARNED, Usage
 from callwarden.kernel.tariff import Price, RateGroup, Window
-from callwarden.kernel.verdict import Mode, Reason
+from callwarden.kernel.verdict import Mode, Reason, RuleResult
 from callwarden.limits.shards import Shard
 
 CUBA, BERLIN = "5371234567", "493012345678"
@@ -145,22 +145,16 @@ def test_each_shard_has_its_part_of_a_groups_levels_rounded_up() -> None:
 # ------------------------------------------------------------------ what is shown
 
 
-def test_nothing_is_shown_of_an_owner_that_is_not_counted() -> None:
-    of = policy(
-        fraud={
-            "velocity": [{"name": "irsf", "critical": {"total": 5}}],
-            "newDestination": {"enabled": True, "maxPerDay": 3},
-        }
-    )
-    nobody = replace(snapshot(account(talk_day_s=60, monthly_micros=1, prepaid=False)), counted={})
-    for each in RULES:
-        if each.name not in ("lines", "credit", "daily_spend"):
-            assert each.uses(nobody, of) == (), each.name
-
-
 @pytest.mark.parametrize(("used", "limit", "left"), [(3, 5, 2), (5, 5, 0), (7, 5, 0), (7, None, None)])
 def test_what_remains_of_a_limit_is_never_less_than_nothing(used: int, limit: int | None, left: int | None) -> None:
     assert LimitUsage("calls", "calls", used, limit).remaining == left
+
+
+def test_only_what_a_running_call_can_still_use_up_is_asked_again_at_each_slice() -> None:
+    assert {each.name for each in RULES if each.extends} == {
+        "account", "address_cost", "credit", "daily_spend", "duration", "dynamic_daily", "monthly_spend",
+        "reseller_spend", "velocity",
+    }  # fmt: skip
 
 
 def test_a_rule_without_a_limit_of_its_own_shows_nothing_and_is_always_asked() -> None:
@@ -268,9 +262,17 @@ def test_a_running_call_that_has_had_its_longest_time_is_refused_more(
         assert found.result.mode is mode
         seconds = int(of.talk_s_max)
         if is_refused:
-            assert (found.result.value, found.result.limit, found.result.window) == (least_s - 1, seconds, "call")
+            refuse = found.result.refused
+            assert refuse is not None
+            assert (refuse.counter, refuse.value, refuse.limit, refuse.window) == (
+                "seconds",
+                least_s - 1,
+                seconds,
+                "call",
+            )
         else:
-            assert (found.talk_s_max, found.result.value) == (seconds, 0)
+            assert found.talk_s_max == seconds
+            assert found.result == RuleResult("duration", mode, None, "seconds", 0, seconds, "call")
 
 
 # ------------------------------------------------------------------ money

@@ -72,7 +72,7 @@ def test_a_shard_without_a_free_line_asks_for_one(calls: int, needed: int) -> No
 def test_where_all_shards_are_known_the_whole_owner_is_shown() -> None:
     own = counted(usage=running(3), shard=shard("calls", 9, 3), total=running(9))
     refuse = refusal(ask(postpaid(max_lines=9), own))
-    assert (refuse.value, refuse.limit) == (9, 9)
+    assert (refuse.counter, refuse.value, refuse.limit) == ("calls", 9, 9)
     assert refuse.text == "All 9 lines of the account are in use."
 
 
@@ -90,7 +90,8 @@ def test_a_shards_part_of_a_days_spend_cuts_the_slice_and_more_is_asked_for(
     if granted_s:
         assert admission(decided).granted_s == granted_s
     else:
-        assert refusal(decided).reason is Reason.DAILY_SPEND
+        refuse = refusal(decided)
+        assert (refuse.reason, refuse.counter, refuse.value) == (Reason.DAILY_SPEND, "spent", own)
 
 
 def test_a_shards_part_of_the_credit_is_all_that_it_holds() -> None:
@@ -104,6 +105,29 @@ def test_a_shards_part_of_the_credit_is_all_that_it_holds() -> None:
         Reason.CREDIT,
         (ShardDemand("account", "credit", 1_200_000, 60_000),),
     )
+
+
+def test_a_shards_refusal_shows_what_the_whole_account_has_left_and_its_limits_as_they_have_grown() -> None:
+    of = account(balance_micros=1_000_000, overdraft_micros=200_000)
+    none = shard("credit", 1_200_000, 999)
+    refuse = refusal(ask(of, counted(shard=none, total=spent(1_150_000))))
+    assert (refuse.value, refuse.limit) == (50_000, 1_000)
+    assert refuse.text == "1 s of talk cost 0.001 EUR; the account has 0.05 EUR left."
+    alone = ask(of, counted(shard=none))
+    assert refusal(alone).value == 999, "what its shard has, where no other is known"
+    grown = spent(0)
+    grown.month_base_micros, grown.month_grown, grown.month_grown_micros = 500_000, MONTH, 100_000
+    own = counted(shard=shard(month_spend(MONTH), 600_000, 600_000), total=grown)
+    month = result(ask(postpaid(monthly_micros=500_000, monthly_increment_micros=50_000), own), "monthly_spend")
+    assert month.limit == 600_000
+
+
+@pytest.mark.parametrize(("part", "needed"), [(60_000, 0), (59_999, 1)])
+def test_more_credit_is_asked_for_where_a_slice_takes_more_than_the_shard_has(part: int, needed: int) -> None:
+    decided = ask(account(balance_micros=500_000), counted(shard=shard("credit", 500_000, part)))
+    assert decided.bounded == ((ShardDemand("account", "credit", 500_000, needed),) if needed else ())
+    unsharded = ask(account(balance_micros=59_999))
+    assert (admission(unsharded).granted_s, unsharded.bounded) == (59, ())
 
 
 def test_a_part_that_was_made_for_another_limit_is_none() -> None:

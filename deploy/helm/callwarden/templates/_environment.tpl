@@ -23,6 +23,9 @@
 - name: CALLWARDEN_GRPC_LISTEN
   value: {{ printf "%s:%d" $values.listenHost (int $svc.grpcPort) | quote }}
 {{- end }}
+- name: CALLWARDEN_START_TIMEOUT_S
+  # NATS may come up later than its users: they wait, not ready, rather than crash again and again.
+  value: "600"
 - name: CALLWARDEN_DRAIN_TIMEOUT_S
   value: {{ $svc.drainTimeoutSeconds | quote }}
 {{- if $svc.nats }}

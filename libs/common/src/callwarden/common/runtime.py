@@ -15,8 +15,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -55,6 +55,7 @@ EXIT_SETTINGS: Final = 2
 READY = Metric("callwarden_process_ready", "gauge", "1", "1 while the process takes work.")
 LOOP_LAG = Metric("callwarden_process_loop_lag_seconds", "histogram", "s", "How late the event loop runs what is due.")
 LOOP_LAG_EVERY_S: Final = 0.5
+SCHEMA_EVERY_S: Final = 1.0  # while there is none: a connection and a statement of each process that waits
 
 
 class Runtime:
@@ -86,9 +87,10 @@ class Runtime:
         self._resources = AsyncExitStack()
         self._tasks: dict[asyncio.Task[Any], bool] = {}  # and whether it ends by itself when stopping
         self._bus: asyncio.Task[Bus] | None = None
-        self._database: Database | None = None
+        self._database: asyncio.Task[Database] | None = None
         self._policies: Policies | None = None
         self._checks: dict[str, Callable[[], bool]] = {}
+        self._waits: dict[str, str] = {}  # what the start waits for, and why
 
     async def open(self, resource: AbstractAsyncContextManager[T]) -> T:
         """Enter `resource` now and leave it when the process ends, after what was opened later."""
@@ -117,23 +119,56 @@ class Runtime:
                 stopping=self.stopping,
                 start_timeout_s=self.settings.start_timeout_s,
             )
-            self._bus = asyncio.get_running_loop().create_task(self.open(bus))
+            self._bus = asyncio.get_running_loop().create_task(self._open_bus(bus))
         return await asyncio.shield(self._bus)
 
-    async def database(self) -> "Database":
-        """The database; connections are made when first used, closed at the end."""
-        if self._database is None:
-            from callwarden.common.sql import Database  # 20 MB and half a second, which the edge can do without
+    async def _open_bus(self, bus: Bus) -> Bus:
+        with self._waiting("nats", "not connected yet"):
+            return await self.open(bus)
 
-            settings = self.settings
-            self._database = Database(
-                settings.database_url.get_secret_value(),
-                connections_max=settings.database_connections_max,
-                application=self.name,
-                metrics=self.metrics,
-            )
-            await self.open(self._database)
-        return self._database
+    async def database(self) -> "Database":
+        """The database, as soon as it has this release's schema; connections are closed at the end.
+
+        Until then the process isn't ready, and /readyz and the log say why: it doesn't fail, to be started again and
+        again.
+        """
+        if self._database is None:
+            self._database = asyncio.get_running_loop().create_task(self._open_database(), name="schema")
+        return await asyncio.shield(self._database)
+
+    async def _open_database(self) -> "Database":
+        from callwarden.common.sql import Database  # 20 MB and half a second, which the edge can do without
+        from callwarden.common.sql.schema import schema_problem
+
+        settings = self.settings
+        database = Database(
+            settings.database_url.get_secret_value(),
+            connections_max=settings.database_connections_max,
+            application=self.name,
+            metrics=self.metrics,
+        )
+        await self.open(database)
+        problem = logged = await schema_problem(database)
+        if problem:
+            log.warning("schema.waiting", reason=problem)
+        while problem and not self.stopping.is_set():
+            with self._waiting("schema", problem):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.stopping.wait(), SCHEMA_EVERY_S)
+                problem = await schema_problem(database)
+            if problem != logged:
+                log.warning("schema.waiting", reason=problem) if problem else log.info("schema.ready")
+            logged = problem
+        return database
+
+    @contextmanager
+    def _waiting(self, name: str, why: str) -> Iterator[None]:
+        """Has /readyz say that the start waits for `name`."""
+        self._waits[name] = why
+        try:
+            yield
+        finally:
+            del self._waits[name]
 
     async def policies(self) -> Policies:
         """The policy in force, followed from NATS from now on and acknowledged."""
@@ -151,6 +186,7 @@ class Runtime:
     def not_ready(self) -> list[str]:
         """What is missing for readiness, by name; empty when ready. Asked by /readyz."""
         missing = [name for name, check in self._checks.items() if not check()]
+        missing += [f"{name} ({why})" for name, why in self._waits.items()]
         return missing if not self.stopping.is_set() else [*missing, "stopping"]
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:

@@ -75,7 +75,8 @@ class Settings(BaseSettings):
     """Share of new traces that are recorded; decided where a call enters and followed by every hop."""
 
     start_timeout_s: Annotated[float, Field(gt=0.0, le=600.0)] = 15.0
-    """How long to wait at start for what the process can't do without (NATS); then it ends, to be started again."""
+    """How long to wait at start for what the process can't do without (NATS); then it ends, to be started again. For
+    the database's schema it waits as long as it takes."""
 
     drain_timeout_s: Annotated[float, Field(ge=0.0, le=600.0)] = 10.0
     """How long running requests may take to finish after SIGTERM. Keep below terminationGracePeriodSeconds."""

@@ -3,26 +3,30 @@
     CALLWARDEN_DATABASE_URL         the owner of the tables, who may make roles
     CALLWARDEN_ROLE_<SERVICE>       the URL that the service is given: its user and password are made the service's role
 
-A service without such a URL, or with the owner's user, keeps what it has. Exit codes: 0 done, 1 failed, 2 not told
-enough.
+A service without such a URL, or with the owner's user, keeps what it has. It waits for a database that doesn't answer
+yet, for CALLWARDEN_START_TIMEOUT_S seconds (15). A schema of a later release is left as it is, and so are the roles:
+going back to this release needs neither. Exit codes: 0 done, 1 failed, 2 not told enough.
 """
 
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from callwarden.common.sql import connecting
-from callwarden.kernel.errors import Invalid
+from callwarden.common.sql import Database, connecting, schema
+from callwarden.kernel.errors import Invalid, Unavailable
 from callwarden.schema import migrate, roles
 
 _OWNER: Final = "CALLWARDEN_DATABASE_URL"
 _DUPLICATE: Final = "42710"  # SQLSTATE duplicate_object
 _PREFIX: Final = "CALLWARDEN_ROLE_"
+_PATIENCE: Final = "CALLWARDEN_START_TIMEOUT_S"
+_ASK_EVERY_S: Final = 1.0
 
 
 class BadSettings(ValueError):
@@ -91,15 +95,48 @@ async def make_roles(owner: str, logins: Mapping[str, tuple[str, str]]) -> None:
         await engine.dispose()
 
 
+async def find_revision(owner: str, patience_s: float) -> str:
+    """The database's last migration, "" before the first. Unavailable where it doesn't answer for that time."""
+    until_s = time.monotonic() + patience_s
+    said = False
+    async with Database(owner, connections_max=1, application="schema") as database:
+        while True:
+            try:
+                return await schema.revision(database)
+            except Unavailable as error:
+                if time.monotonic() > until_s:
+                    raise
+                if not said:
+                    print(f"callwarden-schema: waiting: {error}", file=sys.stderr, flush=True)  # noqa: T201
+                said = True
+            await asyncio.sleep(_ASK_EVERY_S)
+
+
 def main() -> None:
     try:
         owner, logins = wanted(os.environ)
+        patience_s = _patience_s(os.environ)
     except BadSettings as error:
         print(f"callwarden-schema: {error}", file=sys.stderr)  # noqa: T201 - a job: this is its log
         sys.exit(2)
+    try:
+        found = asyncio.run(find_revision(owner, patience_s))
+    except Unavailable as error:
+        print(f"callwarden-schema: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+    if found > schema.REVISION:
+        print(f"callwarden-schema: left as it is: {found}, of a later release than {schema.REVISION}")  # noqa: T201
+        return
     migrate.upgrade(owner)
     asyncio.run(make_roles(owner, logins))
     print(f"callwarden-schema: schema is up to date, roles: {', '.join(sorted(logins)) or 'none'}")  # noqa: T201
+
+
+def _patience_s(environment: Mapping[str, str]) -> float:
+    try:
+        return float(environment.get(_PATIENCE, "15"))
+    except ValueError:
+        raise BadSettings(f"{_PATIENCE} is a number of seconds") from None
 
 
 if __name__ == "__main__":

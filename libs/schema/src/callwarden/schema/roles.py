@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final
 
+from callwarden.common.sql.schema import VERSION_TABLE
 from callwarden.schema.tables import metadata
 
 _READ: Final = ("SELECT",)
@@ -67,7 +68,8 @@ def changes(service: str, role: str, given: Collection[tuple[str, str]], *, at_o
     then what is too much revoked.
     """
     wanted = {(table, right) for table, rights in RIGHTS[service].items() for right in rights}
-    ours = {(table, right) for table, right in given if table in metadata.tables}
+    wanted.add((VERSION_TABLE, "SELECT"))  # whether the schema is the one that it needs
+    ours = {(table, right) for table, right in given if table in metadata.tables or table == VERSION_TABLE}
     # What is in ALL is each version's own, so CockroachDB has a gap where somebody gave that.
     renewed = {table for table, right in ours if right == "ALL" or (at_once and (table, right) not in wanted)}
     if renewed:

@@ -64,10 +64,10 @@ def _hour_of(quarter: int, zone_name: str) -> int:
 
 def is_within(hours: str, at_s: float, zone_name: str) -> bool:
     """Whether the moment lies in these hours of a week ("Mon-Fri 08:00-20:00"; empty: always). Raises UnknownZone."""
-    return not hours or _is_within(hours, int(at_s // 60), zone_name)
+    return _is_within(hours, int(at_s // 60), zone_name)
 
 
 @lru_cache(4 * ZONES_MAX)
 def _is_within(hours: str, minute: int, zone_name: str) -> bool:
-    peak = parse_hours(hours, zone(zone_name))  # Policy has read it before: it can't be wrong.
+    peak = parse_hours(hours, zone(zone_name))  # Policy has read it before: it can't be wrong. None: it is empty.
     return peak is None or peak.switches(minute * 60, minute * 60 + 1)[0][1]  # Hours switch at whole minutes.

@@ -6,6 +6,7 @@ judged by how it begins, so that a premium number can't be hidden by a digit at 
 """
 
 import re
+from collections.abc import Iterable
 from enum import Enum
 from functools import lru_cache
 from typing import Final
@@ -30,22 +31,19 @@ def kind_of(digits: str) -> NumberKind:
     """The kind of an E.164 number, given as digits without "+"."""
     code = country_code_of(digits)
     national = digits[len(code) :]
-    if not code or _suspicious(code).match(national) is None:
+    if not code:
         return NumberKind.OTHER
-    zeros = len(national) - len(national.lstrip("0"))
-    number = PhoneNumber(
-        country_code=int(code),
-        national_number=int(national),
-        italian_leading_zero=True if zeros else None,
-        number_of_leading_zeros=zeros if zeros > 1 else None,
-    )
-    match number_type(number):
+    premium, shared_cost = _beginnings(code)
+    begins_premium = premium.match(national) is not None
+    if not begins_premium and shared_cost.match(national) is None:
+        return NumberKind.OTHER
+    match number_type(_number(code, national)):
         case PhoneNumberType.PREMIUM_RATE:
             return NumberKind.PREMIUM
         case PhoneNumberType.SHARED_COST:
             return NumberKind.SHARED_COST
         case PhoneNumberType.UNKNOWN:
-            return _kind_by_beginning(code, national)
+            return NumberKind.PREMIUM if begins_premium else NumberKind.SHARED_COST
     return NumberKind.OTHER
 
 
@@ -67,17 +65,16 @@ def country_of(digits: str) -> str:
     if len(regions) == 1 or not national:
         return regions[0]
     for region in regions:
-        leading = _leading_digits(region)
+        leading = _leading_digits(code, region)
         if leading is not None and leading.match(national) is not None:
             return region
-    zeros = len(national) - len(national.lstrip("0"))
-    number = PhoneNumber(
-        country_code=int(code),
-        national_number=int(national),
-        italian_leading_zero=True if zeros else None,
-        number_of_leading_zeros=zeros if zeros > 1 else None,
-    )
-    return region_code_for_number(number) or regions[0]
+    return region_code_for_number(_number(code, national)) or regions[0]
+
+
+def _number(code: str, national: str) -> PhoneNumber:
+    """Of a leading zero only that there is one: no plan has two."""
+    is_zero = True if national.startswith("0") else None  # None: phonenumbers' not set
+    return PhoneNumber(country_code=int(code), national_number=int(national), italian_leading_zero=is_zero)
 
 
 def country_code_of(digits: str) -> str:
@@ -86,50 +83,31 @@ def country_code_of(digits: str) -> str:
 
 
 @lru_cache(512)
-def _leading_digits(region: str) -> re.Pattern[str] | None:
-    metadata = PhoneMetadata.metadata_for_region(region)
-    return re.compile(metadata.leading_digits) if metadata is not None and metadata.leading_digits else None
+def _leading_digits(code: str, region: str) -> re.Pattern[str] | None:
+    leading = _metadata(code, region).leading_digits
+    return re.compile(leading) if leading else None
 
 
 @lru_cache(256)  # There are about 215 country codes.
-def _suspicious(code: str) -> re.Pattern[str]:
-    """What every premium or shared-cost number of the country code begins like: one look spares most numbers the rest
-    (1 µs instead of 15)."""
-    patterns = {
-        pattern
-        for region in _REGIONS[code]
-        if (metadata := _metadata(code, region)) is not None
-        for pattern in (_pattern(metadata.premium_rate), _pattern(metadata.shared_cost))
-        if pattern is not None
-    }
+def _beginnings(code: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What every premium and every shared-cost number of the country code begins like: one look spares most numbers the
+    rest (1 µs instead of 15)."""
+    plans = [_metadata(code, region) for region in _REGIONS[code]]
+    return _any_of(plan.premium_rate for plan in plans), _any_of(plan.shared_cost for plan in plans)
+
+
+def _any_of(descriptions: Iterable[PhoneNumberDesc | None]) -> re.Pattern[str]:
+    patterns = {pattern for each in descriptions if each is not None and (pattern := each.national_number_pattern)}
     return re.compile("|".join(f"(?:{pattern})" for pattern in sorted(patterns)) or _NOTHING)
 
 
-def _kind_by_beginning(code: str, national: str) -> NumberKind:
-    for region in _REGIONS[code]:
-        metadata = _metadata(code, region)
-        if metadata is None:
-            continue
-        if _begins_like(metadata.premium_rate, national):
-            return NumberKind.PREMIUM
-        if _begins_like(metadata.shared_cost, national):
-            return NumberKind.SHARED_COST
-    return NumberKind.OTHER
-
-
-def _begins_like(description: PhoneNumberDesc | None, national: str) -> bool:
-    pattern = _pattern(description)
-    return pattern is not None and re.match(pattern, national) is not None
-
-
-def _pattern(description: PhoneNumberDesc | None) -> str | None:
-    return description.national_number_pattern if description is not None else None
-
-
-def _metadata(code: str, region: str) -> PhoneMetadata | None:
+def _metadata(code: str, region: str) -> PhoneMetadata:
     if region == _NON_GEOGRAPHIC:
-        return PhoneMetadata.metadata_for_nongeo_region(int(code))
-    return PhoneMetadata.metadata_for_region(region)
+        metadata = PhoneMetadata.metadata_for_nongeo_region(int(code))
+    else:
+        metadata = PhoneMetadata.metadata_for_region(region)
+    assert metadata is not None, "phonenumbers has one of every region that it names"
+    return metadata
 
 
 _NOTHING: Final = r"(?!)"

@@ -73,18 +73,19 @@ def settle_expired(hold: Hold) -> Settlement:
 def _record(
     hold: Hold, answered_at_s: float | None, ended_at_s: float, duration_s: int, trunk: str, reason: str, status: int
 ) -> Settlement:
-    price_micros = charged_s = 0
-    if answered_at_s is not None and duration_s:
-        price_micros = charge_micros(hold.price, answered_at_s, duration_s, hold.granted_s, hold.held_micros)
-        charged_s = billed_s(hold.price, answered_at_s, min(duration_s, hold.granted_s))
+    # Of a call that nobody has answered the duration is 0, which costs nothing whenever that was.
+    began_at_s = hold.created_at_s if answered_at_s is None else answered_at_s
+    price_micros = charge_micros(hold.price, began_at_s, duration_s, hold.granted_s, hold.held_micros)
+    charged_s = billed_s(hold.price, began_at_s, min(duration_s, hold.granted_s))
     carrier = cost_micros = None
-    if hold.costs and (taken := hold.of_trunk(trunk)) is not None:
+    taken = hold.of_trunk(trunk)
+    if taken is not None:
         carrier = taken.carrier_account_id
         if taken.cost is not None and taken.cost.currency == hold.price.currency:
             # Of all the time that it lasted: a carrier charges what it carried, whatever we had granted.
-            cost_micros = cost(taken.cost, answered_at_s, duration_s) if answered_at_s is not None and duration_s else 0
+            cost_micros = cost(taken.cost, began_at_s, duration_s)
     return Settlement(
-        hold.id, hold.account_id, answered_at_s, max(ended_at_s, answered_at_s or hold.created_at_s), duration_s,
-        charged_s, price_micros, hold.price.currency, trunk or hold.trunk, reason, status, cost_micros, carrier,
-        hold.limits_hit, hold.granted_s, hold.held_micros,
+        hold.id, hold.account_id, answered_at_s, max(ended_at_s, began_at_s), duration_s, charged_s, price_micros,
+        hold.price.currency, trunk or hold.trunk, reason, status, cost_micros, carrier, hold.limits_hit, hold.granted_s,
+        hold.held_micros,
     )  # fmt: skip

@@ -93,7 +93,7 @@ def check_account(given: Mapping[str, Any]) -> NewAccount:
     values: dict[str, Any] = {}
     for each, check in _CHECKS:
         value = given.get(each.wire)
-        if value is None or value == "" or value == ():
+        if value is None or value == "":
             if not each.is_required and not isinstance(each.preset, str):
                 continue
             value = "" if each.is_required else each.preset
@@ -162,8 +162,9 @@ def check_verified(values: Mapping[str, Any]) -> None:
 def check_together(limits: Mapping[str, int | None]) -> None:
     """Raises Invalid for limits that contradict each other."""
     monthly, ceiling = limits.get("monthly_micros"), limits.get("monthly_ceiling_micros")
-    for name in ("monthly_increment_micros", "monthly_ceiling_micros"):
-        if monthly is None and limits.get(name) is not None:
-            raise Invalid(f"{name} needs monthly_micros, from which it grows", field=name)
-    if monthly is not None and ceiling is not None and ceiling < monthly:
+    if monthly is None:
+        for name in ("monthly_increment_micros", "monthly_ceiling_micros"):
+            if limits.get(name) is not None:
+                raise Invalid(f"{name} needs monthly_micros, from which it grows", field=name)
+    elif ceiling is not None and ceiling < monthly:
         raise Invalid("monthly_ceiling_micros is below monthly_micros", field="monthly_ceiling_micros")

@@ -17,7 +17,7 @@ from callwarden.kernel.errors import Invalid
 from callwarden.kernel.fields import DataField, FieldKind
 from callwarden.kernel.money import AMOUNT_MICROS_MAX, BadCurrency, parse_currency
 from callwarden.kernel.phone import E164, BadNumber
-from callwarden.kernel.trunk import PREFIXES_MAX, STRIP_DIGITS_MAX
+from callwarden.kernel.trunk import PREFIXES_MAX
 
 NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 REALM: Final = re.compile(r"[a-z0-9._-]{1,255}", re.ASCII)
@@ -121,14 +121,14 @@ def check_deck(deck: str) -> str:
 
 
 def check_country(country: str) -> str:
-    """ISO 3166-1 alpha-2, in capitals; empty: none."""
-    if country and not (country.isascii() and country.upper() in SUPPORTED_REGIONS):  # "ß" in capitals is "SS"
+    """ISO 3166-1 alpha-2, in capitals."""
+    if not (country.isascii() and country.upper() in SUPPORTED_REGIONS):  # "ß" in capitals is "SS"
         raise Invalid("country must be two letters of ISO 3166, such as DE", field="country")
     return country.upper()
 
 
 def check_email(email: str) -> str:
-    if email and (len(email) > 254 or _EMAIL.fullmatch(email) is None):  # RFC 5321 section 4.5.3.1.3
+    if len(email) > 254 or _EMAIL.fullmatch(email) is None:  # RFC 5321 section 4.5.3.1.3
         raise Invalid("email must be an address such as alice@example.org", field="email")
     return email
 
@@ -201,12 +201,6 @@ def check_tech_prefix(tech_prefix: str) -> str:
     if _TECH_PREFIX.fullmatch(tech_prefix) is None:
         raise Invalid("tech_prefix takes up to 16 of 0-9 * #", field="tech_prefix")
     return tech_prefix
-
-
-def check_strip_digits(strip_digits: int) -> int:
-    if not 0 <= strip_digits <= STRIP_DIGITS_MAX:
-        raise Invalid(f"strip_digits must be 0 to {STRIP_DIGITS_MAX}", field="strip_digits")
-    return strip_digits
 
 
 def check_add_prefix(add_prefix: str) -> str:

@@ -60,7 +60,6 @@ _SPECIAL: Final[Mapping[str, Check]] = {
     "direction": checks.check_direction,
     "account": _account,
     "tech_prefix": checks.check_tech_prefix,
-    "strip_digits": checks.check_strip_digits,
     "add_prefix": checks.check_add_prefix,
     "allow_prefixes": lambda texts: tuple(sorted(checks.check_prefixes(texts, "allow_prefixes"))),
     "block_prefixes": lambda texts: tuple(sorted(checks.check_prefixes(texts, "block_prefixes"))),

@@ -61,7 +61,7 @@ class Sharing:
             after = shared(before, demand.quantity, demand.limit, used, shard.index, demand.needed)
             view.total = merged([row.usage for row in rows])
             for key, row, old, new in zip(keys, rows, before, after, strict=True):
-                if old is new or old.grants == new.grants:
+                if old.grants == new.grants:
                     continue
                 row.grants = new.grants
                 self._touched[key] = row

@@ -112,6 +112,6 @@ def cut_to_size(
         micros = min(cost_max(price, answers, total_s), budget_micros)
     if total_s <= granted_s:
         return None
-    if bounds.cap_micros is not None and micros > bounds.cap_micros:
-        micros = max(bounds.cap_micros, 0)
+    if bounds.cap_micros is not None:
+        micros = max(min(micros, bounds.cap_micros), 0)
     return TalkSlice(total_s, micros, final=total_s < limit_s or total_s >= bounds.talk_s_max)

@@ -56,7 +56,7 @@ class SnapshotBuilder:
         if request.trunk and self._trunk_of is not None:
             # A trunk that isn't known (just created, or its event was lost) may do only what every trunk may.
             snapshot.trunk = self._trunk_of(request.trunk) or SourceTrunk(request.trunk, only_local=True)
-        if scopes and isinstance(command.quote, Quote) and command.quote.carriers:
+        if isinstance(command.quote, Quote):
             snapshot.carriers = self.carriers(command.quote.carriers, scopes)
         return snapshot
 

@@ -400,7 +400,7 @@ class AdmissionTransaction:
             return 0
         more_micros = settlement.price_micros - (booked.price_micros if booked is not None else 0)
         left_micros = max(state.balance_micros + account.overdraft_micros - state.held_micros, 0)
-        over_micros = max(more_micros - left_micros, 0) if more_micros > 0 else 0
+        over_micros = max(more_micros - left_micros, 0)
         settlement.price_micros -= over_micros
         settlement.uncharged_micros = over_micros
         if over_micros:

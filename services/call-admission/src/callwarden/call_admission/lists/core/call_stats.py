@@ -165,8 +165,8 @@ class _Spread:
 
     __slots__ = ("accounts", "addresses", "began_s", "old_accounts", "old_addresses")
 
-    def __init__(self) -> None:
-        self.began_s = 0.0
+    def __init__(self, at: MonoS) -> None:
+        self.began_s = at
         self.accounts: dict[UUID, int] = {}
         self.addresses: dict[str, int] = {}
         self.old_accounts: dict[UUID, int] = {}
@@ -209,8 +209,8 @@ class _Spread:
 def _shares(needed: int, accounts: int, addresses: int) -> tuple[int, int]:
     """The most that one account, and one address, may count for: so many accounts are enough if all count alike, also
     where all but one of so many addresses have a single one of them."""
-    at_one = max(accounts - addresses + 1, 1)
-    return -(-needed // accounts), max(-(-needed // addresses), -(-needed * at_one // accounts))
+    share = -(-needed // accounts)
+    return share, share * max(accounts - addresses + 1, 1)
 
 
 def _room(counted: dict[Any, int], before: dict[Any, int], key: object, share: int) -> int:
@@ -312,7 +312,7 @@ class CallStats:
     def _scored(self, count: CallCount, target: _Numbers, policy: SmartList, mono_s: MonoS) -> str:
         """What is out of line in the calls of all accounts together."""
         if target.of is None:
-            target.of = _Spread()
+            target.of = _Spread(mono_s)
         least = policy.min_accounts, policy.min_addresses
         tally = count.tally
         calls = target.of.take(count.key, tally.calls, policy.min_calls, least, GENERATION_S, mono_s)
@@ -331,7 +331,7 @@ class CallStats:
             return "", ""
         least = policy.min_accounts, policy.min_addresses
         if target.failures_of is None:
-            target.failures_of = _Spread()
+            target.failures_of = _Spread(mono_s)
         counted = target.failures_of.take(count.key, amount, policy.failures + 1, least, policy.period, mono_s)
         window = _window(policy.period)
         total, own = (

@@ -127,7 +127,7 @@ def _with_numbers(rule: str, is_enforced: bool, counter: str, value: int, limit:
 
 
 def _plain(result: RuleResult) -> bytes:
-    if result.skipped or result.mode is Mode.OFF:
+    if result.skipped:
         verdict, text = "skip", result.skipped
     elif result.refused is not None:
         verdict, text = "refuse", result.refused.text

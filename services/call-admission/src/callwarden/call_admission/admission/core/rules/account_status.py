@@ -17,10 +17,10 @@ class AccountStatusRule(AdmissionRule):
         account = snapshot.account
         if not account.active:
             return refused(self.name, mode, Reason.ACCOUNT_DISABLED, "The account is disabled.")
-        if account.parent is not None:
-            counted = snapshot.counted.get(RESELLER)
-            reseller = counted.account if counted is not None else None
-            if reseller is not None and not reseller.active:
-                text = f"The account's reseller {reseller.name} is disabled."
-                return refused(self.name, mode, Reason.ACCOUNT_DISABLED, text)
+        counted = snapshot.counted.get(RESELLER)
+        reseller = None if counted is None else counted.account
+        # A running call is still counted with the reseller that its account has left since.
+        if reseller is not None and reseller.id == account.parent and not reseller.active:
+            text = f"The account's reseller {reseller.name} is disabled."
+            return refused(self.name, mode, Reason.ACCOUNT_DISABLED, text)
         return passed(self.name, mode)

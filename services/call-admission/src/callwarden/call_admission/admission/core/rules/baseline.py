@@ -1,5 +1,7 @@
 """What is out of line with what an account usually does: country, hour, spend of a day."""
 
+from typing import Final
+
 from callwarden.call_admission.admission.core.rules.rule import (
     AdmissionRule,
     Question,
@@ -19,8 +21,8 @@ from callwarden.call_admission.model.usage import Usage
 from callwarden.kernel.money import format_amount
 from callwarden.kernel.verdict import Mode, Reason
 
-USUAL_PERCENT = 1
-"""An hour of the day with its two neighbours that has less of an account's calls than this is unusual."""
+USUAL_PART: Final = 100
+"""An hour of the day with its two neighbours that has less than one in so many of an account's calls is unusual."""
 
 
 class BaselineRule(AdmissionRule):
@@ -31,12 +33,10 @@ class BaselineRule(AdmissionRule):
     name = "baseline"
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
-        counted = snapshot.counted.get(ACCOUNT)
-        if counted is None or policy.baseline is None:
-            return skipped(self.name, mode, "not counted")
+        assert policy.baseline is not None  # idle
         if question.local:
             return skipped(self.name, mode, "local call")
-        usage, day = counted.usage, snapshot.day.toordinal()
+        usage, day = snapshot.counted[ACCOUNT].usage, snapshot.day.toordinal()
         learnt = usage.baseline
         if learnt is None or day - learnt.since < policy.baseline.learn_days:
             return skipped(self.name, mode, "still learning")
@@ -47,7 +47,8 @@ class BaselineRule(AdmissionRule):
         )
         if finding is None:
             return passed(self.name, mode)
-        if mode is Mode.REPORT and finding.result.refused is not None:
+        if mode is Mode.REPORT:
+            assert finding.result.refused is not None
             finding.warnings = (finding.result.refused,)
         return finding
 
@@ -62,7 +63,7 @@ class BaselineRule(AdmissionRule):
         hour = hour_of(question.answers[0], snapshot.account.time_zone)
         hours = learnt.hours
         here = hours[hour - 1] + hours[hour] + hours[(hour + 1) % 24]
-        least = -(-sum(hours) * USUAL_PERCENT // 100)
+        least = -(-sum(hours) // USUAL_PART)
         if here >= least:
             return None
         text = f"The account hardly calls around {hour:02}:00."

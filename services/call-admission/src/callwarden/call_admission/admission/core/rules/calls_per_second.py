@@ -39,7 +39,6 @@ def _measure(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None
     limit, source = snapshot.account.max_per_second, OWN
     if limit is None:
         limit, source = policy.per_second_max, POLICY
-    counted = snapshot.counted.get(ACCOUNT)
-    if limit is None or counted is None:
+    if limit is None:
         return None
-    return measure(counted, "calls_per_second", limit, snapshot.unix_s, "calls", CALLS, "1 s", source)
+    return measure(snapshot.counted[ACCOUNT], "calls_per_second", limit, snapshot.unix_s, "calls", CALLS, "1 s", source)

@@ -1,5 +1,7 @@
 """Ceilings over the whole system and over a realm: calls at the same time, and new ones within a second."""
 
+from abc import abstractmethod
+
 from callwarden.call_admission.admission.core.rules.counted_limit import CALLS, CountedLimit, counts, measure
 from callwarden.call_admission.admission.core.rules.rule import (
     POLICY,
@@ -24,11 +26,11 @@ class _CeilingRule(AdmissionRule):
     def _ceiling(self, policy: AdmissionPolicy) -> Ceiling:
         return policy.system if self._owner == SYSTEM else policy.realm
 
-    def _limit(self, policy: AdmissionPolicy) -> int | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _limit(self, policy: AdmissionPolicy) -> int | None: ...
 
-    def _measure(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _measure(self, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None: ...
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         measured = self._measure(snapshot, policy)

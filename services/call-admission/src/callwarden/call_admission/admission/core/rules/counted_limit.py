@@ -89,7 +89,7 @@ def _within(rule: str, is_enforced: bool, counter: str, used: int, limit: int, w
 def part_of(counted: CounterView, limit: int) -> int:
     """A shard's part of a limit that shards don't lend each other: rounded up, so that every shard has some."""
     shard = counted.shard
-    return limit if shard is None or shard.count <= 1 else -(-limit // shard.count)
+    return limit if shard is None else -(-limit // shard.count)
 
 
 def source_of(account: Account) -> str:

@@ -46,8 +46,7 @@ class CreditRule(AdmissionRule):
             finding = refused(
                 self.name, mode, Reason.CREDIT, text, counter="credit", value=shown, limit=needed, window="call"
             )
-        own = snapshot.counted.get(ACCOUNT)
-        if own is not None and own.is_sharded:
+        if snapshot.counted[ACCOUNT].is_sharded:
             wanted = cost_max(price, question.answers, question.wanted_s)
             if wanted > available:
                 limit = account.balance_micros + account.overdraft_micros
@@ -65,8 +64,7 @@ class CreditRule(AdmissionRule):
 
 def _over_all(snapshot: Snapshot, available_micros: int) -> int:
     """What the whole account has left, where that is known."""
-    own = snapshot.counted.get(ACCOUNT)
-    if own is None or own.total is None:
+    account, total = snapshot.account, snapshot.counted[ACCOUNT].total
+    if total is None:
         return available_micros
-    account = snapshot.account
-    return account.balance_micros + account.overdraft_micros - own.total.used("credit", snapshot.unix_s)
+    return account.balance_micros + account.overdraft_micros - total.used("credit", snapshot.unix_s)

@@ -61,8 +61,8 @@ def _measure(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None
     if limit is None:
         return None
     window = f"day {snapshot.day} {account.time_zone}"
-    counted = snapshot.counted.get(ACCOUNT)
-    if counted is not None and counted.is_sharded:
+    counted = snapshot.counted[ACCOUNT]
+    if counted.is_sharded:
         quantity = day_spend(snapshot.day.toordinal())
         return measure(counted, quantity, limit, snapshot.unix_s, "spent", MICROS, window, source)
     spent = snapshot.spent_micros + snapshot.held_day_micros

@@ -35,11 +35,12 @@ class DestinationsRule(AdmissionRule):
         if question.local:
             return skipped(self.name, mode, "local call")
         trunk = snapshot.trunk
-        by_trunk = trunk is not None and bool(trunk.allowed_prefixes or trunk.blocked_prefixes)
-        if not by_trunk and not _lists(policy):
+        if trunk is not None and not (trunk.allowed_prefixes or trunk.blocked_prefixes):
+            trunk = None
+        if trunk is None and not _lists(policy):
             return skipped(self.name, mode, "no list")
         refusal = self._by_policy(snapshot, question.destination, policy, mode)
-        if refusal is None and by_trunk and trunk is not None:
+        if refusal is None and trunk is not None:
             refusal = self._by_trunk(trunk, question.destination, mode)
         return refusal or passed(self.name, mode)
 
@@ -51,12 +52,7 @@ class DestinationsRule(AdmissionRule):
         if allow:
             return None
         allowed, blocked, home_only = policy.allowed_countries, policy.blocked_countries, policy.home_only
-        if not (allowed or blocked or home_only):
-            if policy.allowed_prefixes:
-                text = "Calls are allowed to listed prefixes only, and this isn't one."
-                return self._refused(mode, text, "prefix", "")
-            return None
-        country = country_of(number)
+        country = country_of(number) if allowed or blocked or home_only else ""
         named = country or "no known country"
         if country in blocked:
             return self._refused(mode, f"Calls to {named} are blocked.", "country", country)
@@ -69,10 +65,12 @@ class DestinationsRule(AdmissionRule):
                 text = f"Calls are allowed to the account's own country {home} only, and this goes to {named}."
                 return self._refused(mode, text, "country", country)
             return None
-        if allowed and country not in allowed:
+        if allowed:
+            if country in allowed:
+                return None
             text = f"Calls are allowed to listed countries only, and this goes to {named}."
             return self._refused(mode, text, "country", country)
-        if policy.allowed_prefixes and not allowed:
+        if policy.allowed_prefixes:
             text = "Calls are allowed to listed prefixes only, and this isn't one."
             return self._refused(mode, text, "prefix", "")
         return None

@@ -52,8 +52,8 @@ class DynamicDailyRule(AdmissionRule):
 
 
 def _measure(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit | None:
-    dynamic, account, counted = policy.dynamic_daily, snapshot.account, snapshot.counted.get(ACCOUNT)
-    if dynamic is None or counted is None:
+    dynamic, account, counted = policy.dynamic_daily, snapshot.account, snapshot.counted[ACCOUNT]
+    if dynamic is None:
         return None
     if account.type is AccountType.ENDUSER:
         floor = dynamic.floor_enduser_micros

@@ -21,7 +21,9 @@ class LinesRule(AdmissionRule):
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         measured = _measure(snapshot, policy)
         limit = measured.whole
-        text = f"All {limit} lines of the account are in use." if limit else "The account has no lines."
+        text = f"All {limit} lines of the account are in use."
+        if not limit:
+            text = "The account has no lines."
         return counts(self.name, mode, Reason.LINES, measured, text)
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
@@ -35,12 +37,12 @@ def _measure(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit:
         window = "now (off-peak)"
         if account.max_lines_off_peak is not None:
             limit = account.max_lines_off_peak
-        elif limit is None and policy.lines_max_off_peak is not None:
+        elif limit is None:
             limit, source = policy.lines_max_off_peak, POLICY
     if limit is None:
         limit, source = policy.lines_max, POLICY
-    counted = snapshot.counted.get(ACCOUNT)
-    if counted is not None and counted.is_sharded:
+    counted = snapshot.counted[ACCOUNT]
+    if counted.is_sharded:
         return measure(counted, "calls", limit, snapshot.unix_s, "calls", CALLS, window, source)
     lines = snapshot.lines
     return CountedLimit("calls", CALLS, lines, limit, limit - lines, window, source, limit)
@@ -48,4 +50,6 @@ def _measure(snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit:
 
 def is_peak(account: Account, policy: AdmissionPolicy, unix_s: UnixS) -> bool:
     """Whether it is peak hours for the account; always, where policy names none."""
-    return not policy.peak_hours or is_within(policy.peak_hours, unix_s, policy.peak_zone or account.time_zone)
+    if not policy.peak_hours:
+        return True
+    return is_within(policy.peak_hours, unix_s, policy.peak_zone or account.time_zone)

@@ -32,7 +32,7 @@ class NumberListsRule(AdmissionRule):
             return skipped(self.name, mode, "running call")
         lists = listing.lists
         names = policy.lists + snapshot.account.lists if snapshot.account.lists else policy.lists
-        if lists.of_trunk and snapshot.trunk is not None:
+        if snapshot.trunk is not None:
             names += lists.of_trunk.get(snapshot.trunk.name, ())
         if not names and not lists.of_trunk and not (policy.own_lists and len(lists.listings)):
             return skipped(self.name, mode, "no list")
@@ -43,7 +43,7 @@ class NumberListsRule(AdmissionRule):
         )
         if hit is not None:
             return self._refused(hit, mode, snapshot.unix_s)
-        if lists.of_trunk and called and isinstance(snapshot.quote, Quote):
+        if lists.of_trunk and isinstance(snapshot.quote, Quote):
             return self._by_trunks(lists, snapshot.quote, called, calling, mode, snapshot.unix_s)
         return passed(self.name, mode)
 

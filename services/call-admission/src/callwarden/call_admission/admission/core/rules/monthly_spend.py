@@ -37,7 +37,7 @@ class MonthlySpendRule(AdmissionRule):
         account = snapshot.account
         if account.prepaid:
             return skipped(self.name, mode, "prepaid account")
-        measured = _measure(snapshot)
+        measured = monthly(account, snapshot.counted[ACCOUNT], snapshot, OWN)
         if measured is None:
             return skipped(self.name, mode, "no limit")
         if why := needs_money(question):
@@ -46,18 +46,14 @@ class MonthlySpendRule(AdmissionRule):
         return spends(self.name, mode, Reason.MONTHLY_SPEND, measured, question, text)
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
-        measured = None if snapshot.account.prepaid or not policy.check_postpaid else _measure(snapshot)
-        return () if measured is None else (measured.use(end_of_month(snapshot.day, snapshot.account.time_zone)),)
+        account = snapshot.account
+        if account.prepaid or not policy.check_postpaid:
+            return ()
+        measured = monthly(account, snapshot.counted[ACCOUNT], snapshot, OWN)
+        return () if measured is None else (measured.use(end_of_month(snapshot.day, account.time_zone)),)
 
     def idle(self, policy: AdmissionPolicy) -> str:
         return "" if policy.check_postpaid else "not checked by policy"
-
-
-def _measure(snapshot: Snapshot) -> CountedLimit | None:
-    account, counted = snapshot.account, snapshot.counted.get(ACCOUNT)
-    if account.monthly_micros is None or counted is None:
-        return None
-    return monthly(account, counted, snapshot, OWN)
 
 
 def monthly(account: Account, counted: CounterView, snapshot: Snapshot, source: str) -> CountedLimit | None:

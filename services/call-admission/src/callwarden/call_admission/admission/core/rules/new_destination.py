@@ -25,35 +25,32 @@ class NewDestinationRule(AdmissionRule):
     name = "new_destination"
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
-        counted = snapshot.counted.get(ACCOUNT)
-        if counted is None:
-            return skipped(self.name, mode, "not counted")
         if question.local:
             return skipped(self.name, mode, "local call")
         country = country_of(question.destination)
         if not country:
             return skipped(self.name, mode, "no country")
-        day = snapshot.day.toordinal()
+        day, counted = snapshot.day.toordinal(), snapshot.counted[ACCOUNT]
         known = counted.usage.countries.get(country)
         if country == snapshot.account.country or (known is not None and known.last >= day - policy.remember_days):
             return passed(self.name, mode)
-        measured = _measure(counted, snapshot, policy)
+        assert policy.new_countries_max is not None  # idle
+        measured = _measure(counted, snapshot, policy.new_countries_max)
         text = f"{country} is new to the account, which may call {measured.whole} new countries in a day."
         return counts(self.name, mode, Reason.NEW_DESTINATION, measured, text)
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
-        counted = snapshot.counted.get(ACCOUNT)
-        if counted is None or policy.new_countries_max is None:
+        if policy.new_countries_max is None:
             return ()
-        return (_measure(counted, snapshot, policy).use(),)
+        return (_measure(snapshot.counted[ACCOUNT], snapshot, policy.new_countries_max).use(),)
 
     def idle(self, policy: AdmissionPolicy) -> str:
         return "off by policy" if policy.new_countries_max is None else ""
 
 
-def _measure(counted: CounterView, snapshot: Snapshot, policy: AdmissionPolicy) -> CountedLimit:
+def _measure(counted: CounterView, snapshot: Snapshot, countries_max: int) -> CountedLimit:
     day = snapshot.day.toordinal()
-    limit = part_of(counted, policy.new_countries_max or 0)
+    limit = part_of(counted, countries_max)
     used = sum(1 for country in counted.usage.countries.values() if country.first == day)
     window = f"day {snapshot.day} {snapshot.account.time_zone}"
     return CountedLimit("countries", "calls", used, limit, limit - used, window, POLICY, limit)

@@ -32,7 +32,10 @@ from callwarden.kernel.verdict import Mode, Reason
 
 def _reseller(snapshot: Snapshot) -> tuple[CounterView, Account] | None:
     counted = snapshot.counted.get(RESELLER)
-    return None if counted is None or counted.account is None else (counted, counted.account)
+    if counted is None:
+        return None
+    assert counted.account is not None
+    return counted, counted.account
 
 
 class ResellerLinesRule(AdmissionRule):

@@ -38,7 +38,7 @@ class BillingRule(AdmissionRule):
         if not isinstance(quote, Quote):
             return skipped(self.name, mode, "no price")
         text = ""
-        if level >= 2 and not quote.exact:
+        if not quote.exact:
             text = (
                 f"Price list {quote.deck} prices this number by +{quote.prefix}, but it is routed by a longer prefix."
             )
@@ -74,7 +74,7 @@ class ProfitRule(AdmissionRule):
         at_s = question.answers[0]
         price_micros = minute_micros(quote.price, at_s)
         most_micros = price_micros if level < 2 else price_micros - 1
-        left, cheapest, has_unknown = _cheaper(quote, most_micros, at_s, quote.price.currency, unknown=level < 3)
+        left, cheapest = _cheaper(quote, most_micros, at_s, quote.price.currency, unknown=level < 3)
         if left is None:
             return _shown(self.name, mode, cheapest, price_micros)
         if left:
@@ -82,12 +82,12 @@ class ProfitRule(AdmissionRule):
             finding.routes = left
             return finding
         currency = quote.price.currency
-        if has_unknown and cheapest is None:
+        if cheapest is None:
             text = "The cost of the routes to this number is unknown."
         else:
             text = (
                 f"No route brings more than it costs: a minute is sold for {format_amount(price_micros, currency)} "
-                f"and costs {format_amount(cheapest or 0, currency)} or more."
+                f"and costs {format_amount(cheapest, currency)} or more."
             )
         return refused(
             self.name, mode, Reason.NOT_PROFITABLE, text,
@@ -111,19 +111,20 @@ class CostRule(AdmissionRule):
         if not isinstance(quote, Quote):
             return skipped(self.name, mode, "no price")
         currency = snapshot.account.currency
-        left, cheapest, _ = _cheaper(quote, limit, question.answers[0], currency, unknown=True)
+        left, cheapest = _cheaper(quote, limit, question.answers[0], currency, unknown=True)
         if left is None:
             return _shown(self.name, mode, cheapest, limit)
         if left:
             finding = _shown(self.name, mode, cheapest, limit)
             finding.routes = left
             return finding
+        assert cheapest is not None  # one of unknown cost would be left
         text = (
-            f"Every route costs {format_amount(cheapest or 0, currency)} a minute or more; "
+            f"Every route costs {format_amount(cheapest, currency)} a minute or more; "
             f"{format_amount(limit, currency)} are allowed."
         )
         return refused(
-            self.name, mode, Reason.ROUTE_COST, text, counter="cost", value=cheapest or 0, limit=limit, window="call"
+            self.name, mode, Reason.ROUTE_COST, text, counter="cost", value=cheapest, limit=limit, window="call"
         )
 
     def idle(self, policy: AdmissionPolicy) -> str:
@@ -132,13 +133,12 @@ class CostRule(AdmissionRule):
 
 def _cheaper(
     quote: Quote, most_micros: int, at_s: float, currency: str, *, unknown: bool
-) -> tuple[tuple[Route, ...] | None, int | None, bool]:
-    """The routes whose minute costs no more (None: all of them), the least that any costs (None: unknown), and
-    whether a cost isn't known. `unknown`: whether such a route is left."""
-    left, cheapest, has_unknown = [], None, False
+) -> tuple[tuple[Route, ...] | None, int | None]:
+    """The routes whose minute costs no more (None: all of them), and the least that any costs (None: all are unknown).
+    `unknown`: whether a route of which the cost isn't known is left."""
+    left, cheapest = [], None
     for route in quote.routes:
         if route.cost is None or route.cost.currency != currency:
-            has_unknown = True
             if unknown:
                 left.append(route)
             continue
@@ -146,7 +146,7 @@ def _cheaper(
         cheapest = micros if cheapest is None else min(cheapest, micros)
         if micros <= most_micros:
             left.append(route)
-    return (None if len(left) == len(quote.routes) else tuple(left)), cheapest, has_unknown
+    return (None if len(left) == len(quote.routes) else tuple(left)), cheapest
 
 
 def _shown(rule: str, mode: Mode, cheapest: int | None, limit: int) -> RuleFinding:

@@ -50,24 +50,19 @@ class TalkTimeRule(AdmissionRule):
     name = "talk_time"
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
-        account, counted = snapshot.account, snapshot.counted.get(ACCOUNT)
-        if counted is None or (account.talk_day_s is None and account.talk_month_s is None):
-            return skipped(self.name, mode, "no limit")
-        return nearest(
-            [
-                counts(
-                    self.name, mode, Reason.TALK_TIME, measured,
-                    f"The account has used the {measured.whole} s of talk that it has in {measured.window}.",
-                )
-                for measured in _tallies(account, counted, snapshot, OWN)
-            ]
-        )  # fmt: skip
+        findings = [
+            counts(
+                self.name, mode, Reason.TALK_TIME, measured,
+                f"The account has used the {measured.whole} s of talk that it has in {measured.window}.",
+            )
+            for measured in _tallies(snapshot.account, snapshot.counted[ACCOUNT], snapshot, OWN)
+        ]  # fmt: skip
+        return nearest(findings) if findings else skipped(self.name, mode, "no limit")
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
-        counted = snapshot.counted.get(ACCOUNT)
-        if counted is None or not policy.talk_time:
+        if not policy.talk_time:
             return ()
-        return _uses(_tallies(snapshot.account, counted, snapshot, OWN), snapshot)
+        return _uses(_tallies(snapshot.account, snapshot.counted[ACCOUNT], snapshot, OWN), snapshot)
 
     def idle(self, policy: AdmissionPolicy) -> str:
         return "" if policy.talk_time else "off by policy"
@@ -82,8 +77,9 @@ class CarrierTalkTimeRule(AdmissionRule):
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         quote = snapshot.quote
-        if not snapshot.carriers or not isinstance(quote, Quote):
+        if not snapshot.carriers:
             return skipped(self.name, mode, "no limit")
+        assert isinstance(quote, Quote)  # whose carriers they are
         over: RuleFinding | None = None
         left = []
         for route in quote.routes:
@@ -101,10 +97,9 @@ class CarrierTalkTimeRule(AdmissionRule):
         shown = RuleResult(self.name, mode, None, result.counter, result.value, result.limit, result.window)
         return RuleFinding(shown, routes=tuple(left))
 
-    def _of(self, counted: CounterView, snapshot: Snapshot, mode: Mode) -> RuleFinding | None:
+    def _of(self, counted: CounterView, snapshot: Snapshot, mode: Mode) -> RuleFinding:
         carrier = counted.account
-        if carrier is None:
-            return None
+        assert carrier is not None
         findings = [
             counts(
                 self.name, mode, Reason.TALK_TIME, measured,
@@ -112,17 +107,17 @@ class CarrierTalkTimeRule(AdmissionRule):
             )
             for measured in _tallies(carrier, counted, snapshot, f"carrier {carrier.name}")
         ]  # fmt: skip
-        return nearest(findings) if findings else None
+        return nearest(findings)  # of carriers only those with a limit are counted
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
         if not policy.talk_time:
             return ()
-        return tuple(
-            use
-            for counted in snapshot.carriers.values()
-            if counted.account is not None
-            for use in _uses(_tallies(counted.account, counted, snapshot, f"carrier {counted.account.name}"), snapshot)
-        )
+        uses: tuple[LimitUsage, ...] = ()
+        for counted in snapshot.carriers.values():
+            carrier = counted.account
+            assert carrier is not None
+            uses += _uses(_tallies(carrier, counted, snapshot, f"carrier {carrier.name}"), snapshot)
+        return uses
 
     def idle(self, policy: AdmissionPolicy) -> str:
         return "" if policy.talk_time else "off by policy"

@@ -61,9 +61,6 @@ class VelocityRules(AdmissionRule):
     extends = True
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
-        counted = snapshot.counted.get(ACCOUNT)
-        if counted is None:
-            return skipped(self.name, mode, "not counted")
         if question.local:
             return skipped(self.name, mode, "local call")
         names = question.marks
@@ -72,7 +69,7 @@ class VelocityRules(AdmissionRule):
         findings: list[RuleFinding] = []
         for rule in policy.velocity:
             if rule.name in names:
-                findings += self._by(rule, counted, snapshot, question, mode)
+                findings += self._by(rule, snapshot.counted[ACCOUNT], snapshot, question, mode)
         if not findings:
             return skipped(self.name, mode, "no rule for it") if not names else passed(self.name, mode)
         return nearest(findings)
@@ -133,9 +130,7 @@ class VelocityRules(AdmissionRule):
         return [finding]
 
     def uses(self, snapshot: Snapshot, policy: AdmissionPolicy) -> tuple[LimitUsage, ...]:
-        counted = snapshot.counted.get(ACCOUNT)
-        if counted is None:
-            return ()
+        counted = snapshot.counted[ACCOUNT]
         uses = []
         for rule in policy.velocity:
             for counter, used, _, critical, window in _levels(rule, counted, snapshot, None):

@@ -1,0 +1,3 @@
+module callwarden.io/tests/cluster/pause
+
+go 1.26.0
