@@ -128,10 +128,10 @@ class RecordsNats:
     async def stay_alive(self) -> None:
         """Say that we live; for ever."""
         while self._phase != events_pb2.MEMBER_PHASE_LEAVING:
-            await self._say()
+            await self._publish_member()
             await asyncio.sleep(min(ALIVE_EVERY_S, self._alive_ttl_s / 3))
 
-    async def _say(self) -> bool:
+    async def _publish_member(self) -> bool:
         """Whether it could be said."""
         member = events_pb2.Member(
             service=SERVICE, instance=self._edge, started_at_s=self._started_at_s, phase=self._phase
@@ -149,7 +149,7 @@ class RecordsNats:
 
     async def say_draining(self) -> None:
         self._phase = events_pb2.MEMBER_PHASE_DRAINING
-        await self._say()
+        await self._publish_member()
 
     async def hand_over(self, records: Sequence[StoreRecord]) -> set[UUID]:
         kept: set[UUID] = set()
@@ -169,7 +169,7 @@ class RecordsNats:
             async with asyncio.timeout(TAKE_S):
                 await self._written()  # Ended ones are deleted, so that nobody takes them.
                 self._phase = events_pb2.MEMBER_PHASE_LEAVING
-                await self._say()
+                await self._publish_member()
                 while untaken:
                     await asyncio.sleep(LOOK_EVERY_S)
                     untaken = await self._still_ours(untaken)

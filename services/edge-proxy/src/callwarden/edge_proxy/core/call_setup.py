@@ -414,26 +414,21 @@ class CallSetup:
 
     def break_off(self, call: EdgeCall, why: str) -> None:
         """It can't be set up here any more: the caller may try elsewhere, and who rings stops."""
-        context = self._context
-        if call.state not in CANCELLABLE:
-            return
-        event = CallEvent.CANCELLED
+        if call.state in CANCELLABLE:
+            event = CallEvent.FAILED if call.state in IN_SETUP else CallEvent.CANCELLED
+            self._cancel_target(call)
+            self._failures.fail(call, 503, why, event=event)
+
+    def _cancel_target(self, call: EdgeCall) -> None:
         if call.state in IN_SETUP:
             assert call.branch is not None
-            context.effects += context.layer.cancel(call.branch, context.mono_s)
+            self._context.effects += self._context.layer.cancel(call.branch, self._context.mono_s)
             call.targets = []
-            self._leave_branch(call)
-            event = CallEvent.FAILED
-        self._failures.fail(call, 503, why, event=event)
+            self._calls.wheel.cancel(call)
 
     def cancelled(self, call: EdgeCall) -> None:
         """The caller gave up; its CANCEL has its answer already."""
-        context = self._context
-        if call.state in IN_SETUP:
-            assert call.branch is not None
-            context.effects += context.layer.cancel(call.branch, context.mono_s)
-            call.targets = []
-            self._calls.wheel.cancel(call)
+        self._cancel_target(call)
         if call.state is CallState.RINGING:
             # Its 487 ends the call; should it never come, timer B or the layer's own time-out does.
             call.step(CallEvent.CANCELLED)
