@@ -21,8 +21,9 @@ from admission_tables import (
 from callwarden.call_admission.admission.core import cache as cache_module
 from callwarden.call_admission.admission.core.cache import AGE_S_MAX, AccountCache
 from callwarden.call_admission.admission.core.commands import Admitted, Done, Extended, Ignored, Refused
-from callwarden.call_admission.admission.core.state import ReadSet
+from callwarden.call_admission.admission.core.state import Changes, CounterRow, Loaded, ReadSet
 from callwarden.call_admission.model.calls import Started
+from callwarden.call_admission.model.usage import Usage
 from callwarden.kernel.account import AccountType
 from callwarden.kernel.clock import UnixS
 from callwarden.kernel.verdict import Reason
@@ -226,6 +227,16 @@ def test_all_that_is_remembered_is_bounded_and_the_last_used_stays(monkeypatch: 
     assert counts == [1], "of each call its account's row and its reseller's: three rows are not quite two calls"
     of_resellers = [key for key in range(51, 55) if cache.checkout_counters([(UUID(int=key), 0)], NOW_S)]
     assert of_resellers == [51]
+
+
+def test_the_counts_that_were_used_longest_ago_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "COUNTERS_MAX", 2)
+    keys = [(UUID(int=key), 0) for key in (1, 2, 3)]
+    cache = AccountCache()
+    for at_s, key in enumerate((keys[0], keys[1], keys[0], keys[2])):
+        read = ReadSet((), (), (), UnixS(float(at_s)))
+        cache.put(read, Loaded({}, {}), Changes(counters={key: CounterRow(1, Usage())}), is_whole=True)
+    assert cache.checkout_counters(keys, UnixS(3.0)).keys() == {keys[0], keys[2]}
 
 
 def test_holds_that_are_remembered_are_bounded_too() -> None:

@@ -7,7 +7,7 @@ import pytest_asyncio
 from admission_site import Site, running
 
 from callwarden.call_admission.admission.core.commands import Extended
-from callwarden.call_admission.admission.core.expiry_clock import REMEMBERED_S, ExpiryClock
+from callwarden.call_admission.admission.core.expiry_clock import REMEMBERED_S, STEP_S, ExpiryClock
 from callwarden.call_admission.model.calls import Ended, ExtendRequest, Started
 from callwarden.kernel.clock import MonoS, UnixS
 from callwarden.testing.clock import FakeClock
@@ -133,6 +133,16 @@ def test_a_step_ahead_is_followed_when_it_is_long_ago_and_a_step_back_at_once() 
     assert at(clock, 40, 1_000) == 500
     assert at(clock, 30 + REMEMBERED_S, 1_000) == 500
     assert at(clock, 31 + REMEMBERED_S, 1_000) == 1_000
+
+
+@pytest.mark.parametrize(("step_s", "behind_s"), [(0.5, 0.5), (STEP_S, STEP_S), (STEP_S + 0.5, 0.0)])
+def test_a_step_that_may_be_a_pause_is_none_and_a_longer_one_is_followed_in_time(
+    step_s: float, behind_s: float
+) -> None:
+    clock = ExpiryClock()
+    assert at(clock, 10, 0) == 0
+    assert [at(clock, 20, step_s), at(clock, 20 + REMEMBERED_S, step_s)] == [0, step_s - behind_s]
+    assert at(clock, 30 + REMEMBERED_S, step_s) == step_s - behind_s
 
 
 def test_a_clock_that_is_slewed_ahead_is_followed_to_a_second_or_two() -> None:

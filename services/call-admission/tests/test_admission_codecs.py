@@ -231,6 +231,8 @@ def test_rules_are_told_in_their_order_however_long_they_are() -> None:
     texts = ["x" * length for length in (*range(60, 140), 300, 20_000)]
     results = [RuleResult(text, Mode.ENFORCE, skipped=text) for text in texts]
     assert [told.text for told in decided(*results).rules] == texts
+    results = [RuleResult("r", Mode.ENFORCE, skipped=text) for text in texts]  # each length in bytes, not every second
+    assert [told.text for told in decided(*results).rules] == texts
 
 
 # ------------------------------------------------------------------ what a hold has besides its columns

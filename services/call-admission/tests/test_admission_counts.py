@@ -267,6 +267,13 @@ def test_the_growth_of_a_monthly_limit_restarts_with_another_limit() -> None:
     assert (usage.month_base_micros, usage.month_grown_micros, usage.month_grown) == (5_000, 0, march)
 
 
+def test_a_monthly_limit_grows_after_a_month_with_a_call_only() -> None:
+    of = postpaid(monthly_micros=1_000, monthly_increment_micros=100)
+    for calls, limit in ((0, 1_000), (1, 1_100)):
+        usage = Usage(months=[span(MONTH, calls=calls)], month_base_micros=1_000, month_grown=MONTH)
+        assert usage.monthly_limit(of, MONTH + 1) == limit
+
+
 def test_a_ceiling_that_is_lowered_takes_growth_back_and_never_the_limit_itself() -> None:
     usage = Usage(months=[span(MONTH, calls=1)], month_base_micros=1_000, month_grown_micros=500, month_grown=MONTH)
     of = postpaid(monthly_micros=1_000, monthly_increment_micros=100)
@@ -419,6 +426,16 @@ def test_a_rule_that_limits_one_thing_counts_nothing_else() -> None:
     usage.extend(hold(("all",)), replace(LONGER, marks=("all",)), of)
     usage.end(replace(LONGER, marks=("all",)), settled(LONGER, 1, 1), of)
     assert (group.period, group.leases) == (None, None)
+
+
+def test_what_a_lapsed_call_has_cost_is_spend_of_its_group() -> None:
+    usage = Usage()
+    usage.begin(request(), hold(("all",)), context(ACCOUNT, LEARNING))
+    usage.release(hold(("all",)), context(ACCOUNT, LEARNING))
+    usage.charge(hold(("all",)), 7_000, 30, context(ACCOUNT, LEARNING))
+    period = usage.groups["all"].period
+    assert period is not None
+    assert [(bucket.calls, bucket.micros, bucket.talk_s) for bucket in period.buckets] == [(1, 7_000, 0)]
 
 
 def test_a_call_that_a_rule_does_not_cover_breaks_its_sequence() -> None:

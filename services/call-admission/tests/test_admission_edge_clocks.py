@@ -28,3 +28,11 @@ def test_a_thousand_edges_are_remembered_the_last_ones_that_were_heard() -> None
     assert len(clocks.skew_s) == EDGES_MAX
     assert "edge-0" in clocks.skew_s
     assert "edge-1" not in clocks.skew_s
+
+
+def test_an_edge_that_was_forgotten_is_warned_of_as_a_new_one() -> None:
+    clocks = EdgeClocks()
+    assert clocks.observe("edge-0", 105.0, UnixS(100.0))
+    for number in range(1, EDGES_MAX + 1):
+        clocks.observe(f"edge-{number}", 100.0, UnixS(100.0))
+    assert clocks.observe("edge-0", 105.0, UnixS(100.0))

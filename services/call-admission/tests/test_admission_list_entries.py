@@ -1,5 +1,6 @@
 """Entries of number lists at their bounds, which of several lists decides, and what is listed for a time."""
 
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -149,6 +150,36 @@ def test_all_that_hold_are_shown_the_oldest_first() -> None:
         ("4930", 1.0), ("4930", 2.0), ("4931", 5.0)
     ]  # fmt: skip
     assert listings.all(UnixS(100.0)) == []
+
+
+@pytest.mark.parametrize(
+    ("known", "asked", "holds"),
+    [
+        (listed(), listed(), True),
+        (listed(), listed("4931"), False),
+        (listed(), listed(name=SMART), True),
+        (listed(name=SMART), listed(), True),
+        (listed(name="other"), listed(), False),
+        (listed(until_s=50.0), listed(), False),
+        (listed(), replace(listed(), account_id=ALICE), True),
+        (replace(listed(), account_id=ALICE), listed(), False),
+        (replace(listed(), account_id=ALICE), replace(listed(), account_id=ALICE), True),
+        (listed(), listed(account=ALICE), False),
+        (listed(account=ALICE), listed(account=ALICE), True),
+        (listed(account=ALICE), replace(listed(), account_id=ALICE), False),
+    ],
+    ids=[
+        "itself", "another number", "on one list", "on the other", "on one that does not hold", "no longer",
+        "for all of the realm", "for one account", "for that account", "called, not calling", "calling",
+        "calling, not called",
+    ],
+)  # fmt: skip
+def test_a_number_is_not_listed_again_for_calls_that_are_refused_already(
+    known: Listed, asked: Listed, holds: bool
+) -> None:
+    listings = Listings()
+    listings.put(known)
+    assert listings.holds(asked, {DYNAMIC, SMART}, UnixS(50.0)) is holds
 
 
 @pytest.mark.parametrize("account", [None, ALICE])

@@ -164,6 +164,16 @@ def test_a_velocity_rule_counts_what_one_of_its_levels_limits() -> None:
             assert {name for name in names if getattr(rule, name)} == {counted}, (limit, level)
 
 
+@pytest.mark.parametrize(
+    ("number", "prefix"),
+    [("537", "53"), ("53", "53"), ("5", "5"), ("511", "5"), ("45", ""), ("", ""), ("53" * 20, "53")],
+)
+def test_the_longest_prefix_of_a_rule_is_found_down_to_one_digit(number: str, prefix: str) -> None:
+    (rule,) = policy(fraud={"velocity": [{"name": "r", "prefixes": ["5", "53"], "critical": {"total": 1}}]}).velocity
+    assert rule.matched(number) == prefix
+    assert rule.covers(number) is bool(prefix)
+
+
 def test_a_velocity_rules_levels_are_its_own() -> None:
     levels = {"perSecond": 1, "perMinute": 2, "total": 3, "atOnce": 4, "inSequence": 5, "duration": "6s", "spend": 7}
     spec = {"name": "a", "prefixes": ["53", "5353"], "hours": "Mon 08:00-09:00", "period": "5m", "warning": levels}
@@ -231,6 +241,8 @@ def test_a_quote_knows_what_its_routes_cost_and_which_carriers_they_lead_to() ->
     assert (of.carriers, of.deck) == ((low, high), "retail")
     unknown = Quote(Pricing("retail"), "49", PRICE, (ROUTE,), 0.0)
     assert (unknown.costs, unknown.carriers, unknown.exact, unknown.parent_priced) == ((), (), True, False)
+    assert (of.costs_of(routes), of.costs_of(routes[1:3]), of.costs_of(())) == (of.costs, of.costs[1:3], ())
+    assert unknown.costs_of((ROUTE,)) == ()
     assert NoQuote(Pricing("retail"), Reason.NO_RATE).deck == "retail"
 
 
@@ -249,6 +261,9 @@ def test_a_hold_lasts_to_the_end_of_what_is_granted_from_its_first_answer_on() -
     assert (later.answered_at_s, later.expires_at_s) == (NOW_S + 3, NOW_S + 3 + 180 + 5 + EXPIRY_MARGIN_S)
     assert answered.without() == replace(answered, granted_s=0, held_micros=0)
     assert [hold.of_trunk(trunk) for trunk in ("a", "b", "c", "")] == [costs[0], costs[1], None, costs[0]]
+    quoted = tuple(replace(ROUTE, trunk=trunk) for trunk in ("c", "b", "a"))
+    assert hold.left_of(quoted) == quoted[1:], "that it was admitted to, in the order of today"
+    assert replace(hold, costs=()).left_of(quoted) == quoted
 
 
 # ------------------------------------------------------------------ days and hours

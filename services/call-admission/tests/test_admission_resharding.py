@@ -69,5 +69,6 @@ def test_without_shards_the_row_counts_all_and_the_charges_leave_the_balance() -
 def test_running_calls_end_where_their_counts_are_then() -> None:
     scopes = (LimitScope("account", ONE, 3), LimitScope("reseller", UUID(int=9), 3))
     assert scopes_after(scopes, 1) == scopes[1:]
+    assert scopes_after(scopes, 2) == (LimitScope("account", ONE, 0), scopes[1])
     assert scopes_after(scopes, 3) == (LimitScope("account", ONE, 0), scopes[1])
     assert scopes_after(scopes, 4) == scopes

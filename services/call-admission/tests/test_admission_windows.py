@@ -124,7 +124,7 @@ def test_windows_of_several_rows_are_added_bucket_by_bucket() -> None:
 
 
 def test_what_one_row_has_dropped_does_not_come_back_from_the_other() -> None:
-    ahead, behind = window(1_000.0, 1_150.0), window(1_010.0, 1_060.0)
+    ahead, behind = window(1_000.0, 1_150.0), window(1_010.0, 1_049.0, 1_060.0)
     for total in (merged_windows(ahead, behind), merged_windows(behind, ahead)):
         assert total is not None
         assert total.dropped == 1_049

@@ -126,6 +126,13 @@ def test_a_resellers_row_is_none_of_the_accounts_shards() -> None:
     assert tables.counters[SHOP, 0].usage.spent_micros == 70_000
 
 
+def test_a_resellers_only_row_needs_no_shares() -> None:
+    tables = tables_of(account(parent=SHOP), shop(max_lines=1, daily_micros=900_000))
+    for number, outcome in ((1, Admitted), (2, Refused)):
+        assert isinstance(tables.transact([admission(number, pricing=RESELLERS)], NOW_S)[0], outcome)
+    assert tables.counters[SHOP, 0].grants == {}
+
+
 def test_an_answer_writes_nothing_to_the_row_of_its_only_carrier() -> None:
     tables = watched(account(), carrier("carrier", talk_day_s=900))
     tables.transact([admission(1, routes=BOTH_ROUTES[:1])], NOW_S)
@@ -198,6 +205,19 @@ def test_an_admission_without_a_quote_asks_for_one() -> None:
     outcome, changes = applied(Admission(admission(1).request, None), read())
     assert isinstance(outcome, NeedsQuote)
     assert (outcome.pricing, changes.new_holds, changes.must_revalidate) == (admission(1).quote.pricing, {}, {ME})  # type: ignore[union-attr]
+
+
+def test_an_account_whose_reseller_is_gone_is_priced_by_its_own_deck_or_none() -> None:
+    for deck, wanted in (("retail", "retail"), ("", "")):
+        outcome, _ = applied(admission(1), read(of=account(parent=SHOP, deck=deck)))
+        assert isinstance(outcome, NeedsQuote)
+        assert (outcome.pricing.deck, outcome.pricing.parent_deck, outcome.pricing.is_resellers) == (wanted, "", True)
+
+
+def test_a_call_by_a_trunk_is_decided_where_nothing_is_known_of_trunks() -> None:
+    asked = admission(1)
+    asked.request.trunk = "pbx"
+    assert isinstance(applied(asked, read())[0], Admitted)
 
 
 def test_an_admission_and_a_refusal_are_told_with_what_they_are() -> None:

@@ -753,6 +753,7 @@ class CallNews(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     EDGE_FIELD_NUMBER: _builtins.int
     SESSION_S_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     kind: _builtins.str
     """"acknowledged", "cancelled", "ended", "moved" or "refreshed"."""
@@ -764,6 +765,8 @@ class CallNews(_message.Message):
     """Who tells."""
     session_s: _builtins.int
     """For how long the session was refreshed (RFC 4028); 0: for ever."""
+    age_s: _builtins.float
+    """Of an end: how long ago its BYE came, in seconds. It may have come before the call was answered."""
     def __init__(
         self,
         *,
@@ -773,10 +776,11 @@ class CallNews(_message.Message):
         address: _builtins.str = ...,
         edge: _builtins.str = ...,
         session_s: _builtins.int = ...,
+        age_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "edge", b"edge", "from_caller", b"from_caller", "hold_id", b"hold_id", "kind", b"kind", "session_s", b"session_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "age_s", b"age_s", "edge", b"edge", "from_caller", b"from_caller", "hold_id", b"hold_id", "kind", b"kind", "session_s", b"session_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
