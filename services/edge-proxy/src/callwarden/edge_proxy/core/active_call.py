@@ -295,11 +295,17 @@ class ActiveCalls:
         self._store(call)
 
     def _store(self, call: EdgeCall) -> None:
-        context = self._context
+        stored = self.record(call)
+        if stored is not None:
+            self._context.effects.append(stored)
+
+    def record(self, call: EdgeCall) -> StoreRecord | None:
+        """What another edge needs to go on with a running call; None where none could."""
         record = record_of(call)
-        if record is not None:
-            left_s = call.answered_mono_s + call.max_s - context.mono_s
-            context.effects.append(StoreRecord(record, left_s + RECORD_MARGIN_S))
+        if record is None:
+            return None
+        left_s = call.answered_mono_s + call.max_s - self._context.mono_s
+        return StoreRecord(record, left_s + RECORD_MARGIN_S)
 
     def adopt(self, record: DialogRecord) -> None:
         """Go on with a call whose edge died: what it may still talk is asked for at once."""
