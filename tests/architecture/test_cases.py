@@ -1,7 +1,7 @@
 """Every case that trial found has a test on running processes: `pytest -m cases` runs them, and this table says which.
 
-A case is a file of trial's by its name, and what it showed, or a numbered line of what was to be mended with cases of our
-own. In: that each has tests, that these exist and are marked.
+A case is a file of trial's by its name, and what it showed, or a numbered line of what was to be mended, with cases of
+our own. In: that each has tests, that these exist and are marked.
 """
 
 import ast
