@@ -146,6 +146,7 @@ STORY: list[tuple[str, int, str]] = [
 LISTS = ["account list", "trunk list", "rates list", "route list", "ban list", "call list"]
 
 
+@pytest.mark.cases
 async def test_a_day_of_an_operator(
     state_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

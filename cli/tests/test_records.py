@@ -78,6 +78,7 @@ def test_a_moment_that_no_calendar_has_is_none(at_s: float) -> None:
 HOSTILE = ['=HYPERLINK("http://evil")', "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "＝1+1", "\t=1", STRANGE]
 
 
+@pytest.mark.cases
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("field", ["call_id", "account", "reason"])
 def test_a_strangers_text_is_neither_a_formula_nor_a_control(

@@ -1,6 +1,7 @@
 """Every case that trial found has a test on running processes: `pytest -m cases` runs them, and this table says which.
 
-A case is a file of trial's by its name, and what it showed. In: that each has tests, that these exist and are marked.
+A case is a file of trial's by its name, and what it showed, or a numbered line of what was to be mended, with cases of
+our own. In: that each has tests, that these exist and are marked.
 """
 
 import ast
@@ -88,16 +89,100 @@ CASES: Final[dict[str, tuple[str, ...]]] = {
     "two 200s by forking": (f"{DIALOGS}::test_of_two_200s_by_forking_one_is_the_call_and_the_edge_ends_the_other",),
 }
 GIVEN: Final = 29
+ENDS: Final = "tests/integration/test_cases_ends.py"
+REGISTRATIONS: Final = "tests/integration/test_cases_registrations.py"
+HOLDS: Final = "tests/integration/test_cases_holds.py"
+NUMBERS: Final = "tests/integration/test_cases_numbers.py"
+OFFICE: Final = "cli/tests/test_commands.py::test_a_day_of_an_operator"
+
+# By the numbers of the list of faults: cases of our own, of the same kind as those given.
+LINES: Final[dict[int, tuple[str, ...]]] = {
+    1: (f"{DIALOGS}::test_of_two_200s_by_forking_one_is_the_call_and_the_edge_ends_the_other",),
+    2: (f"{EARLIER}::test_a_phone_that_changes_its_network_goes_on_at_either_edge_after_a_digest",),
+    3: (
+        f"{ENDS}::test_a_bye_from_before_the_answer_never_leaves_a_talk_free",
+        f"{ENDS}::test_a_bye_by_an_edge_that_saw_no_answer_settles_what_was_talked",
+        f"{ENDS}::test_a_callee_that_gives_up_a_call_behind_our_back_is_found_and_the_caller_told",
+        f"{ENDS}::test_a_bye_as_large_as_a_datagram_passes_or_the_edge_ends_the_call_itself",
+    ),
+    4: (
+        f"{DIALOGS}::test_no_number_of_a_request_keeps_the_edge_from_ending_the_call",
+        f"{DIALOGS}::test_a_callee_without_a_contact_is_told_of_the_cut_where_its_invite_went",
+    ),
+    5: (f"{ENDS}::test_a_callee_speaks_before_the_answer_to_the_caller_and_to_nobody_else",),
+    6: (
+        f"{NUMBERS}::test_a_number_is_its_owners_from_the_moment_it_is_given_until_it_is_taken_away",
+        f"{NUMBERS}::test_a_pbx_gets_its_numbers_at_its_address_and_no_carrier_does_while_it_is_away",
+    ),
+    7: (
+        "services/call-admission/tests/test_admission_lists_process.py::"
+        "test_one_account_can_not_have_a_number_refused_to_others_and_three_from_two_addresses_can",
+    ),
+    8: ("tests/integration/test_cases_bans.py::test_nobody_is_shut_out_by_it",),
+    9: (f"{DIALOGS}::test_a_name_that_nobody_answers_for_stops_no_edge_and_ends_no_call",),
+    10: (
+        f"{OPERATOR}::test_a_call_goes_to_a_carrier_on_ipv6_by_an_address_that_can_be_read",
+        f"{REGISTRATIONS}::test_a_user_who_is_guessed_from_address_after_address_is_at_home_where_he_was",
+    ),
+    11: ("tests/integration/test_cases_bans.py::test_nobody_is_shut_out_by_it",),
+    12: (f"{ENDS}::test_the_200_of_a_carrier_is_never_lost_for_what_is_odd_in_it",),
+    13: (f"{ENDS}::test_a_callee_can_not_ask_for_our_digests_at_any_edge_and_those_of_others_pass",),
+    14: (f"{DIALOGS}::test_a_carrier_is_never_asked_to_call_somebody_nor_told_who_calls_by_a_phone",),
+    15: (
+        f"{REGISTRATIONS}::test_the_preferred_phone_rings_first_at_the_other_edge",
+        f"{REGISTRATIONS}::test_a_call_goes_where_the_contact_says_and_not_where_the_register_came_from",
+        f"{REGISTRATIONS}::test_a_restarted_phone_replaces_at_one_edge_what_it_told_the_other",
+        f"{REGISTRATIONS}::test_what_is_odd_in_a_registration_has_its_answer_at_each_edge_and_by_nonces_of_both",
+    ),
+    16: (
+        "tests/integration/test_cases_phones.py::"
+        "test_a_phone_registers_and_calls_by_default_and_hardened_if_it_knows_sha_256",
+        "tests/integration/test_cases_phones.py::"
+        "test_sipp_registers_and_calls_by_default_and_not_where_only_sha_256_is_good_enough",
+    ),
+    17: (f"{ENDS}::test_a_call_id_is_taken_to_its_bound_and_the_events_of_calls_go_on",),
+    18: (
+        "tests/integration/test_strangers.py::test_every_method_of_every_process_is_for_its_callers_only",
+        "tests/integration/test_bus_rights.py::test_each_role_may_publish_and_hear_what_it_does_and_nothing_else",
+    ),
+    19: (
+        "tests/kubernetes/test_operator.py::"
+        "test_policies_apply_to_the_realms_of_their_namespace_as_long_as_it_may_act_on_them",
+        "operators/security-policy/tests/test_operator_realms.py::"
+        "test_without_bindings_only_the_releases_namespace_acts_and_on_everything",
+    ),
+    20: (
+        f"{OPERATOR}::test_a_policy_that_is_nested_without_end_or_denies_everybody_stops_no_call_for_good",
+        "libs/local/tests/test_system.py::test_the_callers_credentials_reach_no_process",
+        "cli/tests/test_records.py::test_a_strangers_text_is_neither_a_formula_nor_a_control",
+    ),
+    21: (
+        f"{HOLDS}::test_a_call_whose_end_is_told_before_its_hold_is_placed_holds_nothing",
+        "tests/integration/test_outages.py::test_talked_seconds_are_charged_whatever_is_away",
+    ),
+    22: (
+        f"{REGISTRATIONS}::test_what_is_odd_in_a_registration_has_its_answer_at_each_edge_and_by_nonces_of_both",
+        "tests/integration/test_clocks.py::test_talked_seconds_are_charged_whichever_clock_is_wrong_and_set",
+    ),
+    23: (OFFICE,),
+    24: (
+        f"{ENDS}::test_a_call_is_charged_by_the_steps_of_its_deck_wherever_it_ends",
+        f"{OPERATOR}::test_increments_and_fees_are_charged_as_the_deck_has_them",
+    ),
+    25: (OFFICE, f"{HOLDS}::test_a_call_that_was_retried_has_one_hold_and_one_charge"),
+}
+NUMBERED: Final = 25
+TESTS: Final = CASES | {f"line {number}": tests for number, tests in LINES.items()}
 
 
 def is_marked(node: ast.AST) -> bool:
     return "mark.cases" in ast.unparse(node)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", TESTS)
 def test_each_case_has_tests_that_are_run_as_such(case: str) -> None:
-    assert CASES[case]
-    for test in CASES[case]:
+    assert TESTS[case]
+    for test in TESTS[case]:
         path, _, name = test.partition("::")
         module = ast.parse((ROOT / path).read_text())
         found = [
@@ -112,3 +197,7 @@ def test_each_case_has_tests_that_are_run_as_such(case: str) -> None:
 
 def test_no_case_of_trial_is_left_out() -> None:
     assert len([case for case in CASES if "/" in case]) == GIVEN
+
+
+def test_each_numbered_line_has_cases_of_our_own() -> None:
+    assert list(LINES) == list(range(1, NUMBERED + 1))

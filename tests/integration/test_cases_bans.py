@@ -57,10 +57,10 @@ async def is_answered(sender: socket.socket, edge: tuple[str, int]) -> bool:
 
 
 async def test_nobody_is_shut_out_by_it(site: Sites) -> None:
-    async with site() as s:
+    """Lines 8 and 11: half of it is sent to each of two edges, and both are asked afterwards."""
+    async with site(processes={"edge-proxy": 2}) as s:
         await s.operator.apply_policy(POLICY)
-        host, _, port = s.system.sip_address.rpartition(":")
-        edge = (host, int(port))
+        edges = [(host, int(port)) for host, _, port in (each.rpartition(":") for each in s.system.sip_addresses)]
         loop = asyncio.get_running_loop()
         served: dict[str, bool] = {}
         for number, (name, data) in enumerate(SENT.items(), start=10):
@@ -74,6 +74,6 @@ async def test_nobody_is_shut_out_by_it(site: Sites) -> None:
                     elif name == "garbage as credentials":
                         register = options(own, own_port, count, "Authorization: Digest garbage\r\n")
                         data = register.replace(b"OPTIONS", b"REGISTER")
-                    await loop.sock_sendto(sender, data, edge)
-                served[name] = await is_answered(sender, edge)
+                    await loop.sock_sendto(sender, data, edges[count % 2])
+                served[name] = all([await is_answered(sender, edge) for edge in edges])
         assert served == dict.fromkeys(SENT, True)

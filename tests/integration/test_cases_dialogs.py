@@ -5,130 +5,24 @@ Each case has an account of its own. What is asked each time: is the call up at 
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
 
-from callwarden.api.admission.v1 import admission_pb2 as pb
-from callwarden.testing.operator import DEFAULT_REALM
-from callwarden.testing.waiting import eventually
+from tests.integration.answered_dialogs import POLICY, RECORDED_S, answered, invited, is_served
 from tests.integration.two_edges import TwoEdges, two_edges
-from tests.integration.wire import SDP, Datagram, WireCall, message, reply, token
+from tests.integration.wire import SDP, reply
 
 pytestmark = [pytest.mark.cases, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
 
-CREDIT_MICROS = 10_000_000
 POOR_MICROS = 6_000  # 6 s of talk
-RECORDED_S = 4.0  # after the answer, the second edge can know of the call
 CSEQ_END = 2**31
-POLICY = """
-apiVersion: callwarden.io/v1
-kind: SecurityPolicy
-metadata: {name: cases}
-spec:
-  fraud: {dynamicList: {enabled: false}, smartList: {enabled: false}}
-  firewall: {allow: [127.0.0.0/8]}
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class AnsweredDialog:
-    """A call that was answered, and acknowledged by the second edge."""
-
-    site: TwoEdges
-    call: WireCall
-    invite: Datagram
-    """As it came to the carrier."""
-    tag: str
-
-    def at_carrier(self, method: str) -> list[Datagram]:
-        return [
-            got for got in self.site.carrier.got if got.method == method and got.get("call-id") == self.call.call_id
-        ]
-
-    def at_caller(self, method: str) -> list[Datagram]:
-        return [got for got in self.site.caller.got if got.method == method and got.get("call-id") == self.call.call_id]
-
-    async def carrier_answers(self, method: str, status: int) -> Datagram:
-        """The next request of that method, once it has come."""
-        came = await self.site.carrier.until(
-            lambda got: got.method == method and got.get("call-id") == self.call.call_id, f"{method} at the carrier"
-        )
-        self.site.carrier.send(reply(came, status), came.source)
-        return came
-
-    def from_carrier(self, method: str, edge: str, cseq: int = 1, uri: str = "", *, routes: bool = True) -> str:
-        lines = [
-            f"Via: SIP/2.0/UDP {self.site.carrier.address};branch=z9hG4bK{token()}",
-            "Max-Forwards: 70",
-            *(f"Route: {route.replace(self.site.first, edge)}" for route in self.invite.all("record-route") if routes),
-            f"From: {self.call.to}",
-            f"To: {self.invite.get('from')}",
-            f"Call-ID: {self.call.call_id}",
-            f"CSeq: {cseq} {method}",
-        ]
-        return message(f"{method} {uri or f'sip:any@{self.site.caller.address}'} SIP/2.0", lines)
-
-    async def hang_up(self, edge: str) -> None:
-        asking = asyncio.ensure_future(self.call.ask("BYE", edge))
-        await self.carrier_answers("BYE", 200)
-        assert await asking == 200
-
-    async def record(self) -> pb.Call:
-        async def settled() -> pb.Call | None:
-            found = [one for one in await self.site.operator.calls(self.call.user) if one.state == "settled"]
-            return found[0] if found else None
-
-        found = await eventually(settled, timeout_s=40, what="the call is settled")
-        assert found is not None
-        account = await self.site.operator.get(self.call.user)
-        assert (account.lines_in_use, account.held_micros) == (0, 0)
-        return found
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site() -> AsyncIterator[TwoEdges]:
     async with two_edges("127.0.9.1", "127.0.9.2", POLICY) as running:
         yield running
-
-
-async def invited(
-    site: TwoEdges, user: str, *, credit_micros: int = CREDIT_MICROS, contact: str = ""
-) -> AnsweredDialog:
-    """The INVITE has come to the carrier."""
-    await site.operator.account(user, credit_micros=credit_micros)
-    call = WireCall(site.caller, site.first, user, user, **({"contact": contact} if contact else {}))
-    site.caller.send(await call.start(), site.first)
-    came = await site.carrier.until(
-        lambda got: got.method == "INVITE" and got.get("call-id") == call.call_id, "the INVITE"
-    )
-    return AnsweredDialog(site, call, came, token())
-
-
-async def answered(talk: AnsweredDialog, *, contact: bool = True) -> AnsweredDialog:
-    site, call = talk.site, talk.call
-    more = [f"Contact: <sip:gw@{site.carrier.address}>"] if contact else []
-    site.carrier.send(
-        reply(talk.invite, 200, talk.tag, [*more, "Content-Type: application/sdp"], SDP), talk.invite.source
-    )
-    ok = await site.caller.until(
-        lambda got: got.status == 200 and got.get("call-id") == call.call_id and "INVITE" in got.get("cseq"), "the 200"
-    )
-    call.learn(ok)
-    call.target = call.target or f"sip:gw@{site.carrier.address}"
-    site.caller.send(call.inside("ACK", site.second), site.second)
-    await site.carrier.until(
-        lambda got: got.method == "ACK" and got.get("call-id") == call.call_id, "the ACK by the second edge"
-    )
-    return talk
-
-
-async def is_served(site: TwoEdges, edge: str) -> bool:
-    """Whether that edge answers others."""
-    options = WireCall(site.caller, edge, "ping", "somebody", uri=f"sip:{DEFAULT_REALM}")
-    ping = message(f"OPTIONS {options.uri} SIP/2.0", options.lines("OPTIONS"))
-    return (await site.caller.ask(ping, edge, options.is_answer)).status == 200
 
 
 async def test_of_two_200s_by_forking_one_is_the_call_and_the_edge_ends_the_other(site: TwoEdges) -> None:

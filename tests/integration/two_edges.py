@@ -3,7 +3,7 @@
 In: the system, its price list and its carrier. Out: accounts, policies' contents and messages (the tests).
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -36,12 +36,15 @@ class TwoEdges:
 
 
 @asynccontextmanager
-async def two_edges(caller: str, carrier: str, policy: str) -> AsyncIterator[TwoEdges]:
-    """Runs them until the end of the block; the sides have these addresses of the loopback."""
+async def two_edges(
+    caller: str, carrier: str, policy: str, env: Mapping[str, Mapping[str, str]] | None = None
+) -> AsyncIterator[TwoEdges]:
+    """Runs them until the end of the block, then checks the books; the sides have these addresses of the loopback.
+    `env` is as `LocalSystem` takes it."""
     folder = TemporaryFolder("state")
     async with AsyncExitStack() as stack:
         stack.callback(folder.remove)
-        system = await stack.enter_async_context(LocalSystem(folder.path, processes={"edge-proxy": 2}))
+        system = await stack.enter_async_context(LocalSystem(folder.path, processes={"edge-proxy": 2}, env=env))
         operator = await stack.enter_async_context(OperatorClient(system))
         site = TwoEdges(
             system,
@@ -53,3 +56,6 @@ async def two_edges(caller: str, carrier: str, policy: str) -> AsyncIterator[Two
         await operator.carrier(site.carrier.address)
         await operator.apply_policy(policy)
         yield site
+        # Whatever the cases did: each charge agrees with its price and talk, and no call is held that no edge knows.
+        code, found = await operator.command("ledger", "check")
+        assert code == 0, found

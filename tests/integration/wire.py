@@ -139,11 +139,13 @@ def _length(body: str) -> str:
     return f"Content-Length: {len(body.encode())}"
 
 
-def credentials(challenged: Datagram, user: str, method: str, uri: str, algorithm: str = "MD5") -> str:
+def credentials(
+    challenged: Datagram, user: str, method: str, uri: str, algorithm: str = "MD5", password: str = PASSWORD
+) -> str:
     """The value of (Proxy-)Authorization that answers the challenge of this algorithm."""
     offered = challenged.all("www-authenticate") + challenged.all("proxy-authenticate")
     (value,) = [one for one in offered if f"algorithm={algorithm}," in f"{one},"]
-    return str(parse_challenge(value).answer(user, PASSWORD, method, uri, cnonce=token()))
+    return str(parse_challenge(value).answer(user, password, method, uri, cnonce=token()))
 
 
 def reply(request: Datagram, status: int, tag: str = "", more: Sequence[str] = (), body: str = "") -> str:

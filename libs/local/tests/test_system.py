@@ -124,6 +124,7 @@ async def test_the_shells_own_settings_do_not_leak_in(
         assert settings(state_dir, "rating-0")["CALLWARDEN_NATS_URL"] == "nats://elsewhere"
 
 
+@pytest.mark.cases
 async def test_the_callers_credentials_reach_no_process(
     make: Make, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

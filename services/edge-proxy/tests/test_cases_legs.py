@@ -216,6 +216,60 @@ def test_a_clean_end_at_an_edge_that_does_not_watch_the_call_frees_the_one_that_
     assert {ended.reason for ended in world.ended} == {"caller-bye"}
 
 
+@WATCHED
+def test_a_bye_from_before_the_answer_that_is_accepted_after_it_is_told_to_both_sides(elsewhere: bool) -> None:
+    """Who accepts it and answers the INVITE all the same would talk on, at nobody's charge."""
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    invite = world.invite(alice, NUMBER)
+    incoming = carrier.got("INVITE")
+    carrier.respond(incoming, 180, tag="gw")
+    talk = AnsweredCall(world, alice, carrier, invite, alice.response(180), incoming)
+    owner = world.edge
+    if elsewhere:
+        go_elsewhere(world)
+    other = world.edge
+    alice.send(talk.from_caller("BYE", cseq=20))
+    bye = carrier.got("BYE")
+    world.advance(0.1)
+    world.edge = owner
+    carrier.respond(incoming, 200, tag="gw", body=SDP)
+    alice.response(200)
+    world.advance(20)
+    alice.inbox.clear()
+    carrier.inbox.clear()
+    world.edge = other
+    carrier.respond(bye, 200)
+    alice.response(200)
+    if elsewhere:
+        assert come_back(world, owner).kind is NewsKind.ENDED
+    alice.got("BYE")
+    carrier.got("BYE")
+    ended = next(ended for ended in world.ended if ended.answered_at_s)
+    assert ended.reason == "caller-bye"
+    assert ended.ended_at_s - ended.answered_at_s == pytest.approx(20)
+
+
+def test_a_bye_that_was_accepted_while_it_rang_leaves_the_end_to_the_answer() -> None:
+    world = EdgeWorld()
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    invite = world.invite(alice, NUMBER)
+    incoming = carrier.got("INVITE")
+    carrier.respond(incoming, 180, tag="gw")
+    talk = AnsweredCall(world, alice, carrier, invite, alice.response(180), incoming)
+    alice.send(talk.from_caller("BYE", cseq=20))
+    carrier.respond(carrier.got("BYE"), 200)
+    alice.response(200)
+    carrier.respond(incoming, 200, tag="gw", body=SDP)
+    alice.response(200)
+    world.advance(5)
+    assert not world.ended
+    alice.send(talk.from_caller("BYE", cseq=21))
+    carrier.respond(carrier.got("BYE"), 200)
+    (ended,) = world.ended
+    assert ended.ended_at_s - ended.answered_at_s == pytest.approx(5)
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_an_ack_that_came_by_another_edge_keeps_the_call(told: bool) -> None:
     world = EdgeWorld()

@@ -3,6 +3,7 @@
 import pytest
 from edge_world import PASSWORD, REALM, Agent, EdgeWorld
 
+from callwarden.edge_proxy.core.context import Intake
 from callwarden.edge_proxy.core.effects import (
     Answer,
     CallAdmitted,
@@ -114,7 +115,7 @@ def test_a_draining_edge_takes_no_new_calls_and_lets_running_ones_end() -> None:
     world = EdgeWorld()
     alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
     talk = world.talk(alice, bob, "bob")
-    world.edge.drain()
+    world.edge.take_calls(Intake.REFUSED)
     alice.send(alice.request("INVITE", f"sip:bob@{REALM}", call_id="another"))
     assert "retry-after" in alice.response(503)
     hang_up(world, alice, bob, talk.from_caller("BYE", cseq=9))
@@ -130,6 +131,41 @@ def test_what_is_left_when_the_drain_is_over_is_cut() -> None:
     alice.got("BYE")
     bob.got("BYE")
     assert [ended.reason for ended in world.ended] == ["edge-drain"]
+
+
+def test_an_edge_that_leaves_answers_no_new_call_so_that_the_caller_asks_again() -> None:
+    world = EdgeWorld()
+    alice = world.registered("alice", "192.0.2.1")
+    world.edge.take_calls(Intake.IGNORED)
+    alice.send(alice.request("INVITE", f"sip:{NUMBER}@{REALM}"))
+    assert not alice.inbox
+
+
+def test_who_rings_when_the_drain_is_over_stops_and_the_caller_may_try_elsewhere() -> None:
+    world = EdgeWorld()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    world.invite(alice, "bob")
+    bob.respond(bob.got("INVITE"), 180)
+    alice.response(180)
+    assert world.edge.in_setup == 1
+    world.edge.cut_all("edge-drain", world.mono_s, world.unix_s)
+    world.settle()
+    alice.response(503)
+    bob.got("CANCEL")
+    assert [ended.reason for ended in world.ended] == ["edge-drain"]
+    assert world.edge.in_setup == 0
+
+
+def test_a_call_that_was_handed_over_is_no_longer_cut_here_and_its_bye_passes() -> None:
+    world = EdgeWorld()
+    alice, bob = world.registered("alice", "192.0.2.1"), world.registered("bob", "192.0.2.2")
+    talk = world.talk(alice, bob, "bob")
+    (stored,) = world.edge.records()
+    world.edge.release({stored.record.hold_id}, world.mono_s)
+    world.edge.cut_all("edge-drain", world.mono_s, world.unix_s)
+    world.settle()
+    assert world.ended == []
+    hang_up(world, alice, bob, talk.from_caller("BYE", cseq=9))
 
 
 def test_every_end_is_told_once() -> None:

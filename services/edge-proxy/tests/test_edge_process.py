@@ -231,11 +231,23 @@ async def test_without_admission_a_call_is_cut_after_its_grace_and_the_next_is_r
         assert await site.settled(call) in ("cut-unavailable", "expired")
 
 
-async def test_an_edge_that_is_told_to_stop_drains(site: EdgeSite) -> None:
-    """No new calls, running ones may end; what doesn't is cut, and nothing is lost."""
+async def test_an_edge_that_is_told_to_stop_hands_its_calls_to_the_other(site: EdgeSite) -> None:
     async with Phones(site.system.sip_address) as phones:
         ends, stays = await site.call(phones), await site.call(phones, "4930777")
         stopping = asyncio.ensure_future(site.system.stop("edge-proxy"))
+        assert await phones.hang_up(ends) == 200
+        await stopping  # with exit code 0
+        assert not stays.ended.is_set()
+        await site.system.restart("edge-proxy")
+        assert await phones.hang_up(stays) == 200
+        assert [await site.settled(call) for call in (ends, stays)] == ["caller-bye"] * 2
+
+
+async def test_edges_that_are_all_told_to_stop_drain(site: EdgeSite) -> None:
+    """No new calls, running ones may end; what doesn't is cut, and nothing is lost."""
+    async with Phones(site.system.sip_address) as phones:
+        ends, stays = await site.call(phones), await site.call(phones, "4930777")
+        stopping = [asyncio.ensure_future(site.system.stop("edge-proxy", number)) for number in range(EDGES)]
 
         async def refuses() -> bool:
             return await phones.call("alice", PASSWORD, DEFAULT_REALM, "4930888").status == 503
@@ -244,8 +256,9 @@ async def test_an_edge_that_is_told_to_stop_drains(site: EdgeSite) -> None:
         assert await phones.hang_up(ends) == 200
         async with asyncio.timeout(20):
             await stays.ended.wait()
-        await stopping  # with exit code 0
-        await site.system.restart("edge-proxy")
+        await asyncio.gather(*stopping)  # with exit code 0
+        for number in range(EDGES):
+            await site.system.restart("edge-proxy", number)
         assert stays.cut
         assert await site.settled(ends) == "caller-bye"
         assert await site.settled(stays) == "edge-drain"

@@ -8,6 +8,7 @@ from edge_world import START_S, Agent, AnsweredCall, EdgeWorld, account_id
 
 from callwarden.common.bus import Bucket, Bus
 from callwarden.common.clock import SystemClock
+from callwarden.edge_proxy.adapters import records_nats
 from callwarden.edge_proxy.adapters.records_nats import RecordsNats
 from callwarden.edge_proxy.core.active_call import RECORD_AFTER_S
 from callwarden.edge_proxy.core.effects import (
@@ -340,3 +341,56 @@ async def test_an_edge_that_says_goodbye_is_not_brought_back_by_its_own_word(nat
         await edge.records.say_goodbye()
         assert await members.items() == {}
         await edge.die()
+
+
+async def serving(bus: Bus, count: int) -> None:
+    """Returns when so many edges have said that they live."""
+    members = bus.kv(Bucket.MEMBERS)
+    async for _ in members.watch():
+        if len(await members.items()) >= count:
+            return
+
+
+@pytest.mark.integration
+async def test_what_an_edge_hands_over_is_taken_at_once_and_not_by_one_that_is_to_stop(nats_server: NatsServer) -> None:
+    async with Bus(nats_server.url, name="test") as bus:
+        leaving, stopping, stays = (RecordsEdge(bus, name).start() for name in ("leaving", "stopping", "stays"))
+        await serving(bus, 3)
+        await stopping.records.say_draining()
+        await leaving.records.say_draining()
+        wanted = {sample(number).hold_id for number in range(40)}
+        kept = await leaving.records.hand_over([StoreRecord(sample(number), 60) for number in range(40)])
+        assert kept == wanted
+        assert leaving.records.has_successor
+        assert await leaving.records.leave(kept) == set()
+        assert {stays.taken.get_nowait().hold_id for _ in wanted} == wanted
+        assert stopping.taken.empty()
+        await leaving.records.say_goodbye()
+        for edge in (leaving, stopping, stays):
+            await edge.die()
+
+
+@pytest.mark.integration
+async def test_what_nobody_takes_is_told(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records_nats, "TAKE_S", 0.5)
+    async with Bus(nats_server.url, name="test") as bus:
+        alone = RecordsEdge(bus, "alone").start()
+        await serving(bus, 1)
+        kept = await alone.records.hand_over([StoreRecord(sample(1), 60)])
+        assert not alone.records.has_successor
+        assert await alone.records.leave(kept) == kept
+        await alone.die()
+
+
+@pytest.mark.integration
+async def test_an_edge_that_dies_while_it_drains_has_heirs_as_any_other(nats_server: NatsServer) -> None:
+    async with Bus(nats_server.url, name="test") as bus:
+        draining, stays = (RecordsEdge(bus, name).start() for name in ("draining", "stays"))
+        await serving(bus, 2)
+        draining.records.store(StoreRecord(sample(1), 60))
+        await stored(bus, 1)
+        await draining.records.say_draining()
+        await draining.die()
+        async with asyncio.timeout(20):
+            assert (await stays.taken.get()) == sample(1)
+        await stays.die()

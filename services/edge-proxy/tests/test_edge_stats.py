@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from edge_world import REALM, SDP, START_S, EdgeWorld, parse_request
 
+from callwarden.edge_proxy.core.context import Intake
 from callwarden.edge_proxy.core.cookie import for_caller, issue
 from callwarden.edge_proxy.core.effects import CallRefused, Rejected, StoreRecord
 from callwarden.kernel.verdict import Reason, Refuse
@@ -53,7 +54,7 @@ def test_a_call_that_is_refused_is_a_failed_one_and_its_refusal_names_the_method
 def test_a_draining_edge_counts_what_it_turns_away() -> None:
     world = EdgeWorld()
     alice = world.registered("alice", "192.0.2.1")
-    world.edge.drain()
+    world.edge.take_calls(Intake.REFUSED)
     alice.send(alice.request("INVITE", "sip:bob@callwarden.local", body=SDP))
     refused = alice.response(503)
     assert refused.get("retry-after")

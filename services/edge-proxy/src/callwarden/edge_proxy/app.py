@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from callwarden.common import trace
 from callwarden.common.logs import get_logger
+from callwarden.edge_proxy.core.call_states import TALKING
+from callwarden.edge_proxy.core.context import Intake
 from callwarden.edge_proxy.core.edge import Edge
 from callwarden.edge_proxy.core.effects import (
     AdmitCall,
@@ -39,7 +41,7 @@ from callwarden.edge_proxy.ports import (
     Identities,
     OtherEdges,
 )
-from callwarden.kernel.clock import Clock
+from callwarden.kernel.clock import Clock, MonoS
 from callwarden.kernel.errors import CallwardenError, Exhausted
 from callwarden.limits.bucket import Rate, TokenBucket
 from callwarden.sip.address import SocketAddress
@@ -56,6 +58,9 @@ QUESTIONS_MAX: Final = 20_000  # Under way at once; more are answered 503 withou
 BANS_WAITING_MAX: Final = 1_000  # Scanners to be reported; a flood of forged ones must not pile up.
 COMPLAINTS: Final = Rate(per_second=1, burst=10)  # Log lines when a dead service fails 500 questions a second.
 DRAIN_MARGIN_S: Final = 1.0  # Of the drain time, for BYEs and events.
+HAND_OVER_S: Final = 6.0  # Of the drain time, for the others to take the running calls, and for the above.
+QUIET_S: Final = 3.0  # No request has come for so long: whoever sent them sends them elsewhere now.
+LOOK_S: Final = 0.1
 
 
 class EdgeApp:
@@ -87,8 +92,6 @@ class EdgeApp:
         self._tasks: set[asyncio.Task[None]] = set()
         self._scanners: asyncio.Queue[ScannerSeen] = asyncio.Queue(BANS_WAITING_MAX)
         self._ticking = False
-        self._is_draining = False
-        self._idle = asyncio.Event()
         self._complaints = TokenBucket()
 
     def attach(self, transport: DatagramTransport) -> None:
@@ -150,8 +153,6 @@ class EdgeApp:
                 asks.append(effect)  # type: ignore[arg-type]
             else:
                 _TELL[kind](self, effect)
-        if self._is_draining and not len(self.edge.calls):
-            self._idle.set()
         return asks
 
     def _set_tick(self) -> None:
@@ -283,20 +284,59 @@ class EdgeApp:
                 log.warning("scanner.not_banned", error=error, source=scanner.source)
 
     async def drain(self, stopping: asyncio.Event, timeout_s: float) -> None:
-        """Once stopping: refuse new calls, let running ones end by themselves, and cut those that don't."""
+        """Once stopping: where other edges stay, serve what still comes until nothing does, and hand the running calls
+        over; where none stays, refuse new calls and let running ones end. Then cut what is left.
+        """
         await stopping.wait()
-        self.edge.drain()
-        self._is_draining = True
+        stopped_s = self._clock.mono_s()
+        await self._records.say_draining()
         log.info("edge.draining", calls=len(self.edge.calls))
-        try:
-            async with asyncio.timeout(max(0.0, timeout_s - DRAIN_MARGIN_S)):
-                while len(self.edge.calls):
-                    self._idle.clear()
-                    await self._idle.wait()
-        except TimeoutError:
-            log.warning("edge.drain_cut", calls=len(self.edge.calls))
+        await self._serve_on(stopped_s, timeout_s)
+        if self._records.has_successor:
+            await self._hand_over()
+        left = len(self.edge.calls)
+        if left:
+            log.warning("edge.drain_cut", calls=left)
         self.edge.cut_all("edge-drain", self._clock.mono_s(), self._clock.unix_s())
         self._perform()
+
+    async def _serve_on(self, stopped_s: MonoS, timeout_s: float) -> None:
+        """A balancer may send new calls here for some time yet, since it keeps the flows of UDP where they are."""
+        edge = self.edge
+        heard, heard_s = edge.requests, stopped_s
+        while True:
+            mono_s = self._clock.mono_s()
+            if self._records.has_successor:
+                edge.take_calls(Intake.OPEN)
+                if edge.requests != heard:
+                    heard, heard_s = edge.requests, mono_s
+                is_done = mono_s - heard_s >= QUIET_S and not edge.in_setup
+                margin_s = min(HAND_OVER_S, timeout_s / 2)
+            else:
+                edge.take_calls(Intake.REFUSED)
+                is_done = not len(edge.calls)
+                margin_s = DRAIN_MARGIN_S
+            if is_done or mono_s - stopped_s >= timeout_s - margin_s:
+                return
+            await asyncio.sleep(LOOK_S)
+
+    async def _hand_over(self) -> None:
+        """Another edge goes on with each running call: nobody hears anything of it."""
+        edge, records = self.edge, self._records
+        edge.take_calls(Intake.IGNORED)
+        found = edge.records()
+        kept = await records.hand_over(found)
+        running = {call.hold_id for call in edge.calls.all() if call.state in TALKING}
+        for hold_id in kept - running:  # ended while it was written
+            records.forget(hold_id)
+        handed = kept & running
+        # First: what reaches this edge from now on it passes on as any edge does that doesn't know the call.
+        edge.release(handed, self._clock.mono_s())
+        untaken = await records.leave(handed)
+        for each in found:
+            if each.record.hold_id in untaken:
+                self.adopt(each.record)
+        log.info("edge.handed_over", calls=len(handed) - len(untaken), untaken=len(untaken))
 
 
 def _enter(traceparent: str, call_id: str) -> trace.Scope:

@@ -3,6 +3,7 @@
 Every failure to answer is a CallwardenError: Unavailable, TimedOut or Exhausted; the app makes `Unreachable` of it.
 """
 
+from collections.abc import Sequence, Set
 from typing import Protocol
 from uuid import UUID
 
@@ -94,6 +95,23 @@ class DialogRecords(Protocol):
 
     async def load(self, question: LoadRecord) -> DialogRecord | NoRecord:
         """The record that another edge keeps of a call."""
+        ...
+
+    @property
+    def has_successor(self) -> bool:
+        """Whether an edge is there that isn't to stop as well."""
+        ...
+
+    async def say_draining(self) -> None:
+        """This edge is to stop: no other one counts on it any more. Where that can't be said, it isn't."""
+        ...
+
+    async def hand_over(self, records: Sequence[StoreRecord]) -> set[UUID]:
+        """Keep these records now; the holds of those that are kept."""
+        ...
+
+    async def leave(self, hold_ids: Set[UUID]) -> Set[UUID]:
+        """Have the others take these calls, whose records are kept. Those that nobody has taken in time."""
         ...
 
 

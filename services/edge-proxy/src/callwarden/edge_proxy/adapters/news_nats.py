@@ -47,6 +47,7 @@ class NewsNats:
             address=address,
             edge=self._edge,
             session_s=news.session_s,
+            age_s=news.age_s,
         )
         task = asyncio.create_task(self._publish(message.SerializeToString()))
         self._tasks.add(task)
@@ -81,4 +82,4 @@ def _decode(news: events_pb2.CallNews) -> CallNews:
         if not isinstance(found, SocketAddress):
             raise ValueError("a side is never known by name")
         address = found
-    return CallNews(UUID(news.hold_id), NewsKind(news.kind), news.from_caller, address, news.session_s)
+    return CallNews(UUID(news.hold_id), NewsKind(news.kind), news.from_caller, address, news.session_s, news.age_s)

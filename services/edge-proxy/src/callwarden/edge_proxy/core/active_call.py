@@ -39,6 +39,7 @@ RECORDS = Rate(per_second=200, burst=200)
 RECORD_MARGIN_S = 60.0
 ACK_TIMEOUT_S = 32.0  # RFC 3261 13.3.1.4: 64 × T1.
 REPEAT_S = 12.0  # Until its ACK comes the callee repeats its 2xx each T2 (4 s) at least; two may be lost.
+NEWS_LATE_S = 2.0  # What edges tell each other comes within milliseconds.
 FORKS_MAX = 16  # Answers of one INVITE that are ended one by one; no proxy forks to more phones.
 
 
@@ -294,11 +295,17 @@ class ActiveCalls:
         self._store(call)
 
     def _store(self, call: EdgeCall) -> None:
-        context = self._context
+        stored = self.record(call)
+        if stored is not None:
+            self._context.effects.append(stored)
+
+    def record(self, call: EdgeCall) -> StoreRecord | None:
+        """What another edge needs to go on with a running call; None where none could."""
         record = record_of(call)
-        if record is not None:
-            left_s = call.answered_mono_s + call.max_s - context.mono_s
-            context.effects.append(StoreRecord(record, left_s + RECORD_MARGIN_S))
+        if record is None:
+            return None
+        left_s = call.answered_mono_s + call.max_s - self._context.mono_s
+        return StoreRecord(record, left_s + RECORD_MARGIN_S)
 
     def adopt(self, record: DialogRecord) -> None:
         """Go on with a call whose edge died: what it may still talk is asked for at once."""
@@ -338,7 +345,8 @@ class ActiveCalls:
             self.refreshed(call, news.session_s)
         elif news.kind is NewsKind.ENDED:
             why = "caller-bye" if news.from_caller else "callee-bye"
-            self._end(call, CallEvent.HUNG_UP, why, self._context.mono_s)
+            mono_s = self._context.mono_s
+            self._hung_up(call, why, begun_mono_s=mono_s - news.age_s - NEWS_LATE_S, ended_mono_s=mono_s)
         elif news.address is not None and (side := call.caller if news.from_caller else call.callee) is not None:
             side.hosts, side.address = (news.address.host,), news.address
             self.changed(call)
@@ -399,9 +407,15 @@ class ActiveCalls:
 
         In an early dialog the answer to the INVITE decides (RFC 3261 15.1.1); a second end of a call changes nothing.
         """
-        if call.state not in TALKING:
-            return
-        self._end(call, CallEvent.HUNG_UP, why, ended_mono_s)
+        if call.state in TALKING:
+            self._hung_up(call, why, begun_mono_s=ended_mono_s, ended_mono_s=ended_mono_s)
+
+    def _hung_up(self, call: EdgeCall, why: str, *, begun_mono_s: float, ended_mono_s: float) -> None:
+        if begun_mono_s < call.answered_mono_s:
+            # The BYE came while it rang. Who accepted it and answers the INVITE all the same may believe in the call.
+            self._end(call, CallEvent.CUT, why, self._context.mono_s)
+        else:
+            self._end(call, CallEvent.HUNG_UP, why, ended_mono_s)
 
     def _end(self, call: EdgeCall, event: CallEvent, why: str, ended_mono_s: float) -> None:
         context = self._context

@@ -269,13 +269,17 @@ class EdgeCalls:
 
     def close(self, call: EdgeCall) -> None:
         """The call is over; its hold is remembered for a while."""
+        if self.release(call):
+            self.close_unknown(call.hold_id)
+
+    def release(self, call: EdgeCall) -> bool:
+        """The call goes on without this edge; whether it was here."""
         self.wheel.cancel(call)
         self._by_cookie.pop(call.cookie, None)
         self._by_cookie.pop(call.caller_cookie, None)
         if self._by_call_id.get(call.call_id) is call:
             del self._by_call_id[call.call_id]
-        if self._by_hold.pop(call.hold_id, None) is not None:
-            self.close_unknown(call.hold_id)
+        return self._by_hold.pop(call.hold_id, None) is not None
 
     def remove(self, call: EdgeCall) -> None:
         """The call isn't this edge's; nothing of it is remembered."""

@@ -12,7 +12,7 @@ from callwarden.edge_proxy.core.call import CallSide, EdgeCall, EdgeCalls
 from callwarden.edge_proxy.core.call_failure import CallFailures
 from callwarden.edge_proxy.core.call_states import CANCELLABLE, IN_SETUP, OVER, CallEvent, CallState, GrantEvent
 from callwarden.edge_proxy.core.challenge import Challenger, CredentialsFault
-from callwarden.edge_proxy.core.context import Context, unavailable
+from callwarden.edge_proxy.core.context import Context, Intake, unavailable
 from callwarden.edge_proxy.core.duplicates import Duplicates, hold_id_of
 from callwarden.edge_proxy.core.effects import (
     AdmitCall,
@@ -100,7 +100,9 @@ class CallSetup:
             context.counters.wrong(source.host, context.mono_s)
             context.answer_stateless(request, source, fault.status, fault.reason, fault.headers)
             return
-        if context.draining or self._calls.is_full:
+        if context.intake is Intake.IGNORED:
+            return
+        if context.intake is Intake.REFUSED or self._calls.is_full:
             context.stats.unavailable += 1
             context.answer_stateless(request, source, 503, None, [("Retry-After", str(OVERLOAD_RETRY_S))])
             return
@@ -410,14 +412,23 @@ class CallSetup:
         if call is not None and call.state in CANCELLABLE:
             self.cancelled(call)
 
-    def cancelled(self, call: EdgeCall) -> None:
-        """The caller gave up; its CANCEL has its answer already."""
-        context = self._context
+    def break_off(self, call: EdgeCall, why: str) -> None:
+        """It can't be set up here any more: the caller may try elsewhere, and who rings stops."""
+        if call.state in CANCELLABLE:
+            event = CallEvent.FAILED if call.state in IN_SETUP else CallEvent.CANCELLED
+            self._cancel_target(call)
+            self._failures.fail(call, 503, why, event=event)
+
+    def _cancel_target(self, call: EdgeCall) -> None:
         if call.state in IN_SETUP:
             assert call.branch is not None
-            context.effects += context.layer.cancel(call.branch, context.mono_s)
+            self._context.effects += self._context.layer.cancel(call.branch, self._context.mono_s)
             call.targets = []
             self._calls.wheel.cancel(call)
+
+    def cancelled(self, call: EdgeCall) -> None:
+        """The caller gave up; its CANCEL has its answer already."""
+        self._cancel_target(call)
         if call.state is CallState.RINGING:
             # Its 487 ends the call; should it never come, timer B or the layer's own time-out does.
             call.step(CallEvent.CANCELLED)

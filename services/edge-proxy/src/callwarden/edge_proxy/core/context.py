@@ -6,6 +6,7 @@ In: no behaviour of its own beyond sending, asking and noting. Out: everything t
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from uuid import UUID
 
 from callwarden.edge_proxy.core.counters import EdgeCounters
@@ -64,6 +65,14 @@ class ProxyIdentity:
             return False
 
 
+class Intake(Enum):
+    """What becomes of new calls."""
+
+    OPEN = "open"
+    REFUSED = "refused"  # 503: nobody else is there to take them
+    IGNORED = "ignored"  # not answered: another edge hears the next of the caller's retransmissions
+
+
 class NotAsked(RuntimeError):
     """An answer to a question that was never asked, or that has its answer."""
 
@@ -83,8 +92,8 @@ class Context:
         "book",
         "carriers",
         "counters",
-        "draining",
         "effects",
+        "intake",
         "is_from_peer",
         "keys",
         "layer",
@@ -117,7 +126,7 @@ class Context:
         self.carriers: dict[str, tuple[str, ...]] = {}  # addresses of routes, with their trunks; see `note_carrier`
         self.stats = EdgeStats()
         self.effects: list[object] = []
-        self.draining = False
+        self.intake = Intake.OPEN
         self.apart_mono_s = -math.inf  # when the other edges could last not be heard
         self.is_from_peer = False  # the request being worked on came from a trunk or carrier of ours
         self.source: SocketAddress | None = None  # of the datagram being worked on

@@ -10,8 +10,9 @@ In: which part a message goes to. Out: what each part does with it (`registratio
 `relay`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
+from uuid import UUID
 
 from callwarden.edge_proxy.core import tags, validation
 from callwarden.edge_proxy.core.active_call import ActiveCalls, AwaitingExtension
@@ -19,10 +20,10 @@ from callwarden.edge_proxy.core.call import EdgeCall, EdgeCalls
 from callwarden.edge_proxy.core.call_setup import AwaitingAdmission, AwaitingIdentity, AwaitingSource, CallSetup
 from callwarden.edge_proxy.core.call_states import IN_SETUP, TALKING
 from callwarden.edge_proxy.core.challenge import Challenger
-from callwarden.edge_proxy.core.context import SERVER_NAME, Context, ProxyIdentity
+from callwarden.edge_proxy.core.context import SERVER_NAME, Context, Intake, ProxyIdentity
 from callwarden.edge_proxy.core.dialog_gate import AwaitingRecord, AwaitingSpeaker, AwaitingTransfer, DialogGate
 from callwarden.edge_proxy.core.duplicates import Duplicates
-from callwarden.edge_proxy.core.effects import Answer, CallNews, NewsKind, ScannerSeen
+from callwarden.edge_proxy.core.effects import Answer, CallNews, NewsKind, ScannerSeen, StoreRecord
 from callwarden.edge_proxy.core.keepalive import is_keepalive
 from callwarden.edge_proxy.core.keys import EdgeKeys
 from callwarden.edge_proxy.core.locations import Locations
@@ -77,6 +78,8 @@ class Edge:
         self.layer = TransactionLayer(tag_secret=keys.tags[:32])
         self.context = Context(proxy, keys, book, self.layer, random_bytes, sampled_share)
         self.stats = self.context.stats
+        self.requests = 0
+        """That came in, keepalives not counted."""
         self.counters = self.context.counters
         self.source_filter = SourceFilter(book.default)
         self.locations = Locations()
@@ -123,6 +126,7 @@ class Edge:
             if is_keepalive(data):
                 stats.keepalives += 1
                 return
+            self.requests += 1
             if not self._counted(host):
                 return
         try:
@@ -167,9 +171,26 @@ class Edge:
         self.source_filter.apply(book.default)
         self.counters.apply(book.default)
 
-    def drain(self) -> None:
-        """New calls are refused from now on; running ones go on."""
-        self.context.draining = True
+    def take_calls(self, intake: Intake) -> None:
+        """What becomes of new calls from now on; running ones go on."""
+        self.context.intake = intake
+
+    @property
+    def in_setup(self) -> int:
+        """Calls that no other edge could go on with."""
+        return sum(call.state not in TALKING and not call.is_over for call in self.calls.all())
+
+    def records(self) -> list[StoreRecord]:
+        """What other edges need to go on with the calls that run."""
+        found = [self._active_calls.record(call) for call in self.calls.all() if call.state in TALKING]
+        return [stored for stored in found if stored is not None]
+
+    def release(self, hold_ids: Container[UUID], mono_s: MonoS) -> None:
+        """Other edges go on with these calls: what comes of them now is passed on as for any call of another edge."""
+        self.context.mono_s = mono_s
+        for call in self.calls.all():
+            if call.hold_id in hold_ids:
+                self.calls.release(call)
 
     def cut_all(self, why: str, mono_s: MonoS, unix_s: UnixS) -> None:
         """End every running call: after this no edge would watch its clock."""
@@ -177,6 +198,8 @@ class Edge:
         for call in self.calls.all():
             if call.state in TALKING:
                 self._active_calls.cut(call, why)
+            else:
+                self._call_setup.break_off(call, why)
 
     def adopt(self, record: DialogRecord, mono_s: MonoS, unix_s: UnixS) -> None:
         """Go on with a call of an edge that died, or of this one before it was restarted."""

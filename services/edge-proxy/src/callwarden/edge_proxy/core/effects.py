@@ -264,14 +264,15 @@ class NewsKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CallNews:
-    """To be told to the other edges, one of which watches this call: by which side it ended, where a leg is now, or for
-    how long the session was refreshed (RFC 4028; 0: for ever)."""
+    """To be told to the other edges, one of which watches this call: by which side it ended and how long ago the BYE
+    came, where a leg is now, or for how long the session was refreshed (RFC 4028; 0: for ever)."""
 
     hold_id: UUID
     kind: NewsKind
     from_caller: bool
     address: SocketAddress | None
     session_s: int = 0
+    age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

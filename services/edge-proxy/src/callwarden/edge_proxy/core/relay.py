@@ -286,7 +286,13 @@ class Relay:
                 )
             )
             context.effects.append(
-                CallNews(forwarded.cookie.hold_id, NewsKind.ENDED, forwarded.cookie.from_caller, None)
+                CallNews(
+                    forwarded.cookie.hold_id,
+                    NewsKind.ENDED,
+                    forwarded.cookie.from_caller,
+                    None,
+                    age_s=context.mono_s - forwarded.begun_mono_s,
+                )
             )
             if call is not None:
                 context.effects.append(ForgetRecord(call.hold_id))

@@ -20,6 +20,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _MemberPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MemberPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MemberPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MEMBER_PHASE_UNSPECIFIED: _MemberPhase.ValueType  # 0
+    """it serves"""
+    MEMBER_PHASE_DRAINING: _MemberPhase.ValueType  # 1
+    """it is to stop, and still serves what reaches it"""
+    MEMBER_PHASE_LEAVING: _MemberPhase.ValueType  # 2
+    """an edge: what it had is for the others to take"""
+
+class MemberPhase(_MemberPhase, metaclass=_MemberPhaseEnumTypeWrapper):
+    """How long a member will be there."""
+
+MEMBER_PHASE_UNSPECIFIED: MemberPhase.ValueType  # 0
+"""it serves"""
+MEMBER_PHASE_DRAINING: MemberPhase.ValueType  # 1
+"""it is to stop, and still serves what reaches it"""
+MEMBER_PHASE_LEAVING: MemberPhase.ValueType  # 2
+"""an edge: what it had is for the others to take"""
+Global___MemberPhase: _TypeAlias = MemberPhase  # noqa: Y015
+
 @_typing.final
 class CallStarted(_message.Message):
     """calls.started (stream CALLS, Nats-Msg-Id "<hold_id>.started"): the callee has answered."""
@@ -729,6 +753,7 @@ class CallNews(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     EDGE_FIELD_NUMBER: _builtins.int
     SESSION_S_FIELD_NUMBER: _builtins.int
+    AGE_S_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     kind: _builtins.str
     """"acknowledged", "cancelled", "ended", "moved" or "refreshed"."""
@@ -740,6 +765,8 @@ class CallNews(_message.Message):
     """Who tells."""
     session_s: _builtins.int
     """For how long the session was refreshed (RFC 4028); 0: for ever."""
+    age_s: _builtins.float
+    """Of an end: how long ago its BYE came, in seconds. It may have come before the call was answered."""
     def __init__(
         self,
         *,
@@ -749,10 +776,11 @@ class CallNews(_message.Message):
         address: _builtins.str = ...,
         edge: _builtins.str = ...,
         session_s: _builtins.int = ...,
+        age_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "edge", b"edge", "from_caller", b"from_caller", "hold_id", b"hold_id", "kind", b"kind", "session_s", b"session_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "age_s", b"age_s", "edge", b"edge", "from_caller", b"from_caller", "hold_id", b"hold_id", "kind", b"kind", "session_s", b"session_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -768,10 +796,12 @@ class Member(_message.Message):
     INSTANCE_FIELD_NUMBER: _builtins.int
     GRPC_ADDRESS_FIELD_NUMBER: _builtins.int
     STARTED_AT_S_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     instance: _builtins.str
     grpc_address: _builtins.str
     started_at_s: _builtins.float
+    phase: Global___MemberPhase.ValueType
     def __init__(
         self,
         *,
@@ -779,10 +809,11 @@ class Member(_message.Message):
         instance: _builtins.str = ...,
         grpc_address: _builtins.str = ...,
         started_at_s: _builtins.float = ...,
+        phase: Global___MemberPhase.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grpc_address", b"grpc_address", "instance", b"instance", "service", b"service", "started_at_s", b"started_at_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grpc_address", b"grpc_address", "instance", b"instance", "phase", b"phase", "service", b"service", "started_at_s", b"started_at_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
