@@ -60,7 +60,7 @@ def test_a_method_that_nobody_has_heard_of_can_be_called_by_nobody() -> None:
 def test_each_role_may_do_what_it_does_and_nothing_else() -> None:
     assert allowed("edge-proxy") == {
         "AdmissionService.Admit", "AdmissionService.Extend", "AdmissionService.Stream",
-        "AuthService.Verify", "AuthService.VerifyAddress", "AuthService.Stream",
+        "AuthService.Verify", "AuthService.VerifyAddress", "AuthService.FindCalled", "AuthService.Stream",
         "RateGuardService.Count", "RateGuardService.AddBan", "RateGuardService.Stream",
     }  # fmt: skip
     assert allowed("call-admission") == allowed("administration") == {"RatingService.Quote", "RatingService.Stream"}
