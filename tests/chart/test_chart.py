@@ -222,6 +222,8 @@ def test_no_secret_is_in_a_configmap_or_written_into_an_environment(case: str) -
     for name, container in containers(rendered(case)):
         for variable in container.get("env", ()):
             is_path = variable["name"].startswith("CALLWARDEN_TLS_") or variable["name"] == "CALLWARDEN_TOKEN_FILE"
+            if re.fullmatch(r'"\$\(RAW_NATS_\w+\)"', variable.get("value", "")):
+                continue  # another variable's, in quotes
             if secret.search(variable["name"]) and not is_path:
                 assert set(variable["valueFrom"]) == {"secretKeyRef"}, f"{name}: {variable['name']}"
     for each in of_kind(rendered(case), "ConfigMap"):
@@ -324,6 +326,26 @@ def test_the_name_that_callers_are_told_is_that_of_every_pod(case: str) -> None:
         # Without an address of its own a Service translates no port.
         assert number in {port["port"] for port in services[name]["ports"]}
         assert number in {port["containerPort"] for port in pods_of[name]["ports"]}
+
+
+def test_minimal_asks_for_little() -> None:
+    """So that it fits on one small node, next to what is there already."""
+    asked = [c["resources"]["requests"]["cpu"] for name, c in containers(rendered("minimal")) if "/schema" not in name]
+    assert len(asked) == len(SERVICES) + len(OTHER_PROCESSES) + 2
+    assert sum(int(cpu.removesuffix("m")) for cpu in asked) <= 500
+
+
+def test_names_that_look_like_numbers_stay_text() -> None:
+    """Valid in Kubernetes, and numbers in YAML that isn't quoted."""
+    more = ["secrets.database", "secrets.nats", "secrets.auth", "secrets.edgeProxy", "pod.priorityClassName"]
+    settings = [f"--set-string={each}=1{number}" for number, each in enumerate([*more, "image.pullSecrets[0]"])]
+    result = helm("template", "12", str(CHART), "--namespace=34", *arguments_of("production"), *settings)
+    assert result.returncode == 0, result.stderr
+    objects = tuple(each for each in yaml.safe_load_all(result.stdout) if each)
+    for each in objects:
+        if each["kind"] not in FOREIGN:
+            kubernetes_validate.validate(each, VERSIONS[-1].rpartition(".")[0], strict=True)
+    assert {each["metadata"]["namespace"] for each in of_kind(objects, "Deployment")} == {"34"}
 
 
 def test_production_scales_and_survives_maintenance() -> None:
