@@ -61,6 +61,8 @@ def run(*argv: str | Path) -> None:
 
 
 def main(folder: Path) -> int:
+    # That of whoever starts us is for private files; here pods of other users read what containerd unpacks.
+    os.umask(0o022)
     cover_settings(folder / "settings")
     make_network()
     processes = Processes(folder)

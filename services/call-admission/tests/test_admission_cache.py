@@ -191,6 +191,16 @@ def test_a_reseller_is_remembered_for_half_a_minute_from_its_reading_on(age_s: f
         assert loaded.referenced.keys() == {UUID(int=9)}
 
 
+def test_a_reseller_that_was_read_again_is_remembered_from_then_on() -> None:
+    cache = AccountCache()
+    tables = tables_of(account(parent=UUID(int=9)), account(9, type=AccountType.RESELLER))
+    for later_s in (0.0, 40.0):  # The second one finds the first one's too old.
+        tables.transact(
+            [admission(int(later_s) + 1, pricing=RESELLERS)], NOW_S + later_s, POLICY, tables.process(cache)
+        )
+    assert cache.checkout(ReadSet.of([admission(3)], UnixS(NOW_S + 60))) is not None
+
+
 @pytest.mark.parametrize(
     ("age_s", "is_known"), [(0.0, True), (AGE_S_MAX, True), (AGE_S_MAX + 0.1, False), (-1.0, False)]
 )

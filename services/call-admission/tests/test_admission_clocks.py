@@ -140,9 +140,11 @@ def test_a_step_that_may_be_a_pause_is_none_and_a_longer_one_is_followed_in_time
     step_s: float, behind_s: float
 ) -> None:
     clock = ExpiryClock()
-    assert at(clock, 10, 0) == 0
-    assert [at(clock, 20, step_s), at(clock, 20 + REMEMBERED_S, step_s)] == [0, step_s - behind_s]
-    assert at(clock, 30 + REMEMBERED_S, step_s) == step_s - behind_s
+    ahead_s = 1_000.0
+    assert at(clock, 10, ahead_s) == ahead_s
+    assert at(clock, 20, ahead_s + step_s) == ahead_s
+    for mono_s in (20 + REMEMBERED_S, 30 + REMEMBERED_S):
+        assert at(clock, mono_s, ahead_s + step_s) == ahead_s + step_s - behind_s
 
 
 def test_a_clock_that_is_slewed_ahead_is_followed_to_a_second_or_two() -> None:

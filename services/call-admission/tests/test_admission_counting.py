@@ -68,6 +68,12 @@ def test_a_sharded_accounts_calls_are_counted_in_its_processs_shard(slot: int, s
     assert counted(account(shards=4), slot=slot) == [("account", ONE, shard)]
 
 
+def test_a_process_without_a_slot_counts_in_the_first_shard() -> None:
+    of = account(shards=4)
+    (scope,) = Counting(loaded(of), lambda realm: POLICY).of_new(of, admission(1), POLICY)
+    assert scope.shard == 0
+
+
 @pytest.mark.parametrize(("shards", "shard"), [(0, 0), (1, 0), (3, 2)])
 def test_a_resellers_accounts_are_counted_in_one_of_its_rows(shards: int, shard: int) -> None:
     assert counted(account(parent=SHOP), shop(shards=shards), slot=5) == [("reseller", SHOP, shard)]

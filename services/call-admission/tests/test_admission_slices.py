@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC
+from typing import Any
 
 import pytest
 from admission_line import (
@@ -26,11 +28,11 @@ from callwarden.call_admission.admission.core.rules import RULES, AdmissionRule,
 from callwarden.call_admission.admission.core.rules.rule import RuleFinding, refused
 from callwarden.call_admission.admission.core.slices import SliceBounds, cost_max, cut_to_size, talk_within_maximum
 from callwarden.call_admission.admission.core.snapshot import Snapshot
-from callwarden.call_admission.model.account import Account
-from callwarden.call_admission.model.calls import ExtendRequest, Hold, Route
-from callwarden.call_admission.model.policy import AdmissionPolicy, SlicePolicy, VelocityLimits, VelocityPolicy
+from callwarden.call_admission.model.calls import ExtendRequest, Hold
+from callwarden.call_admission.model.policy import AdmissionPolicy, SlicePolicy
 from callwarden.call_admission.model.usage import BLOCKED, WARNED
-from callwarden.kernel.tariff import Price, RateGroup, Window, cost
+from callwarden.kernel.hours import parse_plan
+from callwarden.kernel.tariff import Price, RateGroup, Weekly, WeeklyPeriod, Window, cost
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 
 POLICY = replace(policy(), reports=False)
@@ -40,9 +42,10 @@ START_S = int(NOW_S) + 0.25
 LAST_S = START_S + RINGS_S
 
 CHEAP, DEAR = (RateGroup(0, 60_000, 60, 1),), (RateGroup(0, 600_000, 60, 1),)
-BY_SIX, STEPS = (RateGroup(0, 600_000, 60, 6),), (RateGroup(0, 6_000_000, 60, 5), RateGroup(5, 60_000, 60, 5))
-SAME_STEPS = (RateGroup(0, 60_000, 60, 5), RateGroup(5, 600_000, 60, 5))
-BY_FIVE = (RateGroup(0, 60_000, 60, 5), RateGroup(5, 60_000, 60, 5))
+BY_SIX = (RateGroup(0, 600_000, 60, 6),)
+# Dear, or cheap, for the first five seconds; and one rate all the time.
+STEPS, SAME_STEPS = (RateGroup(0, 6_000_000), RateGroup(5, 60_000)), (RateGroup(0, 60_000), RateGroup(5, 600_000))
+LOW, HIGH = (RateGroup(0, 300_000), RateGroup(5, 300_000)), (RateGroup(0, 600_000), RateGroup(5, 600_000))
 PAIRS = {
     "rises": (CHEAP, 0, DEAR, 0),
     "falls": (DEAR, 0, CHEAP, 0),
@@ -52,8 +55,9 @@ PAIRS = {
     "to other increments": (CHEAP, 0, BY_SIX, 0),
     "steps": (STEPS, 0, SAME_STEPS, 0),
     "to steps": (SAME_STEPS, 0, STEPS, 0),
-    "one rate, then steps": (BY_FIVE, 0, STEPS, 0),
-    "steps, then one rate": (STEPS, 0, BY_FIVE, 0),
+    "one rate, then steps": (LOW, 0, SAME_STEPS, 0),
+    "steps, then one rate": (STEPS, 0, HIGH, 0),
+    "one rate rises": (LOW, 0, HIGH, 0),
 }
 
 
@@ -83,6 +87,17 @@ def test_what_is_held_is_the_most_that_any_moment_of_answer_costs(kind: str) -> 
         for talk_s in (1, 6, 9):
             most = max(cost(each, answered_s, talk_s) for answered_s in moments())
             assert cost_max(each, (START_S, LAST_S), talk_s) == most, (each, talk_s)
+
+
+def test_a_price_that_goes_on_by_the_hours_of_the_week_is_looked_at_to_the_calls_end() -> None:
+    noon_s = int(NOW_S)
+    dear = WeeklyPeriod("Mon-Sun 12:00-13:00", Window(0, DEAR))
+    week = Weekly(noon_s, "UTC", (dear,), Window(0, CHEAP), parse_plan([dear.hours], UTC))
+    goes_on = Price("EUR", (Window(0, CHEAP), Window(1, CHEAP)), weekly=week)
+    for ring_s in range(-25, 5):
+        answers = noon_s + ring_s, noon_s + ring_s + 12
+        most = max(cost(goes_on, answered_s, 9) for answered_s in range(answers[0], answers[1] + 1))
+        assert cost_max(goes_on, answers, 9) == most, ring_s
 
 
 @pytest.mark.parametrize("kind", PAIRS)
@@ -126,9 +141,14 @@ def test_slices_are_short_where_little_credit_is_left(
 ) -> None:
     of = replace(POLICY, slice=SlicePolicy(60, 30, 1, low_below, 20))
     asked = snapshot(account(balance_micros=balance_micros, prepaid=prepaid, daily_micros=900_000))
-    assert admission(decide(asked, request(), of)).granted_s == (20 if is_low and prepaid else 60)
-    more = decide_extension(asked, hold(), wish(hold()), of)
-    assert admission(more).granted_s == 60 + (20 if is_low and prepaid else 30)
+    assert admission(decide(asked, request(), of, ())).granted_s == (20 if is_low and prepaid else 60)
+
+
+@pytest.mark.parametrize(("balance_micros", "granted_s"), [(100_000, 90), (99_999, 80)])
+def test_so_are_those_of_a_running_call(balance_micros: int, granted_s: int) -> None:
+    of = replace(POLICY, slice=SlicePolicy(60, 30, 1, 100_000, 20))
+    more = decide_extension(snapshot(account(balance_micros=balance_micros)), hold(), wish(hold()), of)
+    assert admission(more).granted_s == granted_s
 
 
 # ------------------------------------------------------------------ running calls
@@ -165,36 +185,36 @@ def test_more_time_is_priced_from_the_answer_that_is_known(known_s: int | None, 
 
 
 @pytest.mark.parametrize(
-    ("of", "cut_by"),
+    ("found", "cut_by"),
     [
-        (account(balance_micros=30_000, daily_micros=30_000), "daily_spend"),
-        (postpaid(daily_micros=30_000, monthly_micros=30_000), "monthly_spend"),
+        ([("one", 30_000, None), ("other", 30_000, None)], "one"),
+        ([("one", 30_000, None), ("other", 29_999, None)], "other"),
+        ([("one", None, 39), ("other", None, 39)], "one"),
+        ([("one", None, 39), ("other", None, 38)], "other"),
+        ([("one", None, 40)], "duration"),
+        ([("one", 40_000, None)], "duration"),
+        ([("one", 39_000, None)], "one"),
     ],
-    ids=["spend and credit", "two of spend"],
+    ids=["money", "less money", "time", "less time", "the timeout", "money for the timeout", "money for less"],
 )
-def test_of_two_limits_that_leave_as_much_the_first_is_named(of: Account, cut_by: str) -> None:
-    assert decide(snapshot(of), request(), SHORT).cut_by == cut_by
+def test_of_limits_that_leave_as_much_the_first_is_named(
+    found: list[tuple[str, int | None, int | None]], cut_by: str
+) -> None:
+    rules = tuple(Says(name, budget_micros=micros, talk_s_max=talk_s) for name, micros, talk_s in found)
+    assert decide(snapshot(), request(), SHORT, rules).cut_by == cut_by
 
 
 @pytest.mark.parametrize(("maximum", "cut_by"), [(40_000, "duration"), (39_000, "maximum")])
 def test_a_maximum_that_leaves_as_much_as_the_timeout_is_not_named(maximum: int, cut_by: str) -> None:
     cuts = replace(PRICE, maximum_micros=maximum, cuts_at_maximum=True)
-    decided = decide(snapshot(quote=quote(cuts)), request(), SHORT)
-    assert decided.cut_by == cut_by
+    decided = decide(snapshot(quote=quote(cuts)), request(), SHORT, ())
+    assert (decided.cut_by, admission(decided).max_duration_s) == (cut_by, maximum // 1_000)
 
 
-def lasting(talk_s: int) -> AdmissionPolicy:
-    """Lets a call of the one group last so long."""
-    none = VelocityLimits(None, None, None, None, None, None, None)
-    group = VelocityPolicy(
-        "all", frozenset(), "", 60_000, none, replace(none, duration_s=talk_s), False, False, False, False, False
-    )
-    return replace(SHORT, velocity=(group,), velocity_names=frozenset({"all"}))
-
-
-@pytest.mark.parametrize(("talk_s", "cut_by"), [(41, "duration"), (40, "duration"), (39, "velocity")])
-def test_of_a_velocity_rule_and_the_timeout_that_is_named_which_speaks_first(talk_s: int, cut_by: str) -> None:
-    assert decide(snapshot(), request(), lasting(talk_s)).cut_by == cut_by
+@pytest.mark.parametrize("maximum", [999, 30_000])
+def test_beyond_a_maximum_that_does_not_cut_talk_is_free(maximum: int) -> None:
+    admit = admission(decide(snapshot(quote=quote(replace(PRICE, maximum_micros=maximum))), request(), POLICY, ()))
+    assert (admit.granted_s, admit.held_micros, admit.max_duration_s) == (60, maximum, POLICY.talk_s_max)
 
 
 def test_a_call_whose_first_second_is_too_dear_is_told_the_maximum() -> None:
@@ -211,36 +231,36 @@ def test_a_call_whose_first_second_is_too_dear_is_told_the_maximum() -> None:
 class Says(AdmissionRule):
     """Finds what it is told to."""
 
-    def __init__(self, name: str, routes: tuple[Route, ...] | None, reason: Reason | None = None) -> None:
+    def __init__(self, name: str, reason: Reason | None = None, **bounds: Any) -> None:
         self.name = name
-        self._routes = routes
         self._reason = reason
+        self._bounds = bounds
 
     def find(self, snapshot: Snapshot, question: Question, policy: AdmissionPolicy, mode: Mode) -> RuleFinding:
         if self._reason is not None:
             return refused(self.name, mode, self._reason, "No.")
-        return RuleFinding(RuleResult(self.name, mode, None, "routes", 1, 2), routes=self._routes)
+        return RuleFinding(RuleResult(self.name, mode, None, "routes", 1, 2), **self._bounds)
 
 
 def test_rules_that_leave_no_route_in_common_refuse_the_call_where_the_last_one_speaks() -> None:
     other = replace(ROUTE, trunk="other")
     of = snapshot(quote=quote(PRICE, ROUTE, other))
-    decided = decide(of, request(), POLICY, (Says("one", (ROUTE,)), Says("two", (other,))))
+    decided = decide(of, request(), POLICY, (Says("one", routes=(ROUTE,)), Says("two", routes=(other,))))
     refuse = refusal(decided)
     assert (refuse.reason, refuse.rule, decided.routes) == (Reason.NO_ROUTE, "two", ())
     shown = result(decided, "two")
     assert (shown.refused, shown.counter, shown.value, shown.limit) == (refuse, "routes", 1, 2)
     assert result(decided, "one").refused is None
-    assert decide(of, request(), POLICY, (Says("one", (ROUTE,)), Says("all", None))).routes == (ROUTE,)
+    assert decide(of, request(), POLICY, (Says("one", routes=(ROUTE,)), Says("all"))).routes == (ROUTE,)
 
 
 def test_the_first_refusal_stays_whatever_routes_are_left_by_later_rules() -> None:
-    decided = decide(snapshot(), request(), POLICY, (Says("no", None, Reason.LINES), Says("none", ())))
+    decided = decide(snapshot(), request(), POLICY, (Says("no", Reason.LINES), Says("none", routes=())))
     assert (refusal(decided).reason, result(decided, "none").refused) == (Reason.LINES, None)
 
 
 def test_one_policy_may_be_asked_with_several_tables_of_rules() -> None:
-    tables = RULES, (Says("one", None),), RULES
+    tables = RULES, (Says("one"),), RULES
     shown = [[found.rule for found in decide(snapshot(), request(), POLICY, rules).rules] for rules in tables]
     assert shown == [[rule.name for rule in RULES], ["one"], [rule.name for rule in RULES]]
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from admission_line import priced
 from admission_tables import (
     BOTH_ROUTES,
     CARRIERS,
@@ -222,6 +223,7 @@ def test_a_call_by_a_trunk_is_decided_where_nothing_is_known_of_trunks() -> None
 
 def test_an_admission_and_a_refusal_are_told_with_what_they_are() -> None:
     _, changes = applied(admission(1), read())
+    assert not changes.check_hold_ids, "what was read has no such hold"
     decision = changes.new_holds[HOLD].decision
     assert (decision.outcome, decision.refused, decision.account, decision.source_address) == (
         "admit", None, "account-1", "192.0.2.7",
@@ -271,6 +273,15 @@ def test_what_was_remembered_of_a_carrier_that_is_ruled_out_is_looked_up(talk_s:
     assert isinstance(outcome, Admitted)
     assert len(outcome.routes) == (1 if again else 2)
     assert (ME in watching.written[-1].must_revalidate) is again
+
+
+def test_a_route_that_is_ruled_out_without_a_limited_carrier_needs_no_look() -> None:
+    dear, cheap = (replace(BOTH_ROUTES[0], trunk=str(micros), cost=priced(micros)) for micros in (90_000, 30_000))
+    policy = replace(POLICY, minute_cost_micros_max=50_000)
+    outcome, changes = applied(admission(1, routes=(dear, cheap)), read(), policy)
+    assert isinstance(outcome, Admitted)
+    assert ([route.trunk for route in outcome.routes], changes.must_revalidate) == (["30000"], set())
+    assert [cost.trunk for cost in outcome.hold.costs] == ["30000"]
 
 
 # ------------------------------------------------------------------ notices

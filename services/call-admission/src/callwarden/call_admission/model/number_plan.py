@@ -64,10 +64,6 @@ def country_of(digits: str) -> str:
     national = digits[len(code) :]
     if len(regions) == 1 or not national:
         return regions[0]
-    for region in regions:
-        leading = _leading_digits(code, region)
-        if leading is not None and leading.match(national) is not None:
-            return region
     return region_code_for_number(_number(code, national)) or regions[0]
 
 
@@ -80,12 +76,6 @@ def _number(code: str, national: str) -> PhoneNumber:
 def country_code_of(digits: str) -> str:
     """The country code that an E.164 number begins with, or "": no code begins with another."""
     return next((code for n in range(1, _COUNTRY_CODE_DIGITS_MAX + 1) if (code := digits[:n]) in _REGIONS), "")
-
-
-@lru_cache(512)
-def _leading_digits(code: str, region: str) -> re.Pattern[str] | None:
-    leading = _metadata(code, region).leading_digits
-    return re.compile(leading) if leading else None
 
 
 @lru_cache(256)  # There are about 215 country codes.

@@ -25,7 +25,10 @@ from callwarden.call_admission.model.policy import AdmissionPolicy
 from callwarden.kernel.tariff import Price, free
 from callwarden.kernel.verdict import Mode, Reason, Refuse, RuleResult
 
-_free: Final = lru_cache(256)(free)  # by currency; ISO 4217 has 180
+
+@lru_cache(256)  # ISO 4217 has 180 currencies.
+def _free(currency: str) -> Price:
+    return free(currency)
 
 
 @dataclass(slots=True)

@@ -209,9 +209,7 @@ class Movement:
 
     # ------------------------------------------------------------------ parts
 
-    def shift(
-        self, state: AccountState, before: Hold, after: Hold, policy: AdmissionPolicy, *, writes: bool = False
-    ) -> bool:
+    def shift(self, state: AccountState, before: Hold, after: Hold, policy: AdmissionPolicy, *, writes: bool) -> bool:
         """Moves every counter of the call from one of its states to another; whether the account's own row is among
         them."""
         account, is_own = state.account, True

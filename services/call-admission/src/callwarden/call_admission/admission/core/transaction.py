@@ -263,7 +263,7 @@ class AdmissionTransaction:
         policy = self._policy_for(account.realm)
         # Decided on what is counted without the call itself.
         without = hold.without()
-        self._movement.shift(state, hold, without, policy)
+        self._movement.shift(state, hold, without, policy, writes=False)
         snapshot = self._snapshots.of_running(state, without)
         decided = decide_extension(snapshot, hold, request, policy)
         for _ in range(SHARES_MAX):
@@ -272,7 +272,7 @@ class AdmissionTransaction:
             decided = decide_extension(snapshot, hold, request, policy)
         if self.changes.missing_counters:
             return NeedsCounters()
-        self._movement.shift(state, without, hold, policy)
+        self._movement.shift(state, without, hold, policy, writes=False)
         verdict = decided.verdict
         hits = decided.hits(policy)
         if isinstance(verdict, Refuse):
