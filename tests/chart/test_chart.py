@@ -328,26 +328,6 @@ def test_the_name_that_callers_are_told_is_that_of_every_pod(case: str) -> None:
         assert number in {port["containerPort"] for port in pods_of[name]["ports"]}
 
 
-def test_minimal_asks_for_little() -> None:
-    """So that it fits on one small node, next to what is there already."""
-    asked = [c["resources"]["requests"]["cpu"] for name, c in containers(rendered("minimal")) if "/schema" not in name]
-    assert len(asked) == len(SERVICES) + len(OTHER_PROCESSES) + 2
-    assert sum(int(cpu.removesuffix("m")) for cpu in asked) <= 500
-
-
-def test_names_that_look_like_numbers_stay_text() -> None:
-    """Valid in Kubernetes, and numbers in YAML that isn't quoted."""
-    more = ["secrets.database", "secrets.nats", "secrets.auth", "secrets.edgeProxy", "pod.priorityClassName"]
-    settings = [f"--set-string={each}=1{number}" for number, each in enumerate([*more, "image.pullSecrets[0]"])]
-    result = helm("template", "12", str(CHART), "--namespace=34", *arguments_of("production"), *settings)
-    assert result.returncode == 0, result.stderr
-    objects = tuple(each for each in yaml.safe_load_all(result.stdout) if each)
-    for each in objects:
-        if each["kind"] not in FOREIGN:
-            kubernetes_validate.validate(each, VERSIONS[-1].rpartition(".")[0], strict=True)
-    assert {each["metadata"]["namespace"] for each in of_kind(objects, "Deployment")} == {"34"}
-
-
 def test_production_scales_and_survives_maintenance() -> None:
     scaled = {
         each["spec"]["scaleTargetRef"]["name"] for each in of_kind(rendered("production"), "HorizontalPodAutoscaler")
@@ -435,17 +415,6 @@ def test_each_service_is_in_the_chart_and_started_by_its_own_command() -> None:
         assert commands[service] == [next(iter(project["scripts"]))]
     scripts = tomllib.loads((ROOT / "services" / "call-admission" / "pyproject.toml").read_text())["project"]["scripts"]
     assert [commands["call-admission"], commands["administration"]] == [[name] for name in scripts]
-
-
-@pytest.mark.parametrize("case", [case for case in CASES if case != "little"])
-def test_migrations_are_waited_for_by_services_and_wait_for_nothing_themselves(case: str) -> None:
-    """As a hook they'd run after `--wait`, which waits for services that wait for them; and again at each upgrade."""
-    (each,) = (each for each in of_kind(rendered(case), "Job") if "-schema-" in each["metadata"]["name"])
-    assert not any(key.startswith("helm.sh/hook") for key in each["metadata"]["annotations"])
-    assert each["metadata"]["annotations"]["argocd.argoproj.io/hook"] == "Sync"
-    assert each["metadata"]["name"] == "cw-callwarden-schema-1", "its revision's own: a Job can't be changed"
-    told = environment(each["spec"]["template"]["spec"]["containers"][0])
-    assert int(told["CALLWARDEN_START_TIMEOUT_S"]) == each["spec"]["activeDeadlineSeconds"]
 
 
 def test_the_job_gives_roles_to_the_services_that_have_rights() -> None:
