@@ -127,7 +127,10 @@ LINES: Final[dict[int, tuple[str, ...]]] = {
     11: ("tests/integration/test_cases_bans.py::test_nobody_is_shut_out_by_it",),
     12: (f"{ENDS}::test_the_200_of_a_carrier_is_never_lost_for_what_is_odd_in_it",),
     13: (f"{ENDS}::test_a_callee_can_not_ask_for_our_digests_at_any_edge_and_those_of_others_pass",),
-    14: (f"{DIALOGS}::test_a_carrier_is_never_asked_to_call_somebody_nor_told_who_calls_by_a_phone",),
+    14: (
+        f"{DIALOGS}::test_a_carrier_is_never_asked_to_call_somebody_nor_told_who_calls_by_a_phone",
+        f"{ENDS}::test_a_carrier_is_asked_to_call_outside_numbers_only_and_nothing_stays_held",
+    ),
     15: (
         f"{REGISTRATIONS}::test_the_preferred_phone_rings_first_at_the_other_edge",
         f"{REGISTRATIONS}::test_a_call_goes_where_the_contact_says_and_not_where_the_register_came_from",

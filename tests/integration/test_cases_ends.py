@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from callwarden.testing.operator import DEFAULT_REALM
+from callwarden.testing.waiting import eventually
 from tests.integration.answered_dialogs import POLICY, RECORDED_S, AnsweredDialog, answered, invited, is_served
 from tests.integration.two_edges import TwoEdges, two_edges
 from tests.integration.wire import SDP, Datagram, Wire, WireCall, message, reply
@@ -158,6 +159,36 @@ async def test_a_call_id_is_taken_to_its_bound_and_the_events_of_calls_go_on(sit
     await talk.hang_up(site.second)
     record = await talk.record()
     assert (record.call_id, record.reason) == ("A" * 256, "caller-bye")
+
+
+async def test_a_carrier_is_asked_to_call_outside_numbers_only_and_nothing_stays_held(site: TwoEdges) -> None:
+    """14, 6: by policy it may be asked at all; a number of ours never leaves, whose phone isn't even registered."""
+    await site.operator.account("owner", numbers=("+4930222",))
+    await site.operator.apply_policy(POLICY + "  routing: {transfers: 2}\n")
+    talk = await answered(await invited(site, "transfers"))
+    held = (await site.operator.get("transfers")).held_micros
+    for edge in (site.first, site.second):
+        assert await talk.call.ask("REFER", edge, [f"Refer-To: <sip:+4930222@{DEFAULT_REALM}>"]) == 403
+        asking = asyncio.ensure_future(talk.call.ask("REFER", edge, [f"Refer-To: <sip:+4930333@{DEFAULT_REALM}>"]))
+        came = await talk.carrier_answers("REFER", 202)
+        assert await asking == 202
+        assert "+4930333" in came.get("refer-to")
+        site.carrier.got.remove(came)
+
+    async def is_released() -> bool:
+        return (await site.operator.get("transfers")).held_micros == held
+
+    await eventually(is_released, timeout_s=30, what="what was only asked for is free again")
+    await site.operator.apply_policy(POLICY)
+    await talk.hang_up(site.second)
+
+    async def prices() -> list[tuple[str, bool]] | None:
+        calls = await site.operator.calls("transfers")
+        told = sorted((call.reason, call.price_micros > 0) for call in calls if call.state == "settled")
+        return told if len(told) == 3 else None
+
+    told = await eventually(prices, timeout_s=40, what="all are settled")
+    assert told == [("caller-bye", True), ("transferred", False), ("transferred", False)]
 
 
 # Early dialogs.

@@ -24,7 +24,9 @@ from callwarden.edge_proxy.core.effects import (
     CarrierRoute,
     EdgeDecision,
     ExtendCall,
+    FindCalled,
     ForgetRecord,
+    FoundCalled,
     LoadRecord,
     NoRecord,
     NumberOwner,
@@ -320,6 +322,9 @@ class EdgeWorld:
                 if trunk is None:
                     return Rejected(Reason.ACCOUNT_UNKNOWN)
                 return self.called(trunk, called.removeprefix(trunk.tech_prefix), question.called_realm)
+            case FindCalled(called, realm):
+                is_user = called.isdigit() and called in self.users and realm == REALM
+                return FoundCalled(is_user or self.owner_of(called) is not None)
             case AdmitCall():
                 return self.admit(question)
             case ExtendCall():

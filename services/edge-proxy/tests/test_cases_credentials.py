@@ -3,7 +3,7 @@
 import pytest
 from edge_world import REALM, SDP, AnsweredCall, EdgeWorld, account_id
 
-from callwarden.edge_proxy.core.effects import AdmitCall, CallerIdentity, CallRefused, VerifyDigest
+from callwarden.edge_proxy.core.effects import AdmitCall, CallerIdentity, CallRefused, Unanswered, VerifyDigest
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip import build
 
@@ -186,6 +186,35 @@ def test_a_carrier_is_asked_only_for_what_the_account_may_call() -> None:
     assert (asked.destination, asked.account_id) == ("49900123456", account_id("alice"))
     (refused,) = world.decided
     assert (refused.method, refused.refuse.reason) == ("REFER", Reason.PREMIUM)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("called", ["+4930222", "004930222", "4930777"])
+def test_nobody_outside_is_asked_to_call_a_number_of_ours(called: str, elsewhere: bool) -> None:
+    """It never leaves; else whoever places that call bills it, and nobody here pays. Not registered, or a name."""
+    world = EdgeWorld({"routing": {"transfers": 2}})
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    world.user("bob", "192.0.2.2", numbers=("+4930222",))
+    world.user("4930777", "192.0.2.3")
+    talk = world.talk(alice, carrier, NUMBER)
+    if elsewhere:
+        world.restart()
+    alice.send(talk.from_caller("REFER", cseq=9, headers=[("Refer-To", f"<sip:{called}@{REALM}>")]))
+    alice.response(403)
+    assert not carrier.inbox
+    assert [refused.refuse.reason for refused in world.decided] == [Reason.TRANSFER]
+    assert len([asked for asked in world.asked if isinstance(asked, AdmitCall)]) == 1  # the call's own
+
+
+def test_a_transfer_is_refused_while_nobody_knows_whose_number_it_is() -> None:
+    world = EdgeWorld({"routing": {"transfers": 2}})
+    alice, carrier = world.registered("alice", "192.0.2.1"), world.carrier()
+    talk = world.talk(alice, carrier, NUMBER)
+    world.hold_answers = True
+    alice.send(talk.from_caller("REFER", cseq=9, headers=[("Refer-To", REFER_TO)]))
+    world.release(Unanswered())
+    alice.response(503)
+    assert not carrier.inbox
 
 
 def test_a_carrier_does_not_ask_a_phone_to_call_somebody() -> None:

@@ -481,7 +481,7 @@ class Routing(FieldGroup):
         default=1,
         description="REFER within a call, by which one side asks the other to call somebody. 0: refused. 1: between "
         "phones. 2: also to and from carriers and trunks, where a carrier then places that call itself. The number or "
-        "user must be one that the account may call.",
+        "user must be one that the account may call, and no number that was given to an account of ours.",
         json_schema_extra=row(by=(EDGE,)),
     )
     early_media: EarlyMedia = Field(default=EarlyMedia(), description="Sound before a call is answered.")

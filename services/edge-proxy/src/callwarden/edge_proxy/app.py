@@ -21,6 +21,7 @@ from callwarden.edge_proxy.core.effects import (
     CallStarted,
     EdgeDecision,
     ExtendCall,
+    FindCalled,
     ForgetRecord,
     LoadRecord,
     ScannerSeen,
@@ -209,6 +210,8 @@ class EdgeApp:
                 return await self._admission.extend(question)  # type: ignore[arg-type]
             if kind is LoadRecord:
                 return await self._records.load(question)  # type: ignore[arg-type]
+            if kind is FindCalled:
+                return await self._identities.find_called(question)  # type: ignore[arg-type]
             assert isinstance(question, VerifySource)
             return await self._identities.verify_source(question)
         except CallwardenError as error:

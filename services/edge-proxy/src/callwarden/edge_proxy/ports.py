@@ -20,6 +20,8 @@ from callwarden.edge_proxy.core.effects import (
     CallStarted,
     EdgeDecision,
     ExtendCall,
+    FindCalled,
+    FoundCalled,
     LoadRecord,
     NoRecord,
     Rejected,
@@ -51,6 +53,8 @@ class Identities(Protocol):
     async def verify(self, question: VerifyDigest) -> CallerIdentity | Rejected: ...
 
     async def verify_source(self, question: VerifySource) -> CallerIdentity | Rejected: ...
+
+    async def find_called(self, question: FindCalled) -> FoundCalled: ...
 
 
 class AdmissionClient(Protocol):

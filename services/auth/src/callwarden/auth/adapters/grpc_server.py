@@ -22,6 +22,7 @@ class AuthServicer(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
             {
                 "Verify": (auth_pb2.VerifyRequest, self._verify),
                 "VerifyAddress": (auth_pb2.VerifyAddressRequest, self._verify_address),
+                "FindCalled": (auth_pb2.FindCalledRequest, self._find_called),
             }
         )
         self._app = app
@@ -34,6 +35,11 @@ class AuthServicer(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
         self, request: auth_pb2.VerifyAddressRequest, context: Any
     ) -> auth_pb2.VerifyReply:
         return self._verify_address(request)
+
+    async def FindCalled(  # noqa: N802
+        self, request: auth_pb2.FindCalledRequest, context: Any
+    ) -> auth_pb2.FindCalledReply:
+        return self._find_called(request)
 
     async def SetPassword(  # noqa: N802
         self, request: auth_pb2.SetPasswordRequest, context: Any
@@ -77,6 +83,12 @@ class AuthServicer(StreamServicer, auth_pb2_grpc.AuthServiceServicer):
     def _verify_address(self, request: auth_pb2.VerifyAddressRequest) -> auth_pb2.VerifyReply:
         verdict = self._app.verify_address(request.source_address, request.called)
         return self._reply(verdict, request.called, request.called_realm)
+
+    def _find_called(self, request: auth_pb2.FindCalledRequest) -> auth_pb2.FindCalledReply:
+        is_owned = self._app.owner_of(request.called, "") is not None
+        return auth_pb2.FindCalledReply(
+            ours=is_owned or self._app.is_user(request.called, "", request.called_realm.lower())
+        )
 
     def _reply(self, verdict: AuthIdentity | Reason, called: str, realm: str) -> auth_pb2.VerifyReply:
         if isinstance(verdict, Reason):

@@ -5,6 +5,8 @@ from callwarden.common.rpc.stream import StreamPool
 from callwarden.edge_proxy.core.effects import (
     CallerIdentity,
     CarrierRoute,
+    FindCalled,
+    FoundCalled,
     NumberOwner,
     Rejected,
     VerifyDigest,
@@ -63,6 +65,18 @@ class GrpcIdentities:
                 idempotent=True,
             )
         )
+
+    async def find_called(self, question: FindCalled) -> FoundCalled:
+        request = auth_pb2.FindCalledRequest(called=question.called, called_realm=question.called_realm)
+        reply = await self._pool.call(
+            question.called,
+            "FindCalled",
+            request,
+            auth_pb2.FindCalledReply,
+            timeout_s=self._timeout_s,
+            idempotent=True,
+        )
+        return FoundCalled(reply.ours)
 
 
 def _answer(reply: auth_pb2.VerifyReply) -> CallerIdentity | Rejected:

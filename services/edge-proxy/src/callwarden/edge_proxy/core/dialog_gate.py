@@ -19,6 +19,7 @@ from callwarden.edge_proxy.core.effects import (
     CallerIdentity,
     CallNews,
     CallRefused,
+    FoundCalled,
     LoadRecord,
     NewsKind,
     NoRecord,
@@ -68,6 +69,13 @@ class AwaitingSpeaker(NamedTuple):
 
 class AwaitingTransfer(NamedTuple):
     """Asked of call-admission: whether the other side may be asked to place this call."""
+
+    arrival: Arrival
+    question: AdmitCall
+
+
+class AwaitingTarget(NamedTuple):
+    """Asked of auth: whether the other side is asked to call a number of ours."""
 
     arrival: Arrival
     question: AdmitCall
@@ -261,10 +269,27 @@ class DialogGate:
         if isinstance(decided, Refuse):
             self._refuse_transfer(arrival, decided)
         elif isinstance(decided, AdmitCall):
-            if self._waits(arrival):
-                context.ask(decided, AwaitingTransfer(arrival, decided))
+            if decided.local:
+                self._ask_transfer(arrival, decided)
+            elif self._waits(arrival):
+                context.ask(self._transfers.whose(request, decided), AwaitingTarget(arrival, decided))
         else:
             self._relay.pass_on(request, source, found, call)
+
+    def target_found(self, waiting: AwaitingTarget, answer: FoundCalled | Unanswered) -> None:
+        """auth's answer: a call to a number of ours never leaves, and so nobody else is asked to place it."""
+        arrival, question = waiting
+        self._resume(arrival)
+        if isinstance(answer, Unanswered):
+            self._refuse_transfer(arrival, unavailable("auth", overloaded=answer.overloaded))
+        elif answer.ours:
+            self._refuse_transfer(arrival, Refuse(Reason.TRANSFER, "transfer", text="a number of ours never leaves"))
+        else:
+            self._ask_transfer(arrival, question)
+
+    def _ask_transfer(self, arrival: Arrival, question: AdmitCall) -> None:
+        if self._waits(arrival):
+            self._context.ask(question, AwaitingTransfer(arrival, question))
 
     def transfer_decided(self, waiting: AwaitingTransfer, answer: CallAdmitted | CallRefused | Unanswered) -> None:
         """call-admission's answer: whether the account could place the call that the other side is asked to place."""

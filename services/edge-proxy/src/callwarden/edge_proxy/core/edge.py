@@ -21,7 +21,13 @@ from callwarden.edge_proxy.core.call_setup import AwaitingAdmission, AwaitingIde
 from callwarden.edge_proxy.core.call_states import IN_SETUP, TALKING
 from callwarden.edge_proxy.core.challenge import Challenger
 from callwarden.edge_proxy.core.context import SERVER_NAME, Context, Intake, ProxyIdentity
-from callwarden.edge_proxy.core.dialog_gate import AwaitingRecord, AwaitingSpeaker, AwaitingTransfer, DialogGate
+from callwarden.edge_proxy.core.dialog_gate import (
+    AwaitingRecord,
+    AwaitingSpeaker,
+    AwaitingTarget,
+    AwaitingTransfer,
+    DialogGate,
+)
 from callwarden.edge_proxy.core.duplicates import Duplicates
 from callwarden.edge_proxy.core.effects import Answer, CallNews, NewsKind, ScannerSeen, StoreRecord
 from callwarden.edge_proxy.core.keepalive import is_keepalive
@@ -437,6 +443,7 @@ _RESUME: dict[type, Callable[[Edge, Any, Any], None]] = {
     AwaitingExtension: lambda edge, waiting, answer: edge._active_calls.extended(waiting, answer),
     AwaitingRecord: lambda edge, waiting, answer: edge._gate.looked_up(waiting, answer),
     AwaitingSpeaker: lambda edge, waiting, answer: edge._gate.identified(waiting, answer),
+    AwaitingTarget: lambda edge, waiting, answer: edge._gate.target_found(waiting, answer),
     AwaitingTransfer: lambda edge, waiting, answer: edge._gate.transfer_decided(waiting, answer),
     AwaitingRegistration: lambda edge, waiting, answer: edge._registration.verified(waiting, answer),
 }

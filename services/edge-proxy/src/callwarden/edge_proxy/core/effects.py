@@ -47,6 +47,15 @@ class VerifySource(NamedTuple):
     called_realm: str = ""
 
 
+class FindCalled(NamedTuple):
+    """Is this number or name one of ours? Answered by FoundCalled or Unanswered."""
+
+    called: str
+    called_realm: str
+    call_id: str
+    traceparent: str
+
+
 class AdmitCall(NamedTuple):
     """May this account place this call? Answered by Admitted, Refused or Unreachable."""
 
@@ -82,7 +91,7 @@ class LoadRecord(NamedTuple):
     traceparent: str
 
 
-Question = VerifyDigest | VerifySource | AdmitCall | ExtendCall | LoadRecord
+Question = VerifyDigest | VerifySource | FindCalled | AdmitCall | ExtendCall | LoadRecord
 
 # Answers.
 
@@ -126,6 +135,12 @@ class Rejected(NamedTuple):
     reason: Reason
 
 
+class FoundCalled(NamedTuple):
+    """`ours`: a call to it never leaves."""
+
+    ours: bool
+
+
 class CallAdmitted(NamedTuple):
     """`granted_s` is talk time from the answer; `final`: no more can be had."""
 
@@ -165,6 +180,7 @@ class NoRecord(NamedTuple):
 Answer = (
     CallerIdentity
     | Rejected
+    | FoundCalled
     | CallAdmitted
     | CallExtended
     | CallRefused

@@ -8,7 +8,7 @@ from callwarden.edge_proxy.core import callers
 from callwarden.edge_proxy.core.call import EdgeCall
 from callwarden.edge_proxy.core.context import Context
 from callwarden.edge_proxy.core.cookie import Cookie
-from callwarden.edge_proxy.core.effects import AdmitCall, CallEnded
+from callwarden.edge_proxy.core.effects import AdmitCall, CallEnded, FindCalled
 from callwarden.edge_proxy.core.locations import Locations
 from callwarden.kernel.verdict import Reason, Refuse
 from callwarden.sip.address import SocketAddress
@@ -62,6 +62,11 @@ class Transfers:
             call_id=request.call_id,
             traceparent=context.new_traceparent(),
         )
+
+    def whose(self, request: Request, question: AdmitCall) -> FindCalled:
+        """Is it a number of ours that the other side is asked to call? Of a request that `judge` could read."""
+        realm = self._context.proxy.realm_of(parse_name_addr(request.get_all("refer-to")[0]).uri) or ""
+        return FindCalled(question.dialled[: callers.DIALLED_MAX], realm, request.call_id, question.traceparent)
 
     def release(self, question: AdmitCall) -> CallEnded:
         """The end of what was only asked: no call of ours follows."""

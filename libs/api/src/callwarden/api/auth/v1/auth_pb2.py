@@ -26,7 +26,7 @@ from callwarden.api.access.v1 import access_pb2 as callwarden_dot_api_dot_access
 from callwarden.api.stream.v1 import stream_pb2 as callwarden_dot_api_dot_stream_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!callwarden/api/auth/v1/auth.proto\x12\x16\x63\x61llwarden.api.auth.v1\x1a%callwarden/api/access/v1/access.proto\x1a%callwarden/api/stream/v1/stream.proto\"\x85\x02\n\rVerifyRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\r\n\x05realm\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0b\n\x03uri\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\x12\x13\n\x0bnonce_count\x18\x06 \x01(\t\x12\x0e\n\x06\x63nonce\x18\x07 \x01(\t\x12\x0b\n\x03qop\x18\x08 \x01(\t\x12\x11\n\talgorithm\x18\t \x01(\t\x12\x10\n\x08response\x18\n \x01(\t\x12\x16\n\x0esource_address\x18\x0b \x01(\t\x12\x0e\n\x06\x63\x61lled\x18\x0c \x01(\t\x12\x12\n\nregistered\x18\r \x01(\x08\x12\x14\n\x0c\x63\x61lled_realm\x18\x0e \x01(\t\"T\n\x14VerifyAddressRequest\x12\x16\n\x0esource_address\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61lled\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61lled_realm\x18\x03 \x01(\t\"\x84\x01\n\x0bVerifyReply\x12\x34\n\x08identity\x18\x01 \x01(\x0b\x32 .callwarden.api.auth.v1.IdentityH\x00\x12\x34\n\x08rejected\x18\x02 \x01(\x0b\x32 .callwarden.api.auth.v1.RejectedH\x00\x42\t\n\x07verdict\"\xcb\x01\n\x08Identity\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x63\x63ount_type\x18\x02 \x01(\t\x12\x0f\n\x07numbers\x18\x03 \x03(\t\x12\x13\n\x0btech_prefix\x18\x04 \x01(\t\x12\r\n\x05ttl_s\x18\x05 \x01(\r\x12\r\n\x05trunk\x18\x06 \x01(\t\x12\x39\n\x0c\x63\x61lled_owner\x18\x07 \x01(\x0b\x32#.callwarden.api.auth.v1.NumberOwner\x12\x16\n\x0e\x63\x61lled_is_user\x18\x08 \x01(\x08\"U\n\x0bNumberOwner\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x32\n\x06trunks\x18\x02 \x03(\x0b\x32\".callwarden.api.auth.v1.OwnerTrunk\"U\n\nOwnerTrunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nadd_prefix\x18\x03 \x01(\t\x12\x14\n\x0cstrip_digits\x18\x04 \x01(\r\"\x1a\n\x08Rejected\x12\x0e\n\x06reason\x18\x01 \x01(\t\"[\n\x12SetPasswordRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\r\n\x05realm\x18\x03 \x01(\t\x12\x10\n\x08password\x18\x04 \x01(\t\"\x12\n\x10SetPasswordReply\":\n\x17RemoveCredentialRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\r\n\x05realm\x18\x02 \x01(\t\"(\n\x15RemoveCredentialReply\x12\x0f\n\x07removed\x18\x01 \x01(\x08\x32\x93\x04\n\x0b\x41uthService\x12[\n\x06Verify\x12%.callwarden.api.auth.v1.VerifyRequest\x1a#.callwarden.api.auth.v1.VerifyReply\"\x05\xf2\xd4\x18\x01\x01\x12i\n\rVerifyAddress\x12,.callwarden.api.auth.v1.VerifyAddressRequest\x1a#.callwarden.api.auth.v1.VerifyReply\"\x05\xf2\xd4\x18\x01\x01\x12U\n\x06Stream\x12\x1f.callwarden.api.stream.v1.Frame\x1a\x1f.callwarden.api.stream.v1.Frame\"\x05\xf2\xd4\x18\x01\x01(\x01\x30\x01\x12j\n\x0bSetPassword\x12*.callwarden.api.auth.v1.SetPasswordRequest\x1a(.callwarden.api.auth.v1.SetPasswordReply\"\x05\xf2\xd4\x18\x01\t\x12y\n\x10RemoveCredential\x12/.callwarden.api.auth.v1.RemoveCredentialRequest\x1a-.callwarden.api.auth.v1.RemoveCredentialReply\"\x05\xf2\xd4\x18\x01\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!callwarden/api/auth/v1/auth.proto\x12\x16\x63\x61llwarden.api.auth.v1\x1a%callwarden/api/access/v1/access.proto\x1a%callwarden/api/stream/v1/stream.proto\"\x85\x02\n\rVerifyRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\r\n\x05realm\x18\x02 \x01(\t\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0b\n\x03uri\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\x12\x13\n\x0bnonce_count\x18\x06 \x01(\t\x12\x0e\n\x06\x63nonce\x18\x07 \x01(\t\x12\x0b\n\x03qop\x18\x08 \x01(\t\x12\x11\n\talgorithm\x18\t \x01(\t\x12\x10\n\x08response\x18\n \x01(\t\x12\x16\n\x0esource_address\x18\x0b \x01(\t\x12\x0e\n\x06\x63\x61lled\x18\x0c \x01(\t\x12\x12\n\nregistered\x18\r \x01(\x08\x12\x14\n\x0c\x63\x61lled_realm\x18\x0e \x01(\t\"T\n\x14VerifyAddressRequest\x12\x16\n\x0esource_address\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61lled\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61lled_realm\x18\x03 \x01(\t\"9\n\x11\x46indCalledRequest\x12\x0e\n\x06\x63\x61lled\x18\x01 \x01(\t\x12\x14\n\x0c\x63\x61lled_realm\x18\x02 \x01(\t\"\x1f\n\x0f\x46indCalledReply\x12\x0c\n\x04ours\x18\x01 \x01(\x08\"\x84\x01\n\x0bVerifyReply\x12\x34\n\x08identity\x18\x01 \x01(\x0b\x32 .callwarden.api.auth.v1.IdentityH\x00\x12\x34\n\x08rejected\x18\x02 \x01(\x0b\x32 .callwarden.api.auth.v1.RejectedH\x00\x42\t\n\x07verdict\"\xcb\x01\n\x08Identity\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x63\x63ount_type\x18\x02 \x01(\t\x12\x0f\n\x07numbers\x18\x03 \x03(\t\x12\x13\n\x0btech_prefix\x18\x04 \x01(\t\x12\r\n\x05ttl_s\x18\x05 \x01(\r\x12\r\n\x05trunk\x18\x06 \x01(\t\x12\x39\n\x0c\x63\x61lled_owner\x18\x07 \x01(\x0b\x32#.callwarden.api.auth.v1.NumberOwner\x12\x16\n\x0e\x63\x61lled_is_user\x18\x08 \x01(\x08\"U\n\x0bNumberOwner\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x32\n\x06trunks\x18\x02 \x03(\x0b\x32\".callwarden.api.auth.v1.OwnerTrunk\"U\n\nOwnerTrunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nadd_prefix\x18\x03 \x01(\t\x12\x14\n\x0cstrip_digits\x18\x04 \x01(\r\"\x1a\n\x08Rejected\x12\x0e\n\x06reason\x18\x01 \x01(\t\"[\n\x12SetPasswordRequest\x12\x12\n\naccount_id\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\r\n\x05realm\x18\x03 \x01(\t\x12\x10\n\x08password\x18\x04 \x01(\t\"\x12\n\x10SetPasswordReply\":\n\x17RemoveCredentialRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\r\n\x05realm\x18\x02 \x01(\t\"(\n\x15RemoveCredentialReply\x12\x0f\n\x07removed\x18\x01 \x01(\x08\x32\xfc\x04\n\x0b\x41uthService\x12[\n\x06Verify\x12%.callwarden.api.auth.v1.VerifyRequest\x1a#.callwarden.api.auth.v1.VerifyReply\"\x05\xf2\xd4\x18\x01\x01\x12i\n\rVerifyAddress\x12,.callwarden.api.auth.v1.VerifyAddressRequest\x1a#.callwarden.api.auth.v1.VerifyReply\"\x05\xf2\xd4\x18\x01\x01\x12g\n\nFindCalled\x12).callwarden.api.auth.v1.FindCalledRequest\x1a\'.callwarden.api.auth.v1.FindCalledReply\"\x05\xf2\xd4\x18\x01\x01\x12U\n\x06Stream\x12\x1f.callwarden.api.stream.v1.Frame\x1a\x1f.callwarden.api.stream.v1.Frame\"\x05\xf2\xd4\x18\x01\x01(\x01\x30\x01\x12j\n\x0bSetPassword\x12*.callwarden.api.auth.v1.SetPasswordRequest\x1a(.callwarden.api.auth.v1.SetPasswordReply\"\x05\xf2\xd4\x18\x01\t\x12y\n\x10RemoveCredential\x12/.callwarden.api.auth.v1.RemoveCredentialRequest\x1a-.callwarden.api.auth.v1.RemoveCredentialReply\"\x05\xf2\xd4\x18\x01\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,6 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHSERVICE'].methods_by_name['Verify']._serialized_options = b'\362\324\030\001\001'
   _globals['_AUTHSERVICE'].methods_by_name['VerifyAddress']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['VerifyAddress']._serialized_options = b'\362\324\030\001\001'
+  _globals['_AUTHSERVICE'].methods_by_name['FindCalled']._loaded_options = None
+  _globals['_AUTHSERVICE'].methods_by_name['FindCalled']._serialized_options = b'\362\324\030\001\001'
   _globals['_AUTHSERVICE'].methods_by_name['Stream']._loaded_options = None
   _globals['_AUTHSERVICE'].methods_by_name['Stream']._serialized_options = b'\362\324\030\001\001'
   _globals['_AUTHSERVICE'].methods_by_name['SetPassword']._loaded_options = None
@@ -47,24 +49,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERIFYREQUEST']._serialized_end=401
   _globals['_VERIFYADDRESSREQUEST']._serialized_start=403
   _globals['_VERIFYADDRESSREQUEST']._serialized_end=487
-  _globals['_VERIFYREPLY']._serialized_start=490
-  _globals['_VERIFYREPLY']._serialized_end=622
-  _globals['_IDENTITY']._serialized_start=625
-  _globals['_IDENTITY']._serialized_end=828
-  _globals['_NUMBEROWNER']._serialized_start=830
-  _globals['_NUMBEROWNER']._serialized_end=915
-  _globals['_OWNERTRUNK']._serialized_start=917
-  _globals['_OWNERTRUNK']._serialized_end=1002
-  _globals['_REJECTED']._serialized_start=1004
-  _globals['_REJECTED']._serialized_end=1030
-  _globals['_SETPASSWORDREQUEST']._serialized_start=1032
-  _globals['_SETPASSWORDREQUEST']._serialized_end=1123
-  _globals['_SETPASSWORDREPLY']._serialized_start=1125
-  _globals['_SETPASSWORDREPLY']._serialized_end=1143
-  _globals['_REMOVECREDENTIALREQUEST']._serialized_start=1145
-  _globals['_REMOVECREDENTIALREQUEST']._serialized_end=1203
-  _globals['_REMOVECREDENTIALREPLY']._serialized_start=1205
-  _globals['_REMOVECREDENTIALREPLY']._serialized_end=1245
-  _globals['_AUTHSERVICE']._serialized_start=1248
-  _globals['_AUTHSERVICE']._serialized_end=1779
+  _globals['_FINDCALLEDREQUEST']._serialized_start=489
+  _globals['_FINDCALLEDREQUEST']._serialized_end=546
+  _globals['_FINDCALLEDREPLY']._serialized_start=548
+  _globals['_FINDCALLEDREPLY']._serialized_end=579
+  _globals['_VERIFYREPLY']._serialized_start=582
+  _globals['_VERIFYREPLY']._serialized_end=714
+  _globals['_IDENTITY']._serialized_start=717
+  _globals['_IDENTITY']._serialized_end=920
+  _globals['_NUMBEROWNER']._serialized_start=922
+  _globals['_NUMBEROWNER']._serialized_end=1007
+  _globals['_OWNERTRUNK']._serialized_start=1009
+  _globals['_OWNERTRUNK']._serialized_end=1094
+  _globals['_REJECTED']._serialized_start=1096
+  _globals['_REJECTED']._serialized_end=1122
+  _globals['_SETPASSWORDREQUEST']._serialized_start=1124
+  _globals['_SETPASSWORDREQUEST']._serialized_end=1215
+  _globals['_SETPASSWORDREPLY']._serialized_start=1217
+  _globals['_SETPASSWORDREPLY']._serialized_end=1235
+  _globals['_REMOVECREDENTIALREQUEST']._serialized_start=1237
+  _globals['_REMOVECREDENTIALREQUEST']._serialized_end=1295
+  _globals['_REMOVECREDENTIALREPLY']._serialized_start=1297
+  _globals['_REMOVECREDENTIALREPLY']._serialized_end=1337
+  _globals['_AUTHSERVICE']._serialized_start=1340
+  _globals['_AUTHSERVICE']._serialized_end=1976
 # @@protoc_insertion_point(module_scope)

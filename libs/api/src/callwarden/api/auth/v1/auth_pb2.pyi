@@ -113,6 +113,50 @@ class VerifyAddressRequest(_message.Message):
 Global___VerifyAddressRequest: _TypeAlias = VerifyAddressRequest  # noqa: Y015
 
 @_typing.final
+class FindCalledRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLED_FIELD_NUMBER: _builtins.int
+    CALLED_REALM_FIELD_NUMBER: _builtins.int
+    called: _builtins.str
+    """A number or a user's name, without tech prefix."""
+    called_realm: _builtins.str
+    """The realm in which it is called."""
+    def __init__(
+        self,
+        *,
+        called: _builtins.str = ...,
+        called_realm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["called", b"called", "called_realm", b"called_realm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindCalledRequest: _TypeAlias = FindCalledRequest  # noqa: Y015
+
+@_typing.final
+class FindCalledReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OURS_FIELD_NUMBER: _builtins.int
+    ours: _builtins.bool
+    """It was given to an account, or it consists of digits and is a user of the realm: a call to it stays with us."""
+    def __init__(
+        self,
+        *,
+        ours: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ours", b"ours"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindCalledReply: _TypeAlias = FindCalledReply  # noqa: Y015
+
+@_typing.final
 class VerifyReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

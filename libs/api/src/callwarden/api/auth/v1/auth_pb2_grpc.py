@@ -46,6 +46,11 @@ class AuthServiceStub:
                 request_serializer=callwarden_dot_api_dot_auth_dot_v1_dot_auth__pb2.VerifyAddressRequest.SerializeToString,
                 response_deserializer=callwarden_dot_api_dot_auth_dot_v1_dot_auth__pb2.VerifyReply.FromString,
                 _registered_method=True)
+        self.FindCalled = channel.unary_unary(
+                '/callwarden.api.auth.v1.AuthService/FindCalled',
+                request_serializer=callwarden_dot_api_dot_auth_dot_v1_dot_auth__pb2.FindCalledRequest.SerializeToString,
+                response_deserializer=callwarden_dot_api_dot_auth_dot_v1_dot_auth__pb2.FindCalledReply.FromString,
+                _registered_method=True)
         self.Stream = channel.stream_stream(
                 '/callwarden.api.auth.v1.AuthService/Stream',
                 request_serializer=callwarden_dot_api_dot_stream_dot_v1_dot_stream__pb2.Frame.SerializeToString,
@@ -76,6 +81,13 @@ class AuthServiceServicer:
 
     def VerifyAddress(self, request, context):
         """Finds the trunk that may send from this address. Hot: used through Stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindCalled(self, request, context):
+        """Says whether a number, or a user's name, is one of ours. Through Stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,6 +125,11 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.VerifyAddress,
                     request_deserializer=callwarden_dot_api_dot_auth_dot_v1_dot_auth__pb2.VerifyAddressRequest.FromString,
                     response_serializer=callwarden_dot_api_dot_auth_dot_v1_dot_auth__pb2.VerifyReply.SerializeToString,
+            ),
+            'FindCalled': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindCalled,
+                    request_deserializer=callwarden_dot_api_dot_auth_dot_v1_dot_auth__pb2.FindCalledRequest.FromString,
+                    response_serializer=callwarden_dot_api_dot_auth_dot_v1_dot_auth__pb2.FindCalledReply.SerializeToString,
             ),
             'Stream': grpc.stream_stream_rpc_method_handler(
                     servicer.Stream,
@@ -185,6 +202,33 @@ class AuthService:
             '/callwarden.api.auth.v1.AuthService/VerifyAddress',
             callwarden_dot_api_dot_auth_dot_v1_dot_auth__pb2.VerifyAddressRequest.SerializeToString,
             callwarden_dot_api_dot_auth_dot_v1_dot_auth__pb2.VerifyReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindCalled(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/callwarden.api.auth.v1.AuthService/FindCalled',
+            callwarden_dot_api_dot_auth_dot_v1_dot_auth__pb2.FindCalledRequest.SerializeToString,
+            callwarden_dot_api_dot_auth_dot_v1_dot_auth__pb2.FindCalledReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,8 @@ class AuthServiceStub:
     """Verifies one digest response (RFC 7616, RFC 8760). Hot: used through Stream."""
     VerifyAddress: _grpc.UnaryUnaryMultiCallable[_auth_pb2.VerifyAddressRequest, _auth_pb2.VerifyReply]
     """Finds the trunk that may send from this address. Hot: used through Stream."""
+    FindCalled: _grpc.UnaryUnaryMultiCallable[_auth_pb2.FindCalledRequest, _auth_pb2.FindCalledReply]
+    """Says whether a number, or a user's name, is one of ours. Through Stream."""
     Stream: _grpc.StreamStreamMultiCallable[_stream_pb2.Frame, _stream_pb2.Frame]
     SetPassword: _grpc.UnaryUnaryMultiCallable[_auth_pb2.SetPasswordRequest, _auth_pb2.SetPasswordReply]
     """Sets or replaces the digest password of an account. The password is turned into encrypted HA1 values at once."""
@@ -53,6 +55,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     """Verifies one digest response (RFC 7616, RFC 8760). Hot: used through Stream."""
     VerifyAddress: _aio.UnaryUnaryMultiCallable[_auth_pb2.VerifyAddressRequest, _auth_pb2.VerifyReply]  # type: ignore[assignment]
     """Finds the trunk that may send from this address. Hot: used through Stream."""
+    FindCalled: _aio.UnaryUnaryMultiCallable[_auth_pb2.FindCalledRequest, _auth_pb2.FindCalledReply]  # type: ignore[assignment]
+    """Says whether a number, or a user's name, is one of ours. Through Stream."""
     Stream: _aio.StreamStreamMultiCallable[_stream_pb2.Frame, _stream_pb2.Frame]  # type: ignore[assignment]
     SetPassword: _aio.UnaryUnaryMultiCallable[_auth_pb2.SetPasswordRequest, _auth_pb2.SetPasswordReply]  # type: ignore[assignment]
     """Sets or replaces the digest password of an account. The password is turned into encrypted HA1 values at once."""
@@ -77,6 +81,14 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.VerifyReply, _abc.Awaitable[_auth_pb2.VerifyReply]]:
         """Finds the trunk that may send from this address. Hot: used through Stream."""
+
+    @_abc_1.abstractmethod
+    def FindCalled(
+        self,
+        request: _auth_pb2.FindCalledRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_pb2.FindCalledReply, _abc.Awaitable[_auth_pb2.FindCalledReply]]:
+        """Says whether a number, or a user's name, is one of ours. Through Stream."""
 
     @_abc_1.abstractmethod
     def Stream(
