@@ -243,6 +243,9 @@ def test_a_quote_knows_what_its_routes_cost_and_which_carriers_they_lead_to() ->
     assert (unknown.costs, unknown.carriers, unknown.exact, unknown.parent_priced) == ((), (), True, False)
     assert (of.costs_of(routes), of.costs_of(routes[1:3]), of.costs_of(())) == (of.costs, of.costs[1:3], ())
     assert unknown.costs_of((ROUTE,)) == ()
+    half = Quote(Pricing("retail"), "49", PRICE, (routes[0], ROUTE), 0.0)
+    assert half.costs == (RouteCost("a", high, None), RouteCost(ROUTE.trunk, None, None))
+    assert (ROUTE.add_prefix, ROUTE.strip_digits, ROUTE.cost) == ("", 0, None), "a number is dialled as it is"
     assert NoQuote(Pricing("retail"), Reason.NO_RATE).deck == "retail"
 
 

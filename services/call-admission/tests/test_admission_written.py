@@ -225,6 +225,7 @@ def test_an_admission_and_a_refusal_are_told_with_what_they_are() -> None:
     _, changes = applied(admission(1), read())
     assert not changes.check_hold_ids, "what was read has no such hold"
     decision = changes.new_holds[HOLD].decision
+    assert decision.sip_status == 0
     assert (decision.outcome, decision.refused, decision.account, decision.source_address) == (
         "admit", None, "account-1", "192.0.2.7",
     )  # fmt: skip

@@ -30,13 +30,13 @@
   value: {{ $svc.drainTimeoutSeconds | quote }}
 {{- if $svc.nats }}
 - name: CALLWARDEN_NATS_URL
-  valueFrom: {secretKeyRef: {name: {{ $values.secrets.nats }}, key: {{ ternary .name "url" $values.nats.users }}}}
+  valueFrom: {secretKeyRef: {name: {{ $values.secrets.nats | quote }}, key: {{ ternary .name "url" $values.nats.users }}}}
 - name: CALLWARDEN_NATS_REPLICAS
   value: {{ $values.nats.replicas | quote }}
 {{- end }}
 {{- if $svc.database }}
 - name: CALLWARDEN_DATABASE_URL
-  valueFrom: {secretKeyRef: {name: {{ $values.secrets.database }}, key: {{ default .name $svc.member }}}}
+  valueFrom: {secretKeyRef: {name: {{ $values.secrets.database | quote }}, key: {{ default .name $svc.member }}}}
 - name: CALLWARDEN_DATABASE_CONNECTIONS_MAX
   value: {{ $svc.databaseConnections | quote }}
 {{- end }}
@@ -78,7 +78,7 @@
 - name: CALLWARDEN_SPOOL_DIR
   value: /var/lib/callwarden/spool
 - name: CALLWARDEN_NONCE_KEY
-  valueFrom: {secretKeyRef: {name: {{ $values.secrets.edgeProxy }}, key: nonce-key}}
+  valueFrom: {secretKeyRef: {name: {{ $values.secrets.edgeProxy | quote }}, key: nonce-key}}
 {{- end }}
 {{- if eq .name "rate-guard" }}
 - name: CALLWARDEN_ADVERTISE
@@ -90,9 +90,9 @@
 {{- end }}
 {{- if eq .name "auth" }}
 - name: CALLWARDEN_CREDENTIAL_KEY
-  valueFrom: {secretKeyRef: {name: {{ $values.secrets.auth }}, key: credential-key}}
+  valueFrom: {secretKeyRef: {name: {{ $values.secrets.auth | quote }}, key: credential-key}}
 - name: CALLWARDEN_CREDENTIAL_KEYS_OLD
-  valueFrom: {secretKeyRef: {name: {{ $values.secrets.auth }}, key: credential-keys-old, optional: true}}
+  valueFrom: {secretKeyRef: {name: {{ $values.secrets.auth | quote }}, key: credential-keys-old, optional: true}}
 {{- end }}
 {{- range $setting, $value := $svc.settings }}
 - name: CALLWARDEN_{{ upper $setting }}

@@ -109,7 +109,7 @@ KINDS: Final = (
         (
             Column("Address", ".spec.address"),
             Column("Reason", ".spec.reason"),
-            Column("Until", ".status.until", "date"),
+            Column("Until", ".status.until"),  # as a date kubectl shows how long ago it was, and <invalid> before
             _ACCEPTED,
             _APPLIED,
             _AGE,

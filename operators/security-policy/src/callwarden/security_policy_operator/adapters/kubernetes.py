@@ -23,6 +23,8 @@ VERSION: Final = "v1"
 TIMEOUT_S: Final = 10.0
 _PAGE: Final = 500
 _PAGES_MAX: Final = 200
+MANAGER: Final = "callwarden-security-policy"
+"""Who has written a field, as the API server notes it in managedFields."""
 MERGE_PATCH: Final = "application/merge-patch+json"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 
@@ -86,7 +88,7 @@ class Kubernetes:
             "firstTimestamp": at,
             "lastTimestamp": at,
             "count": 1,
-            "source": {"component": "callwarden-security-policy"},
+            "source": {"component": MANAGER},
             "reportingComponent": "callwarden.io/security-policy",
             "reportingInstance": by,
         }
@@ -134,6 +136,8 @@ class Kubernetes:
         accept: str = "application/json",
     ) -> Json:
         headers = {"Content-Type": content_type, "Accept": accept}
+        if method != "GET":
+            query = {**(query or {}), "fieldManager": MANAGER}
         for attempt in (0, 1):
             assert self._session is not None
             try:

@@ -77,6 +77,8 @@ class PolicyReconciler:
         self._next_s = 0.0  # Unix time at which a status changes by itself
         # By policy the revision since which its present form is in force, where this process wrote it.
         self._since: dict[Key, int] = {}
+        # By uid the status that this process wrote: a round may have read the one before it, and would tell it again.
+        self._reported: dict[str, dict[str, Any]] = {}
         self._written_revision = -1
         self._is_applied = True
         self.stats = PolicyStats()
@@ -99,6 +101,7 @@ class PolicyReconciler:
     def forget(self) -> None:
         """Another process may have led in the meantime."""
         self._round, self._written_revision = None, -1
+        self._reported.clear()
 
     async def reconcile(self) -> None:
         """Bring the bundle in line with the resources. Raises Unavailable, and Conflict if someone else wrote it."""
@@ -126,6 +129,8 @@ class PolicyReconciler:
             self._written_revision = applied.revision
             self._is_applied = False
             log.info("bundle.written", revision=applied.revision, policies=len(applied.documents))
+        uids = {resource.uid for resource in resources}
+        self._reported = {uid: status for uid, status in self._reported.items() if uid in uids}
         self._round = _Round(resources, wanted, applied, written_s)
         self._report_due()
         await _all(self._release(resource) for resource in resources if resource.is_deleted)
@@ -178,7 +183,9 @@ class PolicyReconciler:
         if not await self._patch(resource, body, status=True):
             return
         last.resources[index] = ManagedResource({**resource.body, "status": status})
-        await notify(self._cluster, resource, transitions(resource, status), self._clock.unix_s(), self._me)
+        before = ManagedResource({**resource.body, "status": self._reported.get(resource.uid, resource.status)})
+        self._reported[resource.uid] = status
+        await notify(self._cluster, resource, transitions(before, status), self._clock.unix_s(), self._me)
 
     async def _hold(self, resource: ManagedResource) -> None:
         await self._finalize(resource, [*resource.finalizers, FINALIZER])
