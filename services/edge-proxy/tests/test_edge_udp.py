@@ -206,6 +206,20 @@ async def test_a_peer_that_is_gone_and_back_is_heard_and_spoken_to_again(closed_
         await eventually(lambda: failed.queue.empty())
 
 
+async def test_an_error_for_which_a_flood_left_no_room_fails_no_other_datagram(closed_port: int) -> None:
+    """The system has no room to queue it, and reports it with the next datagram, whosever that is."""
+    failed, got = FailedDatagrams(), ReceivedDatagrams()
+    async with udp_socket(failed=failed) as udp, udp_socket(received=got) as peer:
+        peer.start()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
+            for _ in range(2_000):  # nothing is read yet
+                flood.sendto(b"x", ("127.0.0.1", udp.port))
+        udp.send(b"to nobody", SocketAddress("127.0.0.1", closed_port))
+        udp.send(b"to the peer", SocketAddress("127.0.0.1", peer.port))
+        assert (await got.next())[0] == b"to the peer"
+        assert failed.queue.empty()
+
+
 async def test_a_port_that_is_taken_is_reported_clearly() -> None:
     async with udp_socket() as udp:
         with pytest.raises(Invalid, match="can't listen"):

@@ -188,9 +188,9 @@ class UdpSocket:
                 self._full.value += 1  # SIP sends again what matters
                 return
             except (OSError, OverflowError):
-                # It may be the error of an earlier datagram, which the system reports with the next one it is given.
-                if not self._take_errors(opened):
-                    break
+                # It may be the error of an earlier datagram, which the system reports with the next one it is given,
+                # also where a flood left no room to queue it. An error of this one comes again.
+                self._take_errors(opened)
         self._refused.value += 1
         self._loop.call_soon(self._failed, data)
 
