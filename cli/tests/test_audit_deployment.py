@@ -101,6 +101,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.parametrize("value", ["$(RAW_PASSWORD)", '"$(RAW_PASSWORD)"', "/run/secrets/password"])
+def test_what_only_says_where_a_secret_is_is_none(value: str) -> None:
+    assert audited(with_container(env("CALLWARDEN_SOME_PASSWORD", value)), *BESIDE) == []
+
+
 @pytest.mark.setting("audit-checklist")
 @pytest.mark.parametrize(("rule", "workload"), CASES, ids=[f"{rule}-{index}" for index, (rule, _) in enumerate(CASES)])
 def test_each_fact_is_found_and_the_line_closes_it(rule: str, workload: dict[str, Any]) -> None:

@@ -151,10 +151,13 @@ def hanging(request: pytest.FixtureRequest) -> Hanging:
 async def test_work_whose_time_has_passed_is_cancelled(serve: Serve, clients: Clients, hanging: Hanging) -> None:
     served = await serve({"Count": hanging})
     client = await clients.to(served.target)
-    with pytest.raises(TimedOut):
-        await count(client, timeout_s=0.05)
+    timeout_s = 0.05
+    while not hanging.begun.is_set():  # on a busy machine it may have passed before the work has begun
+        with pytest.raises(TimedOut):
+            await count(client, timeout_s=timeout_s)
+        timeout_s *= 2
     await hanging.cancelled.wait()
-    assert total(served.metrics, DROPPED) == 1
+    assert total(served.metrics, DROPPED) >= 1
     assert client.in_flight == 0
 
 

@@ -11,6 +11,9 @@ from callwarden.cli.yaml_lines import line_of_yaml
 
 _SECRET_NAME: Final = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|_KEY)S?$|(DATABASE|NATS)_URL$", re.IGNORECASE)
 _CREDENTIALS: Final = re.compile(r"://[^/\s@]*:[^/\s@]+@")
+_REFERENCE: Final = re.compile(
+    r'"?\$\([A-Za-z_][A-Za-z0-9_]*\)"?'
+)  # of a container's environment, filled in by the kubelet
 _PRIVATE_KEY: Final = "PRIVATE KEY-----"
 _TLS_VARIABLES: Final = ("CALLWARDEN_TLS_CERT", "CALLWARDEN_TLS_KEY", "CALLWARDEN_TLS_CA")
 _TLS_FOLDER: Final = "/var/run/callwarden/tls"
@@ -31,8 +34,10 @@ def secret_in_environment(rule: AuditRule, objects: Objects) -> Iterator[AuditFi
 def _is_secret(name: str, value: str) -> bool:
     if _PRIVATE_KEY in value or _CREDENTIALS.search(value):
         return True
-    # A path to a file of secrets is none, nor is a URL without a password.
-    return bool(value and _SECRET_NAME.search(name)) and not value.startswith("/") and "://" not in value
+    # A path to a file of secrets is none, nor is a URL without a password, nor another variable's name.
+    if not value or value.startswith("/") or "://" in value or _REFERENCE.fullmatch(value):
+        return False
+    return bool(_SECRET_NAME.search(name))
 
 
 def secret_in_config_map(rule: AuditRule, objects: Objects) -> Iterator[AuditFinding]:
