@@ -5,11 +5,11 @@ import signal
 import uuid
 from typing import Any
 
-import asyncpg
 import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from sqlalchemy import make_url
 
 from callwarden.api.rateguard.v1 import rateguard_pb2 as pb
 from callwarden.api.rateguard.v1 import rateguard_pb2_grpc
@@ -19,6 +19,7 @@ from callwarden.common.rpc.stream import StreamClient
 from callwarden.common.sql.schema import REVISION
 from callwarden.local.nats import NatsServer
 from callwarden.local.ports import reserved
+from callwarden.testing import databases
 from callwarden.testing.waiting import eventually
 
 from .child import Start, get
@@ -222,14 +223,13 @@ async def test_it_waits_for_the_schema_says_why_it_is_not_ready_and_goes_on_when
     start: Start, postgres_url: str
 ) -> None:
     name = f"test_{uuid.uuid4().hex}"
-    dsn = postgres_url.replace("+asyncpg", "")
-    url_of_ours = f"{dsn.rpartition('/')[0]}/{name}"
-    server = await asyncpg.connect(dsn)
+    url_of_ours = make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    server = await databases.connect(postgres_url)
     with reserved() as port:
         process = await start(
             "processes.py",
             "uses_database",
-            database_url=url_of_ours.replace("postgresql://", "postgresql+asyncpg://"),
+            database_url=url_of_ours,
             metrics_listen=f"127.0.0.1:{port}",
         )
 
@@ -245,7 +245,7 @@ async def test_it_waits_for_the_schema_says_why_it_is_not_ready_and_goes_on_when
         await server.execute(f"CREATE DATABASE {name}")
         try:
             await becomes("the database has no tables yet")
-            owner = await asyncpg.connect(url_of_ours)
+            owner = await databases.connect(url_of_ours)
             await owner.execute("CREATE TABLE alembic_version (version_num text)")
             await owner.execute("INSERT INTO alembic_version VALUES ('0001')")
             await becomes(f"the database's schema is 0001, this release needs {REVISION}")

@@ -5,12 +5,12 @@ import os
 import sys
 from collections.abc import Mapping
 
-import asyncpg
 import pytest
 from alembic.script import ScriptDirectory
 
 from callwarden.common.sql import schema
 from callwarden.schema import migrate
+from callwarden.testing import databases
 
 JOB = (sys.executable, "-m", "callwarden.schema.job")
 
@@ -35,7 +35,7 @@ async def run(database_url: str, **more: str) -> tuple[int | None, str]:
 @pytest.mark.integration
 async def test_going_back_to_this_release_leaves_a_later_schema_as_it_is(database_url: str) -> None:
     """`helm rollback` runs the Job of the release that it goes back to, which doesn't know the later migrations."""
-    owner = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    owner = await databases.connect(database_url)
     await owner.execute("UPDATE alembic_version SET version_num = '9000'")
     code, output = await run(database_url)
     assert (code, "left as it is: 9000" in output) == (0, True), output
