@@ -31,7 +31,7 @@ ROLE: Final = "test_{}"  # A service's, on the shared server; other tests make r
 _TEMPLATE: Final = "callwarden_template"
 
 needs_postgres: Final = pytest.mark.skipif(
-    VARIABLE in os.environ, reason=f"shows something of the run's own PostgreSQL, and {VARIABLE} names another"
+    bool(os.environ.get(VARIABLE)), reason=f"shows something of the run's own PostgreSQL, and {VARIABLE} names another"
 )
 
 

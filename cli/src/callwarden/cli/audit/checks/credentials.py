@@ -11,9 +11,7 @@ from callwarden.cli.yaml_lines import line_of_yaml
 
 _SECRET_NAME: Final = re.compile(r"(PASSWORD|PASSWD|SECRET|TOKEN|_KEY)S?$|(DATABASE|NATS)_URL$", re.IGNORECASE)
 _CREDENTIALS: Final = re.compile(r"://[^/\s@]*:[^/\s@]+@")
-_REFERENCE: Final = re.compile(
-    r'"?\$\([A-Za-z_][A-Za-z0-9_]*\)"?'
-)  # of a container's environment, filled in by the kubelet
+_REFERENCE: Final = re.compile(r'"?\$\([A-Za-z_][A-Za-z0-9_]*\)"?')  # to another variable; the kubelet fills it in
 _PRIVATE_KEY: Final = "PRIVATE KEY-----"
 _TLS_VARIABLES: Final = ("CALLWARDEN_TLS_CERT", "CALLWARDEN_TLS_KEY", "CALLWARDEN_TLS_CA")
 _TLS_FOLDER: Final = "/var/run/callwarden/tls"

@@ -19,7 +19,7 @@ log = get_logger(__name__)
 GATHER_S: Final = 0.05  # `kubectl apply` of 200 policies takes a few rounds, not 200
 RETRY_S: Final = 0.5
 RETRY_MAX_S: Final = 30.0
-POLICIES: Final = "securitypolicies"
+POLICIES: Final = PLURALS["SecurityPolicy"]
 STATUSES: Final = "statuses"
 """What the rounds of policies and of their statuses are called, beside the kinds' plurals."""
 
